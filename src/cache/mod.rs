@@ -1,0 +1,1 @@
+//! Whole answers as wire bytes, bounded in bytes.

@@ -1,0 +1,1 @@
+//! Text to plan: the configuration file, its presets and its errors.

@@ -1,0 +1,1 @@
+//! Start, reload, stop.

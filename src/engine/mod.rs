@@ -1,0 +1,1 @@
+//! The decisions: what to answer, from where, to whom.

@@ -1,0 +1,2 @@
+//! Arguments to exit code; the only `process::exit`.
+fn main() {}

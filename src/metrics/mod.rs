@@ -1,0 +1,1 @@
+//! Counters that workers own, and their Prometheus text.

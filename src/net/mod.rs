@@ -1,0 +1,1 @@
+//! The kernel: batched datagrams and socket options. The only unsafe code is in `mmsg`.

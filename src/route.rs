@@ -1,0 +1,1 @@
+//! Where a question goes: the longest matching domain, views.

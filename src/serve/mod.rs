@@ -1,0 +1,1 @@
+//! Listeners: bytes from clients and back. No DNS decisions.

@@ -1,0 +1,1 @@
+//! Other servers: groups, selection, exchanges and health.

@@ -1,0 +1,102 @@
+//! EDNS(0) (RFC 6891): each client's OPT is read, and our own is written; nothing of one hop reaches the next.
+
+use super::{Malformed, ede::Ede, read_u16, record::Record};
+
+/// The code of an EDNS option (RFC 6891 6.1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionCode(pub u16);
+
+/// The length of an OPT record without options.
+pub const OPT_LENGTH: usize = 11;
+/// The DO bit among the flags of an OPT's TTL field (RFC 3225).
+const DO_BIT: u32 = 0x8000;
+/// The smallest payload size that counts; less is taken as this (RFC 6891 6.2.3).
+pub const MIN_PAYLOAD: u16 = 512;
+
+/// What an OPT record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edns<'a> {
+    /// The largest UDP payload the sender takes, at least 512.
+    pub payload: u16,
+    /// The upper eight bits of the response code.
+    pub extended_rcode: u8,
+    /// The version; this is version 0.
+    pub version: u8,
+    /// DNSSEC OK: the sender wants signatures.
+    pub do_bit: bool,
+    /// The options, well formed.
+    options: &'a [u8],
+}
+
+impl<'a> Edns<'a> {
+    /// Reads an OPT record of `message`.
+    pub fn read(message: &'a [u8], record: &Record) -> Result<Self, Malformed> {
+        if message[record.owner_at] != 0 {
+            return Err(Malformed::Opt);
+        }
+        let options = record.rdata(message);
+        let mut at = 0;
+        while at < options.len() {
+            let length = usize::from(read_u16(options, at + 2).map_err(|_| Malformed::Opt)?);
+            at += 4 + length;
+            if at > options.len() {
+                return Err(Malformed::Opt);
+            }
+        }
+        let [extended_rcode, version, _, _] = record.raw_ttl.to_be_bytes();
+        let payload = record.class.0.max(MIN_PAYLOAD);
+        Ok(Self { payload, extended_rcode, version, do_bit: record.raw_ttl & DO_BIT != 0, options })
+    }
+
+    /// The options, in their order.
+    pub fn options(&self) -> impl Iterator<Item = (OptionCode, &'a [u8])> + use<'a> {
+        let mut rest = self.options;
+        std::iter::from_fn(move || {
+            let (head, tail) = rest.split_first_chunk::<4>()?;
+            let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
+            let (value, behind) = tail.split_at_checked(length)?;
+            rest = behind;
+            Some((OptionCode(u16::from_be_bytes([head[0], head[1]])), value))
+        })
+    }
+}
+
+/// An OPT record of ours, to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct Opt<'a> {
+    /// The payload size we advertise.
+    pub payload: u16,
+    /// The upper eight bits of the response code.
+    pub extended_rcode: u8,
+    /// The DO bit, given back as it came (RFC 3225 3).
+    pub do_bit: bool,
+    /// The reason for the response code.
+    pub ede: Option<Ede<'a>>,
+}
+
+impl Opt<'_> {
+    /// The octets it takes.
+    pub fn length(&self) -> usize {
+        OPT_LENGTH + self.ede.map_or(0, |ede| ede.option_length())
+    }
+
+    /// Writes it at the start of `out` and gives its length; none if it does not fit.
+    pub fn write(&self, out: &mut [u8]) -> Option<usize> {
+        let length = self.length();
+        let out = out.get_mut(..length)?;
+        let [rdata_high, rdata_low] = u16::try_from(length - OPT_LENGTH).ok()?.to_be_bytes();
+        let [payload_high, payload_low] = self.payload.to_be_bytes();
+        let do_octet = if self.do_bit { 0x80 } else { 0 };
+        let fixed = [0, 0, 41, payload_high, payload_low, self.extended_rcode, 0, do_octet, 0, rdata_high, rdata_low];
+        out[..OPT_LENGTH].copy_from_slice(&fixed);
+        if let Some(ede) = self.ede {
+            let text = ede.wire_text().as_bytes();
+            let option = &mut out[OPT_LENGTH..];
+            option[..2].copy_from_slice(&Ede::OPTION.0.to_be_bytes());
+            option[2..4].copy_from_slice(&u16::try_from(2 + text.len()).ok()?.to_be_bytes());
+            option[4..6].copy_from_slice(&ede.code.number().to_be_bytes());
+            option[6..].copy_from_slice(text);
+        }
+        Some(length)
+    }
+}

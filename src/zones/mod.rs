@@ -1,0 +1,1 @@
+//! What is answered here: local zones, hosts and special-use names.
