@@ -4,6 +4,7 @@
 //! datagram, a [`Response`] is an upstream's answer taken apart and written anew by us. Nothing in this room panics
 //! on any input, allocates for a question, or follows a compression pointer anywhere but backwards.
 
+pub mod addresses;
 pub mod ede;
 pub mod edns;
 pub mod header;
@@ -14,6 +15,7 @@ pub mod rdata;
 pub mod record;
 pub mod reply;
 pub mod response;
+pub mod splice;
 pub mod writer;
 
 mod numbers;

@@ -90,10 +90,10 @@ impl Response {
         Ok(Self::rewrite(message, &header, records_at, query, Authority::None)?)
     }
 
-    /// Takes a message of our own zones, AA kept.
-    pub fn local(message: &[u8], query: &UpstreamQuery) -> Result<Self, Malformed> {
+    /// Takes a message that this server wrote itself for `query`: of its own zones, spliced, or from the cache. AA stays.
+    pub fn ours(message: &[u8], query: &UpstreamQuery) -> Result<Self, Malformed> {
         let header = Header::read(message)?;
-        let records_at = name::skip(message, HEADER)? + 4;
+        let records_at = HEADER + query.name.as_wire().len() + 4;
         Self::rewrite(message, &header, records_at, query, Authority::Kept)
     }
 
@@ -162,7 +162,7 @@ impl Response {
         self.least_ttl = if self.ttl_offsets.is_empty() { Ttl::ZERO } else { Ttl::from_wire(least) };
         let kept = match authority {
             Authority::None => Flags::AD,
-            Authority::Kept => Flags::AA,
+            Authority::Kept => Flags::AA | Flags::AD,
         };
         let flags = Flags::QR | Flags::RA | (header.flags.0 & kept) | self.rcode.0 & 0x0f;
         self.message = writer.finish(Header { id: MessageId(0), flags: Flags(flags), counts: [0; 4] });
