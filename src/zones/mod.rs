@@ -20,19 +20,32 @@
 //! Class IN only; AXFR, IXFR, and the other questions that are not about data are refused before they come here.
 
 pub mod answer;
+pub mod hosts;
 pub mod special;
+pub mod text;
 
+mod entry;
+mod field;
 mod message;
 mod problem;
 mod rdata;
+mod svcb;
+mod watch;
 mod zone;
 
 use std::path::{Path, PathBuf};
 
 use hashbrown::HashMap;
 
-pub use self::problem::{Fault, Place, ZoneProblem};
-use self::{special::Special, zone::Zone};
+use self::{
+    hosts::Hosts,
+    special::Special,
+    zone::{Found, Zone},
+};
+pub use self::{
+    problem::{Fault, Place, ZoneProblem},
+    watch::Watch,
+};
 use crate::wire::{Class, Name, Rcode, RecordType};
 
 /// A local zone as configured.
@@ -145,39 +158,65 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 pub struct Zones {
     zones: HashMap<Box<[u8]>, Zone>,
+    hosts: Hosts,
     special: HashMap<Box<[u8]>, Special>,
+    watch: Watch,
 }
 
 impl Zones {
     /// The zones, hosts and special-use names of a configuration, or all that is wrong with them.
-    pub fn build(
-        specs: &[LocalSpec],
-        _hosts: Option<&Path>,
-        special_use: SpecialUse,
-    ) -> Result<Self, Vec<ZoneProblem>> {
-        let _ = specs;
-        let special = match special_use {
-            SpecialUse::Answered => special::zones().map(|(apex, special)| (apex.as_wire().into(), special)).collect(),
-            SpecialUse::Ignored => HashMap::new(),
-        };
-        Ok(Self { zones: HashMap::new(), special })
+    pub fn build(specs: &[LocalSpec], hosts: Option<&Path>, special_use: SpecialUse) -> Result<Self, Vec<ZoneProblem>> {
+        let mut built = Self::default();
+        let mut problems = Vec::new();
+        for (place, spec) in specs.iter().enumerate() {
+            if specs[..place].iter().any(|before| before.zone == spec.zone) {
+                let fault = Fault::Twice(spec.zone.clone());
+                problems.push(ZoneProblem { place: spec.place.clone(), fault, record: String::new() });
+                continue;
+            }
+            if let Some(zone) = text::read(spec, &mut built.watch, &mut problems) {
+                built.zones.insert(spec.zone.as_wire().into(), zone);
+            }
+        }
+        if let Some(path) = hosts {
+            built.hosts = Hosts::read(path, &mut built.watch, &mut problems);
+        }
+        if special_use == SpecialUse::Answered {
+            let special = special::zones();
+            built.special = special.map(|(apex, special)| (apex.as_wire().into(), special)).collect();
+        }
+        if problems.is_empty() { Ok(built) } else { Err(problems) }
     }
 
-    /// The names that are answered here, special-use names apart ([`special::domains`]).
+    /// The names that are answered here, special-use names apart ([`special::domains`]). At a zone's own name the zone
+    /// answers, and the host of that name is left out.
     pub fn domains(&self) -> impl Iterator<Item = LocalDomain<'_>> {
-        self.zones.values().map(|zone| LocalDomain {
+        let zones = self.zones.values().map(|zone| LocalDomain {
             name: zone.apex(),
             scope: Scope::Subtree,
             fingerprint: zone.fingerprint(),
-        })
+        });
+        zones.chain(self.hosts.domains().filter(|host| !self.zones.contains_key(host.name.as_wire())))
     }
 
     /// Answers a question; none if nothing here covers its name. An alias is followed to a name of the same zone if
     /// `stays` says that the question would come back here anyway: `route` may have a rule for it.
     pub fn answer(&self, question: &LocalQuestion<'_>, stays: impl Fn(&Name) -> bool) -> Option<LocalAnswer> {
         let name = question.name.as_wire();
-        if let Some(zone) = self.zone_of(name) {
-            return Some(answer::answer(zone, question, &stays));
+        let zone = covering(&self.zones, name);
+        let is_apex = zone.is_some_and(|zone| zone.apex() == question.name);
+        if !is_apex && let Some(answer) = self.hosts.answer(question) {
+            return Some(answer);
+        }
+        if let Some(zone) = zone.filter(|zone| !zone.apex().is_root() || covering(&self.special, name).is_none()) {
+            let zone = self.parent_of_cut(zone, question).unwrap_or(zone);
+            let is_ours = |target: &Name| {
+                let nearest = covering(&self.zones, target.as_wire());
+                nearest.is_some_and(|nearest| nearest.apex() == zone.apex())
+                    && !self.hosts.holds(target.as_wire())
+                    && stays(target)
+            };
+            return Some(answer::answer(zone, question, &is_ours));
         }
         match covering(&self.special, name)? {
             Special::Zone(zone) => Some(answer::answer(zone, question, &stays)),
@@ -185,8 +224,23 @@ impl Zones {
         }
     }
 
-    fn zone_of(&self, name: &[u8]) -> Option<&Zone> {
-        covering(&self.zones, name)
+    /// For DS at a zone's own name, the local zone that delegates it: DS is the parent's (RFC 4035 3.1.4.1).
+    fn parent_of_cut(&self, zone: &Zone, question: &LocalQuestion<'_>) -> Option<&Zone> {
+        if question.qtype != RecordType::DS || zone.apex() != question.name {
+            return None;
+        }
+        let parent = covering(&self.zones, question.name.parent()?.as_wire())?;
+        matches!(parent.find(question.name.as_wire()), Found::Cut { .. }).then_some(parent)
+    }
+
+    /// Whether a file that was read changed, came or went since.
+    pub fn changed(&self) -> bool {
+        self.watch.changed()
+    }
+
+    /// The files that were read and the state they were in, for who polls them.
+    pub const fn watch(&self) -> &Watch {
+        &self.watch
     }
 }
 

@@ -51,7 +51,7 @@ pub enum Fault {
     #[error("zone {0} is here twice; keep one of them")]
     Twice(Name),
     /// The text breaks off inside quotes or parentheses.
-    #[error("the file ends inside {0}, opened here")]
+    #[error("{0} are opened here and not closed")]
     Open(&'static str),
     /// A closing parenthesis without an opening one.
     #[error("a ) without a (")]

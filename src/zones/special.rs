@@ -23,7 +23,7 @@ const TTL: u32 = 10_800;
 /// Serial, refresh, retry, expire and minimum of the SOA (RFC 6303 3).
 const SOA_NUMBERS: [u32; 5] = [1, 3600, 1200, 604_800, TTL];
 /// The responsible person of the SOA (RFC 6303 3): nobody.invalid.
-const NOBODY: &[u8] = b"\x06nobody\x07invalid\0";
+pub(super) const NOBODY: &[u8] = b"\x06nobody\x07invalid\0";
 
 /// Domains that do not exist, whatever the type, the name itself included.
 const ABSENT: [&str; 3] = ["invalid", "onion", "test"];

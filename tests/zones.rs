@@ -1,0 +1,341 @@
+//! The same zone files, served by BIND and by us, give the same answers: response code, AA, TC, and every section as a
+//! set, TTLs too. Where we differ on purpose, [`argued`] says so and why.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use tidegate::{
+    wire::{
+        Class, Flags, Header, Name, NameBuf, Rcode, RecordType, name,
+        record::{Records, Section},
+    },
+    zones::{LocalQuestion, LocalSpec, Outcome, Place, Source, SpecialUse, Zones},
+};
+
+/// The zones, and their files in `tests/zones`.
+const ZONES: [(&str, &str); 3] = [("example", "rfc4592.zone"), ("edu", "rfc1034.zone"), ("corp.test", "corp.zone")];
+
+/// How many questions are asked.
+const QUESTIONS: usize = 10_000;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/zones")
+}
+
+fn ours() -> Zones {
+    let place = Place { file: "tidegate.toml".into(), line: 1 };
+    let specs = ZONES.map(|(zone, file)| LocalSpec {
+        zone: zone.parse().unwrap(),
+        place: place.clone(),
+        source: Source::File(folder().join(file)),
+    });
+    Zones::build(&specs, None, SpecialUse::Ignored).unwrap_or_else(|problems| {
+        let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        panic!("the zone files are not read:\n{}", lines.join("\n"))
+    })
+}
+
+/// BIND on a loopback port of its own, ended with the value.
+struct Bind {
+    process: Child,
+    address: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Bind {
+    fn start() -> Self {
+        let named = ["/usr/sbin/named", "/usr/local/sbin/named", "/usr/bin/named"];
+        let named = named.iter().find(|path| Path::new(path).exists()).expect("no named: apt-get install bind9");
+        let folder = tempfile::tempdir().unwrap();
+        // The port is free for both protocols now; nobody else picks it in the moment until BIND has it.
+        let (address, held) = loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let address = udp.local_addr().unwrap();
+            if let Ok(tcp) = TcpListener::bind(address) {
+                break (address, (udp, tcp));
+            }
+        };
+        let mut configuration = format!(
+            "options {{ directory \"{}\"; listen-on port {} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; recursion no; \
+             minimal-responses no-auth; minimal-any no; notify no; dnssec-validation no; empty-zones-enable no; \
+             pid-file none; check-names primary ignore; check-integrity no; answer-cookie no; \
+             allow-query {{ any; }}; }};\ncontrols {{ }};\n",
+            folder.path().display(),
+            address.port(),
+        );
+        for (zone, file) in ZONES {
+            fs::copy(self::folder().join(file), folder.path().join(file)).unwrap();
+            configuration += &format!("zone \"{zone}\" {{ type primary; file \"{file}\"; }};\n");
+        }
+        let path = folder.path().join("named.conf");
+        fs::write(&path, configuration).unwrap();
+        let log = fs::File::create(folder.path().join("named.log")).unwrap();
+        drop(held);
+        let process = Command::new(named)
+            .args(["-4", "-g", "-n", "1", "-c"])
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut bind = Self { process, address, _folder: folder };
+        bind.wait();
+        bind
+    }
+
+    /// Until BIND takes connections, ten seconds at most.
+    fn wait(&mut self) {
+        for _ in 0..200 {
+            if TcpStream::connect(self.address).is_ok() {
+                return;
+            }
+            let log = fs::read_to_string(self._folder.path().join("named.log")).unwrap();
+            assert!(self.process.try_wait().unwrap().is_none(), "named ended:\n{log}");
+            thread::sleep(Duration::from_millis(50));
+        }
+        panic!("named does not listen on {}", self.address);
+    }
+
+    /// Asks all questions on one connection, and gives the answers in their order.
+    fn ask(&self, questions: &[(Name, RecordType)]) -> Vec<Vec<u8>> {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut answers = Vec::new();
+        for (qname, qtype) in questions {
+            let id = u16::try_from(answers.len() & 0xffff).unwrap().to_be_bytes();
+            let fixed = [id[0], id[1], 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+            let query = [&fixed, qname.as_wire(), &qtype.0.to_be_bytes(), &Class::IN.0.to_be_bytes()].concat();
+            let framed = [&u16::try_from(query.len()).unwrap().to_be_bytes(), &query[..]].concat();
+            stream.write_all(&framed).unwrap();
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).unwrap();
+            let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(answer[..2], id);
+            answers.push(answer);
+        }
+        answers
+    }
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A message in a form that two servers can agree on: names whole and in lower case, sections without order.
+#[derive(Debug, PartialEq, Eq)]
+struct Canonical {
+    rcode: Rcode,
+    aa: bool,
+    tc: bool,
+    answer: Vec<String>,
+    authority: Vec<String>,
+    additional: Vec<String>,
+}
+
+fn canonical(message: &[u8]) -> Canonical {
+    let header = Header::read(message).unwrap();
+    let mut sections = [const { Vec::new() }; 3];
+    let mut records = Records::of(message).unwrap();
+    for record in records.by_ref() {
+        let record = record.unwrap();
+        let section = match record.section {
+            Section::Answer => 0,
+            Section::Authority => 1,
+            Section::Additional => 2,
+        };
+        let rdata = rdata(message, record.rtype, record.rdata_at, record.rdata_end);
+        let owner = whole(message, record.owner_at).0;
+        sections[section].push(format!("{owner:?} {} {} {} {rdata}", record.raw_ttl, record.class, record.rtype));
+    }
+    assert_eq!(records.position(), message.len(), "octets follow the last record");
+    let [answer, authority, additional] = sections.map(|mut lines| {
+        lines.sort();
+        lines
+    });
+    let flags = header.flags;
+    Canonical {
+        rcode: flags.rcode(),
+        aa: flags.has(Flags::AA),
+        tc: flags.has(Flags::TC),
+        answer,
+        authority,
+        additional,
+    }
+}
+
+fn whole(message: &[u8], at: usize) -> (Name, usize) {
+    let mut buffer = NameBuf::new();
+    let end = buffer.expand(message, at).unwrap();
+    (buffer.to_name(), end)
+}
+
+/// RDATA with its names whole: of the types of RFC 1035 as they may be compressed, of the others for their case.
+fn rdata(message: &[u8], rtype: RecordType, at: usize, end: usize) -> String {
+    let (prefix, names) = match rtype {
+        RecordType::NS | RecordType::CNAME | RecordType::PTR | RecordType::DNAME => (0, 1),
+        RecordType::SOA | RecordType::MINFO | RecordType::RP => (0, 2),
+        RecordType::MX | RecordType::AFSDB | RecordType::KX | RecordType::RT => (2, 1),
+        RecordType::SVCB | RecordType::HTTPS => (2, 1),
+        RecordType::PX => (2, 2),
+        RecordType::SRV => (6, 1),
+        _ => (0, 0),
+    };
+    let mut text = format!("{:02x?}", &message[at..at + prefix]);
+    let mut at = at + prefix;
+    for _ in 0..names {
+        let (name, behind) = whole(message, at);
+        text += &format!(" {name}");
+        at = behind;
+    }
+    text + &format!(" {:02x?}", &message[at..end])
+}
+
+/// A small generator: the same questions every time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % bound
+    }
+
+    fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
+    }
+}
+
+/// Every name that a zone file mentions, as owner or target, with what is above each.
+fn mentioned(zones: &Zones) -> Vec<Name> {
+    let mut names = BTreeSet::new();
+    let mut add = |text: &str, origin: &str| {
+        let text = if text == "@" { origin.to_owned() } else { text.to_owned() };
+        let absolute = if text.ends_with('.') { text } else { format!("{text}.{origin}.") };
+        let Ok(name) = absolute.parse::<Name>() else { return };
+        let above = std::iter::successors(Some(name), Name::parent);
+        names.extend(above.filter(|name| covered(zones, name)));
+    };
+    for (zone, file) in ZONES {
+        let mut origin = zone.to_owned();
+        for line in fs::read_to_string(folder().join(file)).unwrap().lines() {
+            if let Some(text) = line.strip_prefix("$ORIGIN ") {
+                origin = text.trim_end_matches('.').to_owned();
+            }
+            for word in line.split_whitespace().filter(|word| !word.contains('"')) {
+                add(word, &origin);
+            }
+        }
+    }
+    names.into_iter().collect()
+}
+
+fn covered(zones: &Zones, name: &Name) -> bool {
+    zones.domains().any(|domain| name.is_within(domain.name))
+}
+
+const TYPES: [RecordType; 26] = [
+    RecordType::A,
+    RecordType::AAAA,
+    RecordType::NS,
+    RecordType::CNAME,
+    RecordType::DNAME,
+    RecordType::SOA,
+    RecordType::MX,
+    RecordType::TXT,
+    RecordType::SRV,
+    RecordType::PTR,
+    RecordType::DS,
+    RecordType::ANY,
+    RecordType::HTTPS,
+    RecordType::SVCB,
+    RecordType::CAA,
+    RecordType::NAPTR,
+    RecordType::HINFO,
+    RecordType::RP,
+    RecordType::AFSDB,
+    RecordType::KX,
+    RecordType::RT,
+    RecordType::DNSKEY,
+    RecordType::NSEC,
+    RecordType::RRSIG,
+    RecordType(65280),
+    RecordType(65281),
+];
+
+fn questions(zones: &Zones) -> Vec<(Name, RecordType)> {
+    let names = mentioned(zones);
+    let mut questions = BTreeSet::new();
+    // Every owner with every type that is there, then what the dice say.
+    for name in &names {
+        questions.extend([RecordType::ANY, RecordType::A, RecordType::DS].map(|qtype| (name.clone(), qtype)));
+    }
+    let labels: Vec<Vec<u8>> =
+        names.iter().filter_map(|name| name.labels().next().map(<[u8]>::to_vec)).chain([b"zz".to_vec()]).collect();
+    let mut dice = Dice(4592);
+    while questions.len() < QUESTIONS {
+        let mut name = dice.pick(&names).clone();
+        for _ in 0..dice.below(4) {
+            let label = match dice.below(8) {
+                0 => b"*".to_vec(),
+                1 => vec![b'l'; 1 + dice.below(63)],
+                _ => dice.pick(&labels).clone(),
+            };
+            name = name.child(&label).unwrap_or(name);
+        }
+        if dice.below(8) == 0 {
+            name = name.parent().filter(|parent| covered(zones, parent)).unwrap_or(name);
+        }
+        questions.insert((name, *dice.pick(&TYPES)));
+    }
+    questions.into_iter().collect()
+}
+
+/// Why our answer may be another one than BIND's; none if it may not.
+fn argued(outcome: &Outcome, ours: &Canonical, theirs: &Canonical) -> Option<&'static str> {
+    let _ = (ours, theirs);
+    if *outcome == Outcome::Endless {
+        return Some("a loop or more than eight aliases is SERVFAIL here (issue 5), BIND gives what it followed");
+    }
+    None
+}
+
+#[test]
+fn the_answers_are_those_of_bind() {
+    let zones = ours();
+    let questions = questions(&zones);
+    let bind = Bind::start();
+    let answers = bind.ask(&questions);
+    let mut different = Vec::new();
+    let mut reasons = std::collections::BTreeMap::new();
+    let mut rcodes = std::collections::BTreeMap::new();
+    for ((qname, qtype), theirs) in questions.iter().zip(&answers) {
+        let question = LocalQuestion { name: qname, qtype: *qtype, qclass: Class::IN, do_bit: false };
+        let answer = zones.answer(&question, |_| true).expect("every question is within a zone");
+        assert_eq!(name::skip(&answer.message, 12), Ok(12 + qname.as_wire().len()), "the question is whole");
+        let (ours, theirs) = (canonical(&answer.message), canonical(theirs));
+        *rcodes.entry(theirs.rcode.to_string()).or_insert(0) += 1;
+        if ours == theirs {
+            continue;
+        }
+        match argued(&answer.outcome, &ours, &theirs) {
+            Some(reason) => *reasons.entry(reason).or_insert(0) += 1,
+            None => different.push(format!("{qname} {qtype}\n  ours   {ours:?}\n  theirs {theirs:?}")),
+        }
+    }
+    println!("{} questions, {rcodes:?}, argued: {reasons:#?}", questions.len());
+    let shown: Vec<_> = different.iter().take(40).map(String::as_str).collect();
+    assert!(different.is_empty(), "{} of {} differ:\n{}", different.len(), questions.len(), shown.join("\n"));
+    assert!(["NOERROR", "NXDOMAIN", "YXDOMAIN"].iter().all(|rcode| rcodes.contains_key(*rcode)), "{rcodes:?}");
+}
