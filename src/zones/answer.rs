@@ -1,13 +1,14 @@
 //! How a zone answers (RFC 1034 4.3.2, RFC 2308, RFC 4592, RFC 6672).
 //!
 //! - AA says whether the first name of the answer is ours: it is clear in a plain referral and set in all else.
-//! - A positive answer has no authority section, nobody downstream needs it. A referral has the NS of the cut, with DS
-//!   where the asker set DO; a negative one has the SOA, its TTL the lesser of the SOA's own and MINIMUM (RFC 2308 3).
-//! - A CNAME or DNAME is followed inside the zone; where it leaves, [`Outcome::Leaves`] names the target and the
+//! - A positive answer has no authority section, nobody downstream needs it. A referral has the NS of the cut;
+//!   a negative one has the SOA, its TTL the lesser of the SOA's own and MINIMUM (RFC 2308 3).
+//! - A CNAME or DNAME is followed inside the zone, unless the type is one that stands beside a CNAME (RFC 4034 2.5); where it leaves, [`Outcome::Leaves`] names the target and the
 //!   message holds the chain so far. The RCODE is that of the last name (RFC 6604 2.1).
-//! - DS at a cut is the parent's and answered here (RFC 4035 3.1.4.1).
-//! - ANY is given all that the name owns.
-//! - Additional: the addresses in this zone of what NS, MX, SRV, KX, AFSDB, RT, SVCB and HTTPS point to.
+//! - DS at a cut is the parent's and answered here (RFC 4035 3.1.4.1). Zones are served unsigned, so DO changes nothing.
+//! - ANY is given all that the name owns, without additional records.
+//! - Additional: the addresses in this zone of what NS, MX, SRV, KX, AFSDB, RT, SVCB and HTTPS point to, glue where
+//!   there is nothing better.
 
 use super::{
     LocalAnswer, LocalQuestion, Outcome,
@@ -38,6 +39,12 @@ pub(super) fn absent(zone: &Zone, question: &LocalQuestion<'_>) -> LocalAnswer {
     walk.draft.flag(Flags::AA);
     let _ = walk.negative(Rcode::NXDOMAIN);
     walk.finish(Rcode::NXDOMAIN, Outcome::Done)
+}
+
+/// Types that may stand beside a CNAME, and are asked for where it stands (RFC 4034 2.5, 4; RFC 2181 10.1).
+const fn is_beside_cname(qtype: RecordType) -> bool {
+    use RecordType as T;
+    matches!(qtype, T::CNAME | T::RRSIG | T::NSEC | T::SIG | T::KEY | T::NXT)
 }
 
 enum Step {
@@ -80,9 +87,10 @@ impl<'a> Walk<'a> {
             for set in node.sets() {
                 self.give(set);
             }
-            return if node.sets().is_empty() { self.negative(Rcode::NOERROR) } else { self.complete(node.sets()) };
+            let is_empty = node.sets().is_empty();
+            return if is_empty { self.negative(Rcode::NOERROR) } else { Step::End(Rcode::NOERROR, Outcome::Done) };
         }
-        let alias = node.set(RecordType::CNAME).filter(|_| qtype != RecordType::CNAME);
+        let alias = node.set(RecordType::CNAME).filter(|_| !is_beside_cname(qtype));
         let Some(cname) = alias else { return self.only(node.set(qtype)) };
         self.give(cname);
         let Ok(target) = Name::from_wire(&cname.rdata[0]) else { return Step::End(Rcode::SERVFAIL, Outcome::Done) };
@@ -92,28 +100,22 @@ impl<'a> Walk<'a> {
     fn only(&mut self, set: Option<&'a RrSet>) -> Step {
         let Some(set) = set else { return self.negative(Rcode::NOERROR) };
         self.give(set);
-        self.complete(std::slice::from_ref(set))
+        self.addresses(set);
+        Step::End(Rcode::NOERROR, Outcome::Done)
     }
 
     fn give(&mut self, set: &RrSet) {
         self.draft.set(Section::Answer, self.qname.as_wire(), set, set.ttl);
     }
 
-    fn complete(&mut self, sets: &'a [RrSet]) -> Step {
-        for set in sets {
-            self.addresses(set);
-        }
-        Step::End(Rcode::NOERROR, Outcome::Done)
-    }
-
     /// Goes on with the target of an alias, if it is ours and not one too many.
     fn follow(&mut self, target: Name, stays: &dyn Fn(&Name) -> bool) -> Step {
         self.aliases += 1;
+        if self.aliases > MAX_ALIASES {
+            return Step::End(Rcode::SERVFAIL, Outcome::Endless);
+        }
         if !target.is_within(self.zone.apex()) || !stays(&target) {
             return Step::End(Rcode::NOERROR, Outcome::Leaves { target });
-        }
-        if self.aliases >= MAX_ALIASES {
-            return Step::End(Rcode::SERVFAIL, Outcome::Endless);
         }
         self.qname = target;
         Step::Again
@@ -142,10 +144,9 @@ impl<'a> Walk<'a> {
     }
 
     fn refer(&mut self, owner: &[u8], node: &'a Node) -> Step {
-        let dnssec = self.question.do_bit.then(|| node.set(RecordType::DS)).flatten();
-        for set in node.set(RecordType::NS).into_iter().chain(dnssec) {
-            self.draft.set(Section::Authority, owner, set, set.ttl);
-            self.addresses(set);
+        if let Some(servers) = node.set(RecordType::NS) {
+            self.draft.set(Section::Authority, owner, servers, servers.ttl);
+            self.addresses(servers);
         }
         let Ok(cut) = Name::from_wire(owner) else { return Step::End(Rcode::SERVFAIL, Outcome::Done) };
         Step::End(Rcode::NOERROR, Outcome::Delegated { cut, target: self.qname.clone() })
@@ -155,7 +156,9 @@ impl<'a> Walk<'a> {
     fn addresses(&mut self, set: &RrSet) {
         for rdata in &set.rdata {
             let Some(target) = rdata::target(set.rtype, rdata) else { continue };
-            let target = target.to_ascii_lowercase();
+            // A service with target "." is at the owner's own name (RFC 9460 2.5.2).
+            let is_here = target == [0] && rdata::is_service(set.rtype, rdata);
+            let target = if is_here { self.qname.as_wire().to_vec() } else { target.to_ascii_lowercase() };
             if !name::is_within(&target, self.zone.apex().as_wire()) {
                 continue;
             }

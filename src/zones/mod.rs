@@ -115,8 +115,6 @@ pub struct LocalQuestion<'a> {
     pub qtype: RecordType,
     /// The class.
     pub qclass: Class,
-    /// Whether the client wants DNSSEC records; referrals have DS then.
-    pub do_bit: bool,
 }
 
 /// What is answered.

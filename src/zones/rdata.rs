@@ -29,6 +29,11 @@ pub(super) fn target(rtype: RecordType, rdata: &[u8]) -> Option<&[u8]> {
     name.get(..name_length(name))
 }
 
+/// Whether a record is an SVCB or HTTPS in service mode: its priority is not zero (RFC 9460 2.4.1).
+pub(super) fn is_service(rtype: RecordType, rdata: &[u8]) -> bool {
+    matches!(rtype, RecordType::SVCB | RecordType::HTTPS) && rdata.first_chunk().is_some_and(|head| *head != [0, 0])
+}
+
 /// The length of the uncompressed name at the start of `bytes`, or what there is of it.
 pub(super) fn name_length(bytes: &[u8]) -> usize {
     let mut at = 0;
