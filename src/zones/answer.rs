@@ -3,8 +3,9 @@
 //! - AA says whether the first name of the answer is ours: it is clear in a plain referral and set in all else.
 //! - A positive answer has no authority section, nobody downstream needs it. A referral has the NS of the cut;
 //!   a negative one has the SOA, its TTL the lesser of the SOA's own and MINIMUM (RFC 2308 3).
-//! - A CNAME or DNAME is followed inside the zone, unless the type is one that stands beside a CNAME (RFC 4034 2.5); where it leaves, [`Outcome::Leaves`] names the target and the
-//!   message holds the chain so far. The RCODE is that of the last name (RFC 6604 2.1).
+//! - A CNAME or DNAME is followed inside the zone, unless the type is one that stands beside a CNAME (RFC 4034 2.5).
+//!   Where it leaves, [`Outcome::Leaves`] names the target and the message holds the chain so far. The RCODE is that
+//!   of the last name (RFC 6604 2.1).
 //! - DS at a cut is the parent's and answered here (RFC 4035 3.1.4.1). Zones are served unsigned, so DO changes nothing.
 //! - ANY is given all that the name owns, without additional records.
 //! - Additional: the addresses in this zone of what NS, MX, SRV, KX, AFSDB, RT, SVCB and HTTPS point to, glue where

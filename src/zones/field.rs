@@ -454,3 +454,87 @@ fn texts_shape(rdata: &[u8]) -> Option<usize> {
 pub(super) fn is_bare(token: &Token<'_>) -> bool {
     token.quoting == Quoting::Bare
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zones::entry::Entries;
+
+    fn read(text: &str) -> Result<Vec<u8>, String> {
+        let entry = Entries::new(text.as_bytes(), 1).next().unwrap().unwrap();
+        let rtype = entry.tokens[0].shown().parse().unwrap();
+        let rdata = rdata(rtype, &entry.tokens[1..], b"\x01o\0").map_err(|fault| fault.to_string())?;
+        Ok(rdata.into())
+    }
+
+    #[test]
+    fn text_becomes_wire() {
+        for (text, wire) in [
+            ("A 10.0.0.1", &b"\x0a\0\0\x01"[..]),
+            ("CNAME Www", b"\x03Www\x01o\0"),
+            ("CNAME @", b"\x01o\0"),
+            ("CNAME a\\.b.\\099.", b"\x03a.b\x01c\0"),
+            ("CNAME .", b"\0"),
+            ("TXT a \"b c\" \\; \"\\\"\\255\"", b"\x01a\x03b c\x01;\x02\"\xff"),
+            ("TXT \"\"", b"\0"),
+            ("CAA 0 issue \"ca;x\"", b"\0\x05issueca;x"),
+            ("DS 1 ECDSAP256SHA256 2 0a 0B", b"\0\x01\x0d\x02\x0a\x0b"),
+            ("OPENPGPKEY AQID BA==", b"\x01\x02\x03\x04"),
+            ("CSYNC 1 3 A MX CAA", b"\0\0\0\x01\0\x03\0\x02\x40\x01\x01\x01\x40"),
+            ("TYPE65280 \\# 3 01 0203", b"\x01\x02\x03"),
+            ("EUI48 00-00-5e-00-53-2a", b"\0\0\x5e\0\x53\x2a"),
+            ("SVCB 0 svc.", b"\0\0\x03svc\0"),
+            ("HTTPS 1 . port=53 alpn=a,b", b"\0\x01\0\0\x01\0\x04\x01a\x01b\0\x03\0\x02\0\x35"),
+            ("HTTPS 1 . alpn=\"f\\\\\\\\oo\\\\,bar,h2\"", b"\0\x01\0\0\x01\0\x0c\x08f\\oo,bar\x02h2"),
+            ("HTTPS 1 . key667=\"hello\\210qoo\"", b"\0\x01\0\x02\x9b\0\x09hello\xd2qoo"),
+        ] {
+            assert_eq!(read(text).as_deref(), Ok(wire), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told() {
+        let long = format!("TXT {}", "x".repeat(256));
+        for (text, what) in [
+            ("A 10.0.0", "not an IPv4 address"),
+            ("A", "an IPv4 address is missing"),
+            ("MX 70000 a", "not a number up to 65535"),
+            ("SRV 1 2 3", "a name is missing"),
+            ("TXT", "a text is missing"),
+            (&long, "split it into several"),
+            ("DS 1 99x 2 00", "not an algorithm"),
+            ("TLSA 1 1 1 abc", "not pairs"),
+            ("OPENPGPKEY AQI", "not base 64"),
+            ("TYPE65280 x", "write it as \\# LENGTH HEX"),
+            ("TYPE65280 \\# 2 00", "there are 1 octets"),
+            ("MX \\# 3 0001ff", "do not fit"),
+            ("SVCB 1 . alpn=h2 alpn=h3", "twice"),
+            ("SVCB 1 . mandatory=port", "mandatory parameter port is missing"),
+            ("SVCB 1 . no-default-alpn", "without alpn"),
+            ("SVCB 1 . port=x", "no proper value"),
+            ("SVCB 1 . key007=x", "not a service parameter"),
+            ("SVCB 1 . ipv4hint=", "no proper value"),
+        ] {
+            let fault = read(text).unwrap_err();
+            assert!(fault.contains(what), "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn times_have_units_and_a_bound() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("2147483647", Some(2_147_483_647)),
+            ("2147483648", None),
+            ("1h30M", Some(5400)),
+            ("1w2d3h4m5s", Some(788_645)),
+            ("1h5", Some(3605)),
+            ("h", None),
+            ("", None),
+            ("9999999999", None),
+            ("-1", None),
+        ] {
+            assert_eq!(seconds(text.as_bytes()), expected, "{text}");
+        }
+    }
+}
