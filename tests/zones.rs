@@ -1,6 +1,8 @@
 //! The same zone files, served by BIND and by us, give the same answers: response code, AA, TC, and every section as a
 //! set, TTLs too. Where we differ on purpose, [`argued`] says so and why.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -50,38 +52,27 @@ type Asked = (Name, RecordType);
 struct Bind {
     process: Child,
     address: SocketAddr,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Bind {
+    /// Starts BIND; again on another port, should someone have taken the first in the meantime.
     fn start() -> Self {
         let named = ["/usr/sbin/named", "/usr/local/sbin/named", "/usr/bin/named"];
         let named = named.iter().find(|path| Path::new(path).exists()).expect("no named: apt-get install bind9");
+        (0..5).find_map(|_| Self::on_a_free_port(named)).expect("five ports in a row were taken")
+    }
+
+    fn on_a_free_port(named: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        // The port is free for both protocols now; nobody else picks it in the moment until BIND has it.
-        let (address, held) = loop {
-            let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let address = udp.local_addr().unwrap();
-            if let Ok(tcp) = TcpListener::bind(address) {
-                break (address, (udp, tcp));
-            }
-        };
-        let mut configuration = format!(
-            "options {{ directory \"{}\"; listen-on port {} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }}; recursion no; \
-             minimal-responses no-auth; minimal-any no; zero-no-soa-ttl no; notify no; dnssec-validation no; empty-zones-enable no; \
-             pid-file none; check-names primary ignore; check-integrity no; answer-cookie no; \
-             allow-query {{ any; }}; }};\ncontrols {{ }};\n",
-            folder.path().display(),
-            address.port(),
-        );
-        for (zone, file) in ZONES {
-            fs::copy(self::folder().join(file), folder.path().join(file)).unwrap();
-            configuration += &format!("zone \"{zone}\" {{ type primary; file \"{file}\"; }};\n");
-        }
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = udp.local_addr().unwrap();
+        let tcp = TcpListener::bind(address).ok()?;
+        let configuration = configuration(folder.path(), address.port());
         let path = folder.path().join("named.conf");
         fs::write(&path, configuration).unwrap();
         let log = fs::File::create(folder.path().join("named.log")).unwrap();
-        drop(held);
+        drop((udp, tcp));
         let process = Command::new(named)
             .args(["-4", "-g", "-n", "1", "-c"])
             .arg(&path)
@@ -90,22 +81,22 @@ impl Bind {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut bind = Self { process, address, _folder: folder };
-        bind.wait();
-        bind
+        let mut bind = Self { process, address, folder };
+        bind.runs().then_some(bind)
     }
 
-    /// Until BIND takes connections, ten seconds at most.
-    fn wait(&mut self) {
+    /// Waits until BIND says that it runs, ten seconds at most; false if its port was taken.
+    fn runs(&mut self) -> bool {
+        let mut log = String::new();
         for _ in 0..200 {
-            if TcpStream::connect(self.address).is_ok() {
-                return;
-            }
-            let log = fs::read_to_string(self._folder.path().join("named.log")).unwrap();
+            log = fs::read_to_string(self.folder.path().join("named.log")).unwrap();
             assert!(self.process.try_wait().unwrap().is_none(), "named ended:\n{log}");
+            if log.lines().any(|line| line.ends_with(" running")) {
+                return !log.contains("address in use");
+            }
             thread::sleep(Duration::from_millis(50));
         }
-        panic!("named does not listen on {}", self.address);
+        panic!("named does not run on {}:\n{log}", self.address);
     }
 
     /// Asks all questions on one connection, and gives the answers in their order.
@@ -128,6 +119,28 @@ impl Bind {
         }
         answers
     }
+}
+
+/// A configuration that serves our zones alone, with sections as full as ours.
+fn configuration(folder: &Path, port: u16) -> String {
+    let options = [
+        format!("directory \"{}\"", folder.display()),
+        format!("listen-on port {port} {{ 127.0.0.1; }}"),
+        "listen-on-v6 { none; }; allow-query { any; }; recursion no; notify no; pid-file none".to_owned(),
+        // As we do: no NS beside a positive answer, but addresses; ANY whole.
+        "minimal-responses no-auth; minimal-any no".to_owned(),
+        // Negative answers to SOA questions are cached like others.
+        "zero-no-soa-ttl no".to_owned(),
+        // The zones show what is unwise, too.
+        "check-names primary ignore; check-integrity no".to_owned(),
+        "dnssec-validation no; empty-zones-enable no; answer-cookie no".to_owned(),
+    ];
+    let mut text = format!("options {{ {}; }};\ncontrols {{ }};\n", options.join("; "));
+    for (zone, file) in ZONES {
+        fs::copy(self::folder().join(file), folder.join(file)).unwrap();
+        text += &format!("zone \"{zone}\" {{ type primary; file \"{file}\"; }};\n");
+    }
+    text
 }
 
 impl Drop for Bind {

@@ -223,7 +223,9 @@ pub(super) fn escape(text: &[u8]) -> Result<(u8, &[u8]), Fault> {
 mod tests {
     use super::*;
 
-    fn entries(text: &str) -> Vec<Result<(usize, Start, String), (usize, String)>> {
+    type Shown = Result<(usize, Start, String), (usize, String)>;
+
+    fn entries(text: &str) -> Vec<Shown> {
         Entries::new(text.as_bytes(), 1)
             .map(|entry| match entry {
                 Ok(entry) => Ok((entry.line, entry.start, entry.shown())),

@@ -9,6 +9,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
+    encoding,
     entry::{self, Quoting, Token},
     problem::Fault,
     svcb,
@@ -150,9 +151,9 @@ fn one<'t>(
                 text(word, wire)?;
             }
         }
-        Field::Hex => wire.extend(hex(&joined(field, words)?)?),
-        Field::Base64 => wire.extend(base64(&joined(field, words)?)?),
-        Field::Types => wire.extend(bitmap(words)?),
+        Field::Hex => wire.extend(encoding::hex(&joined(field, words)?)?),
+        Field::Base64 => wire.extend(encoding::base64(&joined(field, words)?)?),
+        Field::Types => wire.extend(types(words)?),
         Field::Parameters => wire.extend(svcb::parameters(words)?),
         _ => word(field, words.next().ok_or_else(|| missing(field))?, origin, wire)?,
     }
@@ -193,7 +194,7 @@ fn word(field: Field, word: &Token<'_>, origin: &[u8], wire: &mut Vec<u8>) -> Re
             wire.extend(number.to_be_bytes());
         }
         Field::Time => {
-            let seconds = seconds(word.text).ok_or_else(|| format!("\"{}\" is not a time", shown()))?;
+            let seconds = encoding::seconds(word.text).ok_or_else(|| format!("\"{}\" is not a time", shown()))?;
             wire.extend(seconds.to_be_bytes());
         }
         Field::Algorithm => {
@@ -268,32 +269,6 @@ pub(super) fn name(token: &Token<'_>, origin: &[u8]) -> Result<Vec<u8>, Fault> {
     if wire.len() > MAX_NAME { Err(wrong(NameError::LongName)) } else { Ok(wire) }
 }
 
-/// Seconds, or numbers with the units w d h m s (a BIND habit), at most 2^31-1.
-pub(super) fn seconds(text: &[u8]) -> Option<u32> {
-    let (mut total, mut number) = (0_u32, None::<u32>);
-    for octet in text {
-        let unit = match octet.to_ascii_lowercase() {
-            digit @ b'0'..=b'9' => {
-                number = Some(number.unwrap_or(0).checked_mul(10)?.checked_add(u32::from(digit - b'0'))?);
-                continue;
-            }
-            b'w' => 604_800,
-            b'd' => 86_400,
-            b'h' => 3600,
-            b'm' => 60,
-            b's' => 1,
-            _ => return None,
-        };
-        total = number.take()?.checked_mul(unit)?.checked_add(total)?;
-    }
-    let total = match number {
-        Some(number) => total.checked_add(number)?,
-        None if text.is_empty() => return None,
-        None => total,
-    };
-    (total <= i32::MAX.cast_unsigned()).then_some(total)
-}
-
 fn text(word: &Token<'_>, wire: &mut Vec<u8>) -> Result<(), Unfit> {
     let octets = entry::unescape(word.text)?;
     let length = u8::try_from(octets.len()).map_err(|_| {
@@ -309,65 +284,12 @@ fn joined<'t>(field: Field, words: &mut impl Iterator<Item = &'t Token<'t>>) -> 
     if text.is_empty() { Err(missing(field)) } else { Ok(text) }
 }
 
-fn hex(text: &[u8]) -> Result<Vec<u8>, String> {
-    let digit = |octet: u8| char::from(octet).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let octets: Option<Vec<u8>> = text
-        .chunks(2)
-        .map(|pair| match *pair {
-            [high, low] => Some(digit(high)? << 4 | digit(low)?),
-            _ => None,
-        })
-        .collect();
-    octets.ok_or_else(|| "the hexadecimal digits are not pairs of 0-9, a-f".to_owned())
-}
-
-/// Base 64 (RFC 4648 4), its padding where it belongs.
-pub(super) fn base64(text: &[u8]) -> Result<Vec<u8>, String> {
-    let wrong = || "it is not base 64".to_owned();
-    let bare = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
-    if !text.len().is_multiple_of(4) || bare.len() % 4 == 1 {
-        return Err(wrong());
-    }
-    let mut octets = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut held) = (0_u32, 0_u32);
-    for &octet in bare {
-        let value = match octet {
-            b'A'..=b'Z' => octet - b'A',
-            b'a'..=b'z' => octet - b'a' + 26,
-            b'0'..=b'9' => octet - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return Err(wrong()),
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            octets.push((bits >> held).to_be_bytes()[3]);
-        }
-    }
-    Ok(octets)
-}
-
-fn bitmap<'t>(words: &mut impl Iterator<Item = &'t Token<'t>>) -> Result<Vec<u8>, String> {
-    let mut types = Vec::new();
-    for word in words {
-        let rtype = word.shown().parse::<RecordType>().map_err(|_| format!("\"{}\" is not a type", word.shown()))?;
-        types.push(rtype.0);
-    }
-    types.sort_unstable();
-    types.dedup();
-    let mut wire = Vec::new();
-    for window in types.chunk_by(|one, other| one >> 8 == other >> 8) {
-        let mut bits = [0_u8; 32];
-        for rtype in window {
-            bits[usize::from(rtype >> 3 & 0x1f)] |= 0x80 >> (rtype & 7);
-        }
-        let used = bits.iter().rposition(|&octet| octet != 0).map_or(0, |last| last + 1);
-        wire.extend([window[0].to_be_bytes()[0], used.to_le_bytes()[0]]);
-        wire.extend_from_slice(&bits[..used]);
-    }
-    Ok(wire)
+fn types<'t>(words: &mut impl Iterator<Item = &'t Token<'t>>) -> Result<Vec<u8>, String> {
+    let types = words.map(|word| {
+        let text = word.shown();
+        text.parse::<RecordType>().map_err(|_| format!("\"{text}\" is not a type"))
+    });
+    Ok(encoding::bitmap(types.collect::<Result<_, _>>()?))
 }
 
 fn mnemonic(table: &[(&str, u16)], text: &str) -> Option<u16> {
@@ -408,7 +330,7 @@ const CERTIFICATES: [(&str, u16); 10] = [
 fn generic_rdata(words: &[Token<'_>]) -> Result<Vec<u8>, String> {
     let Some((length, digits)) = words.split_first() else { return Err("a length is missing".to_owned()) };
     let length: usize = length.shown().parse().map_err(|_| "the length is not a number".to_owned())?;
-    let octets = hex(&digits.iter().flat_map(|word| word.text.iter().copied()).collect::<Vec<_>>())?;
+    let octets = encoding::hex(&digits.iter().flat_map(|word| word.text.iter().copied()).collect::<Vec<_>>())?;
     if octets.len() != length || length > usize::from(u16::MAX) {
         return Err(format!("there are {} octets, the length says {length}", octets.len()));
     }
@@ -517,24 +439,6 @@ mod tests {
         ] {
             let fault = read(text).unwrap_err();
             assert!(fault.contains(what), "{text}: {fault}");
-        }
-    }
-
-    #[test]
-    fn times_have_units_and_a_bound() {
-        for (text, expected) in [
-            ("0", Some(0)),
-            ("2147483647", Some(2_147_483_647)),
-            ("2147483648", None),
-            ("1h30M", Some(5400)),
-            ("1w2d3h4m5s", Some(788_645)),
-            ("1h5", Some(3605)),
-            ("h", None),
-            ("", None),
-            ("9999999999", None),
-            ("-1", None),
-        ] {
-            assert_eq!(seconds(text.as_bytes()), expected, "{text}");
         }
     }
 }

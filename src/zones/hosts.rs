@@ -55,6 +55,7 @@ impl Hosts {
             hosts.line(written, &mut |fault| problems.push(problem(line, fault, written)));
         }
         for host in hosts.names.values_mut() {
+            host.node.sort();
             let mut hasher = Xxh3Default::new();
             host.node.hash(host.name.as_wire(), &mut hasher);
             host.fingerprint = hasher.finish();

@@ -8,8 +8,6 @@ use hashbrown::HashMap;
 use super::{LocalQuestion, rdata, zone::RrSet};
 use crate::wire::{Class, Flags, Header, MAX_MESSAGE, MessageId, Rcode, RecordType, header::HEADER, record::Section};
 
-/// Where the question's name stands in every message of ours.
-const QNAME_AT: u16 = 12;
 /// The first offset that a compression pointer cannot hold.
 const POINTER_LIMIT: usize = 0x4000;
 
@@ -137,5 +135,3 @@ impl Draft {
         *self = Self::new(question);
     }
 }
-
-const _: () = assert!(QNAME_AT as usize == HEADER);

@@ -1,7 +1,7 @@
 //! What is answered here: local zones, hosts, special-use names.
 //!
 //! [`Zones`] is built with each configuration and whenever a file of it changes ([`Zones::changed`]); it never changes
-//! itself. `route` learns from [`Zones::domains`] and [`special::domains`] which names to send here, `engine` calls
+//! itself. `route` learns from [`Zones::domains`] and [`Zones::special_domains`] which names to send here, `engine` calls
 //! [`Zones::answer`] on a miss and keeps the message in the cache under the domain's fingerprint.
 //!
 //! **Overrides.** A `[[local]]` zone is authoritative for its name and everything below, down to the next longer
@@ -24,6 +24,8 @@ pub mod hosts;
 pub mod special;
 pub mod text;
 
+mod complete;
+mod encoding;
 mod entry;
 mod field;
 mod message;
@@ -186,7 +188,16 @@ impl Zones {
         if problems.is_empty() { Ok(built) } else { Err(problems) }
     }
 
-    /// The names that are answered here, special-use names apart ([`special::domains`]). At a zone's own name the zone
+    /// The special-use domains that are answered here, where nothing but "." covers them otherwise.
+    pub fn special_domains(&self) -> impl Iterator<Item = LocalDomain<'_>> {
+        self.special.values().map(|special| LocalDomain {
+            name: special.zone().apex(),
+            scope: Scope::Subtree,
+            fingerprint: special.zone().fingerprint(),
+        })
+    }
+
+    /// The names that are answered here, special-use names apart ([`Zones::special_domains`]). At a zone's own name the zone
     /// answers, and the host of that name is left out.
     pub fn domains(&self) -> impl Iterator<Item = LocalDomain<'_>> {
         let zones = self.zones.values().map(|zone| LocalDomain {
@@ -256,3 +267,6 @@ fn covering<'m, T>(domains: &'m HashMap<Box<[u8]>, T>, name: &[u8]) -> Option<&'
         at += 1 + length;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,15 @@ pub(super) enum Special {
     Absent(Box<Zone>),
 }
 
+impl Special {
+    /// The zone that has the SOA.
+    pub(super) const fn zone(&self) -> &Zone {
+        match self {
+            Self::Zone(zone) | Self::Absent(zone) => zone,
+        }
+    }
+}
+
 /// Every special-use domain.
 pub fn domains() -> impl Iterator<Item = Name> {
     std::iter::once("localhost".to_owned())
@@ -133,7 +142,7 @@ mod tests {
         assert_eq!(zones.len(), domains().count());
         assert_eq!(zones.len(), 1 + 3 + 19 + 16 + 64);
         for (apex, special) in zones {
-            let (Special::Zone(zone) | Special::Absent(zone)) = special;
+            let zone = special.zone();
             assert_eq!(*zone.apex(), apex);
             assert!(zone.top().is_some_and(|node| node.set(RecordType::SOA).is_some()), "{apex}");
         }

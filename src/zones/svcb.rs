@@ -3,8 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
+    encoding,
     entry::{self, Token},
-    field,
 };
 
 /// The keys that have names (IANA, Service Parameter Keys); their numbers are their places.
@@ -77,7 +77,7 @@ fn value(key: u16, text: &[u8]) -> Option<Vec<u8>> {
         2 | 8 => text.is_empty().then(Vec::new),
         3 => plain()?.parse::<u16>().ok().map(|port| port.to_be_bytes().to_vec()),
         4 => addresses(plain()?, |address: Ipv4Addr| address.octets().to_vec()),
-        5 => field::base64(text).ok().filter(|list| !list.is_empty()),
+        5 => encoding::base64(text).ok().filter(|list| !list.is_empty()),
         6 => addresses(plain()?, |address: Ipv6Addr| address.octets().to_vec()),
         7 => plain().filter(|path| path.starts_with('/') && path.contains("{?dns}")).map(|_| text.to_vec()),
         _ => Some(text.to_vec()),

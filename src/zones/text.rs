@@ -17,22 +17,20 @@ use std::{
 };
 
 use super::{
-    InlineRecord, LocalSpec, Source,
+    InlineRecord, LocalSpec, Source, complete, encoding,
     entry::{Entries, Entry, Start, Token},
     field,
     problem::{Fault, Place, ZoneProblem},
-    rdata, special,
+    rdata,
     watch::Watch,
     zone::Zone,
 };
-use crate::wire::{MAX_MESSAGE, Name, RecordType, name::MAX_NAME};
+use crate::wire::{Name, RecordType};
 
 /// The TTL of inline records that have none, and of the SOA and NS made for them, in seconds.
 pub const INLINE_TTL: u32 = 300;
 /// How deep files include files.
 const MAX_DEPTH: usize = 8;
-/// The octets of a message that no record of the answer can have: header, question, and a SOA besides.
-const RESERVED: usize = 12 + MAX_NAME + 4 + 3 * MAX_NAME;
 
 /// Reads the zone of a specification; what is wrong goes to `problems`, and then there is no zone.
 pub(super) fn read(spec: &LocalSpec, watch: &mut Watch, problems: &mut Vec<ZoneProblem>) -> Option<Zone> {
@@ -44,12 +42,12 @@ pub(super) fn read(spec: &LocalSpec, watch: &mut Watch, problems: &mut Vec<ZoneP
     }
     let mut zone = reader.zone;
     match &spec.source {
-        Source::Records(_) => complete(&mut zone),
-        Source::File(path) if found.is_empty() => demand(&zone, path, &mut found),
+        Source::Records(_) => complete::make(&mut zone),
+        Source::File(path) if found.is_empty() => complete::demand(&zone, path, &mut found),
         Source::File(_) => {}
     }
     if found.is_empty() {
-        bound(&zone, &spec.place, &mut found);
+        complete::bound(&zone, &spec.place, &mut found);
     }
     if !found.is_empty() {
         problems.append(&mut found);
@@ -211,7 +209,7 @@ impl<'a> Reader<'a> {
     fn directive(&mut self, directive: &Token<'_>, words: &[Token<'_>]) -> Result<(), Fault> {
         if directive.is("$TTL") {
             let [word] = words else { return Err(Fault::Usage("$TTL takes one TTL")) };
-            self.default_ttl = Some(field::seconds(word.text).ok_or_else(|| Fault::Ttl(word.shown()))?);
+            self.default_ttl = Some(encoding::seconds(word.text).ok_or_else(|| Fault::Ttl(word.shown()))?);
             return Ok(());
         }
         if directive.is("$ORIGIN") {
@@ -266,7 +264,7 @@ fn head<'t, 'e>(tokens: &'e [Token<'t>]) -> Result<(Option<u32>, RecordType, &'e
     while let Some((word, behind)) = rest.split_first() {
         rest = behind;
         if ttl.is_none() && word.text.first().is_some_and(u8::is_ascii_digit) {
-            ttl = Some(field::seconds(word.text).ok_or_else(|| Fault::Ttl(word.shown()))?);
+            ttl = Some(encoding::seconds(word.text).ok_or_else(|| Fault::Ttl(word.shown()))?);
             continue;
         }
         if word.is("IN") || word.is("CLASS1") {
@@ -290,44 +288,6 @@ fn head<'t, 'e>(tokens: &'e [Token<'t>]) -> Result<(Option<u32>, RecordType, &'e
         };
     }
     Err(Fault::NoType)
-}
-
-/// Makes SOA and NS where they are missing: the zone itself is its server, as in RFC 6303 3.
-fn complete(zone: &mut Zone) {
-    let apex = zone.apex().clone();
-    let has = |zone: &Zone, rtype| zone.top().is_some_and(|node| node.set(rtype).is_some());
-    if !has(zone, RecordType::SOA) {
-        let soa = special::soa(&apex, special::NOBODY, [1, 3600, 1200, 604_800, INLINE_TTL]);
-        zone.add(&apex, RecordType::SOA, INLINE_TTL, soa);
-    }
-    if !has(zone, RecordType::NS) && !has(zone, RecordType::CNAME) {
-        zone.add(&apex, RecordType::NS, INLINE_TTL, apex.as_wire().into());
-    }
-}
-
-fn demand(zone: &Zone, path: &Path, problems: &mut Vec<ZoneProblem>) {
-    for rtype in [RecordType::SOA, RecordType::NS] {
-        if zone.top().is_none_or(|node| node.set(rtype).is_none()) {
-            let place = Place { file: path.to_owned(), line: 0 };
-            let fault = Fault::Missing { zone: zone.apex().clone(), rtype };
-            problems.push(ZoneProblem { place, fault, record: String::new() });
-        }
-    }
-}
-
-/// No record set may be larger than a message.
-fn bound(zone: &Zone, place: &Place, problems: &mut Vec<ZoneProblem>) {
-    for (owner, node) in zone.nodes() {
-        for set in node.sets() {
-            let octets: usize = set.rdata.iter().map(|rdata| 12 + rdata.len()).sum();
-            if octets + RESERVED > MAX_MESSAGE
-                && let Ok(owner) = Name::from_wire(owner)
-            {
-                let fault = Fault::TooMany { owner, rtype: set.rtype };
-                problems.push(ZoneProblem { place: place.clone(), fault, record: String::new() });
-            }
-        }
-    }
 }
 
 #[cfg(test)]

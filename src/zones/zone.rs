@@ -53,10 +53,19 @@ impl Node {
         }
     }
 
+    /// Brings the records into the one order that fingerprints are taken in.
+    pub(super) fn sort(&mut self) {
+        for set in &mut self.sets {
+            set.rdata.sort_unstable();
+        }
+    }
+
     /// Mixes owner and records into a fingerprint.
     pub(super) fn hash(&self, owner: &[u8], hasher: &mut Xxh3Default) {
         hasher.write(owner);
+        hasher.write(&self.sets.len().to_be_bytes());
         for set in &self.sets {
+            hasher.write(&set.rdata.len().to_be_bytes());
             hasher.write(&set.rtype.0.to_be_bytes());
             hasher.write(&set.ttl.to_be_bytes());
             for rdata in &set.rdata {
@@ -102,7 +111,7 @@ pub(super) struct Zone {
 }
 
 impl Zone {
-    /// A zone with a SOA and nothing else yet.
+    /// A zone that has nothing yet, not even its SOA.
     pub(super) fn new(apex: Name) -> Self {
         let mut nodes = HashMap::new();
         nodes.insert(apex.as_wire().into(), Node::default());
@@ -156,11 +165,7 @@ impl Zone {
 
     /// Takes the digest of what the zone holds now.
     pub(super) fn seal(&mut self) {
-        for node in self.nodes.values_mut() {
-            for set in &mut node.sets {
-                set.rdata.sort_unstable();
-            }
-        }
+        self.nodes.values_mut().for_each(Node::sort);
         let mut owners: Vec<_> = self.nodes.iter().collect();
         owners.sort_unstable_by_key(|(owner, _)| *owner);
         let mut hasher = Xxh3Default::new();
@@ -182,18 +187,17 @@ impl Zone {
             labels += 1;
             at += 1 + usize::from(name[at]);
         }
-        let mut encloser = &name[depth..];
-        let Some((_, mut node)) = self.nodes.get_key_value(encloser) else { return Found::Nothing };
+        let Some((mut owner, mut node)) = self.nodes.get_key_value(&name[depth..]) else { return Found::Nothing };
         for &start in starts[..labels].iter().rev() {
             if let Some(dname) = node.set(RecordType::DNAME) {
-                return Found::Redirected { owner: encloser_of(&self.nodes, encloser), dname };
+                return Found::Redirected { owner, dname };
             }
-            let next = &name[usize::from(start)..];
-            let Some((owner, below)) = self.nodes.get_key_value(next) else { return self.wildcard(encloser) };
-            if below.set(RecordType::NS).is_some() {
-                return Found::Cut { owner, node: below };
+            let next = self.nodes.get_key_value(&name[usize::from(start)..]);
+            let Some(below) = next else { return self.wildcard(owner) };
+            (owner, node) = below;
+            if node.set(RecordType::NS).is_some() {
+                return Found::Cut { owner, node };
             }
-            (encloser, node) = (next, below);
         }
         Found::Exact(node)
     }
@@ -206,9 +210,4 @@ impl Zone {
         source[2..end].copy_from_slice(encloser);
         self.nodes.get(&source[..end]).map_or(Found::Nothing, Found::Wildcard)
     }
-}
-
-/// The zone's own copy of a name it holds.
-fn encloser_of<'z>(nodes: &'z HashMap<Box<[u8]>, Node>, name: &[u8]) -> &'z [u8] {
-    nodes.get_key_value(name).map_or(&[0], |(owner, _)| owner)
 }
