@@ -13,8 +13,6 @@ use crate::clock::Moment;
 
 use super::{failure::Standing, group::Group, health::State, server::Server, spec::Policy};
 
-/// No question asks more servers than this.
-const MOST: usize = 16;
 /// Servers this much slower than the fastest, in microseconds, still count as fast.
 const SLACK: u32 = 5_000;
 
@@ -30,14 +28,18 @@ pub(super) struct Candidate {
 /// Servers in the order to ask them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidates {
-    list: [Candidate; MOST],
+    list: [Candidate; Candidates::MOST],
     length: usize,
 }
 
 impl Candidates {
+    /// No question asks more servers than this.
+    pub(super) const MOST: usize = 16;
+
     /// Candidates for a question, or why there are none. Where every server is down, only a trial has candidates.
     pub(super) fn of(group: &Group, now: Moment) -> Result<Self, Standing> {
-        let mut candidates = Self { list: [Candidate { tier: 0, place: 0, state: State::Down }; MOST], length: 0 };
+        let mut candidates =
+            Self { list: [Candidate { tier: 0, place: 0, state: State::Down }; Self::MOST], length: 0 };
         let active = group.tier(now);
         let turn = group.turn();
         let others = (0..group.tiers().len()).filter(|&tier| tier != active);
@@ -60,7 +62,7 @@ impl Candidates {
 
     /// One server alone, for a probe.
     pub(super) const fn only(tier: u8, place: u8) -> Self {
-        Self { list: [Candidate { tier, place, state: State::Up }; MOST], length: 1 }
+        Self { list: [Candidate { tier, place, state: State::Up }; Self::MOST], length: 1 }
     }
 
     pub(super) fn as_slice(&self) -> &[Candidate] {
@@ -71,7 +73,7 @@ impl Candidates {
         let Some(servers) = group.tiers().get(tier) else { return };
         let start = self.length;
         for (place, server) in servers.iter().enumerate() {
-            if self.length == MOST {
+            if self.length == Self::MOST {
                 break;
             }
             if server.state() == state && !server.is_drained() {

@@ -20,6 +20,7 @@ use crate::clock::Moment;
 use super::{
     budget::RateBudget,
     health::{Change, Event, Health, ProbeFault, State},
+    race::Role,
     rtt::{Rtt, Smoothed},
     spec::{HealthSpec, ServerSpec},
     tally::Tally,
@@ -225,20 +226,23 @@ impl Server {
         }
     }
 
-    /// A try passed its limit. It is held against the server only if nothing came since the query left.
-    pub(super) fn late(&self, sent_at: Moment, now: Moment) {
+    /// A try passed its limit, or could not leave. It is held against the server only if nothing came since. Whether a
+    /// probe passed is for the prober to say; here it counts as one more question without an answer.
+    pub(super) fn late(&self, sent_at: Moment, now: Moment, role: Role) {
         if self.last_life.load(Relaxed) > sent_at.micros() {
             return;
         }
         if self.silent_tries.fetch_add(1, Relaxed) == 0 {
             self.silent_since.store(sent_at.micros(), Relaxed);
         }
-        self.observe(Event::Late, now);
+        if role == Role::Traffic {
+            self.observe(Event::Late, now);
+        }
         self.judge_silence(now);
     }
 
     /// Silence for every question over a whole time-out is a verdict.
-    pub(super) fn judge_silence(&self, now: Moment) {
+    fn judge_silence(&self, now: Moment) {
         let since = Moment::from_micros(self.silent_since.load(Relaxed));
         let is_silent = self.silent_tries.load(Relaxed) >= SILENT_TRIES;
         if is_silent && self.state() != State::Down && now.since(since) >= self.rules.load().timeout {
@@ -331,9 +335,9 @@ mod tests {
         let start = Moment::now();
         server.answered(start);
         server.lives(start + Duration::from_millis(10));
-        server.late(start + Duration::from_millis(5), start + Duration::from_millis(30));
+        server.late(start + Duration::from_millis(5), start + Duration::from_millis(30), Role::Traffic);
         assert_eq!(server.state(), State::Up);
-        server.late(start + Duration::from_millis(11), start + Duration::from_millis(40));
+        server.late(start + Duration::from_millis(11), start + Duration::from_millis(40), Role::Traffic);
         assert_eq!(server.state(), State::Suspect);
     }
 
@@ -345,10 +349,10 @@ mod tests {
         server.lives(start);
         for at in 1..=20_u64 {
             let sent_at = start + Duration::from_millis(at);
-            server.late(sent_at, sent_at + Duration::from_millis(20));
+            server.late(sent_at, sent_at + Duration::from_millis(20), Role::Traffic);
         }
         assert_eq!(server.state(), State::Suspect);
-        server.late(start + Duration::from_millis(900), start + Duration::from_millis(1002));
+        server.late(start + Duration::from_millis(900), start + Duration::from_millis(1002), Role::Traffic);
         assert_eq!(server.state(), State::Down);
     }
 
@@ -358,10 +362,10 @@ mod tests {
         let start = Moment::now();
         for at in 1..=20_u64 {
             let sent_at = start + Duration::from_millis(at);
-            server.late(sent_at, sent_at + Duration::from_millis(20));
+            server.late(sent_at, sent_at + Duration::from_millis(20), Role::Traffic);
         }
         server.lives(start + Duration::from_millis(500));
-        server.late(start + Duration::from_millis(900), start + Duration::from_millis(1100));
+        server.late(start + Duration::from_millis(900), start + Duration::from_millis(1100), Role::Traffic);
         assert_eq!(server.state(), State::Suspect);
     }
 
@@ -371,7 +375,7 @@ mod tests {
         let start = Moment::now();
         for at in 1..SILENT_TRIES {
             let sent_at = start + Duration::from_secs(u64::from(at));
-            server.late(sent_at, sent_at + Duration::from_millis(250));
+            server.late(sent_at, sent_at + Duration::from_millis(250), Role::Traffic);
         }
         assert_eq!(server.state(), State::Suspect);
     }
