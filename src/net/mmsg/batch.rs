@@ -135,6 +135,19 @@ impl Batch {
     /// # Errors
     /// `WouldBlock` when nothing is there, else what the socket says.
     pub fn recv(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.receive(socket, libc::MSG_DONTWAIT)
+    }
+
+    /// As [`recv`](Self::recv), and waits for the first datagram if the socket is a blocking one, as long as its own
+    /// time limit says: for tools without a runtime.
+    ///
+    /// # Errors
+    /// As for `recv`; `WouldBlock` also when the time is over.
+    pub fn recv_waiting(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.receive(socket, libc::MSG_WAITFORONE)
+    }
+
+    fn receive(&mut self, socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<usize> {
         // What the kernel writes into a header: lengths and flags. It has touched no other headers than these.
         for header in &mut self.incoming[..self.filled] {
             header.msg_hdr.msg_namelen = Name::SIZE;
@@ -147,9 +160,7 @@ impl Batch {
         let first = self.incoming.pointer(0);
         // SAFETY: `first` and the headers after it, `slots` in all, are initialised, and what they point to is owned by
         // `self` with the lengths they say, never moves, and is borrowed mutably here.
-        let filled = unsafe {
-            libc::recvmmsg(socket.as_raw_fd(), first, count(slots), libc::MSG_DONTWAIT as _, ptr::null_mut())
-        };
+        let filled = unsafe { libc::recvmmsg(socket.as_raw_fd(), first, count(slots), flags as _, ptr::null_mut()) };
         self.filled = usize::try_from(filled).map_err(|_| io::Error::last_os_error())?;
         Ok(self.filled)
     }

@@ -30,6 +30,7 @@ mod process;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 pub use batch::{Batch, Message, Origin};
 pub use control::{Local, Path};
@@ -39,6 +40,7 @@ pub use options::{interface_index, interface_name};
 pub use outbox::{Outbox, Pushed};
 pub use process::{allowed_cpus, pin_to_cpu, raise_open_files};
 pub use queue::Sent;
+pub use wait::wait_readable;
 
 /// The most datagrams one system call moves (`UIO_MAXIOV`).
 pub const SLOTS_MAX: usize = 1024;

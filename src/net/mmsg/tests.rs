@@ -349,3 +349,15 @@ fn path_mtu_news_are_not_believed() {
         assert_eq!((result, value), (0, expected), "{bound}");
     }
 }
+
+#[test]
+fn blocking_socket_waits_for_the_first_datagram_alone() {
+    let (socket, address) = server("127.0.0.1:0");
+    let sender = std::thread::spawn(move || client("127.0.0.1:0").send_to(b"late", address).unwrap());
+    let mut batch = Batch::new(8, 16, 16);
+    assert_eq!(batch.recv_waiting(socket.as_fd()).unwrap(), 1);
+    assert_eq!(batch.datagram(0), b"late");
+    sender.join().unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(1))).unwrap();
+    assert_eq!(Inbox::new(8, 16).recv_waiting(socket.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+}

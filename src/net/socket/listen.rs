@@ -6,7 +6,7 @@ use std::{
     os::fd::AsFd,
 };
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::owner::{self, Owner, Protocol};
 use crate::net::mmsg::{self, Family};
@@ -148,6 +148,16 @@ pub fn adopt_udp(socket: UdpSocket) -> io::Result<UdpSocket> {
     mmsg::report_destination(socket.as_fd(), family)?;
     mmsg::ignore_path_mtu(socket.as_fd(), family)?;
     Ok(socket)
+}
+
+/// Gives a listening socket of a group those datagrams and connections that `core` has received from the network
+/// (`SO_INCOMING_CPU`): right for a worker pinned to that core, where the network card spreads flows over the cores. A
+/// core without a socket of its own is served by all.
+///
+/// # Errors
+/// It is no internet socket.
+pub fn prefer_core(socket: &impl AsFd, core: usize) -> io::Result<()> {
+    SockRef::from(socket).set_cpu_affinity(core)
 }
 
 /// Whether a socket shares its address with the others of its group.
@@ -362,6 +372,14 @@ mod tests {
         assert!(error.to_string().contains("cap_net_bind_service"), "{error}");
         let error = explain(Protocol::Udp, address("127.0.0.1:65535"), io::ErrorKind::PermissionDenied.into());
         assert!(matches!(error, BindError::Io { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn socket_may_prefer_a_core() {
+        let both = listeners(address("127.0.0.1:0"), 1, &OPTIONS).unwrap();
+        prefer_core(&both.udp[0], 0).unwrap();
+        prefer_core(&both.tcp[0], 0).unwrap();
+        assert_eq!(SockRef::from(&both.udp[0]).cpu_affinity().unwrap(), 0);
     }
 
     #[test]

@@ -16,6 +16,6 @@ mod owner;
 mod scope;
 
 pub use connect::{Egress, upstream_tcp, upstream_udp};
-pub use listen::{BindError, Listeners, Options, adopt_udp, listeners, tcp_listeners, udp_listeners};
+pub use listen::{BindError, Listeners, Options, adopt_udp, listeners, prefer_core, tcp_listeners, udp_listeners};
 pub use owner::{Owner, Protocol};
 pub use scope::{ScopeError, ScopedAddress};
