@@ -62,13 +62,12 @@ pub(super) fn flush(link: &Link, now: Moment) {
 
 /// Reads a port until it is closed.
 pub(super) async fn read(port: Rc<Port>, link: Weak<Link>) {
-    let interest = Interest::READABLE | Interest::ERROR;
     loop {
-        if port.socket.ready(interest).await.is_err() {
-            return;
-        }
+        let Ok(ready) = port.socket.ready(Interest::READABLE | Interest::ERROR).await else { return };
         let Some(link) = link.upgrade() else { return };
-        // The closure says WouldBlock when the socket is empty, which clears the readiness.
+        // `try_io` knows no two interests at once. The closure says WouldBlock when the socket is empty, which clears
+        // the readiness.
+        let interest = if ready.is_readable() { Interest::READABLE } else { Interest::ERROR };
         let _ = port.socket.try_io(interest, || drain(&port, &link));
         drop(link);
         tokio::task::consume_budget().await;

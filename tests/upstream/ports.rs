@@ -1,0 +1,1 @@
+//! Few source ports, and neither they nor ids to be guessed.
