@@ -57,6 +57,8 @@ struct State {
     delay_ms: AtomicU32,
     /// Questions whose first label begins so get SERVFAIL, whatever else is said.
     broken: Mutex<Option<&'static str>>,
+    /// UDP answers go to where the query before came from.
+    to_the_last: AtomicBool,
     stop: AtomicBool,
     queries: AtomicUsize,
     connections: AtomicUsize,
@@ -84,6 +86,7 @@ impl Script {
             tcp: Mutex::new(tcp),
             delay_ms: AtomicU32::new(0),
             broken: Mutex::new(None),
+            to_the_last: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             queries: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
@@ -112,6 +115,10 @@ impl Script {
     /// Names that begin so are SERVFAIL at their origin.
     pub fn break_names(&self, prefix: &'static str) {
         *self.state.broken.lock().unwrap() = Some(prefix);
+    }
+
+    pub fn answer_to_the_last(&self, is_on: bool) {
+        self.state.to_the_last.store(is_on, SeqCst);
     }
 
     /// Queries received, over UDP and TCP.
@@ -144,9 +151,11 @@ fn serve_udp(socket: &UdpSocket, state: &Arc<State>) {
     while !state.stop.load(SeqCst) {
         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
         let query = &buffer[..length];
+        let last = state.seen.lock().unwrap().last().map(|(from, _)| *from);
         state.queries.fetch_add(1, SeqCst);
         state.seen.lock().unwrap().push((from, u16::from_be_bytes([query[0], query[1]])));
         let Some(reply) = state.reply(query, *state.udp.lock().unwrap()) else { continue };
+        let from = if state.to_the_last.load(SeqCst) { last.unwrap_or(from) } else { from };
         let delay = state.delay_ms.load(SeqCst);
         if delay == 0 {
             socket.send_to(&reply, from).unwrap();
