@@ -14,12 +14,23 @@ use crate::{networks::Networks, wire::Name};
 /// The number of a view: 0 is everybody's, each target for some clients alone has one of its own.
 pub type View = u16;
 
+/// How far a route reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The name and all below it.
+    Domain,
+    /// The name alone.
+    Name,
+}
+
 /// One line of the table, before it is built.
 #[derive(Debug, Clone)]
 pub struct Route<T> {
     /// The domain.
     pub domain: Name,
-    /// The clients it is for; empty = everybody.
+    /// Whether names below the domain go there too.
+    pub reach: Reach,
+    /// The clients it is for; empty = everybody. A route for one name alone is for everybody.
     pub clients: Vec<IpNet>,
     /// The view's number where it is for some clients alone.
     pub view: View,
@@ -47,6 +58,8 @@ pub struct Table<T> {
 
 #[derive(Debug, Clone)]
 struct Targets<T> {
+    /// For the name itself; it beats the domain's.
+    name_alone: Option<T>,
     everybody: Option<T>,
     views: Networks<(View, T)>,
 }
@@ -58,8 +71,11 @@ impl<T: Copy> Table<T> {
         let mut domains = HashMap::<Box<[u8]>, Targets<T>>::new();
         for route in routes {
             let key: Box<[u8]> = route.domain.as_wire().into();
-            let targets =
-                domains.entry(key.clone()).or_insert_with(|| Targets { everybody: None, views: Networks::new([]) });
+            let targets = domains.entry(key.clone()).or_insert_with(Targets::none);
+            if route.reach == Reach::Name {
+                targets.name_alone = Some(route.target);
+                continue;
+            }
             if route.clients.is_empty() {
                 targets.everybody = Some(route.target);
                 continue;
@@ -87,7 +103,7 @@ impl<T: Copy> Table<T> {
         loop {
             let suffix = name.get(at..)?;
             let length = usize::from(*suffix.first()?);
-            if let Some(found) = self.domains.get(suffix).and_then(|targets| targets.pick(client)) {
+            if let Some(found) = self.domains.get(suffix).and_then(|targets| targets.pick(client, at == 0)) {
                 return Some(Found { is_root: length == 0, ..found });
             }
             if length == 0 {
@@ -99,7 +115,14 @@ impl<T: Copy> Table<T> {
 }
 
 impl<T: Copy> Targets<T> {
-    fn pick(&self, client: IpAddr) -> Option<Found<T>> {
+    fn none() -> Self {
+        Self { name_alone: None, everybody: None, views: Networks::new([]) }
+    }
+
+    fn pick(&self, client: IpAddr, is_name: bool) -> Option<Found<T>> {
+        if let Some(target) = self.name_alone.filter(|_| is_name) {
+            return Some(Found { target, view: 0, is_root: false });
+        }
         if let Some(&(view, target)) = self.views.lookup(client) {
             return Some(Found { target, view, is_root: false });
         }
@@ -113,7 +136,8 @@ mod tests {
 
     fn table(routes: &[(&str, &str, u8)]) -> Table<u8> {
         let routes = routes.iter().map(|(domain, clients, target)| Route {
-            domain: domain.parse().unwrap(),
+            domain: domain.trim_end_matches('!').parse().unwrap(),
+            reach: if domain.ends_with('!') { Reach::Name } else { Reach::Domain },
             clients: clients.split_whitespace().map(|network| network.parse().unwrap()).collect(),
             view: if clients.is_empty() { 0 } else { View::from(*target) },
             target: *target,
@@ -141,6 +165,13 @@ mod tests {
         ] {
             assert_eq!(find(&table, name, "10.0.0.1"), Some((target, 0)), "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_alone_leaves_the_names_below_it_alone() {
+        let table = table(&[("example", "", 1), ("host.example!", "", 2)]);
+        assert_eq!(find(&table, "host.example", "10.0.0.1"), Some((2, 0)));
+        assert_eq!(find(&table, "a.host.example", "10.0.0.1"), Some((1, 0)));
     }
 
     #[test]

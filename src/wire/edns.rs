@@ -48,6 +48,17 @@ impl<'a> Edns<'a> {
         Ok(Self { payload, extended_rcode, version, do_bit: record.raw_ttl & DO_BIT != 0, options })
     }
 
+    /// The same without its options, which then may outlive the message.
+    pub const fn without_options(self) -> Edns<'static> {
+        Edns {
+            payload: self.payload,
+            extended_rcode: self.extended_rcode,
+            version: self.version,
+            do_bit: self.do_bit,
+            options: &[],
+        }
+    }
+
     /// The options, in their order.
     pub fn options(&self) -> impl Iterator<Item = (OptionCode, &'a [u8])> + use<'a> {
         let mut rest = self.options;

@@ -257,6 +257,16 @@ impl NameBuf {
         Self { bytes: [0; MAX_NAME], length: 1 }
     }
 
+    /// An uncompressed wire name of at most 255 octets in lower case; what is beyond is left out.
+    pub fn lowercase_of(wire: &[u8]) -> Self {
+        let mut name = Self::new();
+        let length = wire.len().min(MAX_NAME);
+        name.bytes[..length].copy_from_slice(&wire[..length]);
+        name.length = u8::try_from(length).unwrap_or(u8::MAX);
+        name.make_lowercase();
+        name
+    }
+
     /// The wire form.
     pub fn as_wire(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]

@@ -219,6 +219,11 @@ impl Response {
         &self.chain
     }
 
+    /// Whether the chain ends at a target of which nothing is said, not even that there is nothing.
+    pub fn is_open(&self) -> bool {
+        self.kind == Kind::NoData && self.negative_ttl.is_none() && !self.chain.is_empty()
+    }
+
     /// Brings every TTL between `least` and `most`.
     pub fn clamp_ttls(&mut self, least: Ttl, most: Ttl) {
         let clamp = |ttl: u32| ttl.max(least.seconds()).min(most.seconds());
