@@ -21,14 +21,9 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use crate::clock::Moment;
+use crate::{clock::Moment, net::mmsg::Inbox};
 
-use super::{
-    link::Link,
-    server::Server,
-    tally::Stripe,
-    udp::{self, Inbox},
-};
+use super::{link::Link, server::Server, tally::Stripe, udp};
 
 /// How often links are looked after.
 const TICK: Duration = Duration::from_millis(250);
@@ -90,7 +85,7 @@ impl Courier {
             worker,
             stripe: Stripe::of(worker.index),
             random: RefCell::new(rand::make_rng()),
-            inbox: RefCell::new(Inbox::new()),
+            inbox: RefCell::new(udp::inbox()),
             dirty: RefCell::default(),
             flusher: Cell::default(),
         };

@@ -68,7 +68,7 @@ impl Courier {
         let candidates = Candidates::of(group, now).map_err(|standing| Failure::AllFailed(Reasons::new(standing)))?;
         group.earn_hedge();
         let mut run = Run::new(self, Race::new(query, group, Role::Traffic), candidates, group.limits().attempts);
-        run.to_end(now, deadline).await
+        run.finish(now, deadline).await
     }
 
     /// Asks one server of a group, given by tier and place, once more when a datagram may be lost.
@@ -81,7 +81,7 @@ impl Courier {
         let candidates = Candidates::only(tier, place);
         let race = Race::new(&group.health().probe, group, Role::Probe);
         let mut run = Run::new(self, race, candidates, PROBE_TRIES);
-        match run.to_end(Moment::now(), deadline).await {
+        match run.finish(Moment::now(), deadline).await {
             Ok(exchanged) => Ok(exchanged.response),
             Err(Failure::AllFailed(reasons)) if reasons.of(QueryResult::Network) > 0 => Err(ProbeFault::Network),
             Err(Failure::AllFailed(reasons)) if reasons.rcode.is_some() => Err(ProbeFault::Rcode),
@@ -163,7 +163,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn to_end(&mut self, start: Moment, deadline: Moment) -> Result<Exchanged, Failure> {
+    async fn finish(&mut self, start: Moment, deadline: Moment) -> Result<Exchanged, Failure> {
         let mut now = start;
         let origin = Instant::now();
         let instant = |at: Moment| origin + at.since(start);

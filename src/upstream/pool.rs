@@ -16,9 +16,9 @@ use std::{
 use rand::RngExt;
 use tokio::{net::UdpSocket, task::AbortHandle};
 
-use crate::clock::Moment;
+use crate::{clock::Moment, net::socket::upstream_udp};
 
-use super::{link::Link, open, udp};
+use super::{link::Link, udp};
 
 /// A port is renewed no sooner than this,
 const LEAST_LIFE: Duration = Duration::from_secs(60);
@@ -95,7 +95,8 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
 }
 
 fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<Rc<Port>> {
-    let socket = UdpSocket::from_std(open::datagram(link.server.spec())?)?;
+    let spec = link.server.spec();
+    let socket = UdpSocket::from_std(upstream_udp(spec.address, &spec.egress)?)?;
     let port = Rc::new(Port { serial, socket, waiting: Cell::new(0), expires, reader: RefCell::default() });
     let reader = tokio::task::spawn_local(udp::read(Rc::clone(&port), Rc::downgrade(link)));
     port.reader.replace(Some(reader.abort_handle()));

@@ -1,13 +1,10 @@
 //! What a group is made of, as the configuration says: addresses, limits, policy and probes, all of them valid.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
+pub use crate::net::socket::Egress;
 use crate::wire::{Name, RecordType, UpstreamQuery};
 
 /// A group of upstream servers.
@@ -35,7 +32,7 @@ pub enum Entry {
         /// The file; none means systemd-resolved's, else `/etc/resolv.conf`.
         path: Option<PathBuf>,
         /// How to reach them.
-        via: Via,
+        egress: Egress,
     },
 }
 
@@ -47,7 +44,7 @@ pub struct ServerSpec {
     /// Its address and port.
     pub address: SocketAddr,
     /// How to reach it.
-    pub via: Via,
+    pub egress: Egress,
     /// The name its certificate must have, for encrypted transports.
     pub tls_name: Option<String>,
 }
@@ -55,7 +52,7 @@ pub struct ServerSpec {
 impl ServerSpec {
     /// A server on plain DNS, reached as the routing table says.
     pub fn plain(transport: Transport, address: SocketAddr) -> Self {
-        Self { transport, address, via: Via::default(), tls_name: None }
+        Self { transport, address, egress: Egress::default(), tls_name: None }
     }
 }
 
@@ -80,17 +77,6 @@ impl std::fmt::Display for ServerSpec {
         }
         Ok(())
     }
-}
-
-/// The local end of the path to a server: what tells two links apart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Via {
-    /// The local address queries leave from.
-    pub source: Option<IpAddr>,
-    /// The network device they leave by (SO_BINDTODEVICE).
-    pub device: Option<String>,
-    /// The firewall mark (SO_MARK); 0 is none.
-    pub mark: u32,
 }
 
 /// What carries messages to a server. Encrypted ones take their place here, in [`Transport::ALL`], and beside

@@ -4,10 +4,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use tidegate::{
     clock::Moment,
-    upstream::{
-        Alarm, Failure, Group, Ours, Policy, Standing, State, Transport,
-        tally::QueryResult,
-    },
+    upstream::{Alarm, Failure, Group, Ours, Policy, Standing, State, Transport, tally::QueryResult},
 };
 use tokio::task::JoinSet;
 

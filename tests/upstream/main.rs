@@ -1,5 +1,7 @@
 //! Groups of upstream servers against scripted ones on loopback.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 mod failover;
 mod health;
 mod limits;

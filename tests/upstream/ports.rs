@@ -3,9 +3,8 @@
 use std::{collections::HashSet, sync::Arc};
 
 use tidegate::upstream::{
-    Courier, Worker,
+    Courier, Transport, Worker,
     tally::{MismatchReason, QueryResult},
-    Transport,
 };
 
 use crate::{
@@ -60,7 +59,8 @@ fn questions_of_one_turn_leave_through_one_port_and_turns_take_any() {
     });
     let seen = script.seen();
     assert_eq!(seen.len(), 500);
-    let turns: Vec<HashSet<_>> = seen.chunks(10).map(|turn| turn.iter().map(|(from, _)| from.port()).collect()).collect();
+    let turns: Vec<HashSet<_>> =
+        seen.chunks(10).map(|turn| turn.iter().map(|(from, _)| from.port()).collect()).collect();
     assert!(turns.iter().all(|ports| ports.len() == 1));
     assert!(script.ports().len() > 8, "50 draws of 16");
 }

@@ -14,7 +14,7 @@ use std::{
 
 /// What a server says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Says {
+pub(crate) enum Says {
     Address(Ipv4Addr),
     Rcode(u8),
     NxDomain,
@@ -35,7 +35,7 @@ pub enum Says {
 
 /// What it does on TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tcp {
+pub(crate) enum Tcp {
     Says(Says),
     /// Takes the connection, and then nothing.
     Dead,
@@ -46,8 +46,8 @@ pub enum Tcp {
 }
 
 /// A server and what it saw.
-pub struct Script {
-    pub address: SocketAddr,
+pub(crate) struct Script {
+    pub(crate) address: SocketAddr,
     state: Arc<State>,
 }
 
@@ -65,15 +65,15 @@ struct State {
     seen: Mutex<Vec<(SocketAddr, u16)>>,
 }
 
-pub const ONE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-pub const TWO: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+pub(crate) const ONE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(crate) const TWO: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
 impl Script {
-    pub fn new(udp: Says) -> Self {
+    pub(crate) fn new(udp: Says) -> Self {
         Self::with_tcp(udp, Tcp::Says(udp))
     }
 
-    pub fn with_tcp(udp: Says, tcp: Tcp) -> Self {
+    pub(crate) fn with_tcp(udp: Says, tcp: Tcp) -> Self {
         let (socket, listener) = loop {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             if let Ok(listener) = TcpListener::bind(socket.local_addr().unwrap()) {
@@ -100,42 +100,38 @@ impl Script {
         Self { address, state }
     }
 
-    pub fn say(&self, udp: Says) {
+    pub(crate) fn say(&self, udp: Says) {
         *self.state.udp.lock().unwrap() = udp;
     }
 
-    pub fn say_on_tcp(&self, tcp: Tcp) {
-        *self.state.tcp.lock().unwrap() = tcp;
-    }
-
-    pub fn delay(&self, delay: Duration) {
+    pub(crate) fn delay(&self, delay: Duration) {
         self.state.delay_ms.store(u32::try_from(delay.as_millis()).unwrap(), SeqCst);
     }
 
     /// Names that begin so are SERVFAIL at their origin.
-    pub fn break_names(&self, prefix: &'static str) {
+    pub(crate) fn break_names(&self, prefix: &'static str) {
         *self.state.broken.lock().unwrap() = Some(prefix);
     }
 
-    pub fn answer_to_the_last(&self, is_on: bool) {
+    pub(crate) fn answer_to_the_last(&self, is_on: bool) {
         self.state.to_the_last.store(is_on, SeqCst);
     }
 
     /// Queries received, over UDP and TCP.
-    pub fn queries(&self) -> usize {
+    pub(crate) fn queries(&self) -> usize {
         self.state.queries.load(SeqCst)
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.state.connections.load(SeqCst)
     }
 
     /// Source and id of each UDP query.
-    pub fn seen(&self) -> Vec<(SocketAddr, u16)> {
+    pub(crate) fn seen(&self) -> Vec<(SocketAddr, u16)> {
         self.state.seen.lock().unwrap().clone()
     }
 
-    pub fn ports(&self) -> HashSet<u16> {
+    pub(crate) fn ports(&self) -> HashSet<u16> {
         self.seen().iter().map(|(from, _)| from.port()).collect()
     }
 }
