@@ -239,11 +239,9 @@ pub(super) fn is_usable(server: &Arc<Server>) -> bool {
 fn expand(entry: &Entry, ours: &Ours) -> Vec<ServerSpec> {
     match entry {
         Entry::Server(server) => vec![server.clone()],
-        Entry::System { path, egress } => {
-            let of = |address| ServerSpec {
-                egress: egress.clone(),
-                ..ServerSpec::plain(super::spec::Transport::Udp, address)
-            };
+        Entry::System { path, via } => {
+            let of =
+                |address| ServerSpec { via: via.clone(), ..ServerSpec::plain(super::spec::Transport::Udp, address) };
             super::system::read(path.as_deref(), ours).into_iter().map(of).collect()
         }
     }

@@ -36,5 +36,5 @@ pub use failure::{Failure, Reasons, Standing};
 pub use group::Group;
 pub use health::State;
 pub use server::{Alarm, Server};
-pub use spec::{Egress, Entry, GroupSpec, HealthSpec, LetterCase, Limits, Policy, ServerSpec, Transport};
+pub use spec::{Entry, GroupSpec, HealthSpec, LetterCase, Limits, Policy, ServerSpec, Transport, Via};
 pub use system::Ours;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-pub use crate::net::socket::Egress;
+pub use crate::net::socket::Egress as Via;
 use crate::wire::{Name, RecordType, UpstreamQuery};
 
 /// A group of upstream servers.
@@ -32,7 +32,7 @@ pub enum Entry {
         /// The file; none means systemd-resolved's, else `/etc/resolv.conf`.
         path: Option<PathBuf>,
         /// How to reach them.
-        egress: Egress,
+        via: Via,
     },
 }
 
@@ -44,7 +44,7 @@ pub struct ServerSpec {
     /// Its address and port.
     pub address: SocketAddr,
     /// How to reach it.
-    pub egress: Egress,
+    pub via: Via,
     /// The name its certificate must have, for encrypted transports.
     pub tls_name: Option<String>,
 }
@@ -52,7 +52,7 @@ pub struct ServerSpec {
 impl ServerSpec {
     /// A server on plain DNS, reached as the routing table says.
     pub fn plain(transport: Transport, address: SocketAddr) -> Self {
-        Self { transport, address, egress: Egress::default(), tls_name: None }
+        Self { transport, address, via: Via::default(), tls_name: None }
     }
 }
 

@@ -173,7 +173,7 @@ enum End {
 async fn run(stream: Rc<Stream>, link: Weak<Link>, timeout: Duration) {
     let Some(spec) = link.upgrade().map(|link| link.server.spec().clone()) else { return };
     let connecting = async {
-        let socket = upstream_tcp(spec.address, &spec.egress)?;
+        let socket = upstream_tcp(spec.address, &spec.via)?;
         TcpSocket::from_std_stream(socket.into()).connect(spec.address).await
     };
     let end = match tokio::time::timeout(timeout, connecting).await {
