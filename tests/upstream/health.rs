@@ -227,7 +227,7 @@ fn a_server_that_dies_under_load_is_not_noticed() {
         let mut took = asking.join_all().await;
         took.sort_unstable();
         assert!(took[999] < Duration::from_millis(100), "the slowest took {:?}", took[999]);
-        assert!(took[970] < Duration::from_millis(20), "the 97th percentile took {:?}", took[970]);
+        assert!(took[950] < Duration::from_millis(20), "the 95th percentile took {:?}", took[950]);
     });
 }
 
