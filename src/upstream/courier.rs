@@ -21,14 +21,9 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use crate::clock::Moment;
+use crate::{clock::Moment, net::mmsg::Inbox};
 
-use super::{
-    link::Link,
-    server::Server,
-    tally::Stripe,
-    udp::{self, Inbox},
-};
+use super::{link::Link, server::Server, tally::Stripe, udp};
 
 /// How often links are looked after.
 const TICK: Duration = Duration::from_millis(250);
@@ -69,12 +64,19 @@ pub(super) struct Shared {
     pub(super) stripe: Stripe,
     pub(super) random: RefCell<StdRng>,
     pub(super) inbox: RefCell<Inbox>,
+    /// The same moment on both clocks.
+    anchor: (Moment, Instant),
     /// Links with queries that wait for the end of the turn.
     dirty: RefCell<Vec<Rc<Link>>>,
     flusher: Cell<Option<Waker>>,
 }
 
 impl Shared {
+    /// A moment as timers have it.
+    pub(super) fn instant(&self, at: Moment) -> Instant {
+        self.anchor.1 + at.since(self.anchor.0)
+    }
+
     pub(super) fn needs_flush(&self, link: &Rc<Link>) {
         self.dirty.borrow_mut().push(Rc::clone(link));
         if let Some(waker) = self.flusher.take() {
@@ -90,7 +92,8 @@ impl Courier {
             worker,
             stripe: Stripe::of(worker.index),
             random: RefCell::new(rand::make_rng()),
-            inbox: RefCell::new(Inbox::new()),
+            inbox: RefCell::new(udp::inbox()),
+            anchor: (Moment::now(), Instant::now()),
             dirty: RefCell::default(),
             flusher: Cell::default(),
         };
@@ -119,6 +122,8 @@ impl Drop for Courier {
         for task in self.tasks.take().into_iter().flatten() {
             task.abort();
         }
+        // What was raised in this turn keeps its link alive.
+        self.shared.dirty.take();
     }
 }
 

@@ -17,7 +17,7 @@
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 use crate::{
     clock::Moment,
@@ -39,6 +39,8 @@ use super::{
 
 /// Datagrams of one probe: a lost one is no failed probe.
 const PROBE_TRIES: u8 = 3;
+/// They are at least this part of the time-out apart: a short burst of loss does not take them all.
+const PROBE_SPACING: u32 = 4;
 
 /// An answer.
 #[derive(Debug)]
@@ -68,7 +70,7 @@ impl Courier {
         let candidates = Candidates::of(group, now).map_err(|standing| Failure::AllFailed(Reasons::new(standing)))?;
         group.earn_hedge();
         let mut run = Run::new(self, Race::new(query, group, Role::Traffic), candidates, group.limits().attempts);
-        run.to_end(now, deadline).await
+        run.finish(now, deadline).await
     }
 
     /// Asks one server of a group, given by tier and place, once more when a datagram may be lost.
@@ -81,7 +83,7 @@ impl Courier {
         let candidates = Candidates::only(tier, place);
         let race = Race::new(&group.health().probe, group, Role::Probe);
         let mut run = Run::new(self, race, candidates, PROBE_TRIES);
-        match run.to_end(Moment::now(), deadline).await {
+        match run.finish(Moment::now(), deadline).await {
             Ok(exchanged) => Ok(exchanged.response),
             Err(Failure::AllFailed(reasons)) if reasons.of(QueryResult::Network) > 0 => Err(ProbeFault::Network),
             Err(Failure::AllFailed(reasons)) if reasons.rcode.is_some() => Err(ProbeFault::Rcode),
@@ -163,10 +165,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn to_end(&mut self, start: Moment, deadline: Moment) -> Result<Exchanged, Failure> {
+    async fn finish(&mut self, start: Moment, deadline: Moment) -> Result<Exchanged, Failure> {
         let mut now = start;
-        let origin = Instant::now();
-        let instant = |at: Moment| origin + at.since(start);
+        let shared = Rc::clone(&self.courier.shared);
+        let instant = |at: Moment| shared.instant(at);
         self.keep_one_waiting(now);
         let mut sleep = pin!(sleep_until(instant(self.next_event(deadline))));
         loop {
@@ -178,7 +180,7 @@ impl<'a> Run<'a> {
                 sleep.as_mut().reset(next);
             }
             let arrival = self.race.next(&mut sleep).await;
-            now = Moment::now();
+            now = arrival.as_ref().map_or_else(Moment::now, |arrival| arrival.at.max(now));
             if let Some(arrival) = arrival
                 && let Some(exchanged) = self.arrived(arrival, now)
             {
@@ -262,6 +264,10 @@ impl<'a> Run<'a> {
         self.asked[candidate].tries += 1;
         let timeout = group.limits().timeout;
         let transport = server.spec().transport;
+        let floor = match self.race.role {
+            Role::Traffic => Duration::ZERO,
+            Role::Probe => timeout / PROBE_SPACING,
+        };
         self.tries.push(Try {
             link: self.courier.link(server),
             candidate,
@@ -271,7 +277,7 @@ impl<'a> Run<'a> {
             edns: if server.takes_edns(now) { EdnsUse::With } else { EdnsUse::Without },
             phase: Phase::Waiting,
             sent_at: now,
-            limit: (server.limit(timeout) * (1 << times.min(4))).min(timeout),
+            limit: (floor.max(server.limit(timeout)) * (1 << times.min(4))).min(timeout),
             has_asked_plain: false,
             has_asked_anew: false,
         });
@@ -333,7 +339,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn arrived(&mut self, Arrival { leg, outcome, rtt }: Arrival, now: Moment) -> Option<Exchanged> {
+    fn arrived(&mut self, Arrival { leg, outcome, rtt, .. }: Arrival, now: Moment) -> Option<Exchanged> {
         let slot = usize::from(leg.slot);
         let t = self.tries.get_mut(slot).filter(|t| t.leg == leg.number && t.phase != Phase::Over)?;
         match outcome {

@@ -10,18 +10,19 @@ use rand::Rng;
 
 use crate::{
     clock::Moment,
-    wire::{MessageId, UpstreamQuery, header},
+    wire::{MessageId, header},
 };
 
 use super::{
     courier::Shared,
     health::Event,
-    pool::{Pool, Port},
+    pool::{self, Pool, Port},
     race::{EdnsUse, Flight, Leg, Outcome, Race, Role},
     server::Server,
     spec::{LetterCase, Transport},
-    stream::Streams,
+    stream::{self, Streams},
     tally::{MismatchReason, QueryResult},
+    udp::{self, Turn},
 };
 
 /// Half of all ids: a random one is then free at the second attempt on average.
@@ -36,17 +37,8 @@ pub(super) struct Link {
     pub(super) shared: Rc<Shared>,
     flights: RefCell<Flights>,
     pub(super) pool: RefCell<Pool>,
-    pub(super) outbox: RefCell<Outbox>,
+    pub(super) turn: RefCell<Turn>,
     pub(super) streams: RefCell<Streams>,
-}
-
-/// Queries raised in this turn of the worker's loop, which leave together through one port.
-#[derive(Default)]
-pub(super) struct Outbox {
-    pub(super) port: Option<Rc<Port>>,
-    pub(super) bytes: Vec<u8>,
-    /// The end of each query in `bytes`, with its id.
-    pub(super) queries: Vec<(usize, u16)>,
 }
 
 impl Link {
@@ -56,7 +48,7 @@ impl Link {
             shared,
             flights: RefCell::default(),
             pool: RefCell::default(),
-            outbox: RefCell::default(),
+            turn: RefCell::new(Turn::new()),
             streams: RefCell::default(),
         })
     }
@@ -69,33 +61,29 @@ impl Link {
         edns: EdnsUse,
         now: Moment,
     ) -> Result<(), QueryResult> {
+        let limits = race.group.limits();
+        let is_first = self.turn.borrow().port.is_none();
+        if is_first {
+            let drawn = pool::draw(self, limits.source_ports, now);
+            let port = drawn.map_err(|error| self.unsent(error.kind(), now))?;
+            self.turn.borrow_mut().port = Some(port);
+            self.shared.needs_flush(self);
+        } else if self.turn.borrow().is_full() {
+            udp::send(self, now);
+        }
+        let mut turn = self.turn.borrow_mut();
         let mut flights = self.flights.borrow_mut();
-        let mut outbox = self.outbox.borrow_mut();
-        let outbox = &mut *outbox;
         if flights.len() >= MOST_IN_FLIGHT {
             return Err(QueryResult::Network);
         }
-        let limits = race.group.limits();
-        let is_first = outbox.port.is_none();
-        if is_first {
-            let port = super::pool::draw(self, limits.source_ports, now).map_err(|error| self.unsent(&error, now))?;
-            outbox.port = Some(port);
-        }
-        let Some(port) = &outbox.port else { return Err(QueryResult::Network) };
+        let Some(port) = turn.port.clone() else { return Err(QueryResult::Network) };
         let (id, case_seed) = self.shared.draw_id(&flights, limits.case);
-        let start = outbox.bytes.len();
-        outbox.bytes.resize(start + UpstreamQuery::MAX, 0);
         let payload = (edns == EdnsUse::With).then_some(limits.udp_payload);
-        let length = race.query.write(MessageId(id), payload, case_seed, &mut outbox.bytes[start..]).unwrap_or(0);
-        outbox.bytes.truncate(start + length);
-        outbox.queries.push((start + length, id));
+        turn.push(id, |buffer| race.query.write(MessageId(id), payload, case_seed, buffer));
         let flight = Flight { race: Rc::clone(race), leg, sent_at: now, edns, case_seed, port: port.serial };
         flights.insert(id, flight);
         port.waiting.set(port.waiting.get() + 1);
         self.server.tally.waiting(self.shared.stripe, 1);
-        if is_first {
-            self.shared.needs_flush(self);
-        }
         Ok(())
     }
 
@@ -128,19 +116,19 @@ impl Link {
     }
 
     /// The network took none of these queries.
-    pub(super) fn undeliverable(&self, ids: &[(usize, u16)], error: &io::Error, now: Moment) {
+    pub(super) fn undeliverable(&self, ids: &[u16], kind: io::ErrorKind, now: Moment) {
         let mut lost = Vec::with_capacity(ids.len());
-        for (_, id) in ids {
+        for id in ids {
             lost.extend(self.flights.borrow_mut().remove(id));
         }
-        self.unsent(error, now);
+        self.unsent(kind, now);
         self.lose(lost, Transport::Udp, now);
     }
 
     /// A query could not leave. A route that is gone is silence, not yet a verdict; want of descriptors is our own fault.
-    fn unsent(&self, error: &io::Error, now: Moment) -> QueryResult {
-        tracing::debug!(group = self.server.group(), server = self.server.label(), %error, "upstream query not sent");
-        if is_about_the_path(error) {
+    fn unsent(&self, kind: io::ErrorKind, now: Moment) -> QueryResult {
+        tracing::debug!(group = self.server.group(), server = self.server.label(), %kind, "upstream query not sent");
+        if is_about_the_path(kind) {
             self.server.late(now, now, Role::Traffic);
         }
         QueryResult::Network
@@ -154,8 +142,8 @@ impl Link {
             self.pool.borrow().forget_one(flight.port);
             self.ended(Transport::Udp, QueryResult::Timeout);
         }
-        super::pool::tend(self, now);
-        super::stream::tend(self, timeout, now);
+        pool::tend(self, now);
+        stream::tend(self, timeout, now);
     }
 
     fn take_flights(&self, mut which: impl FnMut(u16, &Flight) -> bool) -> Vec<Flight> {
@@ -198,9 +186,9 @@ impl Link {
     }
 }
 
-fn is_about_the_path(error: &io::Error) -> bool {
+fn is_about_the_path(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable, NotFound};
-    matches!(error.kind(), AddrNotAvailable | HostUnreachable | NetworkDown | NetworkUnreachable | NotFound)
+    matches!(kind, AddrNotAvailable | HostUnreachable | NetworkDown | NetworkUnreachable | NotFound)
 }
 
 impl Shared {
@@ -222,7 +210,7 @@ impl Drop for Link {
     fn drop(&mut self) {
         let waiting = i64::try_from(self.flights.borrow().len()).unwrap_or(0);
         self.server.tally.waiting(self.shared.stripe, -waiting);
-        super::pool::close_all(self);
-        super::stream::close_all(self);
+        pool::close_all(self);
+        stream::close_all(self);
     }
 }

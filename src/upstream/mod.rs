@@ -18,7 +18,6 @@ pub mod failure;
 pub mod group;
 pub mod health;
 mod link;
-mod open;
 mod pool;
 pub mod prober;
 mod race;

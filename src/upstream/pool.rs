@@ -5,6 +5,9 @@
 //! drawn, at a number the kernel picks at random, and is given up 60 to 120 s later, at random; it is read until its
 //! questions are done. A port is drawn at random for each turn of the worker's loop, so who is off the path has port and
 //! id to guess, and the far end sees at most two ports a slot in any minute.
+//!
+//! When a server goes down its ports are given up, and those opened meanwhile live ten seconds at most: a connected
+//! socket keeps its source address, and the way to the server may come back with another.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,14 +19,16 @@ use std::{
 use rand::RngExt;
 use tokio::{net::UdpSocket, task::AbortHandle};
 
-use crate::clock::Moment;
+use crate::{clock::Moment, net::socket::upstream_udp};
 
-use super::{link::Link, open, udp};
+use super::{health::State, link::Link, udp};
 
 /// A port is renewed no sooner than this,
 const LEAST_LIFE: Duration = Duration::from_secs(60);
 /// and at most this much later.
 const LIFE_SPREAD_MS: u64 = 60_000;
+/// The life of a port that is opened while its server is down.
+const LIFE_WHILE_DOWN: Duration = Duration::from_secs(10);
 
 /// A connected UDP socket.
 pub(super) struct Port {
@@ -43,6 +48,7 @@ pub(super) struct Pool {
     /// Given up, but with questions left.
     retired: Vec<Rc<Port>>,
     last_serial: u32,
+    was_down: bool,
 }
 
 impl Pool {
@@ -83,6 +89,7 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
         Some(_) => pool.retire(slot),
         None => {}
     }
+    let life = if link.server.state() == State::Down { LIFE_WHILE_DOWN } else { life };
     match open_port(link, pool.last_serial.wrapping_add(1).max(1), now + life) {
         Ok(port) => {
             pool.last_serial = port.serial;
@@ -95,7 +102,8 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
 }
 
 fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<Rc<Port>> {
-    let socket = UdpSocket::from_std(open::datagram(link.server.spec())?)?;
+    let spec = link.server.spec();
+    let socket = UdpSocket::from_std(upstream_udp(spec.address, &spec.via)?)?;
     let port = Rc::new(Port { serial, socket, waiting: Cell::new(0), expires, reader: RefCell::default() });
     let reader = tokio::task::spawn_local(udp::read(Rc::clone(&port), Rc::downgrade(link)));
     port.reader.replace(Some(reader.abort_handle()));
@@ -106,8 +114,11 @@ fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<Rc<Por
 /// Gives up ports whose time is over, and closes those whose questions are done.
 pub(super) fn tend(link: &Link, now: Moment) {
     let mut pool = link.pool.borrow_mut();
+    let is_down = link.server.state() == State::Down;
+    let has_gone_down = is_down && !pool.was_down;
+    pool.was_down = is_down;
     for slot in 0..pool.slots.len() {
-        if pool.slots[slot].as_ref().is_some_and(|port| port.expires <= now) {
+        if pool.slots[slot].as_ref().is_some_and(|port| has_gone_down || port.expires <= now) {
             pool.retire(slot);
         }
     }

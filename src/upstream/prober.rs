@@ -46,8 +46,8 @@ struct Schedule {
 
 type Schedules = HashMap<u64, Schedule>;
 
-/// Watches `targets` until their sender is gone. Must run where local tasks can be spawned. `worker` is the courier's
-/// place among all: it opens its share of source ports at the most.
+/// Watches `targets` until their sender is gone. Must run where local tasks can be spawned. `worker` is the prober's place
+/// among all that have a courier: it opens its share of the source ports at the most.
 pub async fn run(worker: Worker, mut targets: watch::Receiver<Targets>, alarm: Arc<Alarm>) {
     let courier = Rc::new(Courier::new(worker));
     let schedules: Rc<RefCell<Schedules>> = Rc::default();

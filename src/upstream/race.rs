@@ -103,6 +103,8 @@ pub(super) struct Arrival {
     pub(super) leg: Leg,
     pub(super) outcome: Outcome,
     pub(super) rtt: Duration,
+    /// When it came.
+    pub(super) at: Moment,
 }
 
 /// Which query of which try.
@@ -215,6 +217,6 @@ impl Flight {
     }
 
     pub(super) fn deliver(&self, outcome: Outcome, now: Moment) {
-        self.race.deliver(Arrival { leg: self.leg, outcome, rtt: now.since(self.sent_at) });
+        self.race.deliver(Arrival { leg: self.leg, outcome, rtt: now.since(self.sent_at), at: now });
     }
 }

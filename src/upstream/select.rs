@@ -28,7 +28,7 @@ pub(super) struct Candidate {
 /// Servers in the order to ask them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidates {
-    list: [Candidate; Candidates::MOST],
+    list: [Candidate; Self::MOST],
     length: usize,
 }
 

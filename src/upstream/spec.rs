@@ -1,13 +1,10 @@
 //! What a group is made of, as the configuration says: addresses, limits, policy and probes, all of them valid.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
+pub use crate::net::socket::Egress as Via;
 use crate::wire::{Name, RecordType, UpstreamQuery};
 
 /// A group of upstream servers.
@@ -80,17 +77,6 @@ impl std::fmt::Display for ServerSpec {
         }
         Ok(())
     }
-}
-
-/// The local end of the path to a server: what tells two links apart.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Via {
-    /// The local address queries leave from.
-    pub source: Option<IpAddr>,
-    /// The network device they leave by (SO_BINDTODEVICE).
-    pub device: Option<String>,
-    /// The firewall mark (SO_MARK); 0 is none.
-    pub mark: u32,
 }
 
 /// What carries messages to a server. Encrypted ones take their place here, in [`Transport::ALL`], and beside

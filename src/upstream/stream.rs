@@ -23,13 +23,13 @@ use tokio::{
 
 use crate::{
     clock::Moment,
+    net::socket::upstream_tcp,
     wire::{MAX_MESSAGE, MessageId, UpstreamQuery, header},
 };
 
 use super::{
     health::Event,
     link::{Flights, Link},
-    open,
     race::{EdnsUse, Flight, Leg, Outcome, Race, Role},
     spec::Transport,
     tally::{MismatchReason, QueryResult},
@@ -171,14 +171,10 @@ enum End {
 }
 
 async fn run(stream: Rc<Stream>, link: Weak<Link>, timeout: Duration) {
-    let Some(opening) =
-        link.upgrade().map(|link| open::stream(link.server.spec()).map(|s| (s, link.server.spec().address)))
-    else {
-        return;
-    };
+    let Some(spec) = link.upgrade().map(|link| link.server.spec().clone()) else { return };
     let connecting = async {
-        let (socket, address) = opening?;
-        TcpSocket::from_std_stream(socket).connect(address).await
+        let socket = upstream_tcp(spec.address, &spec.via)?;
+        TcpSocket::from_std_stream(socket.into()).connect(spec.address).await
     };
     let end = match tokio::time::timeout(timeout, connecting).await {
         Ok(Ok(io)) => {

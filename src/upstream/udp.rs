@@ -1,74 +1,92 @@
 //! Datagrams: queries of one turn leave together, answers are read in batches.
 
 use std::{
-    io::{self, Read},
+    io,
+    os::fd::AsFd,
     rc::{Rc, Weak},
 };
 
-use socket2::SockRef;
 use tokio::io::Interest;
 
-use crate::clock::Moment;
-
-use super::{
-    link::{Link, Outbox},
-    pool::Port,
+use crate::{
+    clock::Moment,
+    net::mmsg::{Inbox, Outbox},
+    wire::UpstreamQuery,
 };
 
+use super::{link::Link, pool::Port};
+
+/// Queries that leave with one system call.
+const OUTGOING: usize = 64;
+/// Answers that are read with one.
+const INCOMING: usize = 64;
 /// A datagram longer than this is not the answer to a query that advertised 1232 octets.
 const LONGEST: usize = 4096;
-/// Datagrams read before other tasks have their turn.
-const FAIR: usize = 128;
+/// Batches read before other tasks have their turn.
+const FAIR: usize = 4;
 
 /// Where datagrams are read into, one for a worker.
-pub(super) struct Inbox {
-    buffer: Vec<u8>,
+pub(super) fn inbox() -> Inbox {
+    Inbox::new(INCOMING, LONGEST)
 }
 
-impl Inbox {
+/// Queries raised in this turn of the worker's loop, which leave together through one port.
+pub(super) struct Turn {
+    /// Drawn for the turn by its first query.
+    pub(super) port: Option<Rc<Port>>,
+    outbox: Outbox,
+    ids: Vec<u16>,
+}
+
+impl Turn {
     pub(super) fn new() -> Self {
-        Self { buffer: vec![0; LONGEST] }
+        Self { port: None, outbox: Outbox::new(OUTGOING, UpstreamQuery::MAX), ids: Vec::with_capacity(OUTGOING) }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.ids.len() == OUTGOING
+    }
+
+    /// Queues a query; there must be room.
+    pub(super) fn push(&mut self, id: u16, write: impl FnOnce(&mut [u8]) -> Option<usize>) {
+        let _ = self.outbox.push_connected(write);
+        self.ids.push(id);
     }
 }
 
-/// Sends what was raised in this turn.
-pub(super) fn flush(link: &Link, now: Moment) {
-    let mut outbox = link.outbox.borrow_mut();
-    let Outbox { port, bytes, queries } = &mut *outbox;
-    let Some(port) = port.take() else { return };
-    let mut start = 0;
-    let mut sent = 0;
-    while let Some(&(end, _)) = queries.get(sent) {
-        match SockRef::from(&port.socket).send(&bytes[start..end]) {
-            Ok(_) => {}
-            // The answer to an earlier datagram of this socket: those that wait behind it would meet the same.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                link.refused(&port, now);
-                break;
-            }
-            // The queue of the device is full: lost, as it could be anywhere on the way.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => {
-                link.undeliverable(&queries[sent..], &error, now);
-                break;
+/// Sends what was raised in this turn, which goes on with the same port.
+pub(super) fn send(link: &Link, now: Moment) {
+    let mut turn = link.turn.borrow_mut();
+    let Turn { port: Some(port), outbox, ids } = &mut *turn else { return };
+    match outbox.flush(port.socket.as_fd()) {
+        Ok(sent) => {
+            // The queue of the device is full: lost, as they could be anywhere on the way.
+            outbox.clear();
+            match sent.error {
+                Some(io::ErrorKind::ConnectionRefused) => link.refused(port, now),
+                Some(kind) if sent.failed > 0 => link.undeliverable(ids, kind, now),
+                _ => {}
             }
         }
-        start = end;
-        sent += 1;
+        Err(error) => link.undeliverable(ids, error.kind(), now),
     }
-    bytes.clear();
-    queries.clear();
+    ids.clear();
+}
+
+/// Sends what was raised in this turn, and ends it.
+pub(super) fn flush(link: &Link, now: Moment) {
+    send(link, now);
+    link.turn.borrow_mut().port = None;
 }
 
 /// Reads a port until it is closed.
 pub(super) async fn read(port: Rc<Port>, link: Weak<Link>) {
-    let interest = Interest::READABLE | Interest::ERROR;
     loop {
-        if port.socket.ready(interest).await.is_err() {
-            return;
-        }
+        let Ok(ready) = port.socket.ready(Interest::READABLE | Interest::ERROR).await else { return };
         let Some(link) = link.upgrade() else { return };
-        // The closure says WouldBlock when the socket is empty, which clears the readiness.
+        // `try_io` knows no two interests at once. The closure says WouldBlock when the socket is empty, which clears
+        // the readiness.
+        let interest = if ready.is_readable() { Interest::READABLE } else { Interest::ERROR };
         let _ = port.socket.try_io(interest, || drain(&port, &link));
         drop(link);
         tokio::task::consume_budget().await;
@@ -78,10 +96,17 @@ pub(super) async fn read(port: Rc<Port>, link: Weak<Link>) {
 fn drain(port: &Port, link: &Link) -> io::Result<()> {
     let now = Moment::now();
     let mut inbox = link.shared.inbox.borrow_mut();
-    let socket = SockRef::from(&port.socket);
     for _ in 0..FAIR {
-        match (&*socket).read(&mut inbox.buffer) {
-            Ok(length) => link.receive(port, &inbox.buffer[..length], now),
+        match inbox.recv(port.socket.as_fd()) {
+            Ok(received) => {
+                for datagram in inbox.datagrams() {
+                    link.receive(port, datagram.bytes, now);
+                }
+                // A batch that is not full has emptied the socket; what comes later wakes us again.
+                if received < inbox.slots() {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => link.refused(port, now),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return Err(io::ErrorKind::WouldBlock.into()),
