@@ -74,7 +74,10 @@ fn an_import_from_above_or_beside_is_a_fault() {
     assert_eq!(fault("cache/shard", "use crate::route::Table;"), 1);
     assert_eq!(fault("cache/shard", "use crate::{\n    engine::{Action, handle},\n    wire::{Name, name},\n};"), 1);
     assert_eq!(fault("cache/shard", "fn f() { crate::serve::udp::run() }"), 1);
-    assert_eq!(fault("cache/shard", "// crate::serve is above\n/* crate::serve */ const A: &str = \"crate::serve\";"), 0);
+    assert_eq!(
+        fault("cache/shard", "// crate::serve is above\n/* crate::serve */ const A: &str = \"crate::serve\";"),
+        0
+    );
     assert_eq!(fault("cache/shard", "fn f() {}\n#[cfg(test)]\nmod tests { use crate::serve::udp; }"), 0);
     assert_eq!(fault("cache/shard", "use super::super::serve::udp;"), 1);
     assert_eq!(fault("cache/mod", "use super::wire;"), 1);

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, ErrorKind, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -24,12 +24,22 @@ const EDE: u16 = 15;
 #[derive(Debug, Clone, Copy)]
 pub struct Client {
     server: SocketAddr,
+    local: IpAddr,
 }
 
 impl Client {
     /// A client of this server.
     pub fn new(server: SocketAddr) -> Self {
-        Self { server }
+        let local = match server {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Self { server, local }
+    }
+
+    /// The same client with this address of its own, for UDP.
+    pub fn at(self, local: &str) -> Self {
+        Self { local: local.parse().expect("an address"), ..self }
     }
 
     /// The answer over UDP, from a port of its own.
@@ -51,11 +61,7 @@ impl Client {
     /// A UDP socket that talks to the server alone.
     #[track_caller]
     pub fn socket(&self) -> Socket {
-        let local: IpAddr = match self.server {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = UdpSocket::bind((local, 0)).expect("a free port");
+        let socket = UdpSocket::bind((self.local, 0)).expect("a free port");
         socket.connect(self.server).expect("a route to the server");
         socket.set_read_timeout(Some(PATIENCE)).expect("a positive time-out");
         Socket(socket)
@@ -130,6 +136,11 @@ impl Stream {
     #[track_caller]
     pub fn receive(&mut self) -> Answer {
         Answer::parse(read_frame(&mut self.0).expect("an answer over TCP"))
+    }
+
+    /// Says that no more questions come; answers may.
+    pub fn close_half(&self) {
+        self.0.shutdown(Shutdown::Write).expect("an open connection");
     }
 
     /// What the server does with the connection next.

@@ -15,7 +15,8 @@ pub struct Config {
 impl Config {
     /// A daemon on a free port of 127.0.0.1 that knows no rule.
     pub fn new() -> Self {
-        let sections = [("server", ""), ("admin", "http = \"127.0.0.1:0\"\nsocket = \"\"\n"), ("log", "format = \"json\"\n")];
+        let sections =
+            [("server", ""), ("admin", "http = \"127.0.0.1:0\"\nsocket = \"\"\n"), ("log", "format = \"json\"\n")];
         Self {
             listen: vec!["127.0.0.1:0".to_owned()],
             sections: sections.map(|(name, text)| (name, text.to_owned())).into(),

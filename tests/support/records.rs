@@ -145,6 +145,12 @@ impl Reply {
         self.with(flag::TC)
     }
 
+    /// The same with one more record in the answer section.
+    pub fn answer(mut self, record: Record) -> Self {
+        self.answers.push(record);
+        self
+    }
+
     /// The same with one more record in the authority section.
     pub fn authority(mut self, record: Record) -> Self {
         self.authorities.push(record);

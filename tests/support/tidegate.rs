@@ -90,7 +90,8 @@ impl Tidegate {
         let admin = self.admin.expect("the daemon has an admin address");
         let mut stream = TcpStream::connect_timeout(&admin, PATIENCE).expect("the admin address accepts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a positive time-out");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").expect("it takes a request");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")
+            .expect("it takes a request");
         let mut response = String::new();
         stream.read_to_string(&mut response).expect("a page of text");
         let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");

@@ -124,13 +124,7 @@ impl Upstream {
     }
 
     /// What happens for this name and type over one transport.
-    pub fn on_transport(
-        &self,
-        name: &str,
-        qtype: u16,
-        transport: Transport,
-        script: impl Into<Script>,
-    ) -> &Self {
+    pub fn on_transport(&self, name: &str, qtype: u16, transport: Transport, script: impl Into<Script>) -> &Self {
         self.rule(Some(name), Some(qtype), Some(transport), script.into())
     }
 
