@@ -168,7 +168,7 @@ fn one_upstream_question_serves_all_who_ask_the_same() {
         assert_eq!(answer.address_texts(), ["10.0.0.1"]);
     }
     assert_eq!(upstream.count("www.example."), 1);
-    assert!(tidegate.metric("tidegate_coalesced_total", &[]) >= 99.0);
+    tidegate.await_metric("tidegate_coalesced_total", &[], 99.0);
 }
 
 #[test]

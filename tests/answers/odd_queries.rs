@@ -6,7 +6,7 @@ use rstest::rstest;
 use crate::support::{
     client::Client,
     config::Config,
-    query::{Query, flag, rtype, wire_name},
+    query::{Query, flag, rtype, short, wire_name},
     records::{Record, Reply},
     tidegate::Tidegate,
     upstream::Upstream,
@@ -151,10 +151,13 @@ fn any_type_is_forwarded_and_its_data_comes_back_whole(#[case] qtype: u16) {
 
     let query = Query::new("odd.example.", qtype);
     for turn in ["fresh", "cached"] {
-        let answer = tidegate.client().ask(&query);
-        assert_eq!(answer.rcode(), ResponseCode::NoError, "{turn}");
-        assert!(answer.bytes.ends_with(&data), "{turn}: {:02x?}", answer.bytes);
-        assert_eq!(answer.answers().len(), 1, "{turn}");
+        let socket = tidegate.client().socket();
+        socket.send(&query);
+        // Read as it is: hickory-proto does not take a record without data.
+        let answer = socket.receive_bytes();
+        let length = short(data.len()).to_be_bytes();
+        assert_eq!((answer[3] & 0x0F, &answer[6..8]), (0, &[0, 1][..]), "NOERROR and one answer, {turn}");
+        assert!(answer.ends_with(&[&length[..], &data].concat()), "{turn}: {answer:02x?}");
     }
     let empty = tidegate.client().ask(&Query::new("none.example.", qtype));
     assert_eq!((empty.rcode(), empty.answers().len()), (ResponseCode::NoError, 0));

@@ -31,7 +31,7 @@ fn a_wildcard_listener_answers_from_the_address_that_was_asked(#[case] workers: 
         assert_eq!(client.ask_over_tcp(&Query::a("www.example.")).address_texts(), ["10.0.0.1"], "{address}");
     }
     assert_eq!(upstream.count("www.example."), 1, "both families share the cache");
-    assert!(tidegate.metric("tidegate_queries_total", &[("transport", "udp"), ("family", "6")]) >= 4.0);
+    tidegate.await_metric("tidegate_queries_total", &[("transport", "udp"), ("family", "6")], 4.0);
 }
 
 #[test]
@@ -62,6 +62,6 @@ fn every_worker_answers() {
     for socket in &sockets {
         assert_eq!(socket.receive().address_texts(), ["10.0.0.1"]);
     }
-    assert_eq!(tidegate.metric("tidegate_queries_total", &[("transport", "udp")]), 200.0);
-    assert_eq!(tidegate.metric("tidegate_cache_misses_total", &[]), 200.0);
+    tidegate.await_metric("tidegate_queries_total", &[("transport", "udp")], 200.0);
+    tidegate.await_metric("tidegate_cache_misses_total", &[], 200.0);
 }

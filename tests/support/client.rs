@@ -97,6 +97,15 @@ impl Socket {
         self.try_receive().expect("an answer over UDP").expect("an answer over UDP in time")
     }
 
+    /// The next datagram as it came.
+    #[track_caller]
+    pub fn receive_bytes(&self) -> Vec<u8> {
+        let mut buffer = vec![0; 65_535];
+        let length = self.0.recv(&mut buffer).expect("an answer over UDP in time");
+        buffer.truncate(length);
+        buffer
+    }
+
     /// The next datagram, or none within the patience of a test.
     pub fn try_receive(&self) -> io::Result<Option<Answer>> {
         let mut buffer = vec![0; 65_535];

@@ -107,7 +107,7 @@ impl Tidegate {
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let (code, text) = self.get("/metrics");
         assert_eq!(code, 200, "/metrics: {text}");
-        text.lines().filter_map(|line| series(line, name, labels)).sum()
+        text.lines().filter_map(|line| series(line, name, labels)).fold(0.0, |sum, value| sum + value)
     }
 
     /// Whether `/metrics` has this series at all.
@@ -199,6 +199,7 @@ impl Tidegate {
                 _ => {}
             }
         }
+        assert!(!self.addresses.is_empty(), "no \"listening\" line names an address:\n{}", self.log.lines().join("\n"));
     }
 }
 
