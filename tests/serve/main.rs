@@ -4,7 +4,9 @@
 mod support;
 
 mod addresses;
+mod notify;
 mod reload;
+mod shipped;
 mod start;
 mod stop;
 mod stream;

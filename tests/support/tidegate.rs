@@ -43,6 +43,19 @@ impl Tidegate {
         let folder = folder_with(config);
         let mut command = command(launcher);
         command.arg("serve").arg("--config").arg(folder.path().join("tidegate.toml"));
+        Self::spawn(command, folder)
+    }
+
+    /// Starts it as a sidecar: `serve` with these flags, these variables and no file.
+    #[track_caller]
+    pub fn start_without_file(variables: &[(&str, &str)], flags: &[&str]) -> Self {
+        let mut command = command(&[]);
+        command.arg("serve").args(flags).envs(variables.iter().copied());
+        Self::spawn(command, tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    #[track_caller]
+    fn spawn(mut command: Command, folder: TempDir) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the daemon can be started");
         let log = Log::default();
