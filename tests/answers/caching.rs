@@ -3,7 +3,7 @@
 use hickory_proto::op::ResponseCode;
 
 use crate::support::{
-    config::Config,
+    config::{Config, ONE_PATIENT_TRY},
     eventually,
     query::{Query, rtype},
     records::{Record, Reply},
@@ -148,7 +148,7 @@ fn one_upstream_question_serves_all_who_ask_the_same() {
     upstream.on("www.example.", rtype::A, Script::held(&gate, Reply::a("10.0.0.1")));
     let config = Config::new()
         .section("server", "workers = 2")
-        .upstream("site", &[&upstream], "attempts = 1\nhedge = false\ntimeout = \"3s\"")
+        .upstream("site", &[&upstream], ONE_PATIENT_TRY)
         .forward("everything", &["."], "site", "");
     let tidegate = Tidegate::start(&config);
 
@@ -201,8 +201,8 @@ fn waiting_together_is_for_the_same_question_only() {
 fn clients_of_a_view_share_nothing_with_others() {
     let (inner, outer) = (Upstream::answering("10.1.0.1"), Upstream::answering("10.2.0.1"));
     let config = Config::new()
-        .upstream("inner", &[&inner], "")
-        .upstream("outer", &[&outer], "")
+        .upstream("inner", &[&inner], ONE_PATIENT_TRY)
+        .upstream("outer", &[&outer], ONE_PATIENT_TRY)
         .forward("for-two", &["."], "inner", "clients = [\"127.0.0.2/32\"]")
         .forward("for-all", &["."], "outer", "");
     let tidegate = Tidegate::start(&config);

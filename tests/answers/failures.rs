@@ -6,7 +6,7 @@ use hickory_proto::op::ResponseCode;
 use rstest::rstest;
 
 use crate::support::{
-    config::Config,
+    config::{Config, ONE_PATIENT_TRY},
     eventually, now,
     query::{Query, rtype},
     records::Reply,
@@ -140,7 +140,7 @@ fn a_negative_answer_is_no_failure(#[case] reply: Reply, #[case] rcode: Response
     for upstream in [&one, &two] {
         upstream.on_type(rtype::A, reply.clone());
     }
-    let tidegate = start(&[&one, &two], "hedge = false");
+    let tidegate = start(&[&one, &two], ONE_PATIENT_TRY);
     for number in 0..10 {
         let name = format!("n{number}.example.");
         assert_eq!(tidegate.client().ask(&Query::a(&name)).rcode(), rcode, "{name}");

@@ -4,7 +4,7 @@ use hickory_proto::op::ResponseCode;
 use rstest::rstest;
 
 use crate::support::{
-    config::Config,
+    config::{Config, ONE_PATIENT_TRY},
     query::{Query, rtype},
     tidegate::Tidegate,
     upstream::Upstream,
@@ -53,7 +53,7 @@ fn public_neighbours_of_special_names_are_forwarded() {
 #[test]
 fn a_rule_for_a_special_name_wins() {
     let upstream = Upstream::answering("10.0.0.1");
-    let config = Config::new().upstream("site", &[&upstream], "").forward(
+    let config = Config::new().upstream("site", &[&upstream], ONE_PATIENT_TRY).forward(
         "everything",
         &[".", "reverse:private", "corp.test"],
         "site",

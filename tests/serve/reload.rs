@@ -3,7 +3,7 @@
 use hickory_proto::op::ResponseCode;
 
 use crate::support::{
-    config::Config,
+    config::{Config, ONE_PATIENT_TRY},
     query::{Query, rtype},
     records::Reply,
     script::{Gate, Script},
@@ -14,8 +14,8 @@ use crate::support::{
 /// Two rules, each with a group of its own.
 fn two_rules(kept: &Upstream, changed: &Upstream) -> Config {
     Config::new()
-        .upstream("kept", &[kept], "")
-        .upstream("changed", &[changed], "")
+        .upstream("kept", &[kept], ONE_PATIENT_TRY)
+        .upstream("changed", &[changed], ONE_PATIENT_TRY)
         .forward("kept", &["kept.example"], "kept", "")
         .forward("changed", &["changed.example"], "changed", "")
 }
