@@ -20,7 +20,7 @@ pub use self::state::build_zones;
 use self::{control::Command, state::State, worker::WorkerSpec};
 use crate::{
     cache::Cache,
-    config::{Boot, Live, Need, Plan, Workers},
+    config::{Boot, Live, Need, Workers},
     engine::Engine,
     metrics,
     net::{
@@ -73,13 +73,12 @@ pub struct Daemon {
 
 impl Daemon {
     /// Binds every address, starts the workers and the control thread.
-    pub fn start(plan: Plan) -> Result<Self, StartError> {
+    pub fn start(boot: &Boot, live: Live) -> Result<Self, StartError> {
         if let Err(error) = raise_open_files() {
             warn!(%error, "the limit on open files stays as it is");
         }
-        let Plan { boot, live, .. } = plan;
-        let count = workers(&boot)?;
-        let mut listeners = bind(&boot, count)?;
+        let count = workers(boot)?;
+        let mut listeners = bind(boot, count)?;
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
         let ours = Ours::new(addresses.iter().copied());
         let rules = Arc::new(metrics::Rules::new(count));
