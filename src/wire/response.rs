@@ -219,6 +219,11 @@ impl Response {
         &self.chain
     }
 
+    /// Whether there is data.
+    pub fn is_positive(&self) -> bool {
+        self.kind == Kind::Positive
+    }
+
     /// Whether the chain ends at a target of which nothing is said, not even that there is nothing.
     pub fn is_open(&self) -> bool {
         self.kind == Kind::NoData && self.negative_ttl.is_none() && !self.chain.is_empty()

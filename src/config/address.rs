@@ -1,0 +1,180 @@
+//! Addresses as the configuration writes them: with an optional scope (`fe80::1%eth0`) and an optional port.
+//!
+//! A scope stays text here: interfaces come and go, so it is turned into an index when a socket is made.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
+};
+
+/// An IP address, with the scope it was written with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// The address itself.
+    pub ip: IpAddr,
+    /// The interface of a link-local address: a name, or an index in decimal digits.
+    pub scope: Option<Box<str>>,
+}
+
+/// An address and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Where.
+    pub address: Address,
+    /// The port; 0 only for a listener, where the kernel then chooses.
+    pub port: u16,
+}
+
+/// Why a text is not an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Nothing was written.
+    #[error("it is empty")]
+    Empty,
+    /// Neither IPv4 nor IPv6.
+    #[error("it is not an IPv4 or IPv6 address")]
+    NotAnAddress,
+    /// An opening bracket without its closing one, or text between bracket and port.
+    #[error("an IPv6 address with a port is written [address]:port")]
+    Brackets,
+    /// The port is not a number up to 65535.
+    #[error("the port must be a number from 0 to 65535")]
+    Port,
+    /// A scope on an address that is not link-local IPv6, or an empty one.
+    #[error("only a link-local IPv6 address (fe80::/10, ff02::/16) takes a scope")]
+    Scope,
+}
+
+impl Address {
+    /// Reads an address with its scope.
+    pub fn parse(text: &str) -> Result<Self, AddressError> {
+        if text.is_empty() {
+            return Err(AddressError::Empty);
+        }
+        let Some((ip, scope)) = text.split_once('%') else {
+            return text.parse().map(|ip| Self { ip, scope: None }).map_err(|_| AddressError::NotAnAddress);
+        };
+        let ip: Ipv6Addr = ip.parse().map_err(|_| AddressError::NotAnAddress)?;
+        let local = ip.is_unicast_link_local() || ip.segments()[0] == 0xff02;
+        if !local || scope.is_empty() || scope.contains(['%', '/']) || scope.contains(char::is_whitespace) {
+            return Err(AddressError::Scope);
+        }
+        Ok(Self { ip: ip.into(), scope: Some(scope.into()) })
+    }
+}
+
+impl Endpoint {
+    /// Reads `address`, `address:port` (IPv4), `[address]` or `[address]:port` (IPv6); without a port it is `port`.
+    pub fn parse(text: &str, port: u16) -> Result<Self, AddressError> {
+        if let Some(rest) = text.strip_prefix('[') {
+            let (inside, behind) = rest.split_once(']').ok_or(AddressError::Brackets)?;
+            let address = Address::parse(inside)?;
+            if address.ip.is_ipv4() {
+                return Err(AddressError::Brackets);
+            }
+            let port = match behind.strip_prefix(':') {
+                Some(digits) => parse_port(digits)?,
+                None if behind.is_empty() => port,
+                None => return Err(AddressError::Brackets),
+            };
+            return Ok(Self { address, port });
+        }
+        match text.split_once(':') {
+            // One colon is a port's; more are an IPv6 address's own.
+            Some((ip, digits)) if !digits.contains(':') => {
+                let address = Address::parse(ip)?;
+                Ok(Self { address, port: parse_port(digits)? })
+            }
+            _ => Ok(Self { address: Address::parse(text)?, port }),
+        }
+    }
+
+    /// The socket address. `index_of` turns an interface's name into its index; none where there is no such interface.
+    pub fn resolve(&self, index_of: impl FnOnce(&str) -> Option<u32>) -> Option<SocketAddr> {
+        let (IpAddr::V6(ip), Some(scope)) = (self.address.ip, &self.address.scope) else {
+            return Some(SocketAddr::new(self.address.ip, self.port));
+        };
+        let index = scope.parse().ok().or_else(|| index_of(scope))?;
+        Some(SocketAddrV6::new(ip, self.port, 0, index).into())
+    }
+}
+
+fn parse_port(digits: &str) -> Result<u16, AddressError> {
+    let plain = !digits.is_empty() && digits.bytes().all(|octet| octet.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten().ok_or(AddressError::Port)
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(socket: SocketAddr) -> Self {
+        Self { address: Address { ip: socket.ip(), scope: None }, port: socket.port() }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.scope {
+            Some(scope) => write!(f, "{}%{scope}", self.ip),
+            None => self.ip.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address.ip {
+            IpAddr::V4(_) => write!(f, "{}:{}", self.address, self.port),
+            IpAddr::V6(_) => write!(f, "[{}]:{}", self.address, self.port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_read_and_print() {
+        for (text, printed) in [
+            ("10.1.1.53", "10.1.1.53:53"),
+            ("10.1.1.53:5353", "10.1.1.53:5353"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("::1", "[::1]:53"),
+            ("[::1]", "[::1]:53"),
+            ("[2001:db8::1]:853", "[2001:db8::1]:853"),
+            ("fe80::1%eth0", "[fe80::1%eth0]:53"),
+            ("[fe80::1%eth0]:5353", "[fe80::1%eth0]:5353"),
+        ] {
+            assert_eq!(Endpoint::parse(text, 53).unwrap().to_string(), printed, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_says_why() {
+        for (text, error) in [
+            ("", AddressError::Empty),
+            ("dns.example", AddressError::NotAnAddress),
+            ("10.1.1.256", AddressError::NotAnAddress),
+            ("10.1.1.1:", AddressError::Port),
+            ("10.1.1.1:65536", AddressError::Port),
+            ("10.1.1.1:+53", AddressError::Port),
+            ("[::1", AddressError::Brackets),
+            ("[::1]53", AddressError::Brackets),
+            ("[10.1.1.1]:53", AddressError::Brackets),
+            ("2001:db8::1%eth0", AddressError::Scope),
+            ("fe80::1%", AddressError::Scope),
+            ("10.1.1.1%eth0", AddressError::NotAnAddress),
+        ] {
+            assert_eq!(Endpoint::parse(text, 53), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_scope_becomes_the_index_of_its_interface() {
+        let named = Endpoint::parse("[fe80::1%eth0]:53", 53).unwrap();
+        let resolved = named.resolve(|name| (name == "eth0").then_some(7)).unwrap();
+        assert!(matches!(resolved, SocketAddr::V6(v6) if v6.scope_id() == 7));
+        assert_eq!(named.resolve(|_| None), None);
+        let numbered = Endpoint::parse("fe80::1%3", 53).unwrap();
+        assert!(matches!(numbered.resolve(|_| None), Some(SocketAddr::V6(v6)) if v6.scope_id() == 3));
+    }
+}

@@ -1,0 +1,165 @@
+//! Problems: where, what, what to do. All of them, each with the line it stands on.
+//!
+//! The first line of a problem is `file:line:column: message`; below it the line is shown with the place marked, then
+//! what would be right. A problem of a command-line flag names the flag and shows no line.
+
+use std::{fmt, ops::Range, sync::Arc};
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+/// A text that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A file, by the name it was asked for with, and its text.
+    File {
+        /// Its name.
+        name: String,
+        /// All of it.
+        text: String,
+    },
+    /// A flag of the command line, such as `--aws`.
+    Flag(&'static str),
+}
+
+/// Which source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SourceId(pub(super) usize);
+
+/// A place in a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Which source.
+    pub(super) source: SourceId,
+    /// Its octets there.
+    pub(super) span: Range<usize>,
+}
+
+/// One thing that is wrong, or looks so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// Where; none where nothing was written.
+    pub(super) place: Option<Place>,
+    /// What, in a line.
+    pub(super) message: String,
+    /// What would be right.
+    pub(super) help: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn at(place: &Place, message: impl Into<String>) -> Self {
+        Self { place: Some(place.clone()), message: message.into(), help: None }
+    }
+
+    pub(super) fn nowhere(message: impl Into<String>) -> Self {
+        Self { place: None, message: message.into(), help: None }
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// Whether text may be coloured; the caller knows the terminal and `NO_COLOR`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Color {
+    /// With ANSI colours.
+    Always,
+    /// Plain.
+    Never,
+}
+
+/// Everything that is wrong with a configuration, or everything to be warned of, in the order of the texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    sources: Arc<Vec<Source>>,
+    problems: Vec<Problem>,
+}
+
+impl Problems {
+    pub(super) fn new(sources: Arc<Vec<Source>>, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| match &problem.place {
+            Some(place) => (place.source.0, place.span.start),
+            None => (usize::MAX, 0),
+        });
+        Self { sources, problems }
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.problems.len()
+    }
+
+    /// Each one in a line, `file:line:column: message`: for logs.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().map(|problem| headline(&self.sources, problem))
+    }
+
+    /// All of them for people, with the lines they stand on and what would be right.
+    pub fn render(&self, color: Color) -> String {
+        let renderer = match color {
+            Color::Always => Renderer::styled(),
+            Color::Never => Renderer::plain(),
+        };
+        let mut text = String::new();
+        for problem in &self.problems {
+            text.push_str(&renderer.render(&[group(&self.sources, problem)]));
+            text.push_str("\n\n");
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(Color::Never))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+fn group<'a>(sources: &'a [Source], problem: &'a Problem) -> Group<'a> {
+    let mut group = Group::with_title(Level::ERROR.no_name().primary_title(headline(sources, problem)));
+    if let Some((text, span)) = marked(sources, problem) {
+        group = group.element(Snippet::source(text).annotation(AnnotationKind::Primary.span(span)));
+    }
+    match &problem.help {
+        Some(help) => group.element(Level::HELP.message(help.as_str())),
+        None => group,
+    }
+}
+
+/// The text a problem stands in and the span to mark: no further than the line it begins on.
+fn marked<'a>(sources: &'a [Source], problem: &Problem) -> Option<(&'a str, Range<usize>)> {
+    let place = problem.place.as_ref()?;
+    let Source::File { text, .. } = sources.get(place.source.0)? else { return None };
+    let line_end = text.get(place.span.start..)?.find('\n').map_or(text.len(), |length| place.span.start + length);
+    Some((text, place.span.start..place.span.end.clamp(place.span.start, line_end)))
+}
+
+fn headline(sources: &[Source], problem: &Problem) -> String {
+    match problem.place.as_ref() {
+        Some(place) => format!("{}: {}", locate(sources, place), problem.message),
+        None => problem.message.clone(),
+    }
+}
+
+/// `file:line:column`, both counted from one, the column in characters; or the flag.
+pub(super) fn locate(sources: &[Source], place: &Place) -> String {
+    match sources.get(place.source.0) {
+        Some(Source::File { name, text }) => {
+            let before = text.get(..place.span.start).unwrap_or(text);
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            format!("{name}:{line}:{column}")
+        }
+        Some(Source::Flag(flag)) => (*flag).to_owned(),
+        None => "?".to_owned(),
+    }
+}
