@@ -258,6 +258,30 @@ fn a_server_that_dies_under_load_is_not_noticed() {
 }
 
 #[test]
+fn loss_alone_brings_no_server_down() {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+    let mut spec = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
+    spec.limits.attempts = 8;
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        scripts.iter().for_each(|script| script.lose(30));
+        let courier = courier();
+        let mut asking = tokio::task::JoinSet::new();
+        let mut ticks = tokio::time::interval(Duration::from_millis(4));
+        for at in 0..400 {
+            ticks.tick().await;
+            let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
+            asking.spawn_local(async move { ask(&courier, &group, &format!("n{at}.example")).await.map(drop) });
+        }
+        let answers = asking.join_all().await;
+        assert!(answers.iter().all(Result::is_ok));
+        assert!(group.servers().all(|server| server.transitions(State::Down) == 0));
+    });
+}
+
+#[test]
 fn a_reload_keeps_what_is_known() {
     let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
     let before = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
