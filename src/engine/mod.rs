@@ -1,1 +1,96 @@
 //! The decisions: what to answer, from where, to whom.
+//!
+//! [`Engine::handle`] decides at once what it can; [`resolve`] does the rest. Both read one [`snapshot`] of the
+//! configuration, which a reload replaces whole.
+
+pub mod access;
+pub mod errand;
+pub mod guard;
+pub mod handle;
+pub mod part;
+pub mod pending;
+pub mod query;
+pub mod resolve;
+pub mod snapshot;
+
+mod store;
+
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use arc_swap::{ArcSwap, Guard};
+
+pub use self::{
+    handle::{Action, Asked},
+    query::{Carrier, Query},
+};
+use self::{part::Part, pending::Pending, snapshot::Snapshot};
+use crate::{
+    cache::{Cache, failures::Failures},
+    metrics,
+    upstream::Courier,
+    wire::{Flags, Header, MAX_MESSAGE, MessageId},
+};
+
+/// The header of a message that we write for the cache.
+const OUR_HEADER: Header = Header { id: MessageId(0), flags: Flags(Flags::QR | Flags::RA), counts: [0; 4] };
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Engine {
+    snapshot: ArcSwap<Snapshot>,
+    /// Answers.
+    pub cache: Cache,
+    /// Failures, beside the answers (RFC 9520).
+    pub failures: Failures,
+    /// Questions that wait for an upstream.
+    pub pending: Arc<Pending<Arc<Part>>>,
+    warned: store::Warned,
+}
+
+impl Engine {
+    /// With a cache of `cache_size` octets.
+    pub fn new(snapshot: Snapshot, cache: Cache) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            cache,
+            failures: Failures::new(),
+            pending: Arc::new(Pending::new()),
+            warned: store::Warned::default(),
+        }
+    }
+
+    /// The configuration in force. Held no longer than a batch; [`Engine::snapshot_owned`] is for what waits.
+    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// The configuration in force, to be kept.
+    pub fn snapshot_owned(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Puts another configuration in force.
+    pub fn replace(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+}
+
+/// What one worker works with. It stays on its thread.
+#[derive(Clone)]
+pub struct Context {
+    /// Shared by all workers.
+    pub engine: Arc<Engine>,
+    /// This worker's sockets to upstreams.
+    pub courier: Rc<Courier>,
+    /// This worker's counters.
+    pub counters: Arc<metrics::Worker>,
+    /// Room for one message of any length; borrowed for a moment at a time.
+    pub scratch: Rc<RefCell<Box<[u8]>>>,
+}
+
+impl Context {
+    /// For one worker.
+    pub fn new(engine: Arc<Engine>, courier: Rc<Courier>, counters: Arc<metrics::Worker>) -> Self {
+        Self { engine, courier, counters, scratch: Rc::new(RefCell::new(vec![0; MAX_MESSAGE].into())) }
+    }
+}

@@ -1,1 +1,11 @@
 //! Counters that workers own, and their Prometheus text.
+//!
+//! A worker writes to its own cells with plain loads and stores; reading `/metrics` adds them up and never slows it.
+
+pub mod counter;
+pub mod histogram;
+pub mod rules;
+pub mod worker;
+
+pub use rules::{GuardAction, RuleCounters, Rules};
+pub use worker::{DropReason, Source, Transport, Worker};

@@ -1,1 +1,40 @@
-//! Other servers: groups, selection, exchanges and health.
+//! Other servers: groups in tiers, which server to ask, the exchange of messages, and who is healthy.
+//!
+//! ```text
+//! engine ─► Courier::exchange(group, query, deadline) ─► select: candidates in order
+//!              exchange: a race of tries ─► link (one worker's way to one server)
+//!                   ▲                          ├─ udp, pool: datagrams through few random ports
+//!                   └──── race ◄── answers ────┴─ stream: kept TCP connections
+//! prober ─► probes ─► health ◄── what traffic sees
+//! ```
+//!
+//! A [`Group`] and its [`Server`]s are shared by all workers; a [`Courier`] belongs to one. This room does not cache,
+//! does not know rules, and says with a [`Failure`] what happened; what the client is told is decided in `engine`.
+
+mod budget;
+pub mod courier;
+pub mod exchange;
+pub mod failure;
+pub mod group;
+pub mod health;
+mod link;
+mod pool;
+pub mod prober;
+mod race;
+pub mod rtt;
+mod select;
+pub mod server;
+pub mod spec;
+mod stream;
+pub mod system;
+pub mod tally;
+mod udp;
+
+pub use courier::{Courier, Worker};
+pub use exchange::Exchanged;
+pub use failure::{Failure, Reasons, Standing};
+pub use group::Group;
+pub use health::State;
+pub use server::{Alarm, Server};
+pub use spec::{Entry, GroupSpec, HealthSpec, LetterCase, Limits, Policy, ServerSpec, Transport, Via};
+pub use system::Ours;

@@ -4,6 +4,7 @@
 //! datagram, a [`Response`] is an upstream's answer taken apart and written anew by us. Nothing in this room panics
 //! on any input, allocates for a question, or follows a compression pointer anywhere but backwards.
 
+pub mod addresses;
 pub mod ede;
 pub mod edns;
 pub mod header;
@@ -14,6 +15,7 @@ pub mod rdata;
 pub mod record;
 pub mod reply;
 pub mod response;
+pub mod splice;
 pub mod writer;
 
 mod numbers;
@@ -23,9 +25,9 @@ pub use edns::Edns;
 pub use header::{Flags, Header, MessageId, Opcode};
 pub use name::{Name, NameBuf};
 pub use numbers::{Class, Rcode, RecordType, Ttl};
-//pub use query::UpstreamQuery;
-//pub use question::{Question, Reject};
-//pub use response::{Kind, Mismatch, Response};
+pub use query::UpstreamQuery;
+pub use question::{Question, Reject};
+pub use response::{Kind, Mismatch, Response};
 
 /// The longest DNS message (RFC 1035 4.2.2: two octets of length).
 pub const MAX_MESSAGE: usize = 65_535;

@@ -1,1 +1,189 @@
-//! To come.
+//! A client's query, read where it stands (RFC 1035 4.1, RFC 6891, RFC 9619).
+//!
+//! Every query with a whole header gets an answer; what the answer must be when the query cannot be taken is decided
+//! here and carried by [`Reject`] (RFC 8906: silence is for what is no query at all).
+
+use super::{
+    Class, Edns, Flags, Header, Malformed, MessageId, Opcode, Rcode, RecordType,
+    header::HEADER,
+    name, read_u16,
+    record::{Record, Records, Section},
+};
+
+/// What a reply gives back of its query.
+#[derive(Debug, Clone, Copy)]
+pub struct Echo<'a> {
+    /// The query's id.
+    pub id: MessageId,
+    /// The query's flags, of which a reply repeats opcode, RD and CD.
+    pub flags: Flags,
+    /// The question section as it came, or nothing where there is none to repeat.
+    pub section: &'a [u8],
+}
+
+/// A well-formed query.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Id, flags and question section.
+    pub echo: Echo<'a>,
+    /// QTYPE.
+    pub qtype: RecordType,
+    /// QCLASS.
+    pub qclass: Class,
+    /// The client's OPT record, version 0.
+    pub edns: Option<Edns<'a>>,
+}
+
+/// A datagram or framed message that is not a query we can take.
+#[derive(Debug, Clone, Copy)]
+pub enum Reject<'a> {
+    /// Too short to have a header.
+    Malformed,
+    /// A response, which must never be answered.
+    Response,
+    /// To be answered with this code.
+    Reply {
+        /// What the reply repeats.
+        echo: Echo<'a>,
+        /// FORMERR, NOTIMP or BADVERS.
+        rcode: Rcode,
+        /// The OPT record of the query, where it was read: then the reply has one too.
+        edns: Option<Edns<'a>>,
+    },
+}
+
+impl<'a> Question<'a> {
+    /// Reads a query.
+    pub fn read(message: &'a [u8]) -> Result<Self, Reject<'a>> {
+        let header = Header::read(message).map_err(|_| Reject::Malformed)?;
+        if header.flags.has(Flags::QR) {
+            return Err(Reject::Response);
+        }
+        let mut echo = Echo { id: header.id, flags: header.flags, section: &[] };
+        let refuse = |echo, rcode| Err(Reject::Reply { echo, rcode, edns: None });
+        if header.flags.opcode() != Opcode::QUERY {
+            return refuse(echo, Rcode::NOTIMP);
+        }
+        if header.counts[0] != 1 {
+            return refuse(echo, Rcode::FORMERR);
+        }
+        let Ok((qtype, qclass, end)) = read_section(message) else { return refuse(echo, Rcode::FORMERR) };
+        echo.section = &message[HEADER..end];
+        let Ok(edns) = read_rest(message, &header, end) else { return refuse(echo, Rcode::FORMERR) };
+        if edns.is_some_and(|edns| edns.version > 0) {
+            return Err(Reject::Reply { echo, rcode: Rcode::BADVERS, edns });
+        }
+        Ok(Self { echo, qtype, qclass, edns })
+    }
+
+    /// QNAME in wire form, in the letter case it came in.
+    pub fn name(&self) -> &'a [u8] {
+        &self.echo.section[..self.echo.section.len() - 4]
+    }
+
+    /// Whether the client wants signatures (RFC 3225).
+    pub fn do_bit(&self) -> bool {
+        self.edns.is_some_and(|edns| edns.do_bit)
+    }
+
+    /// Whether the client checks signatures itself.
+    pub const fn cd(&self) -> bool {
+        self.echo.flags.has(Flags::CD)
+    }
+}
+
+fn read_section(message: &[u8]) -> Result<(RecordType, Class, usize), Malformed> {
+    let end = name::skip_uncompressed(message, HEADER)?;
+    Ok((RecordType(read_u16(message, end)?), Class(read_u16(message, end + 2)?), end + 4))
+}
+
+fn read_rest<'a>(message: &'a [u8], header: &Header, at: usize) -> Result<Option<Edns<'a>>, Malformed> {
+    let mut records = Records::new(message, header, at);
+    let mut opt: Option<Record> = None;
+    for record in records.by_ref() {
+        let record = record?;
+        if record.rtype != RecordType::OPT {
+            continue;
+        }
+        if record.section != Section::Additional || opt.replace(record).is_some() {
+            return Err(Malformed::Opt);
+        }
+    }
+    if records.position() != message.len() {
+        return Err(Malformed::Trailing);
+    }
+    opt.map(|record| Edns::read(message, &record)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03WwW\x07example\0\0\x01\0\x01";
+    const OPT: &[u8] = b"\0\0\x29\x04\xd0\0\0\x80\0\0\0";
+
+    fn with(counts: [u16; 4], tail: &[u8]) -> Vec<u8> {
+        let mut message = PLAIN.to_vec();
+        for (at, count) in counts.iter().enumerate() {
+            message[4 + at * 2..6 + at * 2].copy_from_slice(&count.to_be_bytes());
+        }
+        message.extend_from_slice(tail);
+        message
+    }
+
+    fn rcode(message: &[u8]) -> Option<Rcode> {
+        match Question::read(message) {
+            Ok(_) => Some(Rcode::NOERROR),
+            Err(Reject::Reply { rcode, .. }) => Some(rcode),
+            Err(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_query_is_read_as_it_came() {
+        let message = with([1, 0, 0, 1], OPT);
+        let question = Question::read(&message).unwrap();
+        assert_eq!(question.name(), b"\x03WwW\x07example\0");
+        assert_eq!((question.qtype, question.qclass), (RecordType::A, Class::IN));
+        assert!(question.do_bit() && !question.cd());
+        assert_eq!(question.edns.unwrap().payload, 1232);
+    }
+
+    #[test]
+    fn what_cannot_be_taken_is_told_apart() {
+        let two_opts = [OPT, OPT].concat();
+        let opt_with_owner = [b"\x01a", OPT].concat();
+        let version_1 = b"\0\0\x29\x04\xd0\0\x01\0\0\0\0";
+        let broken_option = b"\0\0\x29\x04\xd0\0\0\0\0\0\x05\0\x0a\0\x08\x01";
+        let broken_later = b"\0\0\x29\x04\xd0\0\x01\0\0\0\x05\0\x0a\0\x08\x01";
+        for (name, message, expected) in [
+            ("plain", with([1, 0, 0, 0], b""), Some(Rcode::NOERROR)),
+            ("no header", PLAIN[..11].to_vec(), None),
+            ("header alone", PLAIN[..12].to_vec(), Some(Rcode::FORMERR)),
+            ("no question", with([0, 0, 0, 0], b""), Some(Rcode::FORMERR)),
+            ("two questions", with([2, 0, 0, 0], b"\0\0\x01\0\x01"), Some(Rcode::FORMERR)),
+            ("cut question", PLAIN[..20].to_vec(), Some(Rcode::FORMERR)),
+            ("trailing octets", with([1, 0, 0, 0], b"\0"), Some(Rcode::FORMERR)),
+            ("count without record", with([1, 0, 0, 1], b""), Some(Rcode::FORMERR)),
+            ("two OPT", with([1, 0, 0, 2], &two_opts), Some(Rcode::FORMERR)),
+            ("OPT with an owner", with([1, 0, 0, 1], &opt_with_owner), Some(Rcode::FORMERR)),
+            ("OPT among the answers", with([1, 1, 0, 0], OPT), Some(Rcode::FORMERR)),
+            ("broken option", with([1, 0, 0, 1], broken_option), Some(Rcode::FORMERR)),
+            ("EDNS version 1 of another shape", with([1, 0, 0, 1], broken_later), Some(Rcode::BADVERS)),
+            ("EDNS version 1", with([1, 0, 0, 1], version_1), Some(Rcode::BADVERS)),
+        ] {
+            assert_eq!(rcode(&message), expected, "{name}");
+        }
+        let mut response = PLAIN.to_vec();
+        response[2] |= 0x80;
+        assert!(matches!(Question::read(&response), Err(Reject::Response)));
+        for opcode in 1..16_u8 {
+            let mut message = PLAIN[..12].to_vec();
+            message[2] = opcode << 3;
+            assert_eq!(rcode(&message), Some(Rcode::NOTIMP), "opcode {opcode}");
+        }
+        let mut pointer = PLAIN.to_vec();
+        pointer[12] = 0xc0;
+        assert_eq!(rcode(&pointer), Some(Rcode::FORMERR));
+    }
+}

@@ -1,1 +1,407 @@
-//! To come.
+//! An upstream's answer, checked and written anew.
+//!
+//! Policy:
+//! - The id, QR and the question must be those of the query (RFC 5452 9.1); what differs is a [`Mismatch`], for which a
+//!   caller keeps waiting.
+//! - Every record must stand inside the message, and nothing behind the last; what is relayed is written by us, and
+//!   parses to its last octet (RFC 9267).
+//! - Nothing in an answer speaks for another question (RFC 2181 5.4.1, "MaginotDNS"). Of the answer section the CNAME
+//!   chain from QNAME is kept, in the chain's order, with the DNAMEs that made it, the data of QTYPE at its end, and
+//!   their signatures. Of the authority section the SOA above the chain's end where there is no data, and the proof of
+//!   that (NSEC, NSEC3). The additional section stays behind: an address in it would come past the rule that covers
+//!   its name.
+//! - OPT, TSIG and SIG(0) belong to one hop and end here (RFC 6891 6.1.1, RFC 8945 5.5).
+//! - The message is written anew with our own compression, QNAME in lower case, AA and TC clear, RA set.
+//! - A truncated or failed response has no body: nobody may use it as an answer (RFC 2181 9).
+
+mod keep;
+#[cfg(test)]
+mod tests;
+
+use self::keep::{Chain, End, Kept, Owner};
+use super::{
+    Class, Edns, Flags, Header, Malformed, MessageId, Name, NameBuf, Rcode, RecordType, Ttl, UpstreamQuery,
+    header::HEADER,
+    name, read_u16, read_u32,
+    record::{Record, Records, Section},
+    writer::Writer,
+};
+
+/// What a response says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Data of QTYPE stands at the end of the chain.
+    Positive,
+    /// The name exists without such data (RFC 2308 2.2), or the chain is left open.
+    NoData,
+    /// The name does not exist (RFC 2308 2.1, RFC 8020).
+    NxDomain,
+    /// Other servers are named, from one who was asked to resolve: it does not (RFC 9499, lame delegation).
+    Referral,
+    /// Any other response code.
+    Failure,
+    /// TC was set: ask again over a stream.
+    Truncated,
+}
+
+/// Why a message is no response to the query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    /// Shorter than a header.
+    #[error("it is shorter than a header")]
+    Short,
+    /// QR is clear, or the opcode is another.
+    #[error("it is not a response to a query")]
+    NotAResponse,
+    /// Another id.
+    #[error("it has another id")]
+    Id,
+    /// Another question, or the same in another letter case where ours was mixed.
+    #[error("it has another question")]
+    Question,
+    /// Id and question are ours, the rest does not parse.
+    #[error("it is malformed: {0}")]
+    Malformed(#[from] Malformed),
+}
+
+/// A response whose id and question are those of its query.
+#[derive(Debug, Clone)]
+pub struct Response {
+    message: Vec<u8>,
+    ttl_offsets: Vec<u16>,
+    kind: Kind,
+    rcode: Rcode,
+    edns: bool,
+    least_ttl: Ttl,
+    negative_ttl: Option<Ttl>,
+    chain: Vec<Name>,
+    is_endless: bool,
+}
+
+impl Response {
+    /// Reads an upstream's response to `query`, which was sent with `id` and, with mixed case, `sent_section`.
+    pub fn read(
+        message: &[u8],
+        query: &UpstreamQuery,
+        id: MessageId,
+        sent_section: Option<&[u8]>,
+    ) -> Result<Self, Mismatch> {
+        let header = Header::read(message).map_err(|_| Mismatch::Short)?;
+        if !header.flags.has(Flags::QR) || header.flags.opcode().0 != 0 {
+            return Err(Mismatch::NotAResponse);
+        }
+        if header.id != id {
+            return Err(Mismatch::Id);
+        }
+        let records_at = match_question(message, &header, query, sent_section)?;
+        Ok(Self::rewrite(message, &header, records_at, query, Authority::None)?)
+    }
+
+    /// Takes a message that this server wrote itself for `query`: of its own zones, spliced, or from the cache. AA stays.
+    pub fn ours(message: &[u8], query: &UpstreamQuery) -> Result<Self, Malformed> {
+        let header = Header::read(message)?;
+        let records_at = HEADER + query.name.as_wire().len() + 4;
+        Self::rewrite(message, &header, records_at, query, Authority::Kept)
+    }
+
+    fn rewrite(
+        message: &[u8],
+        header: &Header,
+        records_at: usize,
+        query: &UpstreamQuery,
+        authority: Authority,
+    ) -> Result<Self, Malformed> {
+        if header.flags.has(Flags::TC) {
+            return Ok(Self::without_body(Kind::Truncated, header.flags.rcode(), true));
+        }
+        let body = Body::read(message, header, records_at, query.qclass)?;
+        let rcode = Rcode(header.flags.rcode().0 | body.extended_rcode << 4);
+        if rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN {
+            return Ok(Self::without_body(Kind::Failure, rcode, body.edns));
+        }
+        let chain = Chain::read(message, &body.records, query)?;
+        let mut kept = Vec::with_capacity(body.records.len());
+        keep_answers(message, &body.records, &chain, &mut kept)?;
+        let kind = match kind(&body, &chain, &kept, rcode) {
+            Kind::Referral if !header.flags.has(Flags::AA) && authority == Authority::None => {
+                return Ok(Self::without_body(Kind::Referral, rcode, body.edns));
+            }
+            Kind::Referral => Kind::NoData,
+            kind => kind,
+        };
+        let mut response = Self::without_body(kind, rcode, body.edns);
+        response.is_endless = chain.end == End::Never;
+        if kind != Kind::Positive {
+            response.negative_ttl = negative_ttl(message, &body.records, chain.last())?;
+        }
+        match authority {
+            Authority::None => keep_proof(message, &body.records, &chain, kind, &mut kept)?,
+            Authority::Kept => {
+                let others = body.records.iter().filter(|record| record.section != Section::Answer);
+                kept.extend(others.map(|record| Kept { owner: Owner::Apart, record: *record }));
+            }
+        }
+        response.write(message, header, &kept, &chain, query, authority)?;
+        response.chain = chain.targets;
+        Ok(response)
+    }
+
+    const fn without_body(kind: Kind, rcode: Rcode, edns: bool) -> Self {
+        Self {
+            message: Vec::new(),
+            ttl_offsets: Vec::new(),
+            kind,
+            rcode,
+            edns,
+            least_ttl: Ttl::ZERO,
+            negative_ttl: None,
+            chain: Vec::new(),
+            is_endless: false,
+        }
+    }
+
+    fn write(
+        &mut self,
+        message: &[u8],
+        header: &Header,
+        kept: &[Kept],
+        chain: &Chain<'_>,
+        query: &UpstreamQuery,
+        authority: Authority,
+    ) -> Result<(), Malformed> {
+        let mut writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, message.len());
+        let mut least = u32::MAX;
+        self.ttl_offsets.reserve_exact(kept.len());
+        for Kept { owner, record } in kept {
+            let ttl_at = match owner {
+                Owner::At(place) => writer.copy(message, record, chain.name(*place).as_wire())?,
+                Owner::Above(_) | Owner::Apart => {
+                    let mut name = NameBuf::new();
+                    name.expand(message, record.owner_at)?;
+                    writer.copy(message, record, name.as_wire())?
+                }
+            };
+            self.ttl_offsets.push(u16::try_from(ttl_at).map_err(|_| Malformed::TooLong)?);
+            least = least.min(record.ttl().seconds());
+        }
+        self.least_ttl = if kept.is_empty() { Ttl::ZERO } else { Ttl::from_wire(least) };
+        let repeated = match authority {
+            Authority::None => Flags::AD,
+            Authority::Kept => Flags::AA | Flags::AD,
+        };
+        let flags = Flags::QR | Flags::RA | (header.flags.0 & repeated) | self.rcode.0 & 0x0f;
+        self.message = writer.finish(Header { id: MessageId(0), flags: Flags(flags), counts: [0; 4] });
+        Ok(())
+    }
+
+    /// What it says.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The response code, with EDNS's upper bits.
+    pub const fn rcode(&self) -> Rcode {
+        self.rcode
+    }
+
+    /// Whether there is data.
+    pub fn is_positive(&self) -> bool {
+        self.kind == Kind::Positive
+    }
+
+    /// Whether it must be asked for again over a stream.
+    pub fn truncated(&self) -> bool {
+        self.kind == Kind::Truncated
+    }
+
+    /// Whether it came with an OPT record.
+    pub const fn has_edns(&self) -> bool {
+        self.edns
+    }
+
+    /// Whether it may be given to a client as the answer.
+    pub const fn is_answer(&self) -> bool {
+        matches!(self.kind, Kind::Positive | Kind::NoData | Kind::NxDomain)
+    }
+
+    /// The message as we wrote it: id 0, QNAME in lower case, no OPT. Empty where there is no answer.
+    pub fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    /// Where in the message each record's TTL stands.
+    pub fn ttl_offsets(&self) -> &[u16] {
+        &self.ttl_offsets
+    }
+
+    /// The least TTL of all records; zero where there is no record.
+    pub const fn least_ttl(&self) -> Ttl {
+        self.least_ttl
+    }
+
+    /// For a negative answer, the lesser of its SOA's TTL and MINIMUM (RFC 2308 5); none without an SOA.
+    pub const fn negative_ttl(&self) -> Option<Ttl> {
+        self.negative_ttl
+    }
+
+    /// The CNAME targets from QNAME on, in order.
+    pub fn chain(&self) -> &[Name] {
+        &self.chain
+    }
+
+    /// Whether the chain ends at a target of which nothing is said, not even that there is nothing.
+    pub fn is_open(&self) -> bool {
+        self.kind == Kind::NoData && self.negative_ttl.is_none() && !self.chain.is_empty() && !self.is_endless
+    }
+
+    /// Whether the chain runs in a circle, or on and on: nobody will find data at its end.
+    pub const fn is_endless(&self) -> bool {
+        self.is_endless
+    }
+
+    /// Brings every TTL between `least` and `most`.
+    pub fn clamp_ttls(&mut self, least: Ttl, most: Ttl) {
+        let clamp = |ttl: u32| ttl.max(least.seconds()).min(most.seconds());
+        for &at in &self.ttl_offsets {
+            let at = usize::from(at);
+            if let Some(field) = self.message.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) {
+                *field = clamp(u32::from_be_bytes(*field)).to_be_bytes();
+            }
+        }
+        self.least_ttl = Ttl::from_wire(clamp(self.least_ttl.seconds()));
+    }
+}
+
+/// Whether the answer is ours to be authoritative for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Authority {
+    None,
+    Kept,
+}
+
+/// Compares the question section and gives where the records begin. A failure may come without one (RFC 1035 4.1.1
+/// leaves FORMERR open).
+fn match_question(
+    message: &[u8],
+    header: &Header,
+    query: &UpstreamQuery,
+    sent_section: Option<&[u8]>,
+) -> Result<usize, Mismatch> {
+    let rcode = header.flags.rcode();
+    match header.counts[0] {
+        0 if rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN => return Ok(HEADER),
+        1 => {}
+        _ => return Err(Mismatch::Question),
+    }
+    let wire = query.name.as_wire();
+    let end = HEADER + wire.len() + 4;
+    let section = message.get(HEADER..end).ok_or(Mismatch::Question)?;
+    let (name, fixed) = section.split_at(wire.len());
+    let same_name = match sent_section {
+        Some(sent) => sent.get(..wire.len()) == Some(name),
+        None => name.eq_ignore_ascii_case(wire),
+    };
+    let [t0, t1] = query.qtype.0.to_be_bytes();
+    let [c0, c1] = query.qclass.0.to_be_bytes();
+    if same_name && fixed == [t0, t1, c0, c1] { Ok(end) } else { Err(Mismatch::Question) }
+}
+
+/// The records of the question's class, all of them known to stand inside the message.
+struct Body {
+    records: Vec<Record>,
+    edns: bool,
+    extended_rcode: u16,
+}
+
+impl Body {
+    fn read(message: &[u8], header: &Header, at: usize, class: Class) -> Result<Self, Malformed> {
+        let mut walk = Records::new(message, header, at);
+        // Every record takes eleven octets at the least, whatever the counts claim.
+        let counted: usize = header.counts[1..].iter().map(|&count| usize::from(count)).sum();
+        let mut body =
+            Self { records: Vec::with_capacity(counted.min(message.len() / 11)), edns: false, extended_rcode: 0 };
+        for record in walk.by_ref() {
+            let record = record?;
+            match record.rtype {
+                RecordType::OPT if body.edns || record.section != Section::Additional => return Err(Malformed::Opt),
+                RecordType::OPT => {
+                    body.extended_rcode = u16::from(Edns::read(message, &record)?.extended_rcode);
+                    body.edns = true;
+                }
+                RecordType::TSIG | RecordType::TKEY => {}
+                RecordType::SIG if read_u16(message, record.rdata_at) == Ok(0) => {}
+                _ if record.class == class => body.records.push(record),
+                _ => {}
+            }
+        }
+        if walk.position() == message.len() { Ok(body) } else { Err(Malformed::Trailing) }
+    }
+
+    fn has_authority(&self, rtype: RecordType) -> bool {
+        self.records.iter().any(|record| record.section == Section::Authority && record.rtype == rtype)
+    }
+}
+
+/// Puts the answer records that belong to the chain into `kept`, in the chain's order, each with its place in it.
+fn keep_answers(message: &[u8], records: &[Record], chain: &Chain<'_>, kept: &mut Vec<Kept>) -> Result<(), Malformed> {
+    for record in records.iter().filter(|record| record.section == Section::Answer) {
+        if let Some(owner) = chain.owner(message, record)? {
+            kept.push(Kept { owner, record: *record });
+        }
+    }
+    kept.sort_by_key(|kept| kept.owner.place());
+    Ok(())
+}
+
+fn keep_proof(
+    message: &[u8],
+    records: &[Record],
+    chain: &Chain<'_>,
+    kind: Kind,
+    kept: &mut Vec<Kept>,
+) -> Result<(), Malformed> {
+    for record in records.iter().filter(|record| record.section == Section::Authority) {
+        let stays = match keep::subject(message, record)? {
+            RecordType::NSEC | RecordType::NSEC3 => true,
+            RecordType::SOA => kind != Kind::Positive && stands_above(message, record, chain.last())?,
+            _ => false,
+        };
+        if stays {
+            kept.push(Kept { owner: Owner::Apart, record: *record });
+        }
+    }
+    Ok(())
+}
+
+fn stands_above(message: &[u8], record: &Record, name: &Name) -> Result<bool, Malformed> {
+    let mut owner = NameBuf::new();
+    owner.expand(message, record.owner_at)?;
+    owner.make_lowercase();
+    Ok(name::is_within(name.as_wire(), owner.as_wire()))
+}
+
+fn kind(body: &Body, chain: &Chain<'_>, answers: &[Kept], rcode: Rcode) -> Kind {
+    if rcode == Rcode::NXDOMAIN {
+        return Kind::NxDomain;
+    }
+    if answers.iter().any(|kept| chain.is_data(kept)) {
+        return Kind::Positive;
+    }
+    if answers.is_empty() && body.has_authority(RecordType::NS) && !body.has_authority(RecordType::SOA) {
+        return Kind::Referral;
+    }
+    Kind::NoData
+}
+
+/// The lesser of the TTL and the MINIMUM of the SOA in the authority section (RFC 2308 5). The SOA of a zone that does
+/// not hold `name` says nothing about it.
+fn negative_ttl(message: &[u8], records: &[Record], name: &Name) -> Result<Option<Ttl>, Malformed> {
+    for record in records.iter().filter(|r| r.section == Section::Authority && r.rtype == RecordType::SOA) {
+        if stands_above(message, record, name)? {
+            let minimum_at = record.rdata_end.checked_sub(4).filter(|&at| at >= record.rdata_at);
+            let minimum = read_u32(message, minimum_at.ok_or(Malformed::Rdata)?)?;
+            return Ok(Some(record.ttl().min(Ttl::from_wire(minimum))));
+        }
+    }
+    Ok(None)
+}

@@ -1,1 +1,272 @@
-//! What is answered here: local zones, hosts and special-use names.
+//! What is answered here: local zones, hosts, special-use names.
+//!
+//! [`Zones`] is built with each configuration and whenever a file of it changes ([`Zones::changed`]); it never changes
+//! itself. `route` learns from [`Zones::domains`] and [`Zones::special_domains`] which names to send here, `engine` calls
+//! [`Zones::answer`] on a miss and keeps the message in the cache under the domain's fingerprint.
+//!
+//! **Overrides.** A `[[local]]` zone is authoritative for its name and everything below, down to the next longer
+//! domain (another local zone, a host, a rule): below a forwarded domain it takes its subtree out and leaves the rest
+//! alone. What such a zone lacks does not exist; nobody else is asked. A name of `local_hosts` is taken out alone: all
+//! types of that one name are answered here, NODATA for those the file has no address of (an override whose AAAA came
+//! from elsewhere would be none), while names below it go their own way. The longest domain decides, so a host inside
+//! a local zone beats the zone; at a zone's own name the zone does. Special-use names come last, but before a local
+//! zone ".".
+//!
+//! **Not on hickory-server's Catalog.** It sets AA in referrals, drops the chain when a CNAME ends in a name that does
+//! not exist, takes ANY and NS at a cut for data, has no DNAME, and logs each question with DO at info
+//! (`zone_handler/catalog.rs`, 0.26.3): none of it can be mended from a `ZoneHandler`. The rules fit in two files,
+//! [`answer`](mod@answer) and `zone`, are synchronous, and `tests/zones.rs` holds them against BIND.
+//!
+//! Class IN only; AXFR, IXFR, and the other questions that are not about data are refused before they come here.
+
+pub mod answer;
+pub mod hosts;
+pub mod special;
+pub mod text;
+
+mod complete;
+mod encoding;
+mod entry;
+mod field;
+mod message;
+mod problem;
+mod rdata;
+mod svcb;
+mod watch;
+mod zone;
+
+use std::path::{Path, PathBuf};
+
+use hashbrown::HashMap;
+
+use self::{
+    hosts::Hosts,
+    special::Special,
+    zone::{Found, Zone},
+};
+pub use self::{
+    problem::{Fault, Place, ZoneProblem},
+    watch::Watch,
+};
+use crate::wire::{Class, Name, Rcode, RecordType};
+
+/// A local zone as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalSpec {
+    /// The zone's name.
+    pub zone: Name,
+    /// Where it is declared.
+    pub place: Place,
+    /// Where its records are.
+    pub source: Source,
+}
+
+/// Where a zone's records are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// In a master file (RFC 1035 5).
+    File(PathBuf),
+    /// In the configuration.
+    Records(Vec<InlineRecord>),
+}
+
+/// A line of master-file text in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InlineRecord {
+    /// The text.
+    pub text: String,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// Whether the special-use names are answered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecialUse {
+    /// They are, where nothing else covers them.
+    Answered,
+    /// They are names like any other.
+    Ignored,
+}
+
+/// What of a domain is answered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The name and all below it.
+    Subtree,
+    /// The name alone.
+    Name,
+}
+
+/// Names that are answered here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalDomain<'a> {
+    /// The name.
+    pub name: &'a Name,
+    /// How far it reaches.
+    pub scope: Scope,
+    /// A digest of all that shapes answers below it: equal content, equal digest.
+    pub fingerprint: u64,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalQuestion<'a> {
+    /// The name.
+    pub name: &'a Name,
+    /// The type.
+    pub qtype: RecordType,
+    /// The class.
+    pub qclass: Class,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalAnswer {
+    /// The whole message: id 0, QR and perhaps AA, the question with the name in lower case, no OPT. For
+    /// [`Outcome::Leaves`] the chain so far; for [`Outcome::Endless`] SERVFAIL and no records.
+    pub message: Vec<u8>,
+    /// Its response code.
+    pub rcode: Rcode,
+    /// Whether that is all.
+    pub outcome: Outcome,
+    /// How many aliases (CNAMEs, those made from DNAMEs included) the message follows.
+    pub aliases: u8,
+}
+
+/// How an answer ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is whole.
+    Done,
+    /// An alias leads to a name that is not this zone's to answer: go on there.
+    Leaves {
+        /// The name to ask for next, with the same type.
+        target: Name,
+    },
+    /// The name is delegated to other servers, and the message is the referral (behind a chain, perhaps).
+    Delegated {
+        /// The zone that begins there.
+        cut: Name,
+        /// The name that was looked up last, at or below the cut.
+        target: Name,
+    },
+    /// The aliases do not end: more than [`answer::MAX_ALIASES`], or a loop.
+    Endless,
+}
+
+/// All that is answered here.
+#[derive(Debug, Default)]
+pub struct Zones {
+    zones: HashMap<Box<[u8]>, Zone>,
+    hosts: Hosts,
+    special: HashMap<Box<[u8]>, Special>,
+    watch: Watch,
+}
+
+impl Zones {
+    /// The zones, hosts and special-use names of a configuration, or all that is wrong with them.
+    pub fn build(specs: &[LocalSpec], hosts: Option<&Path>, special_use: SpecialUse) -> Result<Self, Vec<ZoneProblem>> {
+        let mut built = Self::default();
+        let mut problems = Vec::new();
+        for (place, spec) in specs.iter().enumerate() {
+            if specs[..place].iter().any(|before| before.zone == spec.zone) {
+                let fault = Fault::Twice(spec.zone.clone());
+                problems.push(ZoneProblem { place: spec.place.clone(), fault, record: String::new() });
+                continue;
+            }
+            if let Some(zone) = text::read(spec, &mut built.watch, &mut problems) {
+                built.zones.insert(spec.zone.as_wire().into(), zone);
+            }
+        }
+        if let Some(path) = hosts {
+            built.hosts = Hosts::read(path, &mut built.watch, &mut problems);
+        }
+        if special_use == SpecialUse::Answered {
+            let special = special::zones();
+            built.special = special.map(|(apex, special)| (apex.as_wire().into(), special)).collect();
+        }
+        if problems.is_empty() { Ok(built) } else { Err(problems) }
+    }
+
+    /// The special-use domains that are answered here, where nothing but "." covers them otherwise.
+    pub fn special_domains(&self) -> impl Iterator<Item = LocalDomain<'_>> {
+        self.special.values().map(|special| LocalDomain {
+            name: special.zone().apex(),
+            scope: Scope::Subtree,
+            fingerprint: special.zone().fingerprint(),
+        })
+    }
+
+    /// The names that are answered here, special-use names apart ([`Zones::special_domains`]). At a zone's own name the zone
+    /// answers, and the host of that name is left out.
+    pub fn domains(&self) -> impl Iterator<Item = LocalDomain<'_>> {
+        let zones = self.zones.values().map(|zone| LocalDomain {
+            name: zone.apex(),
+            scope: Scope::Subtree,
+            fingerprint: zone.fingerprint(),
+        });
+        zones.chain(self.hosts.domains().filter(|host| !self.zones.contains_key(host.name.as_wire())))
+    }
+
+    /// Answers a question; none if nothing here covers its name. An alias is followed to a name of the same zone if
+    /// `stays` says that the question would come back here anyway: `route` may have a rule for it.
+    pub fn answer(&self, question: &LocalQuestion<'_>, stays: impl Fn(&Name) -> bool) -> Option<LocalAnswer> {
+        let name = question.name.as_wire();
+        let zone = covering(&self.zones, name);
+        let is_apex = zone.is_some_and(|zone| zone.apex() == question.name);
+        if !is_apex && let Some(answer) = self.hosts.answer(question) {
+            return Some(answer);
+        }
+        if let Some(zone) = zone.filter(|zone| !zone.apex().is_root() || covering(&self.special, name).is_none()) {
+            let zone = self.parent_of_cut(zone, question).unwrap_or(zone);
+            let is_ours = |target: &Name| {
+                let nearest = covering(&self.zones, target.as_wire());
+                nearest.is_some_and(|nearest| nearest.apex() == zone.apex())
+                    && !self.hosts.holds(target.as_wire())
+                    && stays(target)
+            };
+            return Some(answer::answer(zone, question, &is_ours));
+        }
+        match covering(&self.special, name)? {
+            Special::Zone(zone) => Some(answer::answer(zone, question, &stays)),
+            Special::Absent(zone) => Some(answer::absent(zone, question)),
+        }
+    }
+
+    /// For DS at a zone's own name, the local zone that delegates it: DS is the parent's (RFC 4035 3.1.4.1).
+    fn parent_of_cut(&self, zone: &Zone, question: &LocalQuestion<'_>) -> Option<&Zone> {
+        if question.qtype != RecordType::DS || zone.apex() != question.name {
+            return None;
+        }
+        let parent = covering(&self.zones, question.name.parent()?.as_wire())?;
+        matches!(parent.find(question.name.as_wire()), Found::Cut { .. }).then_some(parent)
+    }
+
+    /// Whether a file that was read changed, came or went since.
+    pub fn changed(&self) -> bool {
+        self.watch.changed()
+    }
+
+    /// The files that were read and the state they were in, for who polls them.
+    pub const fn watch(&self) -> &Watch {
+        &self.watch
+    }
+}
+
+/// The entry of the longest domain that `name` is at or below.
+fn covering<'m, T>(domains: &'m HashMap<Box<[u8]>, T>, name: &[u8]) -> Option<&'m T> {
+    let mut at = 0;
+    loop {
+        if let Some(found) = domains.get(&name[at..]) {
+            return Some(found);
+        }
+        let length = usize::from(*name.get(at)?);
+        if length == 0 {
+            return None;
+        }
+        at += 1 + length;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! The control thread: everything that is not a question. It owns the configuration in force.
+
+use std::{thread, time::Duration};
+
+use tokio::{
+    runtime::Builder,
+    sync::{mpsc, oneshot},
+    task::LocalSet,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+use tracing::{info, warn};
+
+use super::{StartError, state::State};
+use crate::{
+    config::Live,
+    upstream::{self, prober, system},
+    zones::ZoneProblem,
+};
+
+/// How often files that answers come from are looked at.
+const WATCH: Duration = Duration::from_secs(2);
+
+/// What the control thread can be told.
+pub(super) enum Command {
+    /// Bring this into force.
+    Reload(Box<Live>, oneshot::Sender<Result<(), Vec<ZoneProblem>>>),
+}
+
+/// Starts the thread. It ends when the sender of commands is gone.
+pub(super) fn spawn(
+    state: State,
+    workers: usize,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> Result<thread::JoinHandle<()>, StartError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let run = move || LocalSet::new().block_on(&runtime, control(state, workers, commands));
+    thread::Builder::new().name("control".to_owned()).spawn(run).map_err(StartError::Thread)
+}
+
+async fn control(mut state: State, workers: usize, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let prober = upstream::Worker { index: workers, count: workers + 1 };
+    tokio::task::spawn_local(prober::run(prober, state.targets(), state.alarm()));
+    let mut system = system::Watch::new(state.system_files(), state.ours());
+    let mut zones = state.zones().watch().clone();
+    let mut ticks = interval_at(Instant::now() + WATCH, WATCH);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                None => return,
+                Some(Command::Reload(live, reply)) => {
+                    let result = state.replace(*live);
+                    system = system::Watch::new(state.system_files(), state.ours());
+                    zones = state.zones().watch().clone();
+                    // Who asked may have gone; the configuration is in force all the same.
+                    drop(reply.send(result));
+                }
+            },
+            _ = ticks.tick() => {
+                if system.check() == system::Changes::Servers {
+                    state.rebuild();
+                }
+                if zones.poll() && reread(&mut state) {
+                    zones = state.zones().watch().clone();
+                }
+            }
+        }
+    }
+}
+
+/// Whether the files could be used. Bad ones are said once: their watch is not renewed until they change again.
+fn reread(state: &mut State) -> bool {
+    let result = state.reread_zones();
+    match &result {
+        Ok(()) => info!("zone files changed and were read again"),
+        Err(problems) => {
+            for problem in problems {
+                warn!(%problem, "a changed zone file was refused; the old one stays in force");
+            }
+        }
+    }
+    result.is_ok()
+}

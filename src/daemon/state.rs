@@ -1,0 +1,135 @@
+//! What is in force, and how it is replaced.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::watch;
+
+use super::groups;
+use crate::{
+    cache::Cache,
+    config::{Live, ServerAddress, SpecialNames, ZoneData},
+    engine::{Engine, snapshot::Snapshot},
+    metrics,
+    upstream::{Alarm, Group, Ours},
+    zones::{InlineRecord, LocalSpec, Place, Source, SpecialUse, ZoneProblem, Zones},
+};
+
+/// The configuration in force and what was built from it. One thread owns it.
+pub(super) struct State {
+    pub(super) engine: Arc<Engine>,
+    pub(super) live: Live,
+    groups: Vec<Arc<Group>>,
+    zones: Arc<Zones>,
+    rules: Arc<metrics::Rules>,
+    alarm: Arc<Alarm>,
+    ours: Ours,
+    generation: u32,
+    targets: watch::Sender<Vec<Arc<Group>>>,
+}
+
+impl State {
+    /// Brings a plan into force for the first time.
+    pub(super) fn new(
+        live: Live,
+        cache: Cache,
+        rules: Arc<metrics::Rules>,
+        ours: Ours,
+        alarm: Arc<Alarm>,
+    ) -> Result<Self, Vec<ZoneProblem>> {
+        let zones = Arc::new(build_zones(&live)?);
+        let groups = build_groups(&live, &[], &ours, &alarm);
+        let snapshot = Snapshot::build(&live, 1, groups.clone(), Arc::clone(&zones), &rules);
+        let engine = Arc::new(Engine::new(snapshot, cache));
+        let (targets, _) = watch::channel(groups.clone());
+        Ok(Self { engine, live, groups, zones, rules, alarm, ours, generation: 1, targets })
+    }
+
+    /// Brings another plan into force, or leaves the old one as it is.
+    pub(super) fn replace(&mut self, live: Live) -> Result<(), Vec<ZoneProblem>> {
+        self.zones = Arc::new(build_zones(&live)?);
+        self.live = live;
+        self.rebuild();
+        Ok(())
+    }
+
+    /// Reads zone files again; what is wrong with them leaves the old zones in force.
+    pub(super) fn reread_zones(&mut self) -> Result<(), Vec<ZoneProblem>> {
+        self.zones = Arc::new(build_zones(&self.live)?);
+        self.rebuild();
+        Ok(())
+    }
+
+    /// Builds groups and snapshot again from the plan in force.
+    pub(super) fn rebuild(&mut self) {
+        self.groups = build_groups(&self.live, &self.groups, &self.ours, &self.alarm);
+        self.generation = self.generation.wrapping_add(1);
+        let zones = Arc::clone(&self.zones);
+        let snapshot = Snapshot::build(&self.live, self.generation, self.groups.clone(), zones, &self.rules);
+        self.engine.replace(snapshot);
+        self.engine.failures.clear();
+        self.targets.send_replace(self.groups.clone());
+    }
+
+    /// The groups that probes watch, now and after each change.
+    pub(super) fn targets(&self) -> watch::Receiver<Vec<Arc<Group>>> {
+        self.targets.subscribe()
+    }
+
+    /// The files that `system` servers come from.
+    pub(super) fn system_files(&self) -> Vec<Option<PathBuf>> {
+        let servers = self.live.groups.iter().flat_map(|group| group.tiers.iter().flatten());
+        let mut files = Vec::new();
+        for server in servers {
+            if let ServerAddress::System { path } = &server.address
+                && !files.contains(path)
+            {
+                files.push(path.clone());
+            }
+        }
+        files
+    }
+
+    pub(super) fn zones(&self) -> &Zones {
+        &self.zones
+    }
+
+    pub(super) fn ours(&self) -> Ours {
+        self.ours.clone()
+    }
+
+    pub(super) fn alarm(&self) -> Arc<Alarm> {
+        Arc::clone(&self.alarm)
+    }
+}
+
+fn build_groups(live: &Live, previous: &[Arc<Group>], ours: &Ours, alarm: &Arc<Alarm>) -> Vec<Arc<Group>> {
+    let build = |spec: crate::upstream::GroupSpec| {
+        let old = previous.iter().find(|group| group.name() == spec.name);
+        Arc::new(Group::build(&spec, old.map(|group| &**group), ours, alarm))
+    };
+    groups::specs(live).into_iter().map(build).collect()
+}
+
+/// Reads every local zone of a plan, as the start and `check` do.
+pub fn build_zones(live: &Live) -> Result<Zones, Vec<ZoneProblem>> {
+    let place = || Place { file: PathBuf::from("tidegate.toml"), line: 0 };
+    let specs: Vec<LocalSpec> = live
+        .local
+        .iter()
+        .map(|local| LocalSpec {
+            zone: local.zone.clone(),
+            place: place(),
+            source: match &local.data {
+                ZoneData::File(path) => Source::File(path.clone()),
+                ZoneData::Records(lines) => Source::Records(
+                    lines.iter().map(|text| InlineRecord { text: text.clone(), place: place() }).collect(),
+                ),
+            },
+        })
+        .collect();
+    let special = match live.special {
+        SpecialNames::AnsweredHere => SpecialUse::Answered,
+        SpecialNames::Forwarded => SpecialUse::Ignored,
+    };
+    Zones::build(&specs, live.hosts.as_deref(), special)
+}

@@ -1,0 +1,60 @@
+//! Who is served: `allow` and `deny` of the configuration.
+//!
+//! Policy: of all networks in both lists that hold the client's address the longest decides; on a tie `deny` does. A
+//! client in none of them is refused. Refused clients get REFUSED with EDE 18, so that a forgotten network shows itself
+//! in `dig` instead of in a time-out.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::networks::Networks;
+
+/// What `allow` and `deny` say of one network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Serve,
+    Refuse,
+}
+
+/// The lists, ready to be asked.
+#[derive(Debug, Clone)]
+pub struct Access {
+    networks: Networks<Verdict>,
+}
+
+impl Access {
+    /// From the two lists.
+    pub fn new(allow: &[IpNet], deny: &[IpNet]) -> Self {
+        let allowed = allow.iter().map(|network| (*network, Verdict::Serve));
+        let denied = deny.iter().map(|network| (*network, Verdict::Refuse));
+        Self { networks: Networks::new(allowed.chain(denied)) }
+    }
+
+    /// Whether this client is served.
+    pub fn allows(&self, client: IpAddr) -> bool {
+        self.networks.lookup(client) == Some(&Verdict::Serve)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_of_both_lists_decides_and_deny_wins_a_tie() {
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
+        let access =
+            Access::new(&nets(&["10.0.0.0/8", "10.1.2.0/24", "fd00::/8"]), &nets(&["10.1.0.0/16", "10.1.2.0/24"]));
+        for (client, served) in [
+            ("10.0.0.1", true),
+            ("10.1.0.1", false),
+            ("10.1.2.1", false),
+            ("fd00::1", true),
+            ("192.0.2.1", false),
+            ("::ffff:10.0.0.1", true),
+        ] {
+            assert_eq!(access.allows(client.parse().unwrap()), served, "{client}");
+        }
+    }
+}

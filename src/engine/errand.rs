@@ -1,0 +1,66 @@
+//! A question without its client's message: what the steps of a resolution pass on, cheap to clone.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::{query::Query, snapshot::Snapshot};
+use crate::{
+    cache::{Hash, Key},
+    clock::Moment,
+    route::View,
+    wire::{Name, UpstreamQuery},
+};
+
+/// A question to be answered by a deadline, under one snapshot.
+#[derive(Debug, Clone)]
+pub struct Errand {
+    /// The question.
+    pub asked: Arc<UpstreamQuery>,
+    /// The hash of its cache key.
+    pub hash: Hash,
+    /// The view it is asked in.
+    pub view: View,
+    /// For whom.
+    pub client: IpAddr,
+    /// By when.
+    pub deadline: Moment,
+    /// Under which configuration.
+    pub snapshot: Arc<Snapshot>,
+}
+
+impl Errand {
+    /// A client's question.
+    pub fn of(query: &Query, snapshot: &Arc<Snapshot>) -> Self {
+        Self {
+            asked: Arc::clone(&query.asked),
+            hash: query.hash,
+            view: query.view,
+            client: query.client,
+            deadline: query.received + snapshot.deadline,
+            snapshot: Arc::clone(snapshot),
+        }
+    }
+
+    /// The same question for another name, which a chain leads to.
+    pub fn onward(&self, name: Name) -> Self {
+        let view = self.snapshot.view_of(name.as_wire(), self.client);
+        let asked = UpstreamQuery { name, ..(*self.asked).clone() };
+        let hash = key(&asked, view).hash();
+        Self { asked: Arc::new(asked), hash, view, ..self.clone() }
+    }
+
+    /// Its key in the cache.
+    pub fn key(&self) -> Key<'_> {
+        key(&self.asked, self.view)
+    }
+}
+
+fn key(asked: &UpstreamQuery, view: View) -> Key<'_> {
+    Key {
+        name: asked.name.as_wire(),
+        qtype: asked.qtype,
+        qclass: asked.qclass,
+        do_bit: asked.do_bit,
+        cd: asked.cd,
+        view,
+    }
+}

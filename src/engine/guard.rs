@@ -1,0 +1,114 @@
+//! The guard: which addresses an answer may hand to a client.
+//!
+//! Policy: a rule with `private` lets only addresses of those networks pass, in every section, SVCB and HTTPS hints
+//! included, whatever the CNAME chain; names in `except` are left alone. A rule with `rebind = "refuse"` is the other
+//! way round: what it brings may not be private. The guard sees a rule's part of an answer before it is stored, shared
+//! or sent, and a stored answer serves only while the same rules with the same guard shape it, so nothing is judged
+//! twice and nothing passes unjudged.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::{
+    config::{OnPublic, Rebind, Rule},
+    networks::Networks,
+    wire::{Malformed, Name, Response, UpstreamQuery, addresses, name, record::Record, splice},
+};
+
+/// What `rebind = "refuse"` takes for private: RFC 1918, 6598, 4193, loopback, link-local, and "this host" (RFC 6890).
+const PRIVATE: [&str; 11] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "::/128",
+    "::1/128",
+    "fc00::/7",
+    "fe80::/10",
+];
+
+fn set(networks: impl Iterator<Item = IpNet>) -> Networks<()> {
+    Networks::new(networks.map(|network| (network, ())))
+}
+
+/// What the guard of one rule does.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    inside: Option<(Networks<()>, OnPublic)>,
+    /// Addresses that a rule with `rebind = "refuse"` must not bring.
+    outside: Option<Networks<()>>,
+    except: Vec<Name>,
+}
+
+/// The guard's word on a response.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Nothing to say against it.
+    Pass,
+    /// An address is where it must not be, and is only to be counted.
+    Log(IpAddr),
+    /// This is what is left of it.
+    Strip(IpAddr, Box<Response>),
+    /// It must not be used.
+    Refuse(IpAddr),
+}
+
+impl Guard {
+    /// Of a rule.
+    pub fn of(rule: &Rule) -> Self {
+        let inside = rule.guard.as_ref().map(|guard| (set(guard.networks.iter().copied()), guard.on_public));
+        let outside = (rule.rebind == Rebind::Refuse).then(|| set(PRIVATE.iter().filter_map(|text| text.parse().ok())));
+        Self { inside, outside, except: rule.except.clone() }
+    }
+
+    /// Judges a response to `query`.
+    pub fn judge(&self, query: &UpstreamQuery, response: &Response) -> Result<Verdict, Malformed> {
+        if self.is_idle() || self.spares(&query.name) {
+            return Ok(Verdict::Pass);
+        }
+        let mut offends = |address: IpAddr| self.offends(address).then_some(address);
+        let Some(address) = addresses::find_address(response.message(), &mut offends)? else {
+            return Ok(Verdict::Pass);
+        };
+        Ok(match self.action(address) {
+            OnPublic::Log => Verdict::Log(address),
+            OnPublic::Refuse => Verdict::Refuse(address),
+            OnPublic::Strip => {
+                let keep = |message: &[u8], record: &Record| {
+                    matches!(
+                        addresses::find_in_record(message, record, &mut |a| self.offends(a).then_some(())),
+                        Ok(None)
+                    )
+                };
+                Verdict::Strip(address, Box::new(splice::retain(response, query, keep)?))
+            }
+        })
+    }
+
+    const fn is_idle(&self) -> bool {
+        self.inside.is_none() && self.outside.is_none()
+    }
+
+    fn spares(&self, name: &Name) -> bool {
+        self.except.iter().any(|domain| name::is_within(name.as_wire(), domain.as_wire()))
+    }
+
+    fn offends(&self, address: IpAddr) -> bool {
+        self.inside.as_ref().is_some_and(|(networks, _)| !networks.contains(address)) || self.is_rebinding(address)
+    }
+
+    fn is_rebinding(&self, address: IpAddr) -> bool {
+        self.outside.as_ref().is_some_and(|networks| networks.contains(address))
+    }
+
+    fn action(&self, address: IpAddr) -> OnPublic {
+        match &self.inside {
+            Some((_, on_public)) if !self.is_rebinding(address) => *on_public,
+            _ => OnPublic::Refuse,
+        }
+    }
+}

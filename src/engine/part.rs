@@ -1,0 +1,193 @@
+//! One rule's part of an answer: asked once in the whole process, cut where it leaves the rule, guarded, stored.
+
+use std::{borrow::Cow, sync::Arc};
+
+use tracing::warn;
+
+use super::{
+    Context,
+    errand::Errand,
+    guard::Verdict,
+    pending::{PendingKey, Place},
+    snapshot::{Rule, RuleId, Target},
+};
+use crate::{
+    clock::Moment,
+    config::Aaaa,
+    metrics::GuardAction,
+    upstream,
+    wire::{EdeCode, Rcode, RecordType, Response, writer::Writer},
+};
+
+/// Why there is no answer, as the client is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The response code.
+    pub rcode: Rcode,
+    /// The reason's code.
+    pub code: EdeCode,
+    /// The reason in words.
+    pub text: Cow<'static, str>,
+}
+
+impl Failure {
+    /// SERVFAIL for a reason.
+    pub fn servfail(code: EdeCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { rcode: Rcode::SERVFAIL, code, text: text.into() }
+    }
+}
+
+/// What a rule's upstreams said.
+#[derive(Debug)]
+pub enum Part {
+    /// An answer that passed the guard.
+    Answer {
+        /// The answer.
+        response: Arc<Response>,
+        /// The position in its chain of the first target that another rule decides about.
+        leaves: Option<usize>,
+        /// What the guard did to it.
+        blocked: Option<Failure>,
+    },
+    /// The rule's servers gave none.
+    Unanswered(Failure),
+    /// The guard refused it, or it makes no sense.
+    Refused(Failure),
+}
+
+/// Asks the rule, unless somebody does already.
+pub async fn fetch(context: &Context, errand: &Errand, rule: RuleId) -> Arc<Part> {
+    let key = PendingKey {
+        query: Arc::clone(&errand.asked),
+        view: errand.view,
+        rule: rule.0,
+        generation: errand.snapshot.generation,
+    };
+    let lead = match context.engine.pending.join(errand.hash.0, key) {
+        Place::Lead(lead) => lead,
+        Place::Follow(receiver) => {
+            context.counters.coalesced();
+            let left = errand.deadline.since(Moment::now());
+            return match tokio::time::timeout(left, receiver).await {
+                Ok(Ok(part)) => part,
+                _ => Arc::new(Part::Unanswered(unreachable(errand, rule))),
+            };
+        }
+    };
+    let part = Arc::new(ask(context, errand, rule).await);
+    lead.finish(&part);
+    part
+}
+
+async fn ask(context: &Context, errand: &Errand, id: RuleId) -> Part {
+    let rule = errand.snapshot.rule(id);
+    if rule.aaaa == Aaaa::Empty && errand.asked.qtype == RecordType::AAAA {
+        return empty(errand);
+    }
+    if context.engine.failures.lookup(errand.hash, Moment::now()) {
+        return Part::Unanswered(Failure::servfail(EdeCode::CachedError, format!("rule {}", rule.name)));
+    }
+    let mut exchanged = context.courier.exchange(&rule.group, &errand.asked, errand.deadline).await;
+    if exchanged.is_err()
+        && let Some(group) = &rule.fallback
+    {
+        exchanged = context.courier.exchange(group, &errand.asked, errand.deadline).await;
+    }
+    match exchanged {
+        Ok(exchanged) => judge(context, errand, id, exchanged.response),
+        Err(failure) => {
+            context.engine.remember_failure(errand, &failure);
+            Part::Unanswered(told(failure, errand, id))
+        }
+    }
+}
+
+/// AAAA has no data here (`aaaa = "empty"`).
+fn empty(errand: &Errand) -> Part {
+    let asked = &errand.asked;
+    let writer = Writer::new(asked.name.as_wire(), asked.qtype, asked.qclass, 0);
+    match Response::ours(&writer.finish(super::OUR_HEADER), asked) {
+        Ok(response) => Part::Answer { response: Arc::new(response), leaves: None, blocked: None },
+        Err(error) => Part::Refused(Failure::servfail(EdeCode::Other, error.to_string())),
+    }
+}
+
+fn judge(context: &Context, errand: &Errand, id: RuleId, response: Response) -> Part {
+    let snapshot = &errand.snapshot;
+    let rule = snapshot.rule(id);
+    let leaves = if rule.follow { leaves(errand, id, &response) } else { None };
+    // What stands behind the cut is thrown away, and need not be judged: only CNAMEs lead there.
+    let judged = match leaves {
+        Some(_) => Ok(Verdict::Pass),
+        None => rule.guard.judge(&errand.asked, &response),
+    };
+    let name = &errand.asked.name;
+    let blocked =
+        |address| Failure::servfail(EdeCode::Blocked, format!("rule {}: {address} is not private", rule.name));
+    match judged {
+        Err(error) => Part::Refused(Failure::servfail(EdeCode::Other, error.to_string())),
+        Ok(Verdict::Pass) => {
+            keep(context, errand, rule, &response, leaves);
+            Part::Answer { response: Arc::new(response), leaves, blocked: None }
+        }
+        Ok(Verdict::Log(address)) => {
+            rule.counters.violated(GuardAction::Log, &context.counters);
+            if context.engine.warns(name) {
+                warn!(rule = rule.name, %name, %address, "an answer is not private; it passes (on_public = \"log\")");
+            }
+            keep(context, errand, rule, &response, leaves);
+            Part::Answer { response: Arc::new(response), leaves, blocked: None }
+        }
+        Ok(Verdict::Strip(address, rest)) => {
+            rule.counters.violated(GuardAction::Strip, &context.counters);
+            if context.engine.warns(name) {
+                warn!(rule = rule.name, %name, %address, "addresses that are not private were left out of an answer");
+            }
+            keep(context, errand, rule, &rest, leaves);
+            Part::Answer { response: Arc::from(rest), leaves, blocked: Some(blocked(address)) }
+        }
+        Ok(Verdict::Refuse(address)) => {
+            rule.counters.violated(GuardAction::Refuse, &context.counters);
+            if context.engine.warns(name) {
+                warn!(rule = rule.name, %name, %address, "an answer that is not private was refused");
+            }
+            Part::Refused(blocked(address))
+        }
+    }
+}
+
+/// Stores a part that is a whole answer.
+fn keep(context: &Context, errand: &Errand, rule: &Rule, response: &Response, leaves: Option<usize>) {
+    if !response.is_positive() && response.negative_ttl().is_none() {
+        rule.counters.without_soa(&context.counters);
+    }
+    if leaves.is_none() {
+        context.engine.store(errand, response);
+    }
+}
+
+/// The first target in the chain that another rule or a local zone decides about. One that only "." covers stays as
+/// answered, unless the upstream left it open.
+fn leaves(errand: &Errand, id: RuleId, response: &Response) -> Option<usize> {
+    let is_open = response.is_open();
+    let last = response.chain().len().checked_sub(1)?;
+    response.chain().iter().enumerate().position(|(at, target)| {
+        let Some(found) = errand.snapshot.table.find(target.as_wire(), errand.client) else { return false };
+        if found.target == Target::Rule(id) {
+            return false;
+        }
+        !found.is_root || (is_open && at == last)
+    })
+}
+
+fn told(failure: upstream::Failure, errand: &Errand, id: RuleId) -> Failure {
+    match failure {
+        upstream::Failure::AllFailed(_) => unreachable(errand, id),
+        upstream::Failure::Overload => Failure::servfail(EdeCode::Other, "overload"),
+        upstream::Failure::Budget => Failure::servfail(EdeCode::Other, "upstream budget"),
+    }
+}
+
+fn unreachable(errand: &Errand, id: RuleId) -> Failure {
+    Failure::servfail(EdeCode::NoReachableAuthority, format!("rule {}", errand.snapshot.rule(id).name))
+}

@@ -1,0 +1,201 @@
+//! One upstream query for one question in the whole process: who asks first leads, who asks meanwhile waits.
+//!
+//! What is shared is one rule's part of an answer. A leader never waits for another leader, so that no chain of CNAMEs,
+//! however twisted, can make two questions wait for each other.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use crossbeam_utils::CachePadded;
+use hashbrown::{HashTable, hash_table::Entry};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::{route::View, wire::UpstreamQuery};
+
+/// Shards, so that workers seldom meet; a power of two.
+const SHARDS: usize = 64;
+
+/// What makes two questions one: the query, the view and rule it is asked under, and the snapshot that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingKey {
+    /// The question.
+    pub query: Arc<UpstreamQuery>,
+    /// The view it is asked in.
+    pub view: View,
+    /// The rule it is asked through.
+    pub rule: u16,
+    /// The snapshot's generation.
+    pub generation: u32,
+}
+
+/// Questions that wait for an upstream.
+#[derive(Debug)]
+pub struct Pending<T> {
+    shards: Box<[Shard<T>]>,
+    in_flight: CachePadded<AtomicUsize>,
+}
+
+type Shard<T> = CachePadded<Mutex<HashTable<Slot<T>>>>;
+
+#[derive(Debug)]
+struct Slot<T> {
+    hash: u64,
+    key: PendingKey,
+    waiters: Vec<oneshot::Sender<T>>,
+}
+
+/// A place in the table.
+#[derive(Debug)]
+pub enum Place<'a, T> {
+    /// Ask, then [`Lead::finish`].
+    Lead(Lead<'a, T>),
+    /// Somebody asks already; the channel closes if they give up.
+    Follow(oneshot::Receiver<T>),
+}
+
+/// The duty to answer all who wait. Dropped without an answer, it lets them know by closing their channels.
+#[derive(Debug)]
+pub struct Lead<'a, T> {
+    pending: &'a Pending<T>,
+    hash: u64,
+    key: PendingKey,
+}
+
+impl<T: Clone> Pending<T> {
+    /// An empty table.
+    pub fn new() -> Self {
+        let shards = (0..SHARDS).map(|_| CachePadded::new(Mutex::new(HashTable::new()))).collect();
+        Self { shards, in_flight: CachePadded::new(AtomicUsize::new(0)) }
+    }
+
+    /// Joins those who wait for `key`, whose hash is `hash`.
+    pub fn join(&self, hash: u64, key: PendingKey) -> Place<'_, T> {
+        let mut shard = self.shard(hash).lock();
+        match shard.entry(hash, |slot| slot.key == key, |slot| slot.hash) {
+            Entry::Occupied(mut slot) => {
+                let (sender, receiver) = oneshot::channel();
+                slot.get_mut().waiters.push(sender);
+                Place::Follow(receiver)
+            }
+            Entry::Vacant(vacant) => {
+                vacant.insert(Slot { hash, key: key.clone(), waiters: Vec::new() });
+                Place::Lead(Lead { pending: self, hash, key })
+            }
+        }
+    }
+
+    /// Counts a question in, unless `most` wait already. The permit counts it out.
+    pub fn admit(self: &Arc<Self>, most: usize) -> Option<Permit<T>> {
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= most {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Permit { pending: Arc::clone(self) })
+    }
+
+    /// How many questions wait.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+impl<T> Pending<T> {
+    fn shard(&self, hash: u64) -> &Mutex<HashTable<Slot<T>>> {
+        let index = usize::try_from(hash >> 32).unwrap_or(0) % SHARDS;
+        &self.shards[index]
+    }
+
+    fn take(&self, hash: u64, key: &PendingKey) -> Vec<oneshot::Sender<T>> {
+        let mut shard = self.shard(hash).lock();
+        shard.find_entry(hash, |slot| slot.key == *key).map_or_else(|_| Vec::new(), |slot| slot.remove().0.waiters)
+    }
+}
+
+impl<T: Clone> Default for Pending<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Clone> Lead<'_, T> {
+    /// Gives the answer to all who wait. Who comes later leads anew.
+    pub fn finish(self, answer: &T) {
+        for waiter in self.pending.take(self.hash, &self.key) {
+            // Who left no longer minds.
+            drop(waiter.send(answer.clone()));
+        }
+    }
+}
+
+impl<T> Drop for Lead<'_, T> {
+    fn drop(&mut self) {
+        drop(self.pending.take(self.hash, &self.key));
+    }
+}
+
+/// A question's right to wait for an upstream.
+#[derive(Debug)]
+pub struct Permit<T> {
+    pending: Arc<Pending<T>>,
+}
+
+impl<T> Drop for Permit<T> {
+    fn drop(&mut self) {
+        self.pending.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Class, RecordType};
+
+    fn key(name: &str) -> PendingKey {
+        let query = UpstreamQuery {
+            name: name.parse().unwrap(),
+            qtype: RecordType::A,
+            qclass: Class::IN,
+            do_bit: false,
+            cd: false,
+        };
+        PendingKey { query: Arc::new(query), view: 0, rule: 0, generation: 1 }
+    }
+
+    #[test]
+    fn who_asks_meanwhile_gets_the_leaders_answer() {
+        let pending = Pending::new();
+        let Place::Lead(lead) = pending.join(7, key("a.example")) else { panic!("the first leads") };
+        let Place::Follow(mut one) = pending.join(7, key("a.example")) else { panic!("the second follows") };
+        // The same hash does not make another question the same.
+        let Place::Lead(other) = pending.join(7, key("b.example")) else { panic!("another question leads") };
+        lead.finish(&"answer");
+        assert_eq!(one.try_recv(), Ok("answer"));
+        drop(other);
+        assert!(matches!(pending.join(7, key("a.example")), Place::Lead(_)), "an answered question is asked anew");
+    }
+
+    #[test]
+    fn a_leader_that_gives_up_lets_go() {
+        let pending = Pending::<u8>::new();
+        let Place::Lead(lead) = pending.join(7, key("a.example")) else { panic!("the first leads") };
+        let Place::Follow(mut one) = pending.join(7, key("a.example")) else { panic!("the second follows") };
+        drop(lead);
+        assert_eq!(one.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert!(matches!(pending.join(7, key("a.example")), Place::Lead(_)));
+    }
+
+    #[test]
+    fn no_more_than_the_bound_wait() {
+        let pending = Arc::new(Pending::<u8>::new());
+        let first = pending.admit(2);
+        let second = pending.admit(2);
+        assert!(first.is_some() && second.is_some() && pending.admit(2).is_none());
+        drop(first);
+        assert!(pending.admit(2).is_some());
+        drop(second);
+        assert_eq!(pending.in_flight(), 0);
+    }
+}

@@ -1,0 +1,330 @@
+//! The configuration as questions see it: one value, replaced whole by a reload.
+//!
+//! Each stored answer carries a fingerprint of what shaped it: the rule or zone of QNAME and of every CNAME target in
+//! it, in order. After a reload an answer serves on only if the same names lead to rules that are the same in every
+//! respect; that is looked up once an entry and generation, not once a question, so a reload needs no sweep and leaves
+//! no window.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use hashbrown::HashMap;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::{access::Access, errand::Errand, guard::Guard};
+use crate::{
+    cache::{Stamp, policy},
+    config::{self, Aaaa, Live, SpecialNames, WhenDown},
+    metrics::{self, RuleCounters},
+    route::{Reach, Route, Table, View},
+    upstream::Group,
+    wire::{
+        Malformed, Name, NameBuf, RecordType,
+        header::HEADER,
+        record::{Records, Section},
+    },
+    zones::{Scope, Zones},
+};
+
+/// What each local zone, host or special-use name was built from, by its wire name.
+type ZonePrints = HashMap<Box<[u8]>, u64>;
+
+/// A rule's position in its snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RuleId(pub u16);
+
+/// The stamp's rule of an answer that no rule brought.
+const NO_RULE: u16 = u16::MAX;
+
+/// Where a name's questions go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Answered here.
+    Local,
+    /// Forwarded.
+    Rule(RuleId),
+}
+
+/// A rule, ready to be used.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its name, for people.
+    pub name: String,
+    /// The group its questions go to.
+    pub group: Arc<Group>,
+    /// The group that answers where `group` cannot, if the operator said so.
+    pub fallback: Option<Arc<Group>>,
+    /// What happens when no server answers.
+    pub when_down: WhenDown,
+    /// Which addresses may pass.
+    pub guard: Guard,
+    /// The cap on negative answers, in seconds.
+    pub negative_ttl: u32,
+    /// Whether AAAA is asked for at all.
+    pub aaaa: Aaaa,
+    /// Whether chains are followed through other rules.
+    pub follow: bool,
+    /// Its counters, which outlive the snapshot.
+    pub counters: Arc<RuleCounters>,
+    fingerprint: u64,
+}
+
+/// The configuration in force.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts up with each replacement.
+    pub generation: u32,
+    /// Who is served.
+    pub access: Access,
+    /// Where questions go.
+    pub table: Table<Target>,
+    /// What is answered here.
+    pub zones: Arc<Zones>,
+    /// Time a client waits at most.
+    pub deadline: Duration,
+    /// Our bound on datagrams, and what our OPT advertises.
+    pub udp_payload: u16,
+    /// Questions that may wait for upstreams.
+    pub in_flight: usize,
+    /// How long answers are kept.
+    pub cache: policy::Limits,
+    /// How long failures are remembered.
+    pub failure_ttl: Duration,
+    /// How long past its lifetime an answer may serve, in seconds.
+    pub stale: u32,
+    /// How long a client waits before it is given a stale answer.
+    pub stale_after: Duration,
+    /// The TTL of a stale answer, in seconds.
+    pub stale_ttl: u32,
+    /// Whether popular entries are fetched again before they expire.
+    pub prefetch: bool,
+    /// The groups in the order of the plan, for who shows or watches them.
+    pub groups: Vec<Arc<Group>>,
+    rules: Vec<Rule>,
+    zone_fingerprints: ZonePrints,
+}
+
+impl Snapshot {
+    /// Builds the snapshot of a plan. What `previous` knows of unchanged groups lives on in `groups`, which the caller
+    /// built with it.
+    pub fn build(
+        live: &Live,
+        generation: u32,
+        groups: Vec<Arc<Group>>,
+        zones: Arc<Zones>,
+        counters: &metrics::Rules,
+    ) -> Self {
+        let rules: Vec<Rule> = live.rules.iter().map(|rule| Rule::build(rule, live, &groups, counters)).collect();
+        let (routes, zone_fingerprints) = routes(live, &zones);
+        Self {
+            generation,
+            access: Access::new(&live.access.allow, &live.access.deny),
+            table: Table::new(routes),
+            zones,
+            deadline: live.deadline,
+            udp_payload: live.udp_payload,
+            in_flight: usize::try_from(live.in_flight).unwrap_or(usize::MAX),
+            cache: cache_limits(&live.cache),
+            failure_ttl: live.cache.failure_ttl,
+            stale: seconds(live.cache.stale),
+            stale_after: live.cache.stale_after,
+            stale_ttl: seconds(live.cache.stale_ttl),
+            prefetch: live.cache.prefetch,
+            groups,
+            rules,
+            zone_fingerprints,
+        }
+    }
+
+    /// A rule of this snapshot.
+    pub fn rule(&self, id: RuleId) -> &Rule {
+        &self.rules[usize::from(id.0)]
+    }
+
+    /// The rules, in the order of the plan.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Where the errand's question goes.
+    pub fn target(&self, errand: &Errand) -> Option<Target> {
+        self.table.find(errand.asked.name.as_wire(), errand.client).map(|found| found.target)
+    }
+
+    /// The view that a name is asked in by this client.
+    pub fn view_of(&self, name: &[u8], client: IpAddr) -> View {
+        if !self.table.has_views() {
+            return 0;
+        }
+        self.table.find(name, client).map_or(0, |found| found.view)
+    }
+
+    /// Counts a question for the rule that brought a cached answer.
+    pub fn count_rule(&self, rule: u16, counters: &metrics::Worker) {
+        if let Some(rule) = self.rules.get(usize::from(rule)) {
+            rule.counters.asked(counters);
+        }
+    }
+
+    /// What an answer to the errand is stamped with; none if it must not be stored, because a name in its chain is in a
+    /// view that its key does not tell apart.
+    pub fn stamp(&self, message: &[u8], errand: &Errand) -> Option<Stamp> {
+        let shape = self.shape(message, errand.client).ok()??;
+        let same_view = shape.view == 0 || shape.view == errand.view;
+        same_view.then_some(Stamp { generation: self.generation, fingerprint: shape.fingerprint, rule: shape.rule })
+    }
+
+    /// Looks an entry of an earlier generation up in this one: its new stamp, or none if it is shaped otherwise now.
+    pub fn revalidate(&self, message: &[u8], stamp: Stamp, client: IpAddr) -> Option<Stamp> {
+        let shape = self.shape(message, client).ok()??;
+        let is_same = shape.fingerprint == stamp.fingerprint;
+        is_same.then_some(Stamp { generation: self.generation, fingerprint: shape.fingerprint, rule: shape.rule })
+    }
+
+    /// The fingerprint of all that shapes this message for this client.
+    pub fn fingerprint(&self, message: &[u8], client: IpAddr) -> Option<u64> {
+        self.shape(message, client).ok()?.map(|shape| shape.fingerprint)
+    }
+
+    /// Walks QNAME and every CNAME target of the answer section. None where no rule covers QNAME.
+    fn shape(&self, message: &[u8], client: IpAddr) -> Result<Option<Shape>, Malformed> {
+        let mut name = NameBuf::new();
+        name.expand(message, HEADER)?;
+        name.make_lowercase();
+        let Some(first) = self.table.find(name.as_wire(), client) else { return Ok(None) };
+        let rule = match first.target {
+            Target::Rule(id) => id.0,
+            Target::Local => NO_RULE,
+        };
+        let mut digest = Xxh3::new();
+        digest.update(&self.print_of(first.target, name.as_wire()).to_le_bytes());
+        let mut view = first.view;
+        for record in Records::of(message)? {
+            let record = record?;
+            if record.section != Section::Answer {
+                break;
+            }
+            if record.rtype != RecordType::CNAME {
+                continue;
+            }
+            name.expand(message, record.rdata_at)?;
+            name.make_lowercase();
+            let Some(found) = self.table.find(name.as_wire(), client) else { continue };
+            digest.update(&self.print_of(found.target, name.as_wire()).to_le_bytes());
+            view = view.max(found.view);
+        }
+        Ok(Some(Shape { fingerprint: digest.digest(), rule, view }))
+    }
+
+    fn print_of(&self, target: Target, name: &[u8]) -> u64 {
+        match target {
+            Target::Rule(id) => self.rule(id).fingerprint,
+            Target::Local => self.zone_print(name),
+        }
+    }
+
+    fn zone_print(&self, name: &[u8]) -> u64 {
+        let mut at = 0;
+        loop {
+            if let Some(print) = self.zone_fingerprints.get(&name[at..]) {
+                return *print;
+            }
+            let length = usize::from(name[at]);
+            if length == 0 {
+                return 0;
+            }
+            at += 1 + length;
+        }
+    }
+
+    /// Whether no server of the errand's rule is up.
+    pub fn is_down(&self, errand: &Errand) -> bool {
+        match self.target(errand) {
+            Some(Target::Rule(rule)) => self.rule(rule).group.is_down(),
+            _ => false,
+        }
+    }
+}
+
+/// What shapes an answer.
+struct Shape {
+    fingerprint: u64,
+    rule: u16,
+    view: View,
+}
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn cache_limits(cache: &config::CachePolicy) -> policy::Limits {
+    policy::Limits {
+        min_ttl: seconds(cache.min_ttl),
+        max_ttl: seconds(cache.max_ttl),
+        negative_ttl: seconds(cache.negative_ttl),
+        no_soa_ttl: seconds(cache.no_soa_ttl),
+    }
+}
+
+impl Rule {
+    fn build(rule: &config::Rule, live: &Live, groups: &[Arc<Group>], counters: &metrics::Rules) -> Self {
+        let fallback = match rule.when_down {
+            WhenDown::Upstream(index) => Some(Arc::clone(&groups[index.0])),
+            WhenDown::Stale | WhenDown::Fail => None,
+        };
+        let group = live.group(rule.to);
+        // The text of every setting that shapes an answer, and of nothing else: how fast or from which port a server is
+        // asked changes no answer.
+        let text = format!("{rule:?} {} {:?}", group.name, group.tiers);
+        Self {
+            name: rule.name.clone(),
+            group: Arc::clone(&groups[rule.to.0]),
+            fallback,
+            when_down: rule.when_down,
+            guard: Guard::of(rule),
+            negative_ttl: seconds(rule.negative_ttl),
+            aaaa: rule.aaaa,
+            follow: rule.follow,
+            counters: counters.of(&rule.name),
+            fingerprint: xxh3_64(text.as_bytes()),
+        }
+    }
+}
+
+/// Rules, local zones, hosts, and the special-use names that nothing else covers ("." does not count).
+fn routes(live: &Live, zones: &Zones) -> (Vec<Route<Target>>, ZonePrints) {
+    let mut routes = Vec::new();
+    for (at, rule) in live.rules.iter().enumerate() {
+        let Ok(id) = u16::try_from(at) else { break };
+        let view = if rule.clients.is_empty() { 0 } else { id + 1 };
+        let target = Target::Rule(RuleId(id));
+        routes.extend(rule.zones.iter().map(|domain| Route {
+            domain: domain.clone(),
+            reach: Reach::Domain,
+            clients: rule.clients.clone(),
+            view,
+            target,
+        }));
+    }
+    let local = |name, reach| Route { domain: name, reach, clients: Vec::new(), view: 0, target: Target::Local };
+    let mut fingerprints = HashMap::new();
+    for domain in zones.domains() {
+        let reach = match domain.scope {
+            Scope::Subtree => Reach::Domain,
+            Scope::Name => Reach::Name,
+        };
+        fingerprints.insert(domain.name.as_wire().into(), domain.fingerprint);
+        routes.push(local(domain.name.clone(), reach));
+    }
+    if live.special == SpecialNames::AnsweredHere {
+        let covers = |domain: &Name, route: &Route<Target>| {
+            route.clients.is_empty() && !route.domain.is_root() && domain.is_within(&route.domain)
+        };
+        let is_free = |domain: &Name| !routes.iter().any(|route| covers(domain, route));
+        let free: Vec<_> = zones.special_domains().filter(|domain| is_free(domain.name)).collect();
+        for domain in free {
+            fingerprints.insert(domain.name.as_wire().into(), domain.fingerprint);
+            routes.push(local(domain.name.clone(), Reach::Domain));
+        }
+    }
+    (routes, fingerprints)
+}

@@ -1,0 +1,143 @@
+//! Between the engine and the cache: what is stored, found again, and served stale.
+
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use super::{Context, Engine, errand::Errand, part::Failure, resolve::Answer, snapshot::Target};
+use crate::{
+    cache::{Lookup, New, policy},
+    clock::Moment,
+    config::WhenDown,
+    metrics::Source,
+    upstream,
+    wire::{EdeCode, Kind, Name, Response},
+};
+
+/// A name is warned about once in this time.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+/// Names remembered as warned about; more at once are not told apart.
+const MAX_WARNED: usize = 1024;
+
+/// Names that were warned about lately.
+#[derive(Debug, Default)]
+pub(super) struct Warned {
+    names: Mutex<HashMap<Name, Moment>>,
+}
+
+impl Warned {
+    /// Whether a line about this name is due. A name counts as warned about from then on.
+    fn is_due(&self, name: &Name, now: Moment) -> bool {
+        let mut names = self.names.lock();
+        if names.get(name).is_some_and(|last| now.since(*last) < WARN_EVERY) {
+            return false;
+        }
+        if names.len() >= MAX_WARNED {
+            names.retain(|_, last| now.since(*last) < WARN_EVERY);
+        }
+        if names.len() >= MAX_WARNED {
+            return false;
+        }
+        names.insert(name.clone(), now);
+        true
+    }
+}
+
+impl Engine {
+    /// Whether a warning about this name is due: one a minute.
+    pub(super) fn warns(&self, name: &Name) -> bool {
+        self.warned.is_due(name, Moment::now())
+    }
+
+    /// Keeps a whole answer, as long as its rule and the records say. One that other views would not share is not
+    /// kept: its key could not tell them apart.
+    pub(super) fn store(&self, errand: &Errand, response: &Response) {
+        let snapshot = &errand.snapshot;
+        let negative_ttl = match snapshot.target(errand) {
+            Some(Target::Rule(rule)) => snapshot.rule(rule).negative_ttl,
+            _ => snapshot.cache.negative_ttl,
+        };
+        let answer = policy::Answer {
+            kind: if response.kind() == Kind::Positive { policy::Kind::Positive } else { policy::Kind::Negative },
+            least_ttl: response.least_ttl(),
+            negative_ttl: response.negative_ttl(),
+        };
+        let limits = policy::Limits { negative_ttl, ..snapshot.cache };
+        let Some(kept) = policy::judge(&answer, &limits) else { return };
+        let Some(stamp) = snapshot.stamp(response.message(), errand) else { return };
+        let now = Moment::now().seconds();
+        let mut response = response.clone();
+        response.clamp_ttls(kept.least_ttl, kept.most_ttl);
+        let new = New {
+            message: response.message(),
+            ttl_offsets: response.ttl_offsets(),
+            lifetime: kept.lifetime,
+            now,
+            stamp,
+        };
+        self.cache.insert(&errand.key(), errand.hash, &new);
+    }
+
+    /// Remembers that a question failed, unless it was not even asked.
+    pub(super) fn remember_failure(&self, errand: &Errand, failure: &upstream::Failure) {
+        let upstream::Failure::AllFailed(reasons) = failure else { return };
+        if reasons.standing == upstream::Standing::Asked {
+            self.failures.remember(errand.hash, Moment::now() + errand.snapshot.failure_ttl);
+        }
+    }
+}
+
+/// What an expired entry says.
+#[derive(Debug)]
+pub(super) struct Stale(Response);
+
+impl Context {
+    /// The fresh answer to the errand that the cache has.
+    pub(super) fn cached(&self, errand: &Errand) -> Option<Response> {
+        let snapshot = &errand.snapshot;
+        let mut scratch = self.scratch.borrow_mut();
+        let lookup = self.engine.cache.get(
+            &errand.key(),
+            errand.hash,
+            Moment::now().seconds(),
+            snapshot.generation,
+            &mut scratch,
+            |message, stamp| snapshot.revalidate(message, stamp, errand.client),
+        );
+        let Lookup::Hit(found) = lookup else { return None };
+        Response::ours(&scratch[..found.length], &errand.asked).ok()
+    }
+
+    /// The stale answer to the errand, if its rule may give one.
+    pub(super) fn stale(&self, errand: &Errand) -> Option<Stale> {
+        let snapshot = &errand.snapshot;
+        let may = match snapshot.target(errand)? {
+            Target::Rule(rule) => snapshot.rule(rule).when_down != WhenDown::Fail,
+            Target::Local => false,
+        };
+        if !may || snapshot.stale == 0 {
+            return None;
+        }
+        let mut scratch = self.scratch.borrow_mut();
+        let found = self.engine.cache.stale(
+            &errand.key(),
+            errand.hash,
+            Moment::now().seconds(),
+            snapshot.generation,
+            snapshot.stale,
+            snapshot.stale_ttl,
+            &mut scratch,
+            |message, stamp| snapshot.revalidate(message, stamp, errand.client),
+        )?;
+        Response::ours(&scratch[..found.length], &errand.asked).ok().map(Stale)
+    }
+
+    /// The stale answer as what the question came to.
+    pub(super) fn as_stale(&self, stale: Stale) -> Answer {
+        self.counters.stale();
+        let rcode = stale.0.rcode();
+        let code = if stale.0.kind() == Kind::NxDomain { EdeCode::StaleNxdomain } else { EdeCode::StaleAnswer };
+        Answer::new(stale.0, Source::Stale, Some(Failure { rcode, code, text: "".into() }))
+    }
+}

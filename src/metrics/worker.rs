@@ -1,0 +1,199 @@
+//! Everything one worker counts. It alone writes; the scrape reads and adds the workers up.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use super::{counter::Counter, histogram::Histogram};
+
+/// What carried a question (label `transport`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+impl Transport {
+    /// All, in the order of their discriminants.
+    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+
+    /// The label's value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// Where a reply came from (label `source`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The cache.
+    Cache,
+    /// An expired entry.
+    Stale,
+    /// An upstream.
+    Upstream,
+    /// A local zone, or a name of special use.
+    Local,
+    /// Policy.
+    Refused,
+    /// Something that went wrong.
+    Error,
+}
+
+impl Source {
+    /// All, in the order of their discriminants.
+    pub const ALL: [Self; 6] = [Self::Cache, Self::Stale, Self::Upstream, Self::Local, Self::Refused, Self::Error];
+
+    /// The label's value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Stale => "stale",
+            Self::Upstream => "upstream",
+            Self::Local => "local",
+            Self::Refused => "refused",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Why a message got no reply (label `reason`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReason {
+    /// It is no DNS message.
+    Malformed,
+    /// Its client asks too often.
+    RateLimited,
+    /// It is a response.
+    Response,
+    /// There was no room for it.
+    Overload,
+}
+
+impl DropReason {
+    /// All, in the order of their discriminants.
+    pub const ALL: [Self; 4] = [Self::Malformed, Self::RateLimited, Self::Response, Self::Overload];
+
+    /// The label's value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::RateLimited => "rate_limited",
+            Self::Response => "response",
+            Self::Overload => "overload",
+        }
+    }
+}
+
+/// Response codes counted by number; those beyond are counted as the last.
+pub const RCODES: usize = 24;
+/// Extended errors counted, by their position in the wire room's list.
+pub const EDES: usize = 8;
+
+/// One worker's counters.
+///
+/// Invariant: only the worker's own thread writes.
+#[derive(Debug, Default)]
+pub struct Worker {
+    /// The worker's number, by which per-rule counters find its cell.
+    index: usize,
+    queries: [[Counter; 2]; Transport::ALL.len()],
+    responses: [[Counter; RCODES]; Source::ALL.len()],
+    durations: [Histogram; Source::ALL.len()],
+    dropped: [Counter; DropReason::ALL.len()],
+    ede: [Counter; EDES],
+    hits: Counter,
+    misses: Counter,
+    stale: Counter,
+    prefetches: Counter,
+    coalesced: Counter,
+    /// Hits not yet in the histogram: their batch has not been sent.
+    unsent_hits: Counter,
+    beat: AtomicU64,
+}
+
+impl Worker {
+    /// Of the worker with this number.
+    pub fn new(index: usize) -> Self {
+        Self { index, ..Self::default() }
+    }
+
+    /// The worker's number.
+    pub const fn index(&self) -> usize {
+        self.index
+    }
+
+    /// A question came in.
+    pub fn asked(&self, transport: Transport, is_ipv4: bool) {
+        self.queries[transport as usize][usize::from(!is_ipv4)].add(1);
+    }
+
+    /// A reply was made.
+    pub fn answered(&self, source: Source, rcode: u16, ede: Option<usize>) {
+        self.responses[source as usize][usize::from(rcode).min(RCODES - 1)].add(1);
+        if let Some(counter) = ede.and_then(|index| self.ede.get(index)) {
+            counter.add(1);
+        }
+    }
+
+    /// A message got no reply.
+    pub fn dropped(&self, reason: DropReason) {
+        self.dropped[reason as usize].add(1);
+    }
+
+    /// The cache had the answer.
+    pub fn hit(&self) {
+        self.hits.add(1);
+        self.unsent_hits.add(1);
+    }
+
+    /// The cache did not have it.
+    pub fn missed(&self) {
+        self.misses.add(1);
+    }
+
+    /// A popular entry is being fetched again.
+    pub fn prefetched(&self) {
+        self.prefetches.add(1);
+    }
+
+    /// A stale answer was given.
+    pub fn stale(&self) {
+        self.stale.add(1);
+    }
+
+    /// A question waited for another's answer.
+    pub fn coalesced(&self) {
+        self.coalesced.add(1);
+    }
+
+    /// So many replies from this source took so long each.
+    pub fn took(&self, source: Source, duration: Duration, count: u64) {
+        self.durations[source as usize].record(duration, count);
+    }
+
+    /// A batch took so long from read to sent; its hits did too.
+    pub fn took_batch(&self, duration: Duration) {
+        let hits = self.unsent_hits.value();
+        if hits > 0 {
+            self.took(Source::Cache, duration, hits);
+            self.unsent_hits.add(hits.wrapping_neg());
+        }
+    }
+
+    /// The worker turns at this time, in microseconds.
+    pub fn beat(&self, micros: u64) {
+        self.beat.store(micros, Ordering::Relaxed);
+    }
+
+    /// When it last turned, in microseconds.
+    pub fn last_beat(&self) -> u64 {
+        self.beat.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,85 @@
+//! What the process asks of the kernel for itself: cores and open files.
+
+use std::io;
+
+/// Room for this many cores; the kernel's own limit is 8192.
+const CORES: usize = 8192;
+const WORD: usize = u64::BITS as usize;
+type Cores = [u64; CORES / WORD];
+
+/// The cores that this thread may run on, in ascending order.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+    let mut cores: Cores = [0; CORES / WORD];
+    // SAFETY: the mask is alive and as long as said; the call writes no more than that.
+    let result = unsafe { libc::sched_getaffinity(0, size_of::<Cores>(), cores.as_mut_ptr().cast()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((0..CORES).filter(|core| cores[core / WORD] >> (core % WORD) & 1 == 1).collect())
+}
+
+/// Binds the calling thread to one core.
+///
+/// # Errors
+/// There is no such core, or the process may not use it.
+pub fn pin_to_cpu(core: usize) -> io::Result<()> {
+    let mut cores: Cores = [0; CORES / WORD];
+    let Some(word) = cores.get_mut(core / WORD) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    };
+    *word = 1 << (core % WORD);
+    // SAFETY: the mask is alive and as long as said; the call only reads it.
+    let result = unsafe { libc::sched_setaffinity(0, size_of::<Cores>(), cores.as_ptr().cast()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Raises the limit of open files as far as this process may, and returns it. Descriptors are used by poll and never
+/// by `select`, which is why the default is lower than the most.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is alive; the call writes it and nothing else.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the structure is alive; the call only reads it.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(limit.rlim_cur)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pinned_thread_may_use_one_core() {
+        std::thread::spawn(|| {
+            let core = *allowed_cpus().unwrap().last().unwrap();
+            pin_to_cpu(core).unwrap();
+            assert_eq!(allowed_cpus().unwrap(), [core]);
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn core_that_is_not_there_is_an_error() {
+        assert!(pin_to_cpu(CORES - 1).is_err());
+        assert!(pin_to_cpu(CORES).is_err());
+    }
+
+    #[test]
+    fn open_files_are_raised_to_the_hard_limit() {
+        let limit = raise_open_files().unwrap();
+        assert!(limit >= 1024);
+        assert_eq!(raise_open_files().unwrap(), limit);
+    }
+}

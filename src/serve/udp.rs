@@ -1,0 +1,166 @@
+//! Datagrams in batches: read many, decide each, send many.
+//!
+//! One system call reads up to [`BATCH`] datagrams, one sends their replies; snapshot and time are read once a batch.
+//! Replies to questions that had to wait gather in an outbox, which is sent when the worker has run all that was ready.
+
+use std::{cell::RefCell, io, os::fd::AsFd, rc::Rc};
+
+use tokio::{
+    io::Interest,
+    net::UdpSocket,
+    sync::{Notify, watch},
+};
+use tracing::debug;
+
+use crate::{
+    clock::Moment,
+    engine::{Action, Asked, Carrier, Context, Query, resolve},
+    metrics::{self, DropReason, Transport},
+    net::mmsg::{Batch, Outbox, Path, Pushed},
+};
+
+/// Datagrams read by one system call.
+pub const BATCH: usize = 64;
+/// Batches taken without a pause before other tasks of the worker have their turn.
+const BATCHES_A_TURN: usize = 8;
+/// The longest query read; longer ones are malformed to us.
+const LONGEST_QUERY: usize = 4096;
+
+/// One socket of one worker.
+struct Listener {
+    socket: UdpSocket,
+    /// Replies that came later than their batch.
+    outbox: RefCell<Outbox>,
+    /// Told when the outbox has its first reply.
+    filled: Notify,
+}
+
+/// Serves a socket until the worker ends.
+pub async fn serve(
+    socket: std::net::UdpSocket,
+    context: Rc<Context>,
+    payload: usize,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let listener = Rc::new(Listener {
+        socket: UdpSocket::from_std(socket)?,
+        outbox: RefCell::new(Outbox::new(BATCH, payload)),
+        filled: Notify::new(),
+    });
+    tokio::task::spawn_local(send_late_replies(Rc::clone(&listener)));
+    let mut batch = Batch::new(BATCH, LONGEST_QUERY, payload);
+    loop {
+        tokio::select! {
+            biased;
+            ready = listener.socket.readable() => ready?,
+            _ = stop.wait_for(|stopping| *stopping) => break,
+        }
+        for _ in 0..BATCHES_A_TURN {
+            if listener.turn(&mut batch, &context) == Queue::Empty {
+                break;
+            }
+        }
+        context.counters.beat(Moment::now().micros());
+        tokio::task::yield_now().await;
+    }
+    // What was received before the stop is answered.
+    while listener.turn(&mut batch, &context) == Queue::MayHoldMore {}
+    Ok(())
+}
+
+/// What a socket's queue holds after a batch was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    Empty,
+    MayHoldMore,
+}
+
+impl Listener {
+    fn turn(self: &Rc<Self>, batch: &mut Batch, context: &Rc<Context>) -> Queue {
+        let mut read = 0;
+        // A batch that is not full has emptied the queue, which is said as "would block": the runtime then waits for
+        // more without another system call that finds nothing.
+        let result = self.socket.try_io(Interest::READABLE, || {
+            read = batch.recv(self.socket.as_fd())?;
+            if read < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        if read > 0 {
+            self.take(batch, read, context);
+        }
+        match result {
+            Ok(()) => Queue::MayHoldMore,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Queue::Empty,
+            Err(error) => {
+                // What an earlier reply met on its way is reported here, and concerns nobody now.
+                debug!(%error, "reading datagrams");
+                Queue::MayHoldMore
+            }
+        }
+    }
+
+    fn take(self: &Rc<Self>, batch: &mut Batch, read: usize, context: &Rc<Context>) {
+        let now = Moment::now();
+        let snapshot = context.engine.snapshot();
+        for at in 0..read {
+            let message = batch.message(at);
+            let client = message.origin.ip();
+            context.counters.asked(Transport::Udp, client.is_ipv4());
+            let asked = Asked { message: message.datagram, client, carrier: Carrier::Datagram, now };
+            match context.engine.handle(&snapshot, &context.counters, &asked, message.reply) {
+                Action::Drop => {}
+                Action::Reply(length) => batch.reply(at, length),
+                Action::ReplyAndRefresh(length, query) => {
+                    batch.reply(at, length);
+                    refresh(context, query);
+                }
+                Action::Resolve(query) => self.wait_for(query, message.origin.path(), context),
+            }
+        }
+        if let Err(error) = batch.send(self.socket.as_fd()) {
+            debug!(%error, "sending replies");
+        }
+        context.counters.took_batch(Moment::now().since(now));
+    }
+
+    fn wait_for(self: &Rc<Self>, query: Box<Query>, path: Path, context: &Rc<Context>) {
+        let listener = Rc::clone(self);
+        let context = Rc::clone(context);
+        tokio::task::spawn_local(async move {
+            let reply = resolve::resolve(&context, &query).await;
+            listener.push(&path, &context.counters, |out| reply.write(&context, &query, out));
+        });
+    }
+
+    fn push(&self, path: &Path, counters: &metrics::Worker, write: impl Fn(&mut [u8]) -> usize) {
+        let mut outbox = self.outbox.borrow_mut();
+        if outbox.push(path, |out| Some(write(out))) == Pushed::Full {
+            self.flush(&mut outbox);
+            // The kernel has no room either: as it would for any datagram, this is where the overload shows.
+            if outbox.push(path, |out| Some(write(out))) == Pushed::Full {
+                counters.dropped(DropReason::Overload);
+            }
+        }
+        self.filled.notify_one();
+    }
+
+    fn flush(&self, outbox: &mut Outbox) {
+        if let Err(error) = outbox.flush(self.socket.as_fd()) {
+            debug!(%error, "sending late replies");
+        }
+    }
+}
+
+async fn send_late_replies(listener: Rc<Listener>) {
+    loop {
+        listener.filled.notified().await;
+        listener.flush(&mut listener.outbox.borrow_mut());
+    }
+}
+
+/// Fetches an answer anew for the cache alone.
+pub(super) fn refresh(context: &Rc<Context>, query: Box<Query>) {
+    let context = Rc::clone(context);
+    tokio::task::spawn_local(async move {
+        resolve::resolve(&context, &query).await;
+    });
+}

@@ -1,0 +1,105 @@
+//! Which servers to ask for one question, in order.
+//!
+//! Policy: the tier in use first, then the others in their order; within a tier those that are up before suspect ones,
+//! each set by the group's policy; servers that are down last of all, drained ones never.
+//!
+//! `fastest` spreads evenly over all whose smoothed RTT is within 1.5 times or 5 ms of the lowest (a server without an
+//! RTT counts as one of them, or it would never get one), and puts the others behind by RTT. `spread` takes turns over
+//! all. `ordered` keeps the order of the configuration.
+
+use std::sync::Arc;
+
+use crate::clock::Moment;
+
+use super::{failure::Standing, group::Group, health::State, server::Server, spec::Policy};
+
+/// Servers this much slower than the fastest, in microseconds, still count as fast.
+const SLACK: u32 = 5_000;
+
+/// A server to ask, by tier and place in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) tier: u8,
+    pub(super) place: u8,
+    /// What was thought of it when the question began.
+    pub(super) state: State,
+}
+
+/// Servers in the order to ask them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidates {
+    list: [Candidate; Self::MOST],
+    length: usize,
+}
+
+impl Candidates {
+    /// No question asks more servers than this.
+    pub(super) const MOST: usize = 16;
+
+    /// Candidates for a question, or why there are none. Where every server is down, only a trial has candidates.
+    pub(super) fn of(group: &Group, now: Moment) -> Result<Self, Standing> {
+        let mut candidates =
+            Self { list: [Candidate { tier: 0, place: 0, state: State::Down }; Self::MOST], length: 0 };
+        let active = group.tier(now);
+        let turn = group.turn();
+        let others = (0..group.tiers().len()).filter(|&tier| tier != active);
+        for tier in std::iter::once(active).chain(others) {
+            candidates.add(group, tier, State::Up, turn);
+            candidates.add(group, tier, State::Suspect, turn);
+        }
+        let has_usable = candidates.length > 0;
+        for tier in 0..group.tiers().len() {
+            candidates.add(group, tier, State::Down, turn);
+        }
+        if candidates.length == 0 {
+            return Err(Standing::NoServers);
+        }
+        if !has_usable && !group.takes_trial(now) {
+            return Err(Standing::AllDown);
+        }
+        Ok(candidates)
+    }
+
+    /// One server alone, for a probe.
+    pub(super) const fn only(tier: u8, place: u8) -> Self {
+        Self { list: [Candidate { tier, place, state: State::Up }; Self::MOST], length: 1 }
+    }
+
+    pub(super) fn as_slice(&self) -> &[Candidate] {
+        &self.list[..self.length]
+    }
+
+    fn add(&mut self, group: &Group, tier: usize, state: State, turn: usize) {
+        let Some(servers) = group.tiers().get(tier) else { return };
+        let start = self.length;
+        for (place, server) in servers.iter().enumerate() {
+            if self.length == Self::MOST {
+                break;
+            }
+            if server.state() == state && !server.is_drained() {
+                let (Ok(tier), Ok(place)) = (u8::try_from(tier), u8::try_from(place)) else { break };
+                self.list[self.length] = Candidate { tier, place, state };
+                self.length += 1;
+            }
+        }
+        let added = &mut self.list[start..self.length];
+        if added.len() < 2 {
+            return;
+        }
+        match group.policy() {
+            Policy::Ordered => {}
+            Policy::Spread => added.rotate_left(turn % added.len()),
+            Policy::Fastest => order_by_speed(added, servers, turn),
+        }
+    }
+}
+
+fn order_by_speed(added: &mut [Candidate], servers: &[Arc<Server>], turn: usize) {
+    // A server without an RTT counts as the fastest.
+    let mean = |candidate: &Candidate| servers[usize::from(candidate.place)].rtt().map_or(0, |rtt| rtt.mean);
+    let lowest = added.iter().map(mean).filter(|&mean| mean > 0).min().unwrap_or(0);
+    let bound = (lowest + lowest / 2).max(lowest + SLACK);
+    added.sort_by_cached_key(|candidate| Some(mean(candidate)).filter(|&mean| mean > bound));
+    let fast = added.iter().filter(|candidate| mean(candidate) <= bound).count().max(1);
+    added[..fast].rotate_left(turn % fast);
+}

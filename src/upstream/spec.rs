@@ -1,0 +1,222 @@
+//! What a group is made of, as the configuration says: addresses, limits, policy and probes, all of them valid.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+pub use crate::net::socket::Egress as Via;
+use crate::wire::{Name, RecordType, UpstreamQuery};
+
+/// A group of upstream servers.
+#[derive(Debug, Clone)]
+pub struct GroupSpec {
+    /// Its name, for logs and metrics.
+    pub name: String,
+    /// Its tiers, the preferred one first.
+    pub tiers: Vec<Vec<Entry>>,
+    /// How a server is chosen within a tier.
+    pub policy: Policy,
+    /// Bounds on what it costs and takes.
+    pub limits: Limits,
+    /// How its servers are watched.
+    pub health: HealthSpec,
+}
+
+/// An entry of a tier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A server at a known address.
+    Server(ServerSpec),
+    /// The host's own name servers, as its resolv.conf says at the time.
+    System {
+        /// The file; none means systemd-resolved's, else `/etc/resolv.conf`.
+        path: Option<PathBuf>,
+        /// How to reach them.
+        via: Via,
+    },
+}
+
+/// One server. Two entries that are equal are the same server, and keep what is known of it over a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerSpec {
+    /// What carries its messages.
+    pub transport: Transport,
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// How to reach it.
+    pub via: Via,
+    /// The name its certificate must have, for encrypted transports.
+    pub tls_name: Option<String>,
+}
+
+impl ServerSpec {
+    /// A server on plain DNS, reached as the routing table says.
+    pub fn plain(transport: Transport, address: SocketAddr) -> Self {
+        Self { transport, address, via: Via::default(), tls_name: None }
+    }
+}
+
+/// As in the configuration; it is the label `server` of metrics.
+impl std::fmt::Display for ServerSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.transport != Transport::Udp {
+            write!(f, "{}://", self.transport.label())?;
+        }
+        if self.address.port() == self.transport.default_port() && self.address.is_ipv4() {
+            write!(f, "{}", self.address.ip())?;
+        } else if let SocketAddr::V6(v6) = self.address
+            && v6.port() == self.transport.default_port()
+            && v6.scope_id() == 0
+        {
+            write!(f, "{}", v6.ip())?;
+        } else {
+            write!(f, "{}", self.address)?;
+        }
+        if let Some(name) = &self.tls_name {
+            write!(f, "#{name}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What carries messages to a server. Encrypted ones take their place here, in [`Transport::ALL`], and beside
+/// `stream`, whose framing TLS shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// Datagrams, and TCP for what does not fit.
+    Udp,
+    /// TCP alone.
+    Tcp,
+}
+
+impl Transport {
+    /// Every transport, in the order of its discriminants.
+    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+
+    /// The label of metrics, and the scheme of the configuration.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The port where none is given.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => 53,
+        }
+    }
+}
+
+/// How a server is chosen among the healthy ones of a tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Evenly over all whose smoothed RTT is within 1.5 times or 5 ms of the lowest.
+    Fastest,
+    /// Evenly over all.
+    Spread,
+    /// The first.
+    Ordered,
+}
+
+/// Bounds on what a group costs and takes.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The ceiling of one try.
+    pub timeout: Duration,
+    /// The most tries for one question.
+    pub attempts: u8,
+    /// Hedges as a share of questions, none where hedging is off.
+    pub hedge_budget: Option<f64>,
+    /// The most queries a second to one server, none where there is no bound.
+    pub max_qps: Option<u32>,
+    /// The most questions waiting on the group.
+    pub in_flight: usize,
+    /// Stream connections kept for each server and worker.
+    pub connections: usize,
+    /// Local UDP ports kept for each server, over all workers.
+    pub source_ports: u16,
+    /// The letter case of questions.
+    pub case: LetterCase,
+    /// How long a better tier must have been healthy before it is used again.
+    pub fail_back: Duration,
+    /// The UDP payload size that queries advertise.
+    pub udp_payload: u16,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(1),
+            attempts: 3,
+            hedge_budget: Some(0.03),
+            max_qps: None,
+            in_flight: 16384,
+            connections: 1,
+            source_ports: 256,
+            case: LetterCase::Lower,
+            fail_back: Duration::from_secs(60),
+            udp_payload: 1232,
+        }
+    }
+}
+
+/// The letter case of questions on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LetterCase {
+    /// Small letters.
+    Lower,
+    /// Each letter at random, and the answer must repeat it (0x20).
+    Mixed,
+}
+
+/// How servers are watched.
+#[derive(Debug, Clone)]
+pub struct HealthSpec {
+    /// The question of a probe.
+    pub probe: UpstreamQuery,
+    /// Networks that the probe's addresses must lie in; empty where any answer will do.
+    pub expect: Vec<IpNet>,
+    /// Between probes of a healthy, idle server.
+    pub interval: Duration,
+    /// Between probes of a suspect or down one.
+    pub interval_down: Duration,
+    /// Consecutive failed probes until a server is down.
+    pub fall: u32,
+    /// Consecutive good ones until it is up again.
+    pub rise: u32,
+}
+
+impl HealthSpec {
+    /// The default intervals with this probe.
+    pub fn probing(name: Name, qtype: RecordType) -> Self {
+        let qclass = crate::wire::Class::IN;
+        Self {
+            probe: UpstreamQuery { name, qtype, qclass, do_bit: false, cd: false },
+            expect: Vec::new(),
+            interval: Duration::from_secs(5),
+            interval_down: Duration::from_secs(1),
+            fall: 3,
+            rise: 2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_shown_as_the_configuration_has_it() {
+        for (transport, address, text) in [
+            (Transport::Udp, "10.1.1.53:53", "10.1.1.53"),
+            (Transport::Udp, "10.1.1.53:5353", "10.1.1.53:5353"),
+            (Transport::Tcp, "10.1.1.53:53", "tcp://10.1.1.53"),
+            (Transport::Udp, "[fd00::1]:53", "fd00::1"),
+            (Transport::Tcp, "[fd00::1]:54", "tcp://[fd00::1]:54"),
+        ] {
+            assert_eq!(ServerSpec::plain(transport, address.parse().unwrap()).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The host's own name servers, as `system` upstreams, and which addresses are our own.
+//!
+//! Only the `nameserver` lines of resolv.conf count here (resolv.conf(5)); a search list that does not parse must not
+//! cost a site its servers, and scopes of link-local addresses are kept, so the file is read here and not by a
+//! resolver's parser. systemd-resolved's list of real servers is preferred over `/etc/resolv.conf`, which then names its
+//! stub. 127.0.0.53 and .54 (that stub) and our own listeners are left out: both would be loops.
+//!
+//! The file is read again every two seconds and compared by what it says, so that a symlink that was switched, a file
+//! that was replaced and one that was rewritten in place within one tick of the clock are all seen.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The servers that systemd-resolved really asks.
+const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+/// Where everyone else looks.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// systemd-resolved's stub and its proxy (systemd-resolved.service(8)).
+const STUBS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54))];
+/// How often the file is compared.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The addresses we listen on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ours(Vec<SocketAddr>);
+
+impl Ours {
+    /// Addresses as bound; a wildcard stands for every address of this host.
+    pub fn new(listen: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self(listen.into_iter().collect())
+    }
+
+    /// Whether a query to `address` would come back to us.
+    pub fn holds(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.0.iter().filter(|own| own.port() == address.port()).any(|own| match own.ip() {
+            wildcard if wildcard.is_unspecified() => ip.is_unspecified() || is_local(ip),
+            own => own.to_canonical() == ip,
+        })
+    }
+}
+
+/// Whether this host has the address: only then may a socket be bound to it.
+fn is_local(ip: IpAddr) -> bool {
+    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// The name servers that `path` lists now, or the host's usual file; empty where it cannot be read or none is left.
+pub fn read(path: Option<&Path>, ours: &Ours) -> Vec<SocketAddr> {
+    let text = match path {
+        Some(path) => fs::read(path),
+        None => fs::read(RESOLVED).or_else(|_| fs::read(RESOLV_CONF)),
+    };
+    let Ok(text) = text else { return Vec::new() };
+    let mut servers = parse(&String::from_utf8_lossy(&text));
+    servers.retain(|server| !STUBS.contains(&server.ip()) && !ours.holds(*server));
+    servers
+}
+
+fn parse(text: &str) -> Vec<SocketAddr> {
+    let mut servers = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_ascii_whitespace();
+        if words.next() != Some("nameserver") {
+            continue;
+        }
+        if let Some(server) = words.next().and_then(parse_address)
+            && !servers.contains(&server)
+        {
+            servers.push(server);
+        }
+    }
+    servers
+}
+
+fn parse_address(text: &str) -> Option<SocketAddr> {
+    let Some((ip, scope)) = text.split_once('%') else {
+        return text.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+    };
+    let ip: Ipv6Addr = ip.parse().ok()?;
+    let scope = scope.parse().ok().or_else(|| interface_index(scope))?;
+    Some(SocketAddrV6::new(ip, 53, 0, scope).into())
+}
+
+fn interface_index(name: &str) -> Option<u32> {
+    let is_plain = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
+    let text = is_plain.then(|| fs::read_to_string(format!("/sys/class/net/{name}/ifindex")))?.ok()?;
+    text.trim().parse().ok()
+}
+
+/// Notices when `system` servers change.
+#[derive(Debug)]
+pub struct Watch {
+    ours: Ours,
+    files: Vec<(Option<PathBuf>, Vec<SocketAddr>)>,
+}
+
+impl Watch {
+    /// Watches these files (none is the host's usual one), from what they say now.
+    pub fn new(paths: impl IntoIterator<Item = Option<PathBuf>>, ours: Ours) -> Self {
+        let with_servers = |path: Option<PathBuf>| {
+            let servers = read(path.as_deref(), &ours);
+            (path, servers)
+        };
+        let files = paths.into_iter().map(with_servers).collect();
+        Self { ours, files }
+    }
+
+    /// Compares once. Whether any list changed: groups that hold `system` are then built again.
+    pub fn check(&mut self) -> Changes {
+        let mut changes = Changes::None;
+        for (path, servers) in &mut self.files {
+            let now = read(path.as_deref(), &self.ours);
+            if now != *servers {
+                tracing::info!(from = ?servers, to = ?now, "system name servers changed");
+                *servers = now;
+                changes = Changes::Servers;
+            }
+        }
+        changes
+    }
+
+    /// Waits until a list changes.
+    pub async fn changed(&mut self) {
+        while self.check() == Changes::None {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+        }
+    }
+}
+
+/// What a comparison found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changes {
+    /// Nothing changed.
+    None,
+    /// The servers are others than before.
+    Servers,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn texts(servers: &[SocketAddr]) -> Vec<String> {
+        servers.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn only_nameserver_lines_count() {
+        let text = "# nameserver 9.9.9.9\nsearch -- lan bad..name\nnameserver 10.1.1.53\n nameserver\t10.1.1.54 # two\n\
+                    nameserver fd00::53\nnameserver nonsense\nnameserver\nnameserver 10.1.1.53\noptions edns0\n";
+        assert_eq!(texts(&parse(text)), ["10.1.1.53:53", "10.1.1.54:53", "[fd00::53]:53"]);
+    }
+
+    #[test]
+    fn scopes_are_kept() {
+        let servers = parse("nameserver fe80::1%lo\nnameserver fe80::2%7\nnameserver fe80::3%no-such-device\n");
+        let scopes: Vec<u32> =
+            servers.iter().map(|server| if let SocketAddr::V6(v6) = server { v6.scope_id() } else { 0 }).collect();
+        assert_eq!(scopes, [1, 7]);
+    }
+
+    #[test]
+    fn stubs_and_our_own_listeners_are_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("resolv.conf");
+        fs::write(&path, "nameserver 127.0.0.53\nnameserver 127.0.0.54\nnameserver 127.0.0.1\nnameserver 10.1.1.53\n")
+            .unwrap();
+        let ours = Ours::new(["127.0.0.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
+        assert_eq!(texts(&read(Some(&path), &ours)), ["10.1.1.53:53"]);
+        assert_eq!(texts(&read(Some(&path), &Ours::default())), ["127.0.0.1:53", "10.1.1.53:53"]);
+        let elsewhere = Ours::new(["127.0.0.1:5353".parse().unwrap()]);
+        assert_eq!(read(Some(&path), &elsewhere).len(), 2);
+        let wildcard = Ours::new(["0.0.0.0:53".parse().unwrap()]);
+        assert_eq!(texts(&read(Some(&path), &wildcard)), ["10.1.1.53:53"]);
+    }
+
+    #[test]
+    fn a_missing_file_has_no_servers() {
+        assert!(read(Some(Path::new("/no/such/resolv.conf")), &Ours::default()).is_empty());
+    }
+
+    #[test]
+    fn rewritten_files_and_switched_symlinks_are_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = (directory.path().join("one"), directory.path().join("two"));
+        let link = directory.path().join("resolv.conf");
+        fs::write(&one, "nameserver 10.1.1.53\n").unwrap();
+        fs::write(&two, "nameserver 10.1.1.54\n").unwrap();
+        symlink(&one, &link).unwrap();
+        let mut watch = Watch::new([Some(link.clone())], Ours::default());
+        assert_eq!(watch.check(), Changes::None);
+        fs::write(&one, "nameserver 10.1.1.55\n").unwrap();
+        assert_eq!(watch.check(), Changes::Servers);
+        fs::write(&one, "nameserver 10.1.1.55\n# a comment changes nothing\n").unwrap();
+        assert_eq!(watch.check(), Changes::None);
+        fs::remove_file(&link).unwrap();
+        symlink(&two, &link).unwrap();
+        assert_eq!(watch.check(), Changes::Servers);
+        fs::remove_file(&two).unwrap();
+        assert_eq!(watch.check(), Changes::Servers);
+    }
+}

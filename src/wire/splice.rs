@@ -1,0 +1,62 @@
+//! New responses out of old ones: a chain cut and continued elsewhere, records left out.
+
+use super::{
+    Flags, Header, Malformed, MessageId, Name, NameBuf, RecordType, Response, UpstreamQuery, name,
+    record::{Record, Records, Section},
+    writer::Writer,
+};
+
+/// The response to `query` whose first CNAMEs, up to the target `cut_at` in `head`'s chain, stand in `head`, and whose
+/// rest is `tail`, the response for that target. The response code and the sections behind the answer are `tail`'s.
+pub fn join(head: &Response, cut_at: usize, tail: &Response, query: &UpstreamQuery) -> Result<Response, Malformed> {
+    let mut writer =
+        Writer::new(query.name.as_wire(), query.qtype, query.qclass, head.message().len() + tail.message().len());
+    let links = head.chain().get(..cut_at).ok_or(Malformed::Counts)?;
+    let kept: Vec<&[u8]> = std::iter::once(&query.name).chain(links).map(Name::as_wire).collect();
+    copy(&mut writer, head.message(), |record, owner| {
+        let leads_on = matches!(record.rtype, RecordType::CNAME | RecordType::DNAME | RecordType::RRSIG);
+        let stays = match record.rtype {
+            RecordType::DNAME | RecordType::RRSIG => kept.iter().any(|name| name::is_within(name, owner)),
+            _ => kept.contains(&owner),
+        };
+        record.section == Section::Answer && leads_on && stays
+    })?;
+    copy(&mut writer, tail.message(), |_, _| true)?;
+    let tail_flags = Header::read(tail.message())?.flags.0;
+    let head_flags = Header::read(head.message())?.flags.0;
+    // Authentic is only what every part of it is.
+    let flags = Flags(tail_flags & !(Flags::AD | Flags::AA) | (tail_flags & head_flags & (Flags::AD | Flags::AA)));
+    reread(writer, flags, query)
+}
+
+/// The response without the records that `keep` refuses.
+pub fn retain(
+    response: &Response,
+    query: &UpstreamQuery,
+    mut keep: impl FnMut(&[u8], &Record) -> bool,
+) -> Result<Response, Malformed> {
+    let message = response.message();
+    let mut writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, message.len());
+    copy(&mut writer, message, |record, _| keep(message, record))?;
+    reread(writer, Header::read(message)?.flags, query)
+}
+
+fn reread(writer: Writer, flags: Flags, query: &UpstreamQuery) -> Result<Response, Malformed> {
+    let message = writer.finish(Header { id: MessageId(0), flags, counts: [0; 4] });
+    Response::ours(&message, query)
+}
+
+fn copy(writer: &mut Writer, message: &[u8], mut keep: impl FnMut(&Record, &[u8]) -> bool) -> Result<(), Malformed> {
+    let mut owner = NameBuf::new();
+    let mut lowercase = NameBuf::new();
+    for record in Records::of(message)? {
+        let record = record?;
+        owner.expand(message, record.owner_at)?;
+        lowercase.expand(message, record.owner_at)?;
+        lowercase.make_lowercase();
+        if keep(&record, lowercase.as_wire()) {
+            writer.record(message, &record, &owner)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! How a zone answers (RFC 1034 4.3.2, RFC 2308, RFC 4592, RFC 6672).
+//!
+//! - AA says whether the first name of the answer is ours: it is clear in a plain referral and set in all else.
+//! - A positive answer has no authority section, nobody downstream needs it. A referral has the NS of the cut;
+//!   a negative one has the SOA, its TTL the lesser of the SOA's own and MINIMUM (RFC 2308 3).
+//! - A CNAME or DNAME is followed inside the zone, unless the type is one that stands beside a CNAME (RFC 4034 2.5).
+//!   Where it leaves, [`Outcome::Leaves`] names the target and the message holds the chain so far. The RCODE is that
+//!   of the last name (RFC 6604 2.1).
+//! - DS at a cut is the parent's and answered here (RFC 4035 3.1.4.1). Zones are served unsigned, so DO changes nothing.
+//! - ANY is given all that the name owns, without additional records.
+//! - Additional: the addresses in this zone of what NS, MX, SRV, KX, AFSDB, RT, SVCB and HTTPS point to, glue where
+//!   there is nothing better.
+
+use super::{
+    LocalAnswer, LocalQuestion, Outcome,
+    message::Draft,
+    rdata,
+    zone::{Found, Node, RrSet, Zone},
+};
+use crate::wire::{Flags, Name, Rcode, RecordType, name, record::Section};
+
+/// The most aliases followed for one question; `engine` has the same bound for the whole.
+pub const MAX_ALIASES: u8 = 8;
+
+/// The answer of one zone to one question for a name at or below its apex. `stays` tells whether a target inside the
+/// zone is still this zone's to answer: a rule, a zone or a host below may have it.
+pub(super) fn answer(zone: &Zone, question: &LocalQuestion<'_>, stays: &dyn Fn(&Name) -> bool) -> LocalAnswer {
+    let mut walk = Walk { zone, question, draft: Draft::new(question), qname: question.name.clone(), aliases: 0 };
+    loop {
+        match walk.step(stays) {
+            Step::Again => {}
+            Step::End(rcode, outcome) => return walk.finish(rcode, outcome),
+        }
+    }
+}
+
+/// NXDOMAIN for any question, with the zone's SOA.
+pub(super) fn absent(zone: &Zone, question: &LocalQuestion<'_>) -> LocalAnswer {
+    let mut walk = Walk { zone, question, draft: Draft::new(question), qname: question.name.clone(), aliases: 0 };
+    walk.draft.flag(Flags::AA);
+    let _ = walk.negative(Rcode::NXDOMAIN);
+    walk.finish(Rcode::NXDOMAIN, Outcome::Done)
+}
+
+/// Types that may stand beside a CNAME, and are asked for where it stands (RFC 4034 2.5, 4; RFC 2181 10.1).
+const fn is_beside_cname(qtype: RecordType) -> bool {
+    use RecordType as T;
+    matches!(qtype, T::CNAME | T::RRSIG | T::NSEC | T::SIG | T::KEY | T::NXT)
+}
+
+enum Step {
+    Again,
+    End(Rcode, Outcome),
+}
+
+struct Walk<'a> {
+    zone: &'a Zone,
+    question: &'a LocalQuestion<'a>,
+    draft: Draft,
+    /// The name that is looked up now.
+    qname: Name,
+    aliases: u8,
+}
+
+impl<'a> Walk<'a> {
+    fn step(&mut self, stays: &dyn Fn(&Name) -> bool) -> Step {
+        let zone = self.zone;
+        let found = zone.find(self.qname.as_wire());
+        if let Found::Cut { owner, node } = found {
+            let is_parents = self.question.qtype == RecordType::DS && *owner == *self.qname.as_wire();
+            if !is_parents {
+                return self.refer(owner, node);
+            }
+        }
+        self.draft.flag(Flags::AA);
+        match found {
+            Found::Exact(node) | Found::Wildcard(node) => self.records(node, stays),
+            Found::Cut { node, .. } => self.only(node.set(RecordType::DS)),
+            Found::Redirected { owner, dname } => self.redirect(owner, dname, stays),
+            Found::Nothing => self.negative(Rcode::NXDOMAIN),
+        }
+    }
+
+    /// The name exists, or a wildcard speaks for it.
+    fn records(&mut self, node: &'a Node, stays: &dyn Fn(&Name) -> bool) -> Step {
+        let qtype = self.question.qtype;
+        if qtype == RecordType::ANY {
+            for set in node.sets() {
+                self.give(set);
+            }
+            let is_empty = node.sets().is_empty();
+            return if is_empty { self.negative(Rcode::NOERROR) } else { Step::End(Rcode::NOERROR, Outcome::Done) };
+        }
+        let alias = node.set(RecordType::CNAME).filter(|_| !is_beside_cname(qtype));
+        let Some(cname) = alias else { return self.only(node.set(qtype)) };
+        self.give(cname);
+        let Ok(target) = Name::from_wire(&cname.rdata[0]) else { return Step::End(Rcode::SERVFAIL, Outcome::Done) };
+        self.follow(target, stays)
+    }
+
+    fn only(&mut self, set: Option<&'a RrSet>) -> Step {
+        let Some(set) = set else { return self.negative(Rcode::NOERROR) };
+        self.give(set);
+        self.addresses(set);
+        Step::End(Rcode::NOERROR, Outcome::Done)
+    }
+
+    fn give(&mut self, set: &RrSet) {
+        self.draft.set(Section::Answer, self.qname.as_wire(), set, set.ttl);
+    }
+
+    /// Goes on with the target of an alias, if it is ours and not one too many.
+    fn follow(&mut self, target: Name, stays: &dyn Fn(&Name) -> bool) -> Step {
+        self.aliases += 1;
+        if self.aliases > MAX_ALIASES {
+            return Step::End(Rcode::SERVFAIL, Outcome::Endless);
+        }
+        if !target.is_within(self.zone.apex()) || !stays(&target) {
+            return Step::End(Rcode::NOERROR, Outcome::Leaves { target });
+        }
+        self.qname = target;
+        Step::Again
+    }
+
+    /// The DNAME and the CNAME made from it (RFC 6672 3.1); YXDOMAIN where the new name would be too long.
+    fn redirect(&mut self, owner: &[u8], dname: &RrSet, stays: &dyn Fn(&Name) -> bool) -> Step {
+        self.draft.set(Section::Answer, owner, dname, dname.ttl);
+        let kept = self.qname.as_wire().len() - owner.len();
+        let wire = [&self.qname.as_wire()[..kept], &dname.rdata[0]].concat();
+        let Ok(target) = Name::from_wire(&wire) else { return Step::End(Rcode::YXDOMAIN, Outcome::Done) };
+        let cname = RrSet { rtype: RecordType::CNAME, ttl: dname.ttl, rdata: vec![wire.into()] };
+        self.give(&cname);
+        if matches!(self.question.qtype, RecordType::CNAME | RecordType::ANY) {
+            return Step::End(Rcode::NOERROR, Outcome::Done);
+        }
+        self.follow(target, stays)
+    }
+
+    fn negative(&mut self, rcode: Rcode) -> Step {
+        if let Some(soa) = self.zone.top().and_then(|node| node.set(RecordType::SOA)) {
+            let ttl = soa.ttl.min(rdata::soa_minimum(&soa.rdata[0]));
+            self.draft.set(Section::Authority, self.zone.apex().as_wire(), soa, ttl);
+        }
+        Step::End(rcode, Outcome::Done)
+    }
+
+    fn refer(&mut self, owner: &[u8], node: &'a Node) -> Step {
+        if let Some(servers) = node.set(RecordType::NS) {
+            self.draft.set(Section::Authority, owner, servers, servers.ttl);
+            self.addresses(servers);
+        }
+        let Ok(cut) = Name::from_wire(owner) else { return Step::End(Rcode::SERVFAIL, Outcome::Done) };
+        Step::End(Rcode::NOERROR, Outcome::Delegated { cut, target: self.qname.clone() })
+    }
+
+    /// Adds the addresses of what a set points to, as far as this zone has them, glue included.
+    fn addresses(&mut self, set: &RrSet) {
+        for rdata in &set.rdata {
+            let Some(target) = rdata::target(set.rtype, rdata) else { continue };
+            // A service with target "." is at the owner's own name (RFC 9460 2.5.2).
+            let is_here = target == [0] && rdata::is_service(set.rtype, rdata);
+            let target = if is_here { self.qname.as_wire().to_vec() } else { target.to_ascii_lowercase() };
+            if !name::is_within(&target, self.zone.apex().as_wire()) {
+                continue;
+            }
+            let node = match self.zone.find(&target) {
+                Found::Exact(node) | Found::Wildcard(node) => Some(node),
+                Found::Cut { .. } => self.zone.node(&target),
+                Found::Redirected { .. } | Found::Nothing => None,
+            };
+            for rtype in [RecordType::A, RecordType::AAAA] {
+                if let Some(set) = node.and_then(|node| node.set(rtype)) {
+                    self.draft.set(Section::Additional, &target, set, set.ttl);
+                }
+            }
+        }
+    }
+
+    fn finish(mut self, rcode: Rcode, outcome: Outcome) -> LocalAnswer {
+        if rcode == Rcode::SERVFAIL {
+            self.draft.clear(self.question);
+        }
+        LocalAnswer { message: self.draft.finish(rcode), rcode, outcome, aliases: self.aliases }
+    }
+}

@@ -1,0 +1,150 @@
+//! Special-use names: what a site's resolver answers itself and never asks another about.
+//!
+//! | domain | answer | because |
+//! | --- | --- | --- |
+//! | `localhost` and all below it | A 127.0.0.1, AAAA ::1, else NODATA | RFC 6761 6.3 |
+//! | `invalid`, `test`, `onion` | NXDOMAIN, the name itself included | RFC 6761 6.4, 6.2, RFC 7686 2 |
+//! | `home.arpa` | an empty zone | RFC 8375 4 |
+//! | `resolver.arpa` | an empty zone; `_dns.resolver.arpa` is NODATA, no designated resolver | RFC 9462 6.4 |
+//! | reverse zones of private, loopback, link-local, shared and documentation networks | an empty zone; loopback addresses are `localhost` | RFC 6303 4, RFC 7793 |
+//!
+//! An empty zone has the SOA and NS of RFC 6303 3, so that negative answers can be cached.
+//!
+//! `local` is not among them. RFC 6762 22.1 would have a resolver answer NXDOMAIN, but many Active Directory domains
+//! live below it, on exactly the networks this server is for: it goes where a rule sends it, as with Unbound.
+//!
+//! Route asks: these domains count only where no rule and no local zone but "." covers the name.
+
+use super::zone::Zone;
+use crate::wire::{Name, RecordType};
+
+/// The TTL of everything here, and of what does not exist (RFC 6303 3).
+const TTL: u32 = 10_800;
+/// Serial, refresh, retry, expire and minimum of the SOA (RFC 6303 3).
+const SOA_NUMBERS: [u32; 5] = [1, 3600, 1200, 604_800, TTL];
+/// The responsible person of the SOA (RFC 6303 3): nobody.invalid.
+pub(super) const NOBODY: &[u8] = b"\x06nobody\x07invalid\0";
+
+/// Domains that do not exist, whatever the type, the name itself included.
+const ABSENT: [&str; 3] = ["invalid", "onion", "test"];
+
+/// Domains with nothing in them but SOA and NS.
+const EMPTY: [&str; 19] = [
+    "home.arpa",
+    "resolver.arpa",
+    // RFC 1918.
+    "10.in-addr.arpa",
+    "168.192.in-addr.arpa",
+    // RFC 5735 and 5737: this network, loopback, link-local, documentation, broadcast.
+    "0.in-addr.arpa",
+    "127.in-addr.arpa",
+    "254.169.in-addr.arpa",
+    "2.0.192.in-addr.arpa",
+    "100.51.198.in-addr.arpa",
+    "113.0.203.in-addr.arpa",
+    "255.255.255.255.in-addr.arpa",
+    // The unspecified address and loopback.
+    "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
+    "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.ip6.arpa",
+    // Unique local (the assigned half), link-local, documentation.
+    "d.f.ip6.arpa",
+    "8.e.f.ip6.arpa",
+    "9.e.f.ip6.arpa",
+    "a.e.f.ip6.arpa",
+    "b.e.f.ip6.arpa",
+    "8.b.d.0.1.0.0.2.ip6.arpa",
+];
+
+/// What a special-use domain answers.
+#[derive(Debug)]
+pub(super) enum Special {
+    /// As this zone says.
+    Zone(Box<Zone>),
+    /// Nothing exists, not even the name itself; the zone has the SOA that says so.
+    Absent(Box<Zone>),
+}
+
+impl Special {
+    /// The zone that has the SOA.
+    pub(super) const fn zone(&self) -> &Zone {
+        match self {
+            Self::Zone(zone) | Self::Absent(zone) => zone,
+        }
+    }
+}
+
+/// Every special-use domain.
+pub fn domains() -> impl Iterator<Item = Name> {
+    std::iter::once("localhost".to_owned())
+        .chain(ABSENT.into_iter().chain(EMPTY).map(str::to_owned))
+        // RFC 1918's 172.16.0.0/12 and RFC 7793's 100.64.0.0/10, an octet zone each.
+        .chain((16..32).map(|octet| format!("{octet}.172.in-addr.arpa")))
+        .chain((64..128).map(|octet| format!("{octet}.100.in-addr.arpa")))
+        .map(|text| text.parse().expect("the tables above hold names"))
+}
+
+/// The special-use domains and what they answer.
+pub(super) fn zones() -> impl Iterator<Item = (Name, Special)> {
+    let absent = ABSENT.map(|text| text.parse::<Name>().expect("the table above holds names"));
+    domains().map(move |apex| {
+        let zone = Box::new(zone(&apex));
+        let special = if absent.contains(&apex) { Special::Absent(zone) } else { Special::Zone(zone) };
+        (apex, special)
+    })
+}
+
+fn zone(apex: &Name) -> Zone {
+    let mut zone = empty(apex);
+    let below = |text: &str| text.parse::<Name>().expect("a name is written here");
+    match apex.to_string().as_str() {
+        "localhost." => {
+            for owner in [apex.clone(), below("*.localhost")] {
+                zone.add(&owner, RecordType::A, TTL, [127, 0, 0, 1].into());
+                zone.add(&owner, RecordType::AAAA, TTL, std::net::Ipv6Addr::LOCALHOST.octets().into());
+            }
+        }
+        "127.in-addr.arpa." => {
+            zone.add(&below("1.0.0.127.in-addr.arpa"), RecordType::PTR, TTL, b"\x09localhost\0"[..].into());
+        }
+        "resolver.arpa." => {
+            zone.touch(&below("_dns.resolver.arpa"));
+        }
+        text if text.starts_with("1.0.0.0.") => {
+            zone.add(apex, RecordType::PTR, TTL, b"\x09localhost\0"[..].into());
+        }
+        _ => {}
+    }
+    zone.seal();
+    zone
+}
+
+/// A zone with a SOA and one NS, the zone itself (RFC 6303 3).
+fn empty(apex: &Name) -> Zone {
+    let mut zone = Zone::new(apex.clone());
+    zone.add(apex, RecordType::SOA, TTL, soa(apex, NOBODY, SOA_NUMBERS));
+    zone.add(apex, RecordType::NS, TTL, apex.as_wire().into());
+    zone
+}
+
+/// A SOA's RDATA with the zone itself as primary server.
+pub(super) fn soa(apex: &Name, mailbox: &[u8], numbers: [u32; 5]) -> Box<[u8]> {
+    let numbers = numbers.map(u32::to_be_bytes);
+    [apex.as_wire(), mailbox, numbers.as_flattened()].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_domain_has_a_zone_of_its_own() {
+        let zones: Vec<_> = zones().collect();
+        assert_eq!(zones.len(), domains().count());
+        assert_eq!(zones.len(), 1 + 3 + 19 + 16 + 64);
+        for (apex, special) in zones {
+            let zone = special.zone();
+            assert_eq!(*zone.apex(), apex);
+            assert!(zone.top().is_some_and(|node| node.set(RecordType::SOA).is_some()), "{apex}");
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The rooms of `src/` and who may know whom.
+//!
+//! A room imports only from rooms in lower layers, never from its own layer; some packages and words have rooms of their
+//! own. Both tables below are the drawing that the code is held against. Test code may import what it likes; `unsafe` is
+//! fenced there too.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Every room with its layer. The binary's `main.rs` stands above them all.
+const LAYERS: &[(&str, u8)] = &[
+    ("wire", 0),
+    ("metrics", 0),
+    ("clock", 0),
+    ("networks", 0),
+    ("net", 1),
+    ("cache", 2),
+    ("route", 2),
+    ("config", 2),
+    ("upstream", 3),
+    ("zones", 3),
+    ("engine", 4),
+    ("serve", 5),
+    ("admin", 5),
+    ("daemon", 6),
+    ("cli", 7),
+];
+
+/// Words that stand only in files whose path below `src/`, without `.rs`, begins with one of these.
+const ONLY_IN: &[(&str, &[&str])] = &[
+    ("hickory_server", &["zones/"]),
+    ("hickory_resolver", &["upstream/"]),
+    ("serde", &["config/file"]),
+    ("toml", &["config/file"]),
+    ("libc", &["net/mmsg"]),
+    ("unsafe", &["net/mmsg"]),
+];
+
+/// Words that never stand in these files.
+const NEVER_IN: &[(&str, &[&str])] =
+    &[("tokio", &["wire/", "cache/", "route", "config/", "metrics/", "engine/handle", "clock", "networks"])];
+
+#[test]
+fn every_room_imports_from_lower_layers_only() {
+    let faults: Vec<String> = sources().iter().flat_map(layer_faults).collect();
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn packages_stay_in_their_rooms() {
+    let faults: Vec<String> = sources().iter().flat_map(fence_faults).collect();
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn the_table_names_the_rooms_that_exist() {
+    let mut rooms: Vec<String> = sources().iter().map(|source| source.room().to_owned()).collect();
+    rooms.retain(|room| room != "lib" && room != "main");
+    rooms.sort_unstable();
+    rooms.dedup();
+    let mut table: Vec<String> = LAYERS.iter().map(|(room, _)| (*room).to_owned()).collect();
+    table.sort_unstable();
+    assert_eq!(rooms, table, "rooms in src/ (left) and in the table (right)");
+}
+
+#[test]
+fn an_import_from_above_or_beside_is_a_fault() {
+    let fault = |path: &str, text: &str| layer_faults(&Source::new(path, text)).len();
+    assert_eq!(fault("cache/shard", "use crate::wire::Name;"), 0);
+    assert_eq!(fault("cache/shard", "use crate::cache::Key;"), 0);
+    assert_eq!(fault("cache/shard", "use crate::route::Table;"), 1);
+    assert_eq!(fault("cache/shard", "use crate::{\n    engine::{Action, handle},\n    wire::{Name, name},\n};"), 1);
+    assert_eq!(fault("cache/shard", "fn f() { crate::serve::udp::run() }"), 1);
+    assert_eq!(
+        fault("cache/shard", "// crate::serve is above\n/* crate::serve */ const A: &str = \"crate::serve\";"),
+        0
+    );
+    assert_eq!(fault("cache/shard", "fn f() {}\n#[cfg(test)]\nmod tests { use crate::serve::udp; }"), 0);
+    assert_eq!(fault("cache/shard", "use super::super::serve::udp;"), 1);
+    assert_eq!(fault("cache/mod", "use super::wire;"), 1);
+    assert_eq!(fault("main", "use tidegate::cli;"), 0);
+}
+
+#[test]
+fn a_package_out_of_its_room_is_a_fault() {
+    let fault = |path: &str, text: &str| fence_faults(&Source::new(path, text)).len();
+    assert_eq!(fault("zones/catalog", "use hickory_server::zone_handler::Catalog;"), 0);
+    assert_eq!(fault("serve/udp", "use hickory_server::Server;"), 1);
+    assert_eq!(fault("config/file", "#[derive(serde::Deserialize)] struct F;"), 0);
+    assert_eq!(fault("config/plan", "#[derive(serde::Deserialize)] struct F;"), 1);
+    assert_eq!(fault("admin/api", "use serde_json::json;"), 0);
+    assert_eq!(fault("net/mmsg", "unsafe { libc::recvmmsg() }"), 0);
+    assert_eq!(fault("net/options", "unsafe { f() }"), 1);
+    assert_eq!(fault("engine/handle", "tokio::spawn(f())"), 1);
+    assert_eq!(fault("engine/resolve", "tokio::spawn(f())"), 0);
+    assert_eq!(fault("wire/name", "#[cfg(test)]\nmod tests { fn f() { unsafe {} } }"), 1);
+}
+
+/// A file of `src/`.
+struct Source {
+    /// Below `src/`, without `.rs`.
+    path: String,
+    /// Without comments and strings.
+    code: String,
+    /// Besides, without what is compiled for tests alone.
+    product: String,
+}
+
+impl Source {
+    fn new(path: &str, text: &str) -> Self {
+        let code = bare(text);
+        let product = without_tests(&code);
+        Self { path: path.to_owned(), code, product }
+    }
+
+    fn room(&self) -> &str {
+        self.path.split('/').next().unwrap_or(&self.path)
+    }
+
+    /// How many `super::` lead from this file's own module to the crate's root.
+    fn depth(&self) -> usize {
+        let inner = self.path.strip_suffix("/mod").unwrap_or(&self.path);
+        inner.split('/').count()
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    let texts: Vec<(String, String)> = files
+        .iter()
+        .map(|file| {
+            let path = file.strip_prefix(&root).expect("it is below src").with_extension("");
+            (path.to_string_lossy().into_owned(), fs::read_to_string(file).expect("src is readable"))
+        })
+        .collect();
+    let for_tests: Vec<String> = texts.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    let mut sources: Vec<Source> = texts.iter().map(|(path, text)| Source::new(path, text)).collect();
+    for source in &mut sources {
+        if for_tests.iter().any(|module| source.path == *module || source.path.starts_with(&format!("{module}/"))) {
+            source.product.clear();
+        }
+    }
+    assert!(sources.len() > 10, "src/ was not found");
+    sources
+}
+
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("src is readable") {
+        let path = entry.expect("src is readable").path();
+        if path.is_dir() {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// The files that `#[cfg(test)] mod name;` brings in.
+fn test_modules(path: &str, text: &str) -> Vec<String> {
+    let folder = match path.rsplit_once('/') {
+        Some((folder, "mod")) => format!("{folder}/"),
+        _ if path == "lib" => String::new(),
+        _ => format!("{path}/"),
+    };
+    let mut modules = Vec::new();
+    for rest in text.split("#[cfg(test)]").skip(1) {
+        let item = rest.trim_start();
+        let declared = item.strip_prefix("mod ").or_else(|| item.strip_prefix("pub(crate) mod "));
+        let name = declared.and_then(|rest| rest.split_once(';')).map(|(name, _)| name.trim());
+        modules.extend(name.filter(|name| is_word(name)).map(|name| format!("{folder}{name}")));
+    }
+    modules
+}
+
+fn layer_faults(source: &Source) -> Vec<String> {
+    let layer = |room: &str| LAYERS.iter().find(|(name, _)| *name == room).map(|(_, layer)| *layer);
+    // lib.rs declares the rooms, main.rs starts the uppermost.
+    let own = layer(source.room()).unwrap_or(u8::MAX);
+    let mut faults = Vec::new();
+    for room in mentions(&source.product, "crate::") {
+        let Some(other) = layer(&room) else { continue };
+        if room != source.room() && other >= own {
+            let mut fault = format!("src/{}.rs (layer {own}) imports from {room} (layer {other});", source.path);
+            write!(fault, " a room knows only lower layers").expect("writing to a string");
+            faults.push(fault);
+        }
+    }
+    let escape = "super::".repeat(source.depth());
+    if own != u8::MAX && source.product.contains(&escape) {
+        faults.push(format!("src/{}.rs leaves its room by {escape}; say crate:: instead", source.path));
+    }
+    faults
+}
+
+fn fence_faults(source: &Source) -> Vec<String> {
+    let within = |rooms: &[&str]| rooms.iter().any(|room| source.path.starts_with(room));
+    let says = |word: &str| {
+        let text = if word == "unsafe" { &source.code } else { &source.product };
+        words(text).any(|found| found == word)
+    };
+    let strays = ONLY_IN.iter().filter(|(word, rooms)| !within(rooms) && says(word)).map(|(word, rooms)| {
+        format!("src/{}.rs mentions {word}, which has its place in {}", source.path, rooms.join(", "))
+    });
+    let guests = NEVER_IN.iter().filter(|(word, rooms)| within(rooms) && says(word));
+    strays.chain(guests.map(|(word, _)| format!("src/{}.rs mentions {word}, which is kept out", source.path))).collect()
+}
+
+/// The first names behind each `prefix`, groups in braces taken apart.
+fn mentions(code: &str, prefix: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for rest in code.split(prefix).skip(1) {
+        let Some(group) = rest.strip_prefix('{') else {
+            found.extend(words(rest).next().map(str::to_owned));
+            continue;
+        };
+        let (mut depth, mut start) = (1, true);
+        for (at, letter) in group.char_indices() {
+            match letter {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => start = true,
+                _ if start && !letter.is_whitespace() => {
+                    found.extend(words(&group[at..]).next().map(str::to_owned));
+                    start = false;
+                }
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    found
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|letter: char| !letter.is_alphanumeric() && letter != '_').filter(|word| !word.is_empty())
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
+}
+
+/// The code without comments, strings and character literals.
+fn bare(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        let skipped = if rest.starts_with("//") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("/*") {
+            rest.find("*/").map_or(rest.len(), |end| end + 2)
+        } else if letter == '"' {
+            string_length(rest)
+        } else if let Some(hashes) = raw_string_hashes(rest) {
+            let end = format!("\"{}", "#".repeat(hashes));
+            let start = hashes + 2;
+            rest[start..].find(&end).map_or(rest.len(), |at| start + at + end.len())
+        } else if letter == '\'' {
+            character_length(rest)
+        } else {
+            0
+        };
+        if skipped == 0 {
+            code.push(letter);
+            rest = &rest[letter.len_utf8()..];
+        } else {
+            code.push(' ');
+            rest = &rest[skipped..];
+        }
+    }
+    code
+}
+
+fn string_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, letter) in text.char_indices().skip(1) {
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn raw_string_hashes(text: &str) -> Option<usize> {
+    let rest = text.strip_prefix('r')?;
+    let hashes = rest.bytes().take_while(|&byte| byte == b'#').count();
+    rest[hashes..].starts_with('"').then_some(hashes)
+}
+
+/// The length of a character literal, 0 for a lifetime.
+fn character_length(text: &str) -> usize {
+    let mut letters = text.char_indices().skip(1);
+    match (letters.next(), letters.next()) {
+        (Some((_, '\\')), Some(_)) => text[3..].find('\'').map_or(0, |at| 3 + at + 1),
+        (Some(_), Some((at, '\''))) => at + 1,
+        _ => 0,
+    }
+}
+
+/// The code without the items that `#[cfg(test)]` marks.
+fn without_tests(code: &str) -> String {
+    let mut kept = String::new();
+    let mut parts = code.split("#[cfg(test)]");
+    kept.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        kept.push_str(&part[item_length(part)..]);
+    }
+    kept
+}
+
+/// The length of the item that begins here: up to its semicolon, or the end of its braces.
+fn item_length(code: &str) -> usize {
+    let mut depth = 0;
+    for (at, letter) in code.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ';' if depth == 0 => return at + 1,
+            _ => continue,
+        }
+        if depth == 0 && letter == '}' {
+            return at + 1;
+        }
+    }
+    code.len()
+}

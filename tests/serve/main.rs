@@ -1,0 +1,12 @@
+//! Listening, TCP, start, reload and stop, seen from outside.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod addresses;
+mod notify;
+mod reload;
+mod shipped;
+mod start;
+mod stop;
+mod stream;

@@ -1,0 +1,130 @@
+//! SIGHUP takes a new file, keeps what it leaves as it was, and refuses a bad one.
+
+use hickory_proto::op::ResponseCode;
+
+use crate::support::{
+    config::{Config, ONE_PATIENT_TRY},
+    query::{Query, rtype},
+    records::Reply,
+    script::{Gate, Script},
+    tidegate::Tidegate,
+    upstream::Upstream,
+};
+
+/// Two rules, each with a group of its own.
+fn two_rules(kept: &Upstream, changed: &Upstream) -> Config {
+    Config::new()
+        .upstream("kept", &[kept], ONE_PATIENT_TRY)
+        .upstream("changed", &[changed], ONE_PATIENT_TRY)
+        .forward("kept", &["kept.example"], "kept", "")
+        .forward("changed", &["changed.example"], "changed", "")
+}
+
+#[test]
+fn a_reload_keeps_the_answers_of_rules_that_stay_and_drops_those_of_rules_that_change() {
+    let (kept, before, after) =
+        (Upstream::answering("10.1.0.1"), Upstream::answering("10.2.0.1"), Upstream::answering("10.3.0.1"));
+    let tidegate = Tidegate::start(&two_rules(&kept, &before));
+    let client = tidegate.client();
+    assert_eq!(client.ask(&Query::a("www.kept.example.")).address_texts(), ["10.1.0.1"]);
+    assert_eq!(client.ask(&Query::a("www.changed.example.")).address_texts(), ["10.2.0.1"]);
+
+    assert!(tidegate.reload(&two_rules(&kept, &after)));
+    assert_eq!(client.ask(&Query::a("www.kept.example.")).address_texts(), ["10.1.0.1"]);
+    assert_eq!(client.ask(&Query::a("www.changed.example.")).address_texts(), ["10.3.0.1"]);
+    assert_eq!(kept.count("www.kept.example."), 1, "its cached answer lived on");
+    assert_eq!((before.count("www.changed.example."), after.count("www.changed.example.")), (1, 1));
+}
+
+#[test]
+fn an_unchanged_file_changes_nothing() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let config = Config::forwarding_to(&[&upstream]);
+    let tidegate = Tidegate::start(&config);
+    tidegate.client().ask(&Query::a("www.example."));
+    for _ in 0..3 {
+        assert!(tidegate.reload(&config));
+        assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
+    }
+    assert_eq!(upstream.count("www.example."), 1);
+}
+
+#[test]
+fn a_bad_file_leaves_the_old_one_in_force() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let config = Config::forwarding_to(&[&upstream]);
+    let tidegate = Tidegate::start(&config);
+    tidegate.client().ask(&Query::a("www.example."));
+
+    assert!(!tidegate.reload_text("[server\nlisten = nonsense"));
+    assert!(!tidegate.reload_text("[[forward]]\nzones = [\".\"]\nto = \"nowhere\"\n"));
+    assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
+    assert_eq!(tidegate.client().ask(&Query::a("new.example.")).address_texts(), ["10.0.0.1"]);
+    assert_eq!(upstream.count("www.example."), 1, "the cache is untouched");
+    assert!(tidegate.reload(&config), "a good file is taken again");
+}
+
+#[test]
+fn a_new_rule_and_a_new_list_of_clients_are_in_force_at_once() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let narrow = Config::new().upstream("site", &[&upstream], "").forward("one", &["one.example"], "site", "");
+    let tidegate = Tidegate::start(&narrow);
+    let client = tidegate.client();
+    assert_eq!(client.ask(&Query::a("www.two.example.").edns()).verdict(), (ResponseCode::Refused, Some(20)));
+
+    let wide = narrow.clone().forward("two", &["two.example"], "site", "");
+    assert!(tidegate.reload(&wide));
+    assert_eq!(client.ask(&Query::a("www.two.example.")).address_texts(), ["10.0.0.1"]);
+
+    assert!(tidegate.reload(&wide.section("server", "deny = [\"127.0.0.1/32\"]")));
+    assert_eq!(client.ask(&Query::a("www.two.example.").edns()).verdict(), (ResponseCode::Refused, Some(18)));
+    assert_eq!(client.at("127.0.0.2").ask(&Query::a("www.two.example.")).address_texts(), ["10.0.0.1"]);
+}
+
+#[test]
+fn a_key_that_needs_a_restart_is_named_and_the_rest_is_taken() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let tidegate = Tidegate::start(&Config::forwarding_to(&[&upstream]).section("server", "workers = 1"));
+    let other = Config::new().section("server", "workers = 2").upstream("site", &[&upstream], "").forward(
+        "narrow",
+        &["one.example"],
+        "site",
+        "",
+    );
+    assert!(tidegate.reload(&other));
+    tidegate.await_logged("WARN", "workers");
+    assert_eq!(tidegate.client().ask(&Query::a("www.two.example.")).rcode(), ResponseCode::Refused);
+}
+
+#[test]
+fn a_question_under_way_is_answered_across_a_reload() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let gate = Gate::default();
+    upstream.on("slow.example.", rtype::A, Script::held(&gate, Reply::a("10.0.0.9")));
+    let config = Config::forwarding_to(&[&upstream]);
+    let tidegate = Tidegate::start(&config);
+    let socket = tidegate.client().socket();
+    socket.send(&Query::a("slow.example."));
+    upstream.wait_for("slow.example.", 1);
+
+    assert!(tidegate.reload(&config.section("cache", "max_ttl = \"1h\"")));
+    gate.open();
+    assert_eq!(socket.receive().address_texts(), ["10.0.0.9"]);
+}
+
+#[test]
+fn no_question_is_lost_while_files_are_swapped() {
+    let (one, two) = (Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2"));
+    let configs = [Config::forwarding_to(&[&one]), Config::forwarding_to(&[&two])];
+    let tidegate = Tidegate::start(&configs[0]);
+    let socket = tidegate.client().socket();
+    for turn in 0..10 {
+        let queries: Vec<Query> = (0..20).map(|n| Query::a(&format!("n{}.example.", turn * 10 + n))).collect();
+        queries.iter().for_each(|query| socket.send(query));
+        assert!(tidegate.reload(&configs[(turn + 1) % 2]));
+        for _ in &queries {
+            let answer = socket.receive();
+            assert_eq!(answer.rcode(), ResponseCode::NoError, "turn {turn}: {answer:?}");
+        }
+    }
+}

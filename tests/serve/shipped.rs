@@ -1,0 +1,52 @@
+//! Every configuration that we hand out is one that we take.
+
+use std::{fs, path::Path};
+
+use crate::support::tidegate::run;
+
+#[track_caller]
+fn assert_passes(path: &Path, origin: &str) {
+    let output = run(&["check", &path.to_string_lossy()]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{origin}: {said}");
+}
+
+#[test]
+fn every_file_in_config_passes_the_check() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).expect("config/ holds a file for each kind of site") {
+        let path = entry.expect("config/ is readable").path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            assert_passes(&path, &path.display().to_string());
+            count += 1;
+        }
+    }
+    assert!(count > 0, "no file in {}", folder.display());
+}
+
+#[test]
+fn every_block_of_toml_in_the_readme_passes_the_check() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = fs::read_to_string(readme).expect("there is a README.md");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("tidegate.toml");
+    let blocks: Vec<&str> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(!blocks.is_empty(), "the README shows a configuration");
+    for (number, block) in blocks.iter().enumerate() {
+        fs::write(&path, block).expect("the folder is writable");
+        assert_passes(&path, &format!("block {} of README.md:\n{block}", number + 1));
+    }
+}
+
+#[test]
+fn the_defaults_that_are_printed_are_taken_back() {
+    let output = run(&["check", "--defaults"]);
+    let defaults = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{defaults}");
+    let table: toml::Table = defaults.parse().unwrap_or_else(|error| panic!("{error} in {defaults}"));
+    let value = |section: &str, key: &str| table.get(section).and_then(|section| section.get(key)).cloned();
+    assert_eq!(value("server", "udp_payload"), Some(toml::Value::Integer(1232)), "{defaults}");
+    assert_eq!(value("cache", "size"), Some(toml::Value::String("128MiB".to_owned())), "{defaults}");
+    assert_eq!(value("admin", "http"), Some(toml::Value::String("127.0.0.1:9153".to_owned())), "{defaults}");
+}

@@ -1,0 +1,95 @@
+//! SIGTERM and SIGINT: what was received is answered, then the process ends.
+
+use std::time::Duration;
+
+use rstest::rstest;
+
+use crate::support::{
+    config::Config,
+    now,
+    query::{Query, rtype},
+    records::Reply,
+    script::{Gate, Script},
+    tidegate::Tidegate,
+    upstream::Upstream,
+};
+
+#[rstest]
+#[case::term("TERM")]
+#[case::interrupt("INT")]
+fn a_signal_stops_an_idle_daemon_at_once_and_cleanly(#[case] signal: &str) {
+    let upstream = Upstream::answering("10.0.0.1");
+    let mut tidegate = Tidegate::start(&Config::forwarding_to(&[&upstream]));
+    tidegate.client().ask(&Query::a("www.example."));
+    let _idle_connection = tidegate.client().stream();
+
+    let start = now();
+    tidegate.signal(signal);
+    assert_eq!(tidegate.wait().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
+}
+
+#[test]
+fn what_was_received_is_answered_before_the_end() {
+    let upstream = Upstream::start();
+    let gate = Gate::default();
+    upstream.on("slow.example.", rtype::A, Script::held(&gate, Reply::a("10.0.0.9")));
+    let mut tidegate = Tidegate::start(&Config::forwarding_to(&[&upstream]));
+    let socket = tidegate.client().socket();
+    let mut stream = tidegate.client().stream();
+    socket.send(&Query::a("slow.example.").edns());
+    stream.send(&Query::a("slow.example.").edns().dnssec_ok());
+    upstream.wait_for("slow.example.", 2);
+
+    tidegate.signal("TERM");
+    gate.open();
+    assert_eq!(socket.receive().address_texts(), ["10.0.0.9"]);
+    assert_eq!(stream.receive().address_texts(), ["10.0.0.9"]);
+    assert_eq!(tidegate.wait().code(), Some(0));
+}
+
+#[test]
+fn a_burst_that_waits_in_the_socket_is_answered_before_the_end() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let mut tidegate = Tidegate::start(&Config::forwarding_to(&[&upstream]));
+    tidegate.client().ask(&Query::a("www.example."));
+    let sockets: Vec<_> = (0..50).map(|_| tidegate.client().socket()).collect();
+    for socket in &sockets {
+        socket.send(&Query::a("www.example."));
+    }
+    tidegate.signal("TERM");
+    for socket in &sockets {
+        assert_eq!(socket.receive().address_texts(), ["10.0.0.1"]);
+    }
+    assert_eq!(tidegate.wait().code(), Some(0));
+}
+
+#[test]
+fn an_upstream_that_is_silent_does_not_hold_the_end_up() {
+    let upstream = Upstream::start();
+    upstream.on_type(rtype::A, Script::silence());
+    let mut tidegate = Tidegate::start(&Config::forwarding_to(&[&upstream]));
+    let socket = tidegate.client().socket();
+    socket.send(&Query::a("www.example."));
+    upstream.wait_for("www.example.", 1);
+
+    let start = now();
+    tidegate.signal("TERM");
+    assert_eq!(tidegate.wait().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(6), "at most 5 s, it took {:?}", start.elapsed());
+}
+
+#[test]
+fn while_lame_it_answers_and_is_not_ready() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let config = Config::forwarding_to(&[&upstream]).section("server", "lameduck = \"3s\"");
+    let mut tidegate = Tidegate::start(&config);
+    crate::support::eventually("ready", || tidegate.get("/readyz").0 == 200);
+
+    tidegate.signal("TERM");
+    crate::support::eventually("draining", || tidegate.get("/readyz").0 == 503);
+    assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
+    assert_eq!(tidegate.client().ask_over_tcp(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
+    assert_eq!(tidegate.get("/healthz").0, 200);
+    assert_eq!(tidegate.wait().code(), Some(0));
+}

@@ -1,0 +1,86 @@
+//! The configuration of one test's daemon.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use super::upstream::Upstream;
+
+/// Keys of a group for tests that count upstream questions or hold answers back: one try, and time for it. A busy machine
+/// is late by more than the 20 ms after which a try would be repeated.
+pub const ONE_PATIENT_TRY: &str = "attempts = 1\nhedge = false\ntimeout = \"3s\"";
+
+/// Builds a `tidegate.toml`. Every test gets free ports, no control socket, and JSON log lines.
+#[derive(Debug, Clone)]
+pub struct Config {
+    listen: Vec<String>,
+    sections: BTreeMap<&'static str, String>,
+    tables: String,
+}
+
+impl Config {
+    /// A daemon on a free port of 127.0.0.1 that knows no rule.
+    pub fn new() -> Self {
+        let sections =
+            [("server", ""), ("admin", "http = \"127.0.0.1:0\"\nsocket = \"\"\n"), ("log", "format = \"json\"\n")];
+        Self {
+            listen: vec!["127.0.0.1:0".to_owned()],
+            sections: sections.map(|(name, text)| (name, text.to_owned())).into(),
+            tables: String::new(),
+        }
+    }
+
+    /// One group `site` of these upstreams, [asked once](ONE_PATIENT_TRY), and every name sent to it by the rule
+    /// `everything`.
+    pub fn forwarding_to(upstreams: &[&Upstream]) -> Self {
+        Self::new().upstream("site", upstreams, ONE_PATIENT_TRY).forward("everything", &["."], "site", "")
+    }
+
+    /// Listens here instead.
+    pub fn listen(mut self, addresses: &[&str]) -> Self {
+        self.listen = addresses.iter().map(|&address| address.to_owned()).collect();
+        self
+    }
+
+    /// More keys of a table such as `server` or `cache`.
+    pub fn section(mut self, name: &'static str, lines: &str) -> Self {
+        let section = self.sections.entry(name).or_default();
+        section.push_str(lines);
+        section.push('\n');
+        self
+    }
+
+    /// A group of scripted upstreams, with more keys for it.
+    pub fn upstream(self, group: &str, upstreams: &[&Upstream], lines: &str) -> Self {
+        let servers: Vec<String> = upstreams.iter().map(|upstream| upstream.address.to_string()).collect();
+        self.servers(group, &servers, lines)
+    }
+
+    /// A group of servers given as text, with more keys for it.
+    pub fn servers(self, group: &str, servers: &[String], lines: &str) -> Self {
+        self.raw(&format!("[upstream.{group}]\nservers = {servers:?}\n{lines}"))
+    }
+
+    /// A rule.
+    pub fn forward(self, name: &str, zones: &[&str], group: &str, lines: &str) -> Self {
+        self.raw(&format!("[[forward]]\nname = {name:?}\nzones = {zones:?}\nto = {group:?}\n{lines}"))
+    }
+
+    /// Any other tables.
+    pub fn raw(mut self, text: &str) -> Self {
+        self.tables.push_str(text);
+        self.tables.push_str("\n\n");
+        self
+    }
+
+    /// The file.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (name, lines) in &self.sections {
+            writeln!(text, "[{name}]").expect("writing to a string");
+            if *name == "server" && !self.listen.is_empty() {
+                writeln!(text, "listen = {:?}", self.listen).expect("writing to a string");
+            }
+            writeln!(text, "{lines}").expect("writing to a string");
+        }
+        text + &self.tables
+    }
+}

@@ -1,0 +1,224 @@
+//! Records and whole answers that scripted upstreams send.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use super::query::{flag, rtype, short, wire_name};
+
+/// One record. The owner `@` is the name that was asked, as a compression pointer.
+#[derive(Debug, Clone)]
+pub struct Record {
+    owner: String,
+    rtype: u16,
+    ttl: u32,
+    data: Vec<u8>,
+}
+
+impl Record {
+    /// An IPv4 address.
+    pub fn a(owner: &str, ttl: u32, address: &str) -> Self {
+        let address: Ipv4Addr = address.parse().expect("an IPv4 address");
+        Self::raw(owner, rtype::A, ttl, address.octets().to_vec())
+    }
+
+    /// An IPv6 address.
+    pub fn aaaa(owner: &str, ttl: u32, address: &str) -> Self {
+        let address: Ipv6Addr = address.parse().expect("an IPv6 address");
+        Self::raw(owner, rtype::AAAA, ttl, address.octets().to_vec())
+    }
+
+    /// An alias.
+    pub fn cname(owner: &str, ttl: u32, target: &str) -> Self {
+        Self::raw(owner, rtype::CNAME, ttl, wire_name(target))
+    }
+
+    /// A start of authority whose minimum is `minimum`.
+    pub fn soa(owner: &str, ttl: u32, minimum: u32) -> Self {
+        let mut data = wire_name("ns.invalid.");
+        data.extend(wire_name("hostmaster.invalid."));
+        for field in [1, 7200, 900, 1_209_600, minimum] {
+            data.extend(u32::to_be_bytes(field));
+        }
+        Self::raw(owner, rtype::SOA, ttl, data)
+    }
+
+    /// One character string.
+    pub fn txt(owner: &str, ttl: u32, text: &str) -> Self {
+        let mut data = vec![u8::try_from(text.len()).expect("a character string is short")];
+        data.extend(text.as_bytes());
+        Self::raw(owner, rtype::TXT, ttl, data)
+    }
+
+    /// Any type, any bytes.
+    pub fn raw(owner: &str, rtype: u16, ttl: u32, data: Vec<u8>) -> Self {
+        Self { owner: owner.to_owned(), rtype, ttl, data }
+    }
+
+    fn write(&self, message: &mut Vec<u8>) {
+        match self.owner.as_str() {
+            "@" => message.extend([0xC0, 12]),
+            owner => message.extend(wire_name(owner)),
+        }
+        message.extend(self.rtype.to_be_bytes());
+        message.extend(1u16.to_be_bytes());
+        message.extend(self.ttl.to_be_bytes());
+        message.extend(short(self.data.len()).to_be_bytes());
+        message.extend(&self.data);
+    }
+}
+
+/// What is wrong with an answer, on purpose.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// The id of some other question.
+    WrongId,
+    /// A question section with this name instead of the one asked.
+    WrongQuestion(String),
+    /// QR is 0.
+    NotAResponse,
+    /// These bytes after the right id, instead of an answer.
+    Garbage(Vec<u8>),
+}
+
+/// One answer of a scripted upstream.
+#[derive(Debug, Clone, Default)]
+pub struct Reply {
+    rcode: u16,
+    flags: u16,
+    answers: Vec<Record>,
+    authorities: Vec<Record>,
+    additionals: Vec<Record>,
+    fault: Option<Fault>,
+}
+
+impl Reply {
+    /// NOERROR with these answers.
+    pub fn of(answers: impl IntoIterator<Item = Record>) -> Self {
+        Self { answers: answers.into_iter().collect(), ..Self::default() }
+    }
+
+    /// One address for the name that was asked, good for five minutes.
+    pub fn a(address: &str) -> Self {
+        Self::of([Record::a("@", 300, address)])
+    }
+
+    /// As many addresses as asked for, from 10.9.0.0 up.
+    pub fn addresses(count: u16) -> Self {
+        Self::of((0..count).map(|n| {
+            let [high, low] = n.to_be_bytes();
+            Record::a("@", 300, &format!("10.9.{high}.{low}"))
+        }))
+    }
+
+    /// NOERROR without data, with an SOA of this minimum.
+    pub fn nodata(minimum: u32) -> Self {
+        Self::default().authority(Record::soa("example.", 3600, minimum))
+    }
+
+    /// NXDOMAIN with an SOA of this minimum.
+    pub fn nxdomain(minimum: u32) -> Self {
+        Self { rcode: 3, ..Self::nodata(minimum) }
+    }
+
+    /// This RCODE and nothing else.
+    pub fn rcode(rcode: u16) -> Self {
+        Self { rcode, ..Self::default() }
+    }
+
+    /// SERVFAIL.
+    pub fn servfail() -> Self {
+        Self::rcode(2)
+    }
+
+    /// REFUSED.
+    pub fn refused() -> Self {
+        Self::rcode(5)
+    }
+
+    /// The same with these header bits besides.
+    pub fn with(mut self, flags: u16) -> Self {
+        self.flags |= flags;
+        self
+    }
+
+    /// The same with TC.
+    pub fn truncated(self) -> Self {
+        self.with(flag::TC)
+    }
+
+    /// The same with one more record in the answer section.
+    pub fn answer(mut self, record: Record) -> Self {
+        self.answers.push(record);
+        self
+    }
+
+    /// The same with one more record in the authority section.
+    pub fn authority(mut self, record: Record) -> Self {
+        self.authorities.push(record);
+        self
+    }
+
+    /// The same with one more record in the additional section.
+    pub fn additional(mut self, record: Record) -> Self {
+        self.additionals.push(record);
+        self
+    }
+
+    /// The same with a fault.
+    pub fn but(mut self, fault: Fault) -> Self {
+        self.fault = Some(fault);
+        self
+    }
+
+    /// The message that answers `query`, whose question is the octets `12..question_end`.
+    pub fn bytes(&self, query: &[u8], question_end: usize, limit: usize) -> Vec<u8> {
+        let full = self.encode(query, question_end, self.flags, Sections::All);
+        if full.len() <= limit {
+            return full;
+        }
+        self.encode(query, question_end, self.flags | flag::TC, Sections::None)
+    }
+
+    fn encode(&self, query: &[u8], question_end: usize, flags: u16, sections: Sections) -> Vec<u8> {
+        let mut id = [query[0], query[1]];
+        let mut flags = flags | flag::QR | flag::RA | self.rcode | u16::from(query[2]) << 8 & flag::RD;
+        let mut question = query[12..question_end].to_vec();
+        match &self.fault {
+            Some(Fault::WrongId) => id[0] ^= 0xA5,
+            Some(Fault::NotAResponse) => flags &= !flag::QR,
+            Some(Fault::WrongQuestion(name)) => {
+                let fixed = question.split_off(question.len() - 4);
+                question = wire_name(name);
+                question.extend(fixed);
+            }
+            Some(Fault::Garbage(bytes)) => return [&id[..], bytes].concat(),
+            None => {}
+        }
+        let kept = |records: &[Record]| match sections {
+            Sections::All => records.to_vec(),
+            Sections::None => Vec::new(),
+        };
+        let (answers, authorities, additionals) =
+            (kept(&self.answers), kept(&self.authorities), kept(&self.additionals));
+        let mut message = id.to_vec();
+        message.extend(flags.to_be_bytes());
+        let has_edns = query[10..12] != [0, 0];
+        let additional_count = short(additionals.len()) + u16::from(has_edns);
+        for count in [1, short(answers.len()), short(authorities.len()), additional_count] {
+            message.extend(count.to_be_bytes());
+        }
+        message.extend(question);
+        for record in answers.iter().chain(&authorities).chain(&additionals) {
+            record.write(&mut message);
+        }
+        if has_edns {
+            // An OPT with the 4096 octets that Route 53 inbound endpoints advertise.
+            message.extend([0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        message
+    }
+}
+
+enum Sections {
+    All,
+    None,
+}

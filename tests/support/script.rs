@@ -1,0 +1,80 @@
+//! What a scripted upstream does with a question.
+
+use std::{
+    sync::{Arc, Condvar, Mutex},
+    time::Duration,
+};
+
+use super::{PATIENCE, records::Reply};
+
+/// Steps that follow a question, in order.
+#[derive(Debug, Clone, Default)]
+pub struct Script {
+    pub(super) steps: Vec<Step>,
+}
+
+/// One step.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Wait(Duration),
+    Hold(Gate),
+    Send(Reply),
+    Close,
+}
+
+impl Script {
+    /// Nothing comes back, ever.
+    pub fn silence() -> Self {
+        Self::default()
+    }
+
+    /// The TCP connection is closed; over UDP, silence.
+    pub fn close() -> Self {
+        Self { steps: vec![Step::Close] }
+    }
+
+    /// The reply, this much later.
+    pub fn late(delay: Duration, reply: Reply) -> Self {
+        Self { steps: vec![Step::Wait(delay), Step::Send(reply)] }
+    }
+
+    /// The reply, once the gate is open.
+    pub fn held(gate: &Gate, reply: Reply) -> Self {
+        Self { steps: vec![Step::Hold(gate.clone()), Step::Send(reply)] }
+    }
+
+    /// One more reply to the same question.
+    pub fn then(mut self, reply: Reply) -> Self {
+        self.steps.push(Step::Send(reply));
+        self
+    }
+
+    /// Whether the steps take time.
+    pub(super) fn lingers(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Wait(_) | Step::Hold(_)))
+    }
+}
+
+impl From<Reply> for Script {
+    fn from(reply: Reply) -> Self {
+        Self { steps: vec![Step::Send(reply)] }
+    }
+}
+
+/// Holds answers back until a test lets them go.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    /// Lets everything through, now and from now on.
+    pub fn open(&self) {
+        *self.0.0.lock().expect("no holder panics") = true;
+        self.0.1.notify_all();
+    }
+
+    pub(super) fn wait(&self) {
+        let open = self.0.0.lock().expect("no holder panics");
+        // A test that never opens its gate has failed already.
+        drop(self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open));
+    }
+}

@@ -1,0 +1,353 @@
+//! The daemon under test: started with a file of its own, watched through its log, its metrics and its signals.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Mutex},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{PATIENCE, client::Client, config::Config, eventually, wait_for};
+
+/// A running daemon; it is killed when it is dropped.
+pub struct Tidegate {
+    child: Child,
+    folder: TempDir,
+    log: Log,
+    addresses: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+/// The lines that the daemon wrote to standard error.
+#[derive(Debug, Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Tidegate {
+    /// Starts it and waits until it says that it is ready.
+    #[track_caller]
+    pub fn start(config: &Config) -> Self {
+        Self::start_by(&[], config)
+    }
+
+    /// The same, started by another program, such as `setpriv` or `taskset`, that ends in `exec`.
+    #[track_caller]
+    pub fn start_by(launcher: &[&str], config: &Config) -> Self {
+        let folder = folder_with(config);
+        let mut command = command(launcher);
+        command.arg("serve").arg("--config").arg(folder.path().join("tidegate.toml"));
+        Self::spawn(command, folder)
+    }
+
+    /// Starts it as a sidecar: `serve` with these flags, these variables and no file.
+    #[track_caller]
+    pub fn start_without_file(variables: &[(&str, &str)], flags: &[&str]) -> Self {
+        let mut command = command(&[]);
+        command.arg("serve").args(flags).envs(variables.iter().copied());
+        Self::spawn(command, tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    #[track_caller]
+    fn spawn(mut command: Command, folder: TempDir) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the daemon can be started");
+        let log = Log::default();
+        log.follow(child.stderr.take().expect("standard error is a pipe"));
+        let mut daemon = Self { child, folder, log, addresses: Vec::new(), admin: None };
+        daemon.await_ready();
+        daemon
+    }
+
+    /// The first address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// All addresses that it listens on, in the order of its log.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// A client of the first address.
+    pub fn client(&self) -> Client {
+        Client::new(self.address())
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The folder with its file.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number")
+    }
+
+    /// Status code and body of a page of its admin address.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let admin = self.admin.expect("the daemon has an admin address");
+        let mut stream = TcpStream::connect_timeout(&admin, PATIENCE).expect("the admin address accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a positive time-out");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")
+            .expect("it takes a request");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("a page of text");
+        let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status code");
+        if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            return (code, unchunk(body));
+        }
+        (code, body.to_owned())
+    }
+
+    /// The sum of a metric's series with these labels, 0 without any.
+    #[track_caller]
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let (code, text) = self.get("/metrics");
+        assert_eq!(code, 200, "/metrics: {text}");
+        text.lines().filter_map(|line| series(line, name, labels)).fold(0.0, |sum, value| sum + value)
+    }
+
+    /// Whether `/metrics` has this series at all.
+    #[track_caller]
+    pub fn has_metric(&self, name: &str, labels: &[(&str, &str)]) -> bool {
+        self.get("/metrics").1.lines().any(|line| series(line, name, labels).is_some())
+    }
+
+    /// Waits until a metric is at least this.
+    #[track_caller]
+    pub fn await_metric(&self, name: &str, labels: &[(&str, &str)], least: f64) {
+        eventually(&format!("{name}{labels:?} >= {least}"), || self.metric(name, labels) >= least);
+    }
+
+    /// How many answers came from the cache.
+    #[track_caller]
+    pub fn hits(&self) -> f64 {
+        self.metric("tidegate_cache_hits_total", &[])
+    }
+
+    /// Sends a signal such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(status.expect("kill runs").success(), "no process {} to signal", self.pid());
+    }
+
+    /// Puts another file in place, reloads, and says whether the daemon took it.
+    #[track_caller]
+    pub fn reload(&self, config: &Config) -> bool {
+        self.reload_text(&config.text())
+    }
+
+    /// The same with any text.
+    #[track_caller]
+    pub fn reload_text(&self, text: &str) -> bool {
+        fs::write(self.folder.path().join("tidegate.toml"), text).expect("the folder is writable");
+        let before = self.metric("tidegate_config_reloads_total", &[]);
+        self.signal("HUP");
+        self.await_metric("tidegate_config_reloads_total", &[], before + 1.0);
+        self.metric("tidegate_config_last_reload_success", &[]) > 0.5
+    }
+
+    /// Stops it with SIGTERM and waits for its end.
+    #[track_caller]
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for("the daemon's end", || self.child.try_wait().expect("it is our child"))
+    }
+
+    /// The log lines so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
+    /// The log lines of this level (`WARN`, `ERROR`) that hold this text.
+    pub fn logged(&self, level: &str, text: &str) -> Vec<String> {
+        let fits = |line: &String| {
+            let parsed: Value = serde_json::from_str(line).unwrap_or_default();
+            parsed["level"] == level && line.contains(text)
+        };
+        self.log().into_iter().filter(fits).collect()
+    }
+
+    /// Waits for such a log line.
+    #[track_caller]
+    pub fn await_logged(&self, level: &str, text: &str) {
+        eventually(&format!("a {level} line with {text:?}"), || !self.logged(level, text).is_empty());
+    }
+
+    #[track_caller]
+    fn await_ready(&mut self) {
+        eventually("the daemon is ready", || {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                panic!("the daemon ended with {status} instead of getting ready:\n{}", self.log.lines().join("\n"));
+            }
+            self.log.lines().iter().any(|line| message(line).is_some_and(|(message, _)| message == "ready"))
+        });
+        for line in self.log.lines() {
+            let Some((message, address)) = message(&line) else { continue };
+            match message.as_str() {
+                "listening" => self.addresses.extend(address),
+                "admin listening" => self.admin = address,
+                _ => {}
+            }
+        }
+        assert!(!self.addresses.is_empty(), "no \"listening\" line names an address:\n{}", self.log.lines().join("\n"));
+    }
+}
+
+impl Drop for Tidegate {
+    #[expect(clippy::print_stderr, reason = "the test harness shows it beside the failure")]
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if thread::panicking() {
+            eprintln!("--- log of tidegate {} ---\n{}", self.pid(), self.log.lines().join("\n"));
+        }
+    }
+}
+
+impl Log {
+    /// Collects lines until the other end closes.
+    fn follow(&self, pipe: impl Read + Send + 'static) {
+        let lines = Arc::clone(&self.0);
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                lines.lock().expect("no holder panics").push(line);
+            }
+        });
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().expect("no holder panics").clone()
+    }
+}
+
+/// Runs `tidegate` with these arguments to its end, which must come by itself.
+#[track_caller]
+pub fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Output {
+    run_by(&[], arguments)
+}
+
+/// The same, started by another program.
+#[track_caller]
+pub fn run_by<S: AsRef<OsStr>>(launcher: &[&str], arguments: &[S]) -> Output {
+    let mut command = command(launcher);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("tidegate can be started");
+    let out = read_all(child.stdout.take().expect("standard output is a pipe"));
+    let err = read_all(child.stderr.take().expect("standard error is a pipe"));
+    let start = super::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("it is our child") {
+            break status;
+        }
+        if start.elapsed() > PATIENCE {
+            drop(child.kill());
+            drop(child.wait());
+            let err = err.join().expect("a reader never panics");
+            panic!("tidegate did not end by itself; its log:\n{}", String::from_utf8_lossy(&err));
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let join = |reader: JoinHandle<Vec<u8>>| reader.join().expect("a reader never panics");
+    Output { status, stdout: join(out), stderr: join(err) }
+}
+
+/// Reads a pipe to its end, aside.
+fn read_all(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).map(|_| bytes).unwrap_or_default()
+    })
+}
+
+/// Runs `tidegate serve` with a file that it must not start with.
+#[track_caller]
+pub fn refused_start(config: &Config) -> Output {
+    let folder = folder_with(config);
+    run(&[OsStr::new("serve"), OsStr::new("--config"), folder.path().join("tidegate.toml").as_os_str()])
+}
+
+fn folder_with(config: &Config) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("tidegate.toml"), config.text()).expect("the folder is writable");
+    folder
+}
+
+/// `tidegate` without what the environment of the tests could tell it.
+fn command(launcher: &[&str]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_tidegate");
+    let mut command = match launcher {
+        [] => Command::new(binary),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(binary);
+            command
+        }
+    };
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "RUST_LOG", "JOURNAL_STREAM"] {
+        command.env_remove(name);
+    }
+    for name in ["TIDEGATE_LISTEN", "TIDEGATE_AWS", "TIDEGATE_DEFAULT", "TIDEGATE_PRIVATE", "TIDEGATE_CONFIG"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The message of a log line, and the address that it names.
+fn message(line: &str) -> Option<(String, Option<SocketAddr>)> {
+    let parsed: Value = serde_json::from_str(line).ok()?;
+    let fields = parsed.get("fields")?;
+    let address = fields.get("address").and_then(Value::as_str).and_then(|text| text.parse().ok());
+    Some((fields.get("message")?.as_str()?.to_owned(), address))
+}
+
+/// The value of a line of Prometheus text, if it is of this metric and has all these labels.
+fn series(line: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let rest = line.strip_prefix(name)?;
+    let (own, value) = match rest.strip_prefix('{') {
+        Some(rest) => rest.rsplit_once('}')?,
+        None => ("", rest.strip_prefix(' ')?),
+    };
+    let own = format!(",{own},");
+    let has = |(label, value): &(&str, &str)| own.contains(&format!(",{label}=\"{value}\","));
+    if !labels.iter().all(has) {
+        return None;
+    }
+    value.split_whitespace().next()?.parse().ok()
+}
+
+/// The body of a chunked response (RFC 9112 7.1).
+fn unchunk(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).expect("a chunk size");
+        if size == 0 {
+            break;
+        }
+        whole.push_str(&rest[..size]);
+        body = rest[size..].trim_start_matches("\r\n");
+    }
+    whole
+}

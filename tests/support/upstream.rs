@@ -1,0 +1,355 @@
+//! A DNS server that does what a test tells it to, over UDP and TCP on one port of its own.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use hickory_proto::op::Message;
+
+use super::{
+    eventually,
+    query::{flag, rtype, short},
+    records::Reply,
+    script::{Script, Step},
+};
+
+/// What a question came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// A question as it arrived.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The name as it was spelled, with its final dot.
+    pub name: String,
+    pub qtype: u16,
+    pub id: u16,
+    pub flags: u16,
+    pub from: SocketAddr,
+    pub transport: Transport,
+    pub bytes: Vec<u8>,
+}
+
+impl Seen {
+    /// The message taken apart.
+    pub fn message(&self) -> Message {
+        Message::from_vec(&self.bytes).expect("tidegate sends well-formed queries")
+    }
+
+    /// Whether DO was set.
+    pub fn dnssec_ok(&self) -> bool {
+        self.message().edns.is_some_and(|edns| edns.flags().dnssec_ok)
+    }
+
+    /// Whether CD was set.
+    pub fn checking_disabled(&self) -> bool {
+        self.flags & flag::CD != 0
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+}
+
+/// The server. It stops when it is dropped.
+pub struct Upstream {
+    /// Where it listens, also while it is stopped.
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    running: Option<Running>,
+}
+
+#[derive(Default)]
+struct Shared {
+    rules: Mutex<Vec<Rule>>,
+    seen: Mutex<Vec<Seen>>,
+}
+
+struct Rule {
+    name: Option<String>,
+    qtype: Option<u16>,
+    transport: Option<Transport>,
+    script: Script,
+}
+
+struct Running {
+    stop: Arc<AtomicBool>,
+    udp: JoinHandle<()>,
+    tcp: JoinHandle<()>,
+}
+
+impl Upstream {
+    /// A server on 127.0.0.1 that knows no name: NXDOMAIN for every question, and for health probes an empty answer.
+    pub fn start() -> Self {
+        Self::start_at("127.0.0.1:0".parse().expect("an address"))
+    }
+
+    /// The same at an address of the caller's choice; port 0 is a free one.
+    pub fn start_at(address: SocketAddr) -> Self {
+        let shared = Arc::<Shared>::default();
+        let mut server = Self { address, shared, running: None };
+        server.otherwise(Reply::nxdomain(300));
+        server.on_type(rtype::SOA, Reply::nodata(300));
+        server.on_type(rtype::NS, Reply::nodata(300));
+        for attempt in 0.. {
+            match server.listen() {
+                Ok(()) => break,
+                // The UDP port that TCP got may be another's.
+                Err(error) => assert!(attempt < 20, "no free port for an upstream: {error}"),
+            }
+        }
+        server
+    }
+
+    /// A server that gives this address for every name.
+    pub fn answering(address: &str) -> Self {
+        let server = Self::start();
+        server.on_type(rtype::A, Reply::a(address));
+        server.on_type(rtype::AAAA, Reply::nodata(300));
+        server
+    }
+
+    /// What happens for this name and type; the newest rule that fits decides.
+    pub fn on(&self, name: &str, qtype: u16, script: impl Into<Script>) -> &Self {
+        self.rule(Some(name), Some(qtype), None, script.into())
+    }
+
+    /// What happens for this name and type over one transport.
+    pub fn on_transport(&self, name: &str, qtype: u16, transport: Transport, script: impl Into<Script>) -> &Self {
+        self.rule(Some(name), Some(qtype), Some(transport), script.into())
+    }
+
+    /// What happens for every name with this type.
+    pub fn on_type(&self, qtype: u16, script: impl Into<Script>) -> &Self {
+        self.rule(None, Some(qtype), None, script.into())
+    }
+
+    /// What happens for everything, whatever was said before.
+    pub fn otherwise(&self, script: impl Into<Script>) -> &Self {
+        self.shared.rules.lock().expect("no holder panics").clear();
+        self.rule(None, None, None, script.into())
+    }
+
+    /// Takes questions and answers none, health probes included.
+    pub fn go_silent(&self) {
+        self.otherwise(Script::silence());
+    }
+
+    /// The questions for this name so far.
+    pub fn seen(&self, name: &str) -> Vec<Seen> {
+        self.all_seen().into_iter().filter(|seen| seen.is(name)).collect()
+    }
+
+    /// All questions so far, health probes included.
+    pub fn all_seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().expect("no holder panics").clone()
+    }
+
+    /// How many questions there were for this name.
+    pub fn count(&self, name: &str) -> usize {
+        self.shared.seen.lock().expect("no holder panics").iter().filter(|seen| seen.is(name)).count()
+    }
+
+    /// Waits until this many questions for this name have arrived.
+    #[track_caller]
+    pub fn wait_for(&self, name: &str, count: usize) {
+        eventually(&format!("{count} upstream questions for {name}"), || self.count(name) >= count);
+    }
+
+    /// Closes the sockets: from now on the kernel refuses what comes.
+    pub fn stop(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        running.stop.store(true, Ordering::SeqCst);
+        // One message to each thread, so that it looks at the flag.
+        if let Ok(socket) = UdpSocket::bind((self.address.ip(), 0)) {
+            drop(socket.send_to(&[], self.address));
+        }
+        drop(TcpStream::connect(self.address));
+        running.udp.join().expect("the UDP thread ends");
+        running.tcp.join().expect("the TCP thread ends");
+    }
+
+    /// Listens again on the same port.
+    pub fn start_again(&mut self) {
+        assert!(self.running.is_none(), "it is running");
+        self.listen().expect("the port of a stopped upstream is still free");
+    }
+
+    fn rule(&self, name: Option<&str>, qtype: Option<u16>, transport: Option<Transport>, script: Script) -> &Self {
+        let rule = Rule { name: name.map(str::to_ascii_lowercase), qtype, transport, script };
+        self.shared.rules.lock().expect("no holder panics").push(rule);
+        self
+    }
+
+    fn listen(&mut self) -> io::Result<()> {
+        let listener = TcpListener::bind(self.address)?;
+        let address = listener.local_addr()?;
+        let socket = UdpSocket::bind(address)?;
+        self.address = address;
+        let stop = Arc::<AtomicBool>::default();
+        let (udp_shared, udp_stop) = (Arc::clone(&self.shared), Arc::clone(&stop));
+        let udp = thread::spawn(move || serve_udp(&socket, &udp_shared, &udp_stop));
+        let (tcp_shared, tcp_stop) = (Arc::clone(&self.shared), Arc::clone(&stop));
+        let tcp = thread::spawn(move || serve_tcp(&listener, &tcp_shared, &tcp_stop));
+        self.running = Some(Running { stop, udp, tcp });
+        Ok(())
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    /// Writes the question down and finds what to do with it.
+    fn take(&self, query: &[u8], from: SocketAddr, transport: Transport) -> Option<(Script, Question)> {
+        let question = Question::parse(query)?;
+        let seen = Seen {
+            name: question.name.clone(),
+            qtype: question.qtype,
+            id: u16::from_be_bytes([query[0], query[1]]),
+            flags: u16::from_be_bytes([query[2], query[3]]),
+            from,
+            transport,
+            bytes: query.to_vec(),
+        };
+        let rules = self.rules.lock().expect("no holder panics");
+        let script = rules.iter().rev().find(|rule| rule.fits(&seen))?.script.clone();
+        drop(rules);
+        self.seen.lock().expect("no holder panics").push(seen);
+        Some((script, question))
+    }
+}
+
+impl Rule {
+    fn fits(&self, seen: &Seen) -> bool {
+        self.name.as_ref().is_none_or(|name| seen.is(name))
+            && self.qtype.is_none_or(|qtype| qtype == seen.qtype)
+            && self.transport.is_none_or(|transport| transport == seen.transport)
+    }
+}
+
+/// What was asked, and where the question section ends.
+struct Question {
+    name: String,
+    qtype: u16,
+    end: usize,
+    /// The longest answer that fits a datagram to this client.
+    payload: usize,
+}
+
+impl Question {
+    fn parse(query: &[u8]) -> Option<Self> {
+        let mut name = String::new();
+        let mut at = 12;
+        loop {
+            let length = usize::from(*query.get(at)?);
+            at += 1;
+            if length == 0 {
+                break;
+            }
+            name.push_str(&String::from_utf8_lossy(query.get(at..at + length)?));
+            name.push('.');
+            at += length;
+        }
+        if name.is_empty() {
+            name.push('.');
+        }
+        let qtype = u16::from_be_bytes([*query.get(at)?, *query.get(at + 1)?]);
+        let edns = Message::from_vec(query).ok().and_then(|message| message.edns);
+        let payload = edns.map_or(512, |edns| usize::from(edns.max_payload().max(512)));
+        Some(Self { name, qtype, end: at + 4, payload })
+    }
+}
+
+fn serve_udp(socket: &UdpSocket, shared: &Arc<Shared>, stop: &AtomicBool) {
+    let mut buffer = [0; 4096];
+    while !stop.load(Ordering::SeqCst) {
+        // A port unreachable from a client that left comes back as an error here.
+        let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+        let query = buffer[..length].to_vec();
+        let Some((script, question)) = shared.take(&query, from, Transport::Udp) else { continue };
+        let Ok(socket) = socket.try_clone() else { continue };
+        play(script, move |step| {
+            if let Step::Send(reply) = step {
+                drop(socket.send_to(&reply.bytes(&query, question.end, question.payload), from));
+            }
+        });
+    }
+}
+
+fn serve_tcp(listener: &TcpListener, shared: &Arc<Shared>, stop: &AtomicBool) {
+    let mut streams = Vec::new();
+    for stream in listener.incoming() {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        let Ok(stream) = stream else { continue };
+        streams.extend(stream.try_clone());
+        let shared = Arc::clone(shared);
+        thread::spawn(move || serve_stream(stream, &shared));
+    }
+    for stream in streams {
+        drop(stream.shutdown(Shutdown::Both));
+    }
+}
+
+fn serve_stream(mut stream: TcpStream, shared: &Shared) {
+    let Ok(from) = stream.peer_addr() else { return };
+    while let Ok(query) = read_frame(&mut stream) {
+        let Some((script, question)) = shared.take(&query, from, Transport::Tcp) else { continue };
+        let Ok(mut stream) = stream.try_clone() else { return };
+        play(script, move |step| match step {
+            Step::Send(reply) => {
+                let message = reply.bytes(&query, question.end, usize::from(u16::MAX));
+                drop(stream.write_all(&frame(&message)));
+            }
+            Step::Close => drop(stream.shutdown(Shutdown::Both)),
+            Step::Wait(_) | Step::Hold(_) => {}
+        });
+    }
+}
+
+/// Goes through the steps, on a thread of their own where they take time.
+fn play(script: Script, mut act: impl FnMut(&Step) + Send + 'static) {
+    let lingers = script.lingers();
+    let mut perform = move || {
+        for step in &script.steps {
+            match step {
+                Step::Wait(delay) => thread::sleep(*delay),
+                Step::Hold(gate) => gate.wait(),
+                Step::Send(_) | Step::Close => act(step),
+            }
+        }
+    };
+    if lingers {
+        thread::spawn(perform);
+    } else {
+        perform();
+    }
+}
+
+/// A message behind its two octets of length (RFC 1035 4.2.2).
+pub fn frame(message: &[u8]) -> Vec<u8> {
+    [&short(message.len()).to_be_bytes()[..], message].concat()
+}
+
+/// The next message of a stream.
+pub fn read_frame(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut message)?;
+    Ok(message)
+}

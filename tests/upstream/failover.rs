@@ -1,0 +1,235 @@
+//! A question gets its answer whatever one server does.
+
+use std::time::Duration;
+
+use rstest::rstest;
+use tidegate::{
+    clock::Moment,
+    upstream::{
+        Failure, LetterCase, Standing, Transport,
+        tally::{MismatchReason, QueryResult},
+    },
+    wire::{Kind, Rcode},
+};
+
+use crate::{
+    address, ask, build, courier, on_a_worker,
+    script::{ONE, Says, Script, TWO, Tcp},
+    server, spec, tcp, udp,
+};
+
+const SERVFAIL: Says = Says::Rcode(2);
+const REFUSED: Says = Says::Rcode(5);
+
+#[rstest]
+#[case::silence(Says::Nothing, None)]
+#[case::servfail(SERVFAIL, Some(QueryResult::Servfail))]
+#[case::refused(REFUSED, Some(QueryResult::Refused))]
+#[case::a_referral(Says::Referral, Some(QueryResult::Refused))]
+#[case::formerr(Says::Rcode(1), Some(QueryResult::Malformed))]
+#[case::malformed(Says::Malformed, Some(QueryResult::Malformed))]
+#[case::garbage(Says::Garbage, None)]
+#[case::another_id(Says::WrongId, None)]
+#[case::another_question(Says::WrongQuestion, None)]
+#[case::a_query(Says::NotAResponse, None)]
+fn the_other_server_answers_after(#[case] first: Says, #[case] result: Option<QueryResult>) {
+    let (bad, good) = (Script::new(first), Script::new(Says::Address(ONE)));
+    let group = build(&spec(&[&[udp(bad.address), udp(good.address)]]));
+    on_a_worker(async {
+        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        assert_eq!(address(&exchanged), ONE);
+        assert_eq!(exchanged.tries, 2);
+        assert_eq!(exchanged.server.spec().address, good.address);
+    });
+    if let Some(result) = result {
+        assert!(server(&group, 0).tally.queries(Transport::Udp, result) >= 1);
+    }
+    assert_eq!(server(&group, 1).tally.queries(Transport::Udp, QueryResult::Ok), 1);
+}
+
+#[rstest]
+#[case::another_id(Says::WrongId, MismatchReason::Id)]
+#[case::another_question(Says::WrongQuestion, MismatchReason::Question)]
+#[case::a_query(Says::NotAResponse, MismatchReason::NotAResponse)]
+fn what_does_not_match_is_counted_and_the_wait_goes_on(#[case] says: Says, #[case] reason: MismatchReason) {
+    let bad = Script::new(says);
+    let group = build(&spec(&[&[udp(bad.address)]]));
+    on_a_worker(async {
+        let courier = courier();
+        // The true answer comes behind the false one, to the try that is still waiting.
+        let asking = ask(&courier, &group, "a.example");
+        let mending = async {
+            crate::until("a mismatch", || server(&group, 0).tally.mismatches(reason) > 0).await;
+            bad.say(Says::Address(ONE));
+        };
+        let (exchanged, ()) = tokio::join!(asking, mending);
+        assert_eq!(address(&exchanged.unwrap()), ONE);
+    });
+}
+
+#[test]
+fn nxdomain_is_an_answer() {
+    let (first, second) = (Script::new(Says::NxDomain), Script::new(Says::Address(ONE)));
+    let group = build(&spec(&[&[udp(first.address), udp(second.address)]]));
+    let exchanged = on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    assert_eq!(exchanged.response.kind(), Kind::NxDomain);
+    assert_eq!(second.queries(), 0);
+}
+
+#[test]
+fn where_all_fail_the_last_code_is_told() {
+    let (first, second) = (Script::new(REFUSED), Script::new(SERVFAIL));
+    let group = build(&spec(&[&[udp(first.address), udp(second.address)]]));
+    let failure = on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap_err() });
+    let Failure::AllFailed(reasons) = failure else { panic!("{failure}") };
+    assert_eq!(reasons.rcode, Some(Rcode::SERVFAIL));
+    assert_eq!((reasons.of(QueryResult::Refused), reasons.of(QueryResult::Servfail)), (1, 1));
+    assert_eq!(first.queries() + second.queries(), 2, "a server that said no is not asked again");
+}
+
+#[test]
+fn the_deadline_holds_against_silence() {
+    let silent = Script::new(Says::Nothing);
+    let group = build(&spec(&[&[udp(silent.address)]]));
+    on_a_worker(async {
+        let start = Moment::now();
+        let result = courier().exchange(&group, &crate::query("a.example"), start + Duration::from_millis(120)).await;
+        assert!(matches!(result, Err(Failure::AllFailed(_))));
+        let took = Moment::now().since(start);
+        assert!((Duration::from_millis(119)..Duration::from_millis(400)).contains(&took), "{took:?}");
+    });
+}
+
+#[test]
+fn one_question_is_a_bounded_number_of_queries() {
+    let silent = Script::new(Says::Nothing);
+    let group = build(&spec(&[&[udp(silent.address)]]));
+    on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap_err() });
+    assert_eq!(silent.queries(), 3);
+}
+
+#[test]
+fn a_late_answer_still_wins() {
+    let slow = Script::new(Says::Address(ONE));
+    let silent = Script::new(Says::Nothing);
+    slow.delay(Duration::from_millis(400));
+    let group = build(&spec(&[&[udp(slow.address), udp(silent.address)]]));
+    let exchanged = on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    assert_eq!(exchanged.server.spec().address, slow.address);
+    assert!(exchanged.tries > 1);
+}
+
+#[test]
+fn a_truncated_answer_is_asked_again_over_tcp() {
+    let script = Script::with_tcp(Says::Truncated, Tcp::Says(Says::Address(TWO)));
+    let group = build(&spec(&[&[udp(script.address)]]));
+    let exchanged = on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    assert_eq!((address(&exchanged), exchanged.transport, exchanged.tries), (TWO, Transport::Tcp, 1));
+}
+
+#[rstest]
+#[case::dead(Tcp::Dead)]
+#[case::dripping(Tcp::Drip(Duration::from_secs(1)))]
+#[case::truncated_again(Tcp::Says(Says::Truncated))]
+#[case::another_question(Tcp::Says(Says::WrongQuestion))]
+fn a_truncated_answer_is_never_handed_on(#[case] how: Tcp) {
+    let (bad, good) = (Script::with_tcp(Says::Truncated, how), Script::new(Says::Address(ONE)));
+    let both = build(&spec(&[&[udp(bad.address), udp(good.address)]]));
+    let alone = build(&spec(&[&[udp(bad.address)]]));
+    on_a_worker(async {
+        let exchanged = ask(&courier(), &both, "a.example").await.unwrap();
+        assert_eq!(address(&exchanged), ONE);
+        let failure = ask(&courier(), &alone, "a.example").await.unwrap_err();
+        assert!(matches!(failure, Failure::AllFailed(reasons) if reasons.standing == Standing::Asked), "{failure}");
+    });
+}
+
+#[rstest]
+#[case::dead(Tcp::Dead)]
+#[case::dripping(Tcp::Drip(Duration::from_secs(1)))]
+fn one_octet_a_second_holds_no_question_up(#[case] how: Tcp) {
+    let (slow, good) = (Script::with_tcp(Says::Nothing, how), Script::new(Says::Address(TWO)));
+    let group = build(&spec(&[&[tcp(slow.address), tcp(good.address)]]));
+    on_a_worker(async {
+        let start = Moment::now();
+        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        assert_eq!(address(&exchanged), TWO);
+        assert!(Moment::now().since(start) < Duration::from_millis(600));
+    });
+}
+
+#[test]
+fn a_connection_is_kept_and_pipelined() {
+    let script = Script::new(Says::Address(ONE));
+    let group = build(&spec(&[&[tcp(script.address)]]));
+    on_a_worker(async {
+        let courier = courier();
+        let names: Vec<String> = (0..20).map(|at| format!("n{at}.example")).collect();
+        let mut asking = tokio::task::JoinSet::new();
+        for name in names {
+            let (courier, group) = (std::rc::Rc::clone(&courier), std::sync::Arc::clone(&group));
+            asking.spawn_local(async move { ask(&courier, &group, &name).await.unwrap() });
+        }
+        assert_eq!(asking.join_all().await.len(), 20);
+        ask(&courier, &group, "last.example").await.unwrap();
+    });
+    assert_eq!(script.connections(), 1);
+}
+
+#[test]
+fn a_connection_closed_by_the_far_end_is_renewed() {
+    let script = Script::with_tcp(Says::Nothing, Tcp::OneEach(ONE));
+    let group = build(&spec(&[&[tcp(script.address)]]));
+    on_a_worker(async {
+        let courier = courier();
+        for at in 0..10 {
+            let exchanged = ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
+            assert_eq!(exchanged.tries, 1);
+        }
+    });
+    assert_eq!(script.connections(), 10);
+}
+
+#[test]
+fn a_server_without_edns_is_asked_without_and_remembered() {
+    let script = Script::new(Says::NoEdns(ONE));
+    let group = build(&spec(&[&[udp(script.address)]]));
+    on_a_worker(async {
+        let courier = courier();
+        assert_eq!(address(&ask(&courier, &group, "a.example").await.unwrap()), ONE);
+        assert_eq!(script.queries(), 2);
+        assert_eq!(ask(&courier, &group, "b.example").await.unwrap().tries, 1);
+        assert_eq!(script.queries(), 3);
+    });
+}
+
+#[test]
+fn mixed_case_must_come_back() {
+    let script = Script::new(Says::Address(ONE));
+    let mut spec = spec(&[&[udp(script.address)]]);
+    spec.limits.case = LetterCase::Mixed;
+    let group = build(&spec);
+    let name = "a-rather-long-name-with-many-letters.example";
+    on_a_worker(async { ask(&courier(), &group, name).await.unwrap() });
+    script.say(Says::Lowered(ONE));
+    let failure = on_a_worker(async { ask(&courier(), &group, name).await });
+    assert!(failure.is_err());
+    assert!(server(&group, 0).tally.mismatches(MismatchReason::Question) > 0);
+}
+
+#[test]
+fn the_second_tier_answers_while_the_first_is_silent() {
+    let silent = [Script::new(Says::Nothing), Script::new(Says::Nothing), Script::new(Says::Nothing)];
+    let good = Script::new(Says::Address(TWO));
+    let first: Vec<_> = silent.iter().map(|script| udp(script.address)).collect();
+    let group = build(&spec(&[&first, &[udp(good.address)]]));
+    on_a_worker(async {
+        let courier = courier();
+        let alarm = std::sync::Arc::new(tidegate::upstream::Alarm::new());
+        let probes = crate::probe(&group, &alarm);
+        crate::until("tier two up", || crate::is(&group.tiers()[1][0], tidegate::upstream::State::Up)).await;
+        let exchanged = ask(&courier, &group, "a.example").await.unwrap();
+        assert_eq!(address(&exchanged), TWO);
+        drop(probes);
+    });
+}

@@ -1,0 +1,334 @@
+//! Servers go down and come back for good reasons only, and what is known of them outlives a reload.
+
+use std::{sync::Arc, time::Duration};
+
+use tidegate::{
+    clock::Moment,
+    upstream::{Alarm, Failure, Group, GroupSpec, Ours, Standing, State, health::ProbeFault, prober},
+};
+
+use crate::{
+    address, ask, courier, is, on_a_worker, probe,
+    script::{ONE, Says, Script, TWO},
+    server, spec, tcp, udp, until,
+};
+
+fn watched(spec: &GroupSpec) -> (Arc<Group>, Arc<Alarm>) {
+    let alarm = Arc::new(Alarm::new());
+    (Arc::new(Group::build(spec, None, &Ours::default(), &alarm)), alarm)
+}
+
+#[test]
+fn the_first_verdict_comes_from_the_first_probes() {
+    let (good, dead) = (Script::new(Says::Address(ONE)), Script::new(Says::Nothing));
+    let mut both = spec(&[&[udp(good.address), udp(dead.address)]]);
+    both.limits.timeout = Duration::from_millis(200);
+    let (group, alarm) = watched(&both);
+    assert!(!group.has_first_verdict());
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        until("a verdict", || group.has_first_verdict()).await;
+    });
+    let mut alone = spec(&[&[udp(dead.address)]]);
+    alone.limits.timeout = Duration::from_millis(200);
+    let (group, alarm) = watched(&alone);
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        until("a verdict", || group.has_first_verdict()).await;
+    });
+}
+
+#[test]
+fn a_silent_server_goes_down_and_comes_back() {
+    let script = Script::new(Says::Address(ONE));
+    let mut spec = spec(&[&[udp(script.address)]]);
+    spec.limits.timeout = Duration::from_millis(100);
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        let server = server(&group, 0);
+        until("up", || is(server, State::Up)).await;
+        script.say(Says::Nothing);
+        until("down", || is(server, State::Down)).await;
+        assert!(group.is_down());
+        assert_eq!(server.last_fault(), Some(ProbeFault::Silent));
+        script.say(Says::Address(ONE));
+        let mended = Moment::now();
+        until("up again", || is(server, State::Up)).await;
+        // Two probes, 100 ms apart with a fifth of jitter, and the one under way.
+        assert!(Moment::now().since(mended) < Duration::from_millis(600));
+        assert_eq!(server.transitions(State::Down), 1);
+    });
+}
+
+#[test]
+fn a_thousand_broken_names_do_not_bring_a_server_down() {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+    for script in &scripts {
+        script.break_names("broken");
+    }
+    let (group, alarm) = watched(&spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]));
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        let courier = courier();
+        for at in 0..1000 {
+            let failure = ask(&courier, &group, &format!("broken{at}.example")).await.unwrap_err();
+            assert!(matches!(failure, Failure::AllFailed(_)));
+            assert!(!group.is_down());
+        }
+        assert_eq!(address(&ask(&courier, &group, "a.example").await.unwrap()), ONE);
+        for server in group.servers() {
+            assert_eq!(server.transitions(State::Down), 0);
+        }
+    });
+    // Two tries a name, and a probe now and then.
+    assert!(scripts.iter().map(Script::queries).sum::<usize>() < 2200);
+}
+
+#[test]
+fn slow_names_do_not_bring_a_server_down() {
+    let script = Script::new(Says::Address(ONE));
+    let (group, alarm) = watched(&spec(&[&[udp(script.address)]]));
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        until("up", || is(server(&group, 0), State::Up)).await;
+        script.delay(Duration::from_millis(300));
+        let courier = courier();
+        for at in 0..4 {
+            assert_eq!(address(&ask(&courier, &group, &format!("slow{at}.example")).await.unwrap()), ONE);
+        }
+        assert_eq!(server(&group, 0).transitions(State::Down), 0);
+    });
+}
+
+#[test]
+fn servfail_raises_a_doubt_that_a_probe_clears() {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+    scripts[0].break_names("broken");
+    let mut spec = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
+    spec.health.interval = Duration::from_secs(60);
+    spec.health.interval_down = Duration::from_millis(100);
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        let courier = courier();
+        let first = server(&group, 0);
+        let suspected = first.transitions(State::Suspect);
+        until("a doubt", || first.transitions(State::Suspect) > suspected || ask_now(&courier, &group)).await;
+        until("cleared", || is(first, State::Up)).await;
+        assert_eq!(first.transitions(State::Down), 0);
+    });
+}
+
+/// Puts a broken question on its way; never true.
+fn ask_now(courier: &std::rc::Rc<tidegate::upstream::Courier>, group: &Arc<Group>) -> bool {
+    let (courier, group) = (std::rc::Rc::clone(courier), Arc::clone(group));
+    tokio::task::spawn_local(async move { ask(&courier, &group, "broken.example").await.map(drop) });
+    false
+}
+
+#[test]
+fn a_refusal_counts_at_once() {
+    let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let good = Script::new(Says::Address(ONE));
+    let (group, _alarm) = watched(&spec(&[&[udp(gone), udp(good.address)]]));
+    on_a_worker(async {
+        let courier = courier();
+        let start = Moment::now();
+        assert_eq!(address(&ask(&courier, &group, "a.example").await.unwrap()), ONE);
+        assert!(Moment::now().since(start) < Duration::from_millis(100));
+        assert!(is(server(&group, 0), State::Down));
+    });
+}
+
+#[test]
+fn a_reset_on_connect_counts_at_once() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let good = Script::new(Says::Address(ONE));
+    let (group, _alarm) = watched(&spec(&[&[tcp(gone), tcp(good.address)]]));
+    on_a_worker(async {
+        assert_eq!(address(&ask(&courier(), &group, "a.example").await.unwrap()), ONE);
+        assert!(is(server(&group, 0), State::Down));
+    });
+}
+
+#[test]
+fn while_all_are_down_one_question_a_second_is_let_through() {
+    let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (group, _alarm) = watched(&spec(&[&[udp(gone)]]));
+    on_a_worker(async {
+        let courier = courier();
+        let mut standings = Vec::new();
+        for at in 0..10 {
+            let failure = ask(&courier, &group, &format!("n{at}.example")).await.unwrap_err();
+            let Failure::AllFailed(reasons) = failure else { panic!("{failure}") };
+            standings.push(reasons.standing);
+        }
+        // The first brought it down, the second was the trial.
+        assert_eq!(standings[..2], [Standing::Asked; 2]);
+        assert_eq!(standings[2..], [Standing::AllDown; 8]);
+    });
+}
+
+#[test]
+fn the_one_question_reaches_every_server() {
+    let scripts = [Script::new(Says::Nothing), Script::new(Says::Nothing)];
+    let mut spec = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
+    spec.limits.timeout = Duration::from_millis(100);
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let probes = probe(&group, &alarm);
+        until("all down", || group.is_down()).await;
+        drop(probes);
+        scripts[1].say(Says::Address(TWO));
+        assert_eq!(address(&ask(&courier(), &group, "a.example").await.unwrap()), TWO);
+    });
+}
+
+#[test]
+fn public_answers_to_a_probe_with_expect_are_told_apart() {
+    let script = Script::new(Says::Address("52.1.2.3".parse().unwrap()));
+    let mut spec = spec(&[&[udp(script.address)]]);
+    spec.health.expect = vec!["10.0.0.0/8".parse().unwrap()];
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        let server = server(&group, 0);
+        until("down", || is(server, State::Down)).await;
+        assert_eq!(server.last_fault(), Some(ProbeFault::Public));
+        script.say(Says::Address(ONE));
+        until("up", || is(server, State::Up)).await;
+    });
+}
+
+#[test]
+fn busy_servers_are_not_probed() {
+    let script = Script::new(Says::Address(ONE));
+    let mut spec = spec(&[&[udp(script.address)]]);
+    spec.health.interval = Duration::from_millis(60);
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        until("up", || is(server(&group, 0), State::Up)).await;
+        let courier = courier();
+        let before = script.queries();
+        let start = Moment::now();
+        let mut asked = 0;
+        while Moment::now().since(start) < Duration::from_millis(500) {
+            ask(&courier, &group, &format!("n{asked}.example")).await.unwrap();
+            asked += 1;
+        }
+        assert_eq!(script.queries() - before, asked);
+    });
+}
+
+#[test]
+fn a_server_that_dies_under_load_is_not_noticed() {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(ONE)), Script::new(Says::Address(ONE))];
+    let entries: Vec<_> = scripts.iter().map(|script| udp(script.address)).collect();
+    let mut spec = spec(&[&entries]);
+    spec.policy = tidegate::upstream::Policy::Fastest;
+    spec.limits.hedge_budget = Some(0.03);
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        until("all up", || group.servers().all(|server| is(server, State::Up))).await;
+        let courier = courier();
+        let mut asking = tokio::task::JoinSet::new();
+        let mut ticks = tokio::time::interval(Duration::from_millis(2));
+        for at in 0..1000 {
+            ticks.tick().await;
+            if at == 200 {
+                scripts[1].say(Says::Nothing);
+            }
+            let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
+            asking.spawn_local(async move {
+                let start = Moment::now();
+                ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
+                Moment::now().since(start)
+            });
+        }
+        let mut took = asking.join_all().await;
+        took.sort_unstable();
+        assert!(took[999] < Duration::from_millis(100), "the slowest took {:?}", took[999]);
+        assert!(took[950] < Duration::from_millis(20), "the 95th percentile took {:?}", took[950]);
+    });
+}
+
+#[test]
+fn loss_alone_brings_no_server_down() {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+    let mut spec = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
+    spec.limits.attempts = 8;
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        scripts.iter().for_each(|script| script.lose(30));
+        let courier = courier();
+        let mut asking = tokio::task::JoinSet::new();
+        let mut ticks = tokio::time::interval(Duration::from_millis(4));
+        for at in 0..400 {
+            ticks.tick().await;
+            let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
+            asking.spawn_local(async move { ask(&courier, &group, &format!("n{at}.example")).await.map(drop) });
+        }
+        let answers = asking.join_all().await;
+        assert!(answers.iter().all(Result::is_ok));
+        assert!(group.servers().all(|server| server.transitions(State::Down) == 0));
+    });
+}
+
+#[test]
+fn a_reload_keeps_what_is_known() {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+    let before = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
+    let (group, alarm) = watched(&before);
+    on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    let mut after = spec(&[&[udp(scripts[0].address)], &[udp("127.0.0.1:5399".parse().unwrap())]]);
+    after.health.fall = 9;
+    let next = Group::build(&after, Some(&group), &Ours::default(), &alarm);
+    assert!(Arc::ptr_eq(server(&group, 0), server(&next, 0)));
+    assert!(is(server(&next, 0), State::Up));
+    assert_eq!(server(&next, 0).rules().health.fall, 9);
+    assert!(server(&next, 0).rtt().is_some());
+    assert!(server(&next, 1).rtt().is_none());
+}
+
+#[test]
+fn a_better_tier_is_used_again_only_after_a_while() {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+    let mut spec = spec(&[&[udp(scripts[0].address)], &[udp(scripts[1].address)]]);
+    spec.limits.timeout = Duration::from_millis(100);
+    spec.limits.fail_back = Duration::from_millis(700);
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        assert_eq!(group.tier(Moment::now()), 0);
+        scripts[0].say(Says::Nothing);
+        until("second tier", || group.tier(Moment::now()) == 1).await;
+        scripts[0].say(Says::Address(ONE));
+        until("first up", || is(server(&group, 0), State::Up)).await;
+        let up_at = Moment::now();
+        assert_eq!(group.tier(up_at), 1);
+        assert_eq!(address(&ask(&courier(), &group, "a.example").await.unwrap()), TWO);
+        until("first tier", || group.tier(Moment::now()) == 0).await;
+        assert!(Moment::now().since(up_at) >= Duration::from_millis(650));
+    });
+}
+
+#[test]
+fn the_prober_follows_a_reload() {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+    let (first, alarm) = watched(&spec(&[&[udp(scripts[0].address)]]));
+    let second = Arc::new(Group::build(&spec(&[&[udp(scripts[1].address)]]), None, &Ours::default(), &alarm));
+    on_a_worker(async {
+        let probes: tokio::sync::watch::Sender<prober::Targets> = probe(&first, &alarm);
+        until("first up", || is(server(&first, 0), State::Up)).await;
+        probes.send(vec![Arc::clone(&second)]).unwrap();
+        until("second up", || is(server(&second, 0), State::Up)).await;
+    });
+}

@@ -1,0 +1,184 @@
+//! Budgets and bounds hold, and what is over them goes elsewhere or fails at once.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use tidegate::{
+    clock::Moment,
+    upstream::{Alarm, Failure, Group, Ours, Policy, Standing, State, Transport, tally::QueryResult},
+};
+use tokio::task::JoinSet;
+
+use crate::{
+    address, ask, build, courier, is, on_a_worker, probe, query,
+    script::{ONE, Says, Script, TWO},
+    server, spec, udp, until,
+};
+
+#[test]
+fn questions_over_max_qps_go_to_the_next_server_and_then_fail_at_once() {
+    let (first, second) = (Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO)));
+    let mut spec = spec(&[&[udp(first.address), udp(second.address)]]);
+    spec.limits.max_qps = Some(1);
+    let group = build(&spec);
+    on_a_worker(async {
+        let courier = courier();
+        // Four at once each, then nothing for a second.
+        for at in 0..4 {
+            assert_eq!(address(&ask(&courier, &group, &format!("n{at}.example")).await.unwrap()), ONE);
+        }
+        for at in 4..8 {
+            assert_eq!(address(&ask(&courier, &group, &format!("n{at}.example")).await.unwrap()), TWO);
+        }
+        assert!(matches!(ask(&courier, &group, "last.example").await, Err(Failure::Budget)));
+    });
+    assert_eq!((first.queries(), second.queries()), (4, 4));
+    assert_eq!(server(&group, 0).tally.queries(Transport::Udp, QueryResult::Budget), 5);
+}
+
+#[test]
+fn questions_over_in_flight_fail_at_once_and_places_are_given_back() {
+    let silent = Script::new(Says::Nothing);
+    let mut spec = spec(&[&[udp(silent.address)]]);
+    spec.limits.in_flight = 3;
+    let group = build(&spec);
+    on_a_worker(async {
+        let courier = courier();
+        let mut asking = JoinSet::new();
+        for at in 0..5 {
+            let (courier, group) = (Rc::clone(&courier), Arc::clone(&group));
+            asking.spawn_local(async move {
+                let deadline = Moment::now() + Duration::from_millis(50);
+                courier.exchange(&group, &query(&format!("n{at}.example")), deadline).await.unwrap_err()
+            });
+        }
+        let failures = asking.join_all().await;
+        assert_eq!(failures.iter().filter(|failure| **failure == Failure::Overload).count(), 2);
+        assert_eq!(group.in_flight(), 0);
+    });
+}
+
+#[test]
+fn a_question_that_is_given_up_gives_its_place_back() {
+    let silent = Script::new(Says::Nothing);
+    let group = build(&spec(&[&[udp(silent.address)]]));
+    on_a_worker(async {
+        let courier = courier();
+        let asked = tokio::time::timeout(Duration::from_millis(20), ask(&courier, &group, "a.example")).await;
+        assert!(asked.is_err());
+        assert_eq!(group.in_flight(), 0);
+    });
+}
+
+/// Two servers known to be up and fast, the first of which then takes its time.
+fn slow_first(hedge_budget: Option<f64>, questions: usize) -> (Arc<Group>, [Script; 2], Vec<Duration>) {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+    let mut spec = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
+    spec.limits.hedge_budget = hedge_budget;
+    let alarm = Arc::new(Alarm::new());
+    let group = Arc::new(Group::build(&spec, None, &Ours::default(), &alarm));
+    let took = on_a_worker(async {
+        let probes = probe(&group, &alarm);
+        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        drop(probes);
+        let courier = courier();
+        for at in 0..50 {
+            ask(&courier, &group, &format!("warm{at}.example")).await.unwrap();
+        }
+        // Later than the usual tail, and well before the limit of 20 ms.
+        scripts[0].delay(Duration::from_millis(12));
+        let mut took = Vec::new();
+        for at in 0..questions {
+            let start = Moment::now();
+            ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
+            took.push(Moment::now().since(start));
+            if group.hedges() >= 20 {
+                break;
+            }
+        }
+        took
+    });
+    (group, scripts, took)
+}
+
+#[test]
+fn a_hedge_answers_before_the_limit() {
+    let (group, scripts, took) = slow_first(Some(0.03), 3);
+    assert!(group.hedges() >= 1);
+    assert!(group.hedge_wins() >= 1);
+    assert!(scripts[1].queries() >= 2);
+    assert!(!took.is_empty());
+}
+
+#[test]
+fn hedges_keep_to_their_budget() {
+    let (group, _scripts, _) = slow_first(Some(0.0), 60);
+    // The burst of twenty, and nothing earned.
+    assert!(group.hedges() <= 20, "{}", group.hedges());
+}
+
+#[test]
+fn without_a_budget_nothing_is_hedged() {
+    let (group, _scripts, took) = slow_first(None, 3);
+    assert_eq!(group.hedges(), 0);
+    assert!(took[0] >= Duration::from_millis(12), "{took:?}");
+}
+
+#[test]
+fn spread_is_even_and_fastest_leaves_slow_servers_out() {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+    scripts[2].delay(Duration::from_millis(15));
+    let entries: Vec<_> = scripts.iter().map(|script| udp(script.address)).collect();
+    let counts = |policy| {
+        let mut spec = spec(&[&entries]);
+        spec.policy = policy;
+        spec.health.interval = Duration::from_secs(60);
+        let alarm = Arc::new(Alarm::new());
+        let group = Arc::new(Group::build(&spec, None, &Ours::default(), &alarm));
+        on_a_worker(async {
+            let _probes = probe(&group, &alarm);
+            until("all up", || group.servers().all(|server| is(server, State::Up))).await;
+            let courier = courier();
+            for at in 0..9 {
+                ask(&courier, &group, &format!("warm{at}.example")).await.unwrap();
+            }
+            let before = scripts.each_ref().map(Script::queries);
+            for at in 0..60 {
+                ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
+            }
+            let after = scripts.each_ref().map(Script::queries);
+            std::array::from_fn::<_, 3, _>(|at| after[at] - before[at])
+        })
+    };
+    // 20, 20, 20 and 30, 30, 0 and 60, 0, 0, but for what a busy machine makes late.
+    assert!(counts(Policy::Spread).iter().all(|count| (12..=28).contains(count)));
+    let fastest = counts(Policy::Fastest);
+    assert!(fastest[0] >= 12 && fastest[1] >= 12 && fastest[2] <= 6, "{fastest:?}");
+    let ordered = counts(Policy::Ordered);
+    assert!(ordered[0] >= 50, "{ordered:?}");
+}
+
+#[test]
+fn drained_servers_are_not_asked() {
+    let (first, second) = (Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO)));
+    let group = build(&spec(&[&[udp(first.address), udp(second.address)]]));
+    on_a_worker(async {
+        let courier = courier();
+        server(&group, 0).drain();
+        assert_eq!(address(&ask(&courier, &group, "a.example").await.unwrap()), TWO);
+        server(&group, 1).drain();
+        let failure = ask(&courier, &group, "b.example").await.unwrap_err();
+        assert!(matches!(failure, Failure::AllFailed(reasons) if reasons.standing == Standing::NoServers));
+        server(&group, 0).undrain();
+        assert_eq!(address(&ask(&courier, &group, "c.example").await.unwrap()), ONE);
+    });
+}
+
+#[test]
+fn our_own_listener_is_left_out() {
+    let script = Script::new(Says::Address(ONE));
+    let spec = spec(&[&[udp(script.address), udp("127.0.0.1:5399".parse().unwrap())]]);
+    let ours = Ours::new([script.address]);
+    let group = Group::build(&spec, None, &ours, &Arc::new(Alarm::new()));
+    let left: Vec<&str> = group.servers().map(|server| server.label()).collect();
+    assert_eq!(left, ["127.0.0.1:5399"]);
+}

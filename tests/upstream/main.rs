@@ -1,0 +1,107 @@
+//! Groups of upstream servers against scripted ones on loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod failover;
+mod health;
+mod limits;
+mod ports;
+mod script;
+
+use std::{
+    future::Future,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tidegate::{
+    clock::Moment,
+    upstream::{
+        Alarm, Courier, Entry, Exchanged, Failure, Group, GroupSpec, HealthSpec, Limits, Ours, Policy, Server,
+        ServerSpec, State, Transport, Worker, prober,
+    },
+    wire::{Class, Name, RecordType, UpstreamQuery, addresses::find_address},
+};
+
+/// Runs on a runtime like a worker's.
+fn on_a_worker<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .unwrap()
+        .block_on(future)
+}
+
+fn udp(address: SocketAddr) -> Entry {
+    Entry::Server(ServerSpec::plain(Transport::Udp, address))
+}
+
+fn tcp(address: SocketAddr) -> Entry {
+    Entry::Server(ServerSpec::plain(Transport::Tcp, address))
+}
+
+/// A group in which the first server is asked first, without hedges, and probes are quick.
+fn spec(tiers: &[&[Entry]]) -> GroupSpec {
+    let health = HealthSpec {
+        interval: Duration::from_millis(500),
+        interval_down: Duration::from_millis(100),
+        ..HealthSpec::probing("probe.example".parse().unwrap(), RecordType::A)
+    };
+    GroupSpec {
+        name: "vpc".into(),
+        tiers: tiers.iter().map(|tier| tier.to_vec()).collect(),
+        policy: Policy::Ordered,
+        limits: Limits { hedge_budget: None, ..Limits::default() },
+        health,
+    }
+}
+
+fn build(spec: &GroupSpec) -> Arc<Group> {
+    Arc::new(Group::build(spec, None, &Ours::default(), &Arc::new(Alarm::new())))
+}
+
+fn query(name: &str) -> UpstreamQuery {
+    let name: Name = name.parse().unwrap();
+    UpstreamQuery { name, qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false }
+}
+
+async fn ask(courier: &Courier, group: &Arc<Group>, name: &str) -> Result<Exchanged, Failure> {
+    courier.exchange(group, &query(name), Moment::now() + Duration::from_millis(3500)).await
+}
+
+fn address(exchanged: &Exchanged) -> Ipv4Addr {
+    match find_address(exchanged.response.message(), Some) {
+        Ok(Some(IpAddr::V4(address))) => address,
+        other => panic!("{other:?} instead of an address"),
+    }
+}
+
+fn server(group: &Group, at: usize) -> &Arc<Server> {
+    group.servers().nth(at).unwrap()
+}
+
+/// Waits, at most five seconds, until something is so.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Moment::now();
+    while !is_so() {
+        assert!(Moment::now().since(start) < Duration::from_secs(5), "{what}, never");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Probes a group until the returned sender is dropped.
+fn probe(group: &Arc<Group>, alarm: &Arc<Alarm>) -> tokio::sync::watch::Sender<prober::Targets> {
+    let (sender, receiver) = tokio::sync::watch::channel(vec![Arc::clone(group)]);
+    tokio::task::spawn_local(prober::run(Worker::ALONE, receiver, Arc::clone(alarm)));
+    sender
+}
+
+fn courier() -> Rc<Courier> {
+    Rc::new(Courier::new(Worker::ALONE))
+}
+
+fn is(server: &Server, state: State) -> bool {
+    server.state() == state
+}

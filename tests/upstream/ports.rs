@@ -1,0 +1,132 @@
+//! Few source ports, and neither they nor ids to be guessed.
+
+use std::{collections::HashSet, sync::Arc};
+
+use tidegate::upstream::{
+    Courier, Transport, Worker,
+    tally::{MismatchReason, QueryResult},
+};
+
+use crate::{
+    ask, build, courier, on_a_worker,
+    script::{ONE, Says, Script},
+    server, spec, udp,
+};
+
+/// Asks so many questions, one a turn.
+async fn ask_in_turn(courier: &Courier, group: &Arc<tidegate::upstream::Group>, count: usize) {
+    for at in 0..count {
+        ask(courier, group, &format!("n{at}.example")).await.unwrap();
+    }
+}
+
+#[test]
+fn there_are_no_more_ports_than_configured_over_all_workers() {
+    let script = Script::new(Says::Address(ONE));
+    let mut spec = spec(&[&[udp(script.address)]]);
+    spec.limits.source_ports = 7;
+    let group = build(&spec);
+    for index in 0..3 {
+        let group = Arc::clone(&group);
+        on_a_worker(async move {
+            let courier = Courier::new(Worker { index, count: 3 });
+            ask_in_turn(&courier, &group, 100).await;
+            let open = server(&group, 0).tally.source_ports();
+            assert!((2..=3).contains(&open), "{open}");
+        });
+    }
+    assert_eq!(script.ports().len(), 7);
+    assert_eq!(server(&group, 0).tally.source_ports(), 0, "closed with their courier");
+}
+
+#[test]
+fn questions_of_one_turn_leave_through_one_port_and_turns_take_any() {
+    let script = Script::new(Says::Address(ONE));
+    let mut spec = spec(&[&[udp(script.address)]]);
+    spec.limits.source_ports = 16;
+    let group = build(&spec);
+    on_a_worker(async {
+        let courier = courier();
+        for turn in 0..50 {
+            let mut asking = tokio::task::JoinSet::new();
+            for at in 0..10 {
+                let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
+                let name = format!("n{at}-{turn}.example");
+                asking.spawn_local(async move { ask(&courier, &group, &name).await.unwrap() });
+            }
+            asking.join_all().await;
+        }
+    });
+    let seen = script.seen();
+    assert_eq!(seen.len(), 500);
+    let turns: Vec<HashSet<_>> =
+        seen.chunks(10).map(|turn| turn.iter().map(|(from, _)| from.port()).collect()).collect();
+    assert!(turns.iter().all(|ports| ports.len() == 1));
+    assert!(script.ports().len() > 8, "50 draws of 16");
+}
+
+#[test]
+fn ids_and_ports_cannot_be_told_from_the_last() {
+    let script = Script::new(Says::Address(ONE));
+    let mut spec = spec(&[&[udp(script.address)]]);
+    spec.limits.source_ports = 16;
+    let group = build(&spec);
+    on_a_worker(async { ask_in_turn(&courier(), &group, 4000).await });
+    let seen = script.seen();
+    // Chi-square with 15 degrees of freedom is above 44.3 once in ten thousand times.
+    let chi_square = |counts: [u32; 16]| {
+        let expected = f64::from(counts.iter().sum::<u32>()) / 16.0;
+        counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum::<f64>()
+    };
+    let mut by_id = [0; 16];
+    let mut by_step = [0; 16];
+    let ports: Vec<u16> = script.ports().into_iter().collect();
+    let mut by_port = [0; 16];
+    for pair in seen.windows(2) {
+        by_id[usize::from(pair[0].1 >> 12)] += 1;
+        by_step[usize::from(pair[1].1.wrapping_sub(pair[0].1) >> 12)] += 1;
+        by_port[ports.iter().position(|port| *port == pair[0].0.port()).unwrap()] += 1;
+    }
+    for (what, counts) in [("ids", by_id), ("steps of ids", by_step), ("ports", by_port)] {
+        assert!(chi_square(counts) < 44.3, "{what}: {counts:?}");
+    }
+    let same = seen.windows(2).filter(|pair| pair[0].0 == pair[1].0).count();
+    assert!((150..350).contains(&same), "{same} of 4000 by the port of the last, 250 by chance");
+}
+
+#[test]
+fn an_answer_to_another_socket_is_not_heard() {
+    // The answer goes to the port of the question before.
+    let script = Script::new(Says::Address(ONE));
+    let mut spec = spec(&[&[udp(script.address)]]);
+    spec.limits.source_ports = 64;
+    let group = build(&spec);
+    on_a_worker(async {
+        let courier = courier();
+        ask_in_turn(&courier, &group, 1).await;
+        script.answer_to_the_last(true);
+        for at in 0..5 {
+            let deadline = tidegate::clock::Moment::now() + std::time::Duration::from_millis(60);
+            let _ = courier.exchange(&group, &crate::query(&format!("x{at}.example")), deadline).await;
+        }
+    });
+    assert!(server(&group, 0).tally.mismatches(MismatchReason::Socket) > 0);
+}
+
+#[test]
+fn every_query_is_counted_once() {
+    let (silent, good) = (Script::new(Says::Nothing), Script::new(Says::Address(ONE)));
+    let mut spec = spec(&[&[udp(silent.address), udp(good.address)]]);
+    spec.limits.timeout = std::time::Duration::from_millis(100);
+    let group = build(&spec);
+    on_a_worker(async {
+        let courier = courier();
+        ask_in_turn(&courier, &group, 5).await;
+        let tally = &server(&group, 0).tally;
+        let timed_out = || tally.queries(Transport::Udp, QueryResult::Timeout) == silent.queries() as u64;
+        crate::until("every query to the silent server timed out", timed_out).await;
+        assert_eq!(tally.in_flight(), 0);
+    });
+    assert!(silent.queries() > 0);
+    assert_eq!(server(&group, 1).tally.queries(Transport::Udp, QueryResult::Ok), 5);
+}

@@ -1,0 +1,107 @@
+//! The verbs of the command line, their output and their exit codes.
+
+mod support;
+
+use std::process::Output;
+
+use rstest::rstest;
+use support::{
+    config::Config,
+    namespace,
+    query::{Query, rtype},
+    records::{Record, Reply},
+    tidegate::{Tidegate, run},
+    upstream::Upstream,
+};
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[rstest]
+#[case::serve("serve")]
+#[case::check("check")]
+#[case::demo("demo")]
+#[case::query("query")]
+#[case::presets("presets")]
+fn every_verb_explains_itself(#[case] verb: &str) {
+    let output = run(&[verb, "--help"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains(&format!("tidegate {verb}")), "usage and an example: {}", text(&output));
+}
+
+#[test]
+fn an_unknown_verb_is_an_error() {
+    assert_eq!(run(&["fly"]).status.code(), Some(2));
+}
+
+#[test]
+fn presets_name_the_families() {
+    let output = run(&["presets"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    for family in ["preset:aws", "amazonaws.com", "api.aws", "compute.internal", "ec2.internal"] {
+        assert!(text(&output).contains(family), "{family} in {}", text(&output));
+    }
+}
+
+#[test]
+fn output_has_no_colour_where_there_is_no_terminal() {
+    for arguments in [&["presets"][..], &["--help"], &["check", "/nonexistent.toml"]] {
+        let output = run(arguments);
+        assert!(!text(&output).contains('\u{1b}'), "{arguments:?}: {}", text(&output));
+    }
+}
+
+#[test]
+fn query_prints_the_answer_and_tells_by_its_exit_code() {
+    let mut upstream = Upstream::answering("10.0.0.1");
+    upstream.on(
+        "alias.example.",
+        rtype::A,
+        Reply::of([Record::cname("@", 300, "www.example."), Record::a("www.example.", 300, "10.0.0.7")]),
+    );
+    upstream.on("broken.example.", rtype::A, Reply::servfail());
+    upstream.on("secret.example.", rtype::A, Reply::refused());
+    let server = format!("@{}", upstream.address);
+
+    let answered = run(&["query", "alias.example", &server]);
+    assert_eq!(answered.status.code(), Some(0), "{}", text(&answered));
+    assert!(text(&answered).contains("10.0.0.7") && text(&answered).contains("www.example"), "{}", text(&answered));
+    assert_eq!(run(&["query", "none.example", "TXT", &server]).status.code(), Some(0), "NXDOMAIN is an answer");
+    assert_eq!(run(&["query", "broken.example", "A", &server]).status.code(), Some(1));
+    assert_eq!(run(&["query", "secret.example", "A", &server]).status.code(), Some(1));
+    upstream.stop();
+    assert_eq!(run(&["query", "www.example", "A", &server]).status.code(), Some(2));
+}
+
+#[test]
+fn query_says_in_words_why_it_was_refused() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let config = Config::new().upstream("site", &[&upstream], "").forward("only", &["example"], "site", "");
+    let tidegate = Tidegate::start(&config);
+    let output = run(&["query", "www.elsewhere.org", &format!("@{}", tidegate.address())]);
+
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("REFUSED") && text(&output).contains("Not Authoritative"), "{}", text(&output));
+}
+
+#[test]
+fn a_sidecar_needs_no_file() {
+    namespace::inside("a_sidecar_needs_no_file", || {
+        let (vpc, site) = (Upstream::answering("10.20.0.1"), Upstream::answering("10.1.0.1"));
+        let (aws, default) = (vpc.address.to_string(), site.address.to_string());
+        let expect = |tidegate: &Tidegate| {
+            let ask = |name: &str| tidegate.client().ask(&Query::a(name)).address_texts();
+            assert_eq!(ask("sts.us-east-1.amazonaws.com."), ["10.20.0.1"]);
+            assert_eq!(ask("www.example."), ["10.1.0.1"]);
+        };
+
+        let flags = ["--listen", "127.0.0.1:0", "--aws", &aws, "--default", &default];
+        expect(&Tidegate::start_without_file(&[], &flags));
+        let variables = [("TIDEGATE_LISTEN", "127.0.0.1:0"), ("TIDEGATE_AWS", &aws), ("TIDEGATE_DEFAULT", &default)];
+        expect(&Tidegate::start_without_file(&variables, &[]));
+        // Flags beat variables.
+        let crossed = [("TIDEGATE_LISTEN", "127.0.0.1:0"), ("TIDEGATE_AWS", &default), ("TIDEGATE_DEFAULT", &default)];
+        expect(&Tidegate::start_without_file(&crossed, &["--aws", &aws]));
+    });
+}
