@@ -30,6 +30,14 @@ fn a_sidecar_needs_no_file() {
 }
 
 #[test]
+fn an_empty_variable_is_one_that_is_not_set() {
+    let flags = Flags { aws: list("10.20.1.10"), default: list(""), private: list(""), ..Flags::default() };
+    let plan = Plan::from_flags(&flags).unwrap();
+    assert_eq!(plan.live.rules.len(), 1);
+    assert_eq!(plan.live.rules[0].guard, None);
+}
+
+#[test]
 fn flags_beat_the_file() {
     let flags = Flags {
         listen: list("127.0.0.1:5353"),

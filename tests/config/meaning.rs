@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidegate::config::WhenDown;
+use tidegate::config::{ServerAddress, WhenDown};
 
 use crate::{BASE, plan};
 
@@ -97,4 +97,27 @@ fn what_needs_a_restart_is_told_by_key() {
     let other = format!("{BASE}[server]\nlisten = [\"127.0.0.1:5353\"]\ndeadline = \"2s\"\n[cache]\nsize = \"1GiB\"\n");
     assert_eq!(plan(BASE).boot.differences(&plan(&other).boot), ["server.listen", "cache.size"]);
     assert_eq!(plan(BASE).boot.differences(&plan(BASE).boot), [""; 0]);
+}
+
+#[test]
+fn words_stand_for_networks_and_an_address_for_itself() {
+    let text = format!("[server]\nallow = [\"loopback\", \"10.1.1.1\"]\ndeny = [\"any\"]\n{BASE}");
+    let access = plan(&text).live.access;
+    let written = |networks: &[ipnet::IpNet]| networks.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(written(&access.allow), ["127.0.0.0/8", "::1/128", "10.1.1.1/32"]);
+    assert_eq!(written(&access.deny), ["0.0.0.0/0", "::/0"]);
+}
+
+#[test]
+fn a_resolv_conf_is_found_beside_the_file_that_names_it() {
+    let text = BASE.replace("\"10.20.1.10\"", "\"system\", \"system:/run/a.conf\", \"system:b.conf\"");
+    let plan = tidegate::config::Plan::from_text("/etc/tidegate/t.toml", &text).unwrap();
+    let paths: Vec<Option<&str>> = plan.live.groups[0].tiers[0]
+        .iter()
+        .map(|server| match &server.address {
+            ServerAddress::System { path } => path.as_ref().and_then(|path| path.to_str()),
+            ServerAddress::Fixed(_) => None,
+        })
+        .collect();
+    assert_eq!(paths, [None, Some("/run/a.conf"), Some("/etc/tidegate/b.conf")]);
 }
