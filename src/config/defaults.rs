@@ -3,8 +3,9 @@
 use std::fmt::{Display, Write};
 
 use super::{
+    group::Group,
     limits,
-    plan::{Boot, Group, Live, Plan, Rule, SpecialNames, WhenDown, Workers},
+    plan::{Boot, Live, Plan, Rule, SpecialNames, WhenDown, Workers},
     units::{show_duration, show_size},
 };
 
@@ -134,7 +135,7 @@ fn upstream(page: &mut Page, group: &Group) {
     page.text("timeout", show_duration(group.timeout));
     page.bare("attempts", group.attempts);
     page.bare("hedge", group.hedge.is_some());
-    page.bare("hedge_budget", group.hedge.map_or(0.0, super::plan::Share::fraction));
+    page.bare("hedge_budget", group.hedge.map_or(0.0, super::group::Share::fraction));
     page.bare("max_qps", group.max_qps.map_or(0, std::num::NonZeroU32::get));
     page.bare("in_flight", group.in_flight);
     page.bare("connections", group.connections);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::plan::{Aaaa, LogFormat, LogLevel, OnPublic, Policy, Rebind, Sandbox};
+use super::group::Policy;
+use super::plan::{Aaaa, LogFormat, LogLevel, OnPublic, Rebind, Sandbox};
 
 /// A number's default and bounds, both included.
 #[derive(Debug, Clone, Copy)]

@@ -135,9 +135,9 @@ fn covers(forward: &ForwardSection, name: &str, zone: &str) -> bool {
     forward.clients.as_ref().is_none_or(|clients| clients.value.is_empty()) && (called || has)
 }
 
-/// The values of a flag, a source of its own; none if it was not given.
+/// The values of a flag, a source of its own; none if it was not given. An empty variable is one that is not set.
 fn texts(sources: &mut Vec<Source>, flag: &'static str, values: &[String]) -> Option<Texts> {
-    if values.is_empty() {
+    if values.iter().all(String::is_empty) {
         return None;
     }
     let place = Place { source: SourceId(sources.len()), span: 0..0 };

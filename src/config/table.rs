@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use super::{
     build::plain,
+    group::{Group, NetworkPath, Server},
     limits,
-    plan::{Group, LocalZone, NetworkPath, Plan, Rule, Server, SpecialNames, WhenDown, ZoneData, ZoneEntry},
+    plan::{LocalZone, Plan, Rule, SpecialNames, WhenDown, ZoneData, ZoneEntry},
 };
 use crate::wire::Name;
 
@@ -73,6 +74,7 @@ fn zones(entry: &ZoneEntry) -> Vec<(String, Order)> {
 fn local_row(local: &LocalZone) -> Row {
     let data = match &local.data {
         ZoneData::File(path) => path.display().to_string(),
+        ZoneData::Records(records) if records.len() == 1 => "1 record".to_owned(),
         ZoneData::Records(records) => format!("{} records", records.len()),
     };
     let cells = [plain(&local.zone), "all".into(), "-".into(), "answered here".into(), data, "-".into()];

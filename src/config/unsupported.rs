@@ -4,7 +4,7 @@
 
 use super::{
     error::{Place, Problem},
-    file::{File, Float, Integer, Located, ServerEntry, Text, Texts, Upstream},
+    file::{File, Float, Integer, Located, Text, Texts, Upstream},
     limits::CONTROL_SOCKET,
 };
 
@@ -75,19 +75,6 @@ fn tls(file: &File) -> Vec<Place> {
 }
 
 fn scheme(file: &File, scheme: &str) -> Vec<Place> {
-    file.upstream
-        .iter()
-        .flat_map(servers)
-        .filter(|text| text.value.starts_with(scheme))
-        .map(|text| text.place.clone())
-        .collect()
-}
-
-fn servers(upstream: &Upstream) -> Vec<&Text> {
-    let tiers = upstream.table.servers.iter().chain(upstream.table.backup.iter().flat_map(|backup| &backup.value));
-    let text = |entry| match entry {
-        &ServerEntry::Text(ref text) => Some(text),
-        ServerEntry::Table(table) => table.address.as_ref(),
-    };
-    tiers.flat_map(|tier| &tier.value).filter_map(text).collect()
+    let servers = file.upstream.iter().flat_map(Upstream::server_texts);
+    servers.filter(|text| text.value.starts_with(scheme)).map(|text| text.place.clone()).collect()
 }

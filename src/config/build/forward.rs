@@ -8,8 +8,9 @@ use super::{
     super::{
         error::{Place, locate},
         file::{File, ForwardSection, Located, Text},
+        group::GroupIndex,
         limits,
-        plan::{CachePolicy, GroupIndex, Guard, Rule, WhenDown, ZoneEntry},
+        plan::{CachePolicy, Guard, Rule, WhenDown, ZoneEntry},
         presets, reverse,
     },
     Builder,

@@ -18,8 +18,9 @@ pub(super) use self::values::plain;
 use super::{
     error::{Problem, Problems, Source},
     file::{File, Loaded, Located, Text},
+    group::GroupIndex,
     limits,
-    plan::{GroupIndex, Live, Plan, Rule},
+    plan::{Live, Plan, Rule},
     unsupported,
 };
 use crate::wire::Name;
@@ -76,7 +77,7 @@ impl Builder<'_> {
         }
     }
 
-    fn groups(&mut self, file: &File, rules: &[Rule]) -> Vec<super::plan::Group> {
+    fn groups(&mut self, file: &File, rules: &[Rule]) -> Vec<super::group::Group> {
         let upstreams = file.upstream.iter().enumerate();
         upstreams.map(|(at, upstream)| self.group(upstream, GroupIndex(at), rules)).collect()
     }

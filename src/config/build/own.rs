@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use super::{
     super::{
         error::{Place, Problem},
-        file::{File, ServerEntry, Upstream},
-        plan::{Boot, FixedServer, Live, ServerAddress, Transport},
+        file::{File, Upstream},
+        group::{FixedServer, ServerAddress, Transport},
+        plan::{Boot, Live},
     },
     Builder,
 };
@@ -55,11 +56,7 @@ fn is_own(boot: &Boot, server: &FixedServer) -> bool {
 
 /// Where the server stands, else the group's name.
 fn place_of(upstream: &Upstream, server: &FixedServer) -> Place {
-    let servers = upstream.table.servers.iter().chain(upstream.table.backup.iter().flat_map(|backup| &backup.value));
-    let texts = servers.flat_map(|tier| &tier.value).filter_map(|entry| match entry {
-        ServerEntry::Text(text) => Some(text),
-        ServerEntry::Table(table) => table.address.as_ref(),
-    });
-    let place = texts.into_iter().find(|text| super::upstream::names(&text.value, server)).map(|text| &text.place);
+    let mut texts = upstream.server_texts();
+    let place = texts.find(|text| super::upstream::names(&text.value, server)).map(|text| &text.place);
     place.unwrap_or(&upstream.name.place).clone()
 }

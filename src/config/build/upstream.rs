@@ -10,10 +10,9 @@ use super::{
         address::Endpoint,
         error::Place,
         file::{Located, ServerEntry, Text, Upstream, UpstreamSection},
+        group::{FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Server, ServerAddress, Share, Transport},
         limits,
-        plan::{
-            FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Rule, Server, ServerAddress, Share, Transport,
-        },
+        plan::Rule,
     },
     Builder, section,
     values::{flag, usable},

@@ -6,7 +6,8 @@ use super::{
     super::{
         error::{Place, Problem},
         file::{File, ForwardSection, Located},
-        plan::{Group, GroupIndex, Live, Rule, Server, SpecialNames},
+        group::{Group, GroupIndex, Server},
+        plan::{Live, Rule, SpecialNames},
         presets::{PRESETS, PUBLIC_ONLY},
         reverse::reverse_zones,
     },
@@ -29,6 +30,11 @@ impl Builder<'_> {
                 Problem::nowhere("there is no rule and no local zone: every question will be REFUSED")
                     .help("write a [[forward]] table with zones = [\".\"] and to = the name of an [upstream.NAME]"),
             );
+        }
+        let server = section(file.server.as_ref());
+        if let Some(allow) = server.allow.as_ref().filter(|allow| allow.value.is_empty()) {
+            let message = "allow is empty: every client will be REFUSED".to_owned();
+            self.warning(&allow.place, message, "allow = [\"loopback\", \"private\"] is the default");
         }
         self.warn_of_late_stale(file, live);
         for (at, (group, upstream)) in live.groups.iter().zip(&file.upstream).enumerate() {

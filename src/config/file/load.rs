@@ -5,6 +5,7 @@
 //! is a problem.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -63,7 +64,7 @@ impl Loaded {
         let (table, errors) = DeTable::parse_recoverable(&text);
         if !errors.is_empty() {
             self.unreadable = true;
-            self.note_syntax(source, &errors);
+            self.note_syntax(source, &text, &errors);
             self.sources.push(Source::File { name, text });
             return File::default();
         }
@@ -73,10 +74,16 @@ impl Loaded {
         file
     }
 
-    fn note_syntax(&mut self, source: SourceId, errors: &[toml::de::Error]) {
+    /// The first fault of each line: those behind it follow from it.
+    fn note_syntax(&mut self, source: SourceId, text: &str, errors: &[toml::de::Error]) {
+        let mut noted = BTreeSet::new();
         for error in errors {
             let span = error.span().unwrap_or_default();
-            self.problems.push(Problem::at(&Place { source, span }, format!("not TOML: {}", error.message().trim())));
+            let line = text.get(..span.start).unwrap_or(text).matches('\n').count();
+            if noted.insert(line) {
+                let message = format!("not TOML: {}", error.message().trim());
+                self.problems.push(Problem::at(&Place { source, span }, message));
+            }
         }
     }
 
@@ -138,9 +145,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
     let path = path.display();
     let problem = Problem::nowhere(format!("{path}: cannot be read: {error}"));
     match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            problem.help("write one (an example is in config/), or name another with --config")
-        }
+        std::io::ErrorKind::NotFound => problem.help("write one, or name another with --config"),
         std::io::ErrorKind::PermissionDenied => problem.help("the user that tidegate runs as must be able to read it"),
         _ => problem,
     }

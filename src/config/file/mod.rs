@@ -35,6 +35,18 @@ pub(super) struct Upstream {
     pub(super) table: UpstreamSection,
 }
 
+impl Upstream {
+    /// The addresses of the servers of every tier, as typed.
+    pub(super) fn server_texts(&self) -> impl Iterator<Item = &Text> {
+        let backup = self.table.backup.iter().flat_map(|backup| &backup.value);
+        let entries = self.table.servers.iter().chain(backup).flat_map(|tier| &tier.value);
+        entries.filter_map(|entry| match entry {
+            ServerEntry::Text(text) => Some(text),
+            ServerEntry::Table(table) => table.address.as_ref(),
+        })
+    }
+}
+
 /// The tables at the top of a file.
 const TOP: &[&str] =
     &["include", "server", "limits", "cache", "admin", "log", "upstream", "forward", "local", "local_hosts", "special"];
