@@ -1,4 +1,53 @@
 //! tidegate: the DNS gateway between an on-premises network and AWS private endpoints.
+//!
+//! # One question's way
+//!
+//! ```text
+//! clients ─► serve::udp     a batch of datagrams; the clock and the snapshot are read once a batch
+//!            serve::stream  framed messages over TCP
+//!               │ octets, client, room for the reply
+//!               ▼
+//!            engine::handle   question ─► access ─► view ─► cache ─ hit ─► Action::Reply, sent with the batch
+//!               │                                            └ malformed, a response ─► Action::Drop
+//!               │ Action::Resolve(Query)     bounded: when too many wait, SERVFAIL at once
+//!               ▼
+//!            engine::resolve  route: the longest matching domain
+//!               ├─ none           REFUSED
+//!               ├─ Target::Local  zones::answer ───────────────────────┐ a CNAME that leads to another rule or zone
+//!               └─ Target::Rule   engine::part                         │ goes round again, at most 8 times
+//!                                   pending.join: one asks, others wait│
+//!                                   upstream: exchange, a race of tries│
+//!                                   guard ─► cache ─► reply ◄──────────┘
+//!                                   no answer: stale, else SERVFAIL
+//!
+//! configuration text ─► config::Plan { boot, live } ─► daemon::State ─► engine::Snapshot, swapped whole
+//! ```
+//!
+//! What travels has one owner at each step: octets, then a [`wire::Question`] that borrows them, then, only on a miss, an
+//! owned [`engine::Query`]; an upstream's answer is a [`wire::Response`], checked and written anew before anyone sees it.
+//!
+//! # Threads
+//!
+//! A worker is a thread with a runtime of its own, its own sockets on every listen address and its own ports to every
+//! upstream. A question is answered by the worker that read it. Shared are the snapshot, the cache, the table of
+//! questions that wait, the servers' health and budgets; workers own their counters. The control thread does the rest:
+//! probes, reloads, files that are watched, HTTP for operators.
+//!
+//! # Rooms
+//!
+//! A room imports only from lower layers, never within its row; `tests/layers.rs` holds the code against this table.
+//!
+//! | layer | rooms |
+//! | --- | --- |
+//! | 7 | [`cli`]: the verbs |
+//! | 6 | [`daemon`]: start, reload, stop |
+//! | 5 | [`serve`]: listeners · [`admin`]: HTTP for operators |
+//! | 4 | [`engine`]: the decisions |
+//! | 3 | [`upstream`]: other servers · [`zones`]: what is answered here |
+//! | 2 | [`cache`] · [`route`] · [`config`] |
+//! | 1 | [`net`]: the kernel, and the only unsafe code |
+//! | 0 | [`wire`]: DNS messages as bytes · [`metrics`] · [`networks`] · [`clock`] |
+
 pub mod admin;
 pub mod cache;
 pub mod cli;

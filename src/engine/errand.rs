@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{query::Query, snapshot::Snapshot};
+use super::snapshot::{Snapshot, Target};
 use crate::{
     cache::{Hash, Key},
     clock::Moment,
@@ -28,24 +28,17 @@ pub struct Errand {
 }
 
 impl Errand {
-    /// A client's question.
-    pub fn of(query: &Query, snapshot: &Arc<Snapshot>) -> Self {
-        Self {
-            asked: Arc::clone(&query.asked),
-            hash: query.hash,
-            view: query.view,
-            client: query.client,
-            deadline: query.received + snapshot.deadline,
-            snapshot: Arc::clone(snapshot),
-        }
-    }
-
     /// The same question for another name, which a chain leads to.
     pub fn onward(&self, name: Name) -> Self {
         let view = self.snapshot.view_of(name.as_wire(), self.client);
         let asked = UpstreamQuery { name, ..(*self.asked).clone() };
         let hash = key(&asked, view).hash();
         Self { asked: Arc::new(asked), hash, view, ..self.clone() }
+    }
+
+    /// Where it goes.
+    pub fn target(&self) -> Option<Target> {
+        self.snapshot.target(self.asked.name.as_wire(), self.client)
     }
 
     /// Its key in the cache.

@@ -196,7 +196,7 @@ impl Turn<'_, '_> {
 
     fn resolve(self, question: &Question<'_>, key: &Key<'_>, hash: Hash) -> Action {
         self.counters.missed();
-        let Some(permit) = self.engine.pending.admit(self.snapshot.in_flight) else {
+        let Some(permit) = self.engine.waiting.admit(self.snapshot.in_flight) else {
             let overload = Ede { code: EdeCode::Other, text: "overload" };
             let refusal = Refusal { rcode: Rcode::SERVFAIL, ede: Some(overload) };
             return self.refuse(&question.echo, question.edns.as_ref(), &refusal);

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod errand;
+pub mod failure;
 pub mod guard;
 pub mod handle;
 pub mod part;
@@ -23,7 +24,11 @@ pub use self::{
     handle::{Action, Asked},
     query::{Carrier, Query},
 };
-use self::{part::Part, pending::Pending, snapshot::Snapshot};
+use self::{
+    part::Part,
+    pending::{Pending, Waiting},
+    snapshot::Snapshot,
+};
 use crate::{
     cache::{Cache, failures::Failures},
     metrics,
@@ -43,7 +48,9 @@ pub struct Engine {
     /// Failures, beside the answers (RFC 9520).
     pub failures: Failures,
     /// Questions that wait for an upstream.
-    pub pending: Arc<Pending<Arc<Part>>>,
+    pub pending: Pending<Arc<Part>>,
+    /// How many they are.
+    pub waiting: Arc<Waiting>,
     warned: store::Warned,
 }
 
@@ -54,7 +61,8 @@ impl Engine {
             snapshot: ArcSwap::from_pointee(snapshot),
             cache,
             failures: Failures::new(),
-            pending: Arc::new(Pending::new()),
+            pending: Pending::new(),
+            waiting: Arc::default(),
             warned: store::Warned::default(),
         }
     }

@@ -1,15 +1,15 @@
 //! One rule's part of an answer: asked once in the whole process, cut where it leaves the rule, guarded, stored.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use tracing::warn;
 
 use super::{
     Context,
     errand::Errand,
+    failure::{Failure, MAX_STEPS},
     guard::Verdict,
     pending::{PendingKey, Place},
-    resolve,
     snapshot::{Rule, RuleId, Target},
 };
 use crate::{
@@ -17,26 +17,8 @@ use crate::{
     config::Aaaa,
     metrics::GuardAction,
     upstream,
-    wire::{EdeCode, Rcode, RecordType, Response, writer::Writer},
+    wire::{EdeCode, RecordType, Response, writer::Writer},
 };
-
-/// Why there is no answer, as the client is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// The response code.
-    pub rcode: Rcode,
-    /// The reason's code.
-    pub code: EdeCode,
-    /// The reason in words.
-    pub text: Cow<'static, str>,
-}
-
-impl Failure {
-    /// SERVFAIL for a reason.
-    pub fn servfail(code: EdeCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { rcode: Rcode::SERVFAIL, code, text: text.into() }
-    }
-}
 
 /// What a rule's upstreams said.
 #[derive(Debug)]
@@ -114,8 +96,8 @@ fn empty(errand: &Errand) -> Part {
 }
 
 fn judge(context: &Context, errand: &Errand, id: RuleId, response: Response) -> Part {
-    if response.is_endless() || response.chain().len() > resolve::MAX_STEPS {
-        return Part::Refused(resolve::endless());
+    if response.is_endless() || response.chain().len() > MAX_STEPS {
+        return Part::Refused(Failure::endless());
     }
     let rule = errand.snapshot.rule(id);
     if let Some(cut) = leaves(errand, rule, id, &response) {

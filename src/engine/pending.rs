@@ -35,7 +35,6 @@ pub struct PendingKey {
 #[derive(Debug)]
 pub struct Pending<T> {
     shards: Box<[Shard<T>]>,
-    in_flight: CachePadded<AtomicUsize>,
 }
 
 type Shard<T> = CachePadded<Mutex<HashTable<Slot<T>>>>;
@@ -68,7 +67,7 @@ impl<T: Clone> Pending<T> {
     /// An empty table.
     pub fn new() -> Self {
         let shards = (0..SHARDS).map(|_| CachePadded::new(Mutex::new(HashTable::new()))).collect();
-        Self { shards, in_flight: CachePadded::new(AtomicUsize::new(0)) }
+        Self { shards }
     }
 
     /// Joins those who wait for `key`, whose hash is `hash`.
@@ -85,20 +84,6 @@ impl<T: Clone> Pending<T> {
                 Place::Lead(Lead { pending: self, hash, key })
             }
         }
-    }
-
-    /// Counts a question in, unless `most` wait already. The permit counts it out.
-    pub fn admit(self: &Arc<Self>, most: usize) -> Option<Permit<T>> {
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= most {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Permit { pending: Arc::clone(self) })
-    }
-
-    /// How many questions wait.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
     }
 }
 
@@ -136,15 +121,33 @@ impl<T> Drop for Lead<'_, T> {
     }
 }
 
-/// A question's right to wait for an upstream.
-#[derive(Debug)]
-pub struct Permit<T> {
-    pending: Arc<Pending<T>>,
+/// How many questions wait for an upstream, in the whole process.
+#[derive(Debug, Default)]
+pub struct Waiting(CachePadded<AtomicUsize>);
+
+impl Waiting {
+    /// Counts a question in, unless `most` wait already. The permit counts it out.
+    pub fn admit(self: &Arc<Self>, most: usize) -> Option<Permit> {
+        if self.0.fetch_add(1, Ordering::Relaxed) >= most {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Permit(Arc::clone(self)))
+    }
+
+    /// How many wait.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
-impl<T> Drop for Permit<T> {
+/// A question's right to wait for an upstream.
+#[derive(Debug)]
+pub struct Permit(Arc<Waiting>);
+
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.pending.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -189,13 +192,13 @@ mod tests {
 
     #[test]
     fn no_more_than_the_bound_wait() {
-        let pending = Arc::new(Pending::<u8>::new());
-        let first = pending.admit(2);
-        let second = pending.admit(2);
-        assert!(first.is_some() && second.is_some() && pending.admit(2).is_none());
+        let waiting = Arc::new(Waiting::default());
+        let first = waiting.admit(2);
+        let second = waiting.admit(2);
+        assert!(first.is_some() && second.is_some() && waiting.admit(2).is_none());
         drop(first);
-        assert!(pending.admit(2).is_some());
+        assert!(waiting.admit(2).is_some());
         drop(second);
-        assert_eq!(pending.in_flight(), 0);
+        assert_eq!(waiting.count(), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{part::Part, pending::Permit};
+use super::{errand::Errand, pending::Permit, snapshot::Snapshot};
 use crate::{
     cache::Hash,
     clock::Moment,
@@ -53,7 +53,7 @@ pub struct Query {
     section: Box<[u8]>,
     edns: Option<Edns<'static>>,
     /// Held until the reply is made.
-    permit: Option<Permit<Arc<Part>>>,
+    permit: Option<Permit>,
 }
 
 impl Query {
@@ -82,8 +82,20 @@ impl Query {
     }
 
     /// Holds the right to wait for an upstream.
-    pub fn hold(&mut self, permit: Permit<Arc<Part>>) {
+    pub fn hold(&mut self, permit: Permit) {
         self.permit = Some(permit);
+    }
+
+    /// The question without its client's message, to be answered under this snapshot.
+    pub fn errand(&self, snapshot: &Arc<Snapshot>) -> Errand {
+        Errand {
+            asked: Arc::clone(&self.asked),
+            hash: self.hash,
+            view: self.view,
+            client: self.client,
+            deadline: self.received + snapshot.deadline,
+            snapshot: Arc::clone(snapshot),
+        }
     }
 
     /// The question as the client asked it.

@@ -13,7 +13,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use super::{
     Context,
     errand::Errand,
-    part::{self, Failure, Part},
+    failure::{Failure, MAX_STEPS},
+    part::{self, Part},
     query::Query,
     snapshot::{RuleId, Snapshot, Target},
 };
@@ -24,8 +25,6 @@ use crate::{
     zones::{LocalQuestion, Outcome},
 };
 
-/// How often a chain may go from one rule or zone to another.
-pub const MAX_STEPS: usize = 8;
 /// How often an answer is asked for anew because the configuration changed meanwhile.
 const MAX_RELOADS: usize = 3;
 
@@ -52,7 +51,7 @@ type Steps<'a> = Pin<Box<dyn Future<Output = Resolved> + 'a>>;
 /// Resolves a question and writes the reply into `out`, which takes 65,535 octets; gives its length.
 pub async fn resolve(context: &Context, query: &Query) -> Reply {
     let snapshot = context.engine.snapshot_owned();
-    let mut resolved = within_patience(context, Errand::of(query, &snapshot)).await;
+    let mut resolved = within_patience(context, query.errand(&snapshot)).await;
     let mut snapshot = snapshot;
     for _ in 0..MAX_RELOADS {
         let current = context.engine.snapshot_owned();
@@ -60,7 +59,7 @@ pub async fn resolve(context: &Context, query: &Query) -> Reply {
             break;
         }
         snapshot = current;
-        resolved = within_patience(context, Errand::of(query, &snapshot)).await;
+        resolved = within_patience(context, query.errand(&snapshot)).await;
     }
     Reply { resolved, payload: snapshot.udp_payload }
 }
@@ -115,7 +114,7 @@ impl Reply {
 /// Waits for a fresh answer as long as there is no stale one to give instead.
 async fn within_patience(context: &Context, errand: Errand) -> Resolved {
     let Some(stale) = context.stale(&errand) else { return steps(context, errand, Vec::new()).await };
-    let patience = if errand.snapshot.is_down(&errand) { Duration::ZERO } else { errand.snapshot.stale_after };
+    let patience = if errand.snapshot.is_down(errand.target()) { Duration::ZERO } else { errand.snapshot.stale_after };
     let owned = context.clone();
     let refresh_errand = errand.clone();
     let mut fresh = Box::pin(async move { steps(&owned, refresh_errand, Vec::new()).await });
@@ -167,7 +166,7 @@ async fn local(context: &Context, errand: Errand, before: Vec<Name>) -> Resolved
         return Err(Failure { rcode: Rcode::REFUSED, code: EdeCode::NotAuthoritative, text: "no zone".into() });
     };
     if answer.outcome == Outcome::Endless {
-        return Err(endless());
+        return Err(Failure::endless());
     }
     let mut response = Response::ours(&answer.message, &errand.asked).map_err(broken)?;
     if let Outcome::Leaves { target } = &answer.outcome
@@ -187,7 +186,7 @@ async fn onward(context: &Context, errand: &Errand, head: &Response, cut: usize,
     before.extend(head.chain()[..cut].iter().cloned());
     let target = &head.chain()[cut];
     if before.len() > MAX_STEPS || before.contains(target) {
-        return Err(endless());
+        return Err(Failure::endless());
     }
     let next = errand.onward(target.clone());
     let tail = match context.cached(&next) {
@@ -201,9 +200,4 @@ async fn onward(context: &Context, errand: &Errand, head: &Response, cut: usize,
         context.engine.store(errand, &joined, lifetime);
     }
     Ok(Answer { response: Arc::new(joined), ..tail })
-}
-
-/// A chain that nobody will find an end of.
-pub(super) fn endless() -> Failure {
-    Failure::servfail(EdeCode::Other, "the CNAME chain is a loop or longer than 8")
 }

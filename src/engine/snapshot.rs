@@ -10,7 +10,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::{access::Access, errand::Errand, guard::Guard};
+use super::{access::Access, guard::Guard};
 use crate::{
     cache::{Stamp, policy},
     config::{self, Aaaa, Live, SpecialNames, WhenDown},
@@ -145,9 +145,9 @@ impl Snapshot {
         &self.rules
     }
 
-    /// Where the errand's question goes.
-    pub fn target(&self, errand: &Errand) -> Option<Target> {
-        self.table.find(errand.asked.name.as_wire(), errand.client).map(|found| found.target)
+    /// Where this client's questions for a name go.
+    pub fn target(&self, name: &[u8], client: IpAddr) -> Option<Target> {
+        self.table.find(name, client).map(|found| found.target)
     }
 
     /// The view that a name is asked in by this client.
@@ -165,11 +165,11 @@ impl Snapshot {
         }
     }
 
-    /// What an answer to the errand is stamped with; none if it must not be stored, because a name in its chain is in a
-    /// view that its key does not tell apart.
-    pub fn stamp(&self, message: &[u8], errand: &Errand) -> Option<Stamp> {
-        let shape = self.shape(message, errand.client).ok()??;
-        let same_view = shape.view == 0 || shape.view == errand.view;
+    /// What an answer that is asked for in `view` is stamped with; none if it must not be stored, because a name in its
+    /// chain is in a view that its key does not tell apart.
+    pub fn stamp(&self, message: &[u8], client: IpAddr, view: View) -> Option<Stamp> {
+        let shape = self.shape(message, client).ok()??;
+        let same_view = shape.view == 0 || shape.view == view;
         same_view.then_some(Stamp { generation: self.generation, fingerprint: shape.fingerprint, rule: shape.rule })
     }
 
@@ -236,12 +236,9 @@ impl Snapshot {
         }
     }
 
-    /// Whether no server of the errand's rule is up.
-    pub fn is_down(&self, errand: &Errand) -> bool {
-        match self.target(errand) {
-            Some(Target::Rule(rule)) => self.rule(rule).group.is_down(),
-            _ => false,
-        }
+    /// Whether questions that go there cannot be answered now: no server of the rule is up.
+    pub fn is_down(&self, target: Option<Target>) -> bool {
+        matches!(target, Some(Target::Rule(rule)) if self.rule(rule).group.is_down())
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use super::{Context, Engine, errand::Errand, part::Failure, resolve::Answer, snapshot::Target};
+use super::{Context, Engine, errand::Errand, failure::Failure, resolve::Answer, snapshot::Target};
 use crate::{
     cache::{Lookup, New, policy},
     clock::Moment,
@@ -54,7 +54,7 @@ impl Engine {
     /// must not outlive what we keep.
     pub(super) fn bound(&self, errand: &Errand, response: &mut Response) -> Option<u32> {
         let snapshot = &errand.snapshot;
-        let negative_ttl = match snapshot.target(errand) {
+        let negative_ttl = match errand.target() {
             Some(Target::Rule(rule)) => snapshot.rule(rule).negative_ttl,
             _ => snapshot.cache.negative_ttl,
         };
@@ -71,7 +71,7 @@ impl Engine {
     /// Keeps a whole answer. One that other views would not share is not kept: its key could not tell them apart.
     pub(super) fn store(&self, errand: &Errand, response: &Response, lifetime: Option<u32>) {
         let Some(lifetime) = lifetime else { return };
-        let Some(stamp) = errand.snapshot.stamp(response.message(), errand) else { return };
+        let Some(stamp) = errand.snapshot.stamp(response.message(), errand.client, errand.view) else { return };
         let new = New {
             message: response.message(),
             ttl_offsets: response.ttl_offsets(),
@@ -115,7 +115,7 @@ impl Context {
     /// The stale answer to the errand, if its rule may give one.
     pub(super) fn stale(&self, errand: &Errand) -> Option<Stale> {
         let snapshot = &errand.snapshot;
-        let may = match snapshot.target(errand)? {
+        let may = match errand.target()? {
             Target::Rule(rule) => snapshot.rule(rule).when_down != WhenDown::Fail,
             Target::Local => false,
         };
