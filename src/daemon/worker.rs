@@ -95,7 +95,7 @@ async fn work(spec: WorkerSpec) -> io::Result<()> {
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = beat.tick() => context.counters.beat(Moment::now()),
+            _ = beat.tick() => context.counters.beat(Moment::now().micros()),
             _ = stop.wait_for(|stopping| *stopping) => break,
         }
     }

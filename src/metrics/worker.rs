@@ -6,7 +6,6 @@ use std::{
 };
 
 use super::{counter::Counter, histogram::Histogram};
-use crate::clock::Moment;
 
 /// What carried a question (label `transport`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,16 +103,16 @@ pub const EDES: usize = 8;
 pub struct Worker {
     /// The worker's number, by which per-rule counters find its cell.
     index: usize,
-    queries: [[Counter; 2]; Transport::ALL.len()],
-    responses: [[Counter; RCODES]; Source::ALL.len()],
-    durations: [Histogram; Source::ALL.len()],
-    dropped: [Counter; DropReason::ALL.len()],
-    ede: [Counter; EDES],
-    hits: Counter,
-    misses: Counter,
-    stale: Counter,
-    prefetches: Counter,
-    coalesced: Counter,
+    pub(super) queries: [[Counter; 2]; Transport::ALL.len()],
+    pub(super) responses: [[Counter; RCODES]; Source::ALL.len()],
+    pub(super) durations: [Histogram; Source::ALL.len()],
+    pub(super) dropped: [Counter; DropReason::ALL.len()],
+    pub(super) ede: [Counter; EDES],
+    pub(super) hits: Counter,
+    pub(super) misses: Counter,
+    pub(super) stale: Counter,
+    pub(super) prefetches: Counter,
+    pub(super) coalesced: Counter,
     /// Hits not yet in the histogram: their batch has not been sent.
     unsent_hits: Counter,
     beat: AtomicU64,
@@ -188,13 +187,13 @@ impl Worker {
         }
     }
 
-    /// The worker turns.
-    pub fn beat(&self, now: Moment) {
-        self.beat.store(now.micros(), Ordering::Relaxed);
+    /// The worker turns; `now` is in microseconds of the clock.
+    pub fn beat(&self, now: u64) {
+        self.beat.store(now, Ordering::Relaxed);
     }
 
-    /// How long ago it last turned.
-    pub fn silent_for(&self, now: Moment) -> Duration {
-        now.since(Moment::from_micros(self.beat.load(Ordering::Relaxed)))
+    /// When it last turned, in microseconds of the clock; 0 before it ever did.
+    pub fn last_beat(&self) -> u64 {
+        self.beat.load(Ordering::Relaxed)
     }
 }

@@ -60,7 +60,7 @@ pub async fn serve(
                 break;
             }
         }
-        context.counters.beat(Moment::now());
+        context.counters.beat(Moment::now().micros());
         tokio::task::yield_now().await;
     }
     // What was received before the stop is answered.
