@@ -70,7 +70,7 @@ pub enum Color {
 }
 
 /// Everything that is wrong with a configuration, or everything to be warned of, in the order of the texts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Problems {
     sources: Arc<Vec<Source>>,
     problems: Vec<Problem>,
