@@ -97,10 +97,10 @@ mod tests {
                     server.send_to(&message[..length], client).await.unwrap();
                 }
             };
-            let asked = answers(&[address]);
+            let listeners = [address];
             tokio::select! {
                 () = serve => {}
-                answered = asked => assert!(answered),
+                answered = answers(&listeners) => assert!(answered),
             }
         });
     }
