@@ -1,2 +1,7 @@
 //! Arguments to exit code; the only `process::exit`.
-fn main() {}
+
+use std::process;
+
+fn main() {
+    process::exit(tidegate::cli::run(std::env::args_os()));
+}

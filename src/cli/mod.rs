@@ -1,1 +1,108 @@
-//! The verbs of the command line.
+//! The verbs of the command line: one file each, text for people on standard output, errors on standard error.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to people")]
+
+mod ask;
+mod check;
+mod demo;
+mod presets;
+mod query;
+mod serve;
+mod version;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Everything went well.
+const OK: i32 = 0;
+/// Something else than the configuration went wrong.
+const FAILED: i32 = 1;
+/// The configuration or the arguments are wrong.
+const UNUSABLE: i32 = 2;
+
+/// The DNS gateway between an on-premises network and AWS private endpoints.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, disable_help_subcommand = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs the server in the foreground
+    #[command(
+        after_help = "Example: tidegate serve --listen 127.0.0.1:53 --aws 10.20.1.10,10.20.2.10 --default system"
+    )]
+    Serve(serve::Options),
+    /// Says what is wrong with a configuration, and how it would be understood
+    #[command(after_help = "Example: tidegate check /etc/tidegate/tidegate.toml")]
+    Check(check::Options),
+    /// Shows the whole job on this machine, with simulated servers
+    #[command(after_help = "Example: tidegate demo --script")]
+    Demo(demo::Options),
+    /// Asks a server one question
+    #[command(after_help = "Example: tidegate query s3.eu-west-1.amazonaws.com A @127.0.0.1")]
+    Query(query::Options),
+    /// Prints the AWS name families and what each is for
+    #[command(after_help = "Example: tidegate presets")]
+    Presets(presets::Options),
+    /// Prints version, commit and features
+    #[command(after_help = "Example: tidegate version --json")]
+    Version(version::Options),
+    /// Prints completions for a shell
+    #[command(after_help = "Example: tidegate completions bash > /usr/share/bash-completion/completions/tidegate")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page
+    #[command(after_help = "Example: tidegate man > /usr/share/man/man1/tidegate.1")]
+    Man,
+}
+
+/// Runs the program with these arguments, the first of which is its name; gives its exit code.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help asked for goes to standard output, a mistake to standard error; nothing is left to do if neither works.
+            drop(error.print());
+            return error.exit_code();
+        }
+    };
+    match arguments.verb {
+        Verb::Serve(options) => serve::run(&options),
+        Verb::Check(options) => check::run(&options),
+        Verb::Demo(options) => demo::run(&options),
+        Verb::Query(options) => query::run(&options),
+        Verb::Presets(options) => presets::run(&options),
+        Verb::Version(options) => version::run(&options),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "tidegate", &mut std::io::stdout());
+            OK
+        }
+        Verb::Man => manual(),
+    }
+}
+
+fn manual() -> i32 {
+    match clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout()) {
+        Ok(()) => OK,
+        Err(error) => {
+            eprintln!("tidegate: the manual page could not be written: {error}");
+            FAILED
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}
+
+/// Whether standard output is a terminal that may be coloured (NO_COLOR is respected).
+fn colour(stream: &impl std::io::IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}

@@ -70,19 +70,35 @@ pub enum Color {
 }
 
 /// Everything that is wrong with a configuration, or everything to be warned of, in the order of the texts.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     sources: Arc<Vec<Source>>,
     problems: Vec<Problem>,
+    severity: Severity,
+}
+
+/// Whether a plan can be had all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Severity {
+    Error,
+    Warning,
 }
 
 impl Problems {
-    pub(super) fn new(sources: Arc<Vec<Source>>, mut problems: Vec<Problem>) -> Self {
+    pub(super) fn new(sources: Arc<Vec<Source>>, problems: Vec<Problem>) -> Self {
+        Self::sorted(sources, problems, Severity::Error)
+    }
+
+    pub(super) fn warnings(sources: Arc<Vec<Source>>, problems: Vec<Problem>) -> Self {
+        Self::sorted(sources, problems, Severity::Warning)
+    }
+
+    fn sorted(sources: Arc<Vec<Source>>, mut problems: Vec<Problem>, severity: Severity) -> Self {
         problems.sort_by_key(|problem| match &problem.place {
             Some(place) => (place.source.0, place.span.start),
             None => (usize::MAX, 0),
         });
-        Self { sources, problems }
+        Self { sources, problems, severity }
     }
 
     /// Whether there is none.
@@ -97,7 +113,7 @@ impl Problems {
 
     /// Each one in a line, `file:line:column: message`: for logs.
     pub fn lines(&self) -> impl Iterator<Item = String> {
-        self.problems.iter().map(|problem| headline(&self.sources, problem))
+        self.problems.iter().map(|problem| headline(&self.sources, problem, ""))
     }
 
     /// All of them for people, with the lines they stand on and what would be right.
@@ -108,11 +124,26 @@ impl Problems {
         };
         let mut text = String::new();
         for problem in &self.problems {
-            text.push_str(&renderer.render(&[group(&self.sources, problem)]));
+            text.push_str(&renderer.render(&[self.group(problem)]));
             text.push_str("\n\n");
         }
         text.truncate(text.trim_end().len());
         text
+    }
+
+    fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
+        let (level, word) = match self.severity {
+            Severity::Error => (Level::ERROR, ""),
+            Severity::Warning => (Level::WARNING, "warning: "),
+        };
+        let mut group = Group::with_title(level.no_name().primary_title(headline(&self.sources, problem, word)));
+        if let Some((text, span)) = marked(&self.sources, problem) {
+            group = group.element(Snippet::source(text).annotation(AnnotationKind::Primary.span(span)));
+        }
+        match &problem.help {
+            Some(help) => group.element(Level::HELP.message(help.as_str())),
+            None => group,
+        }
     }
 }
 
@@ -124,17 +155,6 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-fn group<'a>(sources: &'a [Source], problem: &'a Problem) -> Group<'a> {
-    let mut group = Group::with_title(Level::ERROR.no_name().primary_title(headline(sources, problem)));
-    if let Some((text, span)) = marked(sources, problem) {
-        group = group.element(Snippet::source(text).annotation(AnnotationKind::Primary.span(span)));
-    }
-    match &problem.help {
-        Some(help) => group.element(Level::HELP.message(help.as_str())),
-        None => group,
-    }
-}
-
 /// The text a problem stands in and the span to mark: no further than the line it begins on.
 fn marked<'a>(sources: &'a [Source], problem: &Problem) -> Option<(&'a str, Range<usize>)> {
     let place = problem.place.as_ref()?;
@@ -143,10 +163,10 @@ fn marked<'a>(sources: &'a [Source], problem: &Problem) -> Option<(&'a str, Rang
     Some((text, place.span.start..place.span.end.clamp(place.span.start, line_end)))
 }
 
-fn headline(sources: &[Source], problem: &Problem) -> String {
+fn headline(sources: &[Source], problem: &Problem, word: &str) -> String {
     match problem.place.as_ref() {
-        Some(place) => format!("{}: {}", locate(sources, place), problem.message),
-        None => problem.message.clone(),
+        Some(place) => format!("{}: {word}{}", locate(sources, place), problem.message),
+        None => format!("{word}{}", problem.message),
     }
 }
 

@@ -5,13 +5,30 @@
 //! network or knows the time; zone files, hosts files and certificates are read by those who use them.
 
 mod address;
+mod build;
+mod defaults;
 mod error;
+mod file;
+mod group;
+mod limits;
+mod load;
 mod plan;
+mod presets;
+mod reverse;
+mod table;
+mod units;
+mod unsupported;
 
 pub use address::{Address, AddressError, Endpoint};
+pub use defaults::defaults;
 pub use error::{Color, Problems};
-pub use plan::{
-    Aaaa, Access, AdminAccess, Boot, CachePolicy, FixedServer, Group, GroupIndex, Guard, Health, Listen, Live,
-    LocalZone, LogFormat, LogLevel, Need, NetworkPath, OnPublic, Plan, Policy, Probe, Rebind, Rule, Sandbox, Server,
-    ServerAddress, Share, SpecialNames, StreamLimits, Transport, WhenDown, Workers, ZoneData, ZoneEntry,
+pub use group::{
+    FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Server, ServerAddress, Share, Transport,
 };
+pub use load::Flags;
+pub use plan::{
+    Aaaa, Access, AdminAccess, Boot, CachePolicy, Guard, Listen, Live, LocalZone, LogFormat, LogLevel, Need, OnPublic,
+    Plan, Rebind, Rule, Sandbox, SpecialNames, StreamLimits, WhenDown, Workers, ZoneData, ZoneEntry,
+};
+pub use presets::{Family, PRESETS, PUBLIC_ONLY, Preset, preset};
+pub use reverse::{private_reverse_zones, reverse_zones};

@@ -27,7 +27,7 @@ use self::{control::Command, report::Report, state::State, worker::WorkerSpec};
 use crate::{
     cache::Cache,
     clock::Moment,
-    config::{Boot, Live, Need, Plan, Workers},
+    config::{Boot, Live, Need, Workers},
     engine::Engine,
     metrics,
     net::{
@@ -52,7 +52,7 @@ pub enum StartError {
     #[error("there is no address to listen on; set `listen` in [server]")]
     NoAddress,
     /// The operators' HTTP could not be bound.
-    #[error("cannot listen on {address} for `http` in [admin]: {source}; give it another address, or \"\" for none")]
+    #[error("cannot listen on {address}, which is `http` in [admin]")]
     Admin {
         /// Where it should have listened.
         address: SocketAddr,
@@ -90,15 +90,14 @@ pub struct Daemon {
 
 impl Daemon {
     /// Binds every address, starts the workers and the control thread.
-    pub fn start(plan: Plan) -> Result<Self, StartError> {
+    pub fn start(boot: &Boot, live: Live) -> Result<Self, StartError> {
         if let Err(error) = raise_open_files() {
             warn!(%error, "the limit on open files stays as it is");
         }
-        let Plan { boot, live, .. } = plan;
-        let count = workers(&boot)?;
-        let mut listeners = bind(&boot, count)?;
+        let count = workers(boot)?;
+        let mut listeners = bind(boot, count)?;
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
-        let admin = bind_admin(&boot)?;
+        let admin = bind_admin(boot)?;
         let ours = Ours::new(addresses.iter().copied());
         let rules = Arc::new(metrics::Rules::new(count));
         let cache = Cache::new(usize::try_from(boot.cache_size).unwrap_or(usize::MAX));

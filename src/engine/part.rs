@@ -9,6 +9,7 @@ use super::{
     errand::Errand,
     guard::Verdict,
     pending::{PendingKey, Place},
+    resolve,
     snapshot::{Rule, RuleId, Target},
 };
 use crate::{
@@ -113,62 +114,58 @@ fn empty(errand: &Errand) -> Part {
 }
 
 fn judge(context: &Context, errand: &Errand, id: RuleId, response: Response) -> Part {
-    let snapshot = &errand.snapshot;
-    let rule = snapshot.rule(id);
-    let leaves = if rule.follow { leaves(errand, id, &response) } else { None };
-    // What stands behind the cut is thrown away, and need not be judged: only CNAMEs lead there.
-    let judged = match leaves {
-        Some(_) => Ok(Verdict::Pass),
-        None => rule.guard.judge(&errand.asked, &response),
+    if response.is_endless() || response.chain().len() > resolve::MAX_STEPS {
+        return Part::Refused(resolve::endless());
+    }
+    let rule = errand.snapshot.rule(id);
+    if let Some(cut) = leaves(errand, rule, id, &response) {
+        // What stands behind the cut is thrown away, and need not be judged: only CNAMEs lead there.
+        return keep(context, errand, rule, response, Some(cut), None);
+    }
+    let (action, address, rest) = match rule.guard.judge(&errand.asked, &response) {
+        Err(error) => return Part::Refused(Failure::servfail(EdeCode::Other, error.to_string())),
+        Ok(Verdict::Pass) => return keep(context, errand, rule, response, None, None),
+        Ok(Verdict::Log(address)) => (GuardAction::Log, address, Some(response)),
+        Ok(Verdict::Strip(address, rest)) => (GuardAction::Strip, address, Some(*rest)),
+        Ok(Verdict::Refuse(address)) => (GuardAction::Refuse, address, None),
     };
+    rule.counters.violated(action, &context.counters);
     let name = &errand.asked.name;
-    let blocked =
-        |address| Failure::servfail(EdeCode::Blocked, format!("rule {}: {address} is not private", rule.name));
-    match judged {
-        Err(error) => Part::Refused(Failure::servfail(EdeCode::Other, error.to_string())),
-        Ok(Verdict::Pass) => {
-            keep(context, errand, rule, &response, leaves);
-            Part::Answer { response: Arc::new(response), leaves, blocked: None }
-        }
-        Ok(Verdict::Log(address)) => {
-            rule.counters.violated(GuardAction::Log, &context.counters);
-            if context.engine.warns(name) {
-                warn!(rule = rule.name, %name, %address, "an answer is not private; it passes (on_public = \"log\")");
-            }
-            keep(context, errand, rule, &response, leaves);
-            Part::Answer { response: Arc::new(response), leaves, blocked: None }
-        }
-        Ok(Verdict::Strip(address, rest)) => {
-            rule.counters.violated(GuardAction::Strip, &context.counters);
-            if context.engine.warns(name) {
-                warn!(rule = rule.name, %name, %address, "addresses that are not private were left out of an answer");
-            }
-            keep(context, errand, rule, &rest, leaves);
-            Part::Answer { response: Arc::from(rest), leaves, blocked: Some(blocked(address)) }
-        }
-        Ok(Verdict::Refuse(address)) => {
-            rule.counters.violated(GuardAction::Refuse, &context.counters);
-            if context.engine.warns(name) {
-                warn!(rule = rule.name, %name, %address, "an answer that is not private was refused");
-            }
-            Part::Refused(blocked(address))
-        }
+    if context.engine.warns(name) {
+        warn!(rule = rule.name, %name, %address, action = action.label(), "an answer is not private");
+    }
+    let blocked = Failure::servfail(EdeCode::Blocked, format!("rule {}: {address} is not private", rule.name));
+    match rest {
+        None => Part::Refused(blocked),
+        Some(rest) => keep(context, errand, rule, rest, None, (action == GuardAction::Strip).then_some(blocked)),
     }
 }
 
-/// Stores a part that is a whole answer.
-fn keep(context: &Context, errand: &Errand, rule: &Rule, response: &Response, leaves: Option<usize>) {
+/// Brings TTLs within their bounds, and stores a part that is a whole answer.
+fn keep(
+    context: &Context,
+    errand: &Errand,
+    rule: &Rule,
+    mut response: Response,
+    leaves: Option<usize>,
+    blocked: Option<Failure>,
+) -> Part {
     if !response.is_positive() && response.negative_ttl().is_none() {
         rule.counters.without_soa(&context.counters);
     }
+    let lifetime = context.engine.bound(errand, &mut response);
     if leaves.is_none() {
-        context.engine.store(errand, response);
+        context.engine.store(errand, &response, lifetime);
     }
+    Part::Answer { response: Arc::new(response), leaves, blocked }
 }
 
 /// The first target in the chain that another rule or a local zone decides about. One that only "." covers stays as
 /// answered, unless the upstream left it open.
-fn leaves(errand: &Errand, id: RuleId, response: &Response) -> Option<usize> {
+fn leaves(errand: &Errand, rule: &Rule, id: RuleId, response: &Response) -> Option<usize> {
+    if !rule.follow {
+        return None;
+    }
     let is_open = response.is_open();
     let last = response.chain().len().checked_sub(1)?;
     response.chain().iter().enumerate().position(|(at, target)| {

@@ -169,15 +169,16 @@ async fn local(context: &Context, errand: Errand, before: Vec<Name>) -> Resolved
     if answer.outcome == Outcome::Endless {
         return Err(endless());
     }
-    let response = Response::ours(&answer.message, &errand.asked).map_err(broken)?;
+    let mut response = Response::ours(&answer.message, &errand.asked).map_err(broken)?;
     if let Outcome::Leaves { target } = &answer.outcome
         && let Some(cut) = response.chain().iter().position(|name| name == target)
         && snapshot.table.find(target.as_wire(), errand.client).is_some()
     {
         return onward(context, &errand, &response, cut, before).await;
     }
-    context.engine.store(&errand, &response);
-    Ok(Answer { response: Arc::new(response), source: Source::Local, ede: None })
+    let lifetime = context.engine.bound(&errand, &mut response);
+    context.engine.store(&errand, &response, lifetime);
+    Ok(Answer::new(response, Source::Local, None))
 }
 
 /// Goes on at the chain's target at `cut`, and puts both together.
@@ -194,13 +195,15 @@ async fn onward(context: &Context, errand: &Errand, head: &Response, cut: usize,
         None => (Box::pin(steps(context, next, before)) as Steps<'_>).await?,
     };
     let joined = splice::join(head, cut, &tail.response, &errand.asked);
-    let joined = joined.map_err(|error| Failure::servfail(EdeCode::Other, error.to_string()))?;
+    let mut joined = joined.map_err(|error| Failure::servfail(EdeCode::Other, error.to_string()))?;
+    let lifetime = context.engine.bound(errand, &mut joined);
     if tail.ede.is_none() {
-        context.engine.store(errand, &joined);
+        context.engine.store(errand, &joined, lifetime);
     }
     Ok(Answer { response: Arc::new(joined), ..tail })
 }
 
-fn endless() -> Failure {
+/// A chain that nobody will find an end of.
+pub(super) fn endless() -> Failure {
     Failure::servfail(EdeCode::Other, "the CNAME chain is a loop or longer than 8")
 }

@@ -50,30 +50,33 @@ impl Engine {
         self.warned.is_due(name, Moment::now())
     }
 
-    /// Keeps a whole answer, as long as its rule and the records say. One that other views would not share is not
-    /// kept: its key could not tell them apart.
-    pub(super) fn store(&self, errand: &Errand, response: &Response) {
+    /// Brings an answer's TTLs within the bounds of its rule, and gives how long it may be kept: what a client is told
+    /// must not outlive what we keep.
+    pub(super) fn bound(&self, errand: &Errand, response: &mut Response) -> Option<u32> {
         let snapshot = &errand.snapshot;
         let negative_ttl = match snapshot.target(errand) {
             Some(Target::Rule(rule)) => snapshot.rule(rule).negative_ttl,
             _ => snapshot.cache.negative_ttl,
         };
         let answer = policy::Answer {
-            kind: if response.kind() == Kind::Positive { policy::Kind::Positive } else { policy::Kind::Negative },
+            kind: if response.is_positive() { policy::Kind::Positive } else { policy::Kind::Negative },
             least_ttl: response.least_ttl(),
             negative_ttl: response.negative_ttl(),
         };
-        let limits = policy::Limits { negative_ttl, ..snapshot.cache };
-        let Some(kept) = policy::judge(&answer, &limits) else { return };
-        let Some(stamp) = snapshot.stamp(response.message(), errand) else { return };
-        let now = Moment::now().seconds();
-        let mut response = response.clone();
+        let kept = policy::judge(&answer, &policy::Limits { negative_ttl, ..snapshot.cache })?;
         response.clamp_ttls(kept.least_ttl, kept.most_ttl);
+        Some(kept.lifetime)
+    }
+
+    /// Keeps a whole answer. One that other views would not share is not kept: its key could not tell them apart.
+    pub(super) fn store(&self, errand: &Errand, response: &Response, lifetime: Option<u32>) {
+        let Some(lifetime) = lifetime else { return };
+        let Some(stamp) = errand.snapshot.stamp(response.message(), errand) else { return };
         let new = New {
             message: response.message(),
             ttl_offsets: response.ttl_offsets(),
-            lifetime: kept.lifetime,
-            now,
+            lifetime,
+            now: Moment::now().seconds(),
             stamp,
         };
         self.cache.insert(&errand.key(), errand.hash, &new);

@@ -187,12 +187,12 @@ impl Worker {
         }
     }
 
-    /// The worker turns; `now` is in microseconds of the clock.
-    pub fn beat(&self, now: u64) {
-        self.beat.store(now, Ordering::Relaxed);
+    /// The worker turns at this time, in microseconds.
+    pub fn beat(&self, micros: u64) {
+        self.beat.store(micros, Ordering::Relaxed);
     }
 
-    /// When it last turned, in microseconds of the clock; 0 before it ever did.
+    /// When it last turned, in microseconds.
     pub fn last_beat(&self) -> u64 {
         self.beat.load(Ordering::Relaxed)
     }

@@ -232,11 +232,15 @@ impl<'a> Run<'a> {
         {
             return Some(at);
         }
-        let fresh = (0..all.len()).filter(untried).find(|&at| all[at].state != State::Down);
         let silent = |&at: &usize| self.asked[at].tries > 0 && !self.asked[at].is_spent;
-        fresh
-            .or_else(|| (0..all.len()).filter(silent).min_by_key(|&at| self.asked[at].tries))
-            .or_else(|| (0..all.len()).find(untried))
+        let is_alive = |&at: &usize| all[at].state != State::Down;
+        let places = || 0..all.len();
+        places()
+            .filter(untried)
+            .find(is_alive)
+            .or_else(|| places().filter(silent).filter(is_alive).min_by_key(|&at| self.asked[at].tries))
+            .or_else(|| places().find(untried))
+            .or_else(|| places().filter(silent).min_by_key(|&at| self.asked[at].tries))
     }
 
     /// For the last try, where all before it stayed unanswered in one tier: servers that are up in others.

@@ -112,6 +112,14 @@ impl Group {
         self.tiers.iter().flatten()
     }
 
+    /// All its servers, each with its tier and place in it.
+    pub(super) fn places(&self) -> impl Iterator<Item = ((u8, u8), &Arc<Server>)> {
+        self.tiers
+            .iter()
+            .zip(0..)
+            .flat_map(|(servers, tier)| servers.iter().zip(0..).map(move |(server, place)| ((tier, place), server)))
+    }
+
     /// How a server is chosen.
     pub const fn policy(&self) -> Policy {
         self.policy

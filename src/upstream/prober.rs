@@ -73,28 +73,27 @@ fn look(groups: &Targets, courier: &Rc<Courier>, schedules: &Rc<RefCell<Schedule
     schedules.borrow_mut().retain(|id, _| groups.iter().any(|group| group.servers().any(|s| s.id() == *id)));
     for group in groups {
         group.tier(now);
-        for (tier, servers) in group.tiers().iter().enumerate() {
-            for (place, server) in servers.iter().enumerate() {
-                let (Ok(tier), Ok(place)) = (u8::try_from(tier), u8::try_from(place)) else { continue };
-                let mut all = schedules.borrow_mut();
-                let schedule = all.entry(server.id()).or_insert_with(Schedule::new);
-                let due = schedule.due(server, group.health());
-                if schedule.is_asking || due > now {
-                    wait = wait.min(due.since(now).max(Duration::from_millis(1)));
-                    continue;
-                }
-                schedule.begin(server, now);
-                drop(all);
-                let asking = ask(Rc::clone(courier), Arc::clone(group), (tier, place));
-                let (schedules, done, id) = (Rc::clone(schedules), Rc::clone(done), server.id());
-                tokio::task::spawn_local(async move {
-                    asking.await;
-                    if let Some(schedule) = schedules.borrow_mut().get_mut(&id) {
-                        schedule.is_asking = false;
-                    }
-                    done.notify_one();
-                });
+        for (place, server) in group.places() {
+            let mut all = schedules.borrow_mut();
+            let schedule = all.entry(server.id()).or_insert_with(Schedule::new);
+            if schedule.is_asking {
+                continue;
             }
+            let due = schedule.due(server, group.health());
+            if due > now {
+                wait = wait.min(due.since(now).max(Duration::from_millis(1)));
+                continue;
+            }
+            schedule.begin(server, now);
+            let asking = ask(Rc::clone(courier), Arc::clone(group), place);
+            let (schedules, done, id) = (Rc::clone(schedules), Rc::clone(done), server.id());
+            tokio::task::spawn_local(async move {
+                asking.await;
+                if let Some(schedule) = schedules.borrow_mut().get_mut(&id) {
+                    schedule.is_asking = false;
+                }
+                done.notify_one();
+            });
         }
     }
     wait

@@ -125,6 +125,10 @@ impl Link {
             self.server.late(now, now, Role::Traffic);
         }
         let lost: Vec<Flight> = stream.flights.borrow_mut().drain().map(|(_, flight)| flight).collect();
+        if is_own_transport && end == End::Closed && stream.received.get() == 0 && !lost.is_empty() {
+            // It takes connections and answers nothing on them.
+            self.server.observe(Event::Broken, now);
+        }
         for flight in lost {
             let outcome = if end == End::Closed && stream.received.get() > 0 {
                 Outcome::Closed

@@ -34,7 +34,9 @@ impl<'a> Edns<'a> {
         if message[record.owner_at] != 0 {
             return Err(Malformed::Opt);
         }
-        let options = record.rdata(message);
+        let [extended_rcode, version, _, _] = record.raw_ttl.to_be_bytes();
+        // What stands in the RDATA of a later version, nobody knows yet: it gets BADVERS, not FORMERR (RFC 6891 6.1.3).
+        let options = if version == 0 { record.rdata(message) } else { &[] };
         let mut at = 0;
         while at < options.len() {
             let length = usize::from(read_u16(options, at + 2).map_err(|_| Malformed::Opt)?);
@@ -43,7 +45,6 @@ impl<'a> Edns<'a> {
                 return Err(Malformed::Opt);
             }
         }
-        let [extended_rcode, version, _, _] = record.raw_ttl.to_be_bytes();
         let payload = record.class.0.max(MIN_PAYLOAD);
         Ok(Self { payload, extended_rcode, version, do_bit: record.raw_ttl & DO_BIT != 0, options })
     }

@@ -2,12 +2,15 @@
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
-use super::Malformed;
+use super::{Malformed, read_u16};
 
 /// The longest name, its root label included (RFC 1035 3.1).
 pub const MAX_NAME: usize = 255;
 /// The longest label (RFC 1035 2.3.4).
 pub const MAX_LABEL: usize = 63;
+/// The most pointers one name may lead through: one before each of the 127 labels that fit it. A longer way leads
+/// through pointers to pointers, and is there to cost time (RFC 9267 2).
+const MAX_POINTERS: usize = 127;
 
 /// A name without compression, in lower case, the root label included: `3www7example3com0`.
 ///
@@ -289,6 +292,7 @@ impl NameBuf {
         let mut floor = at;
         let mut behind = None;
         let mut length = 0;
+        let mut pointers = 0;
         loop {
             let octet = *message.get(at).ok_or(Malformed::Short)?;
             match octet {
@@ -306,14 +310,10 @@ impl NameBuf {
                     at = end;
                 }
                 0xc0.. => {
-                    let low = *message.get(at + 1).ok_or(Malformed::Short)?;
-                    let target = usize::from(octet & 0x3f) << 8 | usize::from(low);
-                    if target >= floor {
-                        return Err(Malformed::Pointer);
-                    }
                     behind.get_or_insert(at + 2);
-                    floor = target;
-                    at = target;
+                    at = follow(message, at, floor, pointers)?;
+                    floor = at;
+                    pointers += 1;
                 }
                 _ => return Err(Malformed::Label),
             }
@@ -331,6 +331,45 @@ impl fmt::Debug for NameBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", DisplayWire(self.as_wire()))
     }
+}
+
+/// Whether the name at `at`, compressed or not, is `name`, a wire name without compression, in any letter case
+/// (RFC 4343). The way is checked as far as the names are equal.
+pub fn stands_at(message: &[u8], at: usize, name: &[u8]) -> Result<bool, Malformed> {
+    let mut at = at;
+    let mut floor = at;
+    let mut matched = 0;
+    let mut pointers = 0;
+    loop {
+        let octet = *message.get(at).ok_or(Malformed::Short)?;
+        match octet {
+            0..=0x3f => {
+                let length = 1 + usize::from(octet);
+                let label = message.get(at..at + length).ok_or(Malformed::Short)?;
+                let wanted = name.get(matched..matched + length);
+                if !wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case(label)) {
+                    return Ok(false);
+                }
+                if octet == 0 {
+                    return Ok(true);
+                }
+                at += length;
+                matched += length;
+            }
+            0xc0.. => {
+                at = follow(message, at, floor, pointers)?;
+                floor = at;
+                pointers += 1;
+            }
+            _ => return Err(Malformed::Label),
+        }
+    }
+}
+
+/// Where the pointer at `at` leads: before `floor`, after `pointers` others.
+fn follow(message: &[u8], at: usize, floor: usize, pointers: usize) -> Result<usize, Malformed> {
+    let target = usize::from(read_u16(message, at)? & 0x3fff);
+    if target < floor && pointers < MAX_POINTERS { Ok(target) } else { Err(Malformed::Pointer) }
 }
 
 /// The place behind the name at `at`, compressed or not. A pointer is checked when it is followed, not here.
@@ -425,6 +464,37 @@ mod tests {
         }
         assert_eq!(buffer.expand(b"\xc0\x02\xc0\x00", 0), Err(Malformed::Pointer));
         assert_eq!(buffer.expand(b"\x01a\xc0\x00", 0), Err(Malformed::Pointer));
+    }
+
+    #[test]
+    fn a_way_through_pointers_to_pointers_is_cut_short() {
+        for (pointers, is_taken) in [(127_u8, true), (128, false)] {
+            let mut message = vec![0];
+            for number in 0..pointers {
+                message.extend([0xc0, if number == 0 { 0 } else { number * 2 - 1 }]);
+            }
+            let at = message.len() - 2;
+            assert_eq!(NameBuf::new().expand(&message, at).is_ok(), is_taken, "{pointers}");
+            assert_eq!(stands_at(&message, at, b"\0").is_ok(), is_taken, "{pointers}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_compared_where_it_stands() {
+        let message = b"\x03cOm\0\x07Example\xc0\x00";
+        for (name, at, expected) in [
+            (&b"\x07example\x03com\0"[..], 5, Ok(true)),
+            (b"\x03com\0", 0, Ok(true)),
+            (b"\x07example\x03org\0", 5, Ok(false)),
+            (b"\x07example\0", 5, Ok(false)),
+            (b"\x03com\x07example\0", 0, Ok(false)),
+            (b"\0", 4, Ok(true)),
+            (b"\0", 15, Err(Malformed::Short)),
+        ] {
+            assert_eq!(stands_at(message, at, name), expected, "{name:?}");
+        }
+        assert_eq!(stands_at(b"\xc0\x00", 0, b"\0"), Err(Malformed::Pointer));
+        assert_eq!(stands_at(b"\x40", 0, b"\0"), Err(Malformed::Label));
     }
 
     #[test]

@@ -29,7 +29,8 @@ impl UpstreamQuery {
     /// `case_seed` each letter's case is a bit of the seed, which an answer must repeat (0x20).
     pub fn write(&self, id: MessageId, payload: Option<u16>, case_seed: Option<u64>, out: &mut [u8]) -> Option<usize> {
         let name = self.name.as_wire();
-        let mut flags = Flags::RD;
+        // AD asks for the upstream's word on authenticity even without DO (RFC 6840 5.7).
+        let mut flags = Flags::RD | Flags::AD;
         if self.cd {
             flags |= Flags::CD;
         }
@@ -55,5 +56,46 @@ fn mix_case(name: &mut [u8], seed: u64) {
         if octet.is_ascii_lowercase() && seed.rotate_left(u32::try_from(at % 64).unwrap_or(0)) & 1 == 1 {
             octet.make_ascii_uppercase();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> UpstreamQuery {
+        let name = text.parse().unwrap();
+        UpstreamQuery { name, qtype: RecordType::AAAA, qclass: Class::IN, do_bit: true, cd: true }
+    }
+
+    #[test]
+    fn a_query_asks_for_recursion_and_authenticity() {
+        let mut out = [0; UpstreamQuery::MAX];
+        let length = query("a.example").write(MessageId(7), Some(1232), None, &mut out).unwrap();
+        let expected =
+            b"\0\x07\x01\x30\0\x01\0\0\0\0\0\x01\x01a\x07example\0\0\x1c\0\x01\0\0\x29\x04\xd0\0\0\x80\0\0\0";
+        assert_eq!(&out[..length], expected);
+        let plain = UpstreamQuery { do_bit: false, cd: false, ..query("a.example") };
+        let length = plain.write(MessageId(7), None, None, &mut out).unwrap();
+        assert_eq!(&out[..length], b"\0\x07\x01\x20\0\x01\0\0\0\0\0\0\x01a\x07example\0\0\x1c\0\x01");
+    }
+
+    #[test]
+    fn a_query_that_does_not_fit_is_not_written() {
+        let mut out = [0; UpstreamQuery::MAX];
+        let length = query("a.example").write(MessageId(7), Some(1232), None, &mut out).unwrap();
+        for short in 0..length {
+            assert_eq!(query("a.example").write(MessageId(7), Some(1232), None, &mut out[..short]), None, "{short}");
+        }
+    }
+
+    #[test]
+    fn each_letter_takes_a_bit_of_the_seed_and_no_other_octet_changes() {
+        let mut name = *b"\x05ab-1z\x3fyx";
+        mix_case(&mut name, u64::MAX);
+        assert_eq!(&name, b"\x05AB-1Z\x3fYX");
+        let mut one = *b"aaaaaaaa";
+        mix_case(&mut one, 1 << 63);
+        assert_eq!(&one, b"aAaaaaaa");
     }
 }

@@ -155,6 +155,7 @@ mod tests {
         let opt_with_owner = [b"\x01a", OPT].concat();
         let version_1 = b"\0\0\x29\x04\xd0\0\x01\0\0\0\0";
         let broken_option = b"\0\0\x29\x04\xd0\0\0\0\0\0\x05\0\x0a\0\x08\x01";
+        let broken_later = b"\0\0\x29\x04\xd0\0\x01\0\0\0\x05\0\x0a\0\x08\x01";
         for (name, message, expected) in [
             ("plain", with([1, 0, 0, 0], b""), Some(Rcode::NOERROR)),
             ("no header", PLAIN[..11].to_vec(), None),
@@ -168,6 +169,7 @@ mod tests {
             ("OPT with an owner", with([1, 0, 0, 1], &opt_with_owner), Some(Rcode::FORMERR)),
             ("OPT among the answers", with([1, 1, 0, 0], OPT), Some(Rcode::FORMERR)),
             ("broken option", with([1, 0, 0, 1], broken_option), Some(Rcode::FORMERR)),
+            ("EDNS version 1 of another shape", with([1, 0, 0, 1], broken_later), Some(Rcode::BADVERS)),
             ("EDNS version 1", with([1, 0, 0, 1], version_1), Some(Rcode::BADVERS)),
         ] {
             assert_eq!(rcode(&message), expected, "{name}");

@@ -3,23 +3,29 @@
 //! Policy:
 //! - The id, QR and the question must be those of the query (RFC 5452 9.1); what differs is a [`Mismatch`], for which a
 //!   caller keeps waiting.
-//! - What does not parse to its last octet is never relayed (RFC 9267).
-//! - Of the answer section only the CNAME chain from QNAME and what stands at its names is kept, in the chain's order:
-//!   nothing in an answer speaks for another question (RFC 2181 5.4.1, "MaginotDNS").
+//! - Every record must stand inside the message, and nothing behind the last; what is relayed is written by us, and
+//!   parses to its last octet (RFC 9267).
+//! - Nothing in an answer speaks for another question (RFC 2181 5.4.1, "MaginotDNS"). Of the answer section the CNAME
+//!   chain from QNAME is kept, in the chain's order, with the DNAMEs that made it, the data of QTYPE at its end, and
+//!   their signatures. Of the authority section the SOA above the chain's end where there is no data, and the proof of
+//!   that (NSEC, NSEC3). The additional section stays behind: an address in it would come past the rule that covers
+//!   its name.
 //! - OPT, TSIG and SIG(0) belong to one hop and end here (RFC 6891 6.1.1, RFC 8945 5.5).
 //! - The message is written anew with our own compression, QNAME in lower case, AA and TC clear, RA set.
 //! - A truncated or failed response has no body: nobody may use it as an answer (RFC 2181 9).
 
+mod keep;
+#[cfg(test)]
+mod tests;
+
+use self::keep::{Chain, End, Kept, Owner};
 use super::{
-    Edns, Flags, Header, Malformed, MessageId, Name, NameBuf, Rcode, RecordType, Ttl, UpstreamQuery,
+    Class, Edns, Flags, Header, Malformed, MessageId, Name, NameBuf, Rcode, RecordType, Ttl, UpstreamQuery,
     header::HEADER,
     name, read_u16, read_u32,
     record::{Record, Records, Section},
     writer::Writer,
 };
-
-/// A chain of CNAMEs is followed this far inside one response. A longer one is left open at its end.
-const MAX_CHAIN: usize = 16;
 
 /// What a response says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +75,7 @@ pub struct Response {
     least_ttl: Ttl,
     negative_ttl: Option<Ttl>,
     chain: Vec<Name>,
+    is_endless: bool,
 }
 
 impl Response {
@@ -107,23 +114,36 @@ impl Response {
         if header.flags.has(Flags::TC) {
             return Ok(Self::without_body(Kind::Truncated, header.flags.rcode(), true));
         }
-        let body = Body::read(message, header, records_at)?;
+        let body = Body::read(message, header, records_at, query.qclass)?;
         let rcode = Rcode(header.flags.rcode().0 | body.extended_rcode << 4);
         if rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN {
             return Ok(Self::without_body(Kind::Failure, rcode, body.edns));
         }
         let chain = Chain::read(message, &body.records, query)?;
-        let kind = kind(&body, &chain, rcode, query.qtype);
-        let is_lame = !header.flags.has(Flags::AA) && matches!(authority, Authority::None);
-        if kind == Kind::Referral && is_lame {
-            return Ok(Self::without_body(Kind::Referral, rcode, body.edns));
+        let mut kept = Vec::with_capacity(body.records.len());
+        keep_answers(message, &body.records, &chain, &mut kept)?;
+        let kind = match kind(&body, &chain, &kept, rcode) {
+            Kind::Referral if !header.flags.has(Flags::AA) && authority == Authority::None => {
+                return Ok(Self::without_body(Kind::Referral, rcode, body.edns));
+            }
+            Kind::Referral => Kind::NoData,
+            kind => kind,
+        };
+        let mut response = Self::without_body(kind, rcode, body.edns);
+        response.is_endless = chain.end == End::Never;
+        if kind != Kind::Positive {
+            response.negative_ttl = negative_ttl(message, &body.records, chain.last())?;
         }
-        let kind = if kind == Kind::Referral { Kind::NoData } else { kind };
-        let negative_ttl = if kind == Kind::Positive { None } else { negative_ttl(message, &body.records)? };
-        let mut rewritten = Self { rcode, negative_ttl, edns: body.edns, ..Self::without_body(kind, rcode, body.edns) };
-        rewritten.write(message, header, &body, &chain, query, authority)?;
-        rewritten.chain = chain.names.iter().skip(1).map(NameBuf::to_name).collect();
-        Ok(rewritten)
+        match authority {
+            Authority::None => keep_proof(message, &body.records, &chain, kind, &mut kept)?,
+            Authority::Kept => {
+                let others = body.records.iter().filter(|record| record.section != Section::Answer);
+                kept.extend(others.map(|record| Kept { owner: Owner::Apart, record: *record }));
+            }
+        }
+        response.write(message, header, &kept, &chain, query, authority)?;
+        response.chain = chain.targets;
+        Ok(response)
     }
 
     const fn without_body(kind: Kind, rcode: Rcode, edns: bool) -> Self {
@@ -136,6 +156,7 @@ impl Response {
             least_ttl: Ttl::ZERO,
             negative_ttl: None,
             chain: Vec::new(),
+            is_endless: false,
         }
     }
 
@@ -143,28 +164,32 @@ impl Response {
         &mut self,
         message: &[u8],
         header: &Header,
-        body: &Body,
-        chain: &Chain,
+        kept: &[Kept],
+        chain: &Chain<'_>,
         query: &UpstreamQuery,
         authority: Authority,
     ) -> Result<(), Malformed> {
         let mut writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, message.len());
         let mut least = u32::MAX;
-        let mut owner = NameBuf::new();
-        let answers = chain.answers.iter().map(|(_, record)| record);
-        let others = body.records.iter().filter(|record| record.section != Section::Answer);
-        for record in answers.chain(others.filter(|record| record.class == query.qclass)) {
-            owner.expand(message, record.owner_at)?;
-            let ttl_at = writer.record(message, record, &owner)?;
+        self.ttl_offsets.reserve_exact(kept.len());
+        for Kept { owner, record } in kept {
+            let ttl_at = match owner {
+                Owner::At(place) => writer.copy(message, record, chain.name(*place).as_wire())?,
+                Owner::Above(_) | Owner::Apart => {
+                    let mut name = NameBuf::new();
+                    name.expand(message, record.owner_at)?;
+                    writer.copy(message, record, name.as_wire())?
+                }
+            };
             self.ttl_offsets.push(u16::try_from(ttl_at).map_err(|_| Malformed::TooLong)?);
             least = least.min(record.ttl().seconds());
         }
-        self.least_ttl = if self.ttl_offsets.is_empty() { Ttl::ZERO } else { Ttl::from_wire(least) };
-        let kept = match authority {
+        self.least_ttl = if kept.is_empty() { Ttl::ZERO } else { Ttl::from_wire(least) };
+        let repeated = match authority {
             Authority::None => Flags::AD,
             Authority::Kept => Flags::AA | Flags::AD,
         };
-        let flags = Flags::QR | Flags::RA | (header.flags.0 & kept) | self.rcode.0 & 0x0f;
+        let flags = Flags::QR | Flags::RA | (header.flags.0 & repeated) | self.rcode.0 & 0x0f;
         self.message = writer.finish(Header { id: MessageId(0), flags: Flags(flags), counts: [0; 4] });
         Ok(())
     }
@@ -177,6 +202,11 @@ impl Response {
     /// The response code, with EDNS's upper bits.
     pub const fn rcode(&self) -> Rcode {
         self.rcode
+    }
+
+    /// Whether there is data.
+    pub fn is_positive(&self) -> bool {
+        self.kind == Kind::Positive
     }
 
     /// Whether it must be asked for again over a stream.
@@ -219,14 +249,14 @@ impl Response {
         &self.chain
     }
 
-    /// Whether there is data.
-    pub fn is_positive(&self) -> bool {
-        self.kind == Kind::Positive
-    }
-
     /// Whether the chain ends at a target of which nothing is said, not even that there is nothing.
     pub fn is_open(&self) -> bool {
-        self.kind == Kind::NoData && self.negative_ttl.is_none() && !self.chain.is_empty()
+        self.kind == Kind::NoData && self.negative_ttl.is_none() && !self.chain.is_empty() && !self.is_endless
+    }
+
+    /// Whether the chain runs in a circle, or on and on: nobody will find data at its end.
+    pub const fn is_endless(&self) -> bool {
+        self.is_endless
     }
 
     /// Brings every TTL between `least` and `most`.
@@ -243,7 +273,7 @@ impl Response {
 }
 
 /// Whether the answer is ours to be authoritative for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Authority {
     None,
     Kept,
@@ -276,7 +306,7 @@ fn match_question(
     if same_name && fixed == [t0, t1, c0, c1] { Ok(end) } else { Err(Mismatch::Question) }
 }
 
-/// The records of a message, all of them known to stand inside it.
+/// The records of the question's class, all of them known to stand inside the message.
 struct Body {
     records: Vec<Record>,
     edns: bool,
@@ -284,7 +314,7 @@ struct Body {
 }
 
 impl Body {
-    fn read(message: &[u8], header: &Header, at: usize) -> Result<Self, Malformed> {
+    fn read(message: &[u8], header: &Header, at: usize, class: Class) -> Result<Self, Malformed> {
         let mut walk = Records::new(message, header, at);
         // Every record takes eleven octets at the least, whatever the counts claim.
         let counted: usize = header.counts[1..].iter().map(|&count| usize::from(count)).sum();
@@ -300,87 +330,78 @@ impl Body {
                 }
                 RecordType::TSIG | RecordType::TKEY => {}
                 RecordType::SIG if read_u16(message, record.rdata_at) == Ok(0) => {}
-                _ => body.records.push(record),
+                _ if record.class == class => body.records.push(record),
+                _ => {}
             }
         }
         if walk.position() == message.len() { Ok(body) } else { Err(Malformed::Trailing) }
     }
-}
 
-/// The CNAME chain and the answer records at its names, in the chain's order.
-struct Chain {
-    /// QNAME and each target, in lower case.
-    names: Vec<NameBuf>,
-    /// The position in `names` of each record's owner, with the record.
-    answers: Vec<(usize, Record)>,
-}
-
-impl Chain {
-    fn read(message: &[u8], records: &[Record], query: &UpstreamQuery) -> Result<Self, Malformed> {
-        let mut owners = Vec::with_capacity(4);
-        for record in records.iter().filter(|r| r.section == Section::Answer && r.class == query.qclass) {
-            let mut owner = NameBuf::new();
-            owner.expand(message, record.owner_at)?;
-            owner.make_lowercase();
-            owners.push((owner, *record));
-        }
-        let mut first = NameBuf::new();
-        first.expand(query.name.as_wire(), 0)?;
-        let mut names = vec![first];
-        if query.qtype != RecordType::CNAME && query.qtype != RecordType::ANY {
-            while names.len() <= MAX_CHAIN
-                && let Some(target) = target_of(message, &owners, &names[names.len() - 1])?
-                && !names.iter().any(|name| name.as_wire() == target.as_wire())
-            {
-                names.push(target);
-            }
-        }
-        let mut answers: Vec<(usize, Record)> = Vec::with_capacity(owners.len());
-        for (owner, record) in &owners {
-            let place = names.iter().position(|name| match record.rtype {
-                // A DNAME stands above the name it rewrites (RFC 6672), with its signature.
-                RecordType::DNAME | RecordType::RRSIG => name::is_within(name.as_wire(), owner.as_wire()),
-                _ => name.as_wire() == owner.as_wire(),
-            });
-            answers.extend(place.map(|place| (place, *record)));
-        }
-        answers.sort_by_key(|(place, _)| *place);
-        Ok(Self { names, answers })
+    fn has_authority(&self, rtype: RecordType) -> bool {
+        self.records.iter().any(|record| record.section == Section::Authority && record.rtype == rtype)
     }
 }
 
-fn target_of(message: &[u8], owners: &[(NameBuf, Record)], name: &NameBuf) -> Result<Option<NameBuf>, Malformed> {
-    let cname = owners.iter().find(|(owner, r)| r.rtype == RecordType::CNAME && owner.as_wire() == name.as_wire());
-    let Some((_, record)) = cname else { return Ok(None) };
-    let mut target = NameBuf::new();
-    if target.expand(message, record.rdata_at)? != record.rdata_end {
-        return Err(Malformed::Rdata);
+/// Puts the answer records that belong to the chain into `kept`, in the chain's order, each with its place in it.
+fn keep_answers(message: &[u8], records: &[Record], chain: &Chain<'_>, kept: &mut Vec<Kept>) -> Result<(), Malformed> {
+    for record in records.iter().filter(|record| record.section == Section::Answer) {
+        if let Some(owner) = chain.owner(message, record)? {
+            kept.push(Kept { owner, record: *record });
+        }
     }
-    target.make_lowercase();
-    Ok(Some(target))
+    kept.sort_by_key(|kept| kept.owner.place());
+    Ok(())
 }
 
-fn kind(body: &Body, chain: &Chain, rcode: Rcode, qtype: RecordType) -> Kind {
+fn keep_proof(
+    message: &[u8],
+    records: &[Record],
+    chain: &Chain<'_>,
+    kind: Kind,
+    kept: &mut Vec<Kept>,
+) -> Result<(), Malformed> {
+    for record in records.iter().filter(|record| record.section == Section::Authority) {
+        let stays = match keep::subject(message, record)? {
+            RecordType::NSEC | RecordType::NSEC3 => true,
+            RecordType::SOA => kind != Kind::Positive && stands_above(message, record, chain.last())?,
+            _ => false,
+        };
+        if stays {
+            kept.push(Kept { owner: Owner::Apart, record: *record });
+        }
+    }
+    Ok(())
+}
+
+fn stands_above(message: &[u8], record: &Record, name: &Name) -> Result<bool, Malformed> {
+    let mut owner = NameBuf::new();
+    owner.expand(message, record.owner_at)?;
+    owner.make_lowercase();
+    Ok(name::is_within(name.as_wire(), owner.as_wire()))
+}
+
+fn kind(body: &Body, chain: &Chain<'_>, answers: &[Kept], rcode: Rcode) -> Kind {
     if rcode == Rcode::NXDOMAIN {
         return Kind::NxDomain;
     }
-    let last = chain.names.len() - 1;
-    let at_end =
-        |(place, record): &(usize, Record)| *place == last && (record.rtype == qtype || qtype == RecordType::ANY);
-    if chain.answers.iter().any(at_end) {
+    if answers.iter().any(|kept| chain.is_data(kept)) {
         return Kind::Positive;
     }
-    let authority = |rtype| body.records.iter().any(|r| r.section == Section::Authority && r.rtype == rtype);
-    if chain.answers.is_empty() && authority(RecordType::NS) && !authority(RecordType::SOA) {
+    if answers.is_empty() && body.has_authority(RecordType::NS) && !body.has_authority(RecordType::SOA) {
         return Kind::Referral;
     }
     Kind::NoData
 }
 
-/// The lesser of the TTL and the MINIMUM of the SOA in the authority section (RFC 2308 5).
-fn negative_ttl(message: &[u8], records: &[Record]) -> Result<Option<Ttl>, Malformed> {
-    let soa = records.iter().find(|r| r.section == Section::Authority && r.rtype == RecordType::SOA);
-    let Some(soa) = soa else { return Ok(None) };
-    let minimum_at = soa.rdata_end.checked_sub(4).filter(|&at| at >= soa.rdata_at).ok_or(Malformed::Rdata)?;
-    Ok(Some(soa.ttl().min(Ttl::from_wire(read_u32(message, minimum_at)?))))
+/// The lesser of the TTL and the MINIMUM of the SOA in the authority section (RFC 2308 5). The SOA of a zone that does
+/// not hold `name` says nothing about it.
+fn negative_ttl(message: &[u8], records: &[Record], name: &Name) -> Result<Option<Ttl>, Malformed> {
+    for record in records.iter().filter(|r| r.section == Section::Authority && r.rtype == RecordType::SOA) {
+        if stands_above(message, record, name)? {
+            let minimum_at = record.rdata_end.checked_sub(4).filter(|&at| at >= record.rdata_at);
+            let minimum = read_u32(message, minimum_at.ok_or(Malformed::Rdata)?)?;
+            return Ok(Some(record.ttl().min(Ttl::from_wire(minimum))));
+        }
+    }
+    Ok(None)
 }

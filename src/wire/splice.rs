@@ -11,7 +11,8 @@ use super::{
 pub fn join(head: &Response, cut_at: usize, tail: &Response, query: &UpstreamQuery) -> Result<Response, Malformed> {
     let mut writer =
         Writer::new(query.name.as_wire(), query.qtype, query.qclass, head.message().len() + tail.message().len());
-    let kept: Vec<&[u8]> = std::iter::once(&query.name).chain(&head.chain()[..cut_at]).map(Name::as_wire).collect();
+    let links = head.chain().get(..cut_at).ok_or(Malformed::Counts)?;
+    let kept: Vec<&[u8]> = std::iter::once(&query.name).chain(links).map(Name::as_wire).collect();
     copy(&mut writer, head.message(), |record, owner| {
         let leads_on = matches!(record.rtype, RecordType::CNAME | RecordType::DNAME | RecordType::RRSIG);
         let stays = match record.rtype {

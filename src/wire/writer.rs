@@ -1,16 +1,20 @@
 //! Writes messages with name compression (RFC 1035 4.1.4). What leaves us towards clients is always our own writing.
 
 use super::{
-    Class, Header, Malformed, RecordType, Ttl,
+    Class, Header, MAX_MESSAGE, Malformed, RecordType, Ttl,
+    edns::OPT_LENGTH,
     header::HEADER,
     name::{Labels, NameBuf},
     rdata::{self, Field},
+    record::{Record, Section},
 };
 
 /// The first offset that a pointer cannot reach.
 const POINTER_END: usize = 0x4000;
 /// How many suffixes are remembered; more would make long answers slow, not smaller.
 const MAX_SUFFIXES: usize = 128;
+/// The longest message written here: our OPT record fits behind it, even over a stream, where nothing may be cut.
+const MAX_WRITTEN: usize = MAX_MESSAGE - OPT_LENGTH;
 
 /// Whether a name may be replaced by a pointer, and be pointed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,13 +89,13 @@ impl Writer {
 
     /// Writes a record whose RDATA stands in `source`, perhaps with compressed names, and gives where its TTL stands.
     /// Sections are written in order. An error leaves the message unusable.
-    pub fn record(
-        &mut self,
-        source: &[u8],
-        record: &super::record::Record,
-        owner: &NameBuf,
-    ) -> Result<usize, Malformed> {
-        self.name(owner.as_wire(), Compression::Allowed);
+    pub fn record(&mut self, source: &[u8], record: &Record, owner: &NameBuf) -> Result<usize, Malformed> {
+        self.copy(source, record, owner.as_wire())
+    }
+
+    /// The same for an owner that is an uncompressed wire name.
+    pub fn copy(&mut self, source: &[u8], record: &Record, owner: &[u8]) -> Result<usize, Malformed> {
+        self.name(owner, Compression::Allowed);
         let ttl_at = self.fixed(record.rtype, record.class, record.ttl());
         let rdata_at = self.out.len();
         self.rdata(source, record)?;
@@ -103,7 +107,7 @@ impl Writer {
     /// Writes a record of ours whose RDATA holds no compressed name.
     pub fn plain(
         &mut self,
-        section: super::record::Section,
+        section: Section,
         owner: &[u8],
         rtype: RecordType,
         class: Class,
@@ -119,7 +123,7 @@ impl Writer {
         Ok(ttl_at)
     }
 
-    fn count(&mut self, section: super::record::Section) -> Result<(), Malformed> {
+    fn count(&mut self, section: Section) -> Result<(), Malformed> {
         let count = &mut self.counts[1 + section as usize];
         *count = count.checked_add(1).ok_or(Malformed::Counts)?;
         Ok(())
@@ -128,10 +132,10 @@ impl Writer {
     fn close(&mut self, rdata_at: usize) -> Result<(), Malformed> {
         let length = u16::try_from(self.out.len() - rdata_at).map_err(|_| Malformed::TooLong)?;
         self.out[rdata_at - 2..rdata_at].copy_from_slice(&length.to_be_bytes());
-        if self.out.len() > super::MAX_MESSAGE { Err(Malformed::TooLong) } else { Ok(()) }
+        if self.out.len() > MAX_WRITTEN { Err(Malformed::TooLong) } else { Ok(()) }
     }
 
-    fn rdata(&mut self, source: &[u8], record: &super::record::Record) -> Result<(), Malformed> {
+    fn rdata(&mut self, source: &[u8], record: &Record) -> Result<(), Malformed> {
         let mut at = record.rdata_at;
         let end = record.rdata_end;
         for field in rdata::fields(record.rtype) {

@@ -10,7 +10,7 @@ use tidegate::{
 use crate::{
     address, ask, courier, is, on_a_worker, probe,
     script::{ONE, Says, Script, TWO},
-    server, spec, udp, until,
+    server, spec, tcp, udp, until,
 };
 
 fn watched(spec: &GroupSpec) -> (Arc<Group>, Arc<Alarm>) {
@@ -144,6 +144,17 @@ fn a_refusal_counts_at_once() {
 }
 
 #[test]
+fn a_reset_on_connect_counts_at_once() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let good = Script::new(Says::Address(ONE));
+    let (group, _alarm) = watched(&spec(&[&[tcp(gone), tcp(good.address)]]));
+    on_a_worker(async {
+        assert_eq!(address(&ask(&courier(), &group, "a.example").await.unwrap()), ONE);
+        assert!(is(server(&group, 0), State::Down));
+    });
+}
+
+#[test]
 fn while_all_are_down_one_question_a_second_is_let_through() {
     let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (group, _alarm) = watched(&spec(&[&[udp(gone)]]));
@@ -158,6 +169,21 @@ fn while_all_are_down_one_question_a_second_is_let_through() {
         // The first brought it down, the second was the trial.
         assert_eq!(standings[..2], [Standing::Asked; 2]);
         assert_eq!(standings[2..], [Standing::AllDown; 8]);
+    });
+}
+
+#[test]
+fn the_one_question_reaches_every_server() {
+    let scripts = [Script::new(Says::Nothing), Script::new(Says::Nothing)];
+    let mut spec = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
+    spec.limits.timeout = Duration::from_millis(100);
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let probes = probe(&group, &alarm);
+        until("all down", || group.is_down()).await;
+        drop(probes);
+        scripts[1].say(Says::Address(TWO));
+        assert_eq!(address(&ask(&courier(), &group, "a.example").await.unwrap()), TWO);
     });
 }
 
@@ -228,6 +254,30 @@ fn a_server_that_dies_under_load_is_not_noticed() {
         took.sort_unstable();
         assert!(took[999] < Duration::from_millis(100), "the slowest took {:?}", took[999]);
         assert!(took[950] < Duration::from_millis(20), "the 95th percentile took {:?}", took[950]);
+    });
+}
+
+#[test]
+fn loss_alone_brings_no_server_down() {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+    let mut spec = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
+    spec.limits.attempts = 8;
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let _probes = probe(&group, &alarm);
+        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        scripts.iter().for_each(|script| script.lose(30));
+        let courier = courier();
+        let mut asking = tokio::task::JoinSet::new();
+        let mut ticks = tokio::time::interval(Duration::from_millis(4));
+        for at in 0..400 {
+            ticks.tick().await;
+            let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
+            asking.spawn_local(async move { ask(&courier, &group, &format!("n{at}.example")).await.map(drop) });
+        }
+        let answers = asking.join_all().await;
+        assert!(answers.iter().all(Result::is_ok));
+        assert!(group.servers().all(|server| server.transitions(State::Down) == 0));
     });
 }
 

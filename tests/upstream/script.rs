@@ -55,6 +55,7 @@ struct State {
     udp: Mutex<Says>,
     tcp: Mutex<Tcp>,
     delay_ms: AtomicU32,
+    lost_percent: AtomicU32,
     /// Questions whose first label begins so get SERVFAIL, whatever else is said.
     broken: Mutex<Option<&'static str>>,
     /// UDP answers go to where the query before came from.
@@ -85,6 +86,7 @@ impl Script {
             udp: Mutex::new(udp),
             tcp: Mutex::new(tcp),
             delay_ms: AtomicU32::new(0),
+            lost_percent: AtomicU32::new(0),
             broken: Mutex::new(None),
             to_the_last: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -106,6 +108,11 @@ impl Script {
 
     pub(crate) fn delay(&self, delay: Duration) {
         self.state.delay_ms.store(u32::try_from(delay.as_millis()).unwrap(), SeqCst);
+    }
+
+    /// So many of a hundred UDP queries are lost on the way, at random.
+    pub(crate) fn lose(&self, percent: u32) {
+        self.state.lost_percent.store(percent, SeqCst);
     }
 
     /// Names that begin so are SERVFAIL at their origin.
@@ -146,6 +153,9 @@ fn serve_udp(socket: &UdpSocket, state: &Arc<State>) {
     let mut buffer = [0; 2048];
     while !state.stop.load(SeqCst) {
         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+        if rand::random_range(0..100) < state.lost_percent.load(SeqCst) {
+            continue;
+        }
         let query = &buffer[..length];
         let last = state.seen.lock().unwrap().last().map(|(from, _)| *from);
         state.queries.fetch_add(1, SeqCst);

@@ -1,0 +1,348 @@
+//! The contest: for each workload all servers are started and warmed, then measured in turns, round after round. Who is
+//! not measured is stopped where it stands. A server that is not installed, does not start or does not answer is named
+//! and left out.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    process::{self, Command},
+    time::Duration,
+};
+
+use tidegate::{
+    clock::Moment,
+    net::{
+        mmsg::{allowed_cpus, pin_to_cpu},
+        socket::{Options, listeners},
+    },
+};
+
+use crate::{
+    Result, load,
+    load::{Edge, Outcome, Plan},
+    load_tcp,
+    mix::{MANY, Mix, Names},
+    process::{Server, Used, tail},
+    query::{self, Name, QUESTION_MAX, Verdict},
+    servers::{self, Entry, Role},
+    table::{self, Round, Row, Subject},
+    upstream,
+};
+
+/// How the contest goes.
+#[derive(clap::Args)]
+pub(crate) struct Settings {
+    /// H hits, T hits over TCP, M misses, X one in ten new, L 20,000 a second, W 500,000 names, S start.
+    #[arg(long, value_delimiter = ',', default_value = "H,T,M,X,L,W,S")]
+    workloads: Vec<Workload>,
+    /// Who takes part; by default all that are installed.
+    #[arg(long, value_delimiter = ',')]
+    servers: Vec<String>,
+    /// How often each is measured.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How long each time.
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// The core of the servers; by default the first that this process may use.
+    #[arg(long)]
+    server_core: Option<usize>,
+    /// The core of the load and of the server that is forwarded to; by default the last.
+    #[arg(long)]
+    load_core: Option<usize>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "UPPER")]
+enum Workload {
+    H,
+    T,
+    M,
+    X,
+    L,
+    W,
+    S,
+}
+
+/// The questions a second of workload L.
+const PACE: u32 = 20_000;
+/// How long a server may take to give its first answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Workload {
+    const fn title(self) -> &'static str {
+        match self {
+            Self::H => "H: cached, Zipf over 10,000 names, 200 in flight",
+            Self::T => "T: as H, over TCP: 20 connections with 10 in flight on each",
+            Self::M => "M: every name new, forwarded over UDP, 200 in flight",
+            Self::X => "X: as H, every tenth name new",
+            Self::L => "L: as H, paced at 20,000 a second",
+            Self::W => "W: 500,000 names of 56 characters, asked evenly, 200 in flight",
+            Self::S => "S: from start to the first answer",
+        }
+    }
+
+    const fn names(self) -> Names {
+        match self {
+            Self::H | Self::T | Self::L => Names::Popular,
+            Self::M | Self::S => Names::New,
+            Self::X => Names::Mixed,
+            Self::W => Names::Even,
+        }
+    }
+
+    /// The floor of this workload: what the system calls alone cost.
+    fn has(self, entry: &Entry) -> bool {
+        match entry.name {
+            "reflector" => matches!(self, Self::H | Self::L | Self::W),
+            "relay" => self == Self::M,
+            _ => true,
+        }
+    }
+
+    const fn subject(self) -> Subject {
+        match self {
+            Self::L => Subject::Latency,
+            Self::S => Subject::Start,
+            _ => Subject::Processor,
+        }
+    }
+}
+
+/// What all contestants share.
+struct Arena {
+    directory: PathBuf,
+    server_core: usize,
+    load_core: usize,
+    upstream: SocketAddr,
+    time: Duration,
+}
+
+struct Contestant {
+    entry: Entry,
+    program: PathBuf,
+    address: SocketAddr,
+    directory: PathBuf,
+    server: Server,
+    row: Row,
+}
+
+/// Runs the contest and prints its tables.
+pub(crate) fn run(settings: &Settings) -> Result<()> {
+    let cores = allowed_cpus()?;
+    let first = *cores.first().ok_or("no core")?;
+    let last = *cores.last().ok_or("no core")?;
+    let (server_core, load_core) = (settings.server_core.unwrap_or(first), settings.load_core.unwrap_or(last));
+    if server_core == load_core {
+        eprintln!("peers: one core for servers and load: figures mean little");
+    }
+    pin_to_cpu(load_core)?;
+    let base = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
+    let directory = base.join(format!("peers.{}", process::id()));
+    fs::create_dir_all(&directory)?;
+    let arguments = |address: SocketAddr| ["upstream".into(), "--listen".into(), address.to_string()];
+    let upstream = free_port()?;
+    let program = std::env::current_exe()?;
+    let mock = Server::start(&program, &arguments(upstream), load_core, load_core, &directory.join("upstream.log"))?;
+    first_answer(upstream)?;
+    let time = Duration::from_secs_f64(settings.seconds);
+    let arena = Arena { directory: directory.clone(), server_core, load_core, upstream, time };
+    println!("{}\n", arena.describe(settings));
+    let outcome = settings.workloads.iter().try_for_each(|workload| arena.contest(*workload, settings));
+    drop(mock);
+    fs::remove_dir_all(directory)?;
+    outcome
+}
+
+impl Arena {
+    fn describe(&self, settings: &Settings) -> String {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let processor = read("/proc/cpuinfo")
+            .lines()
+            .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()))
+            .unwrap_or_else(|| "unknown processor".to_owned());
+        let date = Command::new("date").arg("-I").output().map(|output| output.stdout).unwrap_or_default();
+        format!(
+            "{}, {processor}, Linux {}, servers on core {}, load on core {}; {} rounds of {} s, interleaved; medians \
+             with least and most",
+            String::from_utf8_lossy(&date).trim(),
+            read("/proc/sys/kernel/osrelease").trim(),
+            self.server_core,
+            self.load_core,
+            settings.rounds,
+            settings.seconds,
+        )
+    }
+
+    fn contest(&self, workload: Workload, settings: &Settings) -> Result<()> {
+        println!("### {}\n", workload.title());
+        let mut contestants = Vec::new();
+        for entry in servers::ALL.iter().filter(|entry| workload.has(entry)) {
+            let wanted = settings.servers.is_empty() || settings.servers.iter().any(|name| name == entry.name);
+            if !wanted {
+                continue;
+            }
+            let Some(program) = entry.locate() else {
+                let package = if entry.package.is_empty() { "not built" } else { entry.package };
+                println!("left out: {} ({package})", entry.name);
+                continue;
+            };
+            match self.enter(workload, *entry, program) {
+                Ok(contestant) => contestants.push(contestant),
+                Err(error) => println!("left out: {}: {error}", entry.name),
+            }
+        }
+        for round in 1..=settings.rounds {
+            for contestant in &mut contestants {
+                eprintln!("{workload:?} round {round}: {}", contestant.entry.name);
+                match self.measure(workload, contestant) {
+                    Ok(figures) => contestant.row.rounds.push(figures),
+                    Err(error) => println!("round {round} of {}: {error}", contestant.entry.name),
+                }
+            }
+        }
+        let mut rows: Vec<Row> = contestants.into_iter().map(|contestant| contestant.row).collect();
+        rows.retain(|row| !row.rounds.is_empty());
+        println!("\n{}", table::render(workload.subject(), &mut rows));
+        Ok(())
+    }
+
+    /// Starts a server, warms it, and holds it until its turn.
+    fn enter(&self, workload: Workload, entry: Entry, program: PathBuf) -> Result<Contestant> {
+        let directory = self.directory.join(format!("{workload:?}-{}", entry.name));
+        fs::create_dir_all(&directory)?;
+        let address = free_port()?;
+        let server = self.start(&entry, &program, address, &directory)?;
+        let name = format!("{} {}", entry.name, entry.version(&program)).trim().to_owned();
+        let row = Row { name, role: entry.role, memory: None, rounds: Vec::new() };
+        let mut contestant = Contestant { entry, program, address, directory, server, row };
+        let before = contestant.server.memory();
+        let warm = load::warm(address, workload.names())?;
+        if warm.lost + warm.failures + warm.wrong > 0 {
+            eprintln!("{}: while warming, {warm}", contestant.entry.name);
+        }
+        if workload == Workload::W && entry.role != Role::Floor {
+            let grown = contestant.server.memory().saturating_sub(before);
+            contestant.row.memory = Some(grown as f64 / f64::from(MANY));
+        }
+        contestant.server.hold();
+        Ok(contestant)
+    }
+
+    fn start(&self, entry: &Entry, program: &Path, address: SocketAddr, directory: &Path) -> Result<Server> {
+        let config = directory.join(entry.config_name());
+        let fill = |text: &str| {
+            text.replace("@CONFIG@", &config.display().to_string())
+                .replace("@DIR@", &directory.display().to_string())
+                .replace("@PORT@", &address.port().to_string())
+                .replace("@UPSTREAM@", &self.upstream.port().to_string())
+        };
+        if !entry.config.is_empty() {
+            fs::write(&config, fill(entry.config))?;
+        }
+        let arguments: Vec<String> = entry.arguments.iter().map(|argument| fill(argument)).collect();
+        let log = directory.join("log");
+        let mut server = Server::start(program, &arguments, self.server_core, self.load_core, &log)?;
+        if let Err(error) = first_answer(address) {
+            let state = if server.is_running() { "it runs" } else { "it has ended" };
+            return Err(format!("{error}; {state}, and said:\n{}", tail(&log)?).into());
+        }
+        Ok(server)
+    }
+
+    fn measure(&self, workload: Workload, contestant: &mut Contestant) -> Result<Round> {
+        if workload == Workload::S {
+            return self.measure_start(contestant);
+        }
+        contestant.server.release();
+        first_answer(contestant.address)?;
+        let round = self.measure_load(workload, contestant);
+        contestant.server.hold();
+        round
+    }
+
+    fn measure_load(&self, workload: Workload, contestant: &Contestant) -> Result<Round> {
+        let server = &contestant.server;
+        let mut edges = [(Used::default(), 0); 2];
+        let mut meter = |edge: Edge| {
+            let forwarded = upstream::count(self.upstream).unwrap_or_default();
+            edges[usize::from(edge == Edge::End)] = (server.used(), forwarded);
+        };
+        let mut mix = Mix::new(workload.names());
+        let outcome: Outcome = match workload {
+            Workload::T => load_tcp::run(contestant.address, &mut mix, self.time, &mut meter)?,
+            Workload::L => load::run(contestant.address, &mut mix, Plan::Paced { rate: PACE }, self.time, &mut meter)?,
+            _ => {
+                let plan = Plan::Closed { window: load::WINDOW };
+                load::run(contestant.address, &mut mix, plan, self.time, &mut meter)?
+            }
+        };
+        if outcome.answered == 0 {
+            return Err(format!("no answers: {outcome}").into());
+        }
+        let [(before, forwarded_before), (after, forwarded_after)] = edges;
+        let used = after.since(before);
+        let answered = outcome.answered as f64;
+        let processor = used.total.as_secs_f64() * 1e6 / answered;
+        Ok(Round {
+            processor,
+            user: processor * used.user_share,
+            rate: outcome.rate(),
+            forwarded: f64::from(forwarded_after.wrapping_sub(forwarded_before)) / answered,
+            lost: outcome.lost + outcome.failures + outcome.wrong,
+            latency: [500, 990].map(|of_thousand| outcome.latency(of_thousand)),
+            start: f64::NAN,
+        })
+    }
+
+    /// Starts another one of it, beside the one that is held.
+    fn measure_start(&self, contestant: &Contestant) -> Result<Round> {
+        let address = free_port()?;
+        let directory = contestant.directory.join("start");
+        fs::create_dir_all(&directory)?;
+        let start = Moment::now();
+        let server = self.start(&contestant.entry, &contestant.program, address, &directory)?;
+        let start = Moment::now().since(start);
+        drop(server);
+        fs::remove_dir_all(directory)?;
+        Ok(Round { start: start.as_secs_f64() * 1e3, ..Round::default() })
+    }
+}
+
+/// A loopback address whose port nobody has, for UDP and TCP.
+fn free_port() -> Result<SocketAddr> {
+    Ok(listeners((Ipv4Addr::LOCALHOST, 0).into(), 1, &Options::default())?.address)
+}
+
+/// Asks until there is an answer, every fifth of a millisecond.
+fn first_answer(server: SocketAddr) -> Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(Duration::from_micros(200)))?;
+    let start = Moment::now();
+    let mut question = [0; QUESTION_MAX];
+    let length = query::write(1, Name::New(0), &mut question);
+    let mut answer = [0; 1500];
+    let mut asked: Option<Moment> = None;
+    while Moment::now().since(start) < PATIENCE {
+        // A server that is there but slow is not asked again at once.
+        if asked.is_none_or(|asked| Moment::now().since(asked) > Duration::from_millis(100)) {
+            asked = socket.send(&question[..length]).is_ok().then(Moment::now);
+        }
+        match socket.recv(&mut answer) {
+            Ok(received) if query::judge(&answer[..received], &question[..length]) == Verdict::Answer => return Ok(()),
+            Ok(_) => {
+                std::thread::sleep(Duration::from_millis(1));
+                asked = None;
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::thread::sleep(Duration::from_micros(200));
+                asked = None;
+            }
+            Err(_) => {}
+        }
+    }
+    Err(format!("no answer from {server} within {} s", PATIENCE.as_secs()).into())
+}

@@ -1,0 +1,170 @@
+//! Server processes: started on a core, held while others are measured, and what they use.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tidegate::{clock::Moment, net::mmsg::pin_to_cpu};
+
+use crate::Result;
+
+/// The processor time of a process and all its children.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Used {
+    /// In all.
+    pub(crate) total: Duration,
+    /// The share of it outside the kernel.
+    pub(crate) user_share: f64,
+    ticks: [u64; 2],
+}
+
+impl Used {
+    /// What was used after `earlier`.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        let ticks = [0, 1].map(|i| self.ticks[i].saturating_sub(earlier.ticks[i]));
+        let all = ticks[0] + ticks[1];
+        let user_share = if all == 0 { 0.0 } else { ticks[0] as f64 / all as f64 };
+        Self { total: self.total.saturating_sub(earlier.total), user_share, ticks }
+    }
+}
+
+/// A running server. It dies with this value, and with this process.
+pub(crate) struct Server {
+    child: Child,
+}
+
+impl Server {
+    /// Starts a program on `core`, its output in `log`.
+    pub(crate) fn start(
+        program: &Path,
+        arguments: &[String],
+        core: usize,
+        own_core: usize,
+        log: &Path,
+    ) -> Result<Self> {
+        let output = File::create(log)?;
+        // The kernel kills it when we die, however we die.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program).args(arguments);
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        if let Some(directory) = log.parent() {
+            command.current_dir(directory);
+        }
+        // A child runs where its parent's thread may.
+        pin_to_cpu(core)?;
+        let child = command.spawn();
+        pin_to_cpu(own_core)?;
+        Ok(Self { child: child? })
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Stops it where it is, so that it uses nothing while others are measured.
+    pub(crate) fn hold(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn release(&self) {
+        self.signal("-CONT");
+    }
+
+    /// The processor time used up to now.
+    pub(crate) fn used(&self) -> Used {
+        let mut used = Used::default();
+        for pid in self.processes() {
+            used.total += scheduled(pid);
+            let [user, system] = ticks(pid).unwrap_or_default();
+            used.ticks = [used.ticks[0] + user, used.ticks[1] + system];
+        }
+        used
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.processes().into_iter().filter_map(resident).sum()
+    }
+
+    /// It and its descendants.
+    fn processes(&self) -> Vec<u32> {
+        let parents = parents();
+        let mut found = vec![self.child.id()];
+        let mut at = 0;
+        while let Some(parent) = found.get(at).copied() {
+            found.extend(parents.iter().filter(|(_, of)| **of == parent).map(|(pid, _)| *pid));
+            at += 1;
+        }
+        found
+    }
+
+    fn signal(&self, signal: &str) {
+        let pids = self.processes().into_iter().map(|pid| pid.to_string());
+        // One of them may have ended meanwhile.
+        let _ = Command::new("kill").arg(signal).args(pids).stderr(Stdio::null()).status();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.signal("-CONT");
+        self.signal("-TERM");
+        let start = Moment::now();
+        while self.is_running() && Moment::now().since(start) < Duration::from_secs(3) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if self.is_running() {
+            self.signal("-KILL");
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// The nanoseconds that the scheduler gave to the threads of a process (`schedstat`): exact, where `stat` counts in
+/// hundredths of a second.
+fn scheduled(pid: u32) -> Duration {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Duration::ZERO };
+    let nanos = threads.flatten().filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
+/// The fields of `/proc/PID/stat` after the name, which may hold anything: state is the first.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(')')?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+fn ticks(pid: u32) -> Option<[u64; 2]> {
+    let fields = stat(pid)?;
+    Some([fields.get(11)?.parse().ok()?, fields.get(12)?.parse().ok()?])
+}
+
+fn resident(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
+
+fn parents() -> HashMap<u32, u32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return HashMap::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| Some((pid, stat(pid)?.get(1)?.parse().ok()?))).collect()
+}
+
+/// The last lines of a log, for the error of a server that did not start.
+pub(crate) fn tail(log: &Path) -> io::Result<String> {
+    let text = fs::read_to_string(log)?;
+    let lines: Vec<&str> = text.lines().collect();
+    Ok(lines[lines.len().saturating_sub(8)..].join("\n"))
+}

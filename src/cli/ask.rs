@@ -1,0 +1,265 @@
+//! One question to one server, as `query` and `demo` ask it: over UDP, and over TCP when the answer does not fit.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use crate::{
+    clock::Moment,
+    wire::{
+        EdeCode, Edns, Flags, Header, Malformed, MessageId, NameBuf, Rcode, RecordType, UpstreamQuery, ede,
+        name::DisplayWire,
+        rdata::{self, Field},
+        record::{Record, Records, Section},
+    },
+};
+
+/// What carries the question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Carrier {
+    /// UDP first, TCP when TC comes back.
+    Udp,
+    /// TCP alone.
+    Tcp,
+}
+
+/// How often a datagram is sent before giving up.
+const TRIES: usize = 3;
+/// The largest datagram taken.
+const PAYLOAD: u16 = 1232;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    /// The server did not answer in time, or could not be reached.
+    #[error("no answer from {server}: {source}")]
+    Io {
+        /// Who was asked.
+        server: SocketAddr,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// What came does not parse.
+    #[error("the answer is malformed: {0}")]
+    Malformed(#[from] Malformed),
+}
+
+/// An answer as it came.
+#[derive(Debug)]
+pub(super) struct Answer {
+    message: Vec<u8>,
+    /// From the first datagram sent to the answer.
+    pub(super) took: Duration,
+    /// What carried it in the end.
+    pub(super) carrier: Carrier,
+}
+
+/// Asks `server`, waiting `patience` in all.
+pub(super) fn ask(
+    server: SocketAddr,
+    query: &UpstreamQuery,
+    carrier: Carrier,
+    patience: Duration,
+) -> Result<Answer, AskError> {
+    let started = Moment::now();
+    let error = |source| AskError::Io { server, source };
+    if carrier == Carrier::Udp {
+        let message = over_udp(server, query, patience).map_err(error)?;
+        if !Header::read(&message)?.flags.has(Flags::TC) {
+            return Ok(Answer { message, took: Moment::now().since(started), carrier: Carrier::Udp });
+        }
+    }
+    let message = over_tcp(server, query, patience).map_err(error)?;
+    Header::read(&message)?;
+    Ok(Answer { message, took: Moment::now().since(started), carrier: Carrier::Tcp })
+}
+
+fn over_udp(server: SocketAddr, query: &UpstreamQuery, patience: Duration) -> io::Result<Vec<u8>> {
+    let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(server)?;
+    let id = MessageId(rand::random());
+    let mut out = [0; UpstreamQuery::MAX];
+    let length = query.write(id, Some(PAYLOAD), None, &mut out).unwrap_or(0);
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    let wait = patience / u32::try_from(TRIES).unwrap_or(1);
+    for _ in 0..TRIES {
+        socket.send(&out[..length])?;
+        let until = Moment::now() + wait;
+        while let Some(left) = Some(until.since(Moment::now())).filter(|left| !left.is_zero()) {
+            socket.set_read_timeout(Some(left))?;
+            match socket.recv(&mut buffer) {
+                Ok(read) if is_reply(&buffer[..read], id) => return Ok(buffer[..read].to_vec()),
+                Ok(_) => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => break,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"))
+}
+
+fn is_reply(message: &[u8], id: MessageId) -> bool {
+    Header::read(message).is_ok_and(|header| header.id == id && header.flags.has(Flags::QR))
+}
+
+fn over_tcp(server: SocketAddr, query: &UpstreamQuery, patience: Duration) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&server, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    let mut out = [0; 2 + UpstreamQuery::MAX];
+    let id = MessageId(rand::random());
+    let length = query.write(id, Some(PAYLOAD), None, &mut out[2..]).unwrap_or(0);
+    out[..2].copy_from_slice(&u16::try_from(length).unwrap_or(0).to_be_bytes());
+    stream.write_all(&out[..2 + length])?;
+    let mut head = [0; 2];
+    stream.read_exact(&mut head)?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(head))];
+    stream.read_exact(&mut message)?;
+    if is_reply(&message, id) {
+        return Ok(message);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "it answers another question"))
+}
+
+impl Answer {
+    /// The response code, with EDNS's upper bits.
+    pub(super) fn rcode(&self) -> Rcode {
+        let low = Header::read(&self.message).map_or(Rcode::SERVFAIL, |header| header.flags.rcode());
+        Rcode(low.0 | self.edns().map_or(0, |edns| u16::from(edns.extended_rcode) << 4))
+    }
+
+    /// The header's flags by name, as dig prints them.
+    pub(super) fn flags(&self) -> Vec<&'static str> {
+        let Ok(header) = Header::read(&self.message) else { return Vec::new() };
+        let names = [
+            (Flags::QR, "qr"),
+            (Flags::AA, "aa"),
+            (Flags::TC, "tc"),
+            (Flags::RD, "rd"),
+            (Flags::RA, "ra"),
+            (Flags::AD, "ad"),
+            (Flags::CD, "cd"),
+        ];
+        names.into_iter().filter(|(flag, _)| header.flags.has(*flag)).map(|(_, name)| name).collect()
+    }
+
+    fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        Records::of(&self.message).into_iter().flatten().map_while(Result::ok)
+    }
+
+    fn edns(&self) -> Option<Edns<'_>> {
+        let opt = self.records().find(|record| record.rtype == RecordType::OPT)?;
+        Edns::read(&self.message, &opt).ok()
+    }
+
+    /// The extended errors: code, its meaning, and the server's words.
+    pub(super) fn extended_errors(&self) -> Vec<(u16, &'static str, String)> {
+        let Some(edns) = self.edns() else { return Vec::new() };
+        let errors = edns.options().filter(|(code, value)| *code == ede::Ede::OPTION && value.len() >= 2);
+        errors
+            .map(|(_, value)| {
+                let code = u16::from_be_bytes([value[0], value[1]]);
+                (code, ede::meaning(code), String::from_utf8_lossy(&value[2..]).into_owned())
+            })
+            .collect()
+    }
+
+    /// Whether the server gave this extended error.
+    pub(super) fn has_ede(&self, code: EdeCode) -> bool {
+        self.extended_errors().iter().any(|(given, ..)| *given == code.number())
+    }
+
+    /// The records of a section as text: owner, TTL, class, type and RDATA.
+    pub(super) fn lines(&self, section: Section) -> Vec<String> {
+        let records = self.records().filter(|record| record.section == section && record.rtype != RecordType::OPT);
+        records.map(|record| self.line(&record)).collect()
+    }
+
+    /// The RDATA of the answer's records of a type, as text.
+    pub(super) fn data(&self, rtype: RecordType) -> Vec<String> {
+        let records = self.records().filter(|r| r.section == Section::Answer && r.rtype == rtype);
+        records.map(|record| self.rdata(&record)).collect()
+    }
+
+    /// The least TTL of the answer's records, in seconds.
+    pub(super) fn least_ttl(&self) -> Option<u32> {
+        self.records().filter(|r| r.section == Section::Answer).map(|r| r.raw_ttl).min()
+    }
+
+    fn line(&self, record: &Record) -> String {
+        let mut owner = NameBuf::new();
+        let owner = match owner.expand(&self.message, record.owner_at) {
+            Ok(_) => DisplayWire(owner.as_wire()).to_string(),
+            Err(_) => "?".to_owned(),
+        };
+        format!("{owner}\t{}\t{}\t{}\t{}", record.raw_ttl, record.class, record.rtype, self.rdata(record))
+    }
+
+    /// RDATA as text: names, addresses, strings and numbers where the shape is known, RFC 3597 otherwise.
+    fn rdata(&self, record: &Record) -> String {
+        let octets = record.rdata(&self.message);
+        match (record.rtype, octets.len()) {
+            (RecordType::A, 4) => {
+                return std::net::Ipv4Addr::from([octets[0], octets[1], octets[2], octets[3]]).to_string();
+            }
+            (RecordType::AAAA, 16) => {
+                let address: [u8; 16] = octets.try_into().unwrap_or_default();
+                return std::net::Ipv6Addr::from(address).to_string();
+            }
+            (RecordType::TXT | RecordType::HINFO, _) => return strings(octets),
+            _ => {}
+        }
+        self.fields(record).unwrap_or_else(|| generic(octets))
+    }
+
+    fn fields(&self, record: &Record) -> Option<String> {
+        let mut at = record.rdata_at;
+        let mut texts = Vec::new();
+        for field in rdata::fields(record.rtype) {
+            match field {
+                Field::Name(_) => {
+                    let mut name = NameBuf::new();
+                    at = name.expand(&self.message, at).ok()?;
+                    texts.push(DisplayWire(name.as_wire()).to_string());
+                }
+                Field::Octets(length) => {
+                    let octets = self.message.get(at..at + length)?;
+                    let size = if record.rtype == RecordType::SOA { 4 } else { 2 };
+                    texts.extend(octets.chunks(size).map(number));
+                    at += length;
+                }
+                Field::Text | Field::Rest => return None,
+            }
+        }
+        Some(texts.join(" "))
+    }
+}
+
+fn number(octets: &[u8]) -> String {
+    octets.iter().fold(0_u64, |number, octet| number << 8 | u64::from(*octet)).to_string()
+}
+
+fn strings(octets: &[u8]) -> String {
+    let mut rest = octets;
+    let mut texts = Vec::new();
+    while let Some((&length, behind)) = rest.split_first()
+        && let Some((text, behind)) = behind.split_at_checked(usize::from(length))
+    {
+        texts.push(format!("\"{}\"", text.escape_ascii()));
+        rest = behind;
+    }
+    texts.join(" ")
+}
+
+/// RFC 3597 5.
+fn generic(octets: &[u8]) -> String {
+    use std::fmt::Write as _;
+    octets.iter().fold(format!("\\# {} ", octets.len()), |mut text, octet| {
+        // Writing to a string does not fail.
+        write!(text, "{octet:02x}").ok();
+        text
+    })
+}

@@ -1,0 +1,163 @@
+//! `tidegate serve`: the server in the foreground, with its signals and its word to systemd.
+
+use std::path::{Path, PathBuf};
+
+use sd_notify::NotifyState;
+use tokio::{
+    runtime::Builder,
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{Color, Flags, Plan, Problems},
+    daemon::{Daemon, StartError, logging},
+};
+
+/// Where the configuration is looked for.
+pub(super) const DEFAULT_FILE: &str = "/etc/tidegate/tidegate.toml";
+
+/// Flags beat environment variables, which beat the file.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Options {
+    /// The configuration file [default: /etc/tidegate/tidegate.toml, unless --aws or --default is given]
+    #[arg(long, env = "TIDEGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Addresses to listen on
+    #[arg(long, env = "TIDEGATE_LISTEN", value_name = "ADDR:PORT", value_delimiter = ',')]
+    listen: Vec<String>,
+    /// Addresses of the inbound endpoint: AWS names go there
+    #[arg(long, env = "TIDEGATE_AWS", value_name = "IP", value_delimiter = ',')]
+    aws: Vec<String>,
+    /// Where all other names go: addresses, or "system" for the host's own name servers
+    #[arg(long, env = "TIDEGATE_DEFAULT", value_name = "IP|system", value_delimiter = ',')]
+    default: Vec<String>,
+    /// Networks that addresses of AWS names must lie in
+    #[arg(long, env = "TIDEGATE_PRIVATE", value_name = "CIDR", value_delimiter = ',')]
+    private: Vec<String>,
+    /// What becomes of other addresses: log, strip or refuse [default: refuse]
+    #[arg(long, value_name = "ACTION")]
+    on_public: Option<String>,
+}
+
+impl Options {
+    fn flags(&self) -> Flags {
+        Flags {
+            listen: self.listen.clone(),
+            aws: self.aws.clone(),
+            default: self.default.clone(),
+            private: self.private.clone(),
+            on_public: self.on_public.clone(),
+        }
+    }
+
+    /// The plan of the file, or of the flags alone where they say all that a file must.
+    fn plan(&self) -> Result<Plan, Problems> {
+        let is_sidecar = !self.aws.is_empty() || !self.default.is_empty();
+        match &self.config {
+            Some(file) => Plan::load_with(file, &self.flags()),
+            None if is_sidecar => Plan::from_flags(&self.flags()),
+            None => Plan::load_with(Path::new(DEFAULT_FILE), &self.flags()),
+        }
+    }
+}
+
+pub(super) fn run(options: &Options) -> i32 {
+    let plan = match options.plan() {
+        Ok(plan) => plan,
+        Err(problems) => {
+            let color = if super::colour(&std::io::stderr()) { Color::Always } else { Color::Never };
+            eprint!("{}", problems.render(color));
+            return super::UNUSABLE;
+        }
+    };
+    logging::start(plan.live.log_level, plan.boot.log_format);
+    for line in plan.warnings.lines() {
+        warn!("{line}");
+    }
+    match serve(options, plan) {
+        Ok(code) => code,
+        Err(StartError::Zones(problems)) => {
+            for problem in problems {
+                error!("{problem}");
+            }
+            super::UNUSABLE
+        }
+        Err(error) => {
+            error!("{}", super::with_causes(&error));
+            super::FAILED
+        }
+    }
+}
+
+/// Runs until a signal ends it; gives the exit code.
+fn serve(options: &Options, plan: Plan) -> Result<i32, StartError> {
+    let boot = plan.boot;
+    let lameduck = plan.live.lameduck;
+    let mut daemon = Daemon::start(&boot, plan.live)?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let code = runtime.block_on(async {
+        let [mut terminate, mut interrupt, mut hangup] = signals()?;
+        info!("ready");
+        tell(&[NotifyState::Ready, NotifyState::Status("answering")]);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => reload(options, &daemon, &boot).await,
+                () = daemon.worker_ended() => {
+                    error!("a worker ended; the process ends with it");
+                    return Ok(super::FAILED);
+                }
+            }
+        }
+        tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+        sleep(lameduck).await;
+        Ok::<i32, std::io::Error>(super::OK)
+    })?;
+    daemon.stop();
+    info!("stopped");
+    Ok(code)
+}
+
+fn signals() -> std::io::Result<[Signal; 3]> {
+    Ok([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?])
+}
+
+async fn reload(options: &Options, daemon: &Daemon, boot: &crate::config::Boot) {
+    tell(&[NotifyState::Reloading]);
+    match options.plan() {
+        Err(problems) => {
+            for line in problems.lines() {
+                error!("{line}");
+            }
+            warn!("the configuration was refused; the old one stays in force");
+        }
+        Ok(plan) => {
+            for line in plan.warnings.lines() {
+                warn!("{line}");
+            }
+            for key in boot.differences(&plan.boot) {
+                warn!(key, "this change needs a restart");
+            }
+            match daemon.reload(plan.live).await {
+                Ok(()) => info!("reloaded"),
+                Err(problems) => {
+                    for problem in problems {
+                        error!("{problem}");
+                    }
+                    warn!("the configuration was refused; the old one stays in force");
+                }
+            }
+        }
+    }
+    tell(&[NotifyState::Ready]);
+}
+
+/// Tells systemd, where there is one.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "systemd was not told");
+    }
+}

@@ -1,0 +1,264 @@
+//! `[[forward]]`: rules, the zones they stand for, and who else claims them.
+//!
+//! A zone may be claimed once without clients, by a rule or by a local zone, and once for each client network.
+
+use ipnet::IpNet;
+
+use super::{
+    super::{
+        error::{Place, locate},
+        file::{File, ForwardSection, Located, Text},
+        group::GroupIndex,
+        limits,
+        plan::{CachePolicy, Guard, Rule, WhenDown, ZoneEntry},
+        presets, reverse,
+    },
+    Builder,
+    values::{flag, parse_network, plain},
+};
+use crate::wire::Name;
+
+/// Who claims a zone.
+pub(super) struct Claim {
+    /// The clients it is claimed for; none = all.
+    pub(super) clients: Option<IpNet>,
+    /// "rule \"aws\"", "the local zone".
+    pub(super) whose: String,
+    /// Where.
+    pub(super) place: Place,
+}
+
+const ON_PUBLIC_HELP: &str = "add on_public = \"refuse\" (SERVFAIL), \"strip\" (NODATA where nothing is left) or \
+                              \"log\" (answers pass)";
+
+impl Builder<'_> {
+    pub(super) fn rules(&mut self, file: &File, cache: &CachePolicy) -> Vec<Rule> {
+        let groups: Vec<&str> = file.upstream.iter().map(|upstream| upstream.name.value.as_str()).collect();
+        let names = self.rule_names(&file.forward);
+        let rules = file.forward.iter().zip(names);
+        rules.filter_map(|(forward, name)| self.rule(forward, name, &groups, cache)).collect()
+    }
+
+    fn rule(
+        &mut self,
+        forward: &Located<ForwardSection>,
+        name: String,
+        groups: &[&str],
+        cache: &CachePolicy,
+    ) -> Option<Rule> {
+        let table = &forward.value;
+        let clients = self.networks(table.clients.as_ref());
+        let (written, zones) = self.zones(forward, &name, &clients);
+        let guard = self.guard(forward, &name);
+        let mut except = Vec::new();
+        for text in table.except.iter().flat_map(|except| &except.value) {
+            except.extend(self.name(text));
+        }
+        let when_down = self.when_down(table, &name, groups);
+        let to = self.target(forward, &name, groups);
+        let rule = Rule {
+            written,
+            zones,
+            to: to.unwrap_or(GroupIndex(0)),
+            clients,
+            guard,
+            except,
+            rebind: self.word(table.rebind.as_ref(), &limits::REBIND),
+            negative_ttl: match &table.negative_ttl {
+                Some(_) => self.duration(table.negative_ttl.as_ref(), &limits::NEGATIVE_TTL),
+                None => cache.negative_ttl,
+            },
+            when_down,
+            aaaa: self.word(table.aaaa.as_ref(), &limits::AAAA),
+            follow: flag(table.follow.as_ref(), true),
+            name,
+        };
+        // Everything of it is checked even where it leads nowhere.
+        to.map(|_| rule)
+    }
+
+    /// What rules are called: as written, else by their first zone, told apart by clients and then by number.
+    fn rule_names(&mut self, forwards: &[Located<ForwardSection>]) -> Vec<String> {
+        let mut taken: Vec<(String, Place)> = Vec::new();
+        for name in forwards.iter().filter_map(|forward| forward.value.name.as_ref()) {
+            self.label(name, "a rule");
+            if let Some((_, first)) = taken.iter().find(|(known, _)| *known == name.value) {
+                let first = locate(self.sources, first);
+                self.problem(&name.place, format!("rule \"{}\" stands at {first} already", name.value));
+            }
+            taken.push((name.value.clone(), name.place.clone()));
+        }
+        let mut names = Vec::new();
+        for forward in forwards {
+            if let Some(name) = &forward.value.name {
+                names.push(name.value.clone());
+                continue;
+            }
+            let first = |texts: Option<&super::super::file::Texts>| Some(texts?.value.first()?.value.clone());
+            let zone = first(forward.value.zones.as_ref()).unwrap_or_else(|| "forward".to_owned());
+            let zone = zone.strip_suffix('.').filter(|zone| !zone.is_empty()).unwrap_or(&zone).to_owned();
+            let view = first(forward.value.clients.as_ref()).map(|client| format!("{zone}@{client}"));
+            let numbered = (2..).map(|number| format!("{zone}#{number}"));
+            let free = |name: &String| taken.iter().all(|(known, _)| known != name);
+            let name = [zone.clone()].into_iter().chain(view).chain(numbered).find(free).unwrap_or_default();
+            taken.push((name.clone(), forward.place.clone()));
+            names.push(name);
+        }
+        names
+    }
+
+    fn target(&mut self, forward: &Located<ForwardSection>, name: &str, groups: &[&str]) -> Option<GroupIndex> {
+        let Some(to) = &forward.value.to else {
+            let help = format!("add to = \"NAME\"; {}", there_is(groups));
+            self.problem_with_help(&forward.place, format!("rule \"{name}\" has no `to`"), help);
+            return None;
+        };
+        self.group_index(to, &to.value, &format!("rule \"{name}\" sends to"), groups)
+    }
+
+    fn group_index(&mut self, text: &Text, to: &str, who: &str, groups: &[&str]) -> Option<GroupIndex> {
+        if let Some(at) = groups.iter().position(|group| *group == to) {
+            return Some(GroupIndex(at));
+        }
+        let message = format!("{who} \"{to}\", and there is no [upstream.{to}]; {}", there_is(groups));
+        self.problem(&text.place, message);
+        None
+    }
+
+    fn when_down(&mut self, table: &ForwardSection, name: &str, groups: &[&str]) -> WhenDown {
+        let Some(text) = &table.when_down else { return WhenDown::Stale };
+        let other = match text.value.as_str() {
+            "stale" => return WhenDown::Stale,
+            "fail" => return WhenDown::Fail,
+            word => word.strip_prefix("upstream:"),
+        };
+        let Some(other) = other else {
+            self.no_such_word(text, "when_down", &["stale", "fail", "upstream:NAME"]);
+            return WhenDown::Stale;
+        };
+        if table.to.as_ref().is_some_and(|to| to.value == other) {
+            let message = format!("rule \"{name}\" falls back to \"{other}\", where it sends already");
+            self.problem(&text.place, message);
+            return WhenDown::Stale;
+        }
+        let who = format!("rule \"{name}\" falls back to");
+        self.group_index(text, other, &who, groups).map_or(WhenDown::Stale, WhenDown::Upstream)
+    }
+
+    fn guard(&mut self, forward: &Located<ForwardSection>, name: &str) -> Option<Guard> {
+        let table = &forward.value;
+        let on_public = self.word(table.on_public.as_ref(), &limits::ON_PUBLIC);
+        let private = table.private.as_ref().filter(|private| !private.value.is_empty())?;
+        if table.on_public.is_none() {
+            let message = format!("rule \"{name}\" has `private`, and does not say what happens to public addresses");
+            self.problem_with_help(&private.place, message, ON_PUBLIC_HELP);
+        }
+        let networks = self.networks(Some(private));
+        (!networks.is_empty()).then_some(Guard { networks, on_public })
+    }
+
+    fn zones(
+        &mut self,
+        forward: &Located<ForwardSection>,
+        rule: &str,
+        clients: &[IpNet],
+    ) -> (Vec<ZoneEntry>, Vec<Name>) {
+        let Some(texts) = forward.value.zones.as_ref().filter(|texts| !texts.value.is_empty()) else {
+            let place = forward.value.zones.as_ref().map_or(&forward.place, |zones| &zones.place);
+            let help = "write zones = [\"corp.example\"], [\"preset:aws\"], [\"reverse:10.20.0.0/16\"] or [\".\"]";
+            self.problem_with_help(place, format!("rule \"{rule}\" has no zones"), help);
+            return (Vec::new(), Vec::new());
+        };
+        let mut written = Vec::new();
+        let mut all = Vec::new();
+        for text in &texts.value {
+            let Some(zones) = self.zone_entry(text) else { continue };
+            let whose = format!("rule \"{rule}\"");
+            for zone in &zones {
+                self.claim(zone, clients, &whose, text);
+            }
+            all.extend(zones.iter().cloned());
+            written.push(ZoneEntry { text: text.value.clone(), zones });
+        }
+        (written, all)
+    }
+
+    /// Notes that `zone` is claimed, once for each client network; a second claim is a problem.
+    pub(super) fn claim(&mut self, zone: &Name, clients: &[IpNet], whose: &str, text: &Text) {
+        let views: Vec<Option<IpNet>> =
+            if clients.is_empty() { vec![None] } else { clients.iter().copied().map(Some).collect() };
+        let claims = self.claims.entry(zone.clone()).or_default();
+        let mut twice = None;
+        for view in views {
+            match claims.iter().find(|claim| claim.clients == view) {
+                Some(first) => twice = twice.or_else(|| Some((view, first.whose.clone(), first.place.clone()))),
+                None => claims.push(Claim { clients: view, whose: whose.to_owned(), place: text.place.clone() }),
+            }
+        }
+        let Some((view, first, place)) = twice else { return };
+        let of = if text.value.contains(':') { format!(" (of {})", text.value) } else { String::new() };
+        let view = view.map_or_else(String::new, |view| format!(" for clients {view}"));
+        let place = locate(self.sources, &place);
+        let message = format!("zone \"{}\"{of}{view} belongs to {first} at {place} already", plain(zone));
+        self.problem(&text.place, message);
+    }
+
+    fn zone_entry(&mut self, text: &Text) -> Option<Vec<Name>> {
+        if let Some(name) = text.value.strip_prefix("preset:") {
+            return self.preset(text, name);
+        }
+        if let Some(network) = text.value.strip_prefix("reverse:") {
+            return self.reverse(text, network);
+        }
+        if let Some(below) = text.value.strip_prefix("*.") {
+            let message = format!("\"{}\" is no zone: a zone covers all names below it as it is", text.value);
+            self.problem_with_help(&text.place, message, format!("write \"{below}\""));
+            return None;
+        }
+        if let Some(network) = parse_network(&text.value) {
+            let message = format!("\"{}\" is a network, not a zone", text.value);
+            let help = format!("write \"reverse:{network}\" for its reverse zones");
+            self.problem_with_help(&text.place, message, help);
+            return None;
+        }
+        self.name(text).map(|name| vec![name])
+    }
+
+    fn preset(&mut self, text: &Text, name: &str) -> Option<Vec<Name>> {
+        let Some(preset) = presets::preset(name) else {
+            let names: Vec<&str> = presets::PRESETS.iter().map(|preset| preset.name).collect();
+            let help = "`tidegate presets` prints what each is for";
+            let message = format!("there is no preset \"{name}\"; there is {}", names.join(", "));
+            self.problem_with_help(&text.place, message, help);
+            return None;
+        };
+        Some(preset.families.iter().filter_map(|family| family.domain.parse().ok()).collect())
+    }
+
+    fn reverse(&mut self, text: &Text, network: &str) -> Option<Vec<Name>> {
+        if network == "private" {
+            return Some(reverse::private_reverse_zones());
+        }
+        match parse_network(network) {
+            Some(parsed) if parsed.trunc() == parsed => Some(reverse::reverse_zones(parsed)),
+            Some(parsed) => {
+                let message = format!("network \"{network}\" has bits beyond its prefix");
+                self.problem_with_help(&text.place, message, format!("write \"reverse:{}\"", parsed.trunc()));
+                None
+            }
+            None => {
+                let message = format!("\"{network}\" is not a network");
+                self.problem_with_help(&text.place, message, "write \"reverse:10.20.0.0/16\" or \"reverse:private\"");
+                None
+            }
+        }
+    }
+}
+
+fn there_is(groups: &[&str]) -> String {
+    if groups.is_empty() {
+        return "there is no [upstream.NAME] at all".to_owned();
+    }
+    let groups: Vec<String> = groups.iter().map(|group| format!("[upstream.{group}]")).collect();
+    format!("there is {}", groups.join(", "))
+}

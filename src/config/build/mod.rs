@@ -1,0 +1,96 @@
+//! From [`File`] to [`Plan`]: every check, every default.
+//!
+//! Nothing stops at the first problem: what is wrong is noted, a default takes its place, and the plan is given only
+//! if there was none.
+
+mod forward;
+mod local;
+mod own;
+mod server;
+mod upstream;
+mod values;
+mod warn;
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use self::forward::Claim;
+pub(super) use self::values::plain;
+use super::{
+    error::{Problem, Problems, Source},
+    file::{File, Loaded, Located, Text},
+    group::GroupIndex,
+    limits,
+    plan::{Live, Plan, Rule},
+    unsupported,
+};
+use crate::wire::Name;
+
+/// Builds the plan of what was loaded, or gives every problem of it.
+pub(super) fn build(loaded: Loaded) -> Result<Plan, Problems> {
+    let Loaded { file, sources, problems, .. } = loaded;
+    let mut builder = Builder { sources: &sources, problems, warnings: Vec::new(), claims: HashMap::new() };
+    builder.problems.extend(unsupported::problems(&file));
+    let boot = builder.boot(&file);
+    let mut live = builder.live(&file);
+    builder.leave_out_own_listeners(&file, &boot, &mut live);
+    builder.warn(&file, &live);
+    let Builder { problems, warnings, .. } = builder;
+    let sources = Arc::new(sources);
+    if !problems.is_empty() {
+        return Err(Problems::new(sources, problems));
+    }
+    Ok(Plan { boot, live, warnings: Problems::warnings(sources, warnings) })
+}
+
+/// A plan in the making.
+struct Builder<'a> {
+    sources: &'a [Source],
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+    /// Who answers for each zone, to find the ones that stand twice.
+    claims: HashMap<Name, Vec<Claim>>,
+}
+
+impl Builder<'_> {
+    fn live(&mut self, file: &File) -> Live {
+        let server = section(file.server.as_ref());
+        let bounds = section(file.limits.as_ref());
+        let log = section(file.log.as_ref());
+        let cache = self.cache_policy(file);
+        let local = self.local(file);
+        let rules = self.rules(file, &cache);
+        let groups = self.groups(file, &rules);
+        Live {
+            access: self.access(&server),
+            deadline: self.duration(server.deadline.as_ref(), &limits::DEADLINE),
+            lameduck: self.duration(server.lameduck.as_ref(), &limits::LAMEDUCK),
+            udp_payload: u16::try_from(self.number(server.udp_payload.as_ref(), &limits::UDP_PAYLOAD)).unwrap_or(1232),
+            in_flight: self.number(bounds.in_flight.as_ref(), &limits::IN_FLIGHT),
+            cache,
+            admin: self.admin_access(file),
+            log_level: self.word(log.level.as_ref(), &limits::LOG_LEVEL),
+            groups,
+            rules,
+            local,
+            hosts: self.path(section(file.local_hosts.as_ref()).file.as_ref()),
+            special: server::special(file),
+        }
+    }
+
+    fn groups(&mut self, file: &File, rules: &[Rule]) -> Vec<super::group::Group> {
+        let upstreams = file.upstream.iter().enumerate();
+        upstreams.map(|(at, upstream)| self.group(upstream, GroupIndex(at), rules)).collect()
+    }
+
+    /// What logs and metrics call something: any text that fits a line.
+    fn label(&mut self, text: &Text, whose: &str) {
+        if text.value.is_empty() || text.value.len() > 128 || text.value.contains(char::is_control) {
+            self.problem(&text.place, format!("the name of {whose} must be 1 to 128 letters on one line"));
+        }
+    }
+}
+
+/// A table, or an empty one where it is absent.
+fn section<T: Clone + Default>(table: Option<&Located<T>>) -> Cow<'_, T> {
+    table.map_or_else(|| Cow::Owned(T::default()), |table| Cow::Borrowed(&table.value))
+}

@@ -1,0 +1,165 @@
+//! What concerns the process itself: listeners, limits, cache, admin, log, special names.
+
+use std::num::NonZeroU32;
+
+use super::{
+    super::{
+        address::{Address, Endpoint},
+        file::{File, NumberOrWord, ServerSection, Text, Texts},
+        limits,
+        plan::{Access, AdminAccess, Boot, CachePolicy, Listen, Need, SpecialNames, StreamLimits, Workers},
+    },
+    Builder, section,
+    values::flag,
+};
+
+const ADMIN_HTTP: &str = "127.0.0.1:9153";
+const LISTEN: &[&str] = &["127.0.0.1:53", "[::1]:53"];
+const DNS_PORT: u16 = 53;
+const ADMIN_PORT: u16 = 9153;
+
+impl Builder<'_> {
+    pub(super) fn boot(&mut self, file: &File) -> Boot {
+        let server = section(file.server.as_ref());
+        let bounds = section(file.limits.as_ref());
+        let cache = section(file.cache.as_ref());
+        let admin = section(file.admin.as_ref());
+        let log = section(file.log.as_ref());
+        Boot {
+            listen: self.listen(server.listen.as_ref()),
+            freebind: flag(server.freebind.as_ref(), false),
+            workers: self.workers(&server),
+            streams: StreamLimits {
+                connections: self.number(bounds.tcp_connections.as_ref(), &limits::TCP_CONNECTIONS),
+                per_client: self.number(bounds.tcp_per_client.as_ref(), &limits::TCP_PER_CLIENT),
+                pipeline: self.number(bounds.pipeline.as_ref(), &limits::PIPELINE),
+                idle: self.duration(bounds.tcp_idle.as_ref(), &limits::TCP_IDLE),
+            },
+            cache_size: self.size(cache.size.as_ref(), &limits::CACHE_SIZE),
+            admin_http: self.admin_http(admin.http.as_ref()),
+            admin_socket: match &admin.socket {
+                Some(_) => self.path(admin.socket.as_ref()),
+                None => Some(limits::CONTROL_SOCKET.into()),
+            },
+            log_format: self.word(log.format.as_ref(), &limits::LOG_FORMAT),
+            sandbox: self.word(server.sandbox.as_ref(), &limits::SANDBOX),
+        }
+    }
+
+    fn listen(&mut self, texts: Option<&Texts>) -> Vec<Listen> {
+        let Some(texts) = texts else {
+            let default = LISTEN.iter().filter_map(|text| Endpoint::parse(text, DNS_PORT).ok());
+            return default.map(|endpoint| Listen { need: need(&endpoint.address), endpoint }).collect();
+        };
+        if texts.value.is_empty() {
+            let help = "name an address, or leave the key out for 127.0.0.1 and ::1";
+            self.problem_with_help(&texts.place, "listen names no address", help);
+        }
+        let mut listen: Vec<Listen> = Vec::new();
+        for text in &texts.value {
+            let Some(endpoint) = self.listener(text, "listen", DNS_PORT) else { continue };
+            if endpoint.port != 0 && listen.iter().any(|known| known.endpoint == endpoint) {
+                self.problem(&text.place, format!("listen names {endpoint} twice"));
+                continue;
+            }
+            listen.push(Listen { endpoint, need: Need::Required });
+        }
+        listen
+    }
+
+    fn listener(&mut self, text: &Text, key: &str, port: u16) -> Option<Endpoint> {
+        let message = match Endpoint::parse(&text.value, port) {
+            Ok(endpoint) if !endpoint.address.ip.is_multicast() => return Some(endpoint),
+            Ok(_) => format!("{key} \"{}\" is a multicast address", text.value),
+            Err(error) => format!("{key} \"{}\" is no address to listen on: {error}", text.value),
+        };
+        let help = format!("write \"127.0.0.1:{port}\", \"[::1]:{port}\", \"0.0.0.0:{port}\" or \"[::]:{port}\"");
+        self.problem_with_help(&text.place, message, help);
+        None
+    }
+
+    fn workers(&mut self, server: &ServerSection) -> Workers {
+        let Some(workers) = &server.workers else { return Workers::Auto };
+        let limit = limits::WORKERS;
+        match &workers.value {
+            NumberOrWord::Word(word) if word == "auto" => Workers::Auto,
+            NumberOrWord::Word(word) => {
+                let message = format!("workers cannot be \"{word}\"; it is a number, or \"auto\"");
+                self.problem(&workers.place, message);
+                Workers::Auto
+            }
+            NumberOrWord::Number(number) => {
+                let count = u32::try_from(*number).ok().filter(|count| *count <= limit.most).and_then(NonZeroU32::new);
+                match count {
+                    Some(count) => Workers::Count(count),
+                    None => {
+                        self.out_of_bounds(&workers.place, limit.key, number, limit.least, limit.most);
+                        Workers::Auto
+                    }
+                }
+            }
+        }
+    }
+
+    fn admin_http(&mut self, text: Option<&Text>) -> Option<Endpoint> {
+        match text {
+            None => Endpoint::parse(ADMIN_HTTP, ADMIN_PORT).ok(),
+            Some(text) if text.value.is_empty() => None,
+            Some(text) => self.listener(text, "http", ADMIN_PORT),
+        }
+    }
+
+    pub(super) fn access(&mut self, server: &ServerSection) -> Access {
+        Access {
+            allow: self.clients(server.allow.as_ref(), &limits::ALLOW),
+            deny: self.clients(server.deny.as_ref(), &[]),
+        }
+    }
+
+    pub(super) fn cache_policy(&mut self, file: &File) -> CachePolicy {
+        let cache = section(file.cache.as_ref());
+        let policy = CachePolicy {
+            min_ttl: self.duration(cache.min_ttl.as_ref(), &limits::MIN_TTL),
+            max_ttl: self.duration(cache.max_ttl.as_ref(), &limits::MAX_TTL),
+            negative_ttl: self.duration(cache.negative_ttl.as_ref(), &limits::NEGATIVE_TTL),
+            no_soa_ttl: self.duration(cache.no_soa_ttl.as_ref(), &limits::NO_SOA_TTL),
+            failure_ttl: self.duration(cache.failure_ttl.as_ref(), &limits::FAILURE_TTL),
+            stale: self.duration(cache.stale.as_ref(), &limits::STALE),
+            stale_after: self.duration(cache.stale_after.as_ref(), &limits::STALE_AFTER),
+            stale_ttl: self.duration(cache.stale_ttl.as_ref(), &limits::STALE_TTL),
+            prefetch: flag(cache.prefetch.as_ref(), true),
+        };
+        if policy.min_ttl > policy.max_ttl {
+            for text in cache.min_ttl.iter().chain(&cache.max_ttl).take(1) {
+                self.problem(&text.place, "min_ttl is longer than max_ttl");
+            }
+        }
+        policy
+    }
+
+    pub(super) fn admin_access(&mut self, file: &File) -> AdminAccess {
+        let admin = section(file.admin.as_ref());
+        let mut hosts = Vec::new();
+        for host in admin.hosts.iter().flat_map(|hosts| &hosts.value) {
+            let odd = |letter: char| letter.is_whitespace() || letter.is_control() || letter == '/';
+            if host.value.is_empty() || host.value.contains(odd) {
+                self.problem(&host.place, format!("hosts: \"{}\" is no name of a host", host.value));
+                continue;
+            }
+            hosts.push(host.value.to_ascii_lowercase());
+        }
+        AdminAccess { allow: self.clients(admin.allow.as_ref(), &limits::ADMIN_ALLOW), hosts }
+    }
+}
+
+/// Only IPv6 may be missing on a host.
+const fn need(address: &Address) -> Need {
+    if address.ip.is_ipv6() { Need::IfSupported } else { Need::Required }
+}
+
+pub(super) fn special(file: &File) -> SpecialNames {
+    match flag(section(file.special.as_ref()).enabled.as_ref(), true) {
+        true => SpecialNames::AnsweredHere,
+        false => SpecialNames::Forwarded,
+    }
+}

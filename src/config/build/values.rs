@@ -1,0 +1,249 @@
+//! Single values: text to durations, sizes, numbers, words, names, networks and paths.
+//!
+//! What is wrong becomes a problem and the default takes its place, so that the rest is still checked.
+
+use std::{
+    fmt::Display,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    super::{
+        address::Address,
+        error::{Place, Problem, Source},
+        file::{Flag, Float, Integer, Text, Texts, nearest},
+        limits::{Limit, Words},
+        units,
+    },
+    Builder,
+};
+use crate::wire::Name;
+
+const DURATION_HELP: &str = "write a whole number and a unit: \"250ms\", \"5s\", \"10m\", \"1h\", \"1d\"";
+const SIZE_HELP: &str = "write a whole number and a unit: \"512KiB\", \"64MiB\", \"1GiB\", or \"0\"";
+const NETWORK_HELP: &str = "write an address and a prefix length: \"10.20.0.0/16\", \"fd00:20::/32\"";
+
+/// What `private` means among clients: RFC 1918, RFC 6598, link-local, unique local.
+const PRIVATE: &[&str] =
+    &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"];
+const LOOPBACK: &[&str] = &["127.0.0.0/8", "::1/128"];
+const ANY: &[&str] = &["0.0.0.0/0", "::/0"];
+
+impl Builder<'_> {
+    pub(super) fn problem(&mut self, place: &Place, message: impl Into<String>) {
+        self.problems.push(Problem::at(place, message));
+    }
+
+    pub(super) fn problem_with_help(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        self.problems.push(Problem::at(place, message).help(help));
+    }
+
+    pub(super) fn duration(&mut self, text: Option<&Text>, limit: &Limit<Duration>) -> Duration {
+        let Some(text) = text else { return limit.default };
+        match units::parse_duration(&text.value) {
+            Ok(duration) if (limit.least..=limit.most).contains(&duration) => duration,
+            Ok(_) => {
+                let [least, most] = [limit.least, limit.most].map(units::show_duration);
+                self.out_of_bounds(&text.place, limit.key, &text.value, &least, &most);
+                limit.default
+            }
+            Err(error) => {
+                let message = format!("{} \"{}\" is no duration: {error}", limit.key, text.value);
+                self.problem_with_help(&text.place, message, DURATION_HELP);
+                limit.default
+            }
+        }
+    }
+
+    /// A size in octets; "0" is always allowed and means off.
+    pub(super) fn size(&mut self, text: Option<&Text>, limit: &Limit<u64>) -> u64 {
+        let Some(text) = text else { return limit.default };
+        match units::parse_size(&text.value) {
+            Ok(size) if size == 0 || (limit.least..=limit.most).contains(&size) => size,
+            Ok(_) => {
+                let [least, most] = [limit.least, limit.most].map(units::show_size);
+                self.out_of_bounds(&text.place, limit.key, &text.value, &least, &most);
+                limit.default
+            }
+            Err(error) => {
+                let message = format!("{} \"{}\" is no size: {error}", limit.key, text.value);
+                self.problem_with_help(&text.place, message, SIZE_HELP);
+                limit.default
+            }
+        }
+    }
+
+    pub(super) fn number(&mut self, integer: Option<&Integer>, limit: &Limit<u32>) -> u32 {
+        let Some(integer) = integer else { return limit.default };
+        match u32::try_from(integer.value).ok().filter(|number| (limit.least..=limit.most).contains(number)) {
+            Some(number) => number,
+            None => {
+                self.out_of_bounds(&integer.place, limit.key, integer.value, limit.least, limit.most);
+                limit.default
+            }
+        }
+    }
+
+    pub(super) fn fraction(&mut self, float: Option<&Float>, limit: &Limit<f64>) -> f64 {
+        let Some(float) = float else { return limit.default };
+        if (limit.least..=limit.most).contains(&float.value) {
+            return float.value;
+        }
+        self.out_of_bounds(&float.place, limit.key, float.value, limit.least, limit.most);
+        limit.default
+    }
+
+    pub(super) fn out_of_bounds(
+        &mut self,
+        place: &Place,
+        key: &str,
+        value: impl Display,
+        least: impl Display,
+        most: impl Display,
+    ) {
+        self.problem(place, format!("{key} is {value}, and must lie between {least} and {most}"));
+    }
+
+    pub(super) fn word<T: Copy>(&mut self, text: Option<&Text>, words: &Words<T>) -> T {
+        let Some(text) = text else { return words.default };
+        if let Some((_, value)) = words.all.iter().find(|(word, _)| *word == text.value) {
+            return *value;
+        }
+        let all: Vec<&str> = words.all.iter().map(|(word, _)| *word).collect();
+        self.no_such_word(text, words.key, &all);
+        words.default
+    }
+
+    pub(super) fn no_such_word(&mut self, text: &Text, key: &str, words: &[&str]) {
+        let mut message = format!("{key} cannot be \"{}\"; it is one of {}", text.value, words.join(", "));
+        if let Some(near) = nearest(&text.value, words) {
+            message = format!("{key} cannot be \"{}\"; did you mean \"{near}\"?", text.value);
+        }
+        self.problem_with_help(&text.place, message, format!("{key} is one of {}", words.join(", ")));
+    }
+
+    pub(super) fn name(&mut self, text: &Text) -> Option<Name> {
+        match text.value.parse() {
+            Ok(name) => Some(name),
+            Err(error) => {
+                self.problem(&text.place, format!("\"{}\" is no name: {error}", text.value));
+                None
+            }
+        }
+    }
+
+    /// CIDRs, or where `words` says so `loopback`, `private` and `any`; without the key the networks of `default`.
+    pub(super) fn clients(&mut self, texts: Option<&Texts>, default: &[&str]) -> Vec<IpNet> {
+        let Some(texts) = texts else { return default.iter().filter_map(|word| named(word)).flatten().collect() };
+        let mut networks = Vec::new();
+        for text in &texts.value {
+            match named(&text.value) {
+                Some(named) => networks.extend(named),
+                None => networks.extend(self.network(text, "loopback, private, any or a network")),
+            }
+        }
+        networks
+    }
+
+    pub(super) fn networks(&mut self, texts: Option<&Texts>) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for text in texts.map(|texts| texts.value.as_slice()).unwrap_or_default() {
+            networks.extend(self.network(text, "a network"));
+        }
+        networks
+    }
+
+    fn network(&mut self, text: &Text, wanted: &str) -> Option<IpNet> {
+        if let Some(network) = parse_network(&text.value) {
+            if network.trunc() == network {
+                return Some(network);
+            }
+            let message = format!("network \"{}\" has bits beyond its prefix", text.value);
+            let host = IpNet::from(network.addr());
+            self.problem_with_help(&text.place, message, format!("write \"{}\", or \"{host}\"", network.trunc()));
+            return None;
+        }
+        let message = match text.value.contains('%') {
+            true => format!("network \"{}\" has a scope; networks have none", text.value),
+            false => format!("\"{}\" is not {wanted}", text.value),
+        };
+        self.problem_with_help(&text.place, message, NETWORK_HELP);
+        None
+    }
+
+    /// A path relative to the file that names it; empty is none.
+    pub(super) fn path(&self, text: Option<&Text>) -> Option<PathBuf> {
+        let text = text.filter(|text| !text.value.is_empty())?;
+        Some(self.beside(&text.place, &text.value))
+    }
+
+    pub(super) fn beside(&self, place: &Place, path: &str) -> PathBuf {
+        let directory = match self.sources.get(place.source.0) {
+            Some(Source::File { name, .. }) => Path::new(name).parent(),
+            _ => None,
+        };
+        directory.map_or_else(|| PathBuf::from(path), |directory| directory.join(path))
+    }
+
+    pub(super) fn source_address(&mut self, text: Option<&Text>) -> Option<Address> {
+        let text = text.filter(|text| !text.value.is_empty())?;
+        match Address::parse(&text.value) {
+            Ok(address) if usable(address.ip) => Some(address),
+            Ok(_) => {
+                self.problem(&text.place, format!("source \"{}\" is no address that a host can have", text.value));
+                None
+            }
+            Err(error) => {
+                self.problem(&text.place, format!("source \"{}\" is no address: {error}", text.value));
+                None
+            }
+        }
+    }
+
+    /// A network device (`IFNAMSIZ` is 16, its final zero included).
+    pub(super) fn device(&mut self, text: Option<&Text>) -> Option<String> {
+        let text = text.filter(|text| !text.value.is_empty())?;
+        let name = &text.value;
+        if name.len() > 15 || name.contains(['/', ':']) || name.contains(char::is_whitespace) {
+            self.problem(&text.place, format!("device \"{name}\" is no name of a network device"));
+            return None;
+        }
+        Some(name.clone())
+    }
+}
+
+/// Whether a single host can have the address.
+pub(super) fn usable(ip: IpAddr) -> bool {
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    !ip.is_unspecified() && !ip.is_multicast() && !broadcast
+}
+
+/// A network; an address alone is the network of itself.
+pub(super) fn parse_network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+fn named(word: &str) -> Option<Vec<IpNet>> {
+    let networks = match word {
+        "loopback" => LOOPBACK,
+        "private" => PRIVATE,
+        "any" => ANY,
+        _ => return None,
+    };
+    Some(networks.iter().filter_map(|network| network.parse().ok()).collect())
+}
+
+/// A boolean, or its default.
+pub(super) fn flag(flag: Option<&Flag>, default: bool) -> bool {
+    flag.map_or(default, |flag| flag.value)
+}
+
+/// A name as people write it: without the final dot.
+pub(in crate::config) fn plain(name: &Name) -> String {
+    let text = name.to_string();
+    text.strip_suffix('.').filter(|plain| !plain.is_empty()).map_or_else(|| text.clone(), str::to_owned)
+}

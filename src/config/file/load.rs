@@ -1,0 +1,242 @@
+//! From files to [`File`]: syntax, the tables at the top, includes.
+//!
+//! Includes are read in name order, one level deep, relative to the including file; `*` and `?` stand for letters of
+//! the last part of a path. A pattern that matches nothing is fine (an empty conf.d), a plain path that is not there
+//! is a problem.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    super::error::{Place, Problem, Source, SourceId},
+    File, Located, Reader, TOP, Text, Upstream,
+    read::{Value, join},
+};
+
+/// What was read, and what was wrong with it.
+#[derive(Debug, Default)]
+pub(in crate::config) struct Loaded {
+    pub(in crate::config) file: File,
+    pub(in crate::config) sources: Vec<Source>,
+    pub(in crate::config) problems: Vec<Problem>,
+    /// Whether a part is missing from `file`, so that building it would find faults that are not there.
+    pub(in crate::config) unreadable: bool,
+}
+
+/// Reads the file at `path` and what it includes.
+pub(in crate::config) fn load(path: &Path) -> Loaded {
+    match fs::read_to_string(path) {
+        Ok(text) => parse(&path.display().to_string(), text),
+        Err(error) => {
+            let mut loaded = Loaded::default();
+            loaded.problems.push(unreadable(path, &error));
+            loaded.unreadable = true;
+            loaded
+        }
+    }
+}
+
+/// Reads `text`, known as `name`, and what it includes.
+pub(in crate::config) fn parse(name: &str, text: String) -> Loaded {
+    let mut loaded = Loaded::default();
+    loaded.file = loaded.read_source(name.to_owned(), text);
+    let Some(include) = loaded.file.include.clone() else { return loaded };
+    let base = Path::new(name).parent().unwrap_or_else(|| Path::new("")).to_owned();
+    for pattern in &include.value {
+        for path in loaded.matching(&base, pattern) {
+            loaded.include(&path, pattern);
+        }
+    }
+    loaded
+}
+
+impl Loaded {
+    fn read_source(&mut self, name: String, text: String) -> File {
+        let source = SourceId(self.sources.len());
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        if !errors.is_empty() {
+            self.unreadable = true;
+            self.note_syntax(source, &text, &errors);
+            self.sources.push(Source::File { name, text });
+            return File::default();
+        }
+        let mut reader = Reader { source, problems: &mut self.problems };
+        let file = read_file(table.get_ref(), &mut reader);
+        self.sources.push(Source::File { name, text });
+        file
+    }
+
+    /// The first fault of each line: those behind it follow from it.
+    fn note_syntax(&mut self, source: SourceId, text: &str, errors: &[toml::de::Error]) {
+        let mut noted = BTreeSet::new();
+        for error in errors {
+            let span = error.span().unwrap_or_default();
+            let line = text.get(..span.start).unwrap_or(text).matches('\n').count();
+            if noted.insert(line) {
+                let message = format!("not TOML: {}", error.message().trim());
+                self.problems.push(Problem::at(&Place { source, span }, message));
+            }
+        }
+    }
+
+    fn include(&mut self, path: &Path, pattern: &Text) {
+        let name = path.display().to_string();
+        if self.sources.iter().any(|source| matches!(source, Source::File { name: read, .. } if *read == name)) {
+            self.problems.push(Problem::at(&pattern.place, format!("{name} is included twice")));
+            return;
+        }
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                self.problems.push(Problem::at(&pattern.place, unreadable(path, &error).message));
+                self.unreadable = true;
+                return;
+            }
+        };
+        let file = self.read_source(name, text);
+        if let Some(include) = &file.include {
+            let problem = Problem::at(&include.place, "an included file cannot include others");
+            self.problems.push(problem.help("move this line to the including file"));
+        }
+        self.file.merge(file, &self.sources, &mut self.problems);
+    }
+
+    /// The files that `pattern` names, in name order.
+    fn matching(&mut self, base: &Path, pattern: &Text) -> Vec<PathBuf> {
+        let path = base.join(&pattern.value);
+        let Some(last) = path.file_name().and_then(|last| last.to_str()) else {
+            self.problems.push(Problem::at(&pattern.place, "include must name a file"));
+            return Vec::new();
+        };
+        let directory = path.parent().unwrap_or_else(|| Path::new(""));
+        if has_wildcard(directory) {
+            let problem = Problem::at(&pattern.place, "* and ? may stand in the last part of an include only");
+            self.problems.push(problem);
+            return Vec::new();
+        }
+        if !has_wildcard(Path::new(last)) {
+            return vec![path];
+        }
+        let listed = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+        let entries = match fs::read_dir(listed) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+            Err(error) => {
+                self.problems.push(Problem::at(&pattern.place, unreadable(listed, &error).message));
+                return Vec::new();
+            }
+        };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with('.') && matches(last, name)).collect();
+        names.sort_unstable();
+        names.into_iter().map(|name| directory.join(name)).collect()
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
+    let path = path.display();
+    let problem = Problem::nowhere(format!("{path}: cannot be read: {error}"));
+    match error.kind() {
+        std::io::ErrorKind::NotFound => problem.help("write one, or name another with --config"),
+        std::io::ErrorKind::PermissionDenied => problem.help("the user that tidegate runs as must be able to read it"),
+        _ => problem,
+    }
+}
+
+fn has_wildcard(path: &Path) -> bool {
+    path.to_string_lossy().contains(['*', '?'])
+}
+
+/// Whether `name` matches `pattern`, where `*` is any text and `?` any letter.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some(first) = pattern.chars().next() else { return name.is_empty() };
+    let rest = &pattern[first.len_utf8()..];
+    if first == '*' {
+        return name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| matches(rest, &name[at..]));
+    }
+    let Some(letter) = name.chars().next() else { return false };
+    (first == '?' || first == letter) && matches(rest, &name[letter.len_utf8()..])
+}
+
+fn read_file(table: &DeTable<'_>, reader: &mut Reader<'_>) -> File {
+    reader.refuse_unknown_keys(table, "", TOP);
+    File {
+        include: reader.value(table, "", "include"),
+        server: reader.value(table, "", "server"),
+        limits: reader.value(table, "", "limits"),
+        cache: reader.value(table, "", "cache"),
+        admin: reader.value(table, "", "admin"),
+        log: reader.value(table, "", "log"),
+        upstream: read_upstreams(table, reader),
+        forward: read_tables(table, "forward", reader),
+        local: read_tables(table, "local", reader),
+        local_hosts: reader.value(table, "", "local_hosts"),
+        special: reader.value(table, "", "special"),
+    }
+}
+
+/// `[upstream.NAME]` in the order of the text.
+fn read_upstreams(table: &DeTable<'_>, reader: &mut Reader<'_>) -> Vec<Upstream> {
+    let Some(value) = table.get("upstream") else { return Vec::new() };
+    let DeValue::Table(named) = value.get_ref() else {
+        let problem = Problem::at(&reader.place(value.span()), "upstream must be tables, each with a name of its own");
+        reader.problems.push(problem.help("write [upstream.NAME], and below it servers = [\"10.20.1.10\"]"));
+        return Vec::new();
+    };
+    let mut upstreams = Vec::new();
+    for (name, value) in named.iter() {
+        let place = reader.place(name.span());
+        let Some(section) = Located::read(value, &join("upstream", name.get_ref()), reader) else { continue };
+        let name = Located { value: name.get_ref().to_string(), place };
+        upstreams.push(Upstream { name, table: section.value });
+    }
+    upstreams.sort_by_key(|upstream| upstream.name.place.span.start);
+    upstreams
+}
+
+/// `[[key]]`; a single `[key]` is a problem.
+fn read_tables<T>(table: &DeTable<'_>, key: &str, reader: &mut Reader<'_>) -> Vec<Located<T>>
+where
+    Located<T>: Value,
+{
+    let Some(value) = table.get(key) else { return Vec::new() };
+    if let Some(items) = value.get_ref().as_array() {
+        return items.iter().filter_map(|item| Located::read(item, key, reader)).collect();
+    }
+    let place = reader.place(key_span(table, key).unwrap_or_else(|| value.span()));
+    reader.problems.push(Problem::at(&place, format!("write [[{key}]] with two brackets: there may be several")));
+    Vec::new()
+}
+
+fn key_span(table: &DeTable<'_>, key: &str) -> Option<std::ops::Range<usize>> {
+    table.get_key_value(key).map(|(key, _)| Spanned::span(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_match_file_names() {
+        for (pattern, name, expected) in [
+            ("*.toml", "10-aws.toml", true),
+            ("*.toml", ".toml", true),
+            ("*.toml", "aws.toml.bak", false),
+            ("?0-*", "10-aws", true),
+            ("?0-*", "0-aws", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("é?", "éé", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

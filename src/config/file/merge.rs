@@ -1,0 +1,51 @@
+//! Putting included files beside the including one: lists of tables grow, a table that stands twice is a problem that
+//! names both places.
+
+use super::{
+    super::error::{Place, Problem, Source, locate},
+    File, Located,
+};
+
+impl File {
+    /// Adds what `other` holds.
+    pub(super) fn merge(&mut self, other: Self, sources: &[Source], problems: &mut Vec<Problem>) {
+        let mut merge = Merge { sources, problems };
+        merge.once("[server]", &mut self.server, other.server);
+        merge.once("[limits]", &mut self.limits, other.limits);
+        merge.once("[cache]", &mut self.cache, other.cache);
+        merge.once("[admin]", &mut self.admin, other.admin);
+        merge.once("[log]", &mut self.log, other.log);
+        merge.once("[local_hosts]", &mut self.local_hosts, other.local_hosts);
+        merge.once("[special]", &mut self.special, other.special);
+        for upstream in other.upstream {
+            let name = &upstream.name;
+            match self.upstream.iter().find(|known| known.name.value == name.value) {
+                Some(known) => merge.twice(&format!("[upstream.{}]", name.value), &known.name.place, &name.place),
+                None => self.upstream.push(upstream),
+            }
+        }
+        self.forward.extend(other.forward);
+        self.local.extend(other.local);
+    }
+}
+
+struct Merge<'a> {
+    sources: &'a [Source],
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Merge<'_> {
+    fn once<T>(&mut self, name: &str, ours: &mut Option<Located<T>>, theirs: Option<Located<T>>) {
+        match (ours.as_ref(), theirs) {
+            (Some(ours), Some(theirs)) => self.twice(name, &ours.place, &theirs.place),
+            (None, Some(theirs)) => *ours = Some(theirs),
+            (_, None) => {}
+        }
+    }
+
+    fn twice(&mut self, name: &str, first: &Place, second: &Place) {
+        let first = locate(self.sources, first);
+        let problem = Problem::at(second, format!("{name} stands at {first} already"));
+        self.problems.push(problem.help("a table stands in one file; put its keys together there"));
+    }
+}

@@ -1,0 +1,282 @@
+//! Typed reading of a TOML tree. A value of the wrong type or a key that does not exist is a problem, and the reading
+//! goes on, so that all of them are found.
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    super::error::{Place, Problem, SourceId},
+    suggest,
+};
+
+/// A value and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::config) struct Located<T> {
+    pub(in crate::config) value: T,
+    pub(in crate::config) place: Place,
+}
+
+pub(in crate::config) type Text = Located<String>;
+pub(in crate::config) type Texts = Located<Vec<Text>>;
+pub(in crate::config) type Flag = Located<bool>;
+pub(in crate::config) type Integer = Located<i64>;
+pub(in crate::config) type Float = Located<f64>;
+
+/// A number or a word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::config) enum NumberOrWord {
+    Number(i64),
+    Word(String),
+}
+
+/// A server: its text, or a table with the text and the way to it.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) enum ServerEntry {
+    Text(Text),
+    Table(super::ServerTable),
+}
+
+/// A reading of one source.
+pub(super) struct Reader<'a> {
+    pub(super) source: SourceId,
+    pub(super) problems: &'a mut Vec<Problem>,
+}
+
+/// What a value of the file can be read as.
+pub(super) trait Value: Sized {
+    /// What several of it are, for "must be a list of …".
+    const MANY: &'static str;
+
+    /// What it is, for "must be …".
+    fn kind() -> String;
+
+    /// Reads the value of the key `path`; none if it has another type, which is then a problem.
+    fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self>;
+}
+
+/// A table with known keys.
+pub(super) trait Table: Sized {
+    /// Its keys.
+    const KEYS: &'static [&'static str];
+
+    /// Reads the table at `path`.
+    fn read(table: &DeTable<'_>, path: &str, reader: &mut Reader<'_>) -> Self;
+}
+
+/// Declares a table of the file: every key optional, every value with its place.
+macro_rules! table {
+    ($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Default)]
+        pub(in crate::config) struct $name {
+            $(pub(in crate::config) $key: Option<$type>,)*
+        }
+
+        impl $crate::config::file::read::Table for $name {
+            const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+
+            fn read(
+                table: &toml::de::DeTable<'_>,
+                path: &str,
+                reader: &mut $crate::config::file::read::Reader<'_>,
+            ) -> Self {
+                reader.refuse_unknown_keys(table, path, Self::KEYS);
+                Self { $($key: reader.value(table, path, stringify!($key)),)* }
+            }
+        }
+    };
+}
+pub(super) use table;
+
+impl Reader<'_> {
+    /// The value of `key` in the table at `path`, if it is there and of the right type.
+    pub(super) fn value<V: Value>(&mut self, table: &DeTable<'_>, path: &str, key: &str) -> Option<V> {
+        V::read(table.get(key)?, &join(path, key), self)
+    }
+
+    /// Every key of `table` that is none of `known` is a problem, with the key that was probably meant.
+    pub(super) fn refuse_unknown_keys(&mut self, table: &DeTable<'_>, path: &str, known: &[&str]) {
+        for key in table.keys() {
+            let name: &str = key.get_ref();
+            if !known.contains(&name) {
+                let place = self.place(key.span());
+                self.problems.push(suggest::unknown_key(&place, path, name, known));
+            }
+        }
+    }
+
+    pub(super) const fn place(&self, span: std::ops::Range<usize>) -> Place {
+        Place { source: self.source, span }
+    }
+
+    fn wrong_type<V: Value>(&mut self, value: &Spanned<DeValue<'_>>, path: &str) {
+        let kind = V::kind();
+        let found = describe(value.get_ref());
+        let problem = Problem::at(&self.place(value.span()), format!("{path} must be {kind}, not {found}"));
+        let one_text = value.get_ref().as_str().filter(|_| kind.starts_with("a list of"));
+        self.problems.push(match one_text {
+            Some(text) => problem.help(format!("write [\"{text}\"]")),
+            None => problem,
+        });
+    }
+}
+
+/// The key path `path.key`.
+pub(super) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+const fn describe(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn number(value: &DeValue<'_>) -> Option<i64> {
+    let integer = value.as_integer()?;
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+fn scalar<T>(
+    value: &Spanned<DeValue<'_>>,
+    path: &str,
+    reader: &mut Reader<'_>,
+    take: impl FnOnce(&DeValue<'_>) -> Option<T>,
+) -> Option<Located<T>>
+where
+    Located<T>: Value,
+{
+    let Some(taken) = take(value.get_ref()) else {
+        reader.wrong_type::<Located<T>>(value, path);
+        return None;
+    };
+    Some(Located { value: taken, place: reader.place(value.span()) })
+}
+
+impl Value for Text {
+    const MANY: &'static str = "texts in quotes";
+
+    fn kind() -> String {
+        "a text in quotes".to_owned()
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self> {
+        scalar(value, path, reader, |value| value.as_str().map(str::to_owned))
+    }
+}
+
+impl Value for Flag {
+    const MANY: &'static str = "true or false";
+
+    fn kind() -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self> {
+        scalar(value, path, reader, |value| value.as_bool())
+    }
+}
+
+impl Value for Integer {
+    const MANY: &'static str = "whole numbers";
+
+    fn kind() -> String {
+        "a whole number below 2^63".to_owned()
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self> {
+        scalar(value, path, reader, number)
+    }
+}
+
+impl Value for Float {
+    const MANY: &'static str = "numbers";
+
+    fn kind() -> String {
+        "a number".to_owned()
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self> {
+        scalar(value, path, reader, |value| {
+            let text = value.as_float().map(|float| float.as_str().to_owned());
+            let text = text.or_else(|| number(value).map(|number| number.to_string()))?;
+            text.parse().ok().filter(|float: &f64| float.is_finite())
+        })
+    }
+}
+
+impl Value for Located<NumberOrWord> {
+    const MANY: &'static str = "numbers or words";
+
+    fn kind() -> String {
+        "a whole number or a word in quotes".to_owned()
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self> {
+        scalar(value, path, reader, |value| {
+            let word = value.as_str().map(|word| NumberOrWord::Word(word.to_owned()));
+            word.or_else(|| number(value).map(NumberOrWord::Number))
+        })
+    }
+}
+
+impl<V: Value> Value for Located<Vec<V>> {
+    const MANY: &'static str = "lists";
+
+    fn kind() -> String {
+        format!("a list of {}", V::MANY)
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self> {
+        let Some(items) = value.get_ref().as_array() else {
+            reader.wrong_type::<Self>(value, path);
+            return None;
+        };
+        let place = reader.place(value.span());
+        let value = items.iter().filter_map(|item| V::read(item, path, reader)).collect();
+        Some(Self { value, place })
+    }
+}
+
+impl Value for ServerEntry {
+    const MANY: &'static str = "server addresses in quotes";
+
+    fn kind() -> String {
+        "a server's address in quotes".to_owned()
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Table(table) => Some(Self::Table(super::ServerTable::read(table, path, reader))),
+            DeValue::String(_) => Text::read(value, path, reader).map(Self::Text),
+            _ => {
+                reader.wrong_type::<Self>(value, path);
+                None
+            }
+        }
+    }
+}
+
+impl<T: Table> Value for Located<T> {
+    const MANY: &'static str = "tables";
+
+    fn kind() -> String {
+        "a table".to_owned()
+    }
+
+    fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self> {
+        let Some(table) = value.get_ref().as_table() else {
+            reader.wrong_type::<Self>(value, path);
+            return None;
+        };
+        Some(Self { value: T::read(table, path, reader), place: reader.place(value.span()) })
+    }
+}

@@ -1,0 +1,213 @@
+//! The part of the plan about upstreams: groups, their tiers and servers, the ways to them, their health.
+
+use std::{fmt, num::NonZeroU32, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+use super::address::{Address, Endpoint};
+use crate::wire::{Name, RecordType};
+
+/// The place of a group in [`Live::groups`](super::Live::groups).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupIndex(pub usize);
+
+/// A group of upstreams.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Group {
+    /// Its name in the file.
+    pub name: String,
+    /// The tiers in order; a tier may be empty only where our own listeners were left out of it.
+    pub tiers: Vec<Vec<Server>>,
+    /// Which server of a tier is asked.
+    pub policy: Policy,
+    /// The ceiling of one try.
+    pub timeout: Duration,
+    /// Tries for one question over all servers, at least 1.
+    pub attempts: u32,
+    /// Hedges as a share of questions; none = no hedging.
+    pub hedge: Option<Share>,
+    /// Questions a second for each server address; none = no limit.
+    pub max_qps: Option<NonZeroU32>,
+    /// Questions that may wait on this group.
+    pub in_flight: u32,
+    /// Stream connections kept for each server and worker.
+    pub connections: u32,
+    /// Random local ports kept for each server.
+    pub source_ports: u32,
+    /// Whether upstream questions get random letter case (0x20).
+    pub mix_case: bool,
+    /// How long a better tier must be healthy before it is used again.
+    pub fail_back: Duration,
+    /// PEM bundle of roots for encrypted transports; none = the system's.
+    pub ca: Option<PathBuf>,
+    /// How health is found out.
+    pub health: Health,
+}
+
+/// A server to forward to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Server {
+    /// Which.
+    pub address: ServerAddress,
+    /// The way questions take to it.
+    pub path: NetworkPath,
+}
+
+/// Which server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    /// One that the file names.
+    Fixed(FixedServer),
+    /// Those of resolv.conf, watched.
+    System {
+        /// The file; none = systemd-resolved's, else /etc/resolv.conf.
+        path: Option<PathBuf>,
+    },
+}
+
+/// A server that the file names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FixedServer {
+    /// What carries the messages.
+    pub transport: Transport,
+    /// Where.
+    pub endpoint: Endpoint,
+    /// The path of DNS over HTTPS, with its slash; none for other transports.
+    pub http_path: Option<String>,
+    /// The name its certificate must have; none = its address. Always none without encryption.
+    pub tls_name: Option<String>,
+}
+
+/// What carries the messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// UDP, and TCP where an answer is truncated.
+    Udp,
+    /// TCP.
+    Tcp,
+    /// DNS over TLS (RFC 7858).
+    Tls,
+    /// DNS over HTTPS (RFC 8484).
+    Https,
+    /// DNS over QUIC (RFC 9250).
+    Quic,
+}
+
+/// The way questions take to a server, as far as this host decides it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct NetworkPath {
+    /// The local address that they leave from.
+    pub source: Option<Address>,
+    /// The network device that they leave by.
+    pub device: Option<String>,
+    /// The firewall mark; 0 = none.
+    pub mark: u32,
+}
+
+/// Which server of a tier is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// Evenly all that are about as fast as the fastest.
+    Fastest,
+    /// Evenly all.
+    Spread,
+    /// The first that is healthy.
+    Ordered,
+}
+
+/// A share from 0 to 1, in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Share(pub u32);
+
+impl Share {
+    /// As a fraction from 0 to 1.
+    pub fn fraction(self) -> f64 {
+        f64::from(self.0) / 1e6
+    }
+}
+
+/// How a group's health is found out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Health {
+    /// The question that probes ask.
+    pub probe: Probe,
+    /// Where the probe's addresses must lie; empty = anywhere.
+    pub expect: Vec<IpNet>,
+    /// Time between probes of a server that is up.
+    pub interval: Duration,
+    /// Time between probes of a server that is suspect or down.
+    pub interval_down: Duration,
+    /// Consecutive failed probes until a server is down, at least 1.
+    pub fall: u32,
+    /// Consecutive good probes until it is up again, at least 1.
+    pub rise: u32,
+}
+
+/// The question that probes ask.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Probe {
+    /// Its name.
+    pub qname: Name,
+    /// Its type.
+    pub qtype: RecordType,
+}
+
+impl Transport {
+    /// The scheme in front of an address.
+    pub const fn scheme(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Https => "https",
+            Self::Quic => "quic",
+        }
+    }
+
+    /// The port where none is written.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => 53,
+            Self::Tls | Self::Quic => 853,
+            Self::Https => 443,
+        }
+    }
+}
+
+impl fmt::Display for FixedServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.transport != Transport::Udp {
+            write!(f, "{}://", self.transport.scheme())?;
+        }
+        if self.endpoint.port != self.transport.default_port() {
+            write!(f, "{}", self.endpoint)?;
+        } else if self.endpoint.address.ip.is_ipv6() && self.transport != Transport::Udp {
+            write!(f, "[{}]", self.endpoint.address)?;
+        } else {
+            write!(f, "{}", self.endpoint.address)?;
+        }
+        if let Some(path) = &self.http_path {
+            f.write_str(path)?;
+        }
+        match &self.tls_name {
+            Some(name) => write!(f, "#{name}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(server) => server.fmt(f),
+            Self::System { path: None } => f.write_str("system"),
+            Self::System { path: Some(path) } => write!(f, "system:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.qname, self.qtype)
+    }
+}

@@ -1,0 +1,148 @@
+//! The ways to a plan: a file, a text, the flags of a sidecar without a file, and flags over a file.
+//!
+//! Flags beat the file. `--listen` replaces `server.listen`. `--aws` and `--default` are the servers of the groups
+//! `aws` and `default`, in place of any the file gives them; the rule for `preset:aws`, or for ".", is sent there, and
+//! made where there is none. `--private` guards the rule for `preset:aws`, with `on_public = "refuse"` unless
+//! `--on-public` says otherwise.
+
+use std::path::Path;
+
+use super::{
+    build,
+    error::{Place, Problem, Problems, Source, SourceId},
+    file::{
+        self, File, ForwardSection, Loaded, Located, ServerEntry, ServerSection, Text, Texts, Upstream, UpstreamSection,
+    },
+    plan::Plan,
+};
+
+/// What `serve` is told on the command line or by environment variables. Each text may hold several values with commas.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Flags {
+    /// `--listen ADDR:PORT`
+    pub listen: Vec<String>,
+    /// `--aws IP,IP`
+    pub aws: Vec<String>,
+    /// `--default IP,IP|system`
+    pub default: Vec<String>,
+    /// `--private CIDR,CIDR`
+    pub private: Vec<String>,
+    /// `--on-public log|strip|refuse`
+    pub on_public: Option<String>,
+}
+
+impl Plan {
+    /// Reads the file at `path` and what it includes.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        Self::load_with(path, &Flags::default())
+    }
+
+    /// Reads the file at `path`, with `flags` over it.
+    pub fn load_with(path: &Path, flags: &Flags) -> Result<Self, Problems> {
+        overlay(file::load(path), flags)
+    }
+
+    /// Reads `text`; `name` stands in messages, and relative paths start from its directory.
+    pub fn from_text(name: &str, text: &str) -> Result<Self, Problems> {
+        overlay(file::parse(name, text.to_owned()), &Flags::default())
+    }
+
+    /// The plan of a sidecar without a file.
+    pub fn from_flags(flags: &Flags) -> Result<Self, Problems> {
+        overlay(Loaded::default(), flags)
+    }
+}
+
+fn overlay(mut loaded: Loaded, flags: &Flags) -> Result<Plan, Problems> {
+    if loaded.unreadable {
+        return Err(Problems::new(loaded.sources.into(), loaded.problems));
+    }
+    lay_over(&mut loaded, flags);
+    build::build(loaded)
+}
+
+fn lay_over(loaded: &mut Loaded, flags: &Flags) {
+    let Loaded { file, sources, problems, .. } = loaded;
+    if let Some(listen) = texts(sources, "--listen", &flags.listen) {
+        let place = listen.place.clone();
+        let server = || Located { value: ServerSection::default(), place };
+        file.server.get_or_insert_with(server).value.listen = Some(listen);
+    }
+    if let Some(servers) = texts(sources, "--aws", &flags.aws) {
+        send(file, "aws", "preset:aws", servers);
+    }
+    if let Some(servers) = texts(sources, "--default", &flags.default) {
+        send(file, "default", ".", servers);
+    }
+    let on_public = texts(sources, "--on-public", flags.on_public.as_slice());
+    let private = texts(sources, "--private", &flags.private);
+    let Some(place) = private.as_ref().or(on_public.as_ref()).map(|given| given.place.clone()) else { return };
+    let mut guarded = false;
+    for forward in file.forward.iter_mut().filter(|forward| covers(&forward.value, "aws", "preset:aws")) {
+        guard(&mut forward.value, private.as_ref(), on_public.as_ref());
+        guarded = true;
+    }
+    if !guarded {
+        let problem = Problem::at(&place, "there is no rule for preset:aws to guard");
+        problems.push(problem.help("give the addresses of the inbound endpoint with --aws"));
+    }
+}
+
+fn guard(forward: &mut ForwardSection, private: Option<&Texts>, on_public: Option<&Texts>) {
+    if let Some(private) = private {
+        forward.private = Some(private.clone());
+        let refuse = || Text { value: "refuse".to_owned(), place: private.place.clone() };
+        forward.on_public.get_or_insert_with(refuse);
+    }
+    if let Some(word) = on_public.and_then(|words| words.value.first()) {
+        forward.on_public = Some(word.clone());
+    }
+}
+
+/// Sends the rule for `zone` to the group `name` with these servers, making what is not there.
+fn send(file: &mut File, name: &str, zone: &str, servers: Texts) {
+    let place = servers.place.clone();
+    let text = |value: &str| Text { value: value.to_owned(), place: place.clone() };
+    let entries = servers.value.into_iter().map(ServerEntry::Text).collect();
+    let entries = Some(Located { value: entries, place: place.clone() });
+    match file.upstream.iter_mut().find(|upstream| upstream.name.value == name) {
+        Some(upstream) => {
+            upstream.table.servers = entries;
+            upstream.table.backup = None;
+        }
+        None => {
+            let table = UpstreamSection { servers: entries, ..UpstreamSection::default() };
+            file.upstream.push(Upstream { name: text(name), table });
+        }
+    }
+    let mut sent = false;
+    for forward in file.forward.iter_mut().filter(|forward| covers(&forward.value, name, zone)) {
+        forward.value.to = Some(text(name));
+        sent = true;
+    }
+    if sent {
+        return;
+    }
+    let zones = Some(Located { value: vec![text(zone)], place: place.clone() });
+    let rule = ForwardSection { name: Some(text(name)), zones, to: Some(text(name)), ..ForwardSection::default() };
+    file.forward.push(Located { value: rule, place: place.clone() });
+}
+
+/// Whether a rule for all clients is called `name` or has `zone`.
+fn covers(forward: &ForwardSection, name: &str, zone: &str) -> bool {
+    let called = forward.name.as_ref().is_some_and(|text| text.value == name);
+    let has = forward.zones.iter().flat_map(|zones| &zones.value).any(|text| text.value == zone);
+    forward.clients.as_ref().is_none_or(|clients| clients.value.is_empty()) && (called || has)
+}
+
+/// The values of a flag, a source of its own; none if it was not given. An empty variable is one that is not set.
+fn texts(sources: &mut Vec<Source>, flag: &'static str, values: &[String]) -> Option<Texts> {
+    if values.iter().all(String::is_empty) {
+        return None;
+    }
+    let place = Place { source: SourceId(sources.len()), span: 0..0 };
+    sources.push(Source::Flag(flag));
+    let split = values.iter().flat_map(|value| value.split(',')).map(str::trim);
+    let value = split.map(|value| Text { value: value.to_owned(), place: place.clone() }).collect();
+    Some(Texts { value, place })
+}

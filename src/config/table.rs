@@ -1,0 +1,127 @@
+//! The routing table as `tidegate check` prints it: which domain goes where, for whom, over which servers.
+
+use std::fmt::Write;
+
+use super::{
+    build::plain,
+    group::{Group, NetworkPath, Server},
+    limits,
+    plan::{LocalZone, Plan, Rule, SpecialNames, WhenDown, ZoneData, ZoneEntry},
+};
+use crate::wire::Name;
+
+/// An entry of more domains than this is one row.
+const MANY: usize = 8;
+const HEADINGS: [&str; 6] = ["ZONE", "CLIENTS", "RULE", "GOES TO", "SERVERS", "GUARD"];
+
+impl Plan {
+    /// What was understood, a row for each domain; presets are taken apart, long lists of reverse zones are not.
+    pub fn routing_table(&self) -> String {
+        let mut rows: Vec<Row> = self.live.rules.iter().flat_map(|rule| self.rule_rows(rule)).collect();
+        rows.extend(self.live.local.iter().map(local_row));
+        rows.sort_by(|left, right| left.order.cmp(&right.order));
+        let mut table = aligned(&rows);
+        let rest = match self.live.special {
+            SpecialNames::AnsweredHere => {
+                "Special-use names that no row but \".\" covers are answered here (RFC 6761, 6303)."
+            }
+            SpecialNames::Forwarded => "Special-use names are names like others.",
+        };
+        let _ = writeln!(table, "\nThe longest zone decides, then the longest client network. {rest}");
+        table
+    }
+
+    fn rule_rows(&self, rule: &Rule) -> Vec<Row> {
+        let clients: Vec<String> = rule.clients.iter().map(ToString::to_string).collect();
+        let clients = if clients.is_empty() { "all".to_owned() } else { clients.join(", ") };
+        let group = self.live.group(rule.to);
+        let mut goes_to = group.name.clone();
+        match rule.when_down {
+            WhenDown::Stale => {}
+            WhenDown::Fail => goes_to.push_str(", else fail"),
+            WhenDown::Upstream(other) => {
+                let _ = write!(goes_to, ", else {}", self.live.group(other).name);
+            }
+        }
+        let row = |zone: String, order| Row {
+            order,
+            cells: [zone, clients.clone(), rule.name.clone(), goes_to.clone(), servers(group), guard(rule)],
+        };
+        rule.written.iter().flat_map(zones).map(|(zone, order)| row(zone, order)).collect()
+    }
+}
+
+/// Domains in canonical order, then what stands for many.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Order {
+    Domain(Name),
+    Many(String),
+}
+
+/// A row and what it is sorted by.
+struct Row {
+    order: Order,
+    cells: [String; 6],
+}
+
+fn zones(entry: &ZoneEntry) -> Vec<(String, Order)> {
+    if entry.zones.len() > MANY {
+        return vec![(format!("{} ({} zones)", entry.text, entry.zones.len()), Order::Many(entry.text.clone()))];
+    }
+    entry.zones.iter().map(|zone| (plain(zone), Order::Domain(zone.clone()))).collect()
+}
+
+fn local_row(local: &LocalZone) -> Row {
+    let data = match &local.data {
+        ZoneData::File(path) => path.display().to_string(),
+        ZoneData::Records(records) if records.len() == 1 => "1 record".to_owned(),
+        ZoneData::Records(records) => format!("{} records", records.len()),
+    };
+    let cells = [plain(&local.zone), "all".into(), "-".into(), "answered here".into(), data, "-".into()];
+    Row { order: Order::Domain(local.zone.clone()), cells }
+}
+
+fn servers(group: &Group) -> String {
+    let tiers = group.tiers.iter().map(|tier| {
+        let servers: Vec<String> = tier.iter().map(server).collect();
+        if servers.is_empty() { "(none left)".to_owned() } else { servers.join(", ") }
+    });
+    tiers.collect::<Vec<_>>().join("; then ")
+}
+
+fn server(server: &Server) -> String {
+    let NetworkPath { source, device, mark } = &server.path;
+    let mut text = server.address.to_string();
+    if let Some(source) = source {
+        let _ = write!(text, " from {source}");
+    }
+    if let Some(device) = device {
+        let _ = write!(text, " by {device}");
+    }
+    if *mark > 0 {
+        let _ = write!(text, " marked {mark}");
+    }
+    text
+}
+
+fn guard(rule: &Rule) -> String {
+    let Some(guard) = &rule.guard else { return "-".to_owned() };
+    let networks: Vec<String> = guard.networks.iter().map(ToString::to_string).collect();
+    format!("{} outside {}", limits::ON_PUBLIC.word(&guard.on_public), networks.join(", "))
+}
+
+fn aligned(rows: &[Row]) -> String {
+    let mut widths = HEADINGS.map(|heading| heading.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(&row.cells) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let headings = HEADINGS.map(str::to_owned);
+    let mut text = String::new();
+    for cells in std::iter::once(&headings).chain(rows.iter().map(|row| &row.cells)) {
+        let line: Vec<String> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let _ = writeln!(text, "{}", line.join("  ").trim_end());
+    }
+    text
+}

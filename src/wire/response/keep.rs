@@ -1,0 +1,193 @@
+//! Which records of an upstream's message stay: the CNAME chain from QNAME, the data at its end, the proof that there
+//! is none.
+
+use super::super::{
+    Malformed, Name, NameBuf, RecordType, UpstreamQuery, name, read_u16,
+    record::{Record, Section},
+};
+
+/// A chain of CNAMEs is followed this far inside one response; a longer one is taken for endless.
+pub(super) const MAX_CHAIN: usize = 16;
+
+/// How a chain of CNAMEs ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// At a name that no CNAME in the message renames.
+    Name,
+    /// In a circle, or beyond [`MAX_CHAIN`].
+    Never,
+}
+
+/// A record that stays.
+pub(super) struct Kept {
+    pub(super) owner: Owner,
+    pub(super) record: Record,
+}
+
+/// Where a kept record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// At the name of this place in the chain.
+    At(usize),
+    /// Above it: a DNAME that made the next.
+    Above(usize),
+    /// At a name of its own, in another section.
+    Apart,
+}
+
+impl Owner {
+    /// The place in the chain that it belongs to.
+    pub(super) const fn place(self) -> usize {
+        match self {
+            Self::At(place) | Self::Above(place) => place,
+            Self::Apart => usize::MAX,
+        }
+    }
+}
+
+/// The CNAME chain from QNAME.
+///
+/// Invariant: `links[n]` is the CNAME at name `n` and leads to name `n + 1`, where there is one.
+pub(super) struct Chain<'a> {
+    query: &'a UpstreamQuery,
+    /// The targets, in lower case.
+    pub(super) targets: Vec<Name>,
+    links: Vec<Record>,
+    /// The DNAMEs that made links: the name each rewrote, and its owner.
+    rewrites: Vec<(usize, NameBuf)>,
+    pub(super) end: End,
+}
+
+impl<'a> Chain<'a> {
+    /// Follows the CNAMEs of the answer section, in whatever order they stand. The first at a name counts: two are one
+    /// too many (RFC 2181 10.1).
+    pub(super) fn read(message: &[u8], records: &[Record], query: &'a UpstreamQuery) -> Result<Self, Malformed> {
+        let mut chain = Self { query, targets: Vec::new(), links: Vec::new(), rewrites: Vec::new(), end: End::Name };
+        let is_followed = !matches!(query.qtype, RecordType::CNAME | RecordType::ANY);
+        while let Some(link) = find_cname(message, records, chain.last())? {
+            let target = target_of(message, &link)?;
+            chain.links.push(link);
+            chain.find_rewrite(message, records, &target)?;
+            if !is_followed {
+                break;
+            }
+            let target = target.to_name();
+            if chain.targets.len() == MAX_CHAIN || target == query.name || chain.targets.contains(&target) {
+                chain.end = End::Never;
+                break;
+            }
+            chain.targets.push(target);
+        }
+        Ok(chain)
+    }
+
+    /// QNAME, or the target before it, of each place in the chain.
+    pub(super) fn name(&self, place: usize) -> &Name {
+        place.checked_sub(1).map_or(&self.query.name, |before| &self.targets[before])
+    }
+
+    /// Where the chain ends.
+    pub(super) fn last(&self) -> &Name {
+        self.targets.last().unwrap_or(&self.query.name)
+    }
+
+    /// Whether the record is data that was asked for, at the end of the chain.
+    pub(super) fn is_data(&self, kept: &Kept) -> bool {
+        kept.owner == Owner::At(self.targets.len()) && self.is_asked_for(kept.record.rtype)
+    }
+
+    fn is_asked_for(&self, rtype: RecordType) -> bool {
+        rtype == self.query.qtype || matches!(self.query.qtype, RecordType::ANY | RecordType::MAILA | RecordType::MAILB)
+    }
+
+    /// Where in the chain the answer record stands; none where it has no business in this answer.
+    pub(super) fn owner(&self, message: &[u8], record: &Record) -> Result<Option<Owner>, Malformed> {
+        for place in 0..=self.targets.len() {
+            if name::stands_at(message, record.owner_at, self.name(place).as_wire())? {
+                if self.belongs(message, place, record)? {
+                    return Ok(Some(Owner::At(place)));
+                }
+                break;
+            }
+        }
+        self.owner_above(message, record)
+    }
+
+    fn belongs(&self, message: &[u8], place: usize, record: &Record) -> Result<bool, Malformed> {
+        let link = self.links.get(place);
+        let is_last = place == self.targets.len();
+        Ok(match record.rtype {
+            RecordType::CNAME => link.is_some_and(|link| link.owner_at == record.owner_at),
+            _ if is_last && self.is_asked_for(record.rtype) => true,
+            RecordType::RRSIG => {
+                let covered = subject(message, record)?;
+                (link.is_some() && covered == RecordType::CNAME) || (is_last && self.is_asked_for(covered))
+            }
+            _ => false,
+        })
+    }
+
+    /// A DNAME stands above the name that it rewrites, with its signature (RFC 6672 3.1).
+    fn owner_above(&self, message: &[u8], record: &Record) -> Result<Option<Owner>, Malformed> {
+        if self.rewrites.is_empty() || subject(message, record)? != RecordType::DNAME {
+            return Ok(None);
+        }
+        for (place, owner) in &self.rewrites {
+            if name::stands_at(message, record.owner_at, owner.as_wire())? {
+                return Ok(Some(Owner::Above(*place)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks for the DNAME that leads from the last name to `target`. One that leads elsewhere says nothing about this
+    /// question.
+    fn find_rewrite(&mut self, message: &[u8], records: &[Record], target: &NameBuf) -> Result<(), Malformed> {
+        let name = self.last().as_wire();
+        for record in records.iter().filter(|record| is_dname(record)) {
+            let mut owner = NameBuf::new();
+            owner.expand(message, record.owner_at)?;
+            owner.make_lowercase();
+            let to = target_of(message, record)?;
+            let Some(front) = name.strip_suffix(owner.as_wire()) else { continue };
+            let is_above = !front.is_empty() && name::is_within(name, owner.as_wire());
+            if is_above && target.as_wire().strip_prefix(front) == Some(to.as_wire()) {
+                self.rewrites.push((self.targets.len(), owner));
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_dname(record: &Record) -> bool {
+    record.section == Section::Answer && record.rtype == RecordType::DNAME
+}
+
+fn find_cname(message: &[u8], records: &[Record], name: &Name) -> Result<Option<Record>, Malformed> {
+    for record in records.iter().filter(|r| r.section == Section::Answer && r.rtype == RecordType::CNAME) {
+        if name::stands_at(message, record.owner_at, name.as_wire())? {
+            return Ok(Some(*record));
+        }
+    }
+    Ok(None)
+}
+
+/// The name that is all of a record's RDATA, in lower case.
+fn target_of(message: &[u8], record: &Record) -> Result<NameBuf, Malformed> {
+    let mut target = NameBuf::new();
+    if target.expand(message, record.rdata_at)? != record.rdata_end {
+        return Err(Malformed::Rdata);
+    }
+    target.make_lowercase();
+    Ok(target)
+}
+
+/// The type that a record is about: its own, or the one whose signature it is (RFC 4034 3.1.1).
+pub(super) fn subject(message: &[u8], record: &Record) -> Result<RecordType, Malformed> {
+    match record.rtype {
+        RecordType::RRSIG if record.rdata_end < record.rdata_at + 2 => Err(Malformed::Rdata),
+        RecordType::RRSIG => read_u16(message, record.rdata_at).map(RecordType),
+        rtype => Ok(rtype),
+    }
+}

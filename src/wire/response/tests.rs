@@ -1,0 +1,446 @@
+use super::*;
+use crate::wire::{addresses::find_address, splice};
+
+const ID: MessageId = MessageId(7);
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn query(text: &str, qtype: RecordType) -> UpstreamQuery {
+    UpstreamQuery { name: name(text), qtype, qclass: Class::IN, do_bit: true, cd: false }
+}
+
+/// A message in the making: what an upstream might say.
+struct Upstream {
+    query: UpstreamQuery,
+    writer: Writer,
+    flags: u16,
+}
+
+impl Upstream {
+    fn answers(text: &str, qtype: RecordType) -> Self {
+        let query = query(text, qtype);
+        let writer = Writer::new(query.name.as_wire(), qtype, Class::IN, 512);
+        Self { query, writer, flags: Flags::QR | Flags::RD }
+    }
+
+    fn plain(mut self, section: Section, owner: &str, rtype: RecordType, class: Class, rdata: &[u8]) -> Self {
+        self.writer.plain(section, name(owner).as_wire(), rtype, class, Ttl::from_wire(300), rdata).unwrap();
+        self
+    }
+
+    fn answer(self, owner: &str, rtype: RecordType, rdata: &[u8]) -> Self {
+        self.plain(Section::Answer, owner, rtype, Class::IN, rdata)
+    }
+
+    fn address(self, owner: &str) -> Self {
+        self.answer(owner, RecordType::A, &[10, 0, 0, 1])
+    }
+
+    fn alias(self, owner: &str, rtype: RecordType, target: &str) -> Self {
+        self.answer(owner, rtype, name(target).as_wire())
+    }
+
+    fn signature(self, section: Section, owner: &str, covered: RecordType) -> Self {
+        let mut rdata = covered.0.to_be_bytes().to_vec();
+        rdata.extend([0; 16]);
+        rdata.extend_from_slice(b"\x07example\0signed");
+        self.plain(section, owner, RecordType::RRSIG, Class::IN, &rdata)
+    }
+
+    fn soa(self, owner: &str, class: Class) -> Self {
+        let mut rdata = vec![0, 0];
+        rdata.extend([0; 16]);
+        rdata.extend(60_u32.to_be_bytes());
+        self.plain(Section::Authority, owner, RecordType::SOA, class, &rdata)
+    }
+
+    fn with(mut self, flags: u16) -> Self {
+        self.flags |= flags;
+        self
+    }
+
+    fn message(self) -> (Vec<u8>, UpstreamQuery) {
+        let message = self.writer.finish(Header { id: ID, flags: Flags(self.flags), counts: [0; 4] });
+        (message, self.query)
+    }
+
+    fn read(self) -> Response {
+        let (message, query) = self.message();
+        Response::read(&message, &query, ID, None).unwrap()
+    }
+}
+
+/// Section, owner and type of every record, in order.
+fn records(response: &Response) -> Vec<String> {
+    let message = response.message();
+    let mut owner = NameBuf::new();
+    let lines = Records::of(message).unwrap().map(|record| {
+        let record = record.unwrap();
+        owner.expand(message, record.owner_at).unwrap();
+        format!("{:?} {} {}", record.section, owner.to_name(), record.rtype)
+    });
+    lines.collect()
+}
+
+#[test]
+fn a_chain_is_put_in_order_and_what_is_beside_it_left_out() {
+    let response = Upstream::answers("a.example", RecordType::A)
+        .address("c.example")
+        .address("evil.example")
+        .alias("b.example", RecordType::CNAME, "C.example")
+        .alias("a.example", RecordType::CNAME, "b.example")
+        .alias("x.example", RecordType::CNAME, "y.example")
+        .read();
+    assert_eq!(response.kind(), Kind::Positive);
+    assert_eq!(response.chain(), [name("b.example"), name("c.example")]);
+    assert_eq!(records(&response), ["Answer a.example. CNAME", "Answer b.example. CNAME", "Answer c.example. A"]);
+}
+
+#[test]
+fn only_the_first_cname_at_a_name_counts() {
+    let response = Upstream::answers("a.example", RecordType::A)
+        .alias("a.example", RecordType::CNAME, "b.example")
+        .alias("a.example", RecordType::CNAME, "s3.amazonaws.com")
+        .alias("a.example", RecordType::CNAME, "b.example")
+        .address("b.example")
+        .read();
+    assert_eq!(records(&response), ["Answer a.example. CNAME", "Answer b.example. A"]);
+    assert_eq!(response.chain(), [name("b.example")]);
+}
+
+#[test]
+fn a_name_that_is_an_alias_has_no_other_data() {
+    let response = Upstream::answers("a.example", RecordType::A)
+        .address("a.example")
+        .alias("a.example", RecordType::CNAME, "b.example")
+        .read();
+    assert_eq!(records(&response), ["Answer a.example. CNAME"]);
+    assert_eq!(response.kind(), Kind::NoData);
+    assert!(response.is_open());
+}
+
+#[test]
+fn data_that_was_not_asked_for_is_left_out() {
+    let response = Upstream::answers("a.example", RecordType::A)
+        .answer("a.example", RecordType::AAAA, &[0; 16])
+        .address("a.example")
+        .answer("a.example", RecordType::TXT, b"\x01x")
+        .read();
+    assert_eq!(records(&response), ["Answer a.example. A"]);
+    let everything = Upstream::answers("a.example", RecordType::ANY)
+        .answer("a.example", RecordType::AAAA, &[0; 16])
+        .alias("a.example", RecordType::CNAME, "b.example")
+        .address("b.example")
+        .read();
+    assert_eq!(records(&everything), ["Answer a.example. AAAA", "Answer a.example. CNAME"]);
+    assert_eq!((everything.kind(), everything.chain()), (Kind::Positive, &[][..]));
+}
+
+#[test]
+fn a_question_for_cname_is_answered_by_it() {
+    let response = Upstream::answers("a.example", RecordType::CNAME)
+        .alias("a.example", RecordType::CNAME, "b.example")
+        .alias("b.example", RecordType::CNAME, "c.example")
+        .read();
+    assert_eq!(response.kind(), Kind::Positive);
+    assert_eq!(records(&response), ["Answer a.example. CNAME"]);
+}
+
+#[test]
+fn signatures_stay_beside_what_they_sign() {
+    let response = Upstream::answers("a.b.example", RecordType::A)
+        .address("b.example")
+        .signature(Section::Answer, "b.example", RecordType::A)
+        .signature(Section::Answer, "b.example", RecordType::TXT)
+        .signature(Section::Answer, "example", RecordType::A)
+        .alias("a.b.example", RecordType::CNAME, "b.example")
+        .signature(Section::Answer, "a.b.example", RecordType::CNAME)
+        .read();
+    assert_eq!(
+        records(&response),
+        ["Answer a.b.example. CNAME", "Answer a.b.example. RRSIG", "Answer b.example. A", "Answer b.example. RRSIG"]
+    );
+    let signatures = Upstream::answers("a.b.example", RecordType::RRSIG)
+        .alias("a.b.example", RecordType::CNAME, "b.example")
+        .signature(Section::Answer, "b.example", RecordType::TXT)
+        .read();
+    assert_eq!(signatures.kind(), Kind::Positive);
+}
+
+#[test]
+fn a_dname_stays_only_where_it_made_the_link() {
+    let response = Upstream::answers("a.old.example", RecordType::A)
+        .alias("old.example", RecordType::DNAME, "new.example")
+        .signature(Section::Answer, "old.example", RecordType::DNAME)
+        .alias("example", RecordType::DNAME, "evil.test")
+        .signature(Section::Answer, "example", RecordType::DNAME)
+        .alias("a.old.example", RecordType::CNAME, "a.new.example")
+        .address("a.new.example")
+        .read();
+    assert_eq!(
+        records(&response),
+        [
+            "Answer old.example. DNAME",
+            "Answer old.example. RRSIG",
+            "Answer a.old.example. CNAME",
+            "Answer a.new.example. A"
+        ]
+    );
+    let alone = Upstream::answers("www.example", RecordType::ANY)
+        .alias("example", RecordType::DNAME, "evil.test")
+        .soa("example", Class::IN)
+        .read();
+    assert_eq!((alone.kind(), records(&alone)), (Kind::NoData, vec!["Authority example. SOA".to_owned()]));
+    let asked = Upstream::answers("old.example", RecordType::DNAME)
+        .alias("old.example", RecordType::DNAME, "new.example")
+        .read();
+    assert_eq!(asked.kind(), Kind::Positive);
+}
+
+#[test]
+fn a_chain_in_a_circle_is_endless_and_not_open() {
+    for targets in [&["a.example"][..], &["b.example", "a.example"], &["b.example", "c.example", "b.example"]] {
+        let mut upstream = Upstream::answers("a.example", RecordType::A);
+        let mut owner = "a.example";
+        for target in targets {
+            upstream = upstream.alias(owner, RecordType::CNAME, target);
+            owner = target;
+        }
+        let response = upstream.read();
+        assert_eq!(response.kind(), Kind::NoData, "{targets:?}");
+        assert!(response.is_endless() && !response.is_open(), "{targets:?}");
+    }
+    let names: Vec<String> = (0..20).map(|number| format!("n{number}.example")).collect();
+    let mut upstream = Upstream::answers("n0.example", RecordType::A);
+    for pair in names.windows(2) {
+        upstream = upstream.alias(&pair[0], RecordType::CNAME, &pair[1]);
+    }
+    assert!(upstream.read().is_endless());
+}
+
+#[test]
+fn other_sections_plant_no_names() {
+    let ns = name("ns.evil.test");
+    let response = Upstream::answers("a.example", RecordType::A)
+        .address("a.example")
+        .plain(Section::Authority, "amazonaws.com", RecordType::NS, Class::IN, ns.as_wire())
+        .plain(Section::Authority, "b.example", RecordType::NSEC, Class::IN, b"\0\0\x01\x40")
+        .signature(Section::Authority, "b.example", RecordType::NSEC)
+        .plain(Section::Additional, "s3.amazonaws.com", RecordType::A, Class::IN, &[192, 0, 2, 1])
+        .read();
+    assert_eq!(records(&response), ["Answer a.example. A", "Authority b.example. NSEC", "Authority b.example. RRSIG"]);
+    assert_eq!(find_address(response.message(), |address| Some(address.to_string())), Ok(Some("10.0.0.1".into())));
+}
+
+#[test]
+fn the_soa_of_another_zone_or_class_says_nothing() {
+    for (case, owner, class, expected) in [
+        ("the zone's", "example", Class::IN, Some(Ttl::from_wire(60))),
+        ("the name's own", "a.example", Class::IN, Some(Ttl::from_wire(60))),
+        ("a stranger's", "test", Class::IN, None),
+        ("another class's", "example", Class::CH, None),
+    ] {
+        let response = Upstream::answers("a.example", RecordType::A).soa(owner, class).read();
+        assert_eq!(response.kind(), Kind::NoData, "{case}");
+        assert_eq!(response.negative_ttl(), expected, "{case}");
+        assert_eq!(records(&response).len(), usize::from(expected.is_some()), "{case}");
+    }
+}
+
+#[test]
+fn an_alias_whose_own_zone_says_nothing_of_its_target_is_open() {
+    let open = Upstream::answers("a.example", RecordType::A)
+        .alias("a.example", RecordType::CNAME, "b.test")
+        .soa("example", Class::IN);
+    assert!(open.read().is_open());
+    let closed = Upstream::answers("a.example", RecordType::A)
+        .alias("a.example", RecordType::CNAME, "b.test")
+        .soa("test", Class::IN);
+    assert!(!closed.read().is_open());
+}
+
+#[test]
+fn servers_named_by_who_does_not_resolve_are_a_referral() {
+    let ns = name("ns.example");
+    for (case, class, flags, expected) in [
+        ("lame", Class::IN, 0, Kind::Referral),
+        ("authoritative", Class::IN, Flags::AA, Kind::NoData),
+        ("of another class", Class::CH, 0, Kind::NoData),
+    ] {
+        let response = Upstream::answers("a.example", RecordType::A)
+            .plain(Section::Authority, "example", RecordType::NS, class, ns.as_wire())
+            .with(flags)
+            .read();
+        assert_eq!(response.kind(), expected, "{case}");
+        assert_eq!(response.is_answer(), expected == Kind::NoData, "{case}");
+    }
+}
+
+#[test]
+fn records_of_another_class_are_no_answer() {
+    let response = Upstream::answers("a.example", RecordType::A)
+        .plain(Section::Answer, "a.example", RecordType::A, Class::CH, &[10, 0, 0, 1])
+        .soa("example", Class::IN)
+        .read();
+    assert_eq!((response.kind(), records(&response).len()), (Kind::NoData, 1));
+}
+
+#[test]
+fn extended_codes_count_and_hop_by_hop_records_end_here() {
+    let (mut message, query) = Upstream::answers("a.example", RecordType::A)
+        .address("a.example")
+        .plain(Section::Additional, ".", RecordType::TSIG, Class::ANY, &[0; 20])
+        .message();
+    message[11] += 1;
+    message.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
+    let response = Response::read(&message, &query, ID, None).unwrap();
+    assert_eq!((response.kind(), response.has_edns(), records(&response).len()), (Kind::Positive, true, 1));
+    let at = message.len() - 6;
+    message[at] = 1;
+    let response = Response::read(&message, &query, ID, None).unwrap();
+    assert_eq!((response.kind(), response.rcode()), (Kind::Failure, Rcode::BADVERS));
+    message[3] |= 7;
+    let response = Response::read(&message, &query, ID, None).unwrap();
+    assert_eq!(response.rcode(), Rcode::BADCOOKIE);
+}
+
+#[test]
+fn a_message_that_is_not_the_answer_is_told_apart() {
+    let (message, query) = Upstream::answers("a.example", RecordType::A).address("a.example").message();
+    let read = |message: &[u8]| Response::read(message, &query, ID, None).err();
+    let changed = |at: usize, octet: u8| {
+        let mut message = message.clone();
+        message[at] = octet;
+        message
+    };
+    assert_eq!(read(&message), None);
+    assert_eq!(read(&changed(13, b'A')), None, "names are equal in any letter case");
+    for (case, message, expected) in [
+        ("short", message[..11].to_vec(), Mismatch::Short),
+        ("a query", changed(2, 0), Mismatch::NotAResponse),
+        ("another opcode", changed(2, 0x90), Mismatch::NotAResponse),
+        ("another id", changed(1, 8), Mismatch::Id),
+        ("another name", changed(13, b'b'), Mismatch::Question),
+        ("another type", changed(24, 28), Mismatch::Question),
+        ("another class", changed(26, 3), Mismatch::Question),
+        ("two questions", changed(5, 2), Mismatch::Question),
+        ("no question", changed(5, 0), Mismatch::Question),
+        ("a cut record", message[..message.len() - 1].to_vec(), Malformed::Short.into()),
+        ("octets behind", [&message[..], &[0]].concat(), Malformed::Trailing.into()),
+        ("an address of three octets", changed(message.len() - 5, 3), Malformed::Trailing.into()),
+    ] {
+        assert_eq!(read(&message), Some(expected), "{case}");
+    }
+}
+
+#[test]
+fn mixed_case_must_come_back() {
+    let (message, query) = Upstream::answers("a.example", RecordType::A).address("a.example").message();
+    let sent = b"\x01A\x07example\0\0\x01\0\x01";
+    assert_eq!(Response::read(&message, &query, ID, Some(sent)).err(), Some(Mismatch::Question));
+    let mut echoed = message.clone();
+    echoed[13] = b'A';
+    let response = Response::read(&echoed, &query, ID, Some(sent)).unwrap();
+    assert_eq!(response.message()[13], b'a');
+}
+
+#[test]
+fn a_failure_may_come_without_its_question() {
+    let query = query("a.example", RecordType::A);
+    for (flags, expected) in [(0x8001, Ok(Rcode::FORMERR)), (0x8002, Ok(Rcode::SERVFAIL)), (0x8000, Err(()))] {
+        let message = Header { id: ID, flags: Flags(flags), counts: [0; 4] }.to_bytes();
+        let read = Response::read(&message, &query, ID, None);
+        assert_eq!(read.map(|response| response.rcode()).map_err(|_| ()), expected, "{flags:x}");
+    }
+}
+
+#[test]
+fn a_truncated_response_has_no_body_and_is_not_read_on() {
+    let (mut message, query) =
+        Upstream::answers("a.example", RecordType::A).address("a.example").with(Flags::TC).message();
+    message.truncate(message.len() - 3);
+    let response = Response::read(&message, &query, ID, None).unwrap();
+    assert!(response.truncated() && response.message().is_empty() && !response.is_answer());
+}
+
+#[test]
+fn ttl_offsets_lead_to_the_ttls() {
+    let mut response = Upstream::answers("a.example", RecordType::A)
+        .alias("a.example", RecordType::CNAME, "b.example")
+        .address("b.example")
+        .read();
+    let at: Vec<usize> = Records::of(response.message()).unwrap().map(|record| record.unwrap().ttl_at).collect();
+    assert_eq!(response.ttl_offsets().iter().map(|&at| usize::from(at)).collect::<Vec<_>>(), at);
+    response.clamp_ttls(Ttl::ZERO, Ttl::from_wire(30));
+    let ttls: Vec<u32> = Records::of(response.message()).unwrap().map(|record| record.unwrap().raw_ttl).collect();
+    assert_eq!((ttls, response.least_ttl()), (vec![30, 30], Ttl::from_wire(30)));
+}
+
+#[test]
+fn room_for_our_opt_is_left_in_the_longest_message() {
+    let mut upstream = Upstream::answers("a.example", RecordType::TXT);
+    let longest = crate::wire::MAX_MESSAGE - upstream.writer.len() - 12 - crate::wire::edns::OPT_LENGTH;
+    let fits = upstream.writer.plain(
+        Section::Answer,
+        upstream.query.name.as_wire(),
+        RecordType::TXT,
+        Class::IN,
+        Ttl::ZERO,
+        &vec![0; longest],
+    );
+    assert!(fits.is_ok());
+    assert!(upstream.read().is_answer());
+    let mut upstream = Upstream::answers("a.example", RecordType::TXT);
+    let rdata = vec![0; longest + 1];
+    let name = upstream.query.name.clone();
+    let result = upstream.writer.plain(Section::Answer, name.as_wire(), RecordType::TXT, Class::IN, Ttl::ZERO, &rdata);
+    assert_eq!(result, Err(Malformed::TooLong));
+}
+
+#[test]
+fn a_chain_cut_and_joined_keeps_its_head_up_to_the_cut() {
+    let (message, query) = Upstream::answers("a.old.example", RecordType::A)
+        .alias("old.example", RecordType::DNAME, "new.example")
+        .alias("a.old.example", RecordType::CNAME, "a.new.example")
+        .alias("a.new.example", RecordType::CNAME, "s3.amazonaws.com")
+        .address("s3.amazonaws.com")
+        .with(Flags::AD)
+        .message();
+    let head = Response::read(&message, &query, ID, None).unwrap();
+    let tail = Upstream::answers("s3.amazonaws.com", RecordType::A).soa("amazonaws.com", Class::IN).read();
+    let joined = splice::join(&head, 1, &tail, &query).unwrap();
+    assert_eq!((joined.kind(), joined.negative_ttl()), (Kind::NoData, Some(Ttl::from_wire(60))));
+    assert_eq!(
+        records(&joined),
+        [
+            "Answer old.example. DNAME",
+            "Answer a.old.example. CNAME",
+            "Answer a.new.example. CNAME",
+            "Authority amazonaws.com. SOA"
+        ]
+    );
+    assert_eq!(Header::read(joined.message()).unwrap().flags.0 & Flags::AD, 0, "the tail is not authentic");
+    let failed =
+        Response::read(&Header { id: ID, flags: Flags(0x8002), counts: [0; 4] }.to_bytes(), &tail_query(), ID, None);
+    assert_eq!(splice::join(&head, 1, &failed.unwrap(), &query).err(), Some(Malformed::Short));
+    assert_eq!(splice::join(&head, 9, &tail, &query).err(), Some(Malformed::Counts));
+}
+
+fn tail_query() -> UpstreamQuery {
+    query("s3.amazonaws.com", RecordType::A)
+}
+
+#[test]
+fn what_the_guard_refuses_is_left_out() {
+    let (message, query) = Upstream::answers("a.example", RecordType::A)
+        .address("a.example")
+        .answer("a.example", RecordType::A, &[192, 0, 2, 1])
+        .message();
+    let response = Response::read(&message, &query, ID, None).unwrap();
+    let private = splice::retain(&response, &query, |message, record| record.rdata(message)[0] == 10).unwrap();
+    assert_eq!((private.kind(), records(&private).len()), (Kind::Positive, 1));
+    let nothing = splice::retain(&private, &query, |_, _| false).unwrap();
+    assert_eq!((nothing.kind(), records(&nothing).len()), (Kind::NoData, 0));
+}

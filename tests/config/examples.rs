@@ -1,0 +1,31 @@
+//! The files in `config/`.
+
+use std::{fs, path::Path};
+
+use tidegate::config::Plan;
+
+use crate::lines;
+
+#[test]
+fn every_example_file_is_valid_and_warns_of_nothing() {
+    let mut seen = 0;
+    for entry in fs::read_dir("config").unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().is_some_and(|name| name == "reference.toml") {
+            continue;
+        }
+        let plan = Plan::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        // A sidecar's only client is its own host, whose reverse names are nobody's.
+        assert_eq!(lines(&plan.warnings), [""; 0], "{}", path.display());
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+}
+
+#[test]
+fn every_example_value_of_the_reference_is_valid_or_not_supported_yet() {
+    let Err(problems) = Plan::load(Path::new("config/reference.toml")) else { return };
+    for line in problems.lines() {
+        assert!(line.contains(": not supported yet: "), "{line}");
+    }
+}

@@ -1,0 +1,349 @@
+//! Every kind of mistake, by its message and its place.
+
+use tidegate::config::{Color, Plan};
+
+use crate::problems;
+
+const MISTAKES: &[(&str, &str, &str)] = &[
+    ("syntax", "[server\n", "t.toml:1:8: not TOML: unclosed table, expected `]`"),
+    ("unknown key", "[server]\nlisen = []", "t.toml:2:1: [server] has no key \"lisen\"; did you mean \"listen\"?"),
+    ("unknown table", "[caches]\n", "t.toml:1:2: the file has no key \"caches\"; did you mean \"cache\"?"),
+    (
+        "key of another table",
+        "[server]\nmax_ttl = \"1d\"",
+        "t.toml:2:1: [server] has no key \"max_ttl\"; it belongs in [cache]",
+    ),
+    (
+        "type",
+        "[server]\nlisten = \"127.0.0.1:53\"",
+        "t.toml:2:10: server.listen must be a list of texts in quotes, not a text",
+    ),
+    (
+        "type in a list",
+        "[server]\nallow = [1]",
+        "t.toml:2:10: server.allow must be a text in quotes, not a whole number",
+    ),
+    ("no tables", "upstream = 1", "t.toml:1:12: upstream must be tables, each with a name of its own"),
+    (
+        "single brackets",
+        "[forward]\nzones = []",
+        "t.toml:1:2: write [[forward]] with two brackets: there may be several",
+    ),
+    (
+        "duration",
+        "[server]\ndeadline = \"3.5s\"",
+        "t.toml:2:12: deadline \"3.5s\" is no duration: it has a unit that is none of these",
+    ),
+    (
+        "duration bounds",
+        "[server]\ndeadline = \"1ms\"",
+        "t.toml:2:12: deadline is 1ms, and must lie between 100ms and 60s",
+    ),
+    ("size", "[cache]\nsize = \"128MB\"", "t.toml:2:8: size \"128MB\" is no size: it has a unit that is none of these"),
+    ("size bounds", "[cache]\nsize = \"1KiB\"", "t.toml:2:8: size is 1KiB, and must lie between 1MiB and 1TiB"),
+    (
+        "number bounds",
+        "[server]\nudp_payload = 100",
+        "t.toml:2:15: udp_payload is 100, and must lie between 512 and 4096",
+    ),
+    (
+        "negative number",
+        "[limits]\nin_flight = -1",
+        "t.toml:2:13: in_flight is -1, and must lie between 1 and 16777216",
+    ),
+    ("workers", "[server]\nworkers = 0", "t.toml:2:11: workers is 0, and must lie between 1 and 1024"),
+    (
+        "workers word",
+        "[server]\nworkers = \"all\"",
+        "t.toml:2:11: workers cannot be \"all\"; it is a number, or \"auto\"",
+    ),
+    (
+        "word",
+        "[log]\nlevel = \"warning\"",
+        "t.toml:2:9: level cannot be \"warning\"; it is one of error, warn, info, debug, trace",
+    ),
+    ("near word", "[log]\nformat = \"jsn\"", "t.toml:2:10: format cannot be \"jsn\"; did you mean \"json\"?"),
+    ("ttls crossed", "[cache]\nmin_ttl = \"10m\"\nmax_ttl = \"1m\"", "t.toml:2:11: min_ttl is longer than max_ttl"),
+    (
+        "listen address",
+        "[server]\nlisten = [\"localhost:53\"]",
+        "t.toml:2:11: listen \"localhost:53\" is no address to listen on: it is not an IPv4 or IPv6 address",
+    ),
+    ("nothing to listen on", "[server]\nlisten = []", "t.toml:2:10: listen names no address"),
+    (
+        "listen twice",
+        "[server]\nlisten = [\"127.0.0.1\", \"127.0.0.1:53\"]",
+        "t.toml:2:24: listen names 127.0.0.1:53 twice",
+    ),
+    (
+        "network",
+        "[server]\nallow = [\"10.0.0.0/33\"]",
+        "t.toml:2:10: \"10.0.0.0/33\" is not loopback, private, any or a network",
+    ),
+    (
+        "bits beyond the prefix",
+        "[server]\ndeny = [\"10.1.2.3/8\"]",
+        "t.toml:2:9: network \"10.1.2.3/8\" has bits beyond its prefix",
+    ),
+    (
+        "scope in a network",
+        "[server]\nallow = [\"fe80::%eth0/64\"]",
+        "t.toml:2:10: network \"fe80::%eth0/64\" has a scope; networks have none",
+    ),
+    (
+        "server address",
+        "[upstream.a]\nservers = [\"dns.example\"]",
+        "t.toml:2:12: server \"dns.example\" cannot be used: it is not an IPv4 or IPv6 address",
+    ),
+    ("no servers", "[upstream.a]\n", "t.toml:1:11: upstream \"a\" has no servers"),
+    (
+        "empty server list",
+        "[upstream.a]\nservers = []",
+        "t.toml:2:11: upstream \"a\" has no servers: the list is empty",
+    ),
+    (
+        "empty tier",
+        "[upstream.a]\nservers = [\"10.1.1.1\"]\nbackup = [[]]",
+        "t.toml:3:11: a backup tier of upstream \"a\" has no servers: the list is empty",
+    ),
+    (
+        "tiers as one list",
+        "[upstream.a]\nservers = [\"10.1.1.1\"]\nbackup = [\"10.1.1.2\"]",
+        "t.toml:3:11: upstream.a.backup must be a list of server addresses in quotes, not a text",
+    ),
+    (
+        "server twice",
+        "[upstream.a]\nservers = [\"10.1.1.1\", \"10.1.1.1:53\"]",
+        "t.toml:2:24: upstream \"a\" names 10.1.1.1 twice",
+    ),
+    (
+        "families",
+        "[upstream.a]\nsource = \"10.0.0.1\"\nservers = [\"2001:db8::1\"]",
+        "t.toml:3:12: server 2001:db8::1 cannot be reached from source 10.0.0.1: one is IPv4, one IPv6",
+    ),
+    (
+        "probe",
+        "[upstream.a]\nservers = [\"10.1.1.1\"]\nhealth.probe = \"example.com\"",
+        "t.toml:3:16: probe \"example.com\" is not a name and a type",
+    ),
+    (
+        "probe type",
+        "[upstream.a]\nservers = [\"10.1.1.1\"]\nhealth.probe = \"example.com ANY\"",
+        "t.toml:3:16: probe \"example.com ANY\" asks for no record type",
+    ),
+    (
+        "expect without addresses",
+        "[upstream.a]\nservers = [\"10.1.1.1\"]\nhealth.expect = [\"10.0.0.0/8\"]",
+        "t.toml:3:17: expect needs a probe for A or AAAA, and the probe is \". NS\"",
+    ),
+    (
+        "local without records",
+        "[[local]]\nzone = \"a.example\"",
+        "t.toml:2:8: local zone \"a.example\" has neither a file nor records",
+    ),
+    (
+        "local with both",
+        "[[local]]\nzone = \"a.example\"\nfile = \"a\"\nrecords = []",
+        "t.toml:4:11: local zone \"a.example\" has a file and records; it takes one of them",
+    ),
+    (
+        "local zone twice",
+        "[[local]]\nzone = \"a.example\"\nfile = \"a\"\n[[local]]\nzone = \"A.example.\"\nfile = \"b\"",
+        "t.toml:5:8: zone \"a.example\" belongs to the local zone \"a.example\" at t.toml:2:8 already",
+    ),
+    (
+        "include of nothing",
+        "include = [\"nowhere/x.toml\"]",
+        "t.toml:1:12: nowhere/x.toml: cannot be read: No such file or directory (os error 2)",
+    ),
+    (
+        "wildcard directory",
+        "include = [\"*/x.toml\"]",
+        "t.toml:1:12: * and ? may stand in the last part of an include only",
+    ),
+];
+
+#[test]
+fn every_kind_of_mistake_is_told_by_file_line_and_column() {
+    for (name, text, message) in MISTAKES {
+        let found = problems(text);
+        assert_eq!(found.len(), 1, "{name}: {found:#?}");
+        assert_eq!(found[0], *message, "{name}");
+    }
+}
+
+const MISTAKES_IN_RULES: &[(&str, &str)] = &[
+    (
+        "name = \"aws\"\nzones = [\".\"]\nto = \"r53\"",
+        "t.toml:6:6: rule \"aws\" sends to \"r53\", and there is no [upstream.r53]; there is [upstream.vpc]",
+    ),
+    ("zones = [\".\"]", "t.toml:3:1: rule \".\" has no `to`"),
+    ("to = \"vpc\"", "t.toml:3:1: rule \"forward\" has no zones"),
+    ("zones = []\nto = \"vpc\"", "t.toml:4:9: rule \"forward\" has no zones"),
+    ("zones = [\"a..b\"]\nto = \"vpc\"", "t.toml:4:10: \"a..b\" is no name: it has an empty label"),
+    (
+        "zones = [\"*.example\"]\nto = \"vpc\"",
+        "t.toml:4:10: \"*.example\" is no zone: a zone covers all names below it as it is",
+    ),
+    ("zones = [\"10.0.0.0/8\"]\nto = \"vpc\"", "t.toml:4:10: \"10.0.0.0/8\" is a network, not a zone"),
+    (
+        "zones = [\"reverse:10.0.0.1/8\"]\nto = \"vpc\"",
+        "t.toml:4:10: network \"10.0.0.1/8\" has bits beyond its prefix",
+    ),
+    ("zones = [\"reverse:site\"]\nto = \"vpc\"", "t.toml:4:10: \"site\" is not a network"),
+    (
+        "zones = [\"preset:gcp\"]\nto = \"vpc\"",
+        "t.toml:4:10: there is no preset \"gcp\"; there is aws, aws-cn, aws-iso, aws-iso-b, aws-iso-e, \
+         aws-iso-f, aws-eusc",
+    ),
+    (
+        "zones = [\"a.example\", \"A.example.\"]\nto = \"vpc\"",
+        "t.toml:4:23: zone \"a.example\" belongs to rule \"a.example\" at t.toml:4:10 already",
+    ),
+    (
+        "zones = [\".\"]\nto = \"vpc\"\nprivate = [\"10.0.0.0/8\"]",
+        "t.toml:6:11: rule \".\" has `private`, and does not say what happens to public addresses",
+    ),
+    (
+        "zones = [\".\"]\nto = \"vpc\"\nprivate = [\"private\"]\non_public = \"log\"",
+        "t.toml:6:12: \"private\" is not a network",
+    ),
+    (
+        "zones = [\".\"]\nto = \"vpc\"\non_public = \"drop\"",
+        "t.toml:6:13: on_public cannot be \"drop\"; it is one of log, strip, refuse",
+    ),
+    (
+        "zones = [\".\"]\nto = \"vpc\"\nwhen_down = \"upstream:site\"",
+        "t.toml:6:13: rule \".\" falls back to \"site\", and there is no [upstream.site]; there is [upstream.vpc]",
+    ),
+    (
+        "zones = [\".\"]\nto = \"vpc\"\nwhen_down = \"upstream:vpc\"",
+        "t.toml:6:13: rule \".\" falls back to \"vpc\", where it sends already",
+    ),
+    (
+        "zones = [\".\"]\nto = \"vpc\"\nwhen_down = \"retry\"",
+        "t.toml:6:13: when_down cannot be \"retry\"; it is one of stale, fail, upstream:NAME",
+    ),
+    (
+        "zones = [\".\"]\nto = \"vpc\"\n[[forward]]\nzones = [\".\"]\nto = \"vpc\"",
+        "t.toml:7:10: zone \".\" belongs to rule \".\" at t.toml:4:10 already",
+    ),
+    (
+        "zones = [\"reverse:private\"]\nto = \"vpc\"\n[[forward]]\nzones = [\"reverse:10.0.0.0/8\"]\nto = \"vpc\"",
+        "t.toml:7:10: zone \"10.in-addr.arpa\" (of reverse:10.0.0.0/8) belongs to rule \"reverse:private\" at \
+         t.toml:4:10 already",
+    ),
+    (
+        "zones = [\"a.example\"]\nclients = [\"10.0.0.0/8\"]\nto = \"vpc\"\n[[forward]]\nzones = \
+         [\"a.example\"]\nclients = [\"10.0.0.0/8\"]\nto = \"vpc\"",
+        "t.toml:8:10: zone \"a.example\" for clients 10.0.0.0/8 belongs to rule \"a.example\" at t.toml:4:10 already",
+    ),
+    (
+        "zones = [\"a.example\"]\nto = \"vpc\"\n[[local]]\nzone = \"a.example\"\nfile = \"a\"",
+        "t.toml:4:10: zone \"a.example\" belongs to the local zone \"a.example\" at t.toml:7:8 already",
+    ),
+    (
+        "name = \"x\"\nzones = [\"a.example\"]\nto = \"vpc\"\n[[forward]]\nname = \"x\"\nzones = \
+         [\"b.example\"]\nto = \"vpc\"",
+        "t.toml:8:8: rule \"x\" stands at t.toml:4:8 already",
+    ),
+];
+
+#[test]
+fn mistakes_in_rules_are_told_where_they_stand() {
+    let rule = |keys: &str| format!("[upstream.vpc]\nservers = [\"10.20.1.10\"]\n[[forward]]\n{keys}\n");
+    for (keys, message) in MISTAKES_IN_RULES {
+        assert_eq!(problems(&rule(keys)), [*message], "{keys}");
+    }
+}
+
+#[test]
+fn all_problems_come_at_once_in_the_order_of_the_text() {
+    let text = "[server]\nlisen = []\ndeadline = \"5\"\nallow = [\"x\", \"10.0.0.0/8\", \"y\"]\n\
+        [upstream.vpc]\nservers = [\"10.20.1.10\", \"nonsense\"]\ntimeout = 5\nattempts = 99\n\
+        [[forward]]\nzones = [\"a b\"]\nto = \"r53\"\nprivate = [\"10.0.0.0/8\"]\nwhen_down = \"never\"\n";
+    let places: Vec<String> =
+        problems(text).iter().map(|line| line.split(": ").next().unwrap_or_default().to_owned()).collect();
+    let expected = ["2:1", "3:12", "4:10", "4:29", "6:26", "7:11", "8:12", "10:10", "11:6", "12:11", "13:13"];
+    assert_eq!(places, expected.map(|place| format!("t.toml:{place}")));
+}
+
+#[test]
+fn a_problem_shows_its_line_and_what_would_be_right() {
+    let text = "[server]\nallow = [\"10.1.2.3/8\"]\n";
+    let Err(problems) = Plan::from_text("t.toml", text) else { panic!("it is wrong") };
+    let plain = problems.render(Color::Never);
+    assert!(plain.starts_with("t.toml:2:10: network \"10.1.2.3/8\" has bits beyond its prefix\n"), "{plain}");
+    assert!(plain.contains("2 | allow = [\"10.1.2.3/8\"]\n"), "{plain}");
+    assert!(plain.contains("^^^^^^^^^^^^\n"), "{plain}");
+    assert!(plain.contains("help: write \"10.0.0.0/8\", or \"10.1.2.3/32\""), "{plain}");
+    assert!(!plain.contains('\u{1b}'), "{plain}");
+    assert!(problems.render(Color::Always).contains('\u{1b}'));
+}
+
+#[test]
+fn keys_of_later_work_are_refused_unless_off() {
+    for (text, key) in [
+        ("[server]\nproxy_protocol = [\"10.0.0.0/8\"]", "server.proxy_protocol"),
+        ("[server]\ncookie_secrets = [\"a\"]", "server.cookie_secrets"),
+        ("[server]\nchaos = \"x\"", "server.chaos"),
+        ("[server.tls]\ntls = [\"0.0.0.0:853\"]", "server.tls"),
+        ("[limits]\nclient_qps = 5", "limits.client_qps"),
+        ("[cache]\nsnapshot = \"x\"", "cache.snapshot"),
+        ("[log]\nqueries = \"all\"", "log.queries"),
+        ("[log]\nsample = 0.5", "log.sample"),
+        ("[upstream.a]\nservers = [\"tls://10.1.1.1\"]", "upstream servers over tls://"),
+    ] {
+        let found = problems(text);
+        assert_eq!(found.len(), 1, "{key}: {found:?}");
+        assert!(found[0].ends_with(&format!(": not supported yet: {key}")), "{found:?}");
+    }
+    let off = "[server]\nproxy_protocol = []\nchaos = \"\"\nlameduck = \"5s\"\nsandbox = \"off\"\n\
+        [server.tls]\ntls = []\n\
+        [log]\nqueries = \"off\"\nsample = 1.0\n[admin]\nsocket = \"/run/tidegate/control.sock\"\n";
+    assert_eq!(problems(off), [""; 0]);
+}
+
+#[test]
+fn of_faults_in_the_syntax_the_first_of_each_line_is_told() {
+    let places: Vec<String> = problems("[server]\nlisten = [\n\"x\" y z\n]\n[cache\nsize = \"1MiB\"\nlisen = 1\n")
+        .iter()
+        .map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(": "))
+        .collect();
+    assert_eq!(places, ["t.toml:3:5: not TOML", "t.toml:5:7: not TOML"]);
+}
+
+#[test]
+fn the_advice_for_a_wrong_key_fits() {
+    for (text, advice) in [
+        ("[upstream.a]\nserver = [\"10.1.1.1\"]\nservers = [\"10.1.1.1\"]", "did you mean \"servers\"?"),
+        (
+            "[[forward]]\nzone = []\nzones = [\".\"]\nto = \"a\"\n[upstream.a]\nservers = [\"10.1.1.1\"]",
+            "did you mean \"zones\"?",
+        ),
+        ("[server]\nquery-log = \"x\"", "[server] has no key \"query-log\""),
+        ("[cache]\nudp_payload = 1", "it belongs in [server]"),
+    ] {
+        let found = problems(text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].ends_with(advice), "{found:?}");
+    }
+}
+
+/// What an accident may leave in a file.
+const DEBRIS: &str = "[\\[\\]{}\"=\\.#, \n\\\\a-zé0-9]{0,12}";
+
+proptest::proptest! {
+    /// Whatever is left of a file after an accident: an answer, never a panic, and every problem can be shown.
+    #[test]
+    fn no_text_panics(cut in 0_usize..14_000, length in 0_usize..400, debris in DEBRIS) {
+        let mut text = std::fs::read_to_string("config/reference.toml").unwrap();
+        let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let (from, to) = (boundary(cut), boundary(cut + length));
+        text.replace_range(from..to, &debris);
+        if let Err(problems) = Plan::from_text("t.toml", &text) {
+            proptest::prop_assert!(!problems.is_empty());
+            proptest::prop_assert!(problems.render(Color::Always).contains(':'));
+        }
+    }
+}
