@@ -307,24 +307,6 @@ pub enum ZoneData {
     Records(Vec<String>),
 }
 
-impl Boot {
-    /// The keys that `other` has other values for: they change with a restart alone.
-    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
-        let keys = [
-            ("server.listen", self.listen != other.listen),
-            ("server.freebind", self.freebind != other.freebind),
-            ("server.workers", self.workers != other.workers),
-            ("limits.tcp_*", self.streams != other.streams),
-            ("cache.size", self.cache_size != other.cache_size),
-            ("admin.http", self.admin_http != other.admin_http),
-            ("admin.socket", self.admin_socket != other.admin_socket),
-            ("log.format", self.log_format != other.log_format),
-            ("server.sandbox", self.sandbox != other.sandbox),
-        ];
-        keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
-    }
-}
-
 impl Live {
     /// The group at `index`.
     pub fn group(&self, index: GroupIndex) -> &Group {
