@@ -1,6 +1,6 @@
 //! The control thread: everything that is not a question. It owns the configuration in force.
 
-use std::{thread, time::Duration};
+use std::{net::TcpListener, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::Builder,
@@ -10,8 +10,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{StartError, state::State};
+use super::{StartError, report::Report, state::State};
 use crate::{
+    admin,
     config::Live,
     upstream::{self, prober, system},
     zones::ZoneProblem,
@@ -31,13 +32,29 @@ pub(super) fn spawn(
     state: State,
     workers: usize,
     commands: mpsc::UnboundedReceiver<Command>,
+    report: Arc<Report>,
+    listener: Option<TcpListener>,
 ) -> Result<thread::JoinHandle<()>, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let run = move || LocalSet::new().block_on(&runtime, control(state, workers, commands));
+    let run = move || {
+        LocalSet::new().block_on(&runtime, async {
+            if let Some(listener) = listener {
+                serve_admin(listener, &report);
+            }
+            control(state, workers, commands, &report).await;
+        });
+    };
     thread::Builder::new().name("control".to_owned()).spawn(run).map_err(StartError::Thread)
 }
 
-async fn control(mut state: State, workers: usize, mut commands: mpsc::UnboundedReceiver<Command>) {
+fn serve_admin(listener: TcpListener, report: &Arc<Report>) {
+    match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => drop(tokio::task::spawn_local(admin::serve(listener, report.pages()))),
+        Err(error) => warn!(%error, "no admin server"),
+    }
+}
+
+async fn control(mut state: State, workers: usize, mut commands: mpsc::UnboundedReceiver<Command>, report: &Report) {
     let prober = upstream::Worker { index: workers, count: workers + 1 };
     tokio::task::spawn_local(prober::run(prober, state.targets(), state.alarm()));
     let mut system = system::Watch::new(state.system_files(), state.ours());
@@ -50,6 +67,10 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
                 None => return,
                 Some(Command::Reload(live, reply)) => {
                     let result = state.replace(*live);
+                    match &result {
+                        Ok(()) => report.reloaded(&state.live),
+                        Err(_) => report.reload_failed(),
+                    }
                     system = system::Watch::new(state.system_files(), state.ours());
                     zones = state.zones().watch().clone();
                     // Who asked may have gone; the configuration is in force all the same.

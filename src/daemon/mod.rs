@@ -8,18 +8,25 @@ pub mod logging;
 
 mod control;
 mod groups;
+mod report;
 mod state;
 mod worker;
 
-use std::{io, net::SocketAddr, sync::Arc, thread::JoinHandle};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread::JoinHandle,
+};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 pub use self::state::build_zones;
-use self::{control::Command, state::State, worker::WorkerSpec};
+use self::{control::Command, report::Report, state::State, worker::WorkerSpec};
 use crate::{
     cache::Cache,
+    clock::Moment,
     config::{Boot, Live, Need, Workers},
     engine::Engine,
     metrics,
@@ -44,6 +51,14 @@ pub enum StartError {
     /// None of the default addresses could be bound.
     #[error("there is no address to listen on; set `listen` in [server]")]
     NoAddress,
+    /// The operators' HTTP could not be bound.
+    #[error("cannot listen on {address}, which is `http` in [admin]")]
+    Admin {
+        /// Where it should have listened.
+        address: SocketAddr,
+        /// Why it does not.
+        source: io::Error,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -63,7 +78,9 @@ fn lines(problems: &[ZoneProblem]) -> String {
 #[derive(Debug)]
 pub struct Daemon {
     addresses: Vec<SocketAddr>,
+    admin_address: Option<SocketAddr>,
     engine: Arc<Engine>,
+    report: Arc<Report>,
     commands: mpsc::UnboundedSender<Command>,
     stop: watch::Sender<bool>,
     ended: mpsc::UnboundedReceiver<()>,
@@ -80,24 +97,37 @@ impl Daemon {
         let count = workers(boot)?;
         let mut listeners = bind(boot, count)?;
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
+        let admin = bind_admin(boot)?;
         let ours = Ours::new(addresses.iter().copied());
         let rules = Arc::new(metrics::Rules::new(count));
         let cache = Cache::new(usize::try_from(boot.cache_size).unwrap_or(usize::MAX));
         let payload = usize::from(live.udp_payload);
-        let state = State::new(live, cache, rules, ours, Arc::new(Alarm::default())).map_err(StartError::Zones)?;
+        let state =
+            State::new(live, cache, Arc::clone(&rules), ours, Arc::new(Alarm::default())).map_err(StartError::Zones)?;
         let engine = Arc::clone(&state.engine);
         let limit = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let connections = Connections::new(limit(boot.streams.connections), limit(boot.streams.per_client));
         let limits = StreamLimits { pipeline: limit(boot.streams.pipeline), idle: boot.streams.idle };
+        let counters: Vec<_> = (0..count).map(|index| Arc::new(metrics::Worker::new(index))).collect();
+        counters.iter().for_each(|worker| worker.beat(Moment::now().micros()));
+        let report = Report::new(
+            counters.clone(),
+            rules,
+            Arc::clone(&engine),
+            Arc::clone(&connections),
+            &addresses,
+            &state.live,
+        );
+        let report = Arc::new(report);
         let (stop, stopping) = watch::channel(false);
         let (end, ended) = mpsc::unbounded_channel();
         let mut workers = Vec::with_capacity(count);
-        for index in 0..count {
+        for (index, counters) in counters.into_iter().enumerate() {
             let spec = WorkerSpec {
                 index,
                 workers: count,
                 engine: Arc::clone(&engine),
-                counters: Arc::new(metrics::Worker::new(index)),
+                counters,
                 connections: Arc::clone(&connections),
                 limits,
                 payload,
@@ -109,16 +139,25 @@ impl Daemon {
             workers.push(worker::spawn(spec)?);
         }
         let (commands, told) = mpsc::unbounded_channel();
-        let control = control::spawn(state, count, told)?;
+        let admin_address = admin.as_ref().map(|(_, address)| *address);
+        let control = control::spawn(state, count, told, Arc::clone(&report), admin.map(|(listener, _)| listener))?;
         for address in &addresses {
             info!(%address, "listening");
         }
-        Ok(Self { addresses, engine, commands, stop, ended, workers, control })
+        if let Some(address) = admin_address {
+            info!(%address, "admin listening");
+        }
+        Ok(Self { addresses, admin_address, engine, report, commands, stop, ended, workers, control })
     }
 
     /// The addresses it answers on, with the ports that the kernel chose.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Where the operators' HTTP listens; none = it is off.
+    pub const fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
     }
 
     /// What the workers share.
@@ -135,6 +174,16 @@ impl Daemon {
         answer.await.unwrap_or(Ok(()))
     }
 
+    /// Counts a reload whose configuration did not even become a plan.
+    pub fn reload_failed(&self) {
+        self.report.reload_failed();
+    }
+
+    /// `/readyz` says from now on that nothing more should come here; questions are answered as before.
+    pub fn drain(&self) {
+        self.report.drain();
+    }
+
     /// Waits until a worker ends, which none should before it is told to.
     pub async fn worker_ended(&mut self) {
         self.ended.recv().await;
@@ -142,6 +191,7 @@ impl Daemon {
 
     /// Stops reading, answers what was received, and ends.
     pub fn stop(self) {
+        self.drain();
         // Without receivers every worker has ended already.
         self.stop.send_replace(true);
         for worker in self.workers {
@@ -179,4 +229,17 @@ fn bind(boot: &Boot, count: usize) -> Result<Vec<Listeners>, StartError> {
         }
     }
     if all.is_empty() { Err(StartError::NoAddress) } else { Ok(all) }
+}
+
+/// The listener of the operators' HTTP, and its address with the port that the kernel chose.
+fn bind_admin(boot: &Boot) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
+    let Some(endpoint) = &boot.admin_http else { return Ok(None) };
+    let address = groups::resolve(endpoint).ok_or_else(|| StartError::NoInterface(endpoint.to_string()))?;
+    let bind = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    bind().map(Some).map_err(|source| StartError::Admin { address, source })
 }

@@ -3,9 +3,15 @@
 //! A worker writes to its own cells with plain loads and stores; reading `/metrics` adds them up and never slows it.
 
 pub mod counter;
+pub mod exposition;
 pub mod histogram;
+pub mod registry;
 pub mod rules;
 pub mod worker;
 
+mod process;
+
+pub use exposition::{Exposition, Format};
+pub use registry::Registry;
 pub use rules::{GuardAction, RuleCounters, Rules};
 pub use worker::{DropReason, Source, Transport, Worker};

@@ -1,0 +1,149 @@
+//! Paths to pages, and what stands before them: the Host header, the access list, the headers of every response.
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, StatusCode, Version,
+        header::{
+            ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY, VARY,
+            X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+        },
+    },
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+
+use super::{Document, Pages, accept, health, server::Client};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// What every response says. The page's own script and style come from our address, and nothing else is loaded.
+const HEADERS: [(HeaderName, &str); 7] = [
+    (CACHE_CONTROL, "no-store"),
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src 'self'; style-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (REFERRER_POLICY, "no-referrer"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// Every page.
+pub(super) fn router(pages: Pages) -> Router {
+    Router::new()
+        .route("/", get(|| asset("text/html; charset=utf-8", include_str!("assets/index.html"))))
+        .route("/app.css", get(|| asset("text/css; charset=utf-8", include_str!("assets/app.css"))))
+        .route("/app.js", get(|| asset("text/javascript; charset=utf-8", include_str!("assets/app.js"))))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/api/v1/status", get(|State(pages): State<Pages>| document(pages.status)))
+        .route("/api/v1/upstreams", get(|State(pages): State<Pages>| document(pages.upstreams)))
+        .route("/api/v1/rules", get(|State(pages): State<Pages>| document(pages.rules)))
+        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such page") })
+        .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD alone") })
+        .layer(middleware::from_fn_with_state(pages.clone(), gate))
+        .layer(middleware::map_response(with_headers))
+        .with_state(pages)
+}
+
+async fn asset(content_type: &'static str, text: &'static str) -> Response {
+    ([(CONTENT_TYPE, content_type)], text).into_response()
+}
+
+async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = accept::format(accepted);
+    let text = (pages.metrics)(format);
+    ([(CONTENT_TYPE, format.content_type()), (VARY, "Accept")], text).into_response()
+}
+
+/// 200 while every worker turns and DNS is answered.
+async fn healthz(State(pages): State<Pages>) -> Response {
+    if (pages.silence)() > health::SILENCE {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, "a worker does not turn");
+    }
+    if !health::answers(&pages.listeners).await {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, "no answer to a question on our own socket");
+    }
+    text(StatusCode::OK, "healthy\n".to_owned())
+}
+
+/// 200 while questions are welcome; else the reasons, one a line.
+async fn readyz(State(pages): State<Pages>) -> Response {
+    let mut reasons = (pages.unready)();
+    if (pages.silence)() > health::SILENCE {
+        reasons.push("a worker does not turn".to_owned());
+    }
+    if reasons.is_empty() {
+        return text(StatusCode::OK, "ready\n".to_owned());
+    }
+    text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+}
+
+async fn document(document: Document) -> Response {
+    ([(CONTENT_TYPE, JSON)], format!("{}\n", document())).into_response()
+}
+
+fn refusal(status: StatusCode, why: &str) -> Response {
+    text(status, format!("{why}\n"))
+}
+
+fn text(status: StatusCode, text: String) -> Response {
+    (status, [(CONTENT_TYPE, TEXT)], text).into_response()
+}
+
+async fn gate(State(pages): State<Pages>, request: Request, next: Next) -> Response {
+    let gate = pages.gate.load_full();
+    match host(&request) {
+        Host::Given(host) if gate.is_ours(host) => {}
+        Host::Older => {}
+        Host::Unclear => return refusal(StatusCode::BAD_REQUEST, "one Host header is needed"),
+        Host::Given(_) => {
+            let why = "this name is not ours; if it should be, add it to `hosts` in [admin]";
+            return refusal(StatusCode::MISDIRECTED_REQUEST, why);
+        }
+    }
+    let is_open = matches!(request.uri().path(), "/metrics" | "/healthz" | "/readyz");
+    let is_admitted = request.extensions().get::<Client>().is_some_and(|client| gate.admits(client.0));
+    if !is_open && !is_admitted {
+        return refusal(StatusCode::FORBIDDEN, "your address is not in `allow` in [admin]");
+    }
+    next.run(request).await
+}
+
+/// Whom a request believes to speak to.
+enum Host<'a> {
+    Given(&'a str),
+    /// No header where there must be exactly one (RFC 9112 3.2).
+    Unclear,
+    /// HTTP/1.0 needs none, and no browser speaks it.
+    Older,
+}
+
+/// An authority in the request's target comes before the header (RFC 9112 3.2.2).
+fn host(request: &Request) -> Host<'_> {
+    let mut headers = request.headers().get_all(HOST).iter();
+    match (headers.next(), headers.next()) {
+        (None, _) if request.version() == Version::HTTP_10 => Host::Older,
+        (Some(host), None) => {
+            let authority = request.uri().authority().map(axum::http::uri::Authority::as_str);
+            authority.or_else(|| host.to_str().ok()).map_or(Host::Unclear, Host::Given)
+        }
+        _ => Host::Unclear,
+    }
+}
+
+async fn with_headers(mut response: Response) -> Response {
+    for (name, value) in HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,93 @@
+//! Connections of the operators' HTTP: few, short, and none that can hold a place for long.
+//!
+//! A connection has five seconds for each request's head, silence between requests included, and a minute in all, after
+//! which the response under way is finished and the connection closed. When every place is taken the kernel's queue
+//! waits. What goes wrong on one is its client's affair and counts at debug.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tracing::debug;
+
+use super::{Pages, router};
+
+/// Connections at a time.
+pub const CONNECTIONS: usize = 64;
+/// For the head of a request, from the end of the one before.
+pub const HEAD: Duration = Duration::from_secs(5);
+/// For a connection in all.
+const LIFETIME: Duration = Duration::from_mins(1);
+/// For the last response, when the connection's time is over.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// The longest head of a request, in octets; hyper's own least is 8,192.
+const LONGEST_HEAD: usize = 16 * 1024;
+/// After `accept` failed, most likely for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The address that a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client(pub(super) IpAddr);
+
+/// Serves until it is dropped.
+pub async fn serve(listener: TcpListener, pages: Pages) {
+    let service = TowerToHyperService::new(router::router(pages));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let (stream, client) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                debug!(%error, "admin connection not accepted");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let service = service.clone();
+        tokio::spawn(async move {
+            converse(stream, client, service).await;
+            drop(place);
+        });
+    }
+}
+
+async fn converse(stream: TcpStream, client: SocketAddr, service: TowerToHyperService<Router>) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Client(client.ip()));
+        service.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(LONGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    if let Ok(ended) = timeout(LIFETIME, connection.as_mut()).await {
+        if let Err(error) = ended {
+            debug!(%error, %client, "admin connection ended");
+        }
+        return;
+    }
+    connection.as_mut().graceful_shutdown();
+    // Who has not read the last response by now does not want it.
+    drop(timeout(FAREWELL, connection).await);
+}

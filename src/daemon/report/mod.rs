@@ -1,0 +1,162 @@
+//! What the daemon says about itself: metrics, readiness and documents for the admin server.
+//!
+//! It reads what workers, cache and groups count on their own; nobody on the way of a question knows of it. The control
+//! thread tells it of reloads.
+
+mod documents;
+mod families;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    admin::{Gate, Pages},
+    clock::{self, Moment},
+    config::Live,
+    engine::Engine,
+    metrics::{
+        self, Format, Registry,
+        counter::Shared,
+        registry::Names,
+        worker::{EDES, RCODES},
+    },
+    serve::connections::Connections,
+    wire::{EdeCode, Rcode},
+};
+
+const _: () = assert!(EdeCode::ALL.len() == EDES, "each extended error has its counter");
+
+/// Everything there is to tell. Shared by the control thread and the admin server's connections.
+#[derive(Debug)]
+pub(super) struct Report {
+    registry: Registry,
+    engine: Arc<Engine>,
+    connections: Arc<Connections>,
+    listeners: Arc<[SocketAddr]>,
+    started: Moment,
+    configuration: ArcSwap<Configuration>,
+    gate: Arc<ArcSwap<Gate>>,
+    reloads: Reloads,
+    is_draining: AtomicBool,
+}
+
+/// The configuration in force, and a fingerprint by which replicas can be compared.
+#[derive(Debug)]
+struct Configuration {
+    live: Live,
+    hash: String,
+}
+
+#[derive(Debug)]
+struct Reloads {
+    succeeded: Shared,
+    failed: Shared,
+    last_succeeded: AtomicBool,
+}
+
+impl Report {
+    /// About these parts, with the configuration that comes into force.
+    pub(super) fn new(
+        workers: Vec<Arc<metrics::Worker>>,
+        rules: Arc<metrics::Rules>,
+        engine: Arc<Engine>,
+        connections: Arc<Connections>,
+        listeners: &[SocketAddr],
+        live: &Live,
+    ) -> Self {
+        Self {
+            registry: Registry::new(workers, rules, names(), clock::wall()),
+            engine,
+            connections,
+            listeners: listeners.into(),
+            started: Moment::now(),
+            configuration: ArcSwap::from_pointee(Configuration::of(live)),
+            gate: Arc::new(ArcSwap::from_pointee(gate(live))),
+            reloads: Reloads {
+                succeeded: Shared::default(),
+                failed: Shared::default(),
+                last_succeeded: AtomicBool::new(true),
+            },
+            is_draining: AtomicBool::new(false),
+        }
+    }
+
+    /// Another configuration is in force.
+    pub(super) fn reloaded(&self, live: &Live) {
+        self.configuration.store(Arc::new(Configuration::of(live)));
+        self.gate.store(Arc::new(gate(live)));
+        self.reloads.last_succeeded.store(true, Relaxed);
+        self.reloads.succeeded.add(1);
+    }
+
+    /// A configuration was refused; the one in force stays.
+    pub(super) fn reload_failed(&self) {
+        self.reloads.last_succeeded.store(false, Relaxed);
+        self.reloads.failed.add(1);
+    }
+
+    /// The process is about to stop: it answers, and is not ready for more.
+    pub(super) fn drain(&self) {
+        self.is_draining.store(true, Relaxed);
+    }
+
+    /// The admin server's view of it.
+    pub(super) fn pages(self: &Arc<Self>) -> Pages {
+        let of = || Arc::clone(self);
+        let (metrics, status, upstreams, rules, unready, silence) = (of(), of(), of(), of(), of(), of());
+        Pages {
+            gate: Arc::clone(&self.gate),
+            metrics: Arc::new(move |format| metrics.metrics(format, Moment::now())),
+            status: Arc::new(move || status.status(Moment::now())),
+            upstreams: Arc::new(move || upstreams.upstreams(Moment::now())),
+            rules: Arc::new(move || rules.rules()),
+            unready: Arc::new(move || unready.unready()),
+            silence: Arc::new(move || silence.silence(Moment::now())),
+            listeners: Arc::clone(&self.listeners),
+        }
+    }
+
+    fn metrics(&self, format: Format, now: Moment) -> String {
+        self.registry.encode(format, |exposition| families::encode(self, exposition, now))
+    }
+
+    /// Why no questions should come here; listeners are bound before there is a report.
+    fn unready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.is_draining.load(Relaxed) {
+            reasons.push("draining".to_owned());
+        }
+        let snapshot = self.engine.snapshot_owned();
+        let unknown = snapshot.groups.iter().filter(|group| !group.has_first_verdict());
+        reasons.extend(unknown.map(|group| format!("no verdict yet on a server of upstream {}", group.name())));
+        reasons
+    }
+
+    fn silence(&self, now: Moment) -> Duration {
+        now.since(Moment::from_micros(self.registry.oldest_beat()))
+    }
+}
+
+impl Configuration {
+    fn of(live: &Live) -> Self {
+        Self { live: live.clone(), hash: format!("{:016x}", xxh3_64(format!("{live:?}").as_bytes())) }
+    }
+}
+
+fn gate(live: &Live) -> Gate {
+    Gate::new(&live.admin.allow, &live.admin.hosts)
+}
+
+fn names() -> Names {
+    let rcodes = (0_u16..).take(RCODES).map(|code| Rcode(code).to_string()).collect();
+    Names { rcodes, ede: EdeCode::ALL.iter().map(|code| code.number().to_string()).collect() }
+}

@@ -1,0 +1,241 @@
+//! The text that a scrape reads: Prometheus text 0.0.4, or OpenMetrics 1.0 for who asks for it.
+//!
+//! A writer of our own: the `prometheus-client` crate writes OpenMetrics alone, and the older text is what most
+//! scrapers, shell scripts and people read. The two differ in little: OpenMetrics names a counter's family without
+//! `_total` and an info's without `_info`, writes whole `le` bounds as `1.0`, and ends in `# EOF`.
+//!
+//! Names are given as samples have them (`tidegate_queries_total`, `tidegate_build_info`); a family's samples follow its
+//! head without a break, as both formats demand. That no family is written twice is for the caller to see to.
+
+use std::{
+    fmt::{self, Display, Write as _},
+    time::Duration,
+};
+
+/// How the numbers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus text exposition format 0.0.4.
+    Text,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The media type.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// A sample's labels with their values.
+pub type Labels<'a> = &'a [(&'a str, &'a str)];
+
+/// The text in the making.
+#[derive(Debug)]
+pub struct Exposition {
+    format: Format,
+    text: String,
+}
+
+/// A family whose samples are being written.
+#[derive(Debug)]
+pub struct Family<'a> {
+    exposition: &'a mut Exposition,
+    name: &'static str,
+}
+
+impl Exposition {
+    /// Nothing yet.
+    pub fn new(format: Format) -> Self {
+        Self { format, text: String::with_capacity(16 * 1024) }
+    }
+
+    /// A number that only grows. `name` ends in `_total`.
+    pub fn counter(&mut self, name: &'static str, help: &str) -> Family<'_> {
+        self.family(name, "_total", "counter", help)
+    }
+
+    /// A number that goes both ways.
+    pub fn gauge(&mut self, name: &'static str, help: &str) -> Family<'_> {
+        self.family(name, "", "gauge", help)
+    }
+
+    /// Facts in labels, with the value 1. `name` ends in `_info`. The older format has no such type: it is a gauge.
+    pub fn info(&mut self, name: &'static str, help: &str) -> Family<'_> {
+        match self.format {
+            Format::Text => self.gauge(name, help),
+            Format::OpenMetrics => self.family(name, "_info", "info", help),
+        }
+    }
+
+    /// Durations in buckets. `name` ends in `_seconds`.
+    pub fn histogram(&mut self, name: &'static str, help: &str) -> Family<'_> {
+        self.family(name, "", "histogram", help)
+    }
+
+    /// The whole text.
+    pub fn finish(mut self) -> String {
+        if self.format == Format::OpenMetrics {
+            self.text.push_str("# EOF\n");
+        }
+        self.text
+    }
+
+    fn family(&mut self, name: &'static str, suffix: &str, kind: &str, help: &str) -> Family<'_> {
+        let of_family = match self.format {
+            Format::Text => name,
+            Format::OpenMetrics => name.strip_suffix(suffix).unwrap_or(name),
+        };
+        let help = Escaped { text: help, quotes: self.format == Format::OpenMetrics };
+        self.line(format_args!("# HELP {of_family} {help}"));
+        self.line(format_args!("# TYPE {of_family} {kind}"));
+        Family { exposition: self, name }
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) {
+        // A string takes everything.
+        writeln!(self.text, "{line}").ok();
+    }
+}
+
+impl Family<'_> {
+    /// One sample.
+    pub fn sample(&mut self, labels: Labels<'_>, value: impl Display) -> &mut Self {
+        self.write("", labels, None, value);
+        self
+    }
+
+    /// The samples of one histogram: `buckets` as counted, one for each of `bounds` and one for what is longer.
+    pub fn observations(
+        &mut self,
+        labels: Labels<'_>,
+        bounds: impl Iterator<Item = Duration>,
+        buckets: &[u64],
+        sum: Duration,
+    ) -> &mut Self {
+        let mut count = 0;
+        let mut rest = buckets.iter();
+        for (bound, bucket) in bounds.zip(rest.by_ref()) {
+            count += bucket;
+            let mut le = Seconds(bound).to_string();
+            if self.exposition.format == Format::OpenMetrics && !le.contains('.') {
+                le.push_str(".0");
+            }
+            self.write("_bucket", labels, Some(&le), count);
+        }
+        count += rest.sum::<u64>();
+        self.write("_bucket", labels, Some("+Inf"), count);
+        self.write("_sum", labels, None, Seconds(sum));
+        self.write("_count", labels, None, count);
+        self
+    }
+
+    fn write(&mut self, suffix: &str, labels: Labels<'_>, le: Option<&str>, value: impl Display) {
+        let name = self.name;
+        let all = labels.iter().copied().chain(le.map(|le| ("le", le)));
+        let labels = Braces(all);
+        self.exposition.line(format_args!("{name}{suffix}{labels} {value}"));
+    }
+}
+
+/// A duration in seconds, exact and without an exponent.
+#[derive(Debug, Clone, Copy)]
+pub struct Seconds(pub Duration);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, nanoseconds) = (self.0.as_secs(), self.0.subsec_nanos());
+        if nanoseconds == 0 {
+            return write!(f, "{seconds}");
+        }
+        let fraction = format!("{nanoseconds:09}");
+        write!(f, "{seconds}.{}", fraction.trim_end_matches('0'))
+    }
+}
+
+struct Braces<I>(I);
+
+impl<'a, I: Iterator<Item = (&'a str, &'a str)> + Clone> Display for Braces<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = '{';
+        for (label, text) in self.0.clone() {
+            write!(f, "{before}{label}=\"{}\"", Escaped { text, quotes: true })?;
+            before = ',';
+        }
+        if before == ',' { f.write_char('}') } else { Ok(()) }
+    }
+}
+
+/// Text with what would end it escaped.
+struct Escaped<'a> {
+    text: &'a str,
+    quotes: bool,
+}
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for letter in self.text.chars() {
+            match letter {
+                '\\' => f.write_str("\\\\")?,
+                '\n' => f.write_str("\\n")?,
+                '"' if self.quotes => f.write_str("\\\"")?,
+                letter => f.write_char(letter)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample_of_each(format: Format) -> String {
+        let mut exposition = Exposition::new(format);
+        exposition.counter("a_total", "One \"a\".").sample(&[], 1).sample(&[("b", "c\\d\n\"e\"")], 2);
+        exposition.gauge("b", "Two\nlines.").sample(&[("x", "y"), ("z", "")], 0.5);
+        exposition.info("c_info", "Three.").sample(&[("version", "1")], 1);
+        let bounds = [Duration::from_micros(10), Duration::from_secs(1)].into_iter();
+        let sum = Duration::from_nanos(2_500_000_001);
+        exposition.histogram("d_seconds", "Four.").observations(&[("s", "t")], bounds, &[1, 2, 4], sum);
+        exposition.finish()
+    }
+
+    #[test]
+    fn the_older_text_is_as_prometheus_reads_it() {
+        let expected = r#"# HELP a_total One "a".
+# TYPE a_total counter
+a_total 1
+a_total{b="c\\d\n\"e\""} 2
+# HELP b Two\nlines.
+# TYPE b gauge
+b{x="y",z=""} 0.5
+# HELP c_info Three.
+# TYPE c_info gauge
+c_info{version="1"} 1
+# HELP d_seconds Four.
+# TYPE d_seconds histogram
+d_seconds_bucket{s="t",le="0.00001"} 1
+d_seconds_bucket{s="t",le="1"} 3
+d_seconds_bucket{s="t",le="+Inf"} 7
+d_seconds_sum{s="t"} 2.500000001
+d_seconds_count{s="t"} 7
+"#;
+        assert_eq!(sample_of_each(Format::Text), expected);
+    }
+
+    #[test]
+    fn openmetrics_names_families_without_their_suffix_and_ends_in_eof() {
+        let text = sample_of_each(Format::OpenMetrics);
+        let heads: Vec<&str> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        assert_eq!(heads, ["# TYPE a counter", "# TYPE b gauge", "# TYPE c info", "# TYPE d_seconds histogram"]);
+        assert!(text.contains("\na_total 1\n") && text.contains("\nc_info{version=\"1\"} 1\n"));
+        assert!(text.contains("# HELP a One \\\"a\\\".\n"));
+        assert!(text.contains("le=\"1.0\"} 3\n") && text.contains("le=\"0.00001\"} 1\n"));
+        assert!(text.ends_with("\n# EOF\n"));
+    }
+}
