@@ -113,6 +113,7 @@ fn serve(options: &Options, plan: Plan) -> Result<i32, StartError> {
             }
         }
         tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+        daemon.drain();
         sleep(lameduck).await;
         Ok::<i32, std::io::Error>(super::OK)
     })?;
@@ -133,6 +134,7 @@ async fn reload(options: &Options, daemon: &Daemon, boot: &crate::config::Boot) 
                 error!("{line}");
             }
             warn!("the configuration was refused; the old one stays in force");
+            daemon.reload_failed();
         }
         Ok(plan) => {
             for line in plan.warnings.lines() {

@@ -67,7 +67,7 @@ pub(super) fn run(options: &Options) -> i32 {
             return super::FAILED;
         }
     };
-    let code = if options.script { play(&stage) } else { show(&stage, None) };
+    let code = if options.script { play(&stage) } else { show(&stage, daemon.admin_address()) };
     daemon.stop();
     stage.inbound.iter().chain([&stage.corporate]).for_each(Simulated::end);
     code

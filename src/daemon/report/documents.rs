@@ -46,7 +46,7 @@ impl Report {
             "durations": by(&Source::ALL, |source| (source.label(), duration(&registry.durations(source)))),
             "dropped": by(&DropReason::ALL, |reason| (reason.label(), registry.dropped(reason).into())),
             "coalesced": registry.coalesced(),
-            "in_flight": self.engine.pending.in_flight(),
+            "in_flight": self.engine.waiting.count(),
             "connections": self.connections.open(),
             "guard": by(&GuardAction::ALL, |action| {
                 let rules = registry.rules().all();
