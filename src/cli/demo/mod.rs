@@ -9,7 +9,13 @@ mod simulated;
 use std::{
     io::{self, BufRead},
     net::{Ipv4Addr, SocketAddr},
-    time::Duration,
+    thread,
+};
+
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
 };
 
 use self::simulated::{Names, Simulated};
@@ -176,29 +182,49 @@ fn show(stage: &Stage, admin: Option<SocketAddr>) -> i32 {
     }
     println!("  cargo run --release -- query s3.eu-west-1.amazonaws.com @{}", stage.tidegate);
     println!("\nKeys, each with Enter: 1 or 2 cuts or mends that inbound address, q ends; so does Ctrl-C.");
-    keys(stage);
-    super::OK
+    match until_the_end(stage) {
+        Ok(()) => super::OK,
+        Err(error) => {
+            eprintln!("tidegate: the demonstration ends: {error}");
+            super::FAILED
+        }
+    }
 }
 
-fn keys(stage: &Stage) {
+/// Waits for the key that ends it, for Ctrl-C or for SIGTERM.
+fn until_the_end(stage: &Stage) -> io::Result<()> {
+    let (end, ended) = oneshot::channel();
+    let inbound = stage.inbound.clone();
+    // It sleeps in a read; the end of the process is its end.
+    thread::Builder::new().name("keys".to_owned()).spawn(move || keys(&inbound, end))?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            // Without keys (no terminal) only a signal ends it.
+            Ok(()) = ended => {}
+        }
+        Ok(())
+    })
+}
+
+fn keys(inbound: &[Simulated; 2], end: oneshot::Sender<()>) {
     for line in io::stdin().lock().lines() {
-        let Ok(line) = line else { break };
+        let Ok(line) = line else { return };
         let server = match line.trim() {
-            "1" => &stage.inbound[0],
-            "2" => &stage.inbound[1],
-            "q" => return,
+            "1" => &inbound[0],
+            "2" => &inbound[1],
+            "q" => {
+                end.send(()).ok();
+                return;
+            }
             _ => continue,
         };
         let word = if server.is_cut() { "mended" } else { "cut" };
-        if server.is_cut() {
-            server.mend()
-        } else {
-            server.cut()
-        }
+        if server.is_cut() { server.mend() } else { server.cut() }
         println!("{} is {word}", server.address);
-    }
-    // Without a terminal there are no keys; Ctrl-C ends it.
-    loop {
-        std::thread::sleep(Duration::from_secs(3600));
     }
 }
