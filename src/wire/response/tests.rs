@@ -264,13 +264,15 @@ fn an_alias_whose_own_zone_says_nothing_of_its_target_is_open() {
 #[test]
 fn servers_named_by_who_does_not_resolve_are_a_referral() {
     let ns = name("ns.example");
-    for (case, class, flags, expected) in [
-        ("lame", Class::IN, 0, Kind::Referral),
-        ("authoritative", Class::IN, Flags::AA, Kind::NoData),
-        ("of another class", Class::CH, 0, Kind::NoData),
+    for (case, owner, class, flags, expected) in [
+        ("downwards", "example", Class::IN, 0, Kind::Referral),
+        ("upwards", ".", Class::IN, 0, Kind::Referral),
+        ("authoritative", "example", Class::IN, Flags::AA, Kind::NoData),
+        ("of another class", "example", Class::CH, 0, Kind::NoData),
+        ("of a zone that is not asked about", "test", Class::IN, 0, Kind::NoData),
     ] {
         let response = Upstream::answers("a.example", RecordType::A)
-            .plain(Section::Authority, "example", RecordType::NS, class, ns.as_wire())
+            .plain(Section::Authority, owner, RecordType::NS, class, ns.as_wire())
             .with(flags)
             .read();
         assert_eq!(response.kind(), expected, "{case}");
