@@ -6,8 +6,8 @@ use super::super::{
     record::{Record, Section},
 };
 
-/// A chain of CNAMEs is followed this far inside one response; a longer one is taken for endless.
-pub(super) const MAX_CHAIN: usize = 16;
+/// The longest chain of CNAMEs that a client is given; a longer one is taken for endless.
+pub(super) const MAX_CHAIN: usize = 8;
 
 /// How a chain of CNAMEs ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
