@@ -116,6 +116,9 @@ fn judge(context: &Context, errand: &Errand, id: RuleId, response: Response) -> 
     let snapshot = &errand.snapshot;
     let rule = snapshot.rule(id);
     let leaves = if rule.follow { leaves(errand, id, &response) } else { None };
+    if leaves.is_none() && response.is_endless() {
+        return Part::Refused(super::resolve::endless());
+    }
     // What stands behind the cut is thrown away, and need not be judged: only CNAMEs lead there.
     let judged = match leaves {
         Some(_) => Ok(Verdict::Pass),

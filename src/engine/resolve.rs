@@ -195,12 +195,16 @@ async fn onward(context: &Context, errand: &Errand, head: &Response, cut: usize,
     };
     let joined = splice::join(head, cut, &tail.response, &errand.asked);
     let joined = joined.map_err(|error| Failure::servfail(EdeCode::Other, error.to_string()))?;
+    if joined.is_endless() {
+        return Err(endless());
+    }
     if tail.ede.is_none() {
         context.engine.store(errand, &joined);
     }
     Ok(Answer { response: Arc::new(joined), ..tail })
 }
 
-fn endless() -> Failure {
+/// The answer to a chain that nobody may follow.
+pub(super) fn endless() -> Failure {
     Failure::servfail(EdeCode::Other, "the CNAME chain is a loop or longer than 8")
 }
