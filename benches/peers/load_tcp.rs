@@ -32,9 +32,10 @@ struct Connection {
     uses: u16,
     received: Vec<u8>,
     unsent: Vec<u8>,
+    waiting: usize,
 }
 
-/// Asks `server` for the names of `mix` until the time is over. `meter` is called at the edges.
+/// Asks `server` for the names of `mix` until they or the time are over. `meter` is called at the edges.
 pub(crate) fn run(server: SocketAddr, mix: &mut Mix, time: Duration, meter: &mut dyn FnMut(Edge)) -> Result<Outcome> {
     let mut outcome = Outcome::default();
     let mut connections = Vec::new();
@@ -51,9 +52,12 @@ pub(crate) fn run(server: SocketAddr, mix: &mut Mix, time: Duration, meter: &mut
         }
         for at in ready {
             if connections[at].turn(mix, &mut outcome)? == State::Closed {
-                outcome.lost += IN_FLIGHT as u64;
+                outcome.lost += connections[at].waiting as u64;
                 connections[at] = Connection::open(server, mix)?;
             }
+        }
+        if !mix.is_endless() && connections.iter().all(|connection| connection.waiting == 0) {
+            break;
         }
         let now = Moment::now();
         match begun {
@@ -83,7 +87,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let slots = [([0; QUESTION_MAX], 0); IN_FLIGHT];
-        let mut connection = Self { stream, slots, uses: 0, received: Vec::new(), unsent: Vec::new() };
+        let mut connection = Self { stream, slots, uses: 0, received: Vec::new(), unsent: Vec::new(), waiting: 0 };
         for slot in 0..IN_FLIGHT {
             connection.ask(slot, mix);
         }
@@ -93,6 +97,7 @@ impl Connection {
 
     fn ask(&mut self, slot: usize, mix: &mut Mix) {
         let Some(name) = mix.next() else { return };
+        self.waiting += 1;
         self.uses = self.uses.wrapping_add(1);
         let id = (self.uses << 4) | u16::try_from(slot).unwrap_or_default();
         let (question, length) = &mut self.slots[slot];
@@ -138,6 +143,7 @@ impl Connection {
                     continue;
                 }
             }
+            self.waiting = self.waiting.saturating_sub(1);
             self.ask(slot, mix);
         }
         self.received.drain(..at);

@@ -28,6 +28,17 @@ pub(crate) enum Names {
     EachMany,
 }
 
+impl Names {
+    /// The kind that asks each name once which this one asks again and again, if there is any.
+    pub(crate) const fn each(self) -> Option<Self> {
+        match self {
+            Self::Popular | Self::Mixed | Self::EachPopular => Some(Self::EachPopular),
+            Self::Even | Self::EachMany => Some(Self::EachMany),
+            Self::New => None,
+        }
+    }
+}
+
 /// Names without end, or to the end of a list.
 pub(crate) struct Mix {
     names: Names,

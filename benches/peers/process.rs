@@ -13,6 +13,9 @@ use tidegate::{clock::Moment, net::mmsg::pin_to_cpu};
 
 use crate::Result;
 
+/// What `stat` counts in: `USER_HZ` is 100 on every Linux.
+const TICK: Duration = Duration::from_millis(10);
+
 /// The processor time of a process and all its children.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Used {
@@ -20,7 +23,7 @@ pub(crate) struct Used {
     pub(crate) total: Duration,
     /// The share of it outside the kernel.
     pub(crate) user_share: f64,
-    ticks: [u64; 2],
+    ticks: [u32; 2],
 }
 
 impl Used {
@@ -28,7 +31,7 @@ impl Used {
     pub(crate) fn since(self, earlier: Self) -> Self {
         let ticks = [0, 1].map(|i| self.ticks[i].saturating_sub(earlier.ticks[i]));
         let all = ticks[0] + ticks[1];
-        let user_share = if all == 0 { 0.0 } else { ticks[0] as f64 / all as f64 };
+        let user_share = if all == 0 { 0.0 } else { f64::from(ticks[0]) / f64::from(all) };
         Self { total: self.total.saturating_sub(earlier.total), user_share, ticks }
     }
 }
@@ -81,9 +84,9 @@ impl Server {
     pub(crate) fn used(&self) -> Used {
         let mut used = Used::default();
         for pid in self.processes() {
-            used.total += scheduled(pid);
-            let [user, system] = ticks(pid).unwrap_or_default();
-            used.ticks = [used.ticks[0] + user, used.ticks[1] + system];
+            let [user, system, ended_user, ended_system] = ticks(pid).unwrap_or_default();
+            used.total += scheduled(pid) + TICK * (ended_user + ended_system);
+            used.ticks = [used.ticks[0] + user + ended_user, used.ticks[1] + system + ended_system];
         }
         used
     }
@@ -145,9 +148,11 @@ fn stat(pid: u32) -> Option<Vec<String>> {
     Some(fields.split_whitespace().map(str::to_owned).collect())
 }
 
-fn ticks(pid: u32) -> Option<[u64; 2]> {
+/// User and system time of a process, and of its children that have ended: dnsmasq has one for each connection.
+fn ticks(pid: u32) -> Option<[u32; 4]> {
     let fields = stat(pid)?;
-    Some([fields.get(11)?.parse().ok()?, fields.get(12)?.parse().ok()?])
+    let field = |at: usize| fields.get(at)?.parse().ok();
+    Some([field(11)?, field(12)?, field(13)?, field(14)?])
 }
 
 fn resident(pid: u32) -> Option<u64> {

@@ -15,7 +15,7 @@ pub(crate) struct Entry {
     pub(crate) program: Program,
     /// The Debian package it comes from.
     pub(crate) package: &'static str,
-    /// Its arguments; `@CONFIG@`, `@DIR@`, `@PORT@` and `@UPSTREAM@` are filled in.
+    /// Its arguments; `@CONFIG@`, `@DIR@`, `@PORT@`, `@UPSTREAM@` and `@ENTRIES@` are filled in.
     pub(crate) arguments: &'static [&'static str],
     /// Its configuration, with the same to fill in; empty for none.
     pub(crate) config: &'static str,

@@ -1,15 +1,18 @@
 //! A server to forward to, faster than those who forward: an address in 10.0.0.0/8 with a TTL of an hour for every
-//! name, nothing for other types, over UDP. The name `count` has the number of questions so far for its address.
+//! name, nothing for other types. UDP in batches; TCP, which dnsdist asks over what it was asked over, with a thread for
+//! each connection. The name `count` has the number of questions so far for its address.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    io::{self, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream, UdpSocket},
     os::fd::AsFd,
+    thread,
     time::Duration,
 };
 
 use tidegate::net::{
     mmsg::Batch,
-    socket::{Options, udp_listeners},
+    socket::{Options, listeners},
 };
 
 use crate::Result;
@@ -23,8 +26,16 @@ const OPT: [u8; 11] = [0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0];
 
 /// Answers until it is killed.
 pub(crate) fn run(listen: SocketAddr) -> Result<()> {
-    let socket = udp_listeners(listen, 1, &Options::default())?.remove(0);
+    let sockets = listeners(listen, 1, &Options::default())?;
+    let (socket, listener) = (&sockets.udp[0], sockets.tcp[0].try_clone()?);
     socket.set_nonblocking(false)?;
+    listener.set_nonblocking(false)?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A connection ends as its other end likes, which is no news.
+            thread::spawn(move || drop(serve(stream)));
+        }
+    });
     let mut batch = Batch::new(64, 1232, 1232);
     let mut asked = 0u32;
     loop {
@@ -37,6 +48,22 @@ pub(crate) fn run(listen: SocketAddr) -> Result<()> {
             }
         }
         batch.send(socket.as_fd())?;
+    }
+}
+
+/// Answers the questions of one connection, in their order.
+fn serve(mut stream: TcpStream) -> io::Result<()> {
+    let mut received = BufReader::new(stream.try_clone()?);
+    let mut query = vec![0; 1232];
+    let mut reply = vec![0; 2 + 1232];
+    loop {
+        let mut length = [0; 2];
+        received.read_exact(&mut length)?;
+        query.resize(usize::from(u16::from_be_bytes(length)), 0);
+        received.read_exact(&mut query)?;
+        let Some(length) = answer(&query, 0, &mut reply[2..]) else { continue };
+        reply[..2].copy_from_slice(&u16::try_from(length).unwrap_or_default().to_be_bytes());
+        stream.write_all(&reply[..2 + length])?;
     }
 }
 

@@ -96,13 +96,13 @@ fn empty(errand: &Errand) -> Part {
 }
 
 fn judge(context: &Context, errand: &Errand, id: RuleId, response: Response) -> Part {
-    if response.is_endless() || response.chain().len() > MAX_STEPS {
-        return Part::Refused(Failure::endless());
-    }
     let rule = errand.snapshot.rule(id);
     if let Some(cut) = leaves(errand, rule, id, &response) {
         // What stands behind the cut is thrown away, and need not be judged: only CNAMEs lead there.
         return keep(context, errand, rule, response, Some(cut), None);
+    }
+    if response.is_endless() || response.chain().len() > MAX_STEPS {
+        return Part::Refused(Failure::endless());
     }
     let (action, address, rest) = match rule.guard.judge(&errand.asked, &response) {
         Err(error) => return Part::Refused(Failure::servfail(EdeCode::Other, error.to_string())),

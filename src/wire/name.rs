@@ -347,7 +347,7 @@ pub fn stands_at(message: &[u8], at: usize, name: &[u8]) -> Result<bool, Malform
                 let length = 1 + usize::from(octet);
                 let label = message.get(at..at + length).ok_or(Malformed::Short)?;
                 let wanted = name.get(matched..matched + length);
-                if !wanted.is_some_and(|wanted| wanted.eq_ignore_ascii_case(label)) {
+                if !wanted.is_some_and(|wanted| is_same(wanted, label)) {
                     return Ok(false);
                 }
                 if octet == 0 {
@@ -364,6 +364,16 @@ pub fn stands_at(message: &[u8], at: usize, name: &[u8]) -> Result<bool, Malform
             _ => return Err(Malformed::Label),
         }
     }
+}
+
+/// Whether octets are equal in any letter case. Mostly the case is the same too, and that is found out sooner.
+pub(super) fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one == other || one.eq_ignore_ascii_case(other)
+}
+
+/// The offset in the pointer that stands at `at`, if the name there is nothing else.
+pub(super) fn pointer(message: &[u8], at: usize) -> Option<u16> {
+    read_u16(message, at).ok().filter(|&word| word >= 0xc000)
 }
 
 /// Where the pointer at `at` leads: before `floor`, after `pointers` others.

@@ -65,7 +65,9 @@ impl<'a> Question<'a> {
             return refuse(echo, Rcode::NOTIMP);
         }
         if header.counts[0] != 1 {
-            return refuse(echo, Rcode::FORMERR);
+            // A client may ask for no more than a cookie (RFC 7873 5.4): what its OPT holds is for the caller to see.
+            let edns = (header.counts[0] == 0).then(|| read_rest(message, &header, HEADER).ok().flatten()).flatten();
+            return Err(Reject::Reply { echo, rcode: Rcode::FORMERR, edns: edns.filter(|edns| edns.version == 0) });
         }
         let Ok((qtype, qclass, end)) = read_section(message) else { return refuse(echo, Rcode::FORMERR) };
         echo.section = &message[HEADER..end];
@@ -147,6 +149,16 @@ mod tests {
         assert_eq!((question.qtype, question.qclass), (RecordType::A, Class::IN));
         assert!(question.do_bit() && !question.cd());
         assert_eq!(question.edns.unwrap().payload, 1232);
+    }
+
+    #[test]
+    fn the_options_of_an_empty_question_are_read() {
+        let cookie = b"\0\0\x29\x04\xd0\0\0\0\0\0\x0c\0\x0a\0\x0887654321";
+        let empty = [b"\x12\x34\x01\0\0\0\0\0\0\0\0\x01", &cookie[..]].concat();
+        let Err(Reject::Reply { rcode, edns: Some(edns), .. }) = Question::read(&empty) else { panic!("no OPT") };
+        assert_eq!((rcode, edns.options().count()), (Rcode::FORMERR, 1));
+        let cut = &empty[..empty.len() - 1];
+        assert!(matches!(Question::read(cut), Err(Reject::Reply { rcode: Rcode::FORMERR, edns: None, .. })));
     }
 
     #[test]

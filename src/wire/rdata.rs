@@ -28,18 +28,12 @@ pub const fn fields(rtype: RecordType) -> &'static [Field] {
     match rtype {
         RecordType::A => &[Octets(4)],
         RecordType::AAAA => &[Octets(16)],
-        RecordType::NS
-        | RecordType::MD
-        | RecordType::MF
-        | RecordType::CNAME
-        | RecordType::MB
-        | RecordType::MG
-        | RecordType::MR
-        | RecordType::PTR => &[SMALL],
+        RecordType::NS | RecordType::CNAME | RecordType::PTR => &[SMALL],
         RecordType::SOA => &[SMALL, SMALL, Octets(20)],
-        RecordType::MINFO => &[SMALL, SMALL],
         RecordType::MX => &[Octets(2), SMALL],
-        RecordType::RP => &[WHOLE, WHOLE],
+        // Of RFC 1035 too, but long forgotten: who does not know them could not open a pointer in them.
+        RecordType::MD | RecordType::MF | RecordType::MB | RecordType::MG | RecordType::MR => &[WHOLE],
+        RecordType::MINFO | RecordType::RP => &[WHOLE, WHOLE],
         RecordType::AFSDB | RecordType::RT | RecordType::KX => &[Octets(2), WHOLE],
         RecordType::PX => &[Octets(2), WHOLE, WHOLE],
         RecordType::SIG | RecordType::RRSIG => &[Octets(18), WHOLE, Rest],

@@ -120,9 +120,8 @@ impl Response {
             return Ok(Self::without_body(Kind::Failure, rcode, body.edns));
         }
         let chain = Chain::read(message, &body.records, query)?;
-        let mut kept = Vec::with_capacity(body.records.len());
-        keep_answers(message, &body.records, &chain, &mut kept)?;
-        let kind = match kind(&body, &chain, &kept, rcode) {
+        let mut kept = chain.keep(message, &body.records)?;
+        let kind = match kind(message, &body, &chain, &kept, rcode)? {
             Kind::Referral if !header.flags.has(Flags::AA) && authority == Authority::None => {
                 return Ok(Self::without_body(Kind::Referral, rcode, body.edns));
             }
@@ -132,7 +131,7 @@ impl Response {
         let mut response = Self::without_body(kind, rcode, body.edns);
         response.is_endless = chain.end == End::Never;
         if kind != Kind::Positive {
-            response.negative_ttl = negative_ttl(message, &body.records, chain.last())?;
+            response.negative_ttl = negative_ttl(message, &body, chain.last())?;
         }
         match authority {
             Authority::None => keep_proof(message, &body.records, &chain, kind, &mut kept)?,
@@ -172,15 +171,18 @@ impl Response {
         let mut writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, message.len());
         let mut least = u32::MAX;
         self.ttl_offsets.reserve_exact(kept.len());
+        let mut before = Owner::At(0);
         for Kept { owner, record } in kept {
-            let ttl_at = match owner {
-                Owner::At(place) => writer.copy(message, record, chain.name(*place).as_wire())?,
+            let ttl_at = match *owner {
+                Owner::At(_) if *owner == before => writer.copy_at_last_owner(message, record)?,
+                Owner::At(place) => writer.copy(message, record, chain.name(place).as_wire())?,
                 Owner::Above(_) | Owner::Apart => {
                     let mut name = NameBuf::new();
                     name.expand(message, record.owner_at)?;
                     writer.copy(message, record, name.as_wire())?
                 }
             };
+            before = *owner;
             self.ttl_offsets.push(u16::try_from(ttl_at).map_err(|_| Malformed::TooLong)?);
             least = least.min(record.ttl().seconds());
         }
@@ -337,22 +339,18 @@ impl Body {
         if walk.position() == message.len() { Ok(body) } else { Err(Malformed::Trailing) }
     }
 
-    fn has_authority(&self, rtype: RecordType) -> bool {
-        self.records.iter().any(|record| record.section == Section::Authority && record.rtype == rtype)
-    }
-}
-
-/// Puts the answer records that belong to the chain into `kept`, in the chain's order, each with its place in it.
-fn keep_answers(message: &[u8], records: &[Record], chain: &Chain<'_>, kept: &mut Vec<Kept>) -> Result<(), Malformed> {
-    for record in records.iter().filter(|record| record.section == Section::Answer) {
-        if let Some(owner) = chain.owner(message, record)? {
-            kept.push(Kept { owner, record: *record });
+    /// The authority record of this type at `name` or above it.
+    fn authority(&self, message: &[u8], rtype: RecordType, name: &Name) -> Result<Option<&Record>, Malformed> {
+        for record in self.records.iter().filter(|r| r.section == Section::Authority && r.rtype == rtype) {
+            if stands_above(message, record, name)? {
+                return Ok(Some(record));
+            }
         }
+        Ok(None)
     }
-    kept.sort_by_key(|kept| kept.owner.place());
-    Ok(())
 }
 
+/// Puts the authority records that belong to this answer behind its answer records.
 fn keep_proof(
     message: &[u8],
     records: &[Record],
@@ -380,28 +378,22 @@ fn stands_above(message: &[u8], record: &Record, name: &Name) -> Result<bool, Ma
     Ok(name::is_within(name.as_wire(), owner.as_wire()))
 }
 
-fn kind(body: &Body, chain: &Chain<'_>, answers: &[Kept], rcode: Rcode) -> Kind {
+fn kind(message: &[u8], body: &Body, chain: &Chain<'_>, answers: &[Kept], rcode: Rcode) -> Result<Kind, Malformed> {
     if rcode == Rcode::NXDOMAIN {
-        return Kind::NxDomain;
+        return Ok(Kind::NxDomain);
     }
     if answers.iter().any(|kept| chain.is_data(kept)) {
-        return Kind::Positive;
+        return Ok(Kind::Positive);
     }
-    if answers.is_empty() && body.has_authority(RecordType::NS) && !body.has_authority(RecordType::SOA) {
-        return Kind::Referral;
-    }
-    Kind::NoData
+    let has = |rtype| body.authority(message, rtype, chain.last()).map(|record| record.is_some());
+    let is_referral = answers.is_empty() && has(RecordType::NS)? && !has(RecordType::SOA)?;
+    Ok(if is_referral { Kind::Referral } else { Kind::NoData })
 }
 
 /// The lesser of the TTL and the MINIMUM of the SOA in the authority section (RFC 2308 5). The SOA of a zone that does
 /// not hold `name` says nothing about it.
-fn negative_ttl(message: &[u8], records: &[Record], name: &Name) -> Result<Option<Ttl>, Malformed> {
-    for record in records.iter().filter(|r| r.section == Section::Authority && r.rtype == RecordType::SOA) {
-        if stands_above(message, record, name)? {
-            let minimum_at = record.rdata_end.checked_sub(4).filter(|&at| at >= record.rdata_at);
-            let minimum = read_u32(message, minimum_at.ok_or(Malformed::Rdata)?)?;
-            return Ok(Some(record.ttl().min(Ttl::from_wire(minimum))));
-        }
-    }
-    Ok(None)
+fn negative_ttl(message: &[u8], body: &Body, name: &Name) -> Result<Option<Ttl>, Malformed> {
+    let Some(soa) = body.authority(message, RecordType::SOA, name)? else { return Ok(None) };
+    let minimum_at = soa.rdata_end.checked_sub(4).filter(|&at| at >= soa.rdata_at).ok_or(Malformed::Rdata)?;
+    Ok(Some(soa.ttl().min(Ttl::from_wire(read_u32(message, minimum_at)?))))
 }

@@ -4,7 +4,7 @@ use super::{
     Class, Header, MAX_MESSAGE, Malformed, RecordType, Ttl,
     edns::OPT_LENGTH,
     header::HEADER,
-    name::{Labels, NameBuf},
+    name::{Labels, NameBuf, is_same},
     rdata::{self, Field},
     record::{Record, Section},
 };
@@ -32,6 +32,8 @@ pub struct Writer {
     /// Where each name suffix written so far begins, with its uncompressed length.
     suffixes: Vec<(u16, u8)>,
     counts: [u16; 4],
+    /// Where the last owner name stands in full: QNAME's place, until a record is written.
+    owner_at: Option<u16>,
 }
 
 impl Writer {
@@ -39,8 +41,8 @@ impl Writer {
     pub fn new(name: &[u8], qtype: RecordType, qclass: Class, capacity: usize) -> Self {
         let mut out = Vec::with_capacity(capacity.max(HEADER + name.len() + 4));
         out.extend_from_slice(&[0; HEADER]);
-        let mut writer = Self { out, suffixes: Vec::with_capacity(16), counts: [1, 0, 0, 0] };
-        writer.name(name, Compression::Allowed);
+        let mut writer = Self { out, suffixes: Vec::with_capacity(32), counts: [1, 0, 0, 0], owner_at: None };
+        writer.owner(name);
         writer.out.extend_from_slice(&qtype.0.to_be_bytes());
         writer.out.extend_from_slice(&qclass.0.to_be_bytes());
         writer
@@ -76,8 +78,20 @@ impl Writer {
         self.out.push(0);
     }
 
-    /// Writes owner, type, class and TTL and room for RDLENGTH; gives where the TTL stands. `section` is 1 for answer,
-    /// 2 for authority, 3 for additional.
+    /// Writes an owner name, and remembers where it stands if a pointer can lead there.
+    fn owner(&mut self, name: &[u8]) {
+        let at = self.out.len();
+        self.name(name, Compression::Allowed);
+        let written = self.out.get(at..).and_then(<[u8]>::first_chunk::<2>).map(|pair| u16::from_be_bytes(*pair));
+        self.owner_at = match written {
+            Some(pointer) if pointer >= 0xc000 => Some(pointer & 0x3fff),
+            // The root takes one octet, and needs no pointer.
+            Some(_) if at < POINTER_END && name.len() > 1 => u16::try_from(at).ok(),
+            _ => None,
+        };
+    }
+
+    /// Writes type, class and TTL and room for RDLENGTH; gives where the TTL stands.
     fn fixed(&mut self, rtype: RecordType, class: Class, ttl: Ttl) -> usize {
         self.out.extend_from_slice(&rtype.0.to_be_bytes());
         self.out.extend_from_slice(&class.0.to_be_bytes());
@@ -95,7 +109,24 @@ impl Writer {
 
     /// The same for an owner that is an uncompressed wire name.
     pub fn copy(&mut self, source: &[u8], record: &Record, owner: &[u8]) -> Result<usize, Malformed> {
-        self.name(owner, Compression::Allowed);
+        self.owner(owner);
+        self.body(source, record)
+    }
+
+    /// The same for the owner of the record before, or QNAME if this is the first.
+    pub(super) fn copy_at_last_owner(&mut self, source: &[u8], record: &Record) -> Result<usize, Malformed> {
+        match self.owner_at {
+            Some(offset) => self.out.extend_from_slice(&(0xc000 | offset).to_be_bytes()),
+            None => {
+                let mut name = NameBuf::new();
+                name.expand(source, record.owner_at)?;
+                self.owner(name.as_wire());
+            }
+        }
+        self.body(source, record)
+    }
+
+    fn body(&mut self, source: &[u8], record: &Record) -> Result<usize, Malformed> {
         let ttl_at = self.fixed(record.rtype, record.class, record.ttl());
         let rdata_at = self.out.len();
         self.rdata(source, record)?;
@@ -114,7 +145,7 @@ impl Writer {
         ttl: Ttl,
         rdata: &[u8],
     ) -> Result<usize, Malformed> {
-        self.name(owner, Compression::Allowed);
+        self.owner(owner);
         let ttl_at = self.fixed(rtype, class, ttl);
         let rdata_at = self.out.len();
         self.out.extend_from_slice(rdata);
@@ -199,7 +230,7 @@ impl Writer {
                 continue;
             }
             let length = 1 + usize::from(octet);
-            if !self.out[at..at + length].eq_ignore_ascii_case(&name[matched..matched + length]) {
+            if !is_same(&self.out[at..at + length], &name[matched..matched + length]) {
                 return false;
             }
             if octet == 0 {

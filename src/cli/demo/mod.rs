@@ -224,7 +224,11 @@ fn keys(inbound: &[Simulated; 2], end: oneshot::Sender<()>) {
             _ => continue,
         };
         let word = if server.is_cut() { "mended" } else { "cut" };
-        if server.is_cut() { server.mend() } else { server.cut() }
+        if server.is_cut() {
+            server.mend()
+        } else {
+            server.cut()
+        }
         println!("{} is {word}", server.address);
     }
 }

@@ -6,8 +6,8 @@ use super::super::{
     record::{Record, Section},
 };
 
-/// A chain of CNAMEs is followed this far inside one response; a longer one is taken for endless.
-pub(super) const MAX_CHAIN: usize = 16;
+/// The longest chain of CNAMEs that a client is given; a longer one is taken for endless.
+pub(super) const MAX_CHAIN: usize = 8;
 
 /// How a chain of CNAMEs ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,17 +100,36 @@ impl<'a> Chain<'a> {
         rtype == self.query.qtype || matches!(self.query.qtype, RecordType::ANY | RecordType::MAILA | RecordType::MAILB)
     }
 
-    /// Where in the chain the answer record stands; none where it has no business in this answer.
-    pub(super) fn owner(&self, message: &[u8], record: &Record) -> Result<Option<Owner>, Malformed> {
+    /// The answer records that belong to this answer, in the chain's order.
+    pub(super) fn keep(&self, message: &[u8], records: &[Record]) -> Result<Vec<Kept>, Malformed> {
+        let mut kept = Vec::with_capacity(records.len());
+        let mut known = None;
+        for record in records.iter().filter(|record| record.section == Section::Answer) {
+            // The records of a set mostly share one pointer for their owner.
+            let pointer = name::pointer(message, record.owner_at);
+            let place = match known {
+                Some((same, place)) if Some(same) == pointer => Some(place),
+                _ => self.place(message, record)?,
+            };
+            known = pointer.zip(place);
+            let owner = match place {
+                Some(place) if self.belongs(message, place, record)? => Some(Owner::At(place)),
+                _ => self.owner_above(message, record)?,
+            };
+            kept.extend(owner.map(|owner| Kept { owner, record: *record }));
+        }
+        kept.sort_by_key(|kept| kept.owner.place());
+        Ok(kept)
+    }
+
+    /// The place in the chain at whose name the record stands.
+    fn place(&self, message: &[u8], record: &Record) -> Result<Option<usize>, Malformed> {
         for place in 0..=self.targets.len() {
             if name::stands_at(message, record.owner_at, self.name(place).as_wire())? {
-                if self.belongs(message, place, record)? {
-                    return Ok(Some(Owner::At(place)));
-                }
-                break;
+                return Ok(Some(place));
             }
         }
-        self.owner_above(message, record)
+        Ok(None)
     }
 
     fn belongs(&self, message: &[u8], place: usize, record: &Record) -> Result<bool, Malformed> {

@@ -212,12 +212,19 @@ fn a_chain_in_a_circle_is_endless_and_not_open() {
         assert_eq!(response.kind(), Kind::NoData, "{targets:?}");
         assert!(response.is_endless() && !response.is_open(), "{targets:?}");
     }
-    let names: Vec<String> = (0..20).map(|number| format!("n{number}.example")).collect();
-    let mut upstream = Upstream::answers("n0.example", RecordType::A);
-    for pair in names.windows(2) {
-        upstream = upstream.alias(&pair[0], RecordType::CNAME, &pair[1]);
+}
+
+#[test]
+fn a_chain_of_eight_links_has_an_end_and_a_longer_one_none() {
+    for (links, is_endless) in [(8, false), (9, true)] {
+        let mut upstream = Upstream::answers("n0.example", RecordType::A);
+        for link in 0..links {
+            let (owner, target) = (format!("n{link}.example"), format!("n{}.example", link + 1));
+            upstream = upstream.alias(&owner, RecordType::CNAME, &target);
+        }
+        let response = upstream.address(&format!("n{links}.example")).read();
+        assert_eq!((response.is_endless(), response.is_positive()), (is_endless, !is_endless), "{links}");
     }
-    assert!(upstream.read().is_endless());
 }
 
 #[test]
@@ -264,13 +271,15 @@ fn an_alias_whose_own_zone_says_nothing_of_its_target_is_open() {
 #[test]
 fn servers_named_by_who_does_not_resolve_are_a_referral() {
     let ns = name("ns.example");
-    for (case, class, flags, expected) in [
-        ("lame", Class::IN, 0, Kind::Referral),
-        ("authoritative", Class::IN, Flags::AA, Kind::NoData),
-        ("of another class", Class::CH, 0, Kind::NoData),
+    for (case, owner, class, flags, expected) in [
+        ("downwards", "example", Class::IN, 0, Kind::Referral),
+        ("upwards", ".", Class::IN, 0, Kind::Referral),
+        ("authoritative", "example", Class::IN, Flags::AA, Kind::NoData),
+        ("of another class", "example", Class::CH, 0, Kind::NoData),
+        ("of a zone that is not asked about", "test", Class::IN, 0, Kind::NoData),
     ] {
         let response = Upstream::answers("a.example", RecordType::A)
-            .plain(Section::Authority, "example", RecordType::NS, class, ns.as_wire())
+            .plain(Section::Authority, owner, RecordType::NS, class, ns.as_wire())
             .with(flags)
             .read();
         assert_eq!(response.kind(), expected, "{case}");
