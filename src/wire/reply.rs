@@ -116,3 +116,138 @@ pub fn truncated(out: &mut [u8], question: &Question<'_>, rcode: Rcode, space: S
     let opt = question.edns.as_ref().map(|edns| our_opt(edns, rcode, None, space.payload));
     write_shell(out, &question.echo, rcode, Flags(Flags::TC), opt, space)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{EdeCode, record::Records};
+
+    /// NOERROR, RA and AD set; one A record.
+    const STORED: &[u8] =
+        b"\0\0\x80\xa0\0\x01\0\x01\0\0\0\0\x03www\x07example\0\0\x01\0\x01\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\0\0\x01";
+    const OURS: u16 = 1232;
+
+    /// A query for `WwW.example.` with these flags, and an OPT record of this payload size and DO.
+    fn query(flags: u16, edns: Option<(u16, bool)>) -> Vec<u8> {
+        let [high, low] = flags.to_be_bytes();
+        let mut octets = vec![0x12, 0x34, high, low, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())];
+        octets.extend_from_slice(b"\x03WwW\x07example\0\0\x01\0\x01");
+        if let Some((payload, do_bit)) = edns {
+            let [high, low] = payload.to_be_bytes();
+            octets.extend([0, 0, 41, high, low, 0, 0, if do_bit { 0x80 } else { 0 }, 0, 0, 0]);
+        }
+        octets
+    }
+
+    fn finished(query: &[u8], stored: &[u8], ede: Option<Ede<'_>>, size: usize) -> Vec<u8> {
+        let question = Question::read(query).unwrap();
+        let mut out = vec![0; size];
+        out[..stored.len()].copy_from_slice(stored);
+        let space = Space::datagram(question.edns.as_ref(), OURS);
+        let length = finish(&mut out, stored.len(), &question, ede, space);
+        out.truncate(length);
+        out
+    }
+
+    fn flags(reply: &[u8]) -> u16 {
+        u16::from_be_bytes([reply[2], reply[3]])
+    }
+
+    #[test]
+    fn a_reply_repeats_id_rd_cd_and_the_question_as_it_came() {
+        for asked in [0, Flags::RD, Flags::CD, Flags::RD | Flags::CD] {
+            let reply = finished(&query(asked, None), STORED, None, 512);
+            assert_eq!(reply[..2], [0x12, 0x34]);
+            assert_eq!(flags(&reply), Flags::QR | Flags::RA | asked);
+            assert_eq!(reply[12..29], *b"\x03WwW\x07example\0\0\x01\0\x01");
+            assert_eq!(reply[29..], STORED[29..]);
+        }
+    }
+
+    #[test]
+    fn ad_goes_to_whoever_asked_for_it() {
+        for (name, query, expected) in [
+            ("neither", query(0, Some((1232, false))), 0),
+            ("AD", query(Flags::AD, None), Flags::AD),
+            ("DO", query(0, Some((1232, true))), Flags::AD),
+        ] {
+            assert_eq!(flags(&finished(&query, STORED, None, 512)) & Flags::AD, expected, "{name}");
+        }
+        let mut doubtful = STORED.to_vec();
+        doubtful[3] &= !0x20;
+        assert_eq!(flags(&finished(&query(Flags::AD, None), &doubtful, None, 512)) & Flags::AD, 0);
+    }
+
+    #[test]
+    fn an_opt_goes_to_whoever_sent_one() {
+        let reply = finished(&query(0, Some((4096, true))), STORED, Some(Ede::bare(EdeCode::StaleAnswer)), 512);
+        let records: Vec<_> = Records::of(&reply).unwrap().map(Result::unwrap).collect();
+        let edns = Edns::read(&reply, &records[1]).unwrap();
+        assert_eq!((records.len(), edns.payload, edns.do_bit), (2, OURS, true));
+        let options: Vec<_> = edns.options().collect();
+        assert_eq!(options, [(Ede::OPTION, &[0, 3][..])]);
+        assert_eq!(finished(&query(0, None), STORED, Some(Ede::bare(EdeCode::StaleAnswer)), 512).len(), STORED.len());
+    }
+
+    /// STORED with a text record behind it, so that it is `length` octets long.
+    fn stored_of(length: usize) -> Vec<u8> {
+        let mut stored = STORED.to_vec();
+        stored[7] = 2;
+        stored.extend_from_slice(b"\xc0\x0c\0\x10\0\x01\0\0\0\x3c");
+        let rest = u16::try_from(length - stored.len() - 2).unwrap();
+        stored.extend(rest.to_be_bytes());
+        stored.resize(length, b'x');
+        stored
+    }
+
+    #[test]
+    fn what_does_not_fit_is_truncated() {
+        for (name, edns, length, expected) in [
+            ("512 without EDNS", None, 512, Some(512)),
+            ("513 without EDNS", None, 513, None),
+            ("with room for the OPT", Some((800, false)), 789, Some(800)),
+            ("without", Some((800, false)), 790, None),
+            ("less than 512 counts as 512", Some((0, false)), 501, Some(512)),
+            ("no more than we send", Some((4096, false)), 1222, None),
+        ] {
+            let query = query(0, edns);
+            let reply = finished(&query, &stored_of(length), None, 1500);
+            let shell = 29 + if edns.is_some() { 11 } else { 0 };
+            assert_eq!(reply.len(), expected.unwrap_or(shell), "{name}");
+            assert_eq!(flags(&reply) & Flags::TC != 0, expected.is_none(), "{name}");
+            assert_eq!(Records::of(&reply).unwrap().filter(Result::is_err).count(), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_left_out_before_the_answer_is() {
+        let ede = Ede { code: EdeCode::StaleAnswer, text: "no server answers" };
+        for (length, expected) in [(512 - 11 - 23, 512), (512 - 11 - 22, 512 - 22), (501, 512)] {
+            let reply = finished(&query(0, Some((512, false))), &stored_of(length), Some(ede), 512);
+            assert_eq!((reply.len(), flags(&reply) & Flags::TC), (expected, 0), "{length}");
+        }
+    }
+
+    #[test]
+    fn the_longest_message_fits_a_stream() {
+        let octets = query(0, Some((512, false)));
+        let question = Question::read(&octets).unwrap();
+        let stored = stored_of(crate::wire::MAX_MESSAGE - 11);
+        let mut out = vec![0; crate::wire::MAX_MESSAGE];
+        out[..stored.len()].copy_from_slice(&stored);
+        let ede = Some(Ede::bare(EdeCode::StaleAnswer));
+        let length = finish(&mut out, stored.len(), &question, ede, Space::stream(OURS));
+        assert_eq!((length, flags(&out) & Flags::TC), (crate::wire::MAX_MESSAGE, 0));
+    }
+
+    #[test]
+    fn an_error_carries_the_upper_bits_of_its_code_in_the_opt() {
+        let octets = query(Flags::RD, Some((1232, false)));
+        let question = Question::read(&octets).unwrap();
+        let mut out = [0; 512];
+        let space = Space::datagram(question.edns.as_ref(), OURS);
+        let length = bare(&mut out, &question.echo, question.edns.as_ref(), Rcode::BADVERS, None, space);
+        let record = Records::of(&out[..length]).unwrap().next().unwrap().unwrap();
+        assert_eq!((Flags(flags(&out)).rcode(), Edns::read(&out, &record).unwrap().extended_rcode), (Rcode(0), 1));
+    }
+}
