@@ -5,6 +5,8 @@
 //! meet is less likely than a flipped bit, and would cost one of them two seconds. The table has fixed places, several
 //! for each hash; the oldest of them gives way.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use parking_lot::Mutex;
 
 use crate::clock::Moment;
@@ -20,6 +22,8 @@ const WAYS: usize = 8;
 #[derive(Debug)]
 pub struct Failures {
     sets: Box<[Mutex<[Place; WAYS]>]>,
+    /// When the last of them is forgotten, in microseconds: later than that there is nothing to look up.
+    last_until: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,7 +35,8 @@ struct Place {
 impl Failures {
     /// Nothing failed yet.
     pub fn new() -> Self {
-        Self { sets: (0..SETS).map(|_| Mutex::new([Place::default(); WAYS])).collect() }
+        let sets = (0..SETS).map(|_| Mutex::new([Place::default(); WAYS])).collect();
+        Self { sets, last_until: AtomicU64::new(0) }
     }
 
     /// Remembers a failure until then.
@@ -41,10 +46,14 @@ impl Failures {
         let oldest = || set.iter().enumerate().min_by_key(|(_, place)| place.until).map_or(0, |(at, _)| at);
         let at = same.unwrap_or_else(oldest);
         set[at] = Place { hash: hash.0, until };
+        self.last_until.fetch_max(until.micros(), Ordering::Relaxed);
     }
 
     /// Whether the question failed a short while ago.
     pub fn lookup(&self, hash: Hash, now: Moment) -> bool {
+        if now.micros() >= self.last_until.load(Ordering::Relaxed) {
+            return false;
+        }
         self.set(hash).lock().iter().any(|place| place.hash == hash.0 && place.until > now)
     }
 

@@ -2,7 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::snapshot::{Snapshot, Target};
+use super::{
+    query::Past,
+    snapshot::{Snapshot, Target},
+};
 use crate::{
     cache::{Hash, Key},
     clock::Moment,
@@ -21,6 +24,8 @@ pub struct Errand {
     pub view: View,
     /// For whom.
     pub client: IpAddr,
+    /// What the cache has of it.
+    pub past: Past,
     /// By when.
     pub deadline: Moment,
     /// Under which configuration.

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use super::{
     Engine,
-    query::{Carrier, Query},
+    query::{Carrier, Past, Query},
     snapshot::Snapshot,
 };
 use crate::{
@@ -165,7 +165,8 @@ impl Turn<'_, '_> {
         let lookup = self.engine.cache.get(key, hash, seconds, snapshot.generation, self.reply, revalidate);
         let found = match lookup {
             Lookup::Hit(found) | Lookup::TooLarge(found) => found,
-            Lookup::Miss | Lookup::Expired(_) => return self.resolve(question, key, hash),
+            Lookup::Miss => return self.resolve(question, key, hash, Past::Unknown),
+            Lookup::Expired(_) => return self.resolve(question, key, hash, Past::Known),
         };
         let space = self.space(question.edns.as_ref());
         let rcode = Rcode(u16::from(self.reply[3] & 0x0f));
@@ -180,10 +181,10 @@ impl Turn<'_, '_> {
             return Action::Reply(length);
         }
         self.counters.prefetched();
-        Action::ReplyAndRefresh(length, Box::new(self.query(question, key, hash)))
+        Action::ReplyAndRefresh(length, Box::new(self.query(question, key, hash, Past::Known)))
     }
 
-    fn query(&self, question: &Question<'_>, key: &Key<'_>, hash: Hash) -> Query {
+    fn query(&self, question: &Question<'_>, key: &Key<'_>, hash: Hash, past: Past) -> Query {
         let asked = UpstreamQuery {
             name: NameBuf::lowercase_of(key.name).to_name(),
             qtype: key.qtype,
@@ -191,17 +192,17 @@ impl Turn<'_, '_> {
             do_bit: key.do_bit,
             cd: key.cd,
         };
-        Query::new(question, (asked, hash, key.view), self.asked.client, self.asked.now, self.asked.carrier)
+        Query::new(question, (asked, hash, key.view), self.asked.client, self.asked.now, self.asked.carrier, past)
     }
 
-    fn resolve(self, question: &Question<'_>, key: &Key<'_>, hash: Hash) -> Action {
+    fn resolve(self, question: &Question<'_>, key: &Key<'_>, hash: Hash, past: Past) -> Action {
         self.counters.missed();
         let Some(permit) = self.engine.waiting.admit(self.snapshot.in_flight) else {
             let overload = Ede { code: EdeCode::Other, text: "overload" };
             let refusal = Refusal { rcode: Rcode::SERVFAIL, ede: Some(overload) };
             return self.refuse(&question.echo, question.edns.as_ref(), &refusal);
         };
-        let mut query = self.query(question, key, hash);
+        let mut query = self.query(question, key, hash, past);
         query.hold(permit);
         Action::Resolve(Box::new(query))
     }

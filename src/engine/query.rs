@@ -33,6 +33,15 @@ impl Carrier {
     }
 }
 
+/// What the cache has of a question that it cannot answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Nothing.
+    Unknown,
+    /// An entry, perhaps past its lifetime.
+    Known,
+}
+
 /// A question on its way to an answer.
 #[derive(Debug)]
 pub struct Query {
@@ -48,6 +57,8 @@ pub struct Query {
     pub received: Moment,
     /// Where the reply goes.
     pub carrier: Carrier,
+    /// What the cache has of it.
+    pub past: Past,
     id: MessageId,
     flags: Flags,
     section: Box<[u8]>,
@@ -64,6 +75,7 @@ impl Query {
         client: IpAddr,
         received: Moment,
         carrier: Carrier,
+        past: Past,
     ) -> Self {
         let (asked, hash, view) = key;
         Self {
@@ -73,6 +85,7 @@ impl Query {
             client,
             received,
             carrier,
+            past,
             id: question.echo.id,
             flags: question.echo.flags,
             section: question.echo.section.into(),
@@ -94,6 +107,7 @@ impl Query {
             view: self.view,
             client: self.client,
             deadline: self.received + snapshot.deadline,
+            past: self.past,
             snapshot: Arc::clone(snapshot),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use super::{Context, Engine, errand::Errand, failure::Failure, resolve::Answer, snapshot::Target};
+use super::{Context, Engine, errand::Errand, failure::Failure, query::Past, resolve::Answer, snapshot::Target};
 use crate::{
     cache::{Lookup, New, policy},
     clock::Moment,
@@ -115,6 +115,9 @@ impl Context {
     /// The stale answer to the errand, if its rule may give one.
     pub(super) fn stale(&self, errand: &Errand) -> Option<Stale> {
         let snapshot = &errand.snapshot;
+        if errand.past == Past::Unknown {
+            return None;
+        }
         let may = match errand.target()? {
             Target::Rule(rule) => snapshot.rule(rule).when_down != WhenDown::Fail,
             Target::Local => false,
