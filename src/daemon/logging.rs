@@ -37,7 +37,7 @@ pub fn filter(level: LogLevel) -> EnvFilter {
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    EnvFilter::new(format!("{level},hickory_proto=warn,hickory_resolver=warn,hickory_server=warn,hyper=warn"))
+    EnvFilter::new(format!("{level},hyper=warn,axum=warn"))
 }
 
 fn chosen(format: LogFormat) -> LogFormat {
