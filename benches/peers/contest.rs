@@ -68,6 +68,8 @@ enum Workload {
 
 /// The questions a second of workload L.
 const PACE: u32 = 20_000;
+/// The load average up to which a machine counts as idle.
+const IDLE: f64 = 0.5;
 /// How long a server may take to give its first answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -139,6 +141,10 @@ struct Contestant {
 
 /// Runs the contest and prints its tables.
 pub(crate) fn run(settings: &Settings) -> Result<()> {
+    if let Some(unknown) = settings.servers.iter().find(|name| servers::ALL.iter().all(|entry| entry.name != **name)) {
+        let known = servers::ALL.map(|entry| entry.name).join(", ");
+        return Err(format!("no server is called {unknown}; there are {known}").into());
+    }
     let cores = allowed_cpus()?;
     let first = *cores.first().ok_or("no core")?;
     let last = *cores.last().ok_or("no core")?;
@@ -153,12 +159,20 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
     let arguments = |address: SocketAddr| ["upstream".into(), "--listen".into(), address.to_string()];
     let upstream = free_port()?;
     let program = std::env::current_exe()?;
-    let mock = Server::start(&program, &arguments(upstream), load_core, load_core, &directory.join("upstream.log"))?;
+    let mut mock =
+        Server::start(&program, &arguments(upstream), load_core, load_core, &directory.join("upstream.log"))?;
     first_answer(upstream, || true)?;
     let time = Duration::from_secs_f64(settings.seconds);
     let arena = Arena { directory: directory.clone(), server_core, load_core, upstream, time };
     println!("{}\n", arena.describe(settings));
-    let outcome = settings.workloads.iter().try_for_each(|workload| arena.contest(*workload, settings));
+    let outcome = settings.workloads.iter().try_for_each(|workload| {
+        arena.contest(*workload, settings)?;
+        if mock.is_running() {
+            return Ok(());
+        }
+        let said = tail(&directory.join("upstream.log"))?;
+        Err(format!("the upstream has ended, so that the last table is worth nothing; it said:\n{said}").into())
+    });
     drop(mock);
     fs::remove_dir_all(directory)?;
     outcome
@@ -172,8 +186,12 @@ impl Arena {
             .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()))
             .unwrap_or_else(|| "unknown processor".to_owned());
         let date = Command::new("date").arg("-I").output().map(|output| output.stdout).unwrap_or_default();
+        let busy = read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned();
+        if busy.parse().is_ok_and(|busy: f64| busy > IDLE) {
+            eprintln!("peers: the machine is busy (load average {busy}): wait until it is idle, above all for L and S");
+        }
         format!(
-            "{}, {processor}, Linux {}, servers on core {}, load on core {}; {} rounds of {} s, interleaved; medians \
+            "{}, {processor}, Linux {}, load average {busy} before, servers on core {}, load on core {}; {} rounds of {} s, interleaved; medians \
              with least and most",
             String::from_utf8_lossy(&date).trim(),
             read("/proc/sys/kernel/osrelease").trim(),
