@@ -1,0 +1,55 @@
+//! What an answer is stored under, and the hash of it.
+
+use std::{
+    hash::{BuildHasher, Hasher},
+    sync::LazyLock,
+};
+
+use foldhash::{SharedSeed, quality::SeedableRandomState};
+
+use crate::wire::{Class, RecordType};
+
+/// What an answer is stored under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key<'a> {
+    /// The uncompressed wire name, in lower case (RFC 4343), the root label included.
+    pub name: &'a [u8],
+    /// The type asked for.
+    pub qtype: RecordType,
+    /// The class asked for.
+    pub qclass: Class,
+    /// Whether DNSSEC records were asked for (RFC 3225).
+    pub do_bit: bool,
+    /// Whether checking was disabled (RFC 4035 3.2.2): such an answer may be bogus to others.
+    pub cd: bool,
+    /// The view of the client, 0 where no rule for the name tells clients apart.
+    pub view: u16,
+}
+
+/// A key's hash, from a seed that nobody outside this process knows: clients choose names, and must not choose which
+/// of them collide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hash(pub(super) u64);
+
+static SEEDED: LazyLock<SeedableRandomState> = LazyLock::new(|| {
+    static SHARED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(rand::random()));
+    SeedableRandomState::with_seed(rand::random(), &SHARED)
+});
+
+impl Key<'_> {
+    /// The hash of all parts.
+    pub fn hash(&self) -> Hash {
+        let mut hasher = SEEDED.build_hasher();
+        let numbers = u64::from(self.qtype.0) << 48 | u64::from(self.qclass.0) << 32 | u64::from(self.view) << 16;
+        hasher.write_u64(numbers | u64::from(self.do_bit) << 1 | u64::from(self.cd));
+        hasher.write(self.name);
+        Hash(hasher.finish())
+    }
+}
+
+impl Hash {
+    /// The octet that selects the shard. A shard's table goes by the lowest and the highest bits, so neither may do.
+    pub(super) fn shard_bits(self) -> usize {
+        usize::from(self.0.to_le_bytes()[5])
+    }
+}

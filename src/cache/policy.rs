@@ -1,0 +1,1 @@
+//! What may be stored and for how long.

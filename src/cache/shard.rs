@@ -1,0 +1,348 @@
+//! One shard: a ring of entries and a table that finds them.
+//!
+//! Invariants:
+//! - The table holds the place of every entry that is not dead, and of nothing else.
+//! - The table never has more than its `max_buckets`; a quarter of them stay free of entries, so that the traces of
+//!   removed ones make a rebuild rare, and never a growth.
+
+use hashbrown::HashTable;
+
+use super::{
+    EntryView, Found, Hash, Insertion, Key, Lookup, New, Prefetch, Refusal, Staleness, Stamp,
+    entry::{self, Draft, Entry, Flag, Showcase},
+    ring::{Growth, Place, Ring},
+};
+
+/// How many entries one insertion passes over at most before it takes the oldest.
+pub const MOVES: usize = 32;
+/// Bytes of ring for each bucket of the table: with three quarters of them used, entries of 85 bytes fill the ring
+/// just when they fill the table. Answers are larger: one A record for a name of 20 characters makes 80.
+const BYTES_PER_BUCKET: usize = 64;
+/// A place and an octet of hash for each bucket; and one group of octets more.
+const BUCKET: usize = size_of::<Place>() + 1;
+const GROUP: usize = 16;
+/// A shard below this holds no useful answer.
+const MIN_RING: usize = 512;
+/// One entry may take this share of a shard.
+const SHARE: usize = 8;
+/// Lifetimes from which prefetching pays, in seconds.
+const PREFETCH_FROM: u32 = 10;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shard {
+    ring: Ring,
+    table: HashTable<Place>,
+    max_buckets: usize,
+    longest: usize,
+    evictions: u64,
+    inserts: u64,
+}
+
+impl Shard {
+    /// A shard of `capacity` bytes, its own struct aside; none if that is too little for any use.
+    pub(super) fn new(capacity: usize) -> Option<Self> {
+        let buckets = (capacity / BYTES_PER_BUCKET).max(4);
+        let max_buckets = 1 << buckets.ilog2();
+        let room = capacity.checked_sub(max_buckets * BUCKET + GROUP + Ring::overhead(capacity))?;
+        if room < MIN_RING {
+            return None;
+        }
+        let ring = Ring::new(room);
+        let longest = ring.longest().min(capacity / SHARE);
+        Some(Self { ring, table: HashTable::new(), max_buckets, longest, evictions: 0, inserts: 0 })
+    }
+
+    pub(super) fn entries(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.ring.bytes() + self.table.allocation_size()
+    }
+
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions
+    }
+
+    pub(super) fn inserts(&self) -> u64 {
+        self.inserts
+    }
+
+    /// See [`super::Cache::get`].
+    pub(super) fn get(
+        &mut self,
+        key: &Key<'_>,
+        hash: Hash,
+        now: u32,
+        generation: u32,
+        reply: &mut [u8],
+        revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
+    ) -> Lookup {
+        let Some(place) = self.find(key, hash) else { return Lookup::Miss };
+        let entry = Entry(self.ring.entry(place));
+        let mut found = age(entry, now);
+        if found.remaining == 0 {
+            entry::set(self.ring.entry_mut(place), Flag::VISITED);
+            return Lookup::Expired(found);
+        }
+        if entry.generation() != generation {
+            let Some(rule) = self.judge(place, hash, reply, revalidate) else { return Lookup::Miss };
+            found.rule = rule;
+        }
+        found.prefetch = self.visit(place, &found);
+        let entry = Entry(self.ring.entry(place));
+        match entry.copy_to(reply) {
+            Some(message) => {
+                set_ttls(message, entry, |ttl| ttl.saturating_sub(found.age));
+                Lookup::Hit(Found { length: message.len(), ..found })
+            }
+            None => Lookup::TooLarge(Found { length: entry.copy_question_to(reply), ..found }),
+        }
+    }
+
+    /// See [`super::Cache::stale`].
+    #[expect(clippy::too_many_arguments, reason = "get's, and how stale")]
+    pub(super) fn stale(
+        &mut self,
+        key: &Key<'_>,
+        hash: Hash,
+        now: u32,
+        generation: u32,
+        staleness: Staleness,
+        reply: &mut [u8],
+        revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
+    ) -> Option<Found> {
+        let place = self.find(key, hash)?;
+        let entry = Entry(self.ring.entry(place));
+        let mut found = age(entry, now);
+        if found.remaining == 0 && found.past > staleness.max {
+            return None;
+        }
+        if entry.generation() != generation {
+            found.rule = self.judge(place, hash, reply, revalidate)?;
+        }
+        entry::set(self.ring.entry_mut(place), Flag::VISITED);
+        let entry = Entry(self.ring.entry(place));
+        let message = entry.copy_to(reply)?;
+        match found.remaining {
+            0 => set_ttls(message, entry, |_| staleness.ttl),
+            _ => set_ttls(message, entry, |ttl| ttl.saturating_sub(found.age)),
+        }
+        Some(Found { length: message.len(), ..found })
+    }
+
+    /// See [`super::Cache::insert`].
+    pub(super) fn insert(
+        &mut self,
+        key: &Key<'_>,
+        hash: Hash,
+        new: New<'_>,
+        is_protected: impl Fn(Stamp) -> bool,
+    ) -> Insertion {
+        let draft = match Draft::new(key, new) {
+            Ok(draft) => draft,
+            Err(refusal) => return Insertion::Refused(refusal),
+        };
+        let size = draft.size();
+        if size > self.longest {
+            return Insertion::Refused(Refusal::TooLarge);
+        }
+        let old = self.find(key, hash);
+        if let Some(place) = old {
+            let bytes = self.ring.entry_mut(place);
+            if Entry(bytes).size() == size {
+                // It stays where it is, perhaps next to go; but it is here because it was asked for again.
+                draft.write(bytes, &[Flag::VISITED]);
+                self.inserts += 1;
+                return Insertion::Replaced;
+            }
+            self.drop_entry(place, hash);
+        }
+        self.make_room(size, is_protected);
+        let place = self.ring.push(size);
+        draft.write(self.ring.entry_mut(place), &[]);
+        self.index(place, hash);
+        self.inserts += 1;
+        if old.is_some() { Insertion::Replaced } else { Insertion::Stored }
+    }
+
+    /// Drops the entry for `key` and says whether there was one.
+    pub(super) fn remove(&mut self, key: &Key<'_>, hash: Hash) -> bool {
+        let place = self.find(key, hash);
+        if let Some(place) = place {
+            self.drop_entry(place, hash);
+        }
+        place.is_some()
+    }
+
+    /// Drops every entry whose key meets the condition and gives how many there were.
+    pub(super) fn remove_where(&mut self, mut condition: impl FnMut(&Key<'_>) -> bool) -> usize {
+        let before = self.table.len();
+        let ring = &mut self.ring;
+        self.table.retain(|&mut place| {
+            let bytes = ring.entry_mut(place);
+            let goes = condition(&Entry(bytes).key());
+            if goes {
+                entry::set(bytes, Flag::DEAD);
+            }
+            !goes
+        });
+        before - self.table.len()
+    }
+
+    /// Drops everything and gives the memory back.
+    pub(super) fn clear(&mut self) {
+        self.table = HashTable::new();
+        self.ring.clear();
+    }
+
+    /// Shows every entry, the oldest first.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&EntryView<'_>)) {
+        let mut showcase = Showcase::default();
+        self.ring.walk(|_, bytes| {
+            let entry = Entry(bytes);
+            if !entry.has(Flag::DEAD) {
+                visit(&showcase.show(entry));
+            }
+            entry.size()
+        });
+    }
+
+    fn find(&self, key: &Key<'_>, hash: Hash) -> Option<Place> {
+        self.table.find(hash.0, |&place| Entry(self.ring.entry(place)).is_for(key)).copied()
+    }
+
+    /// Has an entry of another generation judged: gives its rule under the new stamp, or drops it.
+    fn judge(
+        &mut self,
+        place: Place,
+        hash: Hash,
+        reply: &mut [u8],
+        revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
+    ) -> Option<u16> {
+        let entry = Entry(self.ring.entry(place));
+        let stamp = match entry.copy_to(reply) {
+            Some(message) => revalidate(message, entry.stamp()),
+            // Rare: once for an entry and generation, and only where the asker's limit is below the message.
+            None => revalidate(&mut *entry.copy_to(&mut vec![0; entry.length()])?, entry.stamp()),
+        };
+        match stamp {
+            Some(stamp) => entry::restamp(self.ring.entry_mut(place), stamp),
+            None => self.drop_entry(place, hash),
+        }
+        stamp.map(|stamp| stamp.rule)
+    }
+
+    /// Marks a hit.
+    fn visit(&mut self, place: Place, found: &Found) -> Prefetch {
+        let bytes = self.ring.entry_mut(place);
+        entry::set(bytes, Flag::VISITED);
+        let entry = Entry(bytes);
+        if !entry.has(Flag::POPULAR) {
+            let flag = if entry.has(Flag::HIT) { Flag::POPULAR } else { Flag::HIT };
+            entry::set(bytes, flag);
+        }
+        let entry = Entry(bytes);
+        let lifetime = entry.lifetime();
+        // remaining < lifetime / 10, without losing the fraction; lifetimes of 2^31 and more do not occur (RFC 2181 8).
+        if lifetime < PREFETCH_FROM
+            || found.remaining.saturating_mul(10) >= lifetime
+            || !entry.has(Flag::POPULAR)
+            || entry.has(Flag::CLAIMED)
+        {
+            return Prefetch::NotDue;
+        }
+        entry::set(bytes, Flag::CLAIMED);
+        Prefetch::Due
+    }
+
+    fn drop_entry(&mut self, place: Place, hash: Hash) {
+        entry::set(self.ring.entry_mut(place), Flag::DEAD);
+        if let Ok(slot) = self.table.find_entry(hash.0, |&other| other == place) {
+            slot.remove();
+        }
+    }
+
+    /// Takes the oldest entries until `size` bytes fit at the head and the table has a free slot. It ends: at most
+    /// [`MOVES`] entries are kept, and an empty ring has room for any size that `insert` lets through.
+    fn make_room(&mut self, size: usize, is_protected: impl Fn(Stamp) -> bool) {
+        let mut moves = 0;
+        loop {
+            let has_slot = self.table.len() < self.max_entries();
+            if has_slot && self.ring.has_room(size) {
+                return;
+            }
+            let Some(place) = self.ring.oldest() else {
+                self.ring.advance(if has_slot { Growth::Allowed } else { Growth::Forbidden });
+                continue;
+            };
+            let entry = Entry(self.ring.entry(place));
+            let length = entry.size();
+            if entry.has(Flag::DEAD) {
+                self.ring.free_oldest(length);
+            } else if moves < MOVES && (entry.has(Flag::VISITED) || is_protected(entry.stamp())) {
+                moves += 1;
+                self.keep_oldest(place, length);
+            } else {
+                let hash = entry.hash();
+                self.drop_entry(place, hash);
+                self.ring.free_oldest(length);
+                self.evictions += 1;
+            }
+        }
+    }
+
+    fn keep_oldest(&mut self, from: Place, length: usize) {
+        entry::unset(self.ring.entry_mut(from), Flag::VISITED);
+        let hash = Entry(self.ring.entry(from)).hash();
+        let to = self.ring.keep_oldest(length);
+        if let Some(place) = self.table.find_mut(hash.0, |&other| other == from) {
+            *place = to;
+        }
+    }
+
+    fn max_entries(&self) -> usize {
+        self.max_buckets / 4 * 3
+    }
+
+    fn index(&mut self, place: Place, hash: Hash) {
+        let ring = &self.ring;
+        let rehash = |&place: &Place| Entry(ring.entry(place)).hash().0;
+        if self.table.len() == self.table.capacity() && self.table.num_buckets() >= self.max_buckets {
+            // No slot is left but those with traces of removed entries: the table would grow past its bound.
+            let table = &mut self.table;
+            table.clear();
+            ring.walk(|other, bytes| {
+                let entry = Entry(bytes);
+                if other != place && !entry.has(Flag::DEAD) {
+                    table.insert_unique(entry.hash().0, other, rehash);
+                }
+                entry.size()
+            });
+        }
+        self.table.insert_unique(hash.0, place, rehash);
+    }
+}
+
+fn age(entry: Entry<'_>, now: u32) -> Found {
+    let age = now.saturating_sub(entry.stored_at());
+    let lifetime = entry.lifetime();
+    Found {
+        length: 0,
+        rule: entry.rule(),
+        age,
+        remaining: lifetime.saturating_sub(age),
+        past: age.saturating_sub(lifetime),
+        prefetch: Prefetch::NotDue,
+    }
+}
+
+/// Replaces every TTL in the message.
+fn set_ttls(message: &mut [u8], entry: Entry<'_>, change: impl Fn(u32) -> u32) {
+    for offset in entry.ttl_offsets() {
+        if let Some(ttl) = message.get_mut(usize::from(offset)..).and_then(<[u8]>::first_chunk_mut::<4>) {
+            *ttl = change(u32::from_be_bytes(*ttl)).to_be_bytes();
+        }
+    }
+}
