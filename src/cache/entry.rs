@@ -155,7 +155,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Writes the whole message to the front of `reply`, its id zero, if it fits; gives its octets.
-    pub(super) fn copy_to<'r>(self, reply: &'r mut [u8]) -> Option<&'r mut [u8]> {
+    pub(super) fn copy_to(self, reply: &mut [u8]) -> Option<&mut [u8]> {
         let body = self.body();
         let message = reply.get_mut(..self.length())?;
         write_message(message, body);
@@ -206,7 +206,7 @@ fn question_tail(key: &Key<'_>) -> [u8; QUESTION_TAIL] {
 }
 
 fn key_flags(key: &Key<'_>) -> u8 {
-    u8::from(key.do_bit) * Flag::DO.0 | u8::from(key.cd) * Flag::CD.0
+    (u8::from(key.do_bit) * Flag::DO.0) | (u8::from(key.cd) * Flag::CD.0)
 }
 
 fn size_of_entry(offsets: usize, length: usize) -> usize {
