@@ -1,229 +1,322 @@
-//! One entry as octets in the ring: a head of fixed length, the places of its TTLs, the message.
+//! How an answer lies in the ring.
+//!
+//! ```text
+//!  0  length of the message, u16
+//!  2  count of TTLs, u8; 255: the count stands in front of the offsets, u16
+//!  3  flags, u8
+//!  4  stored at, u32, seconds
+//!  8  lifetime, u32, seconds
+//! 12  stamp: generation, u32
+//! 16  stamp: fingerprint, u64
+//! 24  stamp: rule, u16
+//! 26  view, u16
+//! 28  offsets of the TTLs in the message, u16 each
+//!     the message without its id and QDCOUNT: flags, three counts, question, records
+//! ```
+//!
+//! The key's name, type and class are those of the question, and its hash is computed again where an entry moves or
+//! goes: 12 octets a name less than storing them. The id is the client's, QDCOUNT is 1.
 
-use super::key::{Key, Tag};
 use crate::wire::{Class, RecordType, header::HEADER, name};
 
-/// What shaped an answer, and when that was last looked up.
+use super::{Hash, Key, New, Refusal, Stamp, ring::UNIT};
+
+/// The fixed part.
+const FIXED: usize = 28;
+/// What of the message's header is not stored.
+const OMITTED: usize = 4;
+/// What is: flags and three counts.
+const STORED_HEADER: usize = HEADER - OMITTED;
+/// QTYPE and QCLASS.
+const QUESTION_TAIL: usize = 4;
+/// In place of a count of TTLs that takes two octets.
+const MANY: u8 = u8::MAX;
+
+/// A flag of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
-    /// The configuration under which it was last found valid.
-    pub generation: u32,
-    /// All that shaped it.
-    pub fingerprint: u64,
-    /// The rule that brought it, in that configuration.
-    pub rule: u16,
+pub(super) struct Flag(u8);
+
+impl Flag {
+    /// Asked for since it was stored or passed over.
+    pub(super) const VISITED: Self = Self(0x01);
+    /// Of the key: DO.
+    pub(super) const DO: Self = Self(0x02);
+    /// Of the key: CD.
+    pub(super) const CD: Self = Self(0x04);
+    /// Hit at least once.
+    pub(super) const HIT: Self = Self(0x08);
+    /// Hit at least twice.
+    pub(super) const POPULAR: Self = Self(0x10);
+    /// A caller was told to fetch it again.
+    pub(super) const CLAIMED: Self = Self(0x20);
+    /// Removed or replaced: only its length still counts.
+    pub(super) const DEAD: Self = Self(0x40);
 }
 
-/// The length of an entry's head in octets.
-pub(super) const HEAD: usize = 36;
-/// Entries begin at multiples of this.
-pub(super) const ALIGN: usize = 4;
-
-const SIZE: usize = 0;
-const HASH: usize = 4;
-const STORED_AT: usize = 8;
-const LIFETIME: usize = 12;
-const GENERATION: usize = 16;
-const FINGERPRINT: usize = 20;
-const RULE: usize = 28;
-const VIEW: usize = 30;
-const TTLS: usize = 32;
-const MESSAGE: usize = 34;
-/// The flags share a word with the size, whose upper octet it does not need.
-const FLAGS: usize = 3;
-
-/// The entry is no longer in the table.
-pub(super) const DEAD: u8 = 1;
-/// It was asked for since it came to the head.
-pub(super) const VISITED: u8 = 2;
-/// It was asked for twice in its life.
-pub(super) const POPULAR: u8 = 4;
-/// Somebody was told to fetch it again.
-pub(super) const CLAIMED: u8 = 8;
-/// Key: DO.
-pub(super) const DO_BIT: u8 = 16;
-/// Key: CD.
-pub(super) const CD: u8 = 32;
-
-/// An entry that stands at the start of these octets.
+/// An entry to be read; the slice may go on behind it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry<'a>(pub(super) &'a [u8]);
 
-fn word(octets: &[u8], at: usize) -> u32 {
-    octets.get(at..).and_then(<[u8]>::first_chunk::<4>).map_or(0, |word| u32::from_le_bytes(*word))
-}
-
-fn half(octets: &[u8], at: usize) -> u16 {
-    octets.get(at..).and_then(<[u8]>::first_chunk::<2>).map_or(0, |half| u16::from_le_bytes(*half))
-}
-
 impl<'a> Entry<'a> {
-    /// In octets, a multiple of [`ALIGN`].
+    fn u16(self, at: usize) -> u16 {
+        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+    }
+
+    fn u32(self, at: usize) -> u32 {
+        u32::from(self.u16(at)) | u32::from(self.u16(at + 2)) << 16
+    }
+
+    /// Bytes in the ring.
     pub(super) fn size(self) -> usize {
-        usize::try_from(word(self.0, SIZE) & 0x00ff_ffff).unwrap_or(0) * ALIGN
+        let (offsets, count) = self.offsets_at();
+        size_of_entry(offsets - FIXED + 2 * count, self.length())
     }
 
-    pub(super) fn flags(self) -> u8 {
-        self.0[FLAGS]
+    /// Octets of the whole message.
+    pub(super) fn length(self) -> usize {
+        usize::from(self.u16(0))
     }
 
-    pub(super) fn hash(self) -> u32 {
-        word(self.0, HASH)
+    pub(super) fn has(self, flag: Flag) -> bool {
+        self.0[3] & flag.0 != 0
     }
 
     pub(super) fn stored_at(self) -> u32 {
-        word(self.0, STORED_AT)
+        self.u32(4)
     }
 
     pub(super) fn lifetime(self) -> u32 {
-        word(self.0, LIFETIME)
-    }
-
-    pub(super) fn stamp(self) -> Stamp {
-        let fingerprint = u64::from(word(self.0, FINGERPRINT)) | u64::from(word(self.0, FINGERPRINT + 4)) << 32;
-        Stamp { generation: word(self.0, GENERATION), fingerprint, rule: half(self.0, RULE) }
-    }
-
-    pub(super) fn rule(self) -> u16 {
-        half(self.0, RULE)
+        self.u32(8)
     }
 
     pub(super) fn generation(self) -> u32 {
-        word(self.0, GENERATION)
+        self.u32(12)
     }
 
-    fn ttls(self) -> usize {
-        usize::from(half(self.0, TTLS))
+    pub(super) fn rule(self) -> u16 {
+        self.u16(24)
     }
 
-    /// Where in the message its TTLs stand.
-    pub(super) fn ttl_offsets(self) -> impl ExactSizeIterator<Item = usize> + use<'a> {
-        let places = &self.0[HEAD..HEAD + 2 * self.ttls()];
-        places.chunks_exact(2).map(|place| usize::from(u16::from_le_bytes([place[0], place[1]])))
+    pub(super) fn stamp(self) -> Stamp {
+        let fingerprint = u64::from(self.u32(16)) | u64::from(self.u32(20)) << 32;
+        Stamp { generation: self.generation(), fingerprint, rule: self.rule() }
     }
 
-    pub(super) fn message(self) -> &'a [u8] {
-        let at = HEAD + 2 * self.ttls();
-        &self.0[at..at + usize::from(half(self.0, MESSAGE))]
-    }
-
-    /// Whether this is the entry of the key.
-    pub(super) fn is_for(self, tag: &Tag<'_, '_>) -> bool {
-        if self.hash() != tag.hash || half(self.0, VIEW) != tag.key.view {
-            return false;
+    /// Where the offsets start, and how many there are.
+    fn offsets_at(self) -> (usize, usize) {
+        match self.0[2] {
+            MANY => (FIXED + 2, usize::from(self.u16(FIXED))),
+            count => (FIXED, usize::from(count)),
         }
-        let key_flags = flags_of(tag.key);
-        if self.flags() & (DO_BIT | CD) != key_flags {
-            return false;
+    }
+
+    /// Where in the message the TTLs stand.
+    pub(super) fn ttl_offsets(self) -> impl Iterator<Item = u16> + 'a {
+        let (start, count) = self.offsets_at();
+        self.0[start..start + 2 * count].as_chunks().0.iter().map(|&pair| u16::from_le_bytes(pair))
+    }
+
+    /// The message without its id and QDCOUNT.
+    fn body(self) -> &'a [u8] {
+        let (offsets, count) = self.offsets_at();
+        let start = offsets + 2 * count;
+        &self.0[start..start + self.length() - OMITTED]
+    }
+
+    /// Whether this is the entry for `key`.
+    pub(super) fn is_for(self, key: &Key<'_>) -> bool {
+        // A wire name ends with its root label, so that no name is the beginning of another.
+        let Some((name, rest)) = self.body()[STORED_HEADER..].split_at_checked(key.name.len()) else { return false };
+        name == key.name
+            && rest.starts_with(&question_tail(key))
+            && self.0[3] & (Flag::DO.0 | Flag::CD.0) == key_flags(key)
+            && self.u16(26) == key.view
+    }
+
+    /// The key it is stored under.
+    pub(super) fn key(self) -> Key<'a> {
+        let question = &self.body()[STORED_HEADER..];
+        let end = name::skip_uncompressed(question, 0).expect("a stored question was compared with its key");
+        let (name, rest) = question.split_at(end);
+        let word = |at: usize| u16::from_be_bytes([rest[at], rest[at + 1]]);
+        Key {
+            name,
+            qtype: RecordType(word(0)),
+            qclass: Class(word(2)),
+            do_bit: self.has(Flag::DO),
+            cd: self.has(Flag::CD),
+            view: self.u16(26),
         }
-        let question = &self.message()[HEADER..];
-        let name = tag.key.name;
-        let [t0, t1] = tag.key.qtype.0.to_be_bytes();
-        let [c0, c1] = tag.key.qclass.0.to_be_bytes();
-        question.starts_with(name) && question[name.len()..].starts_with(&[t0, t1, c0, c1])
+    }
+
+    /// The hash of its key.
+    pub(super) fn hash(self) -> Hash {
+        self.key().hash()
+    }
+
+    /// Writes the whole message to the front of `reply`, its id zero, if it fits; gives its octets.
+    pub(super) fn copy_to(self, reply: &mut [u8]) -> Option<&mut [u8]> {
+        let body = self.body();
+        let message = reply.get_mut(..self.length())?;
+        write_message(message, body);
+        Some(message)
+    }
+
+    /// Writes header and question alone, as far as they fit, with the last three counts zero; gives the octets.
+    pub(super) fn copy_question_to(self, reply: &mut [u8]) -> usize {
+        let question = HEADER + self.key().name.len() + QUESTION_TAIL;
+        let Some(front) = reply.get_mut(..question) else { return 0 };
+        write_message(front, &self.body()[..question - OMITTED]);
+        front[6..HEADER].fill(0);
+        question
     }
 }
 
-/// The flags that are part of the key.
-pub(super) fn flags_of(key: &Key<'_>) -> u8 {
-    (if key.do_bit { DO_BIT } else { 0 }) | (if key.cd { CD } else { 0 })
+fn write_message(message: &mut [u8], body: &[u8]) {
+    message[..2].fill(0);
+    message[2..4].copy_from_slice(&body[..2]);
+    message[4..6].copy_from_slice(&[0, 1]);
+    message[6..].copy_from_slice(&body[2..]);
 }
 
-/// The octets an entry takes.
-pub(super) fn size_of(ttls: usize, message: usize) -> usize {
-    (HEAD + 2 * ttls + message).next_multiple_of(ALIGN)
-}
-
-/// Writes size and flags at the start of an entry, or of octets that are none.
-pub(super) fn mark(octets: &mut [u8], size: usize, flags: u8) {
-    let units = u32::try_from(size / ALIGN).unwrap_or(0) & 0x00ff_ffff;
-    octets[SIZE..SIZE + 4].copy_from_slice(&(units | u32::from(flags) << 24).to_le_bytes());
-}
-
-/// Sets flags of an entry.
-pub(super) fn add_flags(octets: &mut [u8], flags: u8) {
-    octets[FLAGS] |= flags;
-}
-
-/// Clears flags of an entry.
-pub(super) fn clear_flags(octets: &mut [u8], flags: u8) {
-    octets[FLAGS] &= !flags;
-}
-
-/// Writes a stamp into an entry.
-pub(super) fn write_stamp(octets: &mut [u8], stamp: Stamp) {
-    octets[GENERATION..GENERATION + 4].copy_from_slice(&stamp.generation.to_le_bytes());
-    octets[FINGERPRINT..FINGERPRINT + 8].copy_from_slice(&stamp.fingerprint.to_le_bytes());
-    octets[RULE..RULE + 2].copy_from_slice(&stamp.rule.to_le_bytes());
-}
-
-/// Writes a whole entry.
-pub(super) fn write(octets: &mut [u8], tag: &Tag<'_, '_>, new: &super::New<'_>) {
-    let size = size_of(new.ttl_offsets.len(), new.message.len());
-    mark(octets, size, flags_of(tag.key));
-    octets[HASH..HASH + 4].copy_from_slice(&tag.hash.to_le_bytes());
-    octets[STORED_AT..STORED_AT + 4].copy_from_slice(&new.now.to_le_bytes());
-    octets[LIFETIME..LIFETIME + 4].copy_from_slice(&new.lifetime.to_le_bytes());
-    write_stamp(octets, new.stamp);
-    octets[VIEW..VIEW + 2].copy_from_slice(&tag.key.view.to_le_bytes());
-    octets[TTLS..TTLS + 2].copy_from_slice(&u16::try_from(new.ttl_offsets.len()).unwrap_or(0).to_le_bytes());
-    octets[MESSAGE..MESSAGE + 2].copy_from_slice(&u16::try_from(new.message.len()).unwrap_or(0).to_le_bytes());
-    let mut at = HEAD;
-    for place in new.ttl_offsets {
-        octets[at..at + 2].copy_from_slice(&place.to_le_bytes());
-        at += 2;
+/// Sets flags of the entry that `bytes` start with.
+pub(super) fn set(bytes: &mut [u8], flag: Flag) {
+    // Not written where it is set: a line that is only read stays clean in the other caches.
+    if bytes[3] & flag.0 == 0 {
+        bytes[3] |= flag.0;
     }
-    octets[at..at + new.message.len()].copy_from_slice(new.message);
 }
 
-/// An entry as others see it.
+/// Unsets a flag of the entry that `bytes` start with.
+pub(super) fn unset(bytes: &mut [u8], flag: Flag) {
+    bytes[3] &= !flag.0;
+}
+
+/// Gives the entry that `bytes` start with another stamp.
+pub(super) fn restamp(bytes: &mut [u8], stamp: Stamp) {
+    bytes[12..16].copy_from_slice(&stamp.generation.to_le_bytes());
+    bytes[16..24].copy_from_slice(&stamp.fingerprint.to_le_bytes());
+    bytes[24..26].copy_from_slice(&stamp.rule.to_le_bytes());
+}
+
+fn question_tail(key: &Key<'_>) -> [u8; QUESTION_TAIL] {
+    let [a, b] = key.qtype.0.to_be_bytes();
+    let [c, d] = key.qclass.0.to_be_bytes();
+    [a, b, c, d]
+}
+
+fn key_flags(key: &Key<'_>) -> u8 {
+    (u8::from(key.do_bit) * Flag::DO.0) | (u8::from(key.cd) * Flag::CD.0)
+}
+
+fn size_of_entry(offsets: usize, length: usize) -> usize {
+    (FIXED + offsets + length - OMITTED).next_multiple_of(UNIT)
+}
+
+/// An answer that was found fit to be stored.
+#[derive(Debug)]
+pub(super) struct Draft<'a> {
+    key: Key<'a>,
+    new: New<'a>,
+    length: u16,
+    count: u16,
+}
+
+impl<'a> Draft<'a> {
+    /// Checks what later reads rely on: the question is the key's, the offsets lie inside.
+    pub(super) fn new(key: &Key<'a>, new: New<'a>) -> Result<Self, Refusal> {
+        if new.lifetime == 0 {
+            return Err(Refusal::NoLifetime);
+        }
+        let length = u16::try_from(new.message.len()).map_err(|_| Refusal::TooLarge)?;
+        let count = u16::try_from(new.ttl_offsets.len()).map_err(|_| Refusal::TooLarge)?;
+        let (header, rest) = new.message.split_at_checked(HEADER).ok_or(Refusal::Mismatch)?;
+        let question = rest.strip_prefix(key.name).ok_or(Refusal::Mismatch)?;
+        let is_whole = name::skip_uncompressed(key.name, 0) == Ok(key.name.len());
+        let is_inside = |&at: &u16| usize::from(at) >= HEADER && usize::from(at) + 4 <= usize::from(length);
+        if header[4..6] != [0, 1]
+            || !is_whole
+            || !question.starts_with(&question_tail(key))
+            || !new.ttl_offsets.iter().all(is_inside)
+        {
+            return Err(Refusal::Mismatch);
+        }
+        Ok(Self { key: *key, new, length, count })
+    }
+
+    fn is_many(&self) -> bool {
+        self.count >= u16::from(MANY)
+    }
+
+    /// Bytes in the ring.
+    pub(super) fn size(&self) -> usize {
+        size_of_entry(2 * (usize::from(self.is_many()) + usize::from(self.count)), usize::from(self.length))
+    }
+
+    /// Writes the entry to the front of `bytes`.
+    pub(super) fn write(&self, bytes: &mut [u8], flags: &[Flag]) {
+        let New { message, ttl_offsets, lifetime, now, stamp } = self.new;
+        bytes[..2].copy_from_slice(&self.length.to_le_bytes());
+        bytes[2] = u8::try_from(self.count).unwrap_or(MANY);
+        bytes[3] = flags.iter().fold(key_flags(&self.key), |all, flag| all | flag.0);
+        bytes[4..8].copy_from_slice(&now.to_le_bytes());
+        bytes[8..12].copy_from_slice(&lifetime.to_le_bytes());
+        restamp(bytes, stamp);
+        bytes[26..28].copy_from_slice(&self.key.view.to_le_bytes());
+        let mut at = FIXED;
+        let mut put = |part: &[u8]| {
+            bytes[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        };
+        if self.is_many() {
+            put(&self.count.to_le_bytes());
+        }
+        for offset in ttl_offsets {
+            put(&offset.to_le_bytes());
+        }
+        put(&message[2..4]);
+        put(&message[6..]);
+    }
+}
+
+/// An entry as it is shown.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryView<'a> {
-    entry: Entry<'a>,
+    /// What it is stored under.
+    pub key: Key<'a>,
+    /// The message, its id zero, its TTLs as they were when it was stored.
+    pub message: &'a [u8],
+    /// Where in the message the TTLs stand.
+    pub ttl_offsets: &'a [u16],
+    /// When it was stored, in seconds.
+    pub stored_at: u32,
+    /// Seconds that it is good for from then.
+    pub lifetime: u32,
+    /// The rules it was made under.
+    pub stamp: Stamp,
 }
 
-impl<'a> EntryView<'a> {
-    pub(super) const fn new(entry: Entry<'a>) -> Self {
-        Self { entry }
-    }
+/// Memory to show entries from.
+#[derive(Debug, Default)]
+pub(super) struct Showcase {
+    message: Vec<u8>,
+    ttl_offsets: Vec<u16>,
+}
 
-    /// The key.
-    pub fn key(&self) -> Key<'a> {
-        let message = self.message();
-        let end = name::skip_uncompressed(message, HEADER).unwrap_or(HEADER);
-        let number = |at: usize| message.get(at..at + 2).map_or(0, |n| u16::from_be_bytes([n[0], n[1]]));
-        Key {
-            name: &message[HEADER..end],
-            qtype: RecordType(number(end)),
-            qclass: Class(number(end + 2)),
-            do_bit: self.entry.flags() & DO_BIT != 0,
-            cd: self.entry.flags() & CD != 0,
-            view: half(self.entry.0, VIEW),
+impl Showcase {
+    /// The entry, taken apart.
+    pub(super) fn show<'a>(&'a mut self, entry: Entry<'a>) -> EntryView<'a> {
+        self.message.resize(entry.length(), 0);
+        write_message(&mut self.message, entry.body());
+        self.ttl_offsets.clear();
+        self.ttl_offsets.extend(entry.ttl_offsets());
+        EntryView {
+            key: entry.key(),
+            message: &self.message,
+            ttl_offsets: &self.ttl_offsets,
+            stored_at: entry.stored_at(),
+            lifetime: entry.lifetime(),
+            stamp: entry.stamp(),
         }
-    }
-
-    /// The message, its TTLs as they were when it was stored.
-    pub fn message(&self) -> &'a [u8] {
-        self.entry.message()
-    }
-
-    /// Where in the message its TTLs stand.
-    pub fn ttl_offsets(&self) -> impl ExactSizeIterator<Item = usize> + use<'a> {
-        self.entry.ttl_offsets()
-    }
-
-    /// When it was stored, in seconds.
-    pub fn stored_at(&self) -> u32 {
-        self.entry.stored_at()
-    }
-
-    /// How long it is fresh, in seconds.
-    pub fn lifetime(&self) -> u32 {
-        self.entry.lifetime()
-    }
-
-    /// What shaped it.
-    pub fn stamp(&self) -> Stamp {
-        self.entry.stamp()
     }
 }

@@ -1,73 +1,67 @@
-//! Failures, remembered beside the answers for a short while (RFC 9520): a name that fails everywhere is not asked for
-//! again with every question, and a remembered failure never hides or pushes out an answer.
+//! What could not be resolved, and until when it is not tried again (RFC 9520 3.2): beside the cache, so that no
+//! failure pushes an answer out or hides a stale one.
 //!
-//! Policy: a failure is found by the 64 bits of its question's hash, whose seed nobody outside knows: that two questions
-//! meet is less likely than a flipped bit, and would cost one of them two seconds. The table has fixed places, several
-//! for each hash; the oldest of them gives way.
+//! The memory is fixed: sets of [`WAYS`] slots, and a new failure takes the slot whose time ends first. Forgetting one
+//! early costs a query upstream, no more. A slot holds 128 bits of the key's hash, from a secret seed, so that no name
+//! answers for another's failure. The engine calls it on a miss, before it asks upstream, and after it has failed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    array,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
+use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::clock::Moment;
+use crate::wire::name::MAX_NAME;
 
-use super::Hash;
+use super::Key;
 
-/// Sets of places; a power of two.
-const SETS: usize = 1024;
-/// Places in a set.
+/// Slots in a set.
 const WAYS: usize = 8;
+/// Sets behind one lock.
+const SETS: usize = 64;
+/// Locks. With the above: room for 8,192 failures in 256 KiB. At the default of 2 s that is 4,096 failing questions a
+/// second, each asked upstream only once in that time.
+const SHARDS: usize = 16;
+/// The longest time a failure may be remembered, in seconds (RFC 9520 3.2).
+pub const LONGEST: u32 = 300;
 
-/// Failures that are remembered.
+/// How a question failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Every answer was SERVFAIL.
+    Servfail,
+    /// Every answer was REFUSED, or another RCODE that tells nothing about the name.
+    Refused,
+    /// No server answered in time, or none could be reached.
+    Unreachable,
+    /// What came was no answer to the question.
+    Malformed,
+    /// The answer was judged and not let through.
+    Blocked,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    key: u128,
+    /// The first second in which it is tried again; 0 in a slot never used.
+    until: u32,
+    failure: Failure,
+}
+
+const FREE: Slot = Slot { key: 0, until: 0, failure: Failure::Servfail };
+
+type Set = [Slot; WAYS];
+
+/// Failures by key; shared by all workers.
 #[derive(Debug)]
 pub struct Failures {
-    sets: Box<[Mutex<[Place; WAYS]>]>,
-    /// When the last of them is forgotten, in microseconds: later than that there is nothing to look up.
-    last_until: AtomicU64,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Place {
-    hash: u64,
-    until: Moment,
-}
-
-impl Failures {
-    /// Nothing failed yet.
-    pub fn new() -> Self {
-        let sets = (0..SETS).map(|_| Mutex::new([Place::default(); WAYS])).collect();
-        Self { sets, last_until: AtomicU64::new(0) }
-    }
-
-    /// Remembers a failure until then.
-    pub fn remember(&self, hash: Hash, until: Moment) {
-        let mut set = self.set(hash).lock();
-        let same = set.iter().position(|place| place.hash == hash.0);
-        let oldest = || set.iter().enumerate().min_by_key(|(_, place)| place.until).map_or(0, |(at, _)| at);
-        let at = same.unwrap_or_else(oldest);
-        set[at] = Place { hash: hash.0, until };
-        self.last_until.fetch_max(until.micros(), Ordering::Relaxed);
-    }
-
-    /// Whether the question failed a short while ago.
-    pub fn lookup(&self, hash: Hash, now: Moment) -> bool {
-        if now.micros() >= self.last_until.load(Ordering::Relaxed) {
-            return false;
-        }
-        self.set(hash).lock().iter().any(|place| place.hash == hash.0 && place.until > now)
-    }
-
-    /// Forgets them all: the configuration changed, and with it what might be answered.
-    pub fn clear(&self) {
-        for set in &self.sets {
-            *set.lock() = [Place::default(); WAYS];
-        }
-    }
-
-    fn set(&self, hash: Hash) -> &Mutex<[Place; WAYS]> {
-        let index = usize::try_from(hash.0 >> 32).unwrap_or(0) % SETS;
-        &self.sets[index]
-    }
+    shards: [CachePadded<Mutex<Box<[Set]>>>; SHARDS],
+    seed: u64,
+    /// From then on, in seconds, nothing is remembered: most of the time there is nothing to look up.
+    nothing_from: AtomicU32,
 }
 
 impl Default for Failures {
@@ -76,30 +70,144 @@ impl Default for Failures {
     }
 }
 
+impl Failures {
+    /// A memory without failures.
+    pub fn new() -> Self {
+        let shard = |_| CachePadded::new(Mutex::new(vec![[FREE; WAYS]; SETS].into_boxed_slice()));
+        Self { shards: array::from_fn(shard), seed: rand::random(), nothing_from: AtomicU32::new(0) }
+    }
+
+    /// Remembers that `key` failed at `now`, for `seconds` but at most [`LONGEST`]; with 0 it is forgotten.
+    pub fn remember(&self, key: &Key<'_>, failure: Failure, now: u32, seconds: u32) {
+        let until = now.saturating_add(seconds.min(LONGEST));
+        self.nothing_from.fetch_max(until, Ordering::Relaxed);
+        self.with_set(key, |set, key| {
+            let same = set.iter().position(|slot| slot.key == key && slot.until > 0);
+            let first = (0..WAYS).min_by_key(|&way| set[way].until);
+            if let Some(way) = same.or(first) {
+                set[way] = Slot { key, until, failure };
+            }
+        });
+    }
+
+    /// How `key` failed, if that is still remembered at `now`.
+    pub fn lookup(&self, key: &Key<'_>, now: u32) -> Option<Failure> {
+        if now >= self.nothing_from.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.with_set(key, |set, key| {
+            set.iter().find(|slot| slot.key == key && slot.until > now).map(|slot| slot.failure)
+        })
+    }
+
+    /// Forgets that `key` failed: it has been answered.
+    pub fn forget(&self, key: &Key<'_>) {
+        self.with_set(key, |set, key| {
+            for slot in set.iter_mut().filter(|slot| slot.key == key) {
+                *slot = FREE;
+            }
+        });
+    }
+
+    /// Forgets everything: other rules are in force, or a group is up again.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            shard.lock().fill([FREE; WAYS]);
+        }
+    }
+
+    /// How many failures are remembered at `now`.
+    pub fn count(&self, now: u32) -> usize {
+        let fresh = |set: &Set| set.iter().filter(|slot| slot.until > now).count();
+        self.shards.iter().map(|shard| shard.lock().iter().map(fresh).sum::<usize>()).sum()
+    }
+
+    fn with_set<T>(&self, key: &Key<'_>, action: impl FnOnce(&mut Set, u128) -> T) -> T {
+        let hash = hash(key, self.seed);
+        let bytes = hash.to_le_bytes();
+        let mut shard = self.shards[usize::from(bytes[0]) % SHARDS].lock();
+        action(&mut shard[usize::from(bytes[1]) % SETS], hash)
+    }
+}
+
+fn hash(key: &Key<'_>, seed: u64) -> u128 {
+    const NUMBERS: usize = 7;
+    let mut buffer = [0; NUMBERS + MAX_NAME];
+    buffer[..2].copy_from_slice(&key.qtype.0.to_be_bytes());
+    buffer[2..4].copy_from_slice(&key.qclass.0.to_be_bytes());
+    buffer[4..6].copy_from_slice(&key.view.to_be_bytes());
+    buffer[6] = u8::from(key.do_bit) << 1 | u8::from(key.cd);
+    let length = key.name.len().min(MAX_NAME);
+    buffer[NUMBERS..NUMBERS + length].copy_from_slice(&key.name[..length]);
+    xxh3_128_with_seed(&buffer[..NUMBERS + length], seed)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use crate::wire::{Class, Name, RecordType};
 
     use super::*;
 
-    #[test]
-    fn a_failure_is_remembered_for_its_time_and_for_its_question() {
-        let failures = Failures::new();
-        let now = Moment::now();
-        failures.remember(Hash(7), now + Duration::from_secs(2));
-        assert!(failures.lookup(Hash(7), now));
-        assert!(!failures.lookup(Hash(8), now));
-        assert!(!failures.lookup(Hash(7), now + Duration::from_secs(2)));
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn key(name: &Name) -> Key<'_> {
+        Key { name: name.as_wire(), qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false, view: 0 }
     }
 
     #[test]
-    fn more_failures_than_places_push_out_the_oldest() {
-        let failures = Failures::new();
-        let now = Moment::now();
-        for number in 1..=9_u64 {
-            failures.remember(Hash(number), now + Duration::from_secs(number));
+    fn a_failure_is_remembered_for_its_time_and_no_longer() {
+        let (failures, name) = (Failures::new(), name("broken.example"));
+        failures.remember(&key(&name), Failure::Servfail, 100, 2);
+        assert_eq!(failures.lookup(&key(&name), 101), Some(Failure::Servfail));
+        assert_eq!(failures.lookup(&key(&name), 102), None);
+        failures.remember(&key(&name), Failure::Unreachable, 102, u32::MAX);
+        assert_eq!(failures.lookup(&key(&name), 102 + LONGEST - 1), Some(Failure::Unreachable));
+        assert_eq!(failures.lookup(&key(&name), 102 + LONGEST), None);
+    }
+
+    #[test]
+    fn an_answer_forgets_the_failure() {
+        let (failures, name) = (Failures::new(), name("mended.example"));
+        failures.remember(&key(&name), Failure::Refused, 100, 60);
+        failures.forget(&key(&name));
+        assert_eq!(failures.lookup(&key(&name), 100), None);
+        failures.remember(&key(&name), Failure::Refused, 100, 60);
+        failures.remember(&key(&name), Failure::Refused, 100, 0);
+        assert_eq!(failures.lookup(&key(&name), 100), None);
+        failures.remember(&key(&name), Failure::Refused, 100, 60);
+        failures.clear();
+        assert_eq!(failures.count(100), 0);
+    }
+
+    #[test]
+    fn every_part_of_the_key_tells_failures_apart() {
+        let (failures, name, other) = (Failures::new(), name("a.example"), name("b.example"));
+        let failed = key(&name);
+        failures.remember(&failed, Failure::Servfail, 100, 60);
+        for key in [
+            key(&other),
+            Key { qtype: RecordType::AAAA, ..failed },
+            Key { qclass: Class::CH, ..failed },
+            Key { do_bit: true, ..failed },
+            Key { cd: true, ..failed },
+            Key { view: 1, ..failed },
+        ] {
+            assert_eq!(failures.lookup(&key, 100), None, "{key:?}");
         }
-        assert!(!failures.lookup(Hash(1), now));
-        assert!((2..=9).all(|number| failures.lookup(Hash(number), now)));
+    }
+
+    #[test]
+    fn more_failures_than_there_are_slots_push_out_the_oldest() {
+        let failures = Failures::new();
+        let slots = WAYS * SETS * SHARDS;
+        for index in 0..4 * slots {
+            let name = name(&format!("n{index}.example"));
+            let now = 100 + u32::try_from(index * 100 / slots).unwrap();
+            failures.remember(&key(&name), Failure::Servfail, now, LONGEST);
+            assert_eq!(failures.lookup(&key(&name), now), Some(Failure::Servfail), "the latest is always known");
+        }
+        assert_eq!(failures.count(100), slots, "every slot is in use");
     }
 }

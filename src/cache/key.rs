@@ -1,64 +1,55 @@
-//! What an answer is found by.
+//! What an answer is stored under, and the hash of it.
 
 use std::{
     hash::{BuildHasher, Hasher},
-    sync::OnceLock,
+    sync::LazyLock,
 };
 
-use foldhash::fast::RandomState;
+use foldhash::{SharedSeed, quality::SeedableRandomState};
 
 use crate::wire::{Class, RecordType};
 
-/// The question an entry answers, for whom it does.
+/// What an answer is stored under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key<'a> {
-    /// QNAME in wire form, in lower case.
+    /// The uncompressed wire name, in lower case (RFC 4343), the root label included.
     pub name: &'a [u8],
-    /// QTYPE.
+    /// The type asked for.
     pub qtype: RecordType,
-    /// QCLASS.
+    /// The class asked for.
     pub qclass: Class,
-    /// Whether signatures were asked for: the records differ.
+    /// Whether DNSSEC records were asked for (RFC 3225).
     pub do_bit: bool,
-    /// Whether the asker checks them itself: what a validator would keep back differs.
+    /// Whether checking was disabled (RFC 4035 3.2.2): such an answer may be bogus to others.
     pub cd: bool,
-    /// The view.
+    /// The view of the client, 0 where no rule for the name tells clients apart.
     pub view: u16,
 }
 
-/// A key's hash under this process's own seed: who asks cannot choose what collides.
+/// A key's hash, from a seed that nobody outside this process knows: clients choose names, and must not choose which
+/// of them collide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hash(pub u64);
 
-static SEED: OnceLock<RandomState> = OnceLock::new();
+static SEEDED: LazyLock<SeedableRandomState> = LazyLock::new(|| {
+    static SHARED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(rand::random()));
+    SeedableRandomState::with_seed(rand::random(), &SHARED)
+});
 
 impl Key<'_> {
-    /// The hash, made once for a question and passed along.
+    /// The hash of all parts.
     pub fn hash(&self) -> Hash {
-        let mut hasher = SEED.get_or_init(RandomState::default).build_hasher();
-        hasher.write(self.name);
-        let bits = u64::from(self.do_bit) | u64::from(self.cd) << 1;
+        let mut hasher = SEEDED.build_hasher();
         let numbers = u64::from(self.qtype.0) << 48 | u64::from(self.qclass.0) << 32 | u64::from(self.view) << 16;
-        hasher.write_u64(numbers | bits);
+        hasher.write_u64(numbers | u64::from(self.do_bit) << 1 | u64::from(self.cd));
+        hasher.write(self.name);
         Hash(hasher.finish())
     }
 }
 
-/// A key with the part of its hash that is kept in the entry.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tag<'a, 'k> {
-    pub(super) key: &'a Key<'k>,
-    pub(super) hash: u32,
-}
-
-impl<'a, 'k> Tag<'a, 'k> {
-    pub(super) fn new(key: &'a Key<'k>, hash: Hash) -> Self {
-        // The upper half chooses the shard.
-        Self { key, hash: u32::try_from(hash.0 & 0xffff_ffff).unwrap_or(0) }
+impl Hash {
+    /// The octet that selects the shard. A shard's table goes by the lowest and the highest bits, so neither may do.
+    pub(super) fn shard_bits(self) -> usize {
+        usize::from(self.0.to_le_bytes()[5])
     }
-}
-
-/// The hash that the table is given for the half that an entry keeps: both ends of it matter to the table.
-pub(super) fn spread(hash: u32) -> u64 {
-    u64::from(hash) << 32 | u64::from(hash)
 }

@@ -1,66 +1,177 @@
-//! Whole answers as wire bytes, bounded in bytes with everything counted.
+//! Whole answers as wire bytes, bounded in bytes.
 //!
-//! A cache is [shards](shard); a shard is a ring of octets with a table of offsets into it. New entries go in at the
-//! head, room is made at the tail. What [`policy`] lets in lives until its room is needed: an entry past its lifetime
-//! is a miss, and still there for who must serve stale (RFC 8767). Failures are remembered apart, in [`failures`].
+//! An answer is kept as the message that a client gets, so that a hit is one copy and a few patches. The cache is cut
+//! into shards by the key's [`Hash`], each behind a lock of its own; a shard is a ring of bytes with a table of places
+//! in it (`shard`, `ring`, `entry`). [`policy`] says what may be stored and for how long, [`failures`] remembers what
+//! could not be resolved, beside the cache.
+//!
+//! **What gives way.** Entries leave in the order they came (FIFO), but one that was asked for since it was stored or
+//! last passed over is kept once more (CLOCK). An expired entry stays until the space is needed: it may still be served
+//! stale (RFC 8767). Entries that the caller protects, those of a rule whose upstreams are all down, are passed over
+//! too. One insertion passes over at most [`MOVES`] entries, then the oldest goes, whatever it is.
+//!
+//! **What counts.** The capacity bounds the ring, the table at its largest, and the shards themselves. Memory is taken
+//! as it is filled, and [`Stats::bytes`] is what has been taken.
+//!
+//! The engine calls: `get` and `stale` from the hot path, `insert` from the slow one. The cache decides nothing about
+//! rules: entries carry a [`Stamp`], and whoever asks judges a stamp from another generation.
 
 pub mod failures;
 pub mod policy;
-pub mod shard;
 
 mod entry;
 mod key;
+mod ring;
+mod shard;
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-pub use self::{
-    entry::{EntryView, Stamp},
-    key::{Hash, Key},
-    shard::{Found, Lookup, New, Prefetch, Stored},
-};
-use self::{key::Tag, shard::Shard};
+pub use entry::EntryView;
+pub use key::{Hash, Key};
+pub use shard::MOVES;
 
-/// The least size of a shard in octets, so that the longest answer takes an eighth of it at most.
-const SHARD_LEAST: usize = 512 * 1024;
-/// More shards than this do not make meetings rarer in any way that can be measured.
-const SHARDS_MOST: usize = 256;
+use shard::Shard;
 
-/// Answers, for all workers.
+/// The smallest share of the capacity that is worth a lock of its own.
+const SHARD: usize = 512 << 10;
+/// More shards than workers will ever contend for; one octet of the hash selects among them.
+const MAX_SHARDS: usize = 256;
+
+/// Which rules an entry was made under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The generation of the configuration snapshot that last found the entry good.
+    pub generation: u32,
+    /// The fingerprint of every rule that shaped the answer.
+    pub fingerprint: u64,
+    /// The number of the rule, in that generation.
+    pub rule: u16,
+}
+
+/// An answer to be stored.
+#[derive(Debug, Clone, Copy)]
+pub struct New<'a> {
+    /// The message: one question, which is the key's name, type and class; the name in lower case, not compressed.
+    pub message: &'a [u8],
+    /// Where in the message each TTL stands, that of OPT aside.
+    pub ttl_offsets: &'a [u16],
+    /// Seconds that the answer is good for.
+    pub lifetime: u32,
+    /// When the answer came, in seconds ([`crate::clock::Moment::seconds`]).
+    pub now: u32,
+    /// Under which rules.
+    pub stamp: Stamp,
+}
+
+/// What became of an answer to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Insertion {
+    /// It is stored.
+    Stored,
+    /// It is stored in place of another with the same key.
+    Replaced,
+    /// It is not stored.
+    Refused(Refusal),
+}
+
+/// Why an answer is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no cache.
+    NoCache,
+    /// It is larger than an eighth of a shard or does not fit a stretch of the ring.
+    TooLarge,
+    /// It has no lifetime.
+    NoLifetime,
+    /// Its question is not the key's, or a TTL offset lies outside.
+    Mismatch,
+}
+
+/// What the cache has for a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lookup {
+    /// Nothing.
+    Miss,
+    /// The answer, copied, its TTLs counted down.
+    Hit(Found),
+    /// An answer past its lifetime; nothing is copied. [`Cache::stale`] copies it.
+    Expired(Found),
+    /// An answer that does not fit; its header with the last three counts zero, and its question are copied.
+    TooLarge(Found),
+}
+
+/// An answer that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Octets copied.
+    pub length: usize,
+    /// The rule of its stamp.
+    pub rule: u16,
+    /// Seconds since it was stored.
+    pub age: u32,
+    /// Seconds until it expires; 0 when it has.
+    pub remaining: u32,
+    /// Seconds since it expired; 0 while it has not.
+    pub past: u32,
+    /// Whether the caller is to fetch it again now.
+    pub prefetch: Prefetch,
+}
+
+/// Whether an entry is to be fetched again before it expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prefetch {
+    /// It is not, or another caller does.
+    NotDue,
+    /// It is: it was hit twice or more (this hit counts), is in the last tenth of a lifetime of 10 s or more, and no
+    /// caller was told before.
+    Due,
+}
+
+/// How stale answers are served (RFC 8767).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Staleness {
+    /// Seconds past its lifetime that an answer may be served.
+    pub max: u32,
+    /// The TTL that its records are given.
+    pub ttl: u32,
+}
+
+/// The cache in figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Entries, expired ones included.
+    pub entries: usize,
+    /// Memory taken, in bytes: entries, space of entries replaced, table, shards.
+    pub bytes: usize,
+    /// The bound on it.
+    pub capacity: usize,
+    /// Entries that made room for others, since the start.
+    pub evictions: u64,
+    /// Entries stored, since the start.
+    pub inserts: u64,
+}
+
+/// Whole answers by key; shared by all workers.
 #[derive(Debug)]
 pub struct Cache {
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     capacity: usize,
 }
 
-/// What the cache holds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Entries, expired ones included.
-    pub entries: usize,
-    /// Octets in use: entries, their keys, what is dead among them, and the tables.
-    pub bytes: usize,
-    /// The bound on `bytes`.
-    pub capacity: usize,
-    /// Entries that had to go before their time.
-    pub evictions: u64,
-}
-
 impl Cache {
-    /// A cache of at most `capacity` octets; with 0 everything is a miss.
+    /// A cache that takes at most `capacity` bytes; with 0, or too few for any answer, everything is a miss.
     pub fn new(capacity: usize) -> Self {
-        let shards = match (capacity / SHARD_LEAST).clamp(1, SHARDS_MOST) {
-            _ if capacity == 0 => 0,
-            most => 1 << most.ilog2(),
-        };
-        let shard = || CachePadded::new(Mutex::new(Shard::new(capacity / shards)));
-        Self { shards: (0..shards).map(|_| shard()).collect(), capacity }
+        let count = (capacity / SHARD).clamp(1, MAX_SHARDS);
+        let count = 1 << count.ilog2();
+        let own = size_of::<CachePadded<Mutex<Shard>>>();
+        let shard = || Shard::new((capacity / count).saturating_sub(own));
+        let shards: Option<Box<[_]>> = (0..count).map(|_| shard().map(|s| CachePadded::new(Mutex::new(s)))).collect();
+        Self { shards: shards.unwrap_or_default(), capacity }
     }
 
-    /// Looks `key` up and copies a fresh answer into `reply`, its TTLs counted down. `now` is in seconds.
-    ///
-    /// An entry of another `generation` is shown to `revalidate` with its stamp first: none makes it a miss for good, a
-    /// new stamp is kept.
+    /// Looks `key` up at `now` and copies the answer to the front of `reply`, its id zero. An entry whose stamp is of
+    /// another generation is shown to `revalidate`, which gives it a new stamp, or none: then it is dropped and a miss.
     pub fn get(
         &self,
         key: &Key<'_>,
@@ -71,61 +182,86 @@ impl Cache {
         revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
     ) -> Lookup {
         let Some(shard) = self.shard(hash) else { return Lookup::Miss };
-        shard.lock().get(&Tag::new(key, hash), now, generation, reply, revalidate)
+        shard.lock().get(key, hash, now, generation, reply, revalidate)
     }
 
-    /// Copies an expired answer into `reply` with every TTL set to `ttl` seconds, if it is no more than `most_past`
-    /// seconds past its lifetime.
-    #[expect(clippy::too_many_arguments, reason = "a look-up with the three numbers that make it stale")]
+    /// Copies the answer for `key` even though it has expired, all TTLs set to those of `staleness`, unless it is too
+    /// long past or does not fit. An answer that is fresh after all is copied as [`Cache::get`] does.
+    #[expect(clippy::too_many_arguments, reason = "get's, and how stale")]
     pub fn stale(
         &self,
         key: &Key<'_>,
         hash: Hash,
         now: u32,
         generation: u32,
-        most_past: u32,
-        ttl: u32,
+        staleness: Staleness,
         reply: &mut [u8],
         revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
     ) -> Option<Found> {
-        let tag = Tag::new(key, hash);
-        self.shard(hash)?.lock().stale(&tag, now, generation, (most_past, ttl), reply, revalidate)
+        self.shard(hash)?.lock().stale(key, hash, now, generation, staleness, reply, revalidate)
     }
 
-    /// Keeps an answer, in place of the one that `key` had.
-    pub fn insert(&self, key: &Key<'_>, hash: Hash, new: &New<'_>) -> Stored {
-        let Some(shard) = self.shard(hash) else { return Stored::No };
-        shard.lock().insert(&Tag::new(key, hash), new)
+    /// Stores an answer, in place of the one that has the key. Where others must go for it, those whose stamp
+    /// `is_protected` are passed over as far as [`MOVES`] allows.
+    pub fn insert(&self, key: &Key<'_>, hash: Hash, new: New<'_>, is_protected: impl Fn(Stamp) -> bool) -> Insertion {
+        let Some(shard) = self.shard(hash) else { return Insertion::Refused(Refusal::NoCache) };
+        shard.lock().insert(key, hash, new, is_protected)
     }
 
-    /// Removes every entry for which `matches` holds; gives their number.
-    pub fn remove(&self, mut matches: impl FnMut(&EntryView<'_>) -> bool) -> usize {
-        self.shards.iter().map(|shard| shard.lock().remove(&mut matches)).sum()
+    /// Drops the entry with this key and gives how many there were.
+    pub fn remove(&self, key: &Key<'_>) -> usize {
+        let hash = key.hash();
+        self.shard(hash).map_or(0, |shard| usize::from(shard.lock().remove(key, hash)))
     }
 
-    /// Shows every entry, one shard locked at a time.
-    pub fn for_each(&self, mut see: impl FnMut(&EntryView<'_>)) {
+    /// Drops every entry for the wire name `name`, in lower case, and gives how many there were.
+    pub fn remove_name(&self, name: &[u8]) -> usize {
+        self.remove_where(|key| key.name == name)
+    }
+
+    /// Drops every entry at or below the wire name `domain`, in lower case, and gives how many there were.
+    pub fn remove_domain(&self, domain: &[u8]) -> usize {
+        self.remove_where(|key| crate::wire::name::is_within(key.name, domain))
+    }
+
+    /// Drops everything and gives the memory back.
+    pub fn clear(&self) {
         for shard in &self.shards {
-            shard.lock().for_each(&mut see);
+            shard.lock().clear();
         }
     }
 
-    /// What it holds, added up over the shards.
+    /// Shows every entry to `visit`, a shard at a time, the oldest of a shard first; expired ones too. The shard is
+    /// locked meanwhile: copy and leave.
+    pub fn for_each(&self, mut visit: impl FnMut(&EntryView<'_>)) {
+        for shard in &self.shards {
+            shard.lock().for_each(&mut visit);
+        }
+    }
+
+    /// The cache in figures; takes each shard's lock for a moment.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { capacity: self.capacity, ..Stats::default() };
-        for shard in &self.shards {
+        let own = size_of_val::<[_]>(&self.shards);
+        let start = Stats { bytes: own, capacity: self.capacity, ..Stats::default() };
+        self.shards.iter().fold(start, |sum, shard| {
             let shard = shard.lock();
-            stats.entries += shard.entries();
-            stats.bytes += shard.bytes();
-            stats.evictions += shard.evictions();
-        }
-        stats
+            Stats {
+                entries: sum.entries + shard.entries(),
+                bytes: sum.bytes + shard.bytes(),
+                capacity: sum.capacity,
+                evictions: sum.evictions + shard.evictions(),
+                inserts: sum.inserts + shard.inserts(),
+            }
+        })
     }
 
     fn shard(&self, hash: Hash) -> Option<&Mutex<Shard>> {
-        // A power of two, or none.
+        // The count is a power of two, or zero where there is no cache.
         let mask = self.shards.len().checked_sub(1)?;
-        let high = usize::try_from(hash.0 >> 32).unwrap_or(0);
-        self.shards.get(high & mask).map(|shard| &**shard)
+        self.shards.get(hash.shard_bits() & mask).map(|padded| &**padded)
+    }
+
+    fn remove_where(&self, mut condition: impl FnMut(&Key<'_>) -> bool) -> usize {
+        self.shards.iter().map(|shard| shard.lock().remove_where(&mut condition)).sum()
     }
 }

@@ -1,123 +1,56 @@
-//! One shard: a ring of entries and a table of where they begin.
-//!
-//! Policy: entries go in at the head in the order they come. When room is needed the oldest goes, unless it was asked
-//! for since it was last at the head: then it moves there once more, its mark cleared (FIFO with reinsertion, the clock
-//! algorithm). At most [`MOVES_MOST`] are moved for one insertion, so that it takes a bounded time. What an answer
-//! replaces stays as dead octets until the tail comes by.
+//! One shard: a ring of entries and a table that finds them.
 //!
 //! Invariants:
-//! - From tail to head the ring is a sequence of entries without gaps; `used` is their sum.
-//! - The table holds the offset of each entry that is not dead, and no other.
-//! - An entry never wraps; what is left at the end of the ring is a dead entry of at least [`ALIGN`] octets.
+//! - The table holds the place of every entry that is not dead, and of nothing else.
+//! - The table never has more than its `max_buckets`; a quarter of them stay free of entries, so that the traces of
+//!   removed ones make a rebuild rare, and never a growth.
 
 use hashbrown::HashTable;
 
 use super::{
-    entry::{
-        ALIGN, CLAIMED, DEAD, Entry, EntryView, POPULAR, Stamp, VISITED, add_flags, clear_flags, mark, size_of, write,
-        write_stamp,
-    },
-    key::{Tag, spread},
+    EntryView, Found, Hash, Insertion, Key, Lookup, New, Prefetch, Refusal, Staleness, Stamp,
+    entry::{self, Draft, Entry, Flag, Showcase},
+    ring::{Growth, Place, Ring},
 };
-use crate::wire::header::HEADER;
 
-/// How many entries one insertion moves at most.
-const MOVES_MOST: usize = 16;
-/// Octets of ring for each place in the table: small entries take no fewer, so the table is seldom what is full.
-const OCTETS_A_PLACE: usize = 110;
-/// What a place in the table takes: four octets of offset and one of control.
-const PLACE: usize = 5;
-/// The shortest lifetime in seconds for which fetching again before its end is worth it.
-const PREFETCH_LEAST: u32 = 10;
+/// How many entries one insertion passes over at most before it takes the oldest.
+pub const MOVES: usize = 32;
+/// Bytes of a shard for each bucket of its table, at most; half as many at least, since buckets come in powers of two.
+/// With three quarters of them used, entries of 107 bytes fill the ring before the table in any case, and those of 53
+/// at best; one A record for a name of 56 characters makes 116. The table takes from 6 to 13 % of the shard.
+const BYTES_PER_BUCKET: usize = 80;
+/// A place and an octet of hash for each bucket; and one group of octets more.
+const BUCKET: usize = size_of::<Place>() + 1;
+const GROUP: usize = 16;
+/// A shard below this holds no useful answer.
+const MIN_RING: usize = 512;
+/// One entry may take this share of a shard.
+const SHARE: usize = 8;
+/// Lifetimes from which prefetching pays, in seconds.
+const PREFETCH_FROM: u32 = 10;
 
-/// An answer to be kept.
-#[derive(Debug, Clone, Copy)]
-pub struct New<'a> {
-    /// The whole message, QNAME that of the key.
-    pub message: &'a [u8],
-    /// Where in the message its TTLs stand.
-    pub ttl_offsets: &'a [u16],
-    /// How long it is fresh, in seconds.
-    pub lifetime: u32,
-    /// Now, in seconds.
-    pub now: u32,
-    /// What shaped it.
-    pub stamp: Stamp,
-}
-
-/// Whether an answer was kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    /// It was.
-    Yes,
-    /// It is too long for this cache, or there is none.
-    No,
-}
-
-/// Whether an entry should be fetched again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prefetch {
-    /// Not now, or somebody else was told to.
-    NotDue,
-    /// By whom this is told.
-    Due,
-}
-
-/// An entry that was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
-    /// The message's length in octets.
-    pub length: usize,
-    /// The rule that brought it.
-    pub rule: u16,
-    /// Seconds since it was stored.
-    pub age: u32,
-    /// Seconds until its lifetime is over.
-    pub remaining: u32,
-    /// Whether to fetch it again.
-    pub prefetch: Prefetch,
-}
-
-/// What a look-up gives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lookup {
-    /// Nothing.
-    Miss,
-    /// The message is in the reply.
-    Hit(Found),
-    /// There is an entry past its lifetime; nothing was copied.
-    Expired(Found),
-    /// The reply has no room for it; header and question alone were copied.
-    TooLarge(Found),
-}
-
-/// A part of the cache under one lock.
+/// See the module.
 #[derive(Debug)]
-pub struct Shard {
-    ring: Vec<u8>,
-    table: HashTable<u32>,
-    places: usize,
-    head: usize,
-    tail: usize,
-    used: usize,
+pub(super) struct Shard {
+    ring: Ring,
+    table: HashTable<Place>,
+    max_buckets: usize,
+    longest: usize,
     evictions: u64,
+    inserts: u64,
 }
 
 impl Shard {
-    pub(super) fn new(capacity: usize) -> Self {
-        // hashbrown's tables are powers of two and filled to seven eighths.
-        let most_places = capacity / (OCTETS_A_PLACE + PLACE);
-        let buckets = if most_places == 0 { 0 } else { 1 << most_places.ilog2() };
-        let ring = (capacity - (buckets * PLACE).min(capacity)) / ALIGN * ALIGN;
-        Self {
-            ring: vec![0; ring],
-            table: HashTable::new(),
-            places: buckets / 8 * 7,
-            head: 0,
-            tail: 0,
-            used: 0,
-            evictions: 0,
+    /// A shard of `capacity` bytes, its own struct aside; none if that is too little for any use.
+    pub(super) fn new(capacity: usize) -> Option<Self> {
+        let max_buckets = (capacity / BYTES_PER_BUCKET).next_power_of_two().max(4);
+        let room = capacity.checked_sub(max_buckets * BUCKET + GROUP + Ring::overhead(capacity))?;
+        if room < MIN_RING {
+            return None;
         }
+        let ring = Ring::new(room);
+        let longest = ring.longest().min(capacity / SHARE);
+        Some(Self { ring, table: HashTable::new(), max_buckets, longest, evictions: 0, inserts: 0 })
     }
 
     pub(super) fn entries(&self) -> usize {
@@ -125,245 +58,291 @@ impl Shard {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.used + self.table.allocation_size()
+        self.ring.bytes() + self.table.allocation_size()
     }
 
-    pub(super) const fn evictions(&self) -> u64 {
+    pub(super) fn evictions(&self) -> u64 {
         self.evictions
     }
 
-    fn entry(&self, at: usize) -> Entry<'_> {
-        Entry(&self.ring[at..])
+    pub(super) fn inserts(&self) -> u64 {
+        self.inserts
     }
 
-    fn find(&self, tag: &Tag<'_, '_>) -> Option<usize> {
-        let found = self.table.find(spread(tag.hash), |&offset| Entry(&self.ring[place(offset)..]).is_for(tag));
-        found.map(|&offset| place(offset))
-    }
-
-    /// The entry's place if it is valid in this generation; one that is not is removed.
-    fn find_valid(
-        &mut self,
-        tag: &Tag<'_, '_>,
-        generation: u32,
-        revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
-    ) -> Option<usize> {
-        let at = self.find(tag)?;
-        let entry = self.entry(at);
-        if entry.generation() == generation {
-            return Some(at);
-        }
-        match revalidate(entry.message(), entry.stamp()) {
-            Some(stamp) => {
-                write_stamp(&mut self.ring[at..], stamp);
-                Some(at)
-            }
-            None => {
-                self.forget(at);
-                None
-            }
-        }
-    }
-
+    /// See [`super::Cache::get`].
     pub(super) fn get(
         &mut self,
-        tag: &Tag<'_, '_>,
+        key: &Key<'_>,
+        hash: Hash,
         now: u32,
         generation: u32,
         reply: &mut [u8],
         revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
     ) -> Lookup {
-        let Some(at) = self.find_valid(tag, generation, revalidate) else { return Lookup::Miss };
-        let entry = self.entry(at);
-        let age = now.saturating_sub(entry.stored_at());
-        let lifetime = entry.lifetime();
-        let message = entry.message();
-        let remaining = lifetime.saturating_sub(age);
-        let found = Found { length: message.len(), rule: entry.rule(), age, remaining, prefetch: Prefetch::NotDue };
-        if remaining == 0 {
+        let Some(place) = self.find(key, hash) else { return Lookup::Miss };
+        let entry = Entry(self.ring.entry(place));
+        let mut found = age(entry, now);
+        if found.remaining == 0 {
+            entry::set(self.ring.entry_mut(place), Flag::VISITED);
             return Lookup::Expired(found);
         }
-        let Some(copy) = reply.get_mut(..message.len()) else {
-            let end = (HEADER + tag.key.name.len() + 4).min(reply.len());
-            reply[..end].copy_from_slice(&message[..end]);
-            return Lookup::TooLarge(found);
-        };
-        copy.copy_from_slice(message);
-        if age > 0 {
-            set_ttls(copy, entry, |ttl| ttl.saturating_sub(age));
+        if entry.generation() != generation {
+            let Some(rule) = self.judge(place, hash, reply, revalidate) else { return Lookup::Miss };
+            found.rule = rule;
         }
-        Lookup::Hit(Found { prefetch: self.visit(at, remaining), ..found })
+        found.prefetch = self.visit(place, &found);
+        let entry = Entry(self.ring.entry(place));
+        match entry.copy_to(reply) {
+            Some(message) => {
+                set_ttls(message, entry, |ttl| ttl.saturating_sub(found.age));
+                Lookup::Hit(Found { length: message.len(), ..found })
+            }
+            None => Lookup::TooLarge(Found { length: entry.copy_question_to(reply), ..found }),
+        }
     }
 
-    /// Marks the entry as asked for, and says whether to fetch it again.
-    fn visit(&mut self, at: usize, remaining: u32) -> Prefetch {
-        let entry = self.entry(at);
-        let (flags, lifetime) = (entry.flags(), entry.lifetime());
-        let next = if flags & VISITED == 0 { VISITED } else { VISITED | POPULAR };
-        if flags & next != next {
-            add_flags(&mut self.ring[at..], next);
-        }
-        let is_due =
-            flags & (POPULAR | CLAIMED) == POPULAR && lifetime >= PREFETCH_LEAST && remaining < lifetime.div_ceil(10);
-        if !is_due {
-            return Prefetch::NotDue;
-        }
-        add_flags(&mut self.ring[at..], CLAIMED);
-        Prefetch::Due
-    }
-
+    /// See [`super::Cache::stale`].
+    #[expect(clippy::too_many_arguments, reason = "get's, and how stale")]
     pub(super) fn stale(
         &mut self,
-        tag: &Tag<'_, '_>,
+        key: &Key<'_>,
+        hash: Hash,
         now: u32,
         generation: u32,
-        (most_past, ttl): (u32, u32),
+        staleness: Staleness,
         reply: &mut [u8],
         revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
     ) -> Option<Found> {
-        let at = self.find_valid(tag, generation, revalidate)?;
-        let entry = self.entry(at);
-        let age = now.saturating_sub(entry.stored_at());
-        let past = age.checked_sub(entry.lifetime())?;
-        if past > most_past {
+        let place = self.find(key, hash)?;
+        let entry = Entry(self.ring.entry(place));
+        let mut found = age(entry, now);
+        if found.remaining == 0 && found.past > staleness.max {
             return None;
         }
-        let message = entry.message();
-        let copy = reply.get_mut(..message.len())?;
-        copy.copy_from_slice(message);
-        set_ttls(copy, entry, |_| ttl);
-        let found = Found { length: message.len(), rule: entry.rule(), age, remaining: 0, prefetch: Prefetch::NotDue };
-        add_flags(&mut self.ring[at..], VISITED);
-        Some(found)
+        if entry.generation() != generation {
+            found.rule = self.judge(place, hash, reply, revalidate)?;
+        }
+        entry::set(self.ring.entry_mut(place), Flag::VISITED);
+        let entry = Entry(self.ring.entry(place));
+        let message = entry.copy_to(reply)?;
+        match found.remaining {
+            0 => set_ttls(message, entry, |_| staleness.ttl),
+            _ => set_ttls(message, entry, |ttl| ttl.saturating_sub(found.age)),
+        }
+        Some(Found { length: message.len(), ..found })
     }
 
-    pub(super) fn insert(&mut self, tag: &Tag<'_, '_>, new: &New<'_>) -> Stored {
-        let size = size_of(new.ttl_offsets.len(), new.message.len());
-        // No single answer may push out more than an eighth of the rest.
-        let fits = size <= self.ring.len() / 8 && new.message.len() <= crate::wire::MAX_MESSAGE && self.places > 0;
-        if let Some(at) = self.find(tag) {
-            self.forget(at);
+    /// See [`super::Cache::insert`].
+    pub(super) fn insert(
+        &mut self,
+        key: &Key<'_>,
+        hash: Hash,
+        new: New<'_>,
+        is_protected: impl Fn(Stamp) -> bool,
+    ) -> Insertion {
+        let draft = match Draft::new(key, new) {
+            Ok(draft) => draft,
+            Err(refusal) => return Insertion::Refused(refusal),
+        };
+        let size = draft.size();
+        if size > self.longest {
+            return Insertion::Refused(Refusal::TooLarge);
         }
-        if !fits {
-            return Stored::No;
-        }
-        let at = self.make_room(size);
-        write(&mut self.ring[at..at + size], tag, new);
-        self.enter(at, tag.hash);
-        Stored::Yes
-    }
-
-    /// Evicts at the tail until an entry of `size` can begin at the place that is given back, which the head has passed.
-    fn make_room(&mut self, size: usize) -> usize {
-        let mut moves = MOVES_MOST;
-        loop {
-            if self.table.len() < self.places
-                && let Some(at) = self.advance(size)
-            {
-                return at;
+        let old = self.find(key, hash);
+        if let Some(place) = old {
+            let bytes = self.ring.entry_mut(place);
+            if Entry(bytes).size() == size {
+                // It stays where it is, perhaps next to go; but it is here because it was asked for again.
+                draft.write(bytes, &[Flag::VISITED]);
+                self.inserts += 1;
+                return Insertion::Replaced;
             }
-            self.evict(&mut moves);
+            self.drop_entry(place, hash);
         }
+        self.make_room(size, is_protected);
+        let place = self.ring.push(size);
+        draft.write(self.ring.entry_mut(place), &[]);
+        self.index(place, hash);
+        self.inserts += 1;
+        if old.is_some() { Insertion::Replaced } else { Insertion::Stored }
     }
 
-    /// Moves the head past `size` octets without a wrap among them, if the room is free.
-    fn advance(&mut self, size: usize) -> Option<usize> {
-        let free = self.ring.len() - self.used;
-        let to_end = self.ring.len() - self.head;
-        if size <= to_end {
-            if size > free {
-                return None;
+    /// Drops the entry for `key` and says whether there was one.
+    pub(super) fn remove(&mut self, key: &Key<'_>, hash: Hash) -> bool {
+        let place = self.find(key, hash);
+        if let Some(place) = place {
+            self.drop_entry(place, hash);
+        }
+        place.is_some()
+    }
+
+    /// Drops every entry whose key meets the condition and gives how many there were.
+    pub(super) fn remove_where(&mut self, mut condition: impl FnMut(&Key<'_>) -> bool) -> usize {
+        let before = self.table.len();
+        let ring = &mut self.ring;
+        self.table.retain(|&mut place| {
+            let bytes = ring.entry_mut(place);
+            let goes = condition(&Entry(bytes).key());
+            if goes {
+                entry::set(bytes, Flag::DEAD);
             }
-        } else if size + to_end > free {
-            return None;
-        } else {
-            if to_end > 0 {
-                mark(&mut self.ring[self.head..], to_end, DEAD);
+            !goes
+        });
+        before - self.table.len()
+    }
+
+    /// Drops everything and gives the memory back.
+    pub(super) fn clear(&mut self) {
+        self.table = HashTable::new();
+        self.ring.clear();
+    }
+
+    /// Shows every entry, the oldest first.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&EntryView<'_>)) {
+        let mut showcase = Showcase::default();
+        self.ring.walk(|_, bytes| {
+            let entry = Entry(bytes);
+            if !entry.has(Flag::DEAD) {
+                visit(&showcase.show(entry));
             }
-            self.used += to_end;
-            self.head = 0;
-        }
-        let at = self.head;
-        self.head += size;
-        self.used += size;
-        if self.head == self.ring.len() {
-            self.head = 0;
-        }
-        Some(at)
+            entry.size()
+        });
     }
 
-    /// Takes the entry at the tail away, or moves it to the head.
-    fn evict(&mut self, moves: &mut usize) {
-        let at = self.tail;
-        let entry = self.entry(at);
-        let (size, flags, hash) = (entry.size(), entry.flags(), entry.hash());
-        self.tail = if at + size >= self.ring.len() { 0 } else { at + size };
-        self.used -= size;
-        if flags & DEAD != 0 {
-            return;
-        }
-        self.leave(at, hash);
-        let may_move = flags & VISITED != 0 && *moves > 0 && self.head + size <= self.ring.len();
-        if may_move && let Some(to) = self.advance(size) {
-            *moves -= 1;
-            self.ring.copy_within(at..at + size, to);
-            clear_flags(&mut self.ring[to..], VISITED);
-            self.enter(to, hash);
-            return;
-        }
-        self.evictions += 1;
+    fn find(&self, key: &Key<'_>, hash: Hash) -> Option<Place> {
+        self.table.find(hash.0, |&place| Entry(self.ring.entry(place)).is_for(key)).copied()
     }
 
-    fn enter(&mut self, at: usize, hash: u32) {
-        let ring = &self.ring;
-        let rehash = |&offset: &u32| spread(Entry(&ring[place(offset)..]).hash());
-        self.table.insert_unique(spread(hash), offset(at), rehash);
+    /// Has an entry of another generation judged: gives its rule under the new stamp, or drops it.
+    fn judge(
+        &mut self,
+        place: Place,
+        hash: Hash,
+        reply: &mut [u8],
+        revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
+    ) -> Option<u16> {
+        let entry = Entry(self.ring.entry(place));
+        let stamp = match entry.copy_to(reply) {
+            Some(message) => revalidate(message, entry.stamp()),
+            // Rare: once for an entry and generation, and only where the asker's limit is below the message.
+            None => revalidate(&mut *entry.copy_to(&mut vec![0; entry.length()])?, entry.stamp()),
+        };
+        match stamp {
+            Some(stamp) => entry::restamp(self.ring.entry_mut(place), stamp),
+            None => self.drop_entry(place, hash),
+        }
+        stamp.map(|stamp| stamp.rule)
     }
 
-    fn leave(&mut self, at: usize, hash: u32) {
-        if let Ok(slot) = self.table.find_entry(spread(hash), |&other| other == offset(at)) {
+    /// Marks a hit.
+    fn visit(&mut self, place: Place, found: &Found) -> Prefetch {
+        let bytes = self.ring.entry_mut(place);
+        entry::set(bytes, Flag::VISITED);
+        let entry = Entry(bytes);
+        if !entry.has(Flag::POPULAR) {
+            let flag = if entry.has(Flag::HIT) { Flag::POPULAR } else { Flag::HIT };
+            entry::set(bytes, flag);
+        }
+        let entry = Entry(bytes);
+        let lifetime = entry.lifetime();
+        // remaining < lifetime / 10, without losing the fraction; lifetimes of 2^31 and more do not occur (RFC 2181 8).
+        if lifetime < PREFETCH_FROM
+            || found.remaining.saturating_mul(10) >= lifetime
+            || !entry.has(Flag::POPULAR)
+            || entry.has(Flag::CLAIMED)
+        {
+            return Prefetch::NotDue;
+        }
+        entry::set(bytes, Flag::CLAIMED);
+        Prefetch::Due
+    }
+
+    fn drop_entry(&mut self, place: Place, hash: Hash) {
+        entry::set(self.ring.entry_mut(place), Flag::DEAD);
+        if let Ok(slot) = self.table.find_entry(hash.0, |&other| other == place) {
             slot.remove();
         }
     }
 
-    fn forget(&mut self, at: usize) {
-        let hash = self.entry(at).hash();
-        self.leave(at, hash);
-        add_flags(&mut self.ring[at..], DEAD);
-    }
-
-    pub(super) fn remove(&mut self, matches: &mut impl FnMut(&EntryView<'_>) -> bool) -> usize {
-        let places: Vec<usize> = self.table.iter().map(|&offset| place(offset)).collect();
-        let mut removed = 0;
-        for at in places {
-            if matches(&EntryView::new(self.entry(at))) {
-                self.forget(at);
-                removed += 1;
+    /// Takes the oldest entries until `size` bytes fit at the head and the table has a free slot. It ends: at most
+    /// [`MOVES`] entries are kept, and an empty ring has room for any size that `insert` lets through.
+    fn make_room(&mut self, size: usize, is_protected: impl Fn(Stamp) -> bool) {
+        let mut moves = 0;
+        loop {
+            let has_slot = self.table.len() < self.max_entries();
+            if has_slot && self.ring.has_room(size) {
+                return;
+            }
+            let Some(place) = self.ring.oldest() else {
+                self.ring.advance(if has_slot { Growth::Allowed } else { Growth::Forbidden });
+                continue;
+            };
+            let entry = Entry(self.ring.entry(place));
+            let length = entry.size();
+            if entry.has(Flag::DEAD) {
+                self.ring.free_oldest(length);
+            } else if moves < MOVES && (entry.has(Flag::VISITED) || is_protected(entry.stamp())) {
+                moves += 1;
+                self.keep_oldest(place, length);
+            } else {
+                let hash = entry.hash();
+                self.drop_entry(place, hash);
+                self.ring.free_oldest(length);
+                self.evictions += 1;
             }
         }
-        removed
     }
 
-    pub(super) fn for_each(&self, see: &mut impl FnMut(&EntryView<'_>)) {
-        for &offset in &self.table {
-            see(&EntryView::new(self.entry(place(offset))));
+    fn keep_oldest(&mut self, from: Place, length: usize) {
+        entry::unset(self.ring.entry_mut(from), Flag::VISITED);
+        let hash = Entry(self.ring.entry(from)).hash();
+        let to = self.ring.keep_oldest(length);
+        if let Some(place) = self.table.find_mut(hash.0, |&other| other == from) {
+            *place = to;
         }
     }
+
+    fn max_entries(&self) -> usize {
+        self.max_buckets / 4 * 3
+    }
+
+    fn index(&mut self, place: Place, hash: Hash) {
+        let ring = &self.ring;
+        let rehash = |&place: &Place| Entry(ring.entry(place)).hash().0;
+        if self.table.len() == self.table.capacity() && self.table.num_buckets() >= self.max_buckets {
+            // No slot is left but those with traces of removed entries: the table would grow past its bound.
+            let table = &mut self.table;
+            table.clear();
+            ring.walk(|other, bytes| {
+                let entry = Entry(bytes);
+                if other != place && !entry.has(Flag::DEAD) {
+                    table.insert_unique(entry.hash().0, other, rehash);
+                }
+                entry.size()
+            });
+        }
+        self.table.insert_unique(hash.0, place, rehash);
+    }
 }
 
-fn place(offset: u32) -> usize {
-    usize::try_from(offset).unwrap_or(0) * ALIGN
+fn age(entry: Entry<'_>, now: u32) -> Found {
+    let age = now.saturating_sub(entry.stored_at());
+    let lifetime = entry.lifetime();
+    Found {
+        length: 0,
+        rule: entry.rule(),
+        age,
+        remaining: lifetime.saturating_sub(age),
+        past: age.saturating_sub(lifetime),
+        prefetch: Prefetch::NotDue,
+    }
 }
 
-fn offset(place: usize) -> u32 {
-    // A shard is far smaller than 2^32 units.
-    u32::try_from(place / ALIGN).unwrap_or(0)
-}
-
-fn set_ttls(message: &mut [u8], entry: Entry<'_>, ttl: impl Fn(u32) -> u32) {
-    for at in entry.ttl_offsets() {
-        if let Some(field) = message.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) {
-            *field = ttl(u32::from_be_bytes(*field)).to_be_bytes();
+/// Replaces every TTL in the message.
+fn set_ttls(message: &mut [u8], entry: Entry<'_>, change: impl Fn(u32) -> u32) {
+    for offset in entry.ttl_offsets() {
+        if let Some(ttl) = message.get_mut(usize::from(offset)..).and_then(<[u8]>::first_chunk_mut::<4>) {
+            *ttl = change(u32::from_be_bytes(*ttl)).to_be_bytes();
         }
     }
 }

@@ -67,7 +67,7 @@ async fn ask(context: &Context, errand: &Errand, id: RuleId) -> Part {
     if rule.aaaa == Aaaa::Empty && errand.asked.qtype == RecordType::AAAA {
         return empty(errand);
     }
-    if context.engine.failures.lookup(errand.hash, Moment::now()) {
+    if context.engine.failures.lookup(&errand.key(), Moment::now().seconds()).is_some() {
         return Part::Unanswered(Failure::servfail(EdeCode::CachedError, format!("rule {}", rule.name)));
     }
     let mut exchanged = context.courier.exchange(&rule.group, &errand.asked, errand.deadline).await;

@@ -87,8 +87,8 @@ pub struct Snapshot {
     pub in_flight: usize,
     /// How long answers are kept.
     pub cache: policy::Limits,
-    /// How long failures are remembered.
-    pub failure_ttl: Duration,
+    /// How long failures are remembered, in seconds.
+    pub failure_ttl: u32,
     /// How long past its lifetime an answer may serve, in seconds.
     pub stale: u32,
     /// How long a client waits before it is given a stale answer.
@@ -124,7 +124,7 @@ impl Snapshot {
             udp_payload: live.udp_payload,
             in_flight: usize::try_from(live.in_flight).unwrap_or(usize::MAX),
             cache: cache_limits(&live.cache),
-            failure_ttl: live.cache.failure_ttl,
+            failure_ttl: seconds(live.cache.failure_ttl),
             stale: seconds(live.cache.stale),
             stale_after: live.cache.stale_after,
             stale_ttl: seconds(live.cache.stale_ttl),
@@ -234,6 +234,12 @@ impl Snapshot {
             }
             at += 1 + length;
         }
+    }
+
+    /// Whether an entry is the last word of a rule whose servers are all down: it outlives others.
+    pub fn is_protected(&self, stamp: Stamp) -> bool {
+        let rule = self.rules.get(usize::from(stamp.rule)).filter(|_| stamp.generation == self.generation);
+        rule.is_some_and(|rule| rule.group.is_down())
     }
 
     /// Whether questions that go there cannot be answered now: no server of the rule is up.

@@ -7,7 +7,10 @@ use parking_lot::Mutex;
 
 use super::{Context, Engine, errand::Errand, failure::Failure, query::Past, resolve::Answer, snapshot::Target};
 use crate::{
-    cache::{Lookup, New, policy},
+    cache::{
+        Lookup, New, Staleness, Stamp, failures,
+        policy::{self, Extent},
+    },
     clock::Moment,
     config::WhenDown,
     metrics::Source,
@@ -59,13 +62,19 @@ impl Engine {
             _ => snapshot.cache.negative_ttl,
         };
         let answer = policy::Answer {
-            kind: if response.is_positive() { policy::Kind::Positive } else { policy::Kind::Negative },
-            least_ttl: response.least_ttl(),
-            negative_ttl: response.negative_ttl(),
+            rcode: response.rcode(),
+            kind: match response.kind() {
+                Kind::NxDomain => policy::Kind::NxDomain,
+                Kind::Positive => policy::Kind::Positive,
+                _ => policy::Kind::NoData,
+            },
+            lowest_ttl: response.least_ttl(),
+            soa_ttl: response.negative_ttl(),
+            extent: Extent::Whole,
         };
-        let kept = policy::judge(&answer, &policy::Limits { negative_ttl, ..snapshot.cache })?;
-        response.clamp_ttls(kept.least_ttl, kept.most_ttl);
-        Some(kept.lifetime)
+        let lifetime = policy::lifetime(&answer, &policy::Limits { negative_ttl, ..snapshot.cache })?;
+        response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
+        Some(lifetime.seconds)
     }
 
     /// Keeps a whole answer. One that other views would not share is not kept: its key could not tell them apart.
@@ -79,14 +88,17 @@ impl Engine {
             now: Moment::now().seconds(),
             stamp,
         };
-        self.cache.insert(&errand.key(), errand.hash, &new);
+        let is_protected = |stamp: Stamp| errand.snapshot.is_protected(stamp);
+        self.cache.insert(&errand.key(), errand.hash, new, is_protected);
     }
 
     /// Remembers that a question failed, unless it was not even asked.
     pub(super) fn remember_failure(&self, errand: &Errand, failure: &upstream::Failure) {
         let upstream::Failure::AllFailed(reasons) = failure else { return };
         if reasons.standing == upstream::Standing::Asked {
-            self.failures.remember(errand.hash, Moment::now() + errand.snapshot.failure_ttl);
+            let kind =
+                if reasons.rcode.is_some() { failures::Failure::Servfail } else { failures::Failure::Unreachable };
+            self.failures.remember(&errand.key(), kind, Moment::now().seconds(), errand.snapshot.failure_ttl);
         }
     }
 }
@@ -131,8 +143,7 @@ impl Context {
             errand.hash,
             Moment::now().seconds(),
             snapshot.generation,
-            snapshot.stale,
-            snapshot.stale_ttl,
+            Staleness { max: snapshot.stale, ttl: snapshot.stale_ttl },
             &mut scratch,
             |message, stamp| snapshot.revalidate(message, stamp, errand.client),
         )?;

@@ -72,7 +72,7 @@ pub struct Response {
     kind: Kind,
     rcode: Rcode,
     edns: bool,
-    least_ttl: Ttl,
+    least_ttl: Option<Ttl>,
     negative_ttl: Option<Ttl>,
     chain: Vec<Name>,
     is_endless: bool,
@@ -152,7 +152,7 @@ impl Response {
             kind,
             rcode,
             edns,
-            least_ttl: Ttl::ZERO,
+            least_ttl: None,
             negative_ttl: None,
             chain: Vec::new(),
             is_endless: false,
@@ -169,7 +169,7 @@ impl Response {
         authority: Authority,
     ) -> Result<(), Malformed> {
         let mut writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, message.len());
-        let mut least = u32::MAX;
+        let mut least: Option<Ttl> = None;
         self.ttl_offsets.reserve_exact(kept.len());
         let mut before = Owner::At(0);
         for Kept { owner, record } in kept {
@@ -184,9 +184,13 @@ impl Response {
             };
             before = *owner;
             self.ttl_offsets.push(u16::try_from(ttl_at).map_err(|_| Malformed::TooLong)?);
-            least = least.min(record.ttl().seconds());
+            // A negative answer's SOA has its own say on how long it lives.
+            if self.kind == Kind::Positive || record.rtype != RecordType::SOA {
+                let ttl = record.ttl();
+                least = Some(least.map_or(ttl, |least| least.min(ttl)));
+            }
         }
-        self.least_ttl = if kept.is_empty() { Ttl::ZERO } else { Ttl::from_wire(least) };
+        self.least_ttl = least;
         let repeated = match authority {
             Authority::None => Flags::AD,
             Authority::Kept => Flags::AA | Flags::AD,
@@ -236,8 +240,8 @@ impl Response {
         &self.ttl_offsets
     }
 
-    /// The least TTL of all records; zero where there is no record.
-    pub const fn least_ttl(&self) -> Ttl {
+    /// The least TTL of all records, a negative answer's SOA aside; none where there is no such record.
+    pub const fn least_ttl(&self) -> Option<Ttl> {
         self.least_ttl
     }
 
@@ -261,16 +265,15 @@ impl Response {
         self.is_endless
     }
 
-    /// Brings every TTL between `least` and `most`.
-    pub fn clamp_ttls(&mut self, least: Ttl, most: Ttl) {
-        let clamp = |ttl: u32| ttl.max(least.seconds()).min(most.seconds());
+    /// Changes every TTL.
+    pub fn map_ttls(&mut self, change: impl Fn(Ttl) -> Ttl) {
         for &at in &self.ttl_offsets {
             let at = usize::from(at);
             if let Some(field) = self.message.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) {
-                *field = clamp(u32::from_be_bytes(*field)).to_be_bytes();
+                *field = change(Ttl::from_wire(u32::from_be_bytes(*field))).seconds().to_be_bytes();
             }
         }
-        self.least_ttl = Ttl::from_wire(clamp(self.least_ttl.seconds()));
+        self.least_ttl = self.least_ttl.map(change);
     }
 }
 

@@ -31,7 +31,7 @@ fn read(octets: &[u8], query: &UpstreamQuery) -> Option<Response> {
 fn use_up(response: &Response, query: &UpstreamQuery) {
     let _ = find_address(response.message(), |_| None::<()>);
     let mut clamped = response.clone();
-    clamped.clamp_ttls(tidegate::wire::Ttl::from_wire(5), tidegate::wire::Ttl::from_wire(60));
+    clamped.map_ttls(|ttl| ttl.clamp(tidegate::wire::Ttl::from_wire(5), tidegate::wire::Ttl::from_wire(60)));
     for cut in 0..=response.chain().len() {
         let _ = splice::join(response, cut, response, query);
     }

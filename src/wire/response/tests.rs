@@ -382,9 +382,9 @@ fn ttl_offsets_lead_to_the_ttls() {
         .read();
     let at: Vec<usize> = Records::of(response.message()).unwrap().map(|record| record.unwrap().ttl_at).collect();
     assert_eq!(response.ttl_offsets().iter().map(|&at| usize::from(at)).collect::<Vec<_>>(), at);
-    response.clamp_ttls(Ttl::ZERO, Ttl::from_wire(30));
+    response.map_ttls(|ttl| ttl.min(Ttl::from_wire(30)));
     let ttls: Vec<u32> = Records::of(response.message()).unwrap().map(|record| record.unwrap().raw_ttl).collect();
-    assert_eq!((ttls, response.least_ttl()), (vec![30, 30], Ttl::from_wire(30)));
+    assert_eq!((ttls, response.least_ttl()), (vec![30, 30], Some(Ttl::from_wire(30))));
 }
 
 #[test]

@@ -1,0 +1,185 @@
+//! A ring of bytes, in stretches that are taken from the allocator one by one.
+//!
+//! Stretches, because a single large allocation may become resident all at once (transparent huge pages), and because
+//! an entry within one stretch needs no care at the seam.
+//!
+//! Invariants:
+//! - Entries start and end at multiples of [`UNIT`] and lie within one stretch.
+//! - In the current stretch, `..head` is of this round, `head..tail` is free, `tail..old_end` is of the round before;
+//!   when the tail has reached `old_end`, everything behind the head is free.
+//! - In any other stretch, `..end` is in use. Those behind the current one are older, round to those before it.
+
+/// The largest stretch.
+pub(super) const STRETCH: usize = 1 << 16;
+/// What places count in.
+pub(super) const UNIT: usize = 4;
+const UNITS: usize = STRETCH / UNIT;
+/// What the kernel maps at once.
+const PAGE: usize = 4096;
+
+/// Where an entry starts, in units from the start of the first stretch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(u32);
+
+impl Place {
+    fn new(stretch: usize, at: usize) -> Self {
+        Self(u32::try_from(stretch * UNITS + at / UNIT).expect("a ring holds at most 2^32 units"))
+    }
+
+    fn stretch(self) -> usize {
+        self.0 as usize / UNITS
+    }
+
+    fn at(self) -> usize {
+        self.0 as usize % UNITS * UNIT
+    }
+}
+
+#[derive(Debug)]
+struct Stretch {
+    bytes: Box<[u8]>,
+    end: usize,
+    /// The highest end there ever was: what lies behind was never written.
+    reached: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ring {
+    stretches: Vec<Stretch>,
+    capacity: usize,
+    current: usize,
+    head: usize,
+    tail: usize,
+    old_end: usize,
+}
+
+impl Ring {
+    /// A ring that grows up to `capacity` bytes.
+    pub(super) fn new(capacity: usize) -> Self {
+        let capacity = (capacity / UNIT).min(u32::MAX as usize) * UNIT;
+        let mut ring = Self { stretches: Vec::new(), capacity, current: 0, head: 0, tail: 0, old_end: 0 };
+        ring.clear();
+        ring
+    }
+
+    /// What a ring of `capacity` bytes takes for its stretches beside their bytes.
+    pub(super) fn overhead(capacity: usize) -> usize {
+        // The allocator's own header on each.
+        capacity.div_ceil(STRETCH) * (size_of::<Stretch>() + 16)
+    }
+
+    /// The longest entry that fits.
+    pub(super) fn longest(&self) -> usize {
+        self.capacity.min(STRETCH)
+    }
+
+    /// Drops everything and gives the memory back.
+    pub(super) fn clear(&mut self) {
+        self.stretches = Vec::with_capacity(self.capacity.div_ceil(STRETCH));
+        (self.current, self.head, self.tail, self.old_end) = (0, 0, 0, 0);
+    }
+
+    /// Bytes of memory taken: every page ever written.
+    pub(super) fn bytes(&self) -> usize {
+        let reached = |(index, stretch): (usize, &Stretch)| {
+            let reached = if index == self.current { stretch.reached.max(self.head) } else { stretch.reached };
+            reached.next_multiple_of(PAGE).min(stretch.bytes.len())
+        };
+        let stretches: usize = self.stretches.iter().enumerate().map(reached).sum();
+        stretches + Self::overhead(self.capacity)
+    }
+
+    /// The bytes from `place` to the end of its stretch.
+    pub(super) fn entry(&self, place: Place) -> &[u8] {
+        &self.stretches[place.stretch()].bytes[place.at()..]
+    }
+
+    /// The same, to be written.
+    pub(super) fn entry_mut(&mut self, place: Place) -> &mut [u8] {
+        &mut self.stretches[place.stretch()].bytes[place.at()..]
+    }
+
+    /// Whether an entry of `size` bytes can be pushed.
+    pub(super) fn has_room(&self, size: usize) -> bool {
+        let Some(stretch) = self.stretches.get(self.current) else { return false };
+        let limit = if self.tail < self.old_end { self.tail } else { stretch.bytes.len() };
+        self.head + size <= limit
+    }
+
+    /// Takes `size` bytes, for which there is room, at the head.
+    pub(super) fn push(&mut self, size: usize) -> Place {
+        let place = Place::new(self.current, self.head);
+        self.head += size;
+        place
+    }
+
+    /// The oldest entry, if it lies in the current stretch.
+    pub(super) fn oldest(&self) -> Option<Place> {
+        (self.tail < self.old_end).then(|| Place::new(self.current, self.tail))
+    }
+
+    /// Frees the oldest entry, which is `size` bytes long.
+    pub(super) fn free_oldest(&mut self, size: usize) {
+        self.tail += size;
+    }
+
+    /// Makes the oldest entry, which is `size` bytes long, the youngest, and gives its new place.
+    pub(super) fn keep_oldest(&mut self, size: usize) -> Place {
+        let bytes = &mut self.stretches[self.current].bytes;
+        bytes.copy_within(self.tail..self.tail + size, self.head);
+        self.tail += size;
+        self.push(size)
+    }
+
+    /// Goes on to the next stretch once the current one has no old entry left: a new one while `growth` and the
+    /// capacity allow, else the oldest.
+    pub(super) fn advance(&mut self, growth: Growth) {
+        if let Some(stretch) = self.stretches.get_mut(self.current) {
+            stretch.end = self.head;
+            stretch.reached = stretch.reached.max(self.head);
+        }
+        let taken = self.stretches.len() * STRETCH;
+        let is_last = self.current + 1 >= self.stretches.len();
+        self.current = if !is_last {
+            self.current + 1
+        } else if taken < self.capacity && (growth == Growth::Allowed || self.stretches.is_empty()) {
+            let bytes = vec![0; STRETCH.min(self.capacity - taken)].into_boxed_slice();
+            self.stretches.push(Stretch { bytes, end: 0, reached: 0 });
+            self.stretches.len() - 1
+        } else {
+            0
+        };
+        (self.head, self.tail) = (0, 0);
+        self.old_end = self.stretches.get(self.current).map_or(0, |stretch| stretch.end);
+    }
+
+    /// Calls `visit` with the place of each entry, dead ones too, from the oldest to the youngest; `visit` gives the
+    /// entry's size.
+    pub(super) fn walk(&self, mut visit: impl FnMut(Place, &[u8]) -> usize) {
+        let count = self.stretches.len();
+        let mut span = |stretch: usize, from: usize, to: usize| {
+            let mut at = from;
+            while at < to {
+                at += visit(Place::new(stretch, at), &self.stretches[stretch].bytes[at..]);
+            }
+        };
+        if count == 0 {
+            return;
+        }
+        span(self.current, self.tail, self.old_end);
+        for stretch in (self.current + 1..count).chain(0..self.current) {
+            span(stretch, 0, self.stretches[stretch].end);
+        }
+        span(self.current, 0, self.head);
+    }
+}
+
+/// Whether a ring may take more memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// It may.
+    Allowed,
+    /// It may not.
+    Forbidden,
+}
