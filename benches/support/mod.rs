@@ -1,0 +1,118 @@
+//! A question's way without sockets: an engine with a full cache, and queries to hand it.
+#![allow(dead_code, reason = "each bench uses its part")]
+
+use std::{net::IpAddr, sync::Arc};
+
+use tidegate::{
+    cache::{Cache, Key, New, Stamp},
+    clock::Moment,
+    config::Plan,
+    engine::{Action, Asked, Carrier, Engine, snapshot::Snapshot},
+    metrics::{self, Rules},
+    upstream::{Group, GroupSpec},
+    wire::{Class, MessageId, Name, RecordType, Response, UpstreamQuery, record::Section, writer::Writer},
+    zones::{SpecialUse, Zones},
+};
+
+/// The configuration: guard, follow and access as a site has them.
+const CONFIGURATION: &str = r#"
+[upstream.vpc]
+servers = ["192.0.2.1"]
+[[forward]]
+zones = ["."]
+to = "vpc"
+private = ["10.0.0.0/8"]
+on_public = "refuse"
+"#;
+
+/// An engine and what a worker has.
+pub(crate) struct Bench {
+    pub(crate) engine: Engine,
+    pub(crate) counters: metrics::Worker,
+    snapshot: Arc<Snapshot>,
+    client: IpAddr,
+    now: Moment,
+}
+
+/// How a client asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Without EDNS.
+    Plain,
+    /// With an OPT record.
+    Edns,
+    /// With an OPT record, in mixed letter case.
+    MixedCase,
+}
+
+impl Bench {
+    /// An engine whose cache holds an address for each of these names.
+    pub(crate) fn with_names(names: &[Name]) -> Self {
+        let plan = Plan::from_text("bench.toml", CONFIGURATION).expect("the configuration is valid");
+        let zones = Arc::new(Zones::build(&[], None, SpecialUse::Answered).expect("there are no zones to be wrong"));
+        let spec = GroupSpec {
+            name: "vpc".to_owned(),
+            tiers: Vec::new(),
+            policy: tidegate::upstream::Policy::Fastest,
+            limits: tidegate::upstream::Limits::default(),
+            health: tidegate::upstream::HealthSpec::probing(Name::root(), RecordType::NS),
+        };
+        let group = Arc::new(Group::build(&spec, None, &tidegate::upstream::Ours::default(), &Arc::default()));
+        let snapshot = Snapshot::build(&plan.live, 1, vec![group], zones, &Rules::new(1));
+        let engine = Engine::new(snapshot, Cache::new(256 << 20));
+        let snapshot = engine.snapshot_owned();
+        let client = IpAddr::from([127, 0, 0, 1]);
+        let bench = Self { engine, counters: metrics::Worker::new(0), snapshot, client, now: Moment::now() };
+        names.iter().for_each(|name| bench.store(name));
+        bench
+    }
+
+    fn store(&self, name: &Name) {
+        let query = upstream_query(name);
+        let mut writer = Writer::new(name.as_wire(), query.qtype, query.qclass, 128);
+        let ttl = tidegate::wire::Ttl::from_wire(3600);
+        writer.plain(Section::Answer, name.as_wire(), RecordType::A, Class::IN, ttl, &[10, 0, 0, 1]).expect("it fits");
+        let header = tidegate::wire::Header {
+            id: MessageId(0),
+            flags: tidegate::wire::Flags(tidegate::wire::Flags::QR),
+            counts: [0; 4],
+        };
+        let response = Response::ours(&writer.finish(header), &query).expect("it is well formed");
+        let stamp: Stamp = self.snapshot.stamp(response.message(), self.client, 0).expect("a rule covers it");
+        let key =
+            Key { name: name.as_wire(), qtype: query.qtype, qclass: query.qclass, do_bit: false, cd: false, view: 0 };
+        let new = New {
+            message: response.message(),
+            ttl_offsets: response.ttl_offsets(),
+            lifetime: 3600,
+            now: self.now.seconds(),
+            stamp,
+        };
+        self.engine.cache.insert(&key, key.hash(), new, |_| false);
+    }
+
+    /// Hands the engine a query, as a worker does.
+    pub(crate) fn handle(&self, message: &[u8], reply: &mut [u8]) -> Action {
+        let asked = Asked { message, client: self.client, carrier: Carrier::Datagram, now: self.now };
+        self.engine.handle(&self.snapshot, &self.counters, &asked, reply)
+    }
+}
+
+fn upstream_query(name: &Name) -> UpstreamQuery {
+    UpstreamQuery { name: name.clone(), qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false }
+}
+
+/// Names of the length that AWS service names have.
+pub(crate) fn names(count: usize) -> Vec<Name> {
+    let name = |number: usize| format!("host-{number}.service.eu-west-1.amazonaws.com").parse().expect("it is a name");
+    (0..count).map(name).collect()
+}
+
+/// A client's query for the name's address.
+pub(crate) fn query(name: &Name, manner: Manner) -> Vec<u8> {
+    let mut out = [0; UpstreamQuery::MAX];
+    let payload = (manner != Manner::Plain).then_some(1232);
+    let case = (manner == Manner::MixedCase).then_some(0x5a5a_1234_abcd_ef01);
+    let length = upstream_query(name).write(MessageId(0x1234), payload, case, &mut out).expect("it fits");
+    out[..length].to_vec()
+}
