@@ -2,16 +2,22 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{
-    query::Past,
-    snapshot::{Snapshot, Target},
-};
+use super::snapshot::{Snapshot, Target};
 use crate::{
     cache::{Hash, Key},
     clock::Moment,
     route::View,
     wire::{Name, UpstreamQuery},
 };
+
+/// What the cache has of a question that it cannot answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Nothing.
+    Unknown,
+    /// An entry, perhaps past its lifetime.
+    Known,
+}
 
 /// A question to be answered by a deadline, under one snapshot.
 #[derive(Debug, Clone)]

@@ -12,7 +12,8 @@ use std::net::IpAddr;
 
 use super::{
     Engine,
-    query::{Carrier, Past, Query},
+    errand::Past,
+    query::{Carrier, Query},
     snapshot::Snapshot,
 };
 use crate::{

@@ -2,7 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::{errand::Errand, pending::Permit, snapshot::Snapshot};
+use super::{
+    errand::{Errand, Past},
+    pending::Permit,
+    snapshot::Snapshot,
+};
 use crate::{
     cache::Hash,
     clock::Moment,
@@ -31,15 +35,6 @@ impl Carrier {
             Self::Stream => Space::stream(payload),
         }
     }
-}
-
-/// What the cache has of a question that it cannot answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
-    /// Nothing.
-    Unknown,
-    /// An entry, perhaps past its lifetime.
-    Known,
 }
 
 /// A question on its way to an answer.

@@ -5,7 +5,13 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use super::{Context, Engine, errand::Errand, failure::Failure, query::Past, resolve::Answer, snapshot::Target};
+use super::{
+    Context, Engine,
+    errand::{Errand, Past},
+    failure::Failure,
+    resolve::Answer,
+    snapshot::Target,
+};
 use crate::{
     cache::{
         Lookup, New, Staleness, Stamp, failures,
