@@ -5,7 +5,7 @@
 //!   ones. Leaving a tier takes effect with the next question.
 //! - A better tier is used again once a server of it has not been down for `fail_back`; at once if the tier in use has
 //!   no healthy server itself.
-//! - While every server is down, one real question a second is let through; the others fail at once.
+//! - While every server is down, one real question a second is let through; the others fail at once (see `select`).
 //! - Questions that wait on the group are bounded, so that a dead link does not starve the other groups.
 
 use std::sync::{
@@ -19,7 +19,7 @@ use crate::clock::Moment;
 
 use super::{
     budget::{RateBudget, ShareBudget},
-    health::State,
+    health::{ProbeFault, State},
     server::{Alarm, Rules, Server},
     spec::{Entry, GroupSpec, HealthSpec, Limits, Policy, ServerSpec},
     system::Ours,
@@ -142,9 +142,13 @@ impl Group {
         self.servers().any(answers) || self.servers().all(|server| server.is_judged())
     }
 
-    /// Whether no server can be asked: all are down or drained, or there is none.
+    /// Whether no server can be asked with any hope: all are down without as much as an error for an answer, or drained,
+    /// or there is none.
     pub fn is_down(&self) -> bool {
-        !self.servers().any(is_usable)
+        let answers = |server: &Arc<Server>| {
+            self.health.expect.is_empty() && !server.is_drained() && server.last_fault() == Some(ProbeFault::Rcode)
+        };
+        !self.servers().any(|server| is_usable(server) || answers(server))
     }
 
     /// Questions that wait on it now.

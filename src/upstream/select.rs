@@ -3,6 +3,11 @@
 //! Policy: the tier in use first, then the others in their order; within a tier those that are up before suspect ones,
 //! each set by the group's policy; servers that are down last of all, drained ones never.
 //!
+//! Where every server is down, one real question a second is a trial. Two kinds of down are told apart. A server that
+//! answers its probes with an error answers at once: the error may be about the probe's name alone (a server that is
+//! authoritative for the site's zones refuses ". NS"), so questions are let through. With `expect` nothing is: only a
+//! probe shows that a server's answers are private.
+//!
 //! `fastest` spreads evenly over all whose smoothed RTT is within 1.5 times or 5 ms of the lowest (a server without an
 //! RTT counts as one of them, or it would never get one), and puts the others behind by RTT. `spread` takes turns over
 //! all. `ordered` keeps the order of the configuration.
@@ -48,13 +53,16 @@ impl Candidates {
             candidates.add(group, tier, State::Suspect, turn);
         }
         let has_usable = candidates.length > 0;
-        for tier in 0..group.tiers().len() {
-            candidates.add(group, tier, State::Down, turn);
+        if group.health().expect.is_empty() {
+            for tier in 0..group.tiers().len() {
+                candidates.add(group, tier, State::Down, turn);
+            }
         }
         if candidates.length == 0 {
-            return Err(Standing::NoServers);
+            let is_empty = group.servers().all(|server| server.is_drained());
+            return Err(if is_empty { Standing::NoServers } else { Standing::AllDown });
         }
-        if !has_usable && !group.takes_trial(now) {
+        if !has_usable && group.is_down() && !group.takes_trial(now) {
             return Err(Standing::AllDown);
         }
         Ok(candidates)

@@ -198,8 +198,30 @@ fn public_answers_to_a_probe_with_expect_are_told_apart() {
         let server = server(&group, 0);
         until("down", || is(server, State::Down)).await;
         assert_eq!(server.last_fault(), Some(ProbeFault::Public));
+        assert!(group.is_down());
+        let failure = ask(&courier(), &group, "a.example").await.unwrap_err();
+        let Failure::AllFailed(reasons) = failure else { panic!("{failure}") };
+        assert_eq!(reasons.standing, Standing::AllDown, "not even a trial may bring a public answer");
         script.say(Says::Address(ONE));
         until("up", || is(server, State::Up)).await;
+    });
+}
+
+#[test]
+fn a_server_that_only_refuses_the_probe_goes_on_answering() {
+    let script = Script::new(Says::Rcode(5));
+    let (group, alarm) = watched(&spec(&[&[udp(script.address)]]));
+    on_a_worker(async {
+        let probes = probe(&group, &alarm);
+        until("down", || is(server(&group, 0), State::Down)).await;
+        drop(probes);
+        assert_eq!(server(&group, 0).last_fault(), Some(ProbeFault::Rcode));
+        assert!(!group.is_down(), "it answers");
+        script.say(Says::Address(ONE));
+        let courier = courier();
+        for number in 0..20 {
+            assert_eq!(address(&ask(&courier, &group, &format!("n{number}.example")).await.unwrap()), ONE);
+        }
     });
 }
 
