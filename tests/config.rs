@@ -410,8 +410,6 @@ fn a_problem_shows_its_line_and_what_would_be_right() {
 fn keys_of_later_work_are_refused_unless_off() {
     for (text, key) in [
         ("[server]\nproxy_protocol = [\"10.0.0.0/8\"]", "server.proxy_protocol"),
-        ("[server]\ncookie_secrets = [\"a\"]", "server.cookie_secrets"),
-        ("[server]\nchaos = \"x\"", "server.chaos"),
         ("[server.tls]\ntls = [\"0.0.0.0:853\"]", "server.tls"),
         ("[limits]\nclient_qps = 5", "limits.client_qps"),
         ("[cache]\nsnapshot = \"x\"", "cache.snapshot"),
@@ -426,6 +424,59 @@ fn keys_of_later_work_are_refused_unless_off() {
     let off = "[server]\nproxy_protocol = []\nchaos = \"\"\nlameduck = \"5s\"\nsandbox = \"off\"\n[server.tls]\ntls = []\n\
                [log]\nqueries = \"off\"\nsample = 1.0\n[admin]\nsocket = \"/run/tidegate/control.sock\"\n";
     assert_eq!(problems(off), [""; 0]);
+}
+
+#[test]
+fn cookie_secrets_are_read_from_their_files_and_never_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let (new, old) = ("445536bcd2513298075a5d379663c962", "DD3BDF9344B678B185A6F5CB60FCA715");
+    for (file, text) in [
+        ("new", format!("{new}\n")),
+        ("old", format!(" {old}")),
+        ("short", new[1..].to_owned()),
+        ("odd", new.replace('b', "x")),
+        ("again", new.to_uppercase()),
+    ] {
+        fs::write(directory.path().join(file), text).unwrap();
+    }
+    let load = |list: &str| {
+        let path = directory.path().join("t.toml");
+        fs::write(&path, format!("{BASE}[server]\ncookie_secrets = {list}\n")).unwrap();
+        Plan::load(&path)
+    };
+
+    let Ok(plan) = load("[\"new\", \"old\"]") else { panic!("both are secrets") };
+    let secrets: Vec<_> = plan.live.cookie_secrets.iter().map(|secret| secret.secret.clone()).collect();
+    assert_eq!(secrets, [new.parse().unwrap(), old.parse().unwrap()]);
+    assert_eq!(plan.live.cookie_secrets[0].path, directory.path().join("new"));
+    let shown = format!("{plan:?}").to_lowercase();
+    assert!(shown.contains("cookie") && !shown.contains(&new[..8]) && !shown.contains("dd3b"), "{shown}");
+
+    for (list, expected) in [
+        (
+            "[\"short\"]",
+            "\"short\" holds no cookie secret: it has 31 characters, and a secret is 32 hexadecimal digits",
+        ),
+        ("[\"odd\"]", "\"odd\" holds no cookie secret: character 7 is no hexadecimal digit"),
+        ("[\"none\"]", "cookie secret \"none\" cannot be read: No such file or directory (os error 2)"),
+        ("[\"new\", \"again\"]", "cookie secret \"again\" stands there twice"),
+        ("[\"a\", \"b\", \"c\", \"d\", \"e\"]", "cookie_secrets names 5 files, and takes 4 at most"),
+    ] {
+        let Err(problems) = load(list) else { panic!("{list} is wrong") };
+        let lines = lines(&problems);
+        assert!(lines[0].ends_with(&format!(": {expected}")), "{list}: {lines:?}");
+        assert!(!lines.concat().contains(&new[1..6]), "{lines:?}");
+    }
+}
+
+#[test]
+fn chaos_is_a_text_that_fits_a_record() {
+    let with = |length: usize| format!("{BASE}[server]\nchaos = \"{}\"\n", "é".repeat(length));
+    assert_eq!(plan(&with(0)).live.chaos, None);
+    assert_eq!(plan(&with(127)).live.chaos, Some("é".repeat(127)));
+    let found = problems(&with(128));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].ends_with(": chaos has 256 octets, and a TXT record takes 255"), "{found:?}");
 }
 
 mod includes {

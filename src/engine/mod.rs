@@ -28,7 +28,7 @@ use crate::{
     cache::{Cache, failures::Failures},
     metrics,
     upstream::Courier,
-    wire::{Flags, Header, MAX_MESSAGE, MessageId},
+    wire::{Flags, Header, MAX_MESSAGE, MessageId, cookie::Secret},
 };
 
 /// The header of a message that we write for the cache.
@@ -44,6 +44,8 @@ pub struct Engine {
     pub failures: Failures,
     /// Questions that wait for an upstream.
     pub pending: Arc<Pending<Arc<Part>>>,
+    /// What cookies are made with where no secret is configured; it ends with the process.
+    own_secret: [Secret; 1],
     warned: store::Warned,
 }
 
@@ -55,6 +57,7 @@ impl Engine {
             cache,
             failures: Failures::new(),
             pending: Arc::new(Pending::new()),
+            own_secret: [Secret::new(rand::random())],
             warned: store::Warned::default(),
         }
     }
