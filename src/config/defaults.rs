@@ -70,8 +70,9 @@ fn server(page: &mut Page, boot: &Boot, live: &Live) {
     page.text("deadline", show_duration(live.deadline));
     page.text("lameduck", show_duration(live.lameduck));
     page.list("proxy_protocol", &[]);
-    page.list("cookie_secrets", &[]);
-    page.text("chaos", "");
+    let secrets = live.cookie_secrets.iter().map(|secret| secret.path.display().to_string());
+    page.list("cookie_secrets", &secrets.collect::<Vec<_>>());
+    page.text("chaos", live.chaos.as_deref().unwrap_or_default());
     page.text("sandbox", limits::SANDBOX.word(&boot.sandbox));
     page.table("[server.tls]");
     for key in ["tls", "https", "quic"] {

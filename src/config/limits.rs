@@ -52,6 +52,10 @@ pub(super) const UDP_PAYLOAD: Limit<u32> = limit("udp_payload", 1232, 512, 4096)
 pub(super) const WORKERS: Limit<u32> = limit("workers", 1, 1, 1024);
 /// Stub resolvers give up at 5 s; what asks slower than that may wait a minute.
 pub(super) const DEADLINE: Limit<Duration> = limit("deadline", ms(3500), ms(100), s(MINUTE));
+/// Two are enough to roll a secret over (RFC 9018 5); each is a hash for a client that shows a cookie of another.
+pub(super) const COOKIE_SECRETS: usize = 4;
+/// A character-string of a TXT record (RFC 1035 3.3.14).
+pub(super) const CHAOS: usize = 255;
 /// Orchestrators kill what takes longer than an hour to stop.
 pub(super) const LAMEDUCK: Limit<Duration> = limit("lameduck", s(0), s(0), s(HOUR));
 

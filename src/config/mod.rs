@@ -2,7 +2,8 @@
 //!
 //! Text is read into `File` (as typed, with places), `File` is built into a [`Plan`] (valid by construction). Every
 //! problem on the way is collected, so that a person mends them all in one go. Nothing here opens a socket, reads the
-//! network or knows the time; zone files, hosts files and certificates are read by those who use them.
+//! network or knows the time; zone files, hosts files and certificates are read by those who use them, files with a
+//! single value here.
 
 mod address;
 mod build;
@@ -27,8 +28,8 @@ pub use group::{
 };
 pub use load::Flags;
 pub use plan::{
-    Aaaa, Access, AdminAccess, Boot, CachePolicy, Guard, Listen, Live, LocalZone, LogFormat, LogLevel, Need, OnPublic,
-    Plan, Rebind, Rule, Sandbox, SpecialNames, StreamLimits, WhenDown, Workers, ZoneData, ZoneEntry,
+    Aaaa, Access, AdminAccess, Boot, CachePolicy, CookieSecret, Guard, Listen, Live, LocalZone, LogFormat, LogLevel,
+    Need, OnPublic, Plan, Rebind, Rule, Sandbox, SpecialNames, StreamLimits, WhenDown, Workers, ZoneData, ZoneEntry,
 };
 pub use presets::{Family, PRESETS, PUBLIC_ONLY, Preset, preset};
 pub use reverse::{private_reverse_zones, reverse_zones};

@@ -12,7 +12,7 @@ use super::{
     error::Problems,
     group::{Group, GroupIndex},
 };
-use crate::wire::Name;
+use crate::wire::{Name, cookie::Secret};
 
 /// What the daemon is to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,6 +121,10 @@ pub struct Live {
     pub lameduck: Duration,
     /// The largest UDP answer, and what EDNS advertises both ways.
     pub udp_payload: u16,
+    /// What DNS cookies are made with, newest first; empty = random.
+    pub cookie_secrets: Vec<CookieSecret>,
+    /// What version.bind and id.server answer, at most 255 octets; none = REFUSED.
+    pub chaos: Option<String>,
     /// Questions that may wait for an upstream, in all.
     pub in_flight: u32,
     /// What is kept for how long.
@@ -139,6 +143,15 @@ pub struct Live {
     pub hosts: Option<PathBuf>,
     /// What becomes of special-use names (RFC 6761, 6303) that no rule or local zone covers.
     pub special: SpecialNames,
+}
+
+/// What DNS cookies are made with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CookieSecret {
+    /// The file it stands in.
+    pub path: PathBuf,
+    /// The secret.
+    pub secret: Secret,
 }
 
 /// Who is served: of both lists the longest prefix that holds the client decides, and `deny` where they are the same.

@@ -13,8 +13,6 @@ type Find = fn(&File) -> Vec<Place>;
 /// The keys, and where they hold more than "off".
 const UNSUPPORTED: &[(&str, Find)] = &[
     ("server.proxy_protocol", |file| list(server(file).and_then(|server| server.proxy_protocol.as_ref()))),
-    ("server.cookie_secrets", |file| list(server(file).and_then(|server| server.cookie_secrets.as_ref()))),
-    ("server.chaos", |file| other_than(&[""], server(file).and_then(|server| server.chaos.as_ref()))),
     ("server.tls", tls),
     ("limits.client_qps", |file| not_zero(file.limits.as_ref().and_then(|limits| limits.value.client_qps.as_ref()))),
     ("limits.client_burst", |file| {

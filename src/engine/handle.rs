@@ -4,8 +4,10 @@
 //! Policy, in this order (the table of replies is in the README):
 //! - What is no query gets no answer; what cannot be taken is refused by its header (RFC 8906, RFC 9619).
 //! - Clients that are not served: REFUSED, EDE 18.
-//! - Classes other than IN: REFUSED. Zone transfers: REFUSED, EDE 20. ANY over UDP: HINFO (RFC 8482).
+//! - CH TXT about this server (RFC 4892): the configured text. Other questions in classes other than IN: REFUSED.
+//! - Zone transfers: REFUSED, EDE 20. ANY over UDP: HINFO (RFC 8482).
 //! - RD is not asked for: to a client we are its resolver either way.
+//! - A client's cookie is answered with ours in all of these (RFC 7873); only clients that send one pay for it.
 //! - Then the cache; what it does not have goes to [`resolve`](super::resolve), as long as not too many wait.
 
 use std::net::IpAddr;
@@ -21,8 +23,10 @@ use crate::{
     clock::Moment,
     metrics::{self, Source},
     wire::{
-        Class, Ede, EdeCode, NameBuf, Question, Rcode, RecordType, Reject, UpstreamQuery,
+        Class, Cookie, Ede, EdeCode, NameBuf, Question, Rcode, RecordType, Reject, UpstreamQuery,
+        cookie::Secret,
         edns::Edns,
+        header::HEADER,
         question::Echo,
         reply::{self, Space},
     },
@@ -64,6 +68,26 @@ impl Refusal<'_> {
     const fn of(rcode: Rcode, code: EdeCode) -> Self {
         Refusal { rcode, ede: Some(Ede::bare(code)) }
     }
+
+    /// What nobody is answered: classes and types that are no data, and zone transfers.
+    fn for_kind(question: &Question<'_>) -> Option<Self> {
+        if question.qclass != Class::IN {
+            return Some(Refusal { rcode: Rcode::REFUSED, ede: None });
+        }
+        match question.qtype {
+            RecordType::AXFR | RecordType::IXFR => Some(Self::of(Rcode::REFUSED, EdeCode::NotAuthoritative)),
+            // OPT, TKEY and TSIG are no data that could be asked for (RFC 6895 3.1).
+            RecordType::OPT | RecordType::TKEY | RecordType::TSIG => Some(Refusal { rcode: Rcode::FORMERR, ede: None }),
+            _ => None,
+        }
+    }
+}
+
+/// The record of an answer that needs no zone and no upstream.
+struct OwnRecord<'a> {
+    rtype: RecordType,
+    ttl: u32,
+    rdata: &'a [u8],
 }
 
 /// Everything one message needs, in one place.
@@ -86,13 +110,27 @@ impl Engine {
     ) -> Action {
         let turn = Turn { engine: self, snapshot, counters, asked, reply };
         match Question::read(asked.message) {
-            Ok(question) => turn.take(&question),
+            Ok(mut question) => {
+                if let Some(cookie) = question.edns.as_mut().and_then(|edns| edns.cookie.as_mut()) {
+                    turn.answer_cookie(cookie);
+                }
+                turn.take(&question)
+            }
             Err(reject) => turn.reject(reject),
         }
     }
+
+    /// What cookies are made with under this configuration.
+    fn cookie_secrets<'a>(&'a self, snapshot: &'a Snapshot) -> &'a [Secret] {
+        if snapshot.cookie_secrets.is_empty() { &self.own_secret } else { &snapshot.cookie_secrets }
+    }
 }
 
-impl Turn<'_, '_> {
+/// The names that a server's own version and identity are asked for by (RFC 4892, and BIND's custom), in wire form.
+const ABOUT_THIS_SERVER: &[&[u8]] =
+    &[b"\x07version\x04bind\0", b"\x07version\x06server\0", b"\x02id\x06server\0", b"\x08hostname\x04bind\0"];
+
+impl<'a> Turn<'a, '_> {
     fn reject(self, reject: Reject<'_>) -> Action {
         let (echo, rcode, edns) = match reject {
             Reject::Malformed => {
@@ -103,6 +141,7 @@ impl Turn<'_, '_> {
                 self.counters.dropped(metrics::DropReason::Response);
                 return Action::Drop;
             }
+            Reject::CookieOnly { echo, edns } => return self.cookie_only(&echo, edns),
             Reject::Reply { echo, rcode, edns } => (echo, rcode, edns),
         };
         self.refuse(&echo, edns.as_ref(), &Refusal { rcode, ede: None })
@@ -116,16 +155,43 @@ impl Turn<'_, '_> {
         Action::Reply(reply::bare(self.reply, echo, edns, refusal.rcode, refusal.ede, space))
     }
 
+    /// Puts a cookie of ours in the place of the client's. Out of line: most clients send none.
+    #[inline(never)]
+    fn answer_cookie(&self, cookie: &mut Cookie) {
+        let secrets = self.engine.cookie_secrets(self.snapshot);
+        let now = self.snapshot.wall_seconds(self.asked.now);
+        if let Some(ours) = cookie.answered(secrets, self.asked.client, now) {
+            *cookie = ours;
+        }
+    }
+
+    /// NOERROR with a cookie, for who asks for nothing else (RFC 7873 5.4).
+    fn cookie_only(self, echo: &Echo<'_>, mut edns: Edns<'_>) -> Action {
+        if let Some(cookie) = &mut edns.cookie {
+            self.answer_cookie(cookie);
+        }
+        if !self.snapshot.access.allows(self.asked.client) {
+            return self.refuse(echo, Some(&edns), &Refusal::of(Rcode::REFUSED, EdeCode::Prohibited));
+        }
+        self.counters.answered(Source::Local, Rcode::NOERROR.0, None);
+        let space = self.space(Some(&edns));
+        Action::Reply(reply::bare(self.reply, echo, Some(&edns), Rcode::NOERROR, None, space))
+    }
+
     fn space(&self, edns: Option<&Edns<'_>>) -> Space {
         self.asked.carrier.space(edns, self.snapshot.udp_payload)
     }
 
     fn take(self, question: &Question<'_>) -> Action {
-        if let Some(refusal) = self.refusal(question) {
+        if !self.snapshot.access.allows(self.asked.client) {
+            let refusal = Refusal::of(Rcode::REFUSED, EdeCode::Prohibited);
             return self.refuse(&question.echo, question.edns.as_ref(), &refusal);
         }
-        if question.qtype == RecordType::ANY && self.asked.carrier == Carrier::Datagram {
-            return self.any(question);
+        if let Some(record) = self.own_record(question) {
+            return self.give(question, &record);
+        }
+        if let Some(refusal) = Refusal::for_kind(question) {
+            return self.refuse(&question.echo, question.edns.as_ref(), &refusal);
         }
         let name = NameBuf::lowercase_of(question.name());
         let view = match self.snapshot.table.has_views() {
@@ -141,21 +207,6 @@ impl Turn<'_, '_> {
             view,
         };
         self.look_up(question, &key)
-    }
-
-    fn refusal(&self, question: &Question<'_>) -> Option<Refusal<'static>> {
-        if !self.snapshot.access.allows(self.asked.client) {
-            return Some(Refusal::of(Rcode::REFUSED, EdeCode::Prohibited));
-        }
-        if question.qclass != Class::IN {
-            return Some(Refusal { rcode: Rcode::REFUSED, ede: None });
-        }
-        match question.qtype {
-            RecordType::AXFR | RecordType::IXFR => Some(Refusal::of(Rcode::REFUSED, EdeCode::NotAuthoritative)),
-            // OPT, TKEY and TSIG are no data that could be asked for (RFC 6895 3.1).
-            RecordType::OPT | RecordType::TKEY | RecordType::TSIG => Some(Refusal { rcode: Rcode::FORMERR, ede: None }),
-            _ => None,
-        }
     }
 
     fn look_up(self, question: &Question<'_>, key: &Key<'_>) -> Action {
@@ -208,16 +259,40 @@ impl Turn<'_, '_> {
         Action::Resolve(Box::new(query))
     }
 
-    /// HINFO "RFC8482" "" (RFC 8482 4.2).
-    fn any(self, question: &Question<'_>) -> Action {
-        const ANSWER: &[u8] = b"\xc0\x0c\0\x0d\0\x01\0\0\x0e\x10\0\x09\x07RFC8482\0";
+    /// The one record that answers a question about this server (RFC 4892), or for ANY over UDP: HINFO "RFC8482" ""
+    /// (RFC 8482 4.2).
+    fn own_record(&self, question: &Question<'_>) -> Option<OwnRecord<'a>> {
+        match (question.qclass, question.qtype) {
+            (Class::IN, RecordType::ANY) if self.asked.carrier == Carrier::Datagram => {
+                Some(OwnRecord { rtype: RecordType::HINFO, ttl: 3600, rdata: b"\x07RFC8482\0" })
+            }
+            (Class::CH, RecordType::TXT) => {
+                let rdata = self.snapshot.chaos.as_deref()?;
+                let is_about = ABOUT_THIS_SERVER.iter().any(|name| name.eq_ignore_ascii_case(question.name()));
+                is_about.then_some(OwnRecord { rtype: RecordType::TXT, ttl: 0, rdata })
+            }
+            _ => None,
+        }
+    }
+
+    fn give(self, question: &Question<'_>, record: &OwnRecord<'_>) -> Action {
+        let Ok(rdata_length) = u16::try_from(record.rdata.len()) else { return Action::Drop };
         let space = self.space(question.edns.as_ref());
-        let end = crate::wire::header::HEADER + question.echo.section.len();
+        let start = HEADER + question.echo.section.len();
         let shell = reply::bare(self.reply, &question.echo, None, Rcode::NOERROR, None, space);
-        debug_assert_eq!(shell, end, "a shell without OPT is header and question");
-        self.reply[end..end + ANSWER.len()].copy_from_slice(ANSWER);
+        debug_assert_eq!(shell, start, "a shell without OPT is header and question");
+        // The owner is a pointer to QNAME.
+        let mut fixed = [0xc0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        fixed[2..4].copy_from_slice(&record.rtype.0.to_be_bytes());
+        fixed[4..6].copy_from_slice(&question.qclass.0.to_be_bytes());
+        fixed[6..10].copy_from_slice(&record.ttl.to_be_bytes());
+        fixed[10..].copy_from_slice(&rdata_length.to_be_bytes());
+        let rdata_at = start + fixed.len();
+        let end = rdata_at + record.rdata.len();
+        self.reply[start..rdata_at].copy_from_slice(&fixed);
+        self.reply[rdata_at..end].copy_from_slice(record.rdata);
         self.reply[7] = 1;
-        self.counters.answered(Source::Local, 0, None);
-        Action::Reply(reply::finish(self.reply, end + ANSWER.len(), question, None, space))
+        self.counters.answered(Source::Local, Rcode::NOERROR.0, None);
+        Action::Reply(reply::finish(self.reply, end, question, None, space))
     }
 }

@@ -33,7 +33,7 @@ use crate::{
     cache::{Cache, failures::Failures},
     metrics,
     upstream::Courier,
-    wire::{Flags, Header, MAX_MESSAGE, MessageId},
+    wire::{Flags, Header, MAX_MESSAGE, MessageId, cookie::Secret},
 };
 
 /// The header of a message that we write for the cache.
@@ -51,6 +51,8 @@ pub struct Engine {
     pub pending: Pending<Arc<Part>>,
     /// How many they are.
     pub waiting: Arc<Waiting>,
+    /// What cookies are made with where no secret is configured; it ends with the process.
+    own_secret: [Secret; 1],
     warned: store::Warned,
 }
 
@@ -63,6 +65,7 @@ impl Engine {
             failures: Failures::new(),
             pending: Pending::new(),
             waiting: Arc::default(),
+            own_secret: [Secret::new(rand::random())],
             warned: store::Warned::default(),
         }
     }

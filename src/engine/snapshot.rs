@@ -13,12 +13,14 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::{access::Access, guard::Guard};
 use crate::{
     cache::{Stamp, policy},
+    clock::{self, Moment},
     config::{self, Aaaa, Live, SpecialNames, WhenDown},
     metrics::{self, RuleCounters},
     route::{Reach, Route, Table, View},
     upstream::Group,
     wire::{
         Malformed, Name, NameBuf, RecordType,
+        cookie::Secret,
         header::HEADER,
         record::{Records, Section},
     },
@@ -83,6 +85,10 @@ pub struct Snapshot {
     pub deadline: Duration,
     /// Our bound on datagrams, and what our OPT advertises.
     pub udp_payload: u16,
+    /// What cookies are made with, newest first; empty = the process's own secret.
+    pub cookie_secrets: Vec<Secret>,
+    /// What CH TXT questions about this server are answered with, as RDATA; none = REFUSED.
+    pub chaos: Option<Box<[u8]>>,
     /// Questions that may wait for upstreams.
     pub in_flight: usize,
     /// How long answers are kept.
@@ -101,6 +107,7 @@ pub struct Snapshot {
     pub groups: Vec<Arc<Group>>,
     rules: Vec<Rule>,
     zone_fingerprints: ZonePrints,
+    wall_offset: u32,
 }
 
 impl Snapshot {
@@ -122,6 +129,8 @@ impl Snapshot {
             zones,
             deadline: live.deadline,
             udp_payload: live.udp_payload,
+            cookie_secrets: live.cookie_secrets.iter().map(|secret| secret.secret.clone()).collect(),
+            chaos: live.chaos.as_deref().and_then(character_string),
             in_flight: usize::try_from(live.in_flight).unwrap_or(usize::MAX),
             cache: cache_limits(&live.cache),
             failure_ttl: seconds(live.cache.failure_ttl),
@@ -132,7 +141,14 @@ impl Snapshot {
             groups,
             rules,
             zone_fingerprints,
+            wall_offset: wall_offset(),
         }
+    }
+
+    /// The wall clock's seconds at `now`, modulo 2^32. The clocks were compared when the snapshot was built: a wall clock
+    /// that is set meanwhile makes no cookie of ours invalid.
+    pub fn wall_seconds(&self, now: Moment) -> u32 {
+        self.wall_offset.wrapping_add(now.seconds())
     }
 
     /// A rule of this snapshot.
@@ -253,6 +269,18 @@ struct Shape {
     fingerprint: u64,
     rule: u16,
     view: View,
+}
+
+/// From a moment's seconds to the wall clock's, modulo 2^32.
+fn wall_offset() -> u32 {
+    let [.., a, b, c, d] = clock::wall().as_secs().to_be_bytes();
+    u32::from_be_bytes([a, b, c, d]).wrapping_sub(Moment::now().seconds())
+}
+
+/// A text of at most 255 octets as a TXT record's RDATA.
+fn character_string(text: &str) -> Option<Box<[u8]>> {
+    let length = u8::try_from(text.len()).ok()?;
+    Some([&[length], text.as_bytes()].concat().into())
 }
 
 fn seconds(duration: Duration) -> u32 {

@@ -1,6 +1,9 @@
 //! EDNS(0) (RFC 6891): each client's OPT is read, and our own is written; nothing of one hop reaches the next.
+//!
+//! Where room is short, the words of an extended error go first, then the error; a cookie stays, because a client that
+//! has had one takes a reply without it for a forgery (RFC 7873 5.3).
 
-use super::{Malformed, ede::Ede, read_u16, record::Record};
+use super::{Cookie, Malformed, ede::Ede, read_u16, record::Record};
 
 /// The code of an EDNS option (RFC 6891 6.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,6 +11,8 @@ pub struct OptionCode(pub u16);
 
 /// The length of an OPT record without options.
 pub const OPT_LENGTH: usize = 11;
+/// The length of the longest OPT record that must not be cut: one with a cookie.
+pub const OPT_WITH_COOKIE: usize = OPT_LENGTH + Cookie::OPTION_LENGTH;
 /// The DO bit among the flags of an OPT's TTL field (RFC 3225).
 const DO_BIT: u32 = 0x8000;
 /// The smallest payload size that counts; less is taken as this (RFC 6891 6.2.3).
@@ -24,6 +29,8 @@ pub struct Edns<'a> {
     pub version: u8,
     /// DNSSEC OK: the sender wants signatures.
     pub do_bit: bool,
+    /// The cookie: the client's as it came, until one of ours takes its place.
+    pub cookie: Option<Cookie>,
     /// The options, well formed.
     options: &'a [u8],
 }
@@ -46,16 +53,24 @@ impl<'a> Edns<'a> {
             }
         }
         let payload = record.class.0.max(MIN_PAYLOAD);
-        Ok(Self { payload, extended_rcode, version, do_bit: record.raw_ttl & DO_BIT != 0, options })
+        Ok(Self { payload, extended_rcode, version, do_bit: record.raw_ttl & DO_BIT != 0, cookie: None, options })
     }
 
-    /// The same without its options, which then may outlive the message.
+    /// Reads the client's cookie out of the options; the first counts (RFC 7873 5.2).
+    pub(super) fn read_cookie(&mut self) -> Result<(), Malformed> {
+        let data = self.options().find(|(code, _)| *code == Cookie::OPTION).map(|(_, data)| data);
+        self.cookie = data.map(Cookie::read).transpose()?;
+        Ok(())
+    }
+
+    /// The same without its options, which then may outlive the message. The cookie stays.
     pub const fn without_options(self) -> Edns<'static> {
         Edns {
             payload: self.payload,
             extended_rcode: self.extended_rcode,
             version: self.version,
             do_bit: self.do_bit,
+            cookie: self.cookie,
             options: &[],
         }
     }
@@ -82,6 +97,8 @@ pub struct Opt<'a> {
     pub extended_rcode: u8,
     /// The DO bit, given back as it came (RFC 3225 3).
     pub do_bit: bool,
+    /// A cookie of ours.
+    pub cookie: Option<Cookie>,
     /// The reason for the response code.
     pub ede: Option<Ede<'a>>,
 }
@@ -89,7 +106,17 @@ pub struct Opt<'a> {
 impl Opt<'_> {
     /// The octets it takes.
     pub fn length(&self) -> usize {
-        OPT_LENGTH + self.ede.map_or(0, |ede| ede.option_length())
+        let cookie = if self.cookie.is_some() { Cookie::OPTION_LENGTH } else { 0 };
+        OPT_LENGTH + cookie + self.ede.map_or(0, |ede| ede.option_length())
+    }
+
+    /// The same with as much of the reason as fits `room` octets: all of it, its code alone, or nothing.
+    pub fn within(self, room: usize) -> Self {
+        if self.length() <= room {
+            return self;
+        }
+        let bare = Self { ede: self.ede.map(|ede| Ede::bare(ede.code)), ..self };
+        if bare.length() <= room { bare } else { Self { ede: None, ..self } }
     }
 
     /// Writes it at the start of `out` and gives its length; none if it does not fit.
@@ -101,9 +128,14 @@ impl Opt<'_> {
         let do_octet = if self.do_bit { 0x80 } else { 0 };
         let fixed = [0, 0, 41, payload_high, payload_low, self.extended_rcode, 0, do_octet, 0, rdata_high, rdata_low];
         out[..OPT_LENGTH].copy_from_slice(&fixed);
+        let mut end = OPT_LENGTH;
+        if let Some(cookie) = self.cookie {
+            cookie.write(&mut out[end..]);
+            end += Cookie::OPTION_LENGTH;
+        }
         if let Some(ede) = self.ede {
             let text = ede.wire_text().as_bytes();
-            let option = &mut out[OPT_LENGTH..];
+            let option = &mut out[end..];
             option[..2].copy_from_slice(&Ede::OPTION.0.to_be_bytes());
             option[2..4].copy_from_slice(&u16::try_from(2 + text.len()).ok()?.to_be_bytes());
             option[4..6].copy_from_slice(&ede.code.number().to_be_bytes());

@@ -5,6 +5,7 @@
 //! on any input, allocates for a question, or follows a compression pointer anywhere but backwards.
 
 pub mod addresses;
+pub mod cookie;
 pub mod ede;
 pub mod edns;
 pub mod header;
@@ -20,6 +21,7 @@ pub mod writer;
 
 mod numbers;
 
+pub use cookie::Cookie;
 pub use ede::{Ede, EdeCode};
 pub use edns::Edns;
 pub use header::{Flags, Header, MessageId, Opcode};
@@ -53,6 +55,9 @@ pub enum Malformed {
     /// More than one OPT, or an OPT with an owner other than the root (RFC 6891 6.1.1).
     #[error("the OPT record is not valid")]
     Opt,
+    /// A client's COOKIE option has a length that no cookie has (RFC 7873 4).
+    #[error("the COOKIE option is not valid")]
+    Cookie,
     /// Octets follow the last record.
     #[error("octets follow the last record")]
     Trailing,

@@ -1,10 +1,12 @@
 //! A client's query, read where it stands (RFC 1035 4.1, RFC 6891, RFC 9619).
 //!
 //! Every query with a whole header gets an answer; what the answer must be when the query cannot be taken is decided
-//! here and carried by [`Reject`] (RFC 8906: silence is for what is no query at all).
+//! here and carried by [`Reject`] (RFC 8906: silence is for what is no query at all). A message that asks nothing but for
+//! a cookie is taken too (RFC 7873 5.4).
 
 use super::{
     Class, Edns, Flags, Header, Malformed, MessageId, Opcode, Rcode, RecordType,
+    cookie::Standing,
     header::HEADER,
     name, read_u16,
     record::{Record, Records, Section},
@@ -41,6 +43,13 @@ pub enum Reject<'a> {
     Malformed,
     /// A response, which must never be answered.
     Response,
+    /// No question, but a cookie: one of ours is asked for, with NOERROR.
+    CookieOnly {
+        /// What the reply repeats.
+        echo: Echo<'a>,
+        /// The OPT record with the cookie.
+        edns: Edns<'a>,
+    },
     /// To be answered with this code.
     Reply {
         /// What the reply repeats.
@@ -65,9 +74,10 @@ impl<'a> Question<'a> {
             return refuse(echo, Rcode::NOTIMP);
         }
         if header.counts[0] != 1 {
-            // A client may ask for no more than a cookie (RFC 7873 5.4): what its OPT holds is for the caller to see.
-            let edns = (header.counts[0] == 0).then(|| read_rest(message, &header, HEADER).ok().flatten()).flatten();
-            return Err(Reject::Reply { echo, rcode: Rcode::FORMERR, edns: edns.filter(|edns| edns.version == 0) });
+            return match cookie_only(message, &header) {
+                Some(edns) => Err(Reject::CookieOnly { echo, edns }),
+                None => refuse(echo, Rcode::FORMERR),
+            };
         }
         let Ok((qtype, qclass, end)) = read_section(message) else { return refuse(echo, Rcode::FORMERR) };
         echo.section = &message[HEADER..end];
@@ -88,10 +98,25 @@ impl<'a> Question<'a> {
         self.edns.is_some_and(|edns| edns.do_bit)
     }
 
+    /// Whether the client showed a server cookie of ours, once its cookie was looked at: its address is its own.
+    pub fn is_proven(&self) -> bool {
+        let cookie = self.edns.as_ref().and_then(|edns| edns.cookie.as_ref());
+        cookie.is_some_and(|cookie| cookie.standing() == Standing::Proven)
+    }
+
     /// Whether the client checks signatures itself.
     pub const fn cd(&self) -> bool {
         self.echo.flags.has(Flags::CD)
     }
+}
+
+/// The OPT record of a message without a question that has a cookie.
+fn cookie_only<'a>(message: &'a [u8], header: &Header) -> Option<Edns<'a>> {
+    if header.counts[0] != 0 {
+        return None;
+    }
+    let edns = read_rest(message, header, HEADER).ok()??;
+    edns.cookie.is_some().then_some(edns)
 }
 
 fn read_section(message: &[u8]) -> Result<(RecordType, Class, usize), Malformed> {
@@ -114,7 +139,10 @@ fn read_rest<'a>(message: &'a [u8], header: &Header, at: usize) -> Result<Option
     if records.position() != message.len() {
         return Err(Malformed::Trailing);
     }
-    opt.map(|record| Edns::read(message, &record)).transpose()
+    let Some(record) = opt else { return Ok(None) };
+    let mut edns = Edns::read(message, &record)?;
+    edns.read_cookie()?;
+    Ok(Some(edns))
 }
 
 #[cfg(test)]
@@ -131,6 +159,12 @@ mod tests {
         }
         message.extend_from_slice(tail);
         message
+    }
+
+    /// An OPT record with a COOKIE option of so many octets.
+    fn cookie(length: u8) -> Vec<u8> {
+        let head = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, length + 4, 0, 10, 0, length];
+        [&head[..], &vec![b'c'; length.into()]].concat()
     }
 
     fn rcode(message: &[u8]) -> Option<Rcode> {
@@ -152,13 +186,33 @@ mod tests {
     }
 
     #[test]
-    fn the_options_of_an_empty_question_are_read() {
-        let cookie = b"\0\0\x29\x04\xd0\0\0\0\0\0\x0c\0\x0a\0\x0887654321";
-        let empty = [b"\x12\x34\x01\0\0\0\0\0\0\0\0\x01", &cookie[..]].concat();
-        let Err(Reject::Reply { rcode, edns: Some(edns), .. }) = Question::read(&empty) else { panic!("no OPT") };
-        assert_eq!((rcode, edns.options().count()), (Rcode::FORMERR, 1));
-        let cut = &empty[..empty.len() - 1];
-        assert!(matches!(Question::read(cut), Err(Reject::Reply { rcode: Rcode::FORMERR, edns: None, .. })));
+    fn no_question_but_a_cookie_is_told_apart() {
+        let without = |counts: [u16; 4], tail: &[u8]| [&with(counts, b"")[..HEADER], tail].concat();
+        let twice = [&cookie(8)[..], b"\0\x0a\0\x01x"].concat();
+        let [mut second, mut first] = [twice.clone(), twice];
+        // Both options in one OPT: the well-formed one first, then last.
+        second[10] = 17;
+        first[10] = 17;
+        first[11..].rotate_right(5);
+        for (name, message, is_cookie) in [
+            ("client cookie", without([0, 0, 0, 1], &cookie(8)), true),
+            ("with a server cookie", without([0, 0, 0, 1], &cookie(24)), true),
+            ("the second does not count", without([0, 0, 0, 1], &second), true),
+            ("the first does", without([0, 0, 0, 1], &first), false),
+            ("no such length", without([0, 0, 0, 1], &cookie(15)), false),
+            ("no cookie", without([0, 0, 0, 1], OPT), false),
+            ("no OPT", without([0; 4], b""), false),
+            ("two questions", without([2, 0, 0, 1], &cookie(8)), false),
+            ("trailing octets", without([0, 0, 0, 1], &[cookie(8), vec![0]].concat()), false),
+        ] {
+            match Question::read(&message) {
+                Err(Reject::CookieOnly { echo, edns }) => {
+                    assert!(is_cookie && echo.section.is_empty() && !edns.do_bit, "{name}")
+                }
+                Err(Reject::Reply { rcode, .. }) => assert_eq!((rcode, is_cookie), (Rcode::FORMERR, false), "{name}"),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
     }
 
     #[test]
@@ -183,6 +237,9 @@ mod tests {
             ("broken option", with([1, 0, 0, 1], broken_option), Some(Rcode::FORMERR)),
             ("EDNS version 1 of another shape", with([1, 0, 0, 1], broken_later), Some(Rcode::BADVERS)),
             ("EDNS version 1", with([1, 0, 0, 1], version_1), Some(Rcode::BADVERS)),
+            ("cookie", with([1, 0, 0, 1], &cookie(8)), Some(Rcode::NOERROR)),
+            ("cookie of no such length", with([1, 0, 0, 1], &cookie(9)), Some(Rcode::FORMERR)),
+            ("empty cookie", with([1, 0, 0, 1], &cookie(0)), Some(Rcode::FORMERR)),
         ] {
             assert_eq!(rcode(&message), expected, "{name}");
         }

@@ -3,10 +3,11 @@
 //! Policy: a reply repeats id, opcode, RD and CD, and the question in the client's own letter case; RA is always set.
 //! AD goes out only to a client that set AD or DO (RFC 6840 5.8). An OPT record goes only to a client that sent one
 //! (RFC 6891 6.1.1). What does not fit is not cut between records: the client gets TC and the question, and comes back
-//! over a stream (RFC 2181 9).
+//! over a stream (RFC 2181 9). A client that sent a cookie gets ours in every reply with an OPT record (RFC 7873 5.2.3).
 
 use super::{
     Ede, Flags, Rcode,
+    cookie::Standing,
     edns::{Edns, Opt},
     header::HEADER,
     question::{Echo, Question},
@@ -51,7 +52,8 @@ pub fn bare(
 
 fn our_opt<'a>(edns: &Edns<'_>, rcode: Rcode, ede: Option<Ede<'a>>, payload: u16) -> Opt<'a> {
     let [_, low] = (rcode.0 >> 4).to_be_bytes();
-    Opt { payload, extended_rcode: low, do_bit: edns.do_bit, ede }
+    let cookie = edns.cookie.filter(|cookie| cookie.standing() != Standing::Unchecked);
+    Opt { payload, extended_rcode: low, do_bit: edns.do_bit, cookie, ede }
 }
 
 fn write_shell(
@@ -74,7 +76,7 @@ fn write_shell(
     out[HEADER..end].copy_from_slice(section);
     let Some(opt) = opt else { return end };
     let limit = space.limit.min(out.len());
-    let opt = if end + opt.length() > limit { Opt { ede: None, ..opt } } else { opt };
+    let opt = opt.within(limit.saturating_sub(end));
     end + opt.write(&mut out[end..]).unwrap_or(0)
 }
 
@@ -90,10 +92,7 @@ pub fn finish(out: &mut [u8], length: usize, question: &Question<'_>, ede: Optio
     let stored = Flags(u16::from_be_bytes([out[2], out[3]]));
     let opt = question.edns.as_ref().map(|edns| our_opt(edns, stored.rcode(), ede, space.payload));
     let limit = space.limit.min(out.len());
-    let opt = match opt {
-        Some(opt) if length + opt.length() > limit => Some(Opt { ede: None, ..opt }),
-        opt => opt,
-    };
+    let opt = opt.map(|opt| opt.within(limit.saturating_sub(length)));
     if length + opt.map_or(0, |opt| opt.length()) > limit {
         return truncated(out, question, stored.rcode(), space);
     }
@@ -222,7 +221,8 @@ mod tests {
     #[test]
     fn a_reason_is_left_out_before_the_answer_is() {
         let ede = Ede { code: EdeCode::StaleAnswer, text: "no server answers" };
-        for (length, expected) in [(512 - 11 - 23, 512), (512 - 11 - 22, 512 - 22), (501, 512)] {
+        // With its words, without them, and without a reason.
+        for (length, expected) in [(512 - 11 - 23, 512), (512 - 11 - 22, 512 - 16), (501, 512)] {
             let reply = finished(&query(0, Some((512, false))), &stored_of(length), Some(ede), 512);
             assert_eq!((reply.len(), flags(&reply) & Flags::TC), (expected, 0), "{length}");
         }
@@ -249,5 +249,84 @@ mod tests {
         let length = bare(&mut out, &question.echo, question.edns.as_ref(), Rcode::BADVERS, None, space);
         let record = Records::of(&out[..length]).unwrap().next().unwrap().unwrap();
         assert_eq!((Flags(flags(&out)).rcode(), Edns::read(&out, &record).unwrap().extended_rcode), (Rcode(0), 1));
+    }
+}
+
+#[cfg(test)]
+mod cookie_tests {
+    use super::*;
+    use crate::wire::{EdeCode, cookie::Secret};
+
+    const PLAIN: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03WwW\x07example\0\0\x01\0\x01";
+    const OPT: &[u8] = b"\0\0\x29\x02\0\0\0\0\0\0\x0c\0\x0a\0\x08client c";
+    const WORDS: Ede<'static> = Ede { code: EdeCode::Blocked, text: "rule x" };
+
+    fn options(reply: &[u8], opt_at: usize) -> Vec<(u16, usize)> {
+        let mut rest = &reply[opt_at + 11..];
+        let mut found = Vec::new();
+        while let Some((head, tail)) = rest.split_first_chunk::<4>() {
+            let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
+            found.push((u16::from_be_bytes([head[0], head[1]]), length));
+            rest = &tail[length..];
+        }
+        found
+    }
+
+    fn with_our_cookie(message: &[u8]) -> Question<'_> {
+        let mut question = Question::read(message).unwrap();
+        let edns = question.edns.as_mut().unwrap();
+        let cookie = edns.cookie.unwrap();
+        edns.cookie = cookie.answered(&[Secret::new([7; 16])], [10, 0, 0, 1].into(), 1);
+        question
+    }
+
+    #[test]
+    fn where_room_is_short_the_words_go_first_and_the_cookie_stays() {
+        let message = [PLAIN, OPT].concat();
+        let question = with_our_cookie(&message);
+        for (room, expected) in [
+            (11 + 28 + 12, Some(&[(10, 24), (15, 8)][..])),
+            (11 + 28 + 11, Some(&[(10, 24), (15, 2)])),
+            (11 + 28 + 6, Some(&[(10, 24), (15, 2)])),
+            (11 + 28 + 5, Some(&[(10, 24)])),
+            (11 + 28, Some(&[(10, 24)])),
+            (11 + 27, None),
+        ] {
+            let mut out = [0; 600];
+            let length = 400;
+            out[..PLAIN.len()].copy_from_slice(PLAIN);
+            let space = Space { limit: length + room, payload: 1232 };
+            let end = finish(&mut out, length, &question, Some(WORDS), space);
+            let is_cut = out[2] & 2 != 0;
+            assert_eq!(is_cut, expected.is_none(), "room {room}");
+            match expected {
+                Some(expected) => assert_eq!(options(&out[..end], length), expected, "room {room}"),
+                None => assert_eq!(options(&out[..end], PLAIN.len()), [(10, 24)], "room {room}"),
+            }
+            assert!(end <= space.limit, "room {room}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_that_was_not_looked_at_is_not_sent_back() {
+        let message = [PLAIN, OPT].concat();
+        let question = Question::read(&message).unwrap();
+        let mut out = [0; 512];
+        let space = Space::datagram(question.edns.as_ref(), 1232);
+        let end = bare(&mut out, &question.echo, question.edns.as_ref(), Rcode::SERVFAIL, Some(WORDS), space);
+        assert_eq!(options(&out[..end], PLAIN.len()), [(15, 8)]);
+    }
+
+    #[test]
+    fn the_longest_name_leaves_room_for_cookie_and_reason_in_512_octets() {
+        let name = [&[63; 64][..], &[63; 64], &[63; 64], &[61; 62], &[0]].concat();
+        let message = [&PLAIN[..HEADER], &name, &[0, 1, 0, 1], OPT].concat();
+        let question = with_our_cookie(&message);
+        let words = "w".repeat(200);
+        let ede = Ede { text: &words, ..WORDS };
+        let mut out = [0; 512];
+        let space = Space::datagram(question.edns.as_ref(), 1232);
+        let end = bare(&mut out, &question.echo, question.edns.as_ref(), Rcode::SERVFAIL, Some(ede), space);
+        assert_eq!(options(&out[..end], HEADER + name.len() + 4), [(10, 24), (15, 2 + Ede::MAX_TEXT)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Class, Header, MAX_MESSAGE, Malformed, RecordType, Ttl,
-    edns::OPT_LENGTH,
+    edns::OPT_WITH_COOKIE,
     header::HEADER,
     name::{Labels, NameBuf, is_same},
     rdata::{self, Field},
@@ -14,7 +14,7 @@ const POINTER_END: usize = 0x4000;
 /// How many suffixes are remembered; more would make long answers slow, not smaller.
 const MAX_SUFFIXES: usize = 128;
 /// The longest message written here: our OPT record fits behind it, even over a stream, where nothing may be cut.
-const MAX_WRITTEN: usize = MAX_MESSAGE - OPT_LENGTH;
+const MAX_WRITTEN: usize = MAX_MESSAGE - OPT_WITH_COOKIE;
 
 /// Whether a name may be replaced by a pointer, and be pointed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 mod support;
 
 mod caching;
+mod cookies;
 mod edns;
 mod failures;
 mod forgery;

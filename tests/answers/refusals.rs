@@ -127,11 +127,43 @@ fn a_configured_name_is_told_in_class_ch() {
     let config = forwarding_example(&upstream).section("server", "chaos = \"gate-7\"");
     let tidegate = Tidegate::start(&config);
 
-    for name in ["version.bind.", "id.server."] {
-        let answer = tidegate.client().ask(&Query::new(name, rtype::TXT).class(class::CH));
+    for name in ["version.bind.", "id.server.", "version.server.", "hostname.bind.", "VERSION.Bind."] {
+        let query = Query::new(name, rtype::TXT).class(class::CH);
+        let answer = tidegate.client().ask(&query);
+        assert!(answer.repeats(&query), "{name}");
         let [record] = answer.answers() else { panic!("one record for {name}: {answer:?}") };
         let RData::TXT(text) = &record.data else { panic!("a TXT record for {name}: {answer:?}") };
         assert_eq!(text.to_string(), "gate-7", "{name}");
+        assert_eq!((u16::from(record.dns_class), record.ttl), (class::CH, 0), "{name}");
+    }
+    for (name, qtype, qclass) in [
+        ("version.bind.", rtype::A, class::CH),
+        ("version.bind.", rtype::ANY, class::CH),
+        ("authors.bind.", rtype::TXT, class::CH),
+        ("bind.", rtype::TXT, class::CH),
+        ("version.bind.", rtype::TXT, class::NONE),
+    ] {
+        let answer = tidegate.client().ask(&Query::new(name, qtype).class(qclass));
+        assert_eq!(answer.rcode(), ResponseCode::Refused, "{name} {qtype} {qclass}");
+    }
+    let denied = config.section("server", "deny = [\"127.0.0.2/32\"]");
+    let tidegate = Tidegate::start(&denied);
+    let query = Query::new("version.bind.", rtype::TXT).class(class::CH).edns();
+    assert_eq!(tidegate.client().at("127.0.0.2").ask(&query).verdict(), (ResponseCode::Refused, Some(18)));
+}
+
+#[test]
+fn the_longest_configured_name_fits_the_smallest_reply() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let config = forwarding_example(&upstream).section("server", &format!("chaos = \"{}\"", "x".repeat(255)));
+    let tidegate = Tidegate::start(&config);
+
+    let query = Query::new("version.server.", rtype::TXT).class(class::CH);
+    for query in [query.clone(), query.payload(512).option(10, b"8 octets")] {
+        let answer = tidegate.client().ask(&query);
+        assert!(!answer.truncated());
+        let [record] = answer.answers() else { panic!("one record: {answer:?}") };
+        assert_eq!(record.data.to_string().matches('x').count(), 255);
     }
 }
 

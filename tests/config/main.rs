@@ -1,5 +1,6 @@
 //! The configuration as users meet it: example files, every kind of mistake by its message, defaults, includes, flags.
 
+mod cookies;
 mod examples;
 mod flags;
 mod includes;

@@ -298,7 +298,8 @@ fn loss_alone_brings_no_server_down() {
             asking.spawn_local(async move { ask(&courier, &group, &format!("n{at}.example")).await.map(drop) });
         }
         let answers = asking.join_all().await;
-        assert!(answers.iter().all(Result::is_ok));
+        // Eight losses in a row are one in 15,000: three questions of 400 that meet them, one run in 300,000.
+        assert!(answers.iter().filter(|answer| answer.is_err()).count() < 3);
         assert!(group.servers().all(|server| server.transitions(State::Down) == 0));
     });
 }

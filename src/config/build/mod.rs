@@ -65,6 +65,8 @@ impl Builder<'_> {
             deadline: self.duration(server.deadline.as_ref(), &limits::DEADLINE),
             lameduck: self.duration(server.lameduck.as_ref(), &limits::LAMEDUCK),
             udp_payload: u16::try_from(self.number(server.udp_payload.as_ref(), &limits::UDP_PAYLOAD)).unwrap_or(1232),
+            cookie_secrets: self.cookie_secrets(server.cookie_secrets.as_ref()),
+            chaos: self.chaos(server.chaos.as_ref()),
             in_flight: self.number(bounds.in_flight.as_ref(), &limits::IN_FLIGHT),
             cache,
             admin: self.admin_access(file),

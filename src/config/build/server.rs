@@ -1,13 +1,15 @@
 //! What concerns the process itself: listeners, limits, cache, admin, log, special names.
 
-use std::num::NonZeroU32;
+use std::{fs, num::NonZeroU32};
 
 use super::{
     super::{
         address::{Address, Endpoint},
         file::{File, NumberOrWord, ServerSection, Text, Texts},
         limits,
-        plan::{Access, AdminAccess, Boot, CachePolicy, Listen, Need, SpecialNames, StreamLimits, Workers},
+        plan::{
+            Access, AdminAccess, Boot, CachePolicy, CookieSecret, Listen, Need, SpecialNames, StreamLimits, Workers,
+        },
     },
     Builder, section,
     values::flag,
@@ -114,6 +116,49 @@ impl Builder<'_> {
             allow: self.clients(server.allow.as_ref(), &limits::ALLOW),
             deny: self.clients(server.deny.as_ref(), &[]),
         }
+    }
+
+    /// Reads the files, newest first.
+    pub(super) fn cookie_secrets(&mut self, texts: Option<&Texts>) -> Vec<CookieSecret> {
+        let Some(texts) = texts else { return Vec::new() };
+        let most = limits::COOKIE_SECRETS;
+        if texts.value.len() > most {
+            let message = format!("cookie_secrets names {} files, and takes {most} at most", texts.value.len());
+            self.problem(&texts.place, message);
+        }
+        let mut secrets: Vec<CookieSecret> = Vec::new();
+        for text in texts.value.iter().take(most) {
+            let Some(secret) = self.cookie_secret(text) else { continue };
+            if secrets.iter().any(|known| known.secret == secret.secret) {
+                self.problem(&text.place, format!("cookie secret \"{}\" stands there twice", text.value));
+                continue;
+            }
+            secrets.push(secret);
+        }
+        secrets
+    }
+
+    fn cookie_secret(&mut self, text: &Text) -> Option<CookieSecret> {
+        let path = self.beside(&text.place, &text.value);
+        let problem = match fs::read_to_string(&path) {
+            Ok(content) => match content.trim().parse() {
+                Ok(secret) => return Some(CookieSecret { path, secret }),
+                Err(error) => format!("\"{}\" holds no cookie secret: {error}", text.value),
+            },
+            Err(error) => format!("cookie secret \"{}\" cannot be read: {error}", text.value),
+        };
+        self.problem_with_help(&text.place, problem, "make one with: openssl rand -hex 16");
+        None
+    }
+
+    pub(super) fn chaos(&mut self, text: Option<&Text>) -> Option<String> {
+        let text = text.filter(|text| !text.value.is_empty())?;
+        let (length, most) = (text.value.len(), limits::CHAOS);
+        if length > most {
+            self.problem(&text.place, format!("chaos has {length} octets, and a TXT record takes {most}"));
+            return None;
+        }
+        Some(text.value.clone())
     }
 
     pub(super) fn cache_policy(&mut self, file: &File) -> CachePolicy {

@@ -390,7 +390,7 @@ fn ttl_offsets_lead_to_the_ttls() {
 #[test]
 fn room_for_our_opt_is_left_in_the_longest_message() {
     let mut upstream = Upstream::answers("a.example", RecordType::TXT);
-    let longest = crate::wire::MAX_MESSAGE - upstream.writer.len() - 12 - crate::wire::edns::OPT_LENGTH;
+    let longest = crate::wire::MAX_MESSAGE - upstream.writer.len() - 12 - crate::wire::edns::OPT_WITH_COOKIE;
     let fits = upstream.writer.plain(
         Section::Answer,
         upstream.query.name.as_wire(),
