@@ -9,6 +9,7 @@ pub mod guard;
 pub mod handle;
 pub mod part;
 pub mod pending;
+pub mod perimeter;
 pub mod query;
 pub mod resolve;
 pub mod snapshot;
@@ -23,9 +24,10 @@ pub use self::{
     handle::{Action, Asked},
     query::{Carrier, Query},
 };
-use self::{part::Part, pending::Pending, snapshot::Snapshot};
+use self::{part::Part, pending::Pending, perimeter::Perimeter, snapshot::Snapshot};
 use crate::{
     cache::{Cache, failures::Failures},
+    clock::Moment,
     metrics,
     upstream::Courier,
     wire::{Flags, Header, MAX_MESSAGE, MessageId},
@@ -44,6 +46,8 @@ pub struct Engine {
     pub failures: Failures,
     /// Questions that wait for an upstream.
     pub pending: Arc<Pending<Arc<Part>>>,
+    /// What the answers of upstreams showed of the data perimeter.
+    pub perimeter: Perimeter,
     warned: store::Warned,
 }
 
@@ -55,6 +59,7 @@ impl Engine {
             cache,
             failures: Failures::new(),
             pending: Arc::new(Pending::new()),
+            perimeter: Perimeter::new(Moment::now()),
             warned: store::Warned::default(),
         }
     }
