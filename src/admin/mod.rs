@@ -41,6 +41,8 @@ pub struct Pages {
     pub upstreams: Document,
     /// `/api/v1/rules`.
     pub rules: Document,
+    /// `/api/v1/perimeter`.
+    pub perimeter: Document,
     /// Why the process should get no questions now; empty = it should.
     pub unready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     /// For how long the worker that has been silent longest has not turned.

@@ -47,6 +47,7 @@ pub(super) fn router(pages: Pages) -> Router {
         .route("/api/v1/status", get(|State(pages): State<Pages>| document(pages.status)))
         .route("/api/v1/upstreams", get(|State(pages): State<Pages>| document(pages.upstreams)))
         .route("/api/v1/rules", get(|State(pages): State<Pages>| document(pages.rules)))
+        .route("/api/v1/perimeter", get(|State(pages): State<Pages>| document(pages.perimeter)))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD alone") })
         .layer(middleware::from_fn_with_state(pages.clone(), gate))

@@ -4,6 +4,8 @@
 mod ask;
 mod check;
 mod demo;
+mod page;
+mod perimeter;
 mod presets;
 mod query;
 mod serve;
@@ -44,6 +46,9 @@ enum Verb {
     /// Asks a server one question
     #[command(after_help = "Example: tidegate query s3.eu-west-1.amazonaws.com A @127.0.0.1")]
     Query(query::Options),
+    /// Tells which AWS names were asked for, and which of them are public
+    #[command(after_help = "Example: tidegate perimeter --json")]
+    Perimeter(perimeter::Options),
     /// Prints the AWS name families and what each is for
     #[command(after_help = "Example: tidegate presets")]
     Presets(presets::Options),
@@ -76,6 +81,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         Verb::Check(options) => check::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Query(options) => query::run(&options),
+        Verb::Perimeter(options) => perimeter::run(&options),
         Verb::Presets(options) => presets::run(&options),
         Verb::Version(options) => version::run(&options),
         Verb::Completions { shell } => {

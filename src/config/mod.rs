@@ -31,5 +31,5 @@ pub use plan::{
     Aaaa, Access, AdminAccess, Boot, CachePolicy, CookieSecret, Guard, Listen, Live, LocalZone, LogFormat, LogLevel,
     Need, OnPublic, Plan, Rebind, Rule, Sandbox, SpecialNames, StreamLimits, WhenDown, Workers, ZoneData, ZoneEntry,
 };
-pub use presets::{Family, PRESETS, PUBLIC_ONLY, Preset, preset};
+pub use presets::{Family, PRESETS, PUBLIC_ONLY, Preset, Remedy, is_aws_name, preset, remedy};
 pub use reverse::{private_reverse_zones, reverse_zones};

@@ -3,6 +3,10 @@
 //! A family is in one preset only, so that two partitions can have a rule each. The names of the EC2 instances of every
 //! partition (`compute.internal` and the like) are in `aws`; a rule of another partition lists them beside its preset.
 
+mod services;
+
+pub use services::{Remedy, is_aws_name, remedy};
+
 /// A preset: the name families of one AWS partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
@@ -53,27 +57,42 @@ pub const PRESETS: &[Preset] = &[
     Preset {
         name: "aws-iso",
         about: "AWS Top Secret (US)",
-        families: &[family("c2s.ic.gov", "service APIs and resources")],
+        families: &[
+            family("c2s.ic.gov", "service APIs and resources"),
+            family("api.aws.ic.gov", "dual-stack service APIs"),
+        ],
     },
     Preset {
         name: "aws-iso-b",
         about: "AWS Secret (US)",
-        families: &[family("sc2s.sgov.gov", "service APIs and resources")],
+        families: &[
+            family("sc2s.sgov.gov", "service APIs and resources"),
+            family("api.aws.scloud", "dual-stack service APIs"),
+        ],
     },
     Preset {
         name: "aws-iso-e",
         about: "AWS isolated partition (Europe)",
-        families: &[family("cloud.adc-e.uk", "service APIs and resources")],
+        families: &[
+            family("cloud.adc-e.uk", "service APIs and resources"),
+            family("api.cloud-aws.adc-e.uk", "dual-stack service APIs"),
+        ],
     },
     Preset {
         name: "aws-iso-f",
         about: "AWS isolated partition (US)",
-        families: &[family("csp.hci.ic.gov", "service APIs and resources")],
+        families: &[
+            family("csp.hci.ic.gov", "service APIs and resources"),
+            family("api.aws.hci.ic.gov", "dual-stack service APIs"),
+        ],
     },
     Preset {
         name: "aws-eusc",
         about: "AWS European Sovereign Cloud",
-        families: &[family("amazonaws.eu", "service APIs and resources")],
+        families: &[
+            family("amazonaws.eu", "service APIs and resources"),
+            family("api.amazonwebservices.eu", "dual-stack service APIs"),
+        ],
     },
 ];
 
@@ -86,6 +105,13 @@ pub const PUBLIC_ONLY: &[Family] = &[
     family("signin.aws.amazon.com", "console sign-in"),
     family("console.aws.amazon.com", "the console"),
     family("signin.aws", "console sign-in"),
+    family("signin.amazonaws.cn", "console sign-in, China"),
+    family("amazonaws-us-gov.com", "console and its sign-in, GovCloud (US)"),
+    family("signin.amazonaws-eusc.eu", "console sign-in, European Sovereign Cloud"),
+    family("c2shome.ic.gov", "console sign-in, aws-iso"),
+    family("sc2shome.sgov.gov", "console sign-in, aws-iso-b"),
+    family("csphome.adc-e.uk", "console sign-in, aws-iso-e"),
+    family("csphome.hci.ic.gov", "console sign-in, aws-iso-f"),
 ];
 
 /// The preset of that name.

@@ -5,6 +5,7 @@
 //! (resolv.conf, zone files), reloads. A worker that ends, ends the process.
 
 pub mod logging;
+pub mod perimeter;
 
 mod control;
 mod groups;

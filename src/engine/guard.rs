@@ -89,12 +89,23 @@ impl Guard {
         })
     }
 
-    const fn is_idle(&self) -> bool {
-        self.inside.is_none() && self.outside.is_none()
+    /// Whether clients reach this address; none where the rule does not say which networks they reach.
+    pub fn reaches(&self, address: IpAddr) -> Option<bool> {
+        self.inside.as_ref().map(|(networks, _)| networks.contains(address))
     }
 
-    fn spares(&self, name: &Name) -> bool {
+    /// Whether the rule says which networks clients reach.
+    pub const fn has_networks(&self) -> bool {
+        self.inside.is_some()
+    }
+
+    /// Whether the rule's `except` has this name.
+    pub fn spares(&self, name: &Name) -> bool {
         self.except.iter().any(|domain| name::is_within(name.as_wire(), domain.as_wire()))
+    }
+
+    const fn is_idle(&self) -> bool {
+        self.inside.is_none() && self.outside.is_none()
     }
 
     fn offends(&self, address: IpAddr) -> bool {

@@ -10,6 +10,7 @@ pub mod guard;
 pub mod handle;
 pub mod part;
 pub mod pending;
+pub mod perimeter;
 pub mod query;
 pub mod resolve;
 pub mod snapshot;
@@ -27,10 +28,12 @@ pub use self::{
 use self::{
     part::Part,
     pending::{Pending, Waiting},
+    perimeter::Perimeter,
     snapshot::Snapshot,
 };
 use crate::{
     cache::{Cache, failures::Failures},
+    clock::Moment,
     metrics,
     upstream::Courier,
     wire::{Flags, Header, MAX_MESSAGE, MessageId, cookie::Secret},
@@ -53,6 +56,8 @@ pub struct Engine {
     pub waiting: Arc<Waiting>,
     /// What cookies are made with where no secret is configured; it ends with the process.
     own_secret: [Secret; 1],
+    /// What the answers of upstreams showed of the data perimeter.
+    pub perimeter: Perimeter,
     warned: store::Warned,
 }
 
@@ -66,6 +71,7 @@ impl Engine {
             pending: Pending::new(),
             waiting: Arc::default(),
             own_secret: [Secret::new(rand::random())],
+            perimeter: Perimeter::new(Moment::now()),
             warned: store::Warned::default(),
         }
     }

@@ -50,6 +50,7 @@ pub async fn fetch(context: &Context, errand: &Errand, rule: RuleId) -> Arc<Part
         Place::Lead(lead) => lead,
         Place::Follow(receiver) => {
             context.counters.coalesced();
+            context.engine.perimeter.note_client(errand);
             let left = errand.deadline.since(Moment::now());
             return match tokio::time::timeout(left, receiver).await {
                 Ok(Ok(part)) => part,
@@ -104,6 +105,7 @@ fn judge(context: &Context, errand: &Errand, id: RuleId, response: Response) -> 
     if response.is_endless() || response.chain().len() > MAX_STEPS {
         return Part::Refused(Failure::endless());
     }
+    context.engine.perimeter.note(errand, rule, &response);
     let (action, address, rest) = match rule.guard.judge(&errand.asked, &response) {
         Err(error) => return Part::Refused(Failure::servfail(EdeCode::Other, error.to_string())),
         Ok(Verdict::Pass) => return keep(context, errand, rule, response, None, None),

@@ -6,6 +6,7 @@ mod flags;
 mod includes;
 mod meaning;
 mod mistakes;
+mod presets;
 mod reference;
 mod warned;
 

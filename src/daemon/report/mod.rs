@@ -112,6 +112,7 @@ impl Report {
     /// The admin server's view of it.
     pub(super) fn pages(self: &Arc<Self>) -> Pages {
         let of = || Arc::clone(self);
+        let engine = Arc::clone(&self.engine);
         let (metrics, status, upstreams, rules, unready, silence) = (of(), of(), of(), of(), of(), of());
         Pages {
             gate: Arc::clone(&self.gate),
@@ -119,6 +120,7 @@ impl Report {
             status: Arc::new(move || status.status(Moment::now())),
             upstreams: Arc::new(move || upstreams.upstreams(Moment::now())),
             rules: Arc::new(move || rules.rules()),
+            perimeter: Arc::new(move || super::perimeter::page(&engine.perimeter)),
             unready: Arc::new(move || unready.unready()),
             silence: Arc::new(move || silence.silence(Moment::now())),
             listeners: Arc::clone(&self.listeners),

@@ -1,0 +1,101 @@
+//! Reads a page of the running daemon: one HTTP/1.1 GET (RFC 9112), one connection.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    time::Duration,
+};
+
+/// Where the daemon's pages are unless the configuration says otherwise.
+pub(super) const DEFAULT_ADMIN: &str = "http://127.0.0.1:9153";
+/// A daemon that works answers within this.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// No page is longer.
+const MOST: u64 = 64 << 20;
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PageError {
+    /// The address makes no sense.
+    #[error("\"{0}\" is no address of a daemon; write it as {DEFAULT_ADMIN}")]
+    Address(String),
+    /// Nobody answered.
+    #[error("no daemon answers at {0}: {1}; is `admin.http` another address? Then say --admin http://ADDRESS:PORT")]
+    Unreachable(String, #[source] io::Error),
+    /// The connection broke, or what came is not HTTP.
+    #[error("{0} does not speak HTTP as a daemon does")]
+    NotHttp(String),
+    /// The daemon refused.
+    #[error("the daemon at {0} says {1}{hint}", hint = hint(*.1))]
+    Status(String, u16),
+}
+
+fn hint(status: u16) -> &'static str {
+    match status {
+        403 => ": this host is not in `admin.allow`",
+        404 => ": it is older than this program",
+        421 => ": it does not go by that name; use its address, or add the name to `admin.hosts`",
+        _ => "",
+    }
+}
+
+/// The body of the page at `path` of the daemon at `admin`.
+pub(super) fn fetch(admin: &str, path: &str) -> Result<String, PageError> {
+    let host = admin.strip_prefix("http://").unwrap_or(admin).trim_end_matches('/');
+    let address = resolve(host).ok_or_else(|| PageError::Address(admin.to_owned()))?;
+    let response = exchange(address, host, path).map_err(|error| PageError::Unreachable(host.to_owned(), error))?;
+    let (status, body) = split(&response).ok_or_else(|| PageError::NotHttp(host.to_owned()))?;
+    if status != 200 {
+        return Err(PageError::Status(host.to_owned(), status));
+    }
+    Ok(body.to_owned())
+}
+
+fn resolve(host: &str) -> Option<SocketAddr> {
+    host.to_socket_addrs().ok()?.next()
+}
+
+fn exchange(address: SocketAddr, host: &str, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n")?;
+    let mut response = String::new();
+    stream.take(MOST).read_to_string(&mut response)?;
+    Ok(response)
+}
+
+/// Status and body. Our daemon sends whole bodies, never in chunks; one cut short is none.
+fn split(response: &str) -> Option<(u16, &str)> {
+    let (head, body) = response.split_once("\r\n\r\n")?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        let length = name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok());
+        if length.is_some_and(|length| length != Some(body.len())) {
+            return None;
+        }
+    }
+    Some((status, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_is_taken_apart_and_a_cut_one_is_refused() {
+        assert_eq!(split("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"), Some((200, "{}")));
+        assert_eq!(split("HTTP/1.1 421 Misdirected Request\r\n\r\n"), Some((421, "")));
+        assert_eq!(split("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}"), None);
+        assert_eq!(split("SSH-2.0-OpenSSH\r\n\r\n"), None);
+        assert_eq!(split(""), None);
+    }
+
+    #[test]
+    fn what_is_no_address_is_told() {
+        for admin in ["http://127.0.0.1", "127.0.0.1:x", ""] {
+            assert!(matches!(fetch(admin, "/"), Err(PageError::Address(_))), "{admin}");
+        }
+    }
+}

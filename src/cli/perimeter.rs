@@ -1,0 +1,161 @@
+//! `tidegate perimeter`: what the running daemon has seen of the data perimeter.
+
+use serde_json::Value;
+
+use super::page;
+use crate::clock;
+
+/// What to print.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Where the daemon's `admin.http` is
+    #[arg(long, value_name = "URL", default_value = page::DEFAULT_ADMIN)]
+    admin: String,
+}
+
+/// Verdicts in the order they are shown, each with what it means.
+const VERDICTS: [(&str, &str); 4] = [
+    ("public", "traffic to these leaves the perimeter"),
+    ("unreachable-private", "private addresses that clients cannot reach"),
+    ("absent", "no such name, or no address"),
+    ("private", "as it should be"),
+];
+
+pub(super) fn run(options: &Options) -> i32 {
+    let body = match page::fetch(&options.admin, "/api/v1/perimeter") {
+        Ok(body) => body,
+        Err(error) => {
+            eprintln!("tidegate: {error}");
+            return super::FAILED;
+        }
+    };
+    let Ok(report) = serde_json::from_str::<Value>(&body) else {
+        eprintln!("tidegate: the daemon at {} sent no report", options.admin);
+        return super::FAILED;
+    };
+    if options.json {
+        println!("{report}");
+    } else {
+        print!("{}", text(&report, clock::wall().as_secs()));
+    }
+    // What cannot be told is no proof that nothing is public.
+    if report["public"].as_u64() == Some(0) { super::OK } else { super::FAILED }
+}
+
+fn text(report: &Value, now: u64) -> String {
+    let names = report["names"].as_array().map_or(&[][..], Vec::as_slice);
+    let since = now.saturating_sub(report["since"].as_u64().unwrap_or(now));
+    if names.is_empty() {
+        return format!("no AWS name was asked for in the last {}\n", ago(since));
+    }
+    let mut text = String::new();
+    for (verdict, meaning) in VERDICTS {
+        let lines: Vec<&Value> = names.iter().filter(|name| name["verdict"] == verdict).collect();
+        if lines.is_empty() {
+            continue;
+        }
+        text += &format!("{verdict}: {meaning}\n");
+        for line in lines {
+            text += &describe(line, now);
+        }
+        text.push('\n');
+    }
+    text += &format!("{} names in the last {}", names.len(), ago(since));
+    match report["public"].as_u64() {
+        Some(0) => text += ", none public",
+        Some(public) => text += &format!(", {public} public"),
+        None => {}
+    }
+    if let Some(given_up) = report["given_up"].as_u64().filter(|&count| count > 0) {
+        text += &format!("; {given_up} more were given up to bound memory");
+    }
+    text.push('\n');
+    text
+}
+
+fn describe(line: &Value, now: u64) -> String {
+    let word = |key: &str| line[key].as_str().unwrap_or_default();
+    let number = |key: &str| line[key].as_u64().unwrap_or_default();
+    let answers: u64 = line["answers"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
+    let mut text = format!("  {}", word("name").trim_end_matches('.'));
+    if let Some(address) = line["address"].as_str() {
+        text += &format!("  {address}");
+    }
+    let clients = number("clients");
+    text += &format!(
+        "  rule {}, {answers} {}, {clients} {}, last {} ago",
+        word("rule"),
+        plural(answers, "answer"),
+        plural(clients, "client"),
+        ago(now.saturating_sub(number("last_seen")))
+    );
+    if line["excepted"] == true {
+        text += ", excepted by the rule";
+    }
+    text.push('\n');
+    text += &remedy(&line["remedy"]);
+    text
+}
+
+fn remedy(remedy: &Value) -> String {
+    let service = remedy["service"].as_str().unwrap_or_default();
+    match remedy["kind"].as_str() {
+        Some("endpoint") => format!("    private with an interface endpoint for {service} and its private DNS\n"),
+        Some("regional-name") => {
+            format!("    no endpoint covers this name; ask for the regional name of {service} instead\n")
+        }
+        Some("public-only") => "    exists in public only; add it to `except` if it must resolve\n".to_owned(),
+        Some("unknown") => "    no endpoint is known for it; perhaps a resource with a public address\n".to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn plural(count: u64, word: &str) -> String {
+    if count == 1 { word.to_owned() } else { format!("{word}s") }
+}
+
+/// "8 s", "5 min", "3 h", "2 d".
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn public_names_come_first_with_what_to_do() {
+        let line = |name: &str, verdict: &str| {
+            json!({
+                "name": name, "verdict": verdict, "address": null, "rule": "aws", "excepted": false, "clients": 1,
+                "answers": { "absent": 0, "private": 0, "unreachable-private": 0, "public": 2 }, "last_seen": 900,
+            })
+        };
+        let mut public = line("sts.eu-west-1.amazonaws.com.", "public");
+        public["address"] = json!("52.1.2.3");
+        public["remedy"] = json!({ "kind": "endpoint", "service": "com.amazonaws.eu-west-1.sts" });
+        let private = line("kms.eu-west-1.amazonaws.com.", "private");
+        let report = json!({ "since": 0, "public": 1, "given_up": 0, "names": [private, public] });
+        let expected = "\
+public: traffic to these leaves the perimeter
+  sts.eu-west-1.amazonaws.com  52.1.2.3  rule aws, 2 answers, 1 client, last 100 s ago
+    private with an interface endpoint for com.amazonaws.eu-west-1.sts and its private DNS
+
+private: as it should be
+  kms.eu-west-1.amazonaws.com  rule aws, 2 answers, 1 client, last 100 s ago
+
+2 names in the last 16 min, 1 public
+";
+        assert_eq!(text(&report, 1_000), expected);
+    }
+}
