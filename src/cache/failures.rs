@@ -1,7 +1,7 @@
 //! What could not be resolved, and until when it is not tried again (RFC 9520 3.2): beside the cache, so that no
 //! failure pushes an answer out or hides a stale one.
 //!
-//! The memory is fixed: sets of [`WAYS`] slots, and a new failure takes the slot whose time ends first. Forgetting one
+//! The memory is fixed: sets of `WAYS` slots, and a new failure takes the slot whose time ends first. Forgetting one
 //! early costs a query upstream, no more. A slot holds 128 bits of the key's hash, from a secret seed, so that no name
 //! answers for another's failure. The engine calls it on a miss, before it asks upstream, and after it has failed.
 

@@ -1,7 +1,7 @@
 //! Whole answers as wire bytes, bounded in bytes.
 //!
 //! An answer is kept as the message that a client gets, so that a hit is one copy and a few patches. The cache is cut
-//! into shards by the key's [`Hash`], each behind a lock of its own; a shard is a ring of bytes with a table of places
+//! into shards by the key's [`struct@Hash`], each behind a lock of its own; a shard is a ring of bytes with a table of places
 //! in it (`shard`, `ring`, `entry`). [`policy`] says what may be stored and for how long, [`failures`] remembers what
 //! could not be resolved, beside the cache.
 //!

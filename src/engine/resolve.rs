@@ -2,7 +2,7 @@
 //!
 //! Policy, in this order:
 //! - A question that no rule covers: REFUSED, EDE 20.
-//! - Local names are answered here, others through their rule ([`part`](super::part)).
+//! - Local names are answered here, others through their rule ([`part`]).
 //! - A chain that leaves its rule or zone goes round again ([`MAX_STEPS`] times at most); a loop is SERVFAIL.
 //! - Stale answers (RFC 8767 5): fresh first; a stale one after `stale_after`, at once while the rule is known to be
 //!   down, and when every server failed. The exchange goes on and refreshes the entry.

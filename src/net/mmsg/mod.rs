@@ -13,7 +13,7 @@
 //! The interface is left to the routing table, since the way back may differ from the way in; only a link-local
 //! address keeps it, being meaningless without one.
 //!
-//! Soundness rests on three things: the memory that message headers point into never moves ([`fixed::Fixed`]); no
+//! Soundness rests on three things: the memory that message headers point into never moves (`fixed::Fixed`); no
 //! reference to it is alive during a system call, which take `&mut self`; and every byte of it is initialised at all
 //! times, so that whatever the kernel wrote or left can be read.
 
