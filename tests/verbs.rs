@@ -23,6 +23,7 @@ fn text(output: &Output) -> String {
 #[case::check("check")]
 #[case::demo("demo")]
 #[case::query("query")]
+#[case::discover("discover")]
 #[case::perimeter("perimeter")]
 #[case::presets("presets")]
 fn every_verb_explains_itself(#[case] verb: &str) {

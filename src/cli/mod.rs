@@ -4,6 +4,7 @@
 mod ask;
 mod check;
 mod demo;
+mod discover;
 mod page;
 mod perimeter;
 mod presets;
@@ -46,6 +47,10 @@ enum Verb {
     /// Asks a server one question
     #[command(after_help = "Example: tidegate query s3.eu-west-1.amazonaws.com A @127.0.0.1")]
     Query(query::Options),
+    /// Turns the addresses of a Route 53 inbound endpoint into an [upstream] table
+    #[command(after_help = "Example: aws route53resolver list-resolver-endpoint-ip-addresses --resolver-endpoint-id \
+                            rslvr-in-1234 | tidegate discover --write /etc/tidegate/tidegate.toml")]
+    Discover(discover::Options),
     /// Tells which AWS names were asked for, and which of them are public
     #[command(after_help = "Example: tidegate perimeter --json")]
     Perimeter(perimeter::Options),
@@ -81,6 +86,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         Verb::Check(options) => check::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Query(options) => query::run(&options),
+        Verb::Discover(options) => discover::run(&options),
         Verb::Perimeter(options) => perimeter::run(&options),
         Verb::Presets(options) => presets::run(&options),
         Verb::Version(options) => version::run(&options),

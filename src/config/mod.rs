@@ -23,6 +23,7 @@ mod unsupported;
 pub use address::{Address, AddressError, Endpoint};
 pub use defaults::defaults;
 pub use error::{Color, Problems};
+pub use file::{EditError, group_table, set_servers};
 pub use group::{
     FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Server, ServerAddress, Share, Transport,
 };

@@ -2,11 +2,13 @@
 //!
 //! The only place that knows TOML.
 
+mod edit;
 mod load;
 mod merge;
 mod read;
 mod suggest;
 
+pub use edit::{EditError, group_table, set_servers};
 pub(super) use load::{Loaded, load, parse};
 pub(super) use read::{Flag, Float, Integer, Located, NumberOrWord, ServerEntry, Text, Texts};
 use read::{Reader, Table as _, table};

@@ -1,0 +1,283 @@
+//! `tidegate discover`: from the addresses of a Route 53 Resolver endpoint to an `[upstream]` table.
+//!
+//! Policy: only addresses with status ATTACHED are upstreams; the others do not answer, and are named in a comment. A
+//! list that is cut, empty, or of something else than addresses is refused: a half-known endpoint is none. A file is
+//! replaced whole by rename, and only if it is no worse than before.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    net::IpAddr,
+    os::unix::fs::{MetadataExt, fchown},
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::config::{self, EditError, Plan};
+
+/// What to turn into what.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// What `aws route53resolver list-resolver-endpoint-ip-addresses --output json` printed; - is standard input
+    #[arg(default_value = "-")]
+    file: PathBuf,
+    /// Puts the servers into this configuration file instead of printing a table
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// The name of the [upstream] table
+    #[arg(long, value_name = "NAME", default_value = "vpc")]
+    group: String,
+}
+
+/// The command that prints what is wanted.
+const COMMAND: &str = "aws route53resolver list-resolver-endpoint-ip-addresses --resolver-endpoint-id";
+
+/// Why nothing was discovered, or nothing written.
+#[derive(Debug, thiserror::Error)]
+enum DiscoverError {
+    #[error("{} cannot be read: {error}", path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    #[error("nothing came in; pipe the output of `{COMMAND} ID` here")]
+    Nothing,
+    #[error("this is not JSON; add --output json to the aws command")]
+    NotJson,
+    #[error("these are endpoints, not their addresses; run `{COMMAND} ID` for one of: {0}")]
+    Endpoints(String),
+    #[error("there is no \"IpAddresses\" in it; run `{COMMAND} ID` without --query")]
+    NoAddresses,
+    #[error("the list is cut; run the aws command without --max-items and --no-paginate")]
+    Cut,
+    #[error("\"{0}\" is not an address")]
+    NotAnAddress(String),
+    #[error("the endpoint has no attached address; left out: {0}")]
+    NoneAttached(String),
+    #[error("{}: {error}", path.display())]
+    Edit {
+        path: PathBuf,
+        #[source]
+        error: EditError,
+    },
+    #[error("{0}")]
+    Name(#[from] EditError),
+    #[error("{} stays as it is: with these servers it would be wrong:\n{problems}", path.display())]
+    Worse { path: PathBuf, problems: String },
+    #[error("{} cannot be written: {error}", path.display())]
+    Unwritable {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// An endpoint's addresses.
+#[derive(Debug, PartialEq, Eq)]
+struct Endpoint {
+    servers: Vec<IpAddr>,
+    /// "10.20.3.10 (CREATING)"
+    left_out: Vec<String>,
+}
+
+pub(super) fn run(options: &Options) -> i32 {
+    match discover(options) {
+        Ok(said) => {
+            print!("{said}");
+            super::OK
+        }
+        Err(error) => {
+            eprintln!("tidegate: {error}");
+            super::FAILED
+        }
+    }
+}
+
+fn discover(options: &Options) -> Result<String, DiscoverError> {
+    let endpoint = parse(&read(&options.file)?)?;
+    let left_out = match endpoint.left_out.is_empty() {
+        true => String::new(),
+        false => format!("# left out, not attached: {}\n", endpoint.left_out.join(", ")),
+    };
+    let Some(path) = &options.write else {
+        return Ok(left_out + &config::group_table(&options.group, &endpoint.servers)?);
+    };
+    Ok(left_out + &write(path, &options.group, &endpoint.servers)?)
+}
+
+fn read(path: &Path) -> Result<String, DiscoverError> {
+    let mut text = String::new();
+    let result = match path == Path::new("-") {
+        true => io::stdin().read_to_string(&mut text),
+        false => File::open(path).and_then(|mut file| file.read_to_string(&mut text)),
+    };
+    result.map_err(|error| DiscoverError::Unreadable { path: path.to_owned(), error })?;
+    Ok(text)
+}
+
+fn parse(text: &str) -> Result<Endpoint, DiscoverError> {
+    if text.trim().is_empty() {
+        return Err(DiscoverError::Nothing);
+    }
+    let printed: Value = serde_json::from_str(text).map_err(|_| DiscoverError::NotJson)?;
+    let single = printed.get("ResolverEndpoint").map(std::slice::from_ref);
+    let several = printed.get("ResolverEndpoints").and_then(Value::as_array).map(Vec::as_slice);
+    if let Some(endpoints) = several.or(single) {
+        return Err(DiscoverError::Endpoints(inbound(endpoints)));
+    }
+    let list = printed.get("IpAddresses").and_then(Value::as_array).ok_or(DiscoverError::NoAddresses)?;
+    if printed.get("NextToken").is_some_and(|token| !token.is_null()) {
+        return Err(DiscoverError::Cut);
+    }
+    let mut endpoint = Endpoint { servers: Vec::new(), left_out: Vec::new() };
+    for entry in list {
+        endpoint.take(entry)?;
+    }
+    if endpoint.servers.is_empty() {
+        let left_out = if endpoint.left_out.is_empty() { "none".to_owned() } else { endpoint.left_out.join(", ") };
+        return Err(DiscoverError::NoneAttached(left_out));
+    }
+    Ok(endpoint)
+}
+
+/// The ids of the inbound endpoints among these.
+fn inbound(endpoints: &[Value]) -> String {
+    let is_inbound = |endpoint: &&Value| endpoint["Direction"].as_str().is_some_and(|word| word.starts_with("INBOUND"));
+    let ids: Vec<String> = endpoints.iter().filter(is_inbound).filter_map(|endpoint| word(&endpoint["Id"])).collect();
+    if ids.is_empty() { "(none of them is inbound)".to_owned() } else { ids.join(", ") }
+}
+
+/// A value of AWS that is one word; anything else could be written so as to look like more than a comment.
+fn word(value: &Value) -> Option<String> {
+    let text = value.as_str()?;
+    let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    is_word.then(|| text.to_owned())
+}
+
+impl Endpoint {
+    fn take(&mut self, entry: &Value) -> Result<(), DiscoverError> {
+        let status = word(&entry["Status"]).unwrap_or_else(|| "no status".to_owned());
+        let texts = ["Ip", "Ipv6"].iter().filter_map(|key| entry[key].as_str());
+        let mut any = false;
+        for text in texts {
+            any = true;
+            let address: IpAddr =
+                text.parse().map_err(|_| DiscoverError::NotAnAddress(text.escape_debug().to_string()))?;
+            if status != "ATTACHED" {
+                self.left_out.push(format!("{address} ({status})"));
+            } else if !self.servers.contains(&address) {
+                self.servers.push(address);
+            }
+        }
+        if !any {
+            self.left_out.push(format!("an address that is not known yet ({status})"));
+        }
+        Ok(())
+    }
+}
+
+/// Puts the servers into the file; says what became of it.
+fn write(path: &Path, group: &str, servers: &[IpAddr]) -> Result<String, DiscoverError> {
+    let unreadable = |error| DiscoverError::Unreadable { path: path.to_owned(), error };
+    // What a symbolic link leads to is replaced, not the link.
+    let path = fs::canonicalize(path).map_err(unreadable)?;
+    let before = fs::read_to_string(&path).map_err(unreadable)?;
+    let after = config::set_servers(&before, group, servers)
+        .map_err(|error| DiscoverError::Edit { path: path.clone(), error })?;
+    let names: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    let names = names.join(", ");
+    if before == after {
+        return Ok(format!("{}: upstream \"{group}\" has {names} already\n", path.display()));
+    }
+    replace(&path, &after)?;
+    Ok(format!(
+        "{}: upstream \"{group}\" has {names} now; `systemctl reload tidegate`, or SIGHUP, brings it into force\n",
+        path.display()
+    ))
+}
+
+/// Replaces the file at once, with its owner and mode, unless that turned a good configuration into a bad one.
+fn replace(path: &Path, text: &str) -> Result<(), DiscoverError> {
+    let unwritable = |error| DiscoverError::Unwritable { path: path.to_owned(), error };
+    let mut aside = path.as_os_str().to_owned();
+    // No pattern of `include` takes it for a file of its own.
+    aside.push(format!(".{}.new", std::process::id()));
+    let aside = PathBuf::from(aside);
+    let result = write_aside(path, &aside, text).map_err(unwritable).and_then(|()| {
+        if let (Ok(_), Err(problems)) = (Plan::load(path), Plan::load(&aside)) {
+            let problems = problems.lines().collect::<Vec<_>>().join("\n");
+            return Err(DiscoverError::Worse { path: path.to_owned(), problems });
+        }
+        fs::rename(&aside, path).map_err(unwritable)
+    });
+    if result.is_err() {
+        // Nothing more can be done where even that fails.
+        drop(fs::remove_file(&aside));
+    }
+    result
+}
+
+fn write_aside(path: &Path, aside: &Path, text: &str) -> io::Result<()> {
+    let about = fs::metadata(path)?;
+    let mut file = File::options().write(true).create_new(true).open(aside)?;
+    file.set_permissions(about.permissions())?;
+    let own = file.metadata()?;
+    if (own.uid(), own.gid()) != (about.uid(), about.gid()) {
+        fchown(&file, Some(about.uid()), Some(about.gid()))?;
+    }
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn only_attached_addresses_are_servers() {
+        let text = r#"{ "IpAddresses": [
+            { "Ip": "10.20.1.10", "Status": "ATTACHED" },
+            { "Ip": "10.20.2.10", "Ipv6": "fd00::2", "Status": "ATTACHED" },
+            { "Ip": "10.20.2.10", "Status": "ATTACHED" },
+            { "Ip": "10.20.3.10", "Status": "REMAP_ATTACHING" },
+            { "Status": "CREATING" },
+            { "Ip": "10.20.4.10", "Status": "ATTACHED\n[server]" } ] }"#;
+        let endpoint = parse(text).unwrap();
+        assert_eq!(
+            endpoint.servers,
+            ["10.20.1.10", "10.20.2.10", "fd00::2"].map(|text| text.parse::<IpAddr>().unwrap())
+        );
+        assert_eq!(
+            endpoint.left_out,
+            ["10.20.3.10 (REMAP_ATTACHING)", "an address that is not known yet (CREATING)", "10.20.4.10 (no status)"]
+        );
+    }
+
+    #[test]
+    fn what_is_no_list_of_addresses_is_told_apart() {
+        for (text, part) in [
+            ("", "nothing came in"),
+            ("IPADDRESSES\t10.20.1.10", "--output json"),
+            ("[\"10.20.1.10\"]", "without --query"),
+            ("{\"IpAddresses\": [], \"NextToken\": \"x\"}", "--max-items"),
+            ("{\"IpAddresses\": []}", "no attached address; left out: none"),
+            ("{\"IpAddresses\": [{\"Ip\": \"10.0.0.1\", \"Status\": \"DETACHING\"}]}", "10.0.0.1 (DETACHING)"),
+            ("{\"IpAddresses\": [{\"Ip\": \"10.0.0\\u001b.1\", \"Status\": \"ATTACHED\"}]}", "10.0.0\\u{1b}.1"),
+            (
+                "{\"ResolverEndpoints\": [{\"Id\": \"rslvr-out-1\", \"Direction\": \"OUTBOUND\"}, \
+                 {\"Id\": \"rslvr-in-2\", \"Direction\": \"INBOUND\"}]}",
+                "one of: rslvr-in-2",
+            ),
+            ("{\"ResolverEndpoint\": {\"Id\": \"rslvr-in-3\", \"Direction\": \"INBOUND\"}}", "one of: rslvr-in-3"),
+            ("{\"ResolverEndpoints\": []}", "none of them is inbound"),
+        ] {
+            assert!(said(text).contains(part), "{text}: {}", said(text));
+        }
+    }
+}

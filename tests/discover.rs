@@ -1,0 +1,133 @@
+//! `tidegate discover` on recorded output of the AWS CLI; `discover_moto.py` does the same with the CLI itself.
+
+mod support;
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+    process::Output,
+};
+
+use support::tidegate::run;
+use tempfile::TempDir;
+
+const ADDRESSES: &str = "tests/data/resolver-addresses.json";
+const ENDPOINTS: &str = "tests/data/resolver-endpoints.json";
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).expect("it is there")
+}
+
+fn folder_with(content: &str) -> (TempDir, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("tidegate.toml");
+    fs::write(&file, content).expect("the folder is writable");
+    let name = file.display().to_string();
+    (folder, name)
+}
+
+const FILE: &str = "\
+# the site\r
+[upstream.vpc]   # Direct Connect
+servers = [
+    \"10.20.1.10\",   # AZ 1
+    \"10.20.9.10\",   # AZ 2
+]
+backup = [[\"10.60.1.10\"]]
+
+[[forward]]
+zones = [\"preset:aws\"]
+to = \"vpc\"   # no line end behind this one";
+
+#[test]
+fn addresses_become_a_table_that_is_valid() {
+    let output = run(&["discover", ADDRESSES]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(out(&output), "[upstream.vpc]\nservers = [\"10.20.1.10\", \"10.20.2.10\"]\n");
+
+    let rule = "[[forward]]\nzones = [\"preset:aws\"]\nto = \"vpc\"\n";
+    let (_folder, file) = folder_with(&(out(&output) + rule));
+    let checked = run(&["check", &file]);
+    assert_eq!(checked.status.code(), Some(0), "{}", err(&checked));
+}
+
+#[test]
+fn what_lists_endpoints_is_refused_with_the_command_to_run() {
+    let output = run(&["discover", ENDPOINTS]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("list-resolver-endpoint-ip-addresses"), "{}", err(&output));
+    assert!(err(&output).contains("rslvr-in-1d357bb85a30b9dd5"), "{}", err(&output));
+    assert_eq!(out(&output), "");
+}
+
+#[test]
+fn writing_changes_the_servers_and_nothing_else() {
+    let (folder, file) = folder_with(FILE);
+    let path = Path::new(&file);
+    fs::set_permissions(path, fs::Permissions::from_mode(0o640)).expect("it is ours");
+    let before = fs::metadata(path).expect("it is there");
+
+    let output = run(&["discover", ADDRESSES, "--write", &file]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(text(path), FILE.replace("10.20.9.10", "10.20.2.10"));
+    assert!(out(&output).contains("reload"), "it says how to go on: {}", out(&output));
+    let after = fs::metadata(path).expect("it is there");
+    assert_eq!((after.mode(), after.uid(), after.gid()), (before.mode(), before.uid(), before.gid()));
+    assert_ne!(after.ino(), before.ino(), "replaced by rename");
+    assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 1, "nothing is left beside it");
+
+    let output = run(&["discover", ADDRESSES, "--write", &file]);
+    assert!(out(&output).contains("already"), "{}", out(&output));
+    assert_eq!(fs::metadata(path).expect("it is there").ino(), after.ino(), "not written again");
+}
+
+#[test]
+fn a_link_stays_a_link() {
+    let (folder, file) = folder_with(FILE);
+    let link = folder.path().join("link.toml");
+    symlink(&file, &link).expect("the folder is writable");
+    let output = run(&["discover", ADDRESSES, "--write", &link.display().to_string()]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(fs::symlink_metadata(&link).expect("it is there").is_symlink());
+    assert_eq!(text(Path::new(&file)), FILE.replace("10.20.9.10", "10.20.2.10"));
+}
+
+#[test]
+fn a_new_group_is_added_and_only_to_a_file_that_is_there() {
+    let (folder, file) = folder_with(FILE);
+    let output = run(&["discover", ADDRESSES, "--write", &file, "--group", "second"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let added = "\n\n[upstream.second]\nservers = [\"10.20.1.10\", \"10.20.2.10\"]\n";
+    assert_eq!(text(Path::new(&file)), FILE.to_owned() + added);
+
+    let absent = folder.path().join("absent.toml").display().to_string();
+    let output = run(&["discover", ADDRESSES, "--write", &absent]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("absent.toml"), "{}", err(&output));
+    assert!(!Path::new(&absent).exists());
+}
+
+#[test]
+fn a_file_that_would_become_wrong_stays_as_it_is() {
+    // An address that probes and hops are told apart by may stand in one list only once.
+    let twice = "[upstream.vpc]\nservers = [\"10.20.1.10\", \"10.9.9.9\"]\nconnections = 0\n";
+    let (folder, file) = folder_with("[upstream.vpc]\nservers = \"x\"\n");
+    let output = run(&["discover", ADDRESSES, "--write", &file]);
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    assert_eq!(text(Path::new(&file)), "[upstream.vpc]\nservers = \"x\"\n");
+    drop(folder);
+    // Faults that were there before are no hindrance: they are not of our making.
+    let (_folder, file) = folder_with(twice);
+    let output = run(&["discover", ADDRESSES, "--write", &file]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert_eq!(text(Path::new(&file)), twice.replace("10.9.9.9", "10.20.2.10"));
+}
