@@ -170,7 +170,7 @@ fn removal(text: &str, list: &Range<usize>, elements: &[Element], at: usize, las
     let line_end = text[own.end..behind].find('\n').map(|end| own.end + end + 1);
     let comma = comma(text, own.end..behind);
     // A comma that stands on a later line would be left over.
-    let has_its_comma = |end: usize| comma.map_or(next.is_none(), |at| at < end);
+    let has_its_comma = |end: usize| comma.map_or_else(|| next.is_none(), |at| at < end);
     let span = match line_end {
         Some(end) if is_first_of_line && has_its_comma(end) => {
             text[..own.start].rfind('\n').map_or(own.start, |start| start + 1)..end
