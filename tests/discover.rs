@@ -118,16 +118,28 @@ fn a_new_group_is_added_and_only_to_a_file_that_is_there() {
 
 #[test]
 fn a_file_that_would_become_wrong_stays_as_it_is() {
-    // An address that probes and hops are told apart by may stand in one list only once.
-    let twice = "[upstream.vpc]\nservers = [\"10.20.1.10\", \"10.9.9.9\"]\nconnections = 0\n";
-    let (folder, file) = folder_with("[upstream.vpc]\nservers = \"x\"\n");
+    // The group stands in a file that this one includes: a second table of that name would be an error.
+    let main = "include = [\"more/*.toml\"]\n[[forward]]\nzones = [\"preset:aws\"]\nto = \"vpc\"\n";
+    let (folder, file) = folder_with(main);
+    fs::create_dir(folder.path().join("more")).expect("the folder is writable");
+    let more = folder.path().join("more/vpc.toml");
+    fs::write(&more, "[upstream.vpc]\nservers = [\"10.9.9.9\"]\n").expect("the folder is writable");
     let output = run(&["discover", ADDRESSES, "--write", &file]);
     assert_eq!(output.status.code(), Some(1), "{}", out(&output));
-    assert_eq!(text(Path::new(&file)), "[upstream.vpc]\nservers = \"x\"\n");
-    drop(folder);
-    // Faults that were there before are no hindrance: they are not of our making.
-    let (_folder, file) = folder_with(twice);
+    assert!(err(&output).contains("more/vpc.toml"), "it says what would be wrong: {}", err(&output));
+    assert_eq!(text(Path::new(&file)), main);
+    assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 2, "nothing is left beside it");
+
+    let output = run(&["discover", ADDRESSES, "--write", &more.display().to_string()]);
+    assert_eq!(output.status.code(), Some(0), "a part of a configuration can be written: {}", err(&output));
+    assert_eq!(text(&more), "[upstream.vpc]\nservers = [\"10.20.1.10\", \"10.20.2.10\"]\n");
+}
+
+#[test]
+fn faults_that_were_there_before_are_no_hindrance() {
+    let broken = "[upstream.vpc]\nservers = [\"10.20.1.10\", \"10.9.9.9\"]\nconnections = 0\n";
+    let (_folder, file) = folder_with(broken);
     let output = run(&["discover", ADDRESSES, "--write", &file]);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
-    assert_eq!(text(Path::new(&file)), twice.replace("10.9.9.9", "10.20.2.10"));
+    assert_eq!(text(Path::new(&file)), broken.replace("10.9.9.9", "10.20.2.10"));
 }

@@ -23,10 +23,15 @@ def main():
     tidegate = pathlib.Path(sys.argv[1]).resolve()
     if pathlib.Path(sys.prefix).resolve() != VENV.resolve():
         install()
-        os.execv(VENV / "bin" / "python", ["python", *sys.argv])
+        # Its own path first: that is how Python knows that it runs in the environment.
+        python = str(VENV / "bin" / "python")
+        os.execv(python, [python, *sys.argv])
+
+    import logging
 
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -94,7 +99,8 @@ def check(tidegate, aws):
         assert checked.returncode == 0, checked.stderr
 
     expect(discover(tidegate, aws("route53resolver", "list-resolver-endpoints")), 1, "", endpoint)
-    expect(discover(tidegate, aws("route53resolver", "get-resolver-endpoint", "--resolver-endpoint-id", endpoint)), 1, "", endpoint)
+    one = aws("route53resolver", "get-resolver-endpoint", "--resolver-endpoint-id", endpoint)
+    expect(discover(tidegate, one), 1, "", endpoint)
     expect(discover(tidegate, aws(*list_addresses, "--output", "text")), 1, "", "--output json")
     expect(discover(tidegate, aws(*list_addresses, "--output", "table")), 1, "", "--output json")
     expect(discover(tidegate, aws(*list_addresses, "--query", "IpAddresses[].Ip")), 1, "", "--query")
