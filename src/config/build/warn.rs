@@ -1,14 +1,16 @@
 //! What looks like a mistake and stops nothing: `check` prints it, `serve` logs it.
 
-use ipnet::IpNet;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     super::{
         error::{Place, Problem},
         file::{File, ForwardSection, Located},
-        group::{Group, GroupIndex, Server},
-        plan::{Live, Rule, SpecialNames},
-        presets::{PRESETS, PUBLIC_ONLY},
+        group::{Group, GroupIndex, Server, ServerAddress},
+        plan::{Live, Rule, SpecialNames, WhenDown},
+        presets::{PRESETS, PUBLIC_ONLY, is_aws_name},
         reverse::reverse_zones,
     },
     Builder, section,
@@ -41,7 +43,8 @@ impl Builder<'_> {
             self.warn_of_group(GroupIndex(at), group, &upstream.name.place, live);
         }
         for (rule, forward) in live.rules.iter().zip(&file.forward) {
-            self.warn_of_guard(rule, forward);
+            self.warn_of_guard(rule, forward, live);
+            self.warn_of_other_region(rule, forward, live);
             self.warn_of_clients(rule, forward, live);
             self.warn_of_hijack(rule, forward, live);
         }
@@ -63,7 +66,7 @@ impl Builder<'_> {
     }
 
     fn warn_of_group(&mut self, index: GroupIndex, group: &Group, place: &Place, live: &Live) {
-        let falls_back = |rule: &Rule| rule.when_down == super::super::plan::WhenDown::Upstream(index);
+        let falls_back = |rule: &Rule| rule.when_down == WhenDown::Upstream(index);
         if !live.rules.iter().any(|rule| rule.to == index || falls_back(rule)) {
             let message = format!("no rule sends to upstream \"{}\"", group.name);
             self.warning(place, message, "name it in the `to` of a [[forward]]");
@@ -81,7 +84,7 @@ impl Builder<'_> {
         }
     }
 
-    fn warn_of_guard(&mut self, rule: &Rule, forward: &Located<ForwardSection>) {
+    fn warn_of_guard(&mut self, rule: &Rule, forward: &Located<ForwardSection>, live: &Live) {
         for (name, text) in rule.except.iter().zip(forward.value.except.iter().flat_map(|except| &except.value)) {
             if !rule.zones.iter().any(|zone| name.is_within(zone)) {
                 let message =
@@ -91,9 +94,17 @@ impl Builder<'_> {
         }
         let Some(private) = forward.value.private.as_ref().filter(|_| rule.guard.is_some()) else { return };
         let excepted = |zone: &Name| rule.except.iter().any(|except| zone.is_within(except));
-        for zone in rule.zones.iter().filter(|zone| !excepted(zone)) {
+        for zone in &rule.zones {
+            // A longer zone of any rule has its own word on what is below it.
+            let reaches = |domain: &Name| {
+                let mut zones = live.rules.iter().flat_map(|rule| &rule.zones);
+                domain.is_within(zone)
+                    && !zones.any(|other| domain.is_within(other) && other != zone && other.is_within(zone))
+            };
             let public = PUBLIC_ONLY.iter().find(|family| {
-                family.domain.parse().is_ok_and(|domain: Name| zone.is_within(&domain) || zone.is_root())
+                family.domain.parse().is_ok_and(|domain: Name| {
+                    zone.is_within(&domain) && !excepted(zone) || reaches(&domain) && !excepted(&domain)
+                })
             });
             if let Some(family) = public {
                 let message = format!(
@@ -112,23 +123,67 @@ impl Builder<'_> {
         let allow = &live.access.allow;
         let texts = forward.value.clients.iter().flat_map(|clients| &clients.value);
         for (client, text) in rule.clients.iter().zip(texts) {
-            if !allow.iter().any(|allowed| allowed.contains(client) || client.contains(allowed)) {
-                let message =
-                    format!("rule \"{}\" is for clients {client}, which server.allow does not serve", rule.name);
-                self.warning(&text.place, message, "add the network to server.allow");
-            }
+            let (message, help) = if !allow.iter().any(|allowed| narrower(*client, *allowed).is_some()) {
+                ("which server.allow does not serve", "add the network to server.allow")
+            } else if is_denied(*client, live) {
+                ("which server.deny refuses", "take the network out of server.deny, or this rule out")
+            } else {
+                continue;
+            };
+            self.warning(&text.place, format!("rule \"{}\" is for clients {client}, {message}", rule.name), help);
         }
-        if !rule.clients.is_empty() || rule.zones.is_empty() || allow.is_empty() {
-            return;
-        }
-        let shadowed = rule.zones.iter().all(|zone| {
-            let views: Vec<IpNet> =
-                self.claims.get(zone).into_iter().flatten().filter_map(|claim| claim.clients).collect();
-            allow.iter().all(|allowed| views.iter().any(|view| view.contains(allowed)))
-        });
+        self.warn_of_shadow(rule, forward, allow);
+    }
+
+    /// A rule that is never used, because others with longer client networks have its zones for all who are served.
+    fn warn_of_shadow(&mut self, rule: &Rule, forward: &Located<ForwardSection>, allow: &[IpNet]) {
+        let everybody = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
+        let own: &[IpNet] = if rule.clients.is_empty() { &everybody } else { &rule.clients };
+        let served: Vec<(IpNet, IpNet)> = own
+            .iter()
+            .flat_map(|own| allow.iter().filter_map(|allowed| Some((*own, narrower(*own, *allowed)?))))
+            .collect();
+        let whose = format!("rule \"{}\"", rule.name);
+        // Of the rules for one zone the longest client network decides.
+        let is_taken = |zone: &Name, (own, served): &(IpNet, IpNet)| {
+            let claims = self.claims.get(zone).into_iter().flatten().filter(|claim| claim.whose != whose);
+            let longer = |view: &IpNet| own.contains(view) && (rule.clients.is_empty() || view != own);
+            IpNet::aggregate(&claims.filter_map(|claim| claim.clients).filter(longer).collect())
+                .iter()
+                .any(|views| views.contains(served))
+        };
+        let shadowed = !served.is_empty()
+            && !rule.zones.is_empty()
+            && rule.zones.iter().all(|zone| served.iter().all(|served| is_taken(zone, served)));
         if shadowed {
             let message = format!("rule \"{}\" is never used: rules with clients take all who are served", rule.name);
             self.warning(&forward.place, message, "take it out, or narrow the clients of the others");
+        }
+    }
+
+    /// An endpoint's addresses lie in its VPC, and so do those that it answers service names with. Where the first tier
+    /// lies within the guard's networks and a later one does not, the later one answers with other addresses. Without a
+    /// guard nothing tells to which Region an address belongs.
+    fn warn_of_other_region(&mut self, rule: &Rule, forward: &Located<ForwardSection>, live: &Live) {
+        let (Some(guard), Some(private)) = (&rule.guard, &forward.value.private) else { return };
+        if !rule.zones.iter().any(is_aws_name) {
+            return;
+        }
+        let group = live.group(rule.to);
+        let (first, mut later) = addresses(group);
+        if let WhenDown::Upstream(index) = rule.when_down {
+            let (fallback, more) = addresses(live.group(index));
+            later.extend(fallback.into_iter().chain(more));
+        }
+        let is_inside = |address: &IpAddr| guard.networks.iter().any(|network| network.contains(address));
+        let stranger = later.iter().find(|address| !is_inside(address));
+        if let Some(address) = stranger.filter(|_| first.iter().any(is_inside)) {
+            let message = format!(
+                "rule \"{}\" falls back from upstream \"{}\" to {address}, which is outside `private`: an endpoint of \
+                 another VPC or Region answers service names with its own addresses, and they are violations here",
+                rule.name, group.name
+            );
+            self.warning(&private.place, message, "add that VPC's network to `private`, if clients can reach it");
         }
     }
 
@@ -145,13 +200,11 @@ impl Builder<'_> {
         }
         let texts = forward.value.zones.iter().flat_map(|zones| &zones.value);
         for (entry, text) in rule.written.iter().zip(texts) {
-            let whole = entry.zones.iter().find(|zone| WHOLE.contains(&plain(zone).as_str()));
-            if let Some(zone) = whole {
+            if let Some(network) = whole_network(&entry.zones) {
                 let message = format!(
-                    "rule \"{}\" sends all of {} to upstream \"{}\", which answers AWS names: the site's own reverse \
-                     names there will be lost",
+                    "rule \"{}\" sends the reverse names of all of {network} to upstream \"{}\", which answers AWS \
+                     names: the site's own reverse names there will be lost",
                     rule.name,
-                    plain(zone),
                     live.group(rule.to).name
                 );
                 self.warning(&text.place, message, "forward the VPC's networks alone: \"reverse:10.20.0.0/16\"");
@@ -185,8 +238,30 @@ impl Builder<'_> {
     }
 }
 
-/// Reverse zones that hold a whole private network, which no VPC is.
-const WHOLE: &[&str] = &["10.in-addr.arpa", "168.192.in-addr.arpa", "in-addr.arpa", "ip6.arpa", "d.f.ip6.arpa"];
+/// A whole private network, which no VPC is, that these reverse zones cover.
+fn whole_network(zones: &[Name]) -> Option<IpNet> {
+    let covered = |reverse: &Name| zones.iter().any(|zone| reverse.is_within(zone));
+    let networks = SITE_NETWORKS.iter().filter_map(|network| network.parse::<IpNet>().ok());
+    networks.into_iter().find(|network| reverse_zones(*network).iter().all(covered))
+}
+
+/// Whether no client of this network is served because of `deny`; of both lists the longer prefix decides.
+fn is_denied(client: IpNet, live: &Live) -> bool {
+    let holding = live.access.deny.iter().filter(|denied| denied.contains(&client));
+    let Some(denied) = holding.max_by_key(|denied| denied.prefix_len()) else { return false };
+    let mut allowed = live.access.allow.iter().filter(|allowed| allowed.prefix_len() > denied.prefix_len());
+    !allowed.any(|allowed| narrower(*allowed, client).is_some())
+}
+
+/// The addresses that a group's tiers name, the first tier's apart.
+fn addresses(group: &Group) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    let fixed = |server: &Server| match &server.address {
+        ServerAddress::Fixed(fixed) => Some(fixed.endpoint.address.ip),
+        ServerAddress::System { .. } => None,
+    };
+    let (first, later) = group.tiers.split_at(group.tiers.len().min(1));
+    (first.iter().flatten().filter_map(fixed).collect(), later.iter().flatten().filter_map(fixed).collect())
+}
 
 /// Of two networks the one within the other.
 fn narrower(left: IpNet, right: IpNet) -> Option<IpNet> {
