@@ -9,7 +9,7 @@ use tidegate::{
     config::Plan,
     engine::{Action, Asked, Carrier, Engine, snapshot::Snapshot},
     metrics::{self, Rules},
-    upstream::{Group, GroupSpec},
+    upstream::{Entry, Group, GroupSpec},
     wire::{Class, MessageId, Name, RecordType, Response, UpstreamQuery, record::Section, writer::Writer},
     zones::{SpecialUse, Zones},
 };
@@ -27,8 +27,8 @@ on_public = "refuse"
 
 /// An engine and what a worker has.
 pub(crate) struct Bench {
-    pub(crate) engine: Engine,
-    pub(crate) counters: metrics::Worker,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) counters: Arc<metrics::Worker>,
     snapshot: Arc<Snapshot>,
     client: IpAddr,
     now: Moment,
@@ -46,13 +46,20 @@ pub(crate) enum Manner {
 }
 
 impl Bench {
-    /// An engine whose cache holds an address for each of these names.
+    /// An engine whose cache holds an address for each of these names, and that forwards nowhere.
     pub(crate) fn with_names(names: &[Name]) -> Self {
+        let bench = Self::forwarding(Vec::new());
+        names.iter().for_each(|name| bench.store(name));
+        bench
+    }
+
+    /// An engine with an empty cache that forwards to these servers.
+    pub(crate) fn forwarding(servers: Vec<Entry>) -> Self {
         let plan = Plan::from_text("bench.toml", CONFIGURATION).expect("the configuration is valid");
         let zones = Arc::new(Zones::build(&[], None, SpecialUse::Answered).expect("there are no zones to be wrong"));
         let spec = GroupSpec {
             name: "vpc".to_owned(),
-            tiers: Vec::new(),
+            tiers: vec![servers],
             policy: tidegate::upstream::Policy::Fastest,
             limits: tidegate::upstream::Limits::default(),
             health: tidegate::upstream::HealthSpec::probing(Name::root(), RecordType::NS),
@@ -62,9 +69,8 @@ impl Bench {
         let engine = Engine::new(snapshot, Cache::new(256 << 20));
         let snapshot = engine.snapshot_owned();
         let client = IpAddr::from([127, 0, 0, 1]);
-        let bench = Self { engine, counters: metrics::Worker::new(0), snapshot, client, now: Moment::now() };
-        names.iter().for_each(|name| bench.store(name));
-        bench
+        let counters = Arc::new(metrics::Worker::new(0));
+        Self { engine: Arc::new(engine), counters, snapshot, client, now: Moment::now() }
     }
 
     fn store(&self, name: &Name) {
