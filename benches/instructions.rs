@@ -13,6 +13,8 @@
 //!
 //! [`Engine::handle`]: tidegate::engine::Engine::handle
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it reports to who started it")]
+
 mod support;
 
 use std::{

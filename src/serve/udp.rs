@@ -3,7 +3,14 @@
 //! One system call reads up to [`BATCH`] datagrams, one sends their replies; snapshot and time are read once a batch.
 //! Replies to questions that had to wait gather in an outbox, which is sent when the worker has run all that was ready.
 
-use std::{cell::RefCell, io, os::fd::AsFd, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io,
+    os::fd::AsFd,
+    rc::Rc,
+    task::{Poll, Waker},
+};
 
 use tokio::{
     io::Interest,
@@ -26,6 +33,8 @@ const BATCHES_A_TURN: usize = 8;
 /// The longest query read; longer ones are malformed to us. Not a power of two: buffers a page apart would contend for
 /// the same lines of the processor's cache.
 const LONGEST_QUERY: usize = 1232;
+/// Tasks kept for the next questions of a socket, some kilobytes each.
+const MOST_IDLE: usize = 512;
 
 /// One socket of one worker.
 struct Listener {
@@ -34,6 +43,43 @@ struct Listener {
     outbox: RefCell<Outbox>,
     /// Told when the outbox has its first reply.
     filled: Notify,
+    /// Tasks that wait for another question to resolve.
+    idle: RefCell<Vec<Rc<Seat>>>,
+}
+
+/// A question that waits for its answer.
+struct Job {
+    query: Box<Query>,
+    path: Path,
+    context: Rc<Context>,
+}
+
+/// Where an idle task is given its next question. A task for every question would cost an allocation of some kilobytes,
+/// and the copying of as many.
+#[derive(Default)]
+struct Seat {
+    next: Cell<Option<Job>>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Seat {
+    fn take_up(&self, job: Job) {
+        self.next.set(Some(job));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    async fn next(&self) -> Job {
+        poll_fn(|context| match self.next.take() {
+            Some(job) => Poll::Ready(job),
+            None => {
+                self.waker.set(Some(context.waker().clone()));
+                Poll::Pending
+            }
+        })
+        .await
+    }
 }
 
 /// Serves a socket until the worker ends.
@@ -47,6 +93,7 @@ pub async fn serve(
         socket: UdpSocket::from_std(socket)?,
         outbox: RefCell::new(Outbox::new(BATCH, payload)),
         filled: Notify::new(),
+        idle: RefCell::default(),
     });
     tokio::task::spawn_local(send_late_replies(Rc::clone(&listener)));
     let mut batch = Batch::new(BATCH, LONGEST_QUERY, payload);
@@ -124,12 +171,11 @@ impl Listener {
     }
 
     fn wait_for(self: &Rc<Self>, query: Box<Query>, path: Path, context: &Rc<Context>) {
-        let listener = Rc::clone(self);
-        let context = Rc::clone(context);
-        tokio::task::spawn_local(async move {
-            let reply = resolve::resolve(&context, &query).await;
-            listener.push(&path, &context.counters, |out| reply.write(&context, &query, out));
-        });
+        let job = Job { query, path, context: Rc::clone(context) };
+        match self.idle.borrow_mut().pop() {
+            Some(seat) => seat.take_up(job),
+            None => drop(tokio::task::spawn_local(resolve_one_by_one(Rc::clone(self), job))),
+        }
     }
 
     fn push(&self, path: &Path, counters: &metrics::Worker, write: impl Fn(&mut [u8]) -> usize) {
@@ -148,6 +194,26 @@ impl Listener {
         if let Err(error) = outbox.flush(self.socket.as_fd()) {
             debug!(%error, "sending late replies");
         }
+    }
+}
+
+/// Resolves a question, then those that its seat is given. An idle task holds nothing of the worker but its socket.
+async fn resolve_one_by_one(listener: Rc<Listener>, first: Job) {
+    let seat = Rc::new(Seat::default());
+    let mut next = Some(first);
+    loop {
+        let job = match next.take() {
+            Some(job) => job,
+            None => seat.next().await,
+        };
+        let reply = resolve::resolve(&job.context, &job.query).await;
+        listener.push(&job.path, &job.context.counters, |out| reply.write(&job.context, &job.query, out));
+        drop(job);
+        let mut idle = listener.idle.borrow_mut();
+        if idle.len() == MOST_IDLE {
+            return;
+        }
+        idle.push(Rc::clone(&seat));
     }
 }
 
