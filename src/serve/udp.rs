@@ -30,6 +30,8 @@ use crate::{
 pub const BATCH: usize = 32;
 /// Batches taken without a pause before other tasks of the worker have their turn.
 const BATCHES_A_TURN: usize = 8;
+/// Batches taken after the stop, more than a socket's queue holds: who goes on asking does not hold up the end.
+const LAST_BATCHES: usize = 1024;
 /// The longest query read; longer ones are malformed to us. Not a power of two: buffers a page apart would contend for
 /// the same lines of the processor's cache.
 const LONGEST_QUERY: usize = 1232;
@@ -111,8 +113,12 @@ pub async fn serve(
         context.counters.beat(Moment::now().micros());
         tokio::task::yield_now().await;
     }
-    // What was received before the stop is answered.
-    while listener.turn(&mut batch, &context) == Queue::MayHoldMore {}
+    // What was received before the stop is answered. The socket is read past the runtime, which need not have heard of
+    // it yet.
+    for _ in 0..LAST_BATCHES {
+        let Ok(read) = batch.recv(listener.socket.as_fd()) else { break };
+        listener.take(&mut batch, read, &context);
+    }
     Ok(())
 }
 
