@@ -84,7 +84,8 @@ impl Bench {
             counts: [0; 4],
         };
         let response = Response::ours(&writer.finish(header), &query).expect("it is well formed");
-        let stamp: Stamp = self.snapshot.stamp(response.message(), self.client, 0).expect("a rule covers it");
+        let found = self.snapshot.table.find(name.as_wire(), self.client).expect("a rule covers it");
+        let stamp: Stamp = self.snapshot.stamp(response.message(), self.client, found, 0).expect("views agree");
         let key =
             Key { name: name.as_wire(), qtype: query.qtype, qclass: query.qclass, do_bit: false, cd: false, view: 0 };
         let new = New {

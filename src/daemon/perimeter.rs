@@ -35,7 +35,7 @@ fn name(seen: &Seen, time: &impl Fn(Moment) -> u64) -> Value {
         "name": seen.name.to_string(),
         "verdict": seen.verdict.label(),
         "address": seen.address,
-        "rule": seen.rule,
+        "rule": &*seen.rule,
         "excepted": seen.excepted,
         "answers": answers,
         "clients": seen.clients,
@@ -66,7 +66,7 @@ mod tests {
         let now = Moment::at(Duration::from_secs(5_000));
         let seen = Seen {
             name: "sts.eu-west-1.amazonaws.com".parse().unwrap(),
-            rule: "aws".to_owned(),
+            rule: "aws".into(),
             excepted: false,
             verdict: Verdict::Public,
             address: Some("52.1.2.3".parse().unwrap()),

@@ -6,7 +6,7 @@ use super::snapshot::{Snapshot, Target};
 use crate::{
     cache::{Hash, Key},
     clock::Moment,
-    route::View,
+    route::{Found, View},
     wire::{Name, UpstreamQuery},
 };
 
@@ -32,6 +32,8 @@ pub struct Errand {
     pub client: IpAddr,
     /// What the cache has of it.
     pub past: Past,
+    /// Where it goes; none where no rule covers it.
+    pub found: Option<Found<Target>>,
     /// By when.
     pub deadline: Moment,
     /// Under which configuration.
@@ -41,15 +43,16 @@ pub struct Errand {
 impl Errand {
     /// The same question for another name, which a chain leads to.
     pub fn onward(&self, name: Name) -> Self {
-        let view = self.snapshot.view_of(name.as_wire(), self.client);
+        let found = self.snapshot.table.find(name.as_wire(), self.client);
+        let view = found.map_or(0, |found| found.view);
         let asked = UpstreamQuery { name, ..(*self.asked).clone() };
         let hash = key(&asked, view).hash();
-        Self { asked: Arc::new(asked), hash, view, ..self.clone() }
+        Self { asked: Arc::new(asked), hash, view, found, ..self.clone() }
     }
 
     /// Where it goes.
     pub fn target(&self) -> Option<Target> {
-        self.snapshot.target(self.asked.name.as_wire(), self.client)
+        self.found.map(|found| found.target)
     }
 
     /// Its key in the cache.

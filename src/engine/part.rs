@@ -68,17 +68,18 @@ async fn ask(context: &Context, errand: &Errand, id: RuleId) -> Part {
     if rule.aaaa == Aaaa::Empty && errand.asked.qtype == RecordType::AAAA {
         return empty(errand);
     }
-    if context.engine.failures.lookup(&errand.key(), Moment::now().seconds()).is_some() {
+    let now = Moment::now();
+    if context.engine.failures.lookup(&errand.key(), now.seconds()).is_some() {
         return Part::Unanswered(Failure::servfail(EdeCode::CachedError, format!("rule {}", rule.name)));
     }
-    let mut exchanged = context.courier.exchange(&rule.group, &errand.asked, errand.deadline).await;
+    let mut exchanged = context.courier.exchange(&rule.group, &errand.asked, now, errand.deadline).await;
     if exchanged.is_err()
         && let Some(group) = &rule.fallback
     {
-        exchanged = context.courier.exchange(group, &errand.asked, errand.deadline).await;
+        exchanged = context.courier.exchange(group, &errand.asked, Moment::now(), errand.deadline).await;
     }
     match exchanged {
-        Ok(exchanged) => judge(context, errand, id, exchanged.response),
+        Ok(exchanged) => judge(context, errand, id, exchanged.response, exchanged.at),
         Err(failure) => {
             context.engine.remember_failure(errand, &failure);
             Part::Unanswered(told(failure, errand, id))
@@ -96,19 +97,19 @@ fn empty(errand: &Errand) -> Part {
     }
 }
 
-fn judge(context: &Context, errand: &Errand, id: RuleId, response: Response) -> Part {
+fn judge(context: &Context, errand: &Errand, id: RuleId, response: Response, now: Moment) -> Part {
     let rule = errand.snapshot.rule(id);
     if let Some(cut) = leaves(errand, rule, id, &response) {
         // What stands behind the cut is thrown away, and need not be judged: only CNAMEs lead there.
-        return keep(context, errand, rule, response, Some(cut), None);
+        return keep(context, errand, rule, (response, now), Some(cut), None);
     }
     if response.is_endless() || response.chain().len() > MAX_STEPS {
         return Part::Refused(Failure::endless());
     }
-    context.engine.perimeter.note(errand, rule, &response);
+    context.engine.perimeter.note(errand, rule, &response, now);
     let (action, address, rest) = match rule.guard.judge(&errand.asked, &response) {
         Err(error) => return Part::Refused(Failure::servfail(EdeCode::Other, error.to_string())),
-        Ok(Verdict::Pass) => return keep(context, errand, rule, response, None, None),
+        Ok(Verdict::Pass) => return keep(context, errand, rule, (response, now), None, None),
         Ok(Verdict::Log(address)) => (GuardAction::Log, address, Some(response)),
         Ok(Verdict::Strip(address, rest)) => (GuardAction::Strip, address, Some(*rest)),
         Ok(Verdict::Refuse(address)) => (GuardAction::Refuse, address, None),
@@ -116,12 +117,12 @@ fn judge(context: &Context, errand: &Errand, id: RuleId, response: Response) -> 
     rule.counters.violated(action, &context.counters);
     let name = &errand.asked.name;
     if context.engine.warns(name) {
-        warn!(rule = rule.name, %name, %address, action = action.label(), "an answer is not private");
+        warn!(rule = &*rule.name, %name, %address, action = action.label(), "an answer is not private");
     }
     let blocked = Failure::servfail(EdeCode::Blocked, format!("rule {}: {address} is not private", rule.name));
     match rest {
         None => Part::Refused(blocked),
-        Some(rest) => keep(context, errand, rule, rest, None, (action == GuardAction::Strip).then_some(blocked)),
+        Some(rest) => keep(context, errand, rule, (rest, now), None, (action == GuardAction::Strip).then_some(blocked)),
     }
 }
 
@@ -130,7 +131,7 @@ fn keep(
     context: &Context,
     errand: &Errand,
     rule: &Rule,
-    mut response: Response,
+    (mut response, came): (Response, Moment),
     leaves: Option<usize>,
     blocked: Option<Failure>,
 ) -> Part {
@@ -139,7 +140,7 @@ fn keep(
     }
     let lifetime = context.engine.bound(errand, &mut response);
     if leaves.is_none() {
-        context.engine.store(errand, &response, lifetime);
+        context.engine.store(errand, &response, lifetime, came);
     }
     Part::Answer { response: Arc::new(response), leaves, blocked }
 }

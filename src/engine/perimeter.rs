@@ -10,9 +10,12 @@
 //! - Memory is bounded: [`MAX_NAMES`] names. Then a new name takes the place of the least telling of a few at random:
 //!   absent before private before unreachable before public, the one seen longest ago first.
 
-use std::{net::IpAddr, sync::LazyLock};
+use std::{
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+};
 
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use rand::RngExt;
@@ -65,7 +68,7 @@ pub struct Seen {
     /// The name.
     pub name: Name,
     /// The rule that brought its last answer.
-    pub rule: String,
+    pub rule: Arc<str>,
     /// Whether the rule's guard leaves it alone (`except`).
     pub excepted: bool,
     /// The verdict on its last answers.
@@ -107,18 +110,18 @@ pub struct Perimeter {
     table: Mutex<Table>,
 }
 
-/// Invariant: `places` leads from each entry's name to its position, and nowhere else.
+/// Invariant: `places` has each entry's position, under the hash of its name, and nothing else.
 #[derive(Debug, Default)]
 struct Table {
     entries: Vec<Entry>,
-    places: HashMap<Name, usize>,
+    places: HashTable<usize>,
     given_up: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
     name: Name,
-    rule: String,
+    rule: Arc<str>,
     excepted: bool,
     /// By [`Kind`].
     last_of: [Option<Sight>; 3],
@@ -150,7 +153,7 @@ impl Perimeter {
     }
 
     /// Takes note of an upstream's answer to the errand.
-    pub(super) fn note(&self, errand: &Errand, rule: &Rule, response: &Response) {
+    pub(super) fn note(&self, errand: &Errand, rule: &Rule, response: &Response, now: Moment) {
         let name = &errand.asked.name;
         if !rule.guard.has_networks() && !config::is_aws_name(name) {
             return;
@@ -158,13 +161,13 @@ impl Perimeter {
         let Some(kind) = Kind::of(errand.asked.qtype) else { return };
         let Ok(sight) = look(&rule.guard, response) else { return };
         let about = About { rule: &rule.name, excepted: rule.guard.spares(name), client: errand.client };
-        self.table.lock().note(name, kind, sight, &about, Moment::now());
+        self.table.lock().note(name, kind, sight, &about, now);
     }
 
     /// Takes note of a client that waits for the answer to another's question.
     pub(super) fn note_client(&self, errand: &Errand) {
         let mut table = self.table.lock();
-        if let Some(&at) = table.places.get(&errand.asked.name) {
+        if let Some(at) = table.find(&errand.asked.name) {
             table.entries[at].clients.add(errand.client);
         }
     }
@@ -182,20 +185,20 @@ impl Perimeter {
 
 /// What stands beside an answer.
 struct About<'a> {
-    rule: &'a str,
+    rule: &'a Arc<str>,
     excepted: bool,
     client: IpAddr,
 }
 
 impl Table {
     fn note(&mut self, name: &Name, kind: Kind, sight: Sight, about: &About<'_>, now: Moment) {
-        let at = match self.places.get(name) {
-            Some(&at) => at,
-            None => self.place(Entry::new(name.clone(), now)),
+        let at = match self.find(name) {
+            Some(at) => at,
+            None => self.place(Entry::new(name.clone(), about.rule, now)),
         };
         let entry = &mut self.entries[at];
-        if entry.rule != about.rule {
-            about.rule.clone_into(&mut entry.rule);
+        if entry.rule != *about.rule {
+            entry.rule = Arc::clone(about.rule);
         }
         entry.excepted = about.excepted;
         entry.last_of[kind as usize] = Some(sight);
@@ -204,9 +207,13 @@ impl Table {
         entry.last = now;
     }
 
+    fn find(&self, name: &Name) -> Option<usize> {
+        self.places.find(hash(name), |&at| self.entries[at].name == *name).copied()
+    }
+
     /// Puts a new name at a free place, or at that of a name given up.
     fn place(&mut self, entry: Entry) -> usize {
-        let name = entry.name.clone();
+        let new = hash(&entry.name);
         let at = if self.entries.len() < MAX_NAMES {
             self.entries.push(entry);
             self.entries.len() - 1
@@ -214,21 +221,27 @@ impl Table {
             let mut random = rand::rng();
             let sample = (0..SAMPLE).map(|_| random.random_range(0..MAX_NAMES));
             let at = sample.min_by_key(|&at| (self.entries[at].worst().verdict, self.entries[at].last)).unwrap_or(0);
-            let old = std::mem::replace(&mut self.entries[at], entry);
-            self.places.remove(&old.name);
+            if let Ok(place) = self.places.find_entry(hash(&self.entries[at].name), |&other| other == at) {
+                place.remove();
+            }
+            self.entries[at] = entry;
             self.given_up += 1;
             at
         };
-        self.places.insert(name, at);
+        self.places.insert_unique(new, at, |&at| hash(&self.entries[at].name));
         at
     }
 }
 
+fn hash(name: &Name) -> u64 {
+    xxh3_64(name.as_wire())
+}
+
 impl Entry {
-    fn new(name: Name, now: Moment) -> Self {
+    fn new(name: Name, rule: &Arc<str>, now: Moment) -> Self {
         Self {
             name,
-            rule: String::new(),
+            rule: Arc::clone(rule),
             excepted: false,
             last_of: [None; 3],
             answers: [0; Verdict::ALL.len()],
@@ -368,7 +381,8 @@ mod tests {
     const ABSENT: Sight = Sight { verdict: Verdict::Absent, address: None };
 
     fn about(client: &str) -> About<'static> {
-        About { rule: "aws", excepted: false, client: client.parse().unwrap() }
+        static RULE: LazyLock<Arc<str>> = LazyLock::new(|| "aws".into());
+        About { rule: &RULE, excepted: false, client: client.parse().unwrap() }
     }
 
     fn guard(private: &str) -> Guard {
@@ -411,8 +425,8 @@ mod tests {
         }
         assert_eq!((table.entries.len(), table.places.len()), (MAX_NAMES, MAX_NAMES));
         assert_eq!(table.given_up, u64::try_from(9 * MAX_NAMES / 4).unwrap());
-        for (name, &at) in &table.places {
-            assert_eq!(*name, table.entries[at].name);
+        for (at, entry) in table.entries.iter().enumerate() {
+            assert_eq!(table.find(&entry.name), Some(at));
         }
         let left = table.entries.iter().filter(|entry| entry.worst().verdict == Verdict::Public).count();
         // All of a sample are public once in 4^8 times.

@@ -101,6 +101,7 @@ impl Query {
             hash: self.hash,
             view: self.view,
             client: self.client,
+            found: snapshot.table.find(self.asked.name.as_wire(), self.client),
             deadline: self.received + snapshot.deadline,
             past: self.past,
             snapshot: Arc::clone(snapshot),

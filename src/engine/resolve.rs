@@ -132,11 +132,10 @@ async fn within_patience(context: &Context, errand: Errand) -> Resolved {
 
 /// One step of the chain, and through itself those behind it.
 async fn steps(context: &Context, errand: Errand, before: Vec<Name>) -> Resolved {
-    let snapshot = Arc::clone(&errand.snapshot);
-    let Some(found) = snapshot.table.find(errand.asked.name.as_wire(), errand.client) else {
+    let Some(target) = errand.target() else {
         return Err(Failure { rcode: Rcode::REFUSED, code: EdeCode::NotAuthoritative, text: "no rule".into() });
     };
-    match found.target {
+    match target {
         Target::Local => local(context, errand, before).await,
         Target::Rule(rule) => forward(context, errand, rule, before).await,
     }
@@ -176,7 +175,7 @@ async fn local(context: &Context, errand: Errand, before: Vec<Name>) -> Resolved
         return onward(context, &errand, &response, cut, before).await;
     }
     let lifetime = context.engine.bound(&errand, &mut response);
-    context.engine.store(&errand, &response, lifetime);
+    context.engine.store(&errand, &response, lifetime, Moment::now());
     Ok(Answer::new(response, Source::Local, None))
 }
 
@@ -197,7 +196,7 @@ async fn onward(context: &Context, errand: &Errand, head: &Response, cut: usize,
     let mut joined = joined.map_err(|error| Failure::servfail(EdeCode::Other, error.to_string()))?;
     let lifetime = context.engine.bound(errand, &mut joined);
     if tail.ede.is_none() {
-        context.engine.store(errand, &joined, lifetime);
+        context.engine.store(errand, &joined, lifetime, Moment::now());
     }
     Ok(Answer { response: Arc::new(joined), ..tail })
 }

@@ -8,7 +8,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{access::Access, guard::Guard};
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     clock::{self, Moment},
     config::{self, Aaaa, Live, SpecialNames, WhenDown},
     metrics::{self, RuleCounters},
-    route::{Reach, Route, Table, View},
+    route::{Found, Reach, Route, Table, View},
     upstream::Group,
     wire::{
         Malformed, Name, NameBuf, RecordType,
@@ -50,7 +50,7 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Rule {
     /// Its name, for people.
-    pub name: String,
+    pub name: Arc<str>,
     /// The group its questions go to.
     pub group: Arc<Group>,
     /// The group that answers where `group` cannot, if the operator said so.
@@ -161,19 +161,6 @@ impl Snapshot {
         &self.rules
     }
 
-    /// Where this client's questions for a name go.
-    pub fn target(&self, name: &[u8], client: IpAddr) -> Option<Target> {
-        self.table.find(name, client).map(|found| found.target)
-    }
-
-    /// The view that a name is asked in by this client.
-    pub fn view_of(&self, name: &[u8], client: IpAddr) -> View {
-        if !self.table.has_views() {
-            return 0;
-        }
-        self.table.find(name, client).map_or(0, |found| found.view)
-    }
-
     /// Counts a question for the rule that brought a cached answer.
     pub fn count_rule(&self, rule: u16, counters: &metrics::Worker) {
         if let Some(rule) = self.rules.get(usize::from(rule)) {
@@ -181,39 +168,49 @@ impl Snapshot {
         }
     }
 
-    /// What an answer that is asked for in `view` is stamped with; none if it must not be stored, because a name in its
-    /// chain is in a view that its key does not tell apart.
-    pub fn stamp(&self, message: &[u8], client: IpAddr, view: View) -> Option<Stamp> {
-        let shape = self.shape(message, client).ok()??;
+    /// What an answer to a question that was `found` in the table and asked in `view` is stamped with; none if it must
+    /// not be stored, because a name in its chain is in a view that its key does not tell apart.
+    pub fn stamp(&self, message: &[u8], client: IpAddr, found: Found<Target>, view: View) -> Option<Stamp> {
+        let shape = self.shape(message, client, found).ok()?;
         let same_view = shape.view == 0 || shape.view == view;
-        same_view.then_some(Stamp { generation: self.generation, fingerprint: shape.fingerprint, rule: shape.rule })
+        same_view.then_some(shape.stamp(self.generation))
     }
 
     /// Looks an entry of an earlier generation up in this one: its new stamp, or none if it is shaped otherwise now.
     pub fn revalidate(&self, message: &[u8], stamp: Stamp, client: IpAddr) -> Option<Stamp> {
-        let shape = self.shape(message, client).ok()??;
-        let is_same = shape.fingerprint == stamp.fingerprint;
-        is_same.then_some(Stamp { generation: self.generation, fingerprint: shape.fingerprint, rule: shape.rule })
+        let shape = self.shape_of(message, client)?;
+        (shape.fingerprint == stamp.fingerprint).then_some(shape.stamp(self.generation))
     }
 
     /// The fingerprint of all that shapes this message for this client.
     pub fn fingerprint(&self, message: &[u8], client: IpAddr) -> Option<u64> {
-        self.shape(message, client).ok()?.map(|shape| shape.fingerprint)
+        self.shape_of(message, client).map(|shape| shape.fingerprint)
     }
 
-    /// Walks QNAME and every CNAME target of the answer section. None where no rule covers QNAME.
-    fn shape(&self, message: &[u8], client: IpAddr) -> Result<Option<Shape>, Malformed> {
+    /// What shapes a message, none where no rule covers QNAME.
+    fn shape_of(&self, message: &[u8], client: IpAddr) -> Option<Shape> {
         let mut name = NameBuf::new();
-        name.expand(message, HEADER)?;
+        name.expand(message, HEADER).ok()?;
         name.make_lowercase();
-        let Some(first) = self.table.find(name.as_wire(), client) else { return Ok(None) };
-        let rule = match first.target {
+        self.shape(message, client, self.table.find(name.as_wire(), client)?).ok()
+    }
+
+    /// Walks every CNAME target of the answer section behind QNAME, which was `found` in the table.
+    fn shape(&self, message: &[u8], client: IpAddr, found: Found<Target>) -> Result<Shape, Malformed> {
+        let rule = match found.target {
             Target::Rule(id) => id.0,
             Target::Local => NO_RULE,
         };
-        let mut digest = Xxh3::new();
-        digest.update(&self.print_of(first.target, name.as_wire()).to_le_bytes());
-        let mut view = first.view;
+        let mut name = NameBuf::new();
+        let fingerprint = match found.target {
+            Target::Rule(id) => self.rule(id).fingerprint,
+            Target::Local => {
+                name.expand(message, HEADER)?;
+                name.make_lowercase();
+                self.zone_print(name.as_wire())
+            }
+        };
+        let mut shape = Shape { fingerprint, rule, view: found.view };
         for record in Records::of(message)? {
             let record = record?;
             if record.section != Section::Answer {
@@ -225,10 +222,9 @@ impl Snapshot {
             name.expand(message, record.rdata_at)?;
             name.make_lowercase();
             let Some(found) = self.table.find(name.as_wire(), client) else { continue };
-            digest.update(&self.print_of(found.target, name.as_wire()).to_le_bytes());
-            view = view.max(found.view);
+            shape.joins(self.print_of(found.target, name.as_wire()), found.view);
         }
-        Ok(Some(Shape { fingerprint: digest.digest(), rule, view }))
+        Ok(shape)
     }
 
     fn print_of(&self, target: Target, name: &[u8]) -> u64 {
@@ -271,6 +267,19 @@ struct Shape {
     view: View,
 }
 
+impl Shape {
+    /// Another rule or zone has its part in the answer, behind those before.
+    fn joins(&mut self, print: u64, view: View) {
+        let [before, then] = [self.fingerprint, print].map(u64::to_le_bytes);
+        self.fingerprint = xxh3_64([before, then].as_flattened());
+        self.view = self.view.max(view);
+    }
+
+    const fn stamp(&self, generation: u32) -> Stamp {
+        Stamp { generation, fingerprint: self.fingerprint, rule: self.rule }
+    }
+}
+
 /// From a moment's seconds to the wall clock's, modulo 2^32.
 fn wall_offset() -> u32 {
     let [.., a, b, c, d] = clock::wall().as_secs().to_be_bytes();
@@ -307,7 +316,7 @@ impl Rule {
         // asked changes no answer.
         let text = format!("{rule:?} {} {:?}", group.name, group.tiers);
         Self {
-            name: rule.name.clone(),
+            name: rule.name.as_str().into(),
             group: Arc::clone(&groups[rule.to.0]),
             fallback,
             when_down: rule.when_down,

@@ -83,15 +83,16 @@ impl Engine {
         Some(lifetime.seconds)
     }
 
-    /// Keeps a whole answer. One that other views would not share is not kept: its key could not tell them apart.
-    pub(super) fn store(&self, errand: &Errand, response: &Response, lifetime: Option<u32>) {
+    /// Keeps a whole answer that came `now`. One that other views would not share is not kept: its key could not tell them apart.
+    pub(super) fn store(&self, errand: &Errand, response: &Response, lifetime: Option<u32>, now: Moment) {
         let Some(lifetime) = lifetime else { return };
-        let Some(stamp) = errand.snapshot.stamp(response.message(), errand.client, errand.view) else { return };
+        let Some(found) = errand.found else { return };
+        let Some(stamp) = errand.snapshot.stamp(response.message(), errand.client, found, errand.view) else { return };
         let new = New {
             message: response.message(),
             ttl_offsets: response.ttl_offsets(),
             lifetime,
-            now: Moment::now().seconds(),
+            now: now.seconds(),
             stamp,
         };
         let is_protected = |stamp: Stamp| errand.snapshot.is_protected(stamp);

@@ -53,20 +53,22 @@ pub struct Exchanged {
     pub transport: Transport,
     /// From the query that was answered to its answer.
     pub rtt: Duration,
+    /// When the answer came.
+    pub at: Moment,
     /// How many tries there were.
     pub tries: u8,
 }
 
 impl Courier {
-    /// Asks a group. Ends by `deadline`.
+    /// Asks a group, beginning `now`. Ends by `deadline`.
     pub async fn exchange(
         &self,
         group: &Arc<Group>,
-        query: &UpstreamQuery,
+        query: &Arc<UpstreamQuery>,
+        now: Moment,
         deadline: Moment,
     ) -> Result<Exchanged, Failure> {
         let _place = group.enter().ok_or(Failure::Overload)?;
-        let now = Moment::now();
         let candidates = Candidates::of(group, now).map_err(|standing| Failure::AllFailed(Reasons::new(standing)))?;
         group.earn_hedge();
         let mut run = Run::new(self, Race::new(query, group, Role::Traffic), candidates, group.limits().attempts);
@@ -81,7 +83,7 @@ impl Courier {
         deadline: Moment,
     ) -> Result<Response, ProbeFault> {
         let candidates = Candidates::only(tier, place);
-        let race = Race::new(&group.health().probe, group, Role::Probe);
+        let race = Race::new(&Arc::new(group.health().probe.clone()), group, Role::Probe);
         let mut run = Run::new(self, race, candidates, PROBE_TRIES);
         match run.finish(Moment::now(), deadline).await {
             Ok(exchanged) => Ok(exchanged.response),
@@ -382,7 +384,7 @@ impl<'a> Run<'a> {
             self.race.group.hedge_won();
         }
         let tries = u8::try_from(self.tries.len()).unwrap_or(u8::MAX);
-        Exchanged { response, server: Arc::clone(&t.link.server), transport: t.transport, rtt, tries }
+        Exchanged { response, server: Arc::clone(&t.link.server), transport: t.transport, rtt, at: now, tries }
     }
 
     fn failure(&mut self) -> Failure {

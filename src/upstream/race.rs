@@ -116,7 +116,7 @@ pub(super) struct Leg {
 
 /// A question under way.
 pub(super) struct Race {
-    pub(super) query: UpstreamQuery,
+    pub(super) query: Arc<UpstreamQuery>,
     pub(super) group: Arc<Group>,
     pub(super) role: Role,
     is_over: Cell<bool>,
@@ -127,9 +127,9 @@ pub(super) struct Race {
 }
 
 impl Race {
-    pub(super) fn new(query: &UpstreamQuery, group: &Arc<Group>, role: Role) -> Rc<Self> {
+    pub(super) fn new(query: &Arc<UpstreamQuery>, group: &Arc<Group>, role: Role) -> Rc<Self> {
         Rc::new(Self {
-            query: query.clone(),
+            query: Arc::clone(query),
             group: Arc::clone(group),
             role,
             is_over: Cell::new(false),

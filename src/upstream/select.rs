@@ -102,12 +102,24 @@ impl Candidates {
     }
 }
 
+/// Puts the fast ones first, in turns, the others behind them by their RTT. Each RTT is read once: other workers change
+/// it meanwhile.
 fn order_by_speed(added: &mut [Candidate], servers: &[Arc<Server>], turn: usize) {
-    // A server without an RTT counts as the fastest.
-    let mean = |candidate: &Candidate| servers[usize::from(candidate.place)].rtt().map_or(0, |rtt| rtt.mean);
-    let lowest = added.iter().map(mean).filter(|&mean| mean > 0).min().unwrap_or(0);
+    let mut timed = [(0, added[0]); Candidates::MOST];
+    let timed = &mut timed[..added.len()];
+    for (slot, candidate) in timed.iter_mut().zip(&*added) {
+        // A server without an RTT counts as the fastest.
+        *slot = (servers[usize::from(candidate.place)].rtt().map_or(0, |rtt| rtt.mean), *candidate);
+    }
+    let lowest = timed.iter().map(|(mean, _)| *mean).filter(|&mean| mean > 0).min().unwrap_or(0);
     let bound = (lowest + lowest / 2).max(lowest + SLACK);
-    added.sort_by_cached_key(|candidate| Some(mean(candidate)).filter(|&mean| mean > bound));
-    let fast = added.iter().filter(|candidate| mean(candidate) <= bound).count().max(1);
-    added[..fast].rotate_left(turn % fast);
+    for (mean, _) in timed.iter_mut().filter(|(mean, _)| *mean <= bound) {
+        *mean = 0;
+    }
+    timed.sort_by_key(|(mean, _)| *mean);
+    let fast = timed.iter().filter(|(mean, _)| *mean == 0).count().max(1);
+    timed[..fast].rotate_left(turn % fast);
+    for (place, (_, candidate)) in added.iter_mut().zip(timed) {
+        *place = *candidate;
+    }
 }

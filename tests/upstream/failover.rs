@@ -93,7 +93,8 @@ fn the_deadline_holds_against_silence() {
     let group = build(&spec(&[&[udp(silent.address)]]));
     on_a_worker(async {
         let start = Moment::now();
-        let result = courier().exchange(&group, &crate::query("a.example"), start + Duration::from_millis(120)).await;
+        let result =
+            courier().exchange(&group, &crate::query("a.example"), start, start + Duration::from_millis(120)).await;
         assert!(matches!(result, Err(Failure::AllFailed(_))));
         let took = Moment::now().since(start);
         assert!((Duration::from_millis(119)..Duration::from_millis(400)).contains(&took), "{took:?}");

@@ -47,8 +47,9 @@ fn questions_over_in_flight_fail_at_once_and_places_are_given_back() {
         for at in 0..5 {
             let (courier, group) = (Rc::clone(&courier), Arc::clone(&group));
             asking.spawn_local(async move {
-                let deadline = Moment::now() + Duration::from_millis(50);
-                courier.exchange(&group, &query(&format!("n{at}.example")), deadline).await.unwrap_err()
+                let now = Moment::now();
+                let deadline = now + Duration::from_millis(50);
+                courier.exchange(&group, &query(&format!("n{at}.example")), now, deadline).await.unwrap_err()
             });
         }
         let failures = asking.join_all().await;

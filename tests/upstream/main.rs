@@ -62,13 +62,14 @@ fn build(spec: &GroupSpec) -> Arc<Group> {
     Arc::new(Group::build(spec, None, &Ours::default(), &Arc::new(Alarm::new())))
 }
 
-fn query(name: &str) -> UpstreamQuery {
+fn query(name: &str) -> Arc<UpstreamQuery> {
     let name: Name = name.parse().unwrap();
-    UpstreamQuery { name, qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false }
+    Arc::new(UpstreamQuery { name, qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false })
 }
 
 async fn ask(courier: &Courier, group: &Arc<Group>, name: &str) -> Result<Exchanged, Failure> {
-    courier.exchange(group, &query(name), Moment::now() + Duration::from_millis(3500)).await
+    let now = Moment::now();
+    courier.exchange(group, &query(name), now, now + Duration::from_millis(3500)).await
 }
 
 fn address(exchanged: &Exchanged) -> Ipv4Addr {

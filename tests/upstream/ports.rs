@@ -106,8 +106,9 @@ fn an_answer_to_another_socket_is_not_heard() {
         ask_in_turn(&courier, &group, 1).await;
         script.answer_to_the_last(true);
         for at in 0..5 {
-            let deadline = tidegate::clock::Moment::now() + std::time::Duration::from_millis(60);
-            let _ = courier.exchange(&group, &crate::query(&format!("x{at}.example")), deadline).await;
+            let now = tidegate::clock::Moment::now();
+            let deadline = now + std::time::Duration::from_millis(60);
+            let _ = courier.exchange(&group, &crate::query(&format!("x{at}.example")), now, deadline).await;
         }
     });
     assert!(server(&group, 0).tally.mismatches(MismatchReason::Socket) > 0);

@@ -104,7 +104,7 @@ impl Report {
             json!({ "private": texts(&guard.networks), "on_public": on_public })
         });
         json!({
-            "name": rule.name,
+            "name": &*rule.name,
             "zones": rule.written.iter().map(|entry| entry.text.as_str()).collect::<Vec<_>>(),
             "domains": texts(&rule.zones),
             "upstream": configuration.live.group(rule.to).name,
