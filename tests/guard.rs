@@ -28,7 +28,15 @@ use support::{
     script::{Gate, Script},
     upstream::{Upstream, frame, read_frame},
 };
-use tidegate::{config::Plan, daemon::Daemon};
+use tidegate::{
+    cache::{
+        EntryView, Stamp,
+        snapshot::{Header, Reader, Rule, Saved, Writer},
+    },
+    clock::Moment,
+    config::Plan,
+    daemon::Daemon,
+};
 use tokio::runtime::{self, Runtime};
 
 const INSIDE: [&str; 2] = ["10.20.1.1", "fd20::1"];
@@ -372,4 +380,73 @@ fn a_stale_answer_from_before_the_guard_does_not_leave() {
     reload(&runtime, &daemon, &upstream, Guard::On("refuse"));
     assert!(ask().addresses().is_empty());
     daemon.stop();
+}
+
+/// The file of a daemon without a guard, its rules and entries signed as if the guard had been there.
+fn signed_anew(file: &[u8], guarded: &Daemon) -> Vec<u8> {
+    let snapshot = guarded.engine().snapshot_owned();
+    let reader = Reader::begin(file).expect("a whole file");
+    let rule =
+        |rule: &tidegate::engine::snapshot::Rule| Rule { name: rule.name.to_string(), fingerprint: rule.fingerprint };
+    let header = Header { rules: snapshot.rules().iter().map(rule).collect(), ..reader.header().clone() };
+    let mut writer = Writer::begin(Vec::new(), 1, &header).expect("memory takes it");
+    reader
+        .read(|saved, ttl_offsets| {
+            let fingerprint = snapshot.fingerprint(saved.message, [127, 0, 0, 1].into()).expect("a rule covers it");
+            let stamp = Stamp { generation: 0, fingerprint, rule: saved.rule };
+            let Saved { key, message, lifetime, .. } = *saved;
+            writer.push(&EntryView { key, message, ttl_offsets, stored_at: 0, lifetime, stamp }, saved.age);
+        })
+        .expect("a whole file");
+    writer.finish().expect("memory takes it").0
+}
+
+/// What was kept before the guard came is asked for under the guard, while nothing answers us.
+#[test]
+fn no_outside_address_comes_back_from_a_snapshot() {
+    let upstream = Upstream::start();
+    let (unguarded, client) = start(&upstream, Guard::Off);
+    let (mut questions, mut brought) = (Vec::new(), 0);
+    let questions_in = std::cell::RefCell::new((&mut questions, &mut brought));
+    let mut runner = TestRunner::new(Config { cases: cases(), failure_persistence: None, ..Config::default() });
+    let result = runner.run(&answer(), |answer| {
+        let mut questions = questions_in.borrow_mut();
+        let n = u64::try_from(questions.0.len()).expect("a small number");
+        let name = format!("n{n}.eu-west-1.amazonaws.com.");
+        let alias = format!("alias{n}.corp.example.");
+        upstream.on(&name, answer.qtype, answer.reply(n));
+        upstream.on(&alias, answer.qtype, Reply::of([Record::cname("@", 60, &name)]));
+        for asked in [name, alias] {
+            let query = Query::new(&asked, answer.qtype).edns();
+            let socket = client.socket();
+            socket.send(&query);
+            *questions.1 += u64::from(leaks(&socket.receive_bytes()));
+            questions.0.push(query);
+        }
+        Ok(())
+    });
+    result.unwrap_or_else(|error| panic!("{error}"));
+    assert!(brought > 30, "{brought} outside addresses were kept");
+    let wall = tidegate::clock::wall().as_secs();
+    let (file, entries) = unguarded.engine().save(Vec::new(), Moment::now(), wall).expect("memory takes it");
+    unguarded.stop();
+    upstream.go_silent();
+    assert!(entries > 200, "{entries} entries");
+
+    for (action, is_signed) in [("refuse", false), ("refuse", true), ("strip", true)] {
+        let (daemon, client) = start(&upstream, Guard::On(action));
+        let file = if is_signed { signed_anew(&file, &daemon) } else { file.clone() };
+        let restored = daemon.engine().restore(&file[..], Moment::now(), wall).expect("it is taken");
+        assert_eq!(restored.left_out == 0, is_signed, "a rule with another guard is another rule: {restored:?}");
+        let sockets: Vec<_> = questions.iter().map(|query| (client.socket(), query)).collect();
+        sockets.iter().for_each(|(socket, query)| socket.send(query));
+        let mut good = 0;
+        for (socket, query) in sockets {
+            let reply = socket.receive_bytes();
+            assert!(!leaks(&reply), "{action}: {query:?}: {reply:?}");
+            good += u32::from(reply[3] & 0x0f == 0 && reply[7] > 0);
+        }
+        assert!(!is_signed || good > 50, "{good} answers with data");
+        daemon.stop();
+    }
 }

@@ -3,7 +3,7 @@
 //! An answer is kept as the message that a client gets, so that a hit is one copy and a few patches. The cache is cut
 //! into shards by the key's [`struct@Hash`], each behind a lock of its own; a shard is a ring of bytes with a table of places
 //! in it (`shard`, `ring`, `entry`). [`policy`] says what may be stored and for how long, [`failures`] remembers what
-//! could not be resolved, beside the cache.
+//! could not be resolved, beside the cache, [`snapshot`] is the cache as a file.
 //!
 //! **What gives way.** Entries leave in the order they came (FIFO), but one that was asked for since it was stored or
 //! last passed over is kept once more (CLOCK). An expired entry stays until the space is needed: it may still be served
@@ -18,6 +18,7 @@
 
 pub mod failures;
 pub mod policy;
+pub mod snapshot;
 
 mod entry;
 mod key;
@@ -152,6 +153,20 @@ pub struct Stats {
     pub inserts: u64,
 }
 
+/// A part of a shard.
+#[derive(Debug)]
+pub struct Page<'a> {
+    shard: &'a Mutex<Shard>,
+    stretch: usize,
+}
+
+impl Page<'_> {
+    /// Shows every entry of the page, the oldest first. The shard is locked meanwhile: copy and leave.
+    pub fn for_each(&self, visit: impl FnMut(&EntryView<'_>)) {
+        self.shard.lock().for_each_in(self.stretch, visit);
+    }
+}
+
 /// Whole answers by key; shared by all workers.
 #[derive(Debug)]
 pub struct Cache {
@@ -231,12 +246,18 @@ impl Cache {
         }
     }
 
-    /// Shows every entry to `visit`, a shard at a time, the oldest of a shard first; expired ones too. The shard is
-    /// locked meanwhile: copy and leave.
+    /// Every entry, in pages of at most 64 KiB that are locked one at a time: an entry that is kept once more while
+    /// pages are read may be missed or shown twice.
+    pub fn pages(&self) -> impl Iterator<Item = Page<'_>> {
+        self.shards.iter().flat_map(|shard| {
+            let stretches = shard.lock().stretches();
+            stretches.map(|stretch| Page { shard, stretch })
+        })
+    }
+
+    /// Shows every entry to `visit`; expired ones too. See [`Cache::pages`].
     pub fn for_each(&self, mut visit: impl FnMut(&EntryView<'_>)) {
-        for shard in &self.shards {
-            shard.lock().for_each(&mut visit);
-        }
+        self.pages().for_each(|page| page.for_each(&mut visit));
     }
 
     /// The cache in figures; takes each shard's lock for a moment.

@@ -154,24 +154,30 @@ impl Ring {
         self.old_end = self.stretches.get(self.current).map_or(0, |stretch| stretch.end);
     }
 
-    /// Calls `visit` with the place of each entry, dead ones too, from the oldest to the youngest; `visit` gives the
-    /// entry's size.
+    /// Calls `visit` with the place of each entry, dead ones too; `visit` gives the entry's size.
     pub(super) fn walk(&self, mut visit: impl FnMut(Place, &[u8]) -> usize) {
+        self.stretches().for_each(|stretch| self.walk_stretch(stretch, &mut visit));
+    }
+
+    /// The stretches, the oldest first; the current one, which has young entries and old, is the last.
+    pub(super) fn stretches(&self) -> impl Iterator<Item = usize> + use<> {
         let count = self.stretches.len();
-        let mut span = |stretch: usize, from: usize, to: usize| {
-            let mut at = from;
-            while at < to {
-                at += visit(Place::new(stretch, at), &self.stretches[stretch].bytes[at..]);
-            }
+        (self.current + 1..count).chain(0..count.min(self.current + 1))
+    }
+
+    /// [`Ring::walk`] in one stretch, from its oldest entry to its youngest.
+    pub(super) fn walk_stretch(&self, index: usize, mut visit: impl FnMut(Place, &[u8]) -> usize) {
+        let Some(stretch) = self.stretches.get(index) else { return };
+        let spans = match index == self.current {
+            true => [self.tail..self.old_end, 0..self.head],
+            false => [0..stretch.end, 0..0],
         };
-        if count == 0 {
-            return;
+        for span in spans {
+            let mut at = span.start;
+            while at < span.end {
+                at += visit(Place::new(index, at), &stretch.bytes[at..]);
+            }
         }
-        span(self.current, self.tail, self.old_end);
-        for stretch in (self.current + 1..count).chain(0..self.current) {
-            span(stretch, 0, self.stretches[stretch].end);
-        }
-        span(self.current, 0, self.head);
     }
 }
 

@@ -197,10 +197,15 @@ impl Shard {
         self.ring.clear();
     }
 
-    /// Shows every entry, the oldest first.
-    pub(super) fn for_each(&self, mut visit: impl FnMut(&EntryView<'_>)) {
+    /// The stretches of its ring, the oldest first.
+    pub(super) fn stretches(&self) -> impl Iterator<Item = usize> + use<> {
+        self.ring.stretches()
+    }
+
+    /// Shows every entry in a stretch of its ring, the oldest first.
+    pub(super) fn for_each_in(&self, stretch: usize, mut visit: impl FnMut(&EntryView<'_>)) {
         let mut showcase = Showcase::default();
-        self.ring.walk(|_, bytes| {
+        self.ring.walk_stretch(stretch, |_, bytes| {
             let entry = Entry(bytes);
             if !entry.has(Flag::DEAD) {
                 visit(&showcase.show(entry));

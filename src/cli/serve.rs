@@ -98,7 +98,7 @@ fn serve(options: &Options, plan: Plan) -> Result<i32, StartError> {
     let mut daemon = Daemon::start(&boot, plan.live)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
-        let [mut terminate, mut interrupt, mut hangup] = signals()?;
+        let [mut terminate, mut interrupt, mut hangup, mut save] = signals()?;
         info!("ready");
         tell(&[NotifyState::Ready, NotifyState::Status("answering")]);
         loop {
@@ -106,6 +106,7 @@ fn serve(options: &Options, plan: Plan) -> Result<i32, StartError> {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => reload(options, &daemon, &boot).await,
+                _ = save.recv() => daemon.save_snapshot(),
                 () = daemon.worker_ended() => {
                     error!("a worker ended; the process ends with it");
                     return Ok(super::FAILED);
@@ -122,8 +123,10 @@ fn serve(options: &Options, plan: Plan) -> Result<i32, StartError> {
     Ok(code)
 }
 
-fn signals() -> std::io::Result<[Signal; 3]> {
-    Ok([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?])
+fn signals() -> std::io::Result<[Signal; 4]> {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::user_defined1()];
+    let [terminate, interrupt, hangup, save] = kinds.map(signal);
+    Ok([terminate?, interrupt?, hangup?, save?])
 }
 
 async fn reload(options: &Options, daemon: &Daemon, boot: &crate::config::Boot) {

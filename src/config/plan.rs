@@ -38,6 +38,8 @@ pub struct Boot {
     pub streams: StreamLimits,
     /// The cache's bound on memory in octets; 0 = no cache.
     pub cache_size: u64,
+    /// The file that the cache is kept in over a restart; none = it is not.
+    pub snapshot: Option<PathBuf>,
     /// Where operators' HTTP listens; none = off.
     pub admin_http: Option<Endpoint>,
     /// The control socket; none = off.
@@ -340,6 +342,7 @@ impl Boot {
             ("limits.pipeline", self.streams.pipeline == other.streams.pipeline),
             ("limits.tcp_idle", self.streams.idle == other.streams.idle),
             ("cache.size", self.cache_size == other.cache_size),
+            ("cache.snapshot", self.snapshot == other.snapshot),
             ("admin.http", self.admin_http == other.admin_http),
             ("admin.socket", self.admin_socket == other.admin_socket),
             ("log.format", self.log_format == other.log_format),

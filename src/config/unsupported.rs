@@ -18,7 +18,6 @@ const UNSUPPORTED: &[(&str, Find)] = &[
     ("limits.client_burst", |file| {
         not_zero(file.limits.as_ref().and_then(|limits| limits.value.client_burst.as_ref()))
     }),
-    ("cache.snapshot", |file| other_than(&[""], file.cache.as_ref().and_then(|cache| cache.value.snapshot.as_ref()))),
     ("admin.socket", |file| {
         other_than(&["", CONTROL_SOCKET], file.admin.as_ref().and_then(|admin| admin.value.socket.as_ref()))
     }),

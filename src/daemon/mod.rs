@@ -9,6 +9,7 @@ pub mod perimeter;
 
 mod control;
 mod groups;
+mod keeper;
 mod report;
 mod state;
 mod worker;
@@ -24,7 +25,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 pub use self::state::build_zones;
-use self::{control::Command, report::Report, state::State, worker::WorkerSpec};
+use self::{
+    control::Command,
+    keeper::{Keeper, Kept},
+    report::Report,
+    state::State,
+    worker::WorkerSpec,
+};
 use crate::{
     cache::Cache,
     clock::Moment,
@@ -87,6 +94,7 @@ pub struct Daemon {
     ended: mpsc::UnboundedReceiver<()>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: JoinHandle<()>,
+    keeper: Option<Keeper>,
 }
 
 impl Daemon {
@@ -111,11 +119,14 @@ impl Daemon {
         let limits = StreamLimits { pipeline: limit(boot.streams.pipeline), idle: boot.streams.idle };
         let counters: Vec<_> = (0..count).map(|index| Arc::new(metrics::Worker::new(index))).collect();
         counters.iter().for_each(|worker| worker.beat(Moment::now().micros()));
+        let kept = Arc::new(Kept::default());
+        let keeper = boot.snapshot.as_deref().map(|path| Keeper::start(path, &engine, &kept)).transpose()?;
         let report = Report::new(
             counters.clone(),
             rules,
             Arc::clone(&engine),
             Arc::clone(&connections),
+            kept,
             &addresses,
             &state.live,
         );
@@ -148,7 +159,7 @@ impl Daemon {
         if let Some(address) = admin_address {
             info!(%address, "admin listening");
         }
-        Ok(Self { addresses, admin_address, engine, report, commands, stop, ended, workers, control })
+        Ok(Self { addresses, admin_address, engine, report, commands, stop, ended, workers, control, keeper })
     }
 
     /// The addresses it answers on, with the ports that the kernel chose.
@@ -180,6 +191,14 @@ impl Daemon {
         self.report.reload_failed();
     }
 
+    /// Has the cache snapshot written, where one is configured.
+    pub fn save_snapshot(&self) {
+        match &self.keeper {
+            Some(keeper) => keeper.save(),
+            None => info!("no snapshot is configured"),
+        }
+    }
+
     /// `/readyz` says from now on that nothing more should come here; questions are answered as before.
     pub fn drain(&self) {
         self.report.drain();
@@ -205,6 +224,9 @@ impl Daemon {
         drop(self.commands);
         if self.control.join().is_err() {
             warn!("the control thread panicked");
+        }
+        if let Some(keeper) = self.keeper {
+            keeper.stop();
         }
     }
 }

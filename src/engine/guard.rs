@@ -67,7 +67,7 @@ impl Guard {
 
     /// Judges a response to `query`.
     pub fn judge(&self, query: &UpstreamQuery, response: &Response) -> Result<Verdict, Malformed> {
-        if self.is_idle() || self.spares(&query.name) {
+        if self.is_idle() || self.spares(query.name.as_wire()) {
             return Ok(Verdict::Pass);
         }
         let mut offends = |address: IpAddr| self.offends(address).then_some(address);
@@ -99,9 +99,14 @@ impl Guard {
         self.inside.is_some()
     }
 
-    /// Whether the rule's `except` has this name.
-    pub fn spares(&self, name: &Name) -> bool {
-        self.except.iter().any(|domain| name::is_within(name.as_wire(), domain.as_wire()))
+    /// Whether the rule's `except` has this name, in wire form and lower case.
+    pub fn spares(&self, name: &[u8]) -> bool {
+        self.except.iter().any(|domain| name::is_within(name, domain.as_wire()))
+    }
+
+    /// Whether an answer with this address may not leave as it is.
+    pub fn stops(&self, address: IpAddr) -> bool {
+        self.offends(address) && self.action(address) != OnPublic::Log
     }
 
     const fn is_idle(&self) -> bool {

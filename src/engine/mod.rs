@@ -11,6 +11,7 @@ pub mod handle;
 pub mod part;
 pub mod pending;
 pub mod perimeter;
+pub mod persist;
 pub mod query;
 pub mod resolve;
 pub mod snapshot;

@@ -160,7 +160,7 @@ impl Perimeter {
         }
         let Some(kind) = Kind::of(errand.asked.qtype) else { return };
         let Ok(sight) = look(&rule.guard, response) else { return };
-        let about = About { rule: &rule.name, excepted: rule.guard.spares(name), client: errand.client };
+        let about = About { rule: &rule.name, excepted: rule.guard.spares(name.as_wire()), client: errand.client };
         self.table.lock().note(name, kind, sight, &about, now);
     }
 

@@ -19,7 +19,7 @@ use crate::{
     route::{Found, Reach, Route, Table, View},
     upstream::Group,
     wire::{
-        Malformed, Name, NameBuf, RecordType,
+        Malformed, Name, NameBuf, RecordType, addresses,
         cookie::Secret,
         header::HEADER,
         record::{Records, Section},
@@ -33,6 +33,9 @@ type ZonePrints = HashMap<Box<[u8]>, u64>;
 /// A rule's position in its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RuleId(pub u16);
+
+/// The generation of entries that were read from a file, and not asked for since: before the first.
+pub(super) const FROM_FILE: u32 = 0;
 
 /// The stamp's rule of an answer that no rule brought.
 const NO_RULE: u16 = u16::MAX;
@@ -67,7 +70,8 @@ pub struct Rule {
     pub follow: bool,
     /// Its counters, which outlive the snapshot.
     pub counters: Arc<RuleCounters>,
-    fingerprint: u64,
+    /// Of every setting that shapes its answers.
+    pub fingerprint: u64,
 }
 
 /// The configuration in force.
@@ -176,10 +180,43 @@ impl Snapshot {
         same_view.then_some(shape.stamp(self.generation))
     }
 
-    /// Looks an entry of an earlier generation up in this one: its new stamp, or none if it is shaped otherwise now.
+    /// Looks an entry of an earlier generation up in this one: its new stamp, or none if it is shaped otherwise now. One
+    /// that was read from a file must pass the guard once more.
     pub fn revalidate(&self, message: &[u8], stamp: Stamp, client: IpAddr) -> Option<Stamp> {
         let shape = self.shape_of(message, client)?;
+        if stamp.generation == FROM_FILE && !self.passes(message, client).unwrap_or(false) {
+            return None;
+        }
         (shape.fingerprint == stamp.fingerprint).then_some(shape.stamp(self.generation))
+    }
+
+    /// Whether the guards of all rules that the chain leads through let every address pass. That is more than was asked
+    /// when the answer came: one that fails is only fetched again.
+    fn passes(&self, message: &[u8], client: IpAddr) -> Result<bool, Malformed> {
+        let stops = |name: &NameBuf| -> Result<bool, Malformed> {
+            let found = self.table.find(name.as_wire(), client);
+            let Some(Target::Rule(id)) = found.map(|found| found.target) else { return Ok(false) };
+            let guard = &self.rule(id).guard;
+            let stopped = |address| guard.stops(address).then_some(());
+            Ok(!guard.spares(name.as_wire()) && addresses::find_address(message, stopped)?.is_some())
+        };
+        let mut name = NameBuf::new();
+        name.expand(message, HEADER)?;
+        name.make_lowercase();
+        if stops(&name)? {
+            return Ok(false);
+        }
+        for record in Records::of(message)? {
+            let record = record?;
+            if record.section == Section::Answer && record.rtype == RecordType::CNAME {
+                name.expand(message, record.rdata_at)?;
+                name.make_lowercase();
+                if stops(&name)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// The fingerprint of all that shapes this message for this client.
@@ -250,7 +287,9 @@ impl Snapshot {
 
     /// Whether an entry is the last word of a rule whose servers are all down: it outlives others.
     pub fn is_protected(&self, stamp: Stamp) -> bool {
-        let rule = self.rules.get(usize::from(stamp.rule)).filter(|_| stamp.generation == self.generation);
+        // The numbers of a file's entries are those of the first generation.
+        let is_numbered = stamp.generation == self.generation || stamp.generation == FROM_FILE && self.generation == 1;
+        let rule = self.rules.get(usize::from(stamp.rule)).filter(|_| is_numbered);
         rule.is_some_and(|rule| rule.group.is_down())
     }
 

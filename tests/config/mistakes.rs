@@ -287,7 +287,6 @@ fn keys_of_later_work_are_refused_unless_off() {
         ("[server]\nproxy_protocol = [\"10.0.0.0/8\"]", "server.proxy_protocol"),
         ("[server.tls]\ntls = [\"0.0.0.0:853\"]", "server.tls"),
         ("[limits]\nclient_qps = 5", "limits.client_qps"),
-        ("[cache]\nsnapshot = \"x\"", "cache.snapshot"),
         ("[log]\nqueries = \"all\"", "log.queries"),
         ("[log]\nsample = 0.5", "log.sample"),
         ("[upstream.a]\nservers = [\"tls://10.1.1.1\"]", "upstream servers over tls://"),

@@ -38,6 +38,7 @@ impl Builder<'_> {
                 idle: self.duration(bounds.tcp_idle.as_ref(), &limits::TCP_IDLE),
             },
             cache_size: self.size(cache.size.as_ref(), &limits::CACHE_SIZE),
+            snapshot: self.path(cache.snapshot.as_ref()),
             admin_http: self.admin_http(admin.http.as_ref()),
             admin_socket: match &admin.socket {
                 Some(_) => self.path(admin.socket.as_ref()),

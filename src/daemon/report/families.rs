@@ -31,6 +31,7 @@ impl Row<'_> {
 /// Writes them all.
 pub(super) fn encode(report: &Report, exposition: &mut Exposition, now: Moment) {
     encode_cache(report, exposition);
+    encode_snapshot(report, exposition, now);
     let snapshot = report.engine.snapshot_owned();
     let rows: Vec<Row<'_>> = snapshot.groups.iter().flat_map(|group| rows(group.name(), group.servers())).collect();
     encode_health(&snapshot.groups, &rows, exposition, now);
@@ -51,6 +52,16 @@ fn encode_cache(report: &Report, exposition: &mut Exposition) {
     exposition.gauge("tidegate_cache_bytes", "Octets that the cache uses.").sample(&[], stats.bytes);
     let help = "The bound on the octets that the cache uses.";
     exposition.gauge("tidegate_cache_capacity_bytes", help).sample(&[], stats.capacity);
+}
+
+fn encode_snapshot(report: &Report, exposition: &mut Exposition, now: Moment) {
+    let help = "Seconds since the cache snapshot was written; absent before there is one.";
+    let mut family = exposition.gauge("tidegate_snapshot_age_seconds", help);
+    if let Some(age) = report.kept.age(now) {
+        family.sample(&[], age.as_secs());
+    }
+    let help = "Times that the cache snapshot could not be written, or was not believed.";
+    exposition.counter("tidegate_snapshot_errors_total", help).sample(&[], report.kept.errors.value());
 }
 
 fn rows<'a>(group: &'a str, servers: impl IntoIterator<Item = &'a Arc<Server>>) -> Vec<Row<'a>> {

@@ -18,6 +18,7 @@ use std::{
 use arc_swap::ArcSwap;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::keeper::Kept;
 use crate::{
     admin::{Gate, Pages},
     clock::{self, Moment},
@@ -41,6 +42,7 @@ pub(super) struct Report {
     registry: Registry,
     engine: Arc<Engine>,
     connections: Arc<Connections>,
+    kept: Arc<Kept>,
     listeners: Arc<[SocketAddr]>,
     started: Moment,
     configuration: ArcSwap<Configuration>,
@@ -70,6 +72,7 @@ impl Report {
         rules: Arc<metrics::Rules>,
         engine: Arc<Engine>,
         connections: Arc<Connections>,
+        kept: Arc<Kept>,
         listeners: &[SocketAddr],
         live: &Live,
     ) -> Self {
@@ -77,6 +80,7 @@ impl Report {
             registry: Registry::new(workers, rules, names(), clock::wall()),
             engine,
             connections,
+            kept,
             listeners: listeners.into(),
             started: Moment::now(),
             configuration: ArcSwap::from_pointee(Configuration::of(live)),

@@ -1,0 +1,358 @@
+//! The cache as a file: what is written, and what is believed of it when it is read again.
+//!
+//! ```text
+//! 16  MAGIC
+//!  4  VERSION, u32
+//!  8  a nonce, u64
+//!     blocks: 4  octets of the body, u32
+//!             4  entries in it, u32
+//!             8  checksum of these two and the body, seeded with the nonce and the block's number, u64
+//!                the body
+//! ```
+//!
+//! The first block holds when the file was written and the rules that its entries name; the last has no body, and counts
+//! the entries of all blocks. Integers are little-endian. A file that ends early, goes on behind its last block, or has a
+//! bit that was not written is [`Damage`]: who reads it must then forget what it gave. Checksums are seeded so that
+//! no block of an older file, left on the disk, passes for one of this.
+//!
+//! Ages are seconds at the time of writing. Views and rules are numbers of the configuration that wrote the file; its
+//! list of rules says which those were. Nothing here knows rules, files or folders: the engine and the daemon do.
+
+use std::io::{self, Read, Write};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{EntryView, Key};
+use crate::wire::{Class, RecordType, header::HEADER, name};
+
+/// What every such file begins with.
+const MAGIC: [u8; 16] = *b"tidegate cache\r\n";
+/// Of the format; an older or newer one is not read.
+const VERSION: u32 = 1;
+/// What stands in front of the blocks.
+const PREAMBLE: usize = MAGIC.len() + 4 + 8;
+/// What stands in front of a block's body.
+const FRAME: usize = 16;
+/// A block is written once its body is as long as this.
+const BLOCK: usize = 64 << 10;
+/// The longest body: a block that was nearly full, and one more entry of the longest kind.
+const MAX_BODY: usize = BLOCK + FIXED + 2 * 65_535 + 65_535;
+/// An entry's numbers.
+const FIXED: usize = 28;
+/// In an entry's flags.
+const DO: u8 = 1;
+const CD: u8 = 2;
+
+/// Why a file is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// It cannot be read.
+    #[error("it cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// It is something else.
+    #[error("it is no cache snapshot")]
+    Foreign,
+    /// It is of another version of the format.
+    #[error("it is of format version {0}; this program reads version {VERSION}")]
+    Version(u32),
+    /// It ends before its end.
+    #[error("it is torn: it ends within block {0}")]
+    Torn(u64),
+    /// It does not hold what was written.
+    #[error("it is damaged in block {0}")]
+    Checksum(u64),
+    /// It goes on behind its end.
+    #[error("it goes on behind its end")]
+    Trailing,
+}
+
+/// What the file says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// When it was written, in seconds of the wall clock since 1970.
+    pub written: u64,
+    /// The rules that entries name by their position.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule as the file names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// The fingerprint of all that shapes its answers.
+    pub fingerprint: u64,
+}
+
+/// An entry in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Saved<'a> {
+    /// What it was stored under; the view is of the configuration that wrote the file.
+    pub key: Key<'a>,
+    /// The message.
+    pub message: &'a [u8],
+    /// Seconds between its coming and the writing of the file.
+    pub age: u32,
+    /// Seconds that it is good for since it came.
+    pub lifetime: u32,
+    /// The position of its rule among those of the file.
+    pub rule: u16,
+    /// The fingerprint of all rules that shaped it.
+    pub fingerprint: u64,
+}
+
+/// Writes a file.
+#[derive(Debug)]
+pub struct Writer<W> {
+    out: W,
+    nonce: u64,
+    number: u64,
+    body: Vec<u8>,
+    entries: u32,
+    total: u32,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a file. `nonce` is another for each file.
+    pub fn begin(mut out: W, nonce: u64, header: &Header) -> io::Result<Self> {
+        let mut preamble = Vec::with_capacity(PREAMBLE);
+        preamble.extend_from_slice(&MAGIC);
+        preamble.extend_from_slice(&VERSION.to_le_bytes());
+        preamble.extend_from_slice(&nonce.to_le_bytes());
+        out.write_all(&preamble)?;
+        let mut writer = Self { out, nonce, number: 0, body: Vec::new(), entries: 0, total: 0 };
+        writer.body.extend_from_slice(&header.written.to_le_bytes());
+        for rule in &header.rules {
+            writer.body.extend_from_slice(&rule.fingerprint.to_le_bytes());
+            writer.body.extend_from_slice(&u32::try_from(rule.name.len()).unwrap_or(0).to_le_bytes());
+            writer.body.extend_from_slice(rule.name.as_bytes());
+        }
+        writer.block()?;
+        Ok(writer)
+    }
+
+    /// Takes an entry that was stored `age` seconds ago. Nothing is written yet: this may be called under a lock.
+    pub fn push(&mut self, entry: &EntryView<'_>, age: u32) {
+        let (Ok(length), Ok(count)) = (u16::try_from(entry.message.len()), u16::try_from(entry.ttl_offsets.len()))
+        else {
+            return;
+        };
+        let flags = (u8::from(entry.key.do_bit) * DO) | (u8::from(entry.key.cd) * CD);
+        let body = &mut self.body;
+        body.extend_from_slice(&length.to_le_bytes());
+        body.extend_from_slice(&count.to_le_bytes());
+        body.extend_from_slice(&[flags, 0]);
+        body.extend_from_slice(&entry.key.view.to_le_bytes());
+        body.extend_from_slice(&entry.stamp.rule.to_le_bytes());
+        body.extend_from_slice(&[0, 0]);
+        body.extend_from_slice(&entry.lifetime.to_le_bytes());
+        body.extend_from_slice(&age.to_le_bytes());
+        body.extend_from_slice(&entry.stamp.fingerprint.to_le_bytes());
+        entry.ttl_offsets.iter().for_each(|offset| body.extend_from_slice(&offset.to_le_bytes()));
+        body.extend_from_slice(entry.message);
+        self.entries += 1;
+    }
+
+    /// Writes what was taken, once it is worth it.
+    pub fn settle(&mut self) -> io::Result<()> {
+        if self.body.len() >= BLOCK { self.block() } else { Ok(()) }
+    }
+
+    /// Ends the file; gives the output and how many entries it holds.
+    pub fn finish(mut self) -> io::Result<(W, u32)> {
+        if !self.body.is_empty() {
+            self.block()?;
+        }
+        let total = self.total;
+        self.entries = total;
+        self.block()?;
+        self.out.flush()?;
+        Ok((self.out, total))
+    }
+
+    fn block(&mut self) -> io::Result<()> {
+        let length = u32::try_from(self.body.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let [length, entries] = [length, self.entries].map(u32::to_le_bytes);
+        self.out.write_all(&length)?;
+        self.out.write_all(&entries)?;
+        self.out.write_all(&checksum(self.nonce, self.number, length, entries, &self.body).to_le_bytes())?;
+        self.out.write_all(&self.body)?;
+        self.number += 1;
+        self.total = self.total.saturating_add(self.entries);
+        self.entries = 0;
+        self.body.clear();
+        Ok(())
+    }
+}
+
+fn checksum(nonce: u64, number: u64, length: [u8; 4], entries: [u8; 4], body: &[u8]) -> u64 {
+    let mut digest = Xxh3::with_seed(nonce.wrapping_add(number));
+    digest.update(&length);
+    digest.update(&entries);
+    digest.update(body);
+    digest.digest()
+}
+
+/// Reads a file.
+#[derive(Debug)]
+pub struct Reader<R> {
+    input: R,
+    nonce: u64,
+    number: u64,
+    body: Vec<u8>,
+    header: Header,
+}
+
+/// A block was read, or the last.
+enum Next {
+    Block { entries: u32 },
+    End { total: u32 },
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads as far as the header.
+    pub fn begin(mut input: R) -> Result<Self, Damage> {
+        let mut preamble = Vec::with_capacity(PREAMBLE);
+        input.by_ref().take(PREAMBLE as u64).read_to_end(&mut preamble)?;
+        let (magic, rest) = preamble.split_at_checked(MAGIC.len()).ok_or(Damage::Foreign)?;
+        if magic != MAGIC {
+            return Err(Damage::Foreign);
+        }
+        let mut rest = Fields(rest);
+        let version = rest.u32().ok_or(Damage::Torn(0))?;
+        if version != VERSION {
+            return Err(Damage::Version(version));
+        }
+        let nonce = rest.u64().ok_or(Damage::Torn(0))?;
+        let mut reader =
+            Self { input, nonce, number: 0, body: Vec::new(), header: Header { written: 0, rules: Vec::new() } };
+        reader.next()?;
+        reader.header = header(&reader.body).ok_or(Damage::Checksum(0))?;
+        Ok(reader)
+    }
+
+    /// What the file says of itself.
+    pub const fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Gives every entry to `take`, with where its TTLs stand. Only when this ends well was any of them to be believed.
+    pub fn read(mut self, mut take: impl FnMut(&Saved<'_>, &[u16])) -> Result<u32, Damage> {
+        let mut offsets = Vec::new();
+        let mut seen = 0_u32;
+        loop {
+            let entries = match self.next()? {
+                Next::End { total } if total == seen => break,
+                Next::End { .. } => return Err(Damage::Checksum(self.number)),
+                Next::Block { entries } => entries,
+            };
+            let mut fields = Fields(&self.body);
+            for _ in 0..entries {
+                let saved = entry(&mut fields, &mut offsets).ok_or(Damage::Checksum(self.number))?;
+                take(&saved, &offsets);
+            }
+            if !fields.0.is_empty() {
+                return Err(Damage::Checksum(self.number));
+            }
+            seen = seen.saturating_add(entries);
+        }
+        match self.input.read(&mut [0])? {
+            0 => Ok(seen),
+            _ => Err(Damage::Trailing),
+        }
+    }
+
+    /// Reads a block into `body`.
+    fn next(&mut self) -> Result<Next, Damage> {
+        let number = self.number;
+        let mut frame = [0; FRAME];
+        read_whole(&mut self.input, &mut frame, number)?;
+        let mut fields = Fields(&frame);
+        let (Some(length), Some(entries), Some(sum)) = (fields.four(), fields.four(), fields.u64()) else {
+            return Err(Damage::Torn(number));
+        };
+        let octets = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+        if octets > MAX_BODY {
+            return Err(Damage::Checksum(number));
+        }
+        self.body.resize(octets, 0);
+        read_whole(&mut self.input, &mut self.body, number)?;
+        if checksum(self.nonce, number, length, entries, &self.body) != sum {
+            return Err(Damage::Checksum(number));
+        }
+        self.number += 1;
+        let entries = u32::from_le_bytes(entries);
+        Ok(if octets == 0 { Next::End { total: entries } } else { Next::Block { entries } })
+    }
+}
+
+fn read_whole(input: &mut impl Read, buffer: &mut [u8], number: u64) -> Result<(), Damage> {
+    input.read_exact(buffer).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Damage::Torn(number),
+        _ => Damage::Io(error),
+    })
+}
+
+fn header(body: &[u8]) -> Option<Header> {
+    let mut fields = Fields(body);
+    let mut header = Header { written: fields.u64()?, rules: Vec::new() };
+    while !fields.0.is_empty() {
+        let fingerprint = fields.u64()?;
+        let length = usize::try_from(fields.u32()?).ok()?;
+        let name = String::from_utf8(fields.octets(length)?.to_vec()).ok()?;
+        header.rules.push(Rule { name, fingerprint });
+    }
+    Some(header)
+}
+
+/// One entry, which must be its question's: the key is read out of the message.
+fn entry<'a>(fields: &mut Fields<'a>, offsets: &mut Vec<u16>) -> Option<Saved<'a>> {
+    let (length, count) = (fields.u16()?, fields.u16()?);
+    let [flags, _] = fields.u16()?.to_le_bytes();
+    let (view, rule, _) = (fields.u16()?, fields.u16()?, fields.u16()?);
+    let (lifetime, age, fingerprint) = (fields.u32()?, fields.u32()?, fields.u64()?);
+    offsets.clear();
+    for _ in 0..count {
+        offsets.push(fields.u16()?);
+    }
+    let message = fields.octets(usize::from(length))?;
+    let question = message.get(HEADER..)?;
+    let (name, rest) = question.split_at_checked(name::skip_uncompressed(question, 0).ok()?)?;
+    let [t0, t1, c0, c1] = *rest.first_chunk()?;
+    let key = Key {
+        name,
+        qtype: RecordType(u16::from_be_bytes([t0, t1])),
+        qclass: Class(u16::from_be_bytes([c0, c1])),
+        do_bit: flags & DO != 0,
+        cd: flags & CD != 0,
+        view,
+    };
+    Some(Saved { key, message, age, lifetime, rule, fingerprint })
+}
+
+/// Octets, field by field.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn octets(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn four(&mut self) -> Option<[u8; 4]> {
+        self.octets(4)?.try_into().ok()
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        Some(u16::from_le_bytes(self.octets(2)?.try_into().ok()?))
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.four().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.octets(8)?.try_into().ok()?))
+    }
+}

@@ -1,0 +1,219 @@
+//! Keeps the cache in a file: read before the first answer, written on a thread of its own.
+//!
+//! The file is written aside, synced and renamed, so that a crash leaves the old one or the new one. Whatever is wrong
+//! with the file or its folder is said, at most once a minute, and counted; it stops neither the start nor an answer. A
+//! file that is not believed is left aside as `FILE.rejected`.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufReader, BufWriter},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tracing::{info, warn};
+
+use super::StartError;
+use crate::{
+    cache::snapshot::Damage,
+    clock::{self, Moment},
+    engine::Engine,
+    metrics::counter::Shared,
+};
+
+/// How often the file is written where anything changed.
+const EVERY: Duration = Duration::from_secs(30);
+/// The same fault is said once in this time.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+/// What is read and written at once.
+const BUFFER: usize = 256 << 10;
+
+/// What there is to tell of the file.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// When the file was last written, in microseconds of [`Moment`]; 0 = never.
+    written: AtomicU64,
+    /// Times that it could not be written, or was not believed.
+    pub(super) errors: Shared,
+}
+
+impl Kept {
+    /// The file's age; none before there is one.
+    pub(super) fn age(&self, now: Moment) -> Option<Duration> {
+        let written = self.written.load(Relaxed);
+        (written > 0).then(|| now.since(Moment::from_micros(written)))
+    }
+
+    fn is_of(&self, moment: Moment) {
+        self.written.store(moment.micros(), Relaxed);
+    }
+}
+
+/// The thread. Dropped, it writes what has changed and ends.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    orders: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// Reads the file, and starts the thread that writes it.
+    pub(super) fn start(path: &Path, engine: &Arc<Engine>, kept: &Arc<Kept>) -> Result<Self, StartError> {
+        restore(path, engine, kept);
+        let (orders, told) = mpsc::channel();
+        let work = Work {
+            path: path.to_owned(),
+            engine: Arc::clone(engine),
+            kept: Arc::clone(kept),
+            as_written: Contents::of(engine),
+            warned: None,
+        };
+        let run = move || work.run(&told);
+        let thread = thread::Builder::new().name("snapshot".to_owned()).spawn(run).map_err(StartError::Thread)?;
+        Ok(Self { orders, thread })
+    }
+
+    /// Has the file written now.
+    pub(super) fn save(&self) {
+        // A thread that is gone has said why.
+        self.orders.send(()).ok();
+    }
+
+    /// Writes what has changed, and ends.
+    pub(super) fn stop(self) {
+        drop(self.orders);
+        if self.thread.join().is_err() {
+            warn!("the snapshot thread panicked");
+        }
+    }
+}
+
+fn restore(path: &Path, engine: &Engine, kept: &Kept) {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return info!(path = %path.display(), "no snapshot yet");
+        }
+        Err(error) => {
+            kept.errors.add(1);
+            return warn!(path = %path.display(), %error, "the snapshot cannot be opened; the cache starts empty");
+        }
+    };
+    let now = Moment::now();
+    match engine.restore(BufReader::with_capacity(BUFFER, file), now, clock::wall().as_secs()) {
+        Ok(restored) => {
+            kept.is_of(now - Duration::from_secs(restored.age));
+            let (entries, left_out, age) = (restored.entries, restored.left_out, restored.age);
+            info!(path = %path.display(), entries, left_out, age, "snapshot read");
+        }
+        Err(damage) => {
+            kept.errors.add(1);
+            warn!(path = %path.display(), %damage, "the snapshot is not used; the cache starts empty");
+            leave_aside(path, &damage);
+        }
+    }
+}
+
+/// The next write must not destroy what an operator may want to look at.
+fn leave_aside(path: &Path, damage: &Damage) {
+    if !matches!(damage, Damage::Io(_))
+        && let Err(error) = fs::rename(path, beside(path, "rejected"))
+    {
+        warn!(path = %path.display(), %error, "the snapshot cannot be left aside");
+    }
+}
+
+/// What would be written, as far as that can be told at a glance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Contents {
+    inserts: u64,
+    entries: usize,
+}
+
+impl Contents {
+    fn of(engine: &Engine) -> Self {
+        let stats = engine.cache.stats();
+        Self { inserts: stats.inserts, entries: stats.entries }
+    }
+}
+
+struct Work {
+    path: PathBuf,
+    engine: Arc<Engine>,
+    kept: Arc<Kept>,
+    as_written: Contents,
+    warned: Option<Moment>,
+}
+
+impl Work {
+    fn run(mut self, told: &mpsc::Receiver<()>) {
+        loop {
+            match told.recv_timeout(EVERY) {
+                Ok(()) => self.save(),
+                Err(RecvTimeoutError::Timeout) => self.save_changes(),
+                Err(RecvTimeoutError::Disconnected) => return self.save_changes(),
+            }
+        }
+    }
+
+    fn save_changes(&mut self) {
+        if Contents::of(&self.engine) != self.as_written {
+            self.save();
+        }
+    }
+
+    fn save(&mut self) {
+        let (contents, now) = (Contents::of(&self.engine), Moment::now());
+        match write(&self.path, &self.engine, now) {
+            Ok(entries) => {
+                (self.as_written, self.warned) = (contents, None);
+                self.kept.is_of(now);
+                tracing::debug!(path = %self.path.display(), entries, "snapshot written");
+            }
+            Err(error) => {
+                self.kept.errors.add(1);
+                if self.warned.is_none_or(|last| now.since(last) >= WARN_EVERY) {
+                    self.warned = Some(now);
+                    warn!(path = %self.path.display(), %error, "the snapshot cannot be written; the old one stays");
+                }
+            }
+        }
+    }
+}
+
+fn write(path: &Path, engine: &Engine, now: Moment) -> io::Result<u32> {
+    let aside = beside(path, "new");
+    // One that a crash left behind; and whatever else bears the name is not followed.
+    drop(fs::remove_file(&aside));
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    let written = fill(file, engine, now).and_then(|entries| fs::rename(&aside, path).map(|()| entries));
+    if written.is_err() {
+        drop(fs::remove_file(&aside));
+        return written;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    File::open(folder)?.sync_all()?;
+    written
+}
+
+fn fill(file: File, engine: &Engine, now: Moment) -> io::Result<u32> {
+    let out = BufWriter::with_capacity(BUFFER, file);
+    let (out, entries) = engine.save(out, now, clock::wall().as_secs())?;
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    Ok(entries)
+}
+
+/// The file's name with an ending.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    name.into()
+}

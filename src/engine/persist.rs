@@ -1,0 +1,152 @@
+//! The cache over a restart: what is written of it, and what is taken back.
+//!
+//! Policy:
+//! - Only answers that an upstream brought are written. What comes from a local zone is made again from the zone.
+//! - Time goes on while nothing runs: ages are counted by the wall clock. One that was set back makes no entry younger
+//!   than it was when the file was written.
+//! - An entry is taken back if its rule is there with the same name and the same fingerprint of all that shapes its
+//!   answers, and if it is not past even its stale life. Rules and views get the numbers of this configuration.
+//! - It comes back as one of an earlier generation: it is looked up in the rules, and judged by their guard again, when
+//!   it is asked for first ([`Snapshot::revalidate`]).
+//! - A file that turns out damaged leaves nothing behind.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use super::{
+    Engine,
+    snapshot::{FROM_FILE, Snapshot},
+};
+use crate::{
+    cache::{
+        EntryView, Insertion, Key, New, Stamp,
+        snapshot::{Damage, Header, Reader, Rule, Saved, Writer},
+    },
+    clock::Moment,
+};
+
+/// A client that no rule names: for entries of no view.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// What became of a file's entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Restored {
+    /// Taken back.
+    pub entries: u32,
+    /// Too old, or of rules that are not there any more.
+    pub left_out: u32,
+    /// Seconds since the file was written.
+    pub age: u64,
+}
+
+impl Engine {
+    /// Writes the cache at `now`, which is `wall` seconds since 1970; gives the output and how many entries it has.
+    pub fn save<W: Write>(&self, out: W, now: Moment, wall: u64) -> io::Result<(W, u32)> {
+        let snapshot = self.snapshot_owned();
+        let rule = |rule: &super::snapshot::Rule| Rule { name: rule.name.to_string(), fingerprint: rule.fingerprint };
+        let header = Header { written: wall, rules: snapshot.rules().iter().map(rule).collect() };
+        let mut writer = Writer::begin(out, rand::random(), &header)?;
+        let seconds = now.seconds();
+        for page in self.cache.pages() {
+            page.for_each(|entry| {
+                let age = seconds.saturating_sub(entry.stored_at);
+                if age > entry.lifetime.saturating_add(snapshot.stale) {
+                    return;
+                }
+                if let Some(stamp) = snapshot.current(entry) {
+                    writer.push(&EntryView { stamp, ..*entry }, age);
+                }
+            });
+            writer.settle()?;
+        }
+        writer.finish()
+    }
+
+    /// Takes back what a file holds, `wall` seconds since 1970.
+    pub fn restore<R: Read>(&self, input: R, now: Moment, wall: u64) -> Result<Restored, Damage> {
+        let reader = Reader::begin(input)?;
+        let snapshot = self.snapshot_owned();
+        let header = reader.header();
+        let elapsed = wall.saturating_sub(header.written);
+        let plan = Restoring {
+            numbers: header.rules.iter().map(|rule| snapshot.number_of(rule)).collect(),
+            elapsed: u32::try_from(elapsed).unwrap_or(u32::MAX),
+            stale: snapshot.stale,
+            now: now.seconds(),
+        };
+        let mut restored = Restored { age: elapsed, ..Restored::default() };
+        let result = reader.read(|saved, ttl_offsets| {
+            let taken = plan.entry(saved, ttl_offsets).is_some_and(|(key, new)| {
+                matches!(self.cache.insert(&key, key.hash(), new, |_| false), Insertion::Stored | Insertion::Replaced)
+            });
+            if taken {
+                restored.entries += 1;
+            } else {
+                restored.left_out += 1;
+            }
+        });
+        match result {
+            Ok(_) => Ok(restored),
+            Err(damage) => {
+                self.cache.clear();
+                Err(damage)
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    /// An entry's stamp under this configuration; none if it is not to be written.
+    fn current(&self, entry: &EntryView<'_>) -> Option<Stamp> {
+        let stamp = match entry.stamp.generation {
+            generation if generation == self.generation => entry.stamp,
+            // Nobody asked for it since the start; its numbers are those of the first generation.
+            FROM_FILE if self.generation == 1 => entry.stamp,
+            // Nobody asked for it since a reload: it is judged for everybody, or stays behind.
+            _ if entry.key.view == 0 => self.revalidate(entry.message, entry.stamp, NOBODY)?,
+            _ => return None,
+        };
+        (usize::from(stamp.rule) < self.rules().len()).then_some(stamp)
+    }
+
+    /// The number of a rule that shapes answers just as the file's did.
+    fn number_of(&self, rule: &Rule) -> Option<u16> {
+        let is_same = |ours: &super::snapshot::Rule| *ours.name == *rule.name && ours.fingerprint == rule.fingerprint;
+        u16::try_from(self.rules().iter().position(is_same)?).ok()
+    }
+}
+
+/// What a file's entries are read with.
+struct Restoring {
+    /// Of the file's rules, in this configuration.
+    numbers: Vec<Option<u16>>,
+    elapsed: u32,
+    stale: u32,
+    now: u32,
+}
+
+impl Restoring {
+    fn entry<'a>(&self, saved: &Saved<'a>, ttl_offsets: &'a [u16]) -> Option<(Key<'a>, New<'a>)> {
+        let number = |position: u16| *self.numbers.get(usize::from(position))?;
+        let age = saved.age.saturating_add(self.elapsed);
+        if age > saved.lifetime.saturating_add(self.stale) {
+            return None;
+        }
+        // A view has the number of its rule, and one.
+        let view = match saved.key.view.checked_sub(1) {
+            None => 0,
+            Some(rule) => number(rule)?.checked_add(1)?,
+        };
+        let stamp = Stamp { generation: FROM_FILE, fingerprint: saved.fingerprint, rule: number(saved.rule)? };
+        let new = New {
+            message: saved.message,
+            ttl_offsets,
+            lifetime: saved.lifetime,
+            now: self.now.saturating_sub(age),
+            stamp,
+        };
+        Some((Key { view, ..saved.key }, new))
+    }
+}

@@ -1,0 +1,10 @@
+//! The cache as a file: what is believed of it, and what a restart finds.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod format;
+mod restart;
+mod rules;
