@@ -167,6 +167,13 @@ impl Shard {
         if old.is_some() { Insertion::Replaced } else { Insertion::Stored }
     }
 
+    /// Makes the table ready for so many more entries, within its bound.
+    pub(super) fn reserve(&mut self, entries: usize) {
+        let ring = &self.ring;
+        let room = self.max_entries().saturating_sub(self.table.len());
+        self.table.reserve(entries.min(room), |&place| Entry(ring.entry(place)).hash().0);
+    }
+
     /// Drops the entry for `key` and says whether there was one.
     pub(super) fn remove(&mut self, key: &Key<'_>, hash: Hash) -> bool {
         let place = self.find(key, hash);

@@ -67,10 +67,12 @@ pub enum Damage {
 }
 
 /// What the file says of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Header {
     /// When it was written, in seconds of the wall clock since 1970.
     pub written: u64,
+    /// About how many entries follow.
+    pub entries: u64,
     /// The rules that entries name by their position.
     pub rules: Vec<Rule>,
 }
@@ -122,6 +124,7 @@ impl<W: Write> Writer<W> {
         out.write_all(&preamble)?;
         let mut writer = Self { out, nonce, number: 0, body: Vec::new(), entries: 0, total: 0 };
         writer.body.extend_from_slice(&header.written.to_le_bytes());
+        writer.body.extend_from_slice(&header.entries.to_le_bytes());
         for rule in &header.rules {
             writer.body.extend_from_slice(&rule.fingerprint.to_le_bytes());
             writer.body.extend_from_slice(&u32::try_from(rule.name.len()).unwrap_or(0).to_le_bytes());
@@ -225,7 +228,7 @@ impl<R: Read> Reader<R> {
         }
         let nonce = rest.u64().ok_or(Damage::Torn(0))?;
         let mut reader =
-            Self { input, nonce, number: 0, body: Vec::new(), header: Header { written: 0, rules: Vec::new() } };
+            Self { input, nonce, number: 0, body: Vec::new(), header: Header::default() };
         reader.next()?;
         reader.header = header(&reader.body).ok_or(Damage::Checksum(0))?;
         Ok(reader)
@@ -295,7 +298,7 @@ fn read_whole(input: &mut impl Read, buffer: &mut [u8], number: u64) -> Result<(
 
 fn header(body: &[u8]) -> Option<Header> {
     let mut fields = Fields(body);
-    let mut header = Header { written: fields.u64()?, rules: Vec::new() };
+    let mut header = Header { written: fields.u64()?, entries: fields.u64()?, rules: Vec::new() };
     while !fields.0.is_empty() {
         let fingerprint = fields.u64()?;
         let length = usize::try_from(fields.u32()?).ok()?;

@@ -46,7 +46,8 @@ impl Engine {
     pub fn save<W: Write>(&self, out: W, now: Moment, wall: u64) -> io::Result<(W, u32)> {
         let snapshot = self.snapshot_owned();
         let rule = |rule: &super::snapshot::Rule| Rule { name: rule.name.to_string(), fingerprint: rule.fingerprint };
-        let header = Header { written: wall, rules: snapshot.rules().iter().map(rule).collect() };
+        let entries = u64::try_from(self.cache.stats().entries).unwrap_or(u64::MAX);
+        let header = Header { written: wall, entries, rules: snapshot.rules().iter().map(rule).collect() };
         let mut writer = Writer::begin(out, rand::random(), &header)?;
         let seconds = now.seconds();
         for page in self.cache.pages() {
@@ -76,6 +77,7 @@ impl Engine {
             stale: snapshot.stale,
             now: now.seconds(),
         };
+        self.cache.reserve(usize::try_from(header.entries).unwrap_or(usize::MAX));
         let mut restored = Restored { age: elapsed, ..Restored::default() };
         let result = reader.read(|saved, ttl_offsets| {
             let taken = plan.entry(saved, ttl_offsets).is_some_and(|(key, new)| {

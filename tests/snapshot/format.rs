@@ -18,7 +18,7 @@ type Plain = (Vec<u8>, u16, [bool; 2], u16, Vec<u8>, Vec<u16>, [u32; 2], u16, u6
 
 fn header() -> Header {
     let rule = |name: &str, fingerprint| Rule { name: name.to_owned(), fingerprint };
-    Header { written: 1_795_000_000, rules: vec![rule("aws", 1), rule("the rest, \"quoted\"", u64::MAX)] }
+    Header { written: 1_795_000_000, entries: 3, rules: vec![rule("aws", 1), rule("the rest, \"quoted\"", u64::MAX)] }
 }
 
 /// An address record's answer for the `n`th name.
