@@ -15,7 +15,7 @@ use crate::{
 pub enum Past {
     /// Nothing.
     Unknown,
-    /// An entry, perhaps past its lifetime.
+    /// Perhaps an entry, past its lifetime or not.
     Known,
 }
 
@@ -39,12 +39,12 @@ pub struct Errand {
 }
 
 impl Errand {
-    /// The same question for another name, which a chain leads to.
+    /// The same question for another name, which a chain leads to. What the cache has of it is still to be seen.
     pub fn onward(&self, name: Name) -> Self {
         let view = self.snapshot.view_of(name.as_wire(), self.client);
         let asked = UpstreamQuery { name, ..(*self.asked).clone() };
         let hash = key(&asked, view).hash();
-        Self { asked: Arc::new(asked), hash, view, ..self.clone() }
+        Self { asked: Arc::new(asked), hash, view, past: Past::Known, ..self.clone() }
     }
 
     /// Where it goes.

@@ -134,13 +134,15 @@ fn keep(
     leaves: Option<usize>,
     blocked: Option<Failure>,
 ) -> Part {
+    if leaves.is_some() {
+        context.engine.bound_links(errand, &mut response);
+        return Part::Answer { response: Arc::new(response), leaves, blocked };
+    }
     if !response.is_positive() && response.negative_ttl().is_none() {
         rule.counters.without_soa(&context.counters);
     }
     let lifetime = context.engine.bound(errand, &mut response);
-    if leaves.is_none() {
-        context.engine.store(errand, &response, lifetime);
-    }
+    context.engine.store(errand, &response, lifetime);
     Part::Answer { response: Arc::new(response), leaves, blocked }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     config::WhenDown,
     metrics::Source,
     upstream,
-    wire::{EdeCode, Kind, Name, Response},
+    wire::{EdeCode, Kind, Name, Rcode, Response},
 };
 
 /// A name is warned about once in this time.
@@ -83,6 +83,21 @@ impl Engine {
         Some(lifetime.seconds)
     }
 
+    /// Brings the TTLs of a chain that goes on elsewhere within the bounds. How long there is nothing at its end, the
+    /// answer behind it says.
+    pub(super) fn bound_links(&self, errand: &Errand, response: &mut Response) {
+        let links = policy::Answer {
+            rcode: Rcode::NOERROR,
+            kind: policy::Kind::Positive,
+            lowest_ttl: response.least_ttl(),
+            soa_ttl: None,
+            extent: Extent::Whole,
+        };
+        if let Some(lifetime) = policy::lifetime(&links, &errand.snapshot.cache) {
+            response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
+        }
+    }
+
     /// Keeps a whole answer. One that other views would not share is not kept: its key could not tell them apart.
     pub(super) fn store(&self, errand: &Errand, response: &Response, lifetime: Option<u32>) {
         let Some(lifetime) = lifetime else { return };
@@ -130,17 +145,18 @@ impl Context {
         Response::ours(&scratch[..found.length], &errand.asked).ok()
     }
 
-    /// The stale answer to the errand, if its rule may give one.
+    /// The stale answer to the errand, if every rule in it may give one.
     pub(super) fn stale(&self, errand: &Errand) -> Option<Stale> {
         let snapshot = &errand.snapshot;
         if errand.past == Past::Unknown {
             return None;
         }
-        let may = match errand.target()? {
+        let may = |target| match target {
             Target::Rule(rule) => snapshot.rule(rule).when_down != WhenDown::Fail,
-            Target::Local => false,
+            Target::Local => true,
         };
-        if !may || snapshot.stale == 0 {
+        let target = errand.target()?;
+        if target == Target::Local || !may(target) || snapshot.stale == 0 {
             return None;
         }
         let mut scratch = self.scratch.borrow_mut();
@@ -153,7 +169,9 @@ impl Context {
             &mut scratch,
             |message, stamp| snapshot.revalidate(message, stamp, errand.client),
         )?;
-        Response::ours(&scratch[..found.length], &errand.asked).ok().map(Stale)
+        let response = Response::ours(&scratch[..found.length], &errand.asked).ok()?;
+        let allows = |name: &Name| snapshot.target(name.as_wire(), errand.client).is_none_or(may);
+        response.chain().iter().all(allows).then_some(Stale(response))
     }
 
     /// The stale answer as what the question came to.
