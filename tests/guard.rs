@@ -245,6 +245,11 @@ fn run(on_public: &'static str) -> (u64, u64, u64) {
             reply.answer(record.record(&name, answer.qtype))
         });
         upstream.on(&alias, answer.qtype, lure);
+        // And so it is behind an alias of AWS that leads elsewhere.
+        for at in (0..answer.chain.len()).filter(|at| !answer.chain[*at]) {
+            let outside = Generated { kind: Kind::Asked, owner: Owner::Asked, outside: n % 2 == 0 };
+            upstream.on(&format!("c{at}.n{n}.example."), answer.qtype, Reply::of([outside.record("@", answer.qtype)]));
+        }
         for asked in [&name, &alias] {
             for reply in replies(server, &Query::new(asked, answer.qtype).edns()) {
                 let is_leak = leaks(&reply);

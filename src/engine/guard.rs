@@ -3,8 +3,9 @@
 //! Policy: a rule with `private` lets only addresses of those networks pass, in every section, SVCB and HTTPS hints
 //! included, whatever the CNAME chain; names in `except` are left alone. A rule with `rebind = "refuse"` is the other
 //! way round: what it brings may not be private. The guard sees a rule's part of an answer before it is stored, shared
-//! or sent, and a stored answer serves only while the same rules with the same guard shape it, so nothing is judged
-//! twice and nothing passes unjudged.
+//! or sent, and where the chain leaves the rule, the whole once more: whoever brought the rest, it is the address of this
+//! rule's name. A stored answer serves only while the same rules with the same guard shape it, so nothing passes
+//! unjudged.
 
 use std::net::IpAddr;
 
@@ -79,10 +80,9 @@ impl Guard {
             OnPublic::Refuse => Verdict::Refuse(address),
             OnPublic::Strip => {
                 let keep = |message: &[u8], record: &Record| {
-                    matches!(
-                        addresses::find_in_record(message, record, &mut |a| self.offends(a).then_some(())),
-                        Ok(None)
-                    )
+                    let found = addresses::find_in_record(message, record, &mut |a| self.offends(a).then_some(()));
+                    // Nothing that a signature covered may be missing.
+                    matches!(found, Ok(None)) && !addresses::is_signature_of_addresses(message, record)
                 };
                 Verdict::Strip(address, Box::new(splice::retain(response, query, keep)?))
             }

@@ -177,7 +177,7 @@ async fn local(context: &Context, errand: Errand, before: Vec<Name>) -> Resolved
         return onward(context, &errand, &response, cut, before).await;
     }
     let lifetime = context.engine.bound(&errand, &mut response);
-    context.engine.store(&errand, &response, lifetime);
+    context.engine.store(&errand, &response, lifetime, None);
     Ok(Answer::new(response, Source::Local, None))
 }
 
@@ -191,14 +191,20 @@ async fn onward(context: &Context, errand: &Errand, head: &Response, cut: usize,
     }
     let next = errand.onward(target.clone());
     let tail = match context.cached(&next) {
-        Some(response) => Answer { response: Arc::new(response), source: Source::Upstream, ede: None },
+        Some(answer) => answer,
         None => (Box::pin(within_patience(context, next, before)) as Steps<'_>).await?,
     };
     let joined = splice::join(head, cut, &tail.response, &errand.asked);
-    let mut joined = joined.map_err(|error| Failure::servfail(EdeCode::Other, error.to_string()))?;
+    let joined = joined.map_err(|error| Failure::servfail(EdeCode::Other, error.to_string()))?;
+    // Wherever the rest came from, it is the answer to this rule's name.
+    let (mut joined, blocked) = match errand.target() {
+        Some(Target::Rule(id)) => part::guarded(context, errand, errand.snapshot.rule(id), joined)?,
+        _ => (joined, None),
+    };
     let lifetime = context.engine.bound(errand, &mut joined);
-    if tail.ede.is_none() {
-        context.engine.store(errand, &joined, lifetime);
+    let ede = tail.ede.or(blocked);
+    if ede.as_ref().is_none_or(|ede| ede.code == EdeCode::Blocked) {
+        context.engine.store(errand, &joined, lifetime, ede.as_ref());
     }
-    Ok(Answer { response: Arc::new(joined), ..tail })
+    Ok(Answer::new(joined, tail.source, ede))
 }

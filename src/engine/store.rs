@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cache::{
-        Lookup, New, Staleness, Stamp, failures,
+        Integrity, Lookup, New, Staleness, Stamp, failures,
         policy::{self, Extent},
     },
     clock::Moment,
@@ -98,8 +98,8 @@ impl Engine {
         }
     }
 
-    /// Keeps a whole answer. One that other views would not share is not kept: its key could not tell them apart.
-    pub(super) fn store(&self, errand: &Errand, response: &Response, lifetime: Option<u32>) {
+    /// Keeps a whole answer, with word of what the guard took from it. One that other views would not share is not kept: its key could not tell them apart.
+    pub(super) fn store(&self, errand: &Errand, response: &Response, lifetime: Option<u32>, blocked: Option<&Failure>) {
         let Some(lifetime) = lifetime else { return };
         let Some(stamp) = errand.snapshot.stamp(response.message(), errand.client, errand.view) else { return };
         let new = New {
@@ -108,6 +108,7 @@ impl Engine {
             lifetime,
             now: Moment::now().seconds(),
             stamp,
+            integrity: if blocked.is_some() { Integrity::Stripped } else { Integrity::Whole },
         };
         let is_protected = |stamp: Stamp| errand.snapshot.is_protected(stamp);
         self.cache.insert(&errand.key(), errand.hash, new, is_protected);
@@ -130,7 +131,7 @@ pub(super) struct Stale(Response);
 
 impl Context {
     /// The fresh answer to the errand that the cache has.
-    pub(super) fn cached(&self, errand: &Errand) -> Option<Response> {
+    pub(super) fn cached(&self, errand: &Errand) -> Option<Answer> {
         let snapshot = &errand.snapshot;
         let mut scratch = self.scratch.borrow_mut();
         let lookup = self.engine.cache.get(
@@ -142,7 +143,8 @@ impl Context {
             |message, stamp| snapshot.revalidate(message, stamp, errand.client),
         );
         let Lookup::Hit(found) = lookup else { return None };
-        Response::ours(&scratch[..found.length], &errand.asked).ok()
+        let response = Response::ours(&scratch[..found.length], &errand.asked).ok()?;
+        Some(Answer::new(response, Source::Upstream, (found.integrity == Integrity::Stripped).then(Failure::stripped)))
     }
 
     /// The stale answer to the errand, if every rule in it may give one.

@@ -6,6 +6,7 @@
 mod support;
 
 mod follow;
+mod guard;
 
 use support::{
     config::{Config, ONE_PATIENT_TRY},
