@@ -43,7 +43,7 @@ impl Errand {
     pub fn onward(&self, name: Name) -> Self {
         let view = self.snapshot.view_of(name.as_wire(), self.client);
         let asked = UpstreamQuery { name, ..(*self.asked).clone() };
-        let hash = key(&asked, view).hash();
+        let hash = hash(&asked, view);
         Self { asked: Arc::new(asked), hash, view, past: Past::Known, ..self.clone() }
     }
 
@@ -56,6 +56,11 @@ impl Errand {
     pub fn key(&self) -> Key<'_> {
         key(&self.asked, self.view)
     }
+}
+
+/// The hash of a question's key in a view.
+pub fn hash(asked: &UpstreamQuery, view: View) -> Hash {
+    key(asked, view).hash()
 }
 
 fn key(asked: &UpstreamQuery, view: View) -> Key<'_> {

@@ -42,7 +42,7 @@ pub enum Part {
 pub async fn fetch(context: &Context, errand: &Errand, rule: RuleId) -> Arc<Part> {
     let key = PendingKey {
         query: Arc::clone(&errand.asked),
-        view: errand.view,
+        audience: errand.snapshot.table.audience(errand.client),
         rule: rule.0,
         generation: errand.snapshot.generation,
     };

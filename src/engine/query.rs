@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    errand::{Errand, Past},
+    errand::{self, Errand, Past},
     pending::Permit,
     snapshot::Snapshot,
 };
@@ -94,12 +94,14 @@ impl Query {
         self.permit = Some(permit);
     }
 
-    /// The question without its client's message, to be answered under this snapshot.
+    /// The question without its client's message, to be answered under this snapshot, where the client's view may be
+    /// another than in the one it was read under.
     pub fn errand(&self, snapshot: &Arc<Snapshot>) -> Errand {
+        let view = snapshot.view_of(self.asked.name.as_wire(), self.client);
         Errand {
             asked: Arc::clone(&self.asked),
-            hash: self.hash,
-            view: self.view,
+            hash: if view == self.view { self.hash } else { errand::hash(&self.asked, view) },
+            view,
             client: self.client,
             deadline: self.received + snapshot.deadline,
             past: self.past,

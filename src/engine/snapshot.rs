@@ -38,7 +38,7 @@ pub struct RuleId(pub u16);
 const NO_RULE: u16 = u16::MAX;
 
 /// Where a name's questions go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Answered here.
     Local,
@@ -181,18 +181,19 @@ impl Snapshot {
         }
     }
 
-    /// What an answer that is asked for in `view` is stamped with; none if it must not be stored, because a name in its
-    /// chain is in a view that its key does not tell apart.
+    /// What an answer that is asked for in `view` is stamped with; none if it must not be stored, because its chain leads
+    /// where the clients of one view go different ways.
     pub fn stamp(&self, message: &[u8], client: IpAddr, view: View) -> Option<Stamp> {
         let shape = self.shape(message, client).ok()??;
-        let same_view = shape.view == 0 || shape.view == view;
-        same_view.then_some(Stamp { generation: self.generation, fingerprint: shape.fingerprint, rule: shape.rule })
+        let is_shared = shape.is_shared && shape.view == view;
+        is_shared.then_some(Stamp { generation: self.generation, fingerprint: shape.fingerprint, rule: shape.rule })
     }
 
-    /// Looks an entry of an earlier generation up in this one: its new stamp, or none if it is shaped otherwise now.
+    /// Looks an entry of an earlier generation up in this one: its new stamp, or none if it is shaped otherwise now, for
+    /// this client or for others who would find it.
     pub fn revalidate(&self, message: &[u8], stamp: Stamp, client: IpAddr) -> Option<Stamp> {
         let shape = self.shape(message, client).ok()??;
-        let is_same = shape.fingerprint == stamp.fingerprint;
+        let is_same = shape.is_shared && shape.fingerprint == stamp.fingerprint;
         is_same.then_some(Stamp { generation: self.generation, fingerprint: shape.fingerprint, rule: shape.rule })
     }
 
@@ -213,7 +214,8 @@ impl Snapshot {
         };
         let mut digest = Xxh3::new();
         digest.update(&self.print_of(first.target, name.as_wire()).to_le_bytes());
-        let mut view = first.view;
+        let choice = self.table.choice(name.as_wire());
+        let mut is_shared = true;
         for record in Records::of(message)? {
             let record = record?;
             if record.section != Section::Answer {
@@ -224,11 +226,11 @@ impl Snapshot {
             }
             name.expand(message, record.rdata_at)?;
             name.make_lowercase();
+            is_shared &= self.table.choice(name.as_wire()).is_none_or(|other| Some(other) == choice);
             let Some(found) = self.table.find(name.as_wire(), client) else { continue };
             digest.update(&self.print_of(found.target, name.as_wire()).to_le_bytes());
-            view = view.max(found.view);
         }
-        Ok(Some(Shape { fingerprint: digest.digest(), rule, view }))
+        Ok(Some(Shape { fingerprint: digest.digest(), rule, view: first.view, is_shared }))
     }
 
     fn print_of(&self, target: Target, name: &[u8]) -> u64 {
@@ -268,7 +270,10 @@ impl Snapshot {
 struct Shape {
     fingerprint: u64,
     rule: u16,
+    /// The view of QNAME, which is the key's.
     view: View,
+    /// Whether all clients of that view get the same.
+    is_shared: bool,
 }
 
 /// From a moment's seconds to the wall clock's, modulo 2^32.

@@ -7,6 +7,7 @@ mod support;
 
 mod follow;
 mod guard;
+mod views;
 
 use support::{
     config::{Config, ONE_PATIENT_TRY},
