@@ -47,6 +47,12 @@ impl Errand {
         Self { asked: Arc::new(asked), hash, view, past: Past::Known, ..self.clone() }
     }
 
+    /// The same as it is kept where its answer is for clients like this one alone.
+    pub fn own(&self) -> Option<Self> {
+        let view = self.snapshot.own_view(self.client)?;
+        Some(Self { hash: hash(&self.asked, view), view, past: Past::Known, ..self.clone() })
+    }
+
     /// Where it goes.
     pub fn target(&self) -> Option<Target> {
         self.snapshot.target(self.asked.name.as_wire(), self.client)

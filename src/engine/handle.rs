@@ -214,7 +214,8 @@ impl<'a> Turn<'a, '_> {
         let hash = key.hash();
         let seconds = self.asked.now.seconds();
         let snapshot = self.snapshot;
-        let revalidate = |message: &[u8], stamp: Stamp| snapshot.revalidate(message, stamp, self.asked.client);
+        let revalidate =
+            |message: &[u8], stamp: Stamp| snapshot.revalidate(message, stamp, self.asked.client, key.view);
         let lookup = self.engine.cache.get(key, hash, seconds, snapshot.generation, self.reply, revalidate);
         let found = match lookup {
             Lookup::Hit(found) | Lookup::TooLarge(found) => found,

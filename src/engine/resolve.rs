@@ -51,7 +51,7 @@ type Steps<'a> = Pin<Box<dyn Future<Output = Resolved> + 'a>>;
 /// Resolves a question and writes the reply into `out`, which takes 65,535 octets; gives its length.
 pub async fn resolve(context: &Context, query: &Query) -> Reply {
     let snapshot = context.engine.snapshot_owned();
-    let mut resolved = within_patience(context, query.errand(&snapshot), Vec::new()).await;
+    let mut resolved = answer(context, query.errand(&snapshot)).await;
     let mut snapshot = snapshot;
     for _ in 0..MAX_RELOADS {
         let current = context.engine.snapshot_owned();
@@ -59,7 +59,7 @@ pub async fn resolve(context: &Context, query: &Query) -> Reply {
             break;
         }
         snapshot = current;
-        resolved = within_patience(context, query.errand(&snapshot), Vec::new()).await;
+        resolved = answer(context, query.errand(&snapshot)).await;
     }
     Reply { resolved, payload: snapshot.udp_payload }
 }
@@ -108,6 +108,13 @@ impl Reply {
         context.counters.answered(source, rcode.0, ede);
         context.counters.took(source, took, 1);
         length
+    }
+}
+
+async fn answer(context: &Context, errand: Errand) -> Resolved {
+    match context.cached_for_own(&errand) {
+        Some(answer) => Ok(answer),
+        None => within_patience(context, errand, Vec::new()).await,
     }
 }
 
@@ -206,5 +213,6 @@ async fn onward(context: &Context, errand: &Errand, head: &Response, cut: usize,
     if ede.as_ref().is_none_or(|ede| ede.code == EdeCode::Blocked) {
         context.engine.store(errand, &joined, lifetime, ede.as_ref());
     }
-    Ok(Answer::new(joined, tail.source, ede))
+    let source = if tail.source == Source::Cache { Source::Upstream } else { tail.source };
+    Ok(Answer::new(joined, source, ede))
 }

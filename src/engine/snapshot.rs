@@ -37,6 +37,9 @@ pub struct RuleId(pub u16);
 /// The stamp's rule of an answer that no rule brought.
 const NO_RULE: u16 = u16::MAX;
 
+/// From here on a view holds what is kept for one [audience](Table::audience) alone.
+const OWN: View = 1 << 15;
+
 /// Where a name's questions go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -181,20 +184,24 @@ impl Snapshot {
         }
     }
 
-    /// What an answer that is asked for in `view` is stamped with; none if it must not be stored, because its chain leads
-    /// where the clients of one view go different ways.
+    /// The view of what is kept for clients like this one alone; none where no view tells clients apart.
+    pub fn own_view(&self, client: IpAddr) -> Option<View> {
+        let audience = View::try_from(self.table.audience(client)).ok().filter(|audience| *audience < OWN)?;
+        (self.table.has_views() && self.rules.len() < usize::from(OWN)).then_some(OWN | audience)
+    }
+
+    /// What an answer that is kept under `view` is stamped with; none if it must not be, because its chain leads where the
+    /// clients of that view go different ways.
     pub fn stamp(&self, message: &[u8], client: IpAddr, view: View) -> Option<Stamp> {
         let shape = self.shape(message, client).ok()??;
-        let is_shared = shape.is_shared && shape.view == view;
-        is_shared.then_some(Stamp { generation: self.generation, fingerprint: shape.fingerprint, rule: shape.rule })
+        let fits = view >= OWN || (shape.is_shared && shape.view == view);
+        fits.then_some(Stamp { generation: self.generation, fingerprint: shape.fingerprint, rule: shape.rule })
     }
 
     /// Looks an entry of an earlier generation up in this one: its new stamp, or none if it is shaped otherwise now, for
     /// this client or for others who would find it.
-    pub fn revalidate(&self, message: &[u8], stamp: Stamp, client: IpAddr) -> Option<Stamp> {
-        let shape = self.shape(message, client).ok()??;
-        let is_same = shape.is_shared && shape.fingerprint == stamp.fingerprint;
-        is_same.then_some(Stamp { generation: self.generation, fingerprint: shape.fingerprint, rule: shape.rule })
+    pub fn revalidate(&self, message: &[u8], stamp: Stamp, client: IpAddr, view: View) -> Option<Stamp> {
+        self.stamp(message, client, view).filter(|new| new.fingerprint == stamp.fingerprint)
     }
 
     /// The fingerprint of all that shapes this message for this client.

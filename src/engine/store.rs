@@ -98,10 +98,21 @@ impl Engine {
         }
     }
 
-    /// Keeps a whole answer, with word of what the guard took from it. One that other views would not share is not kept: its key could not tell them apart.
+    /// Keeps a whole answer, with word of what the guard took from it: for all clients of its view, or where its chain
+    /// leads them different ways, for those that are like this one.
     pub(super) fn store(&self, errand: &Errand, response: &Response, lifetime: Option<u32>, blocked: Option<&Failure>) {
         let Some(lifetime) = lifetime else { return };
-        let Some(stamp) = errand.snapshot.stamp(response.message(), errand.client, errand.view) else { return };
+        let own;
+        let stamp = |errand: &Errand| errand.snapshot.stamp(response.message(), errand.client, errand.view);
+        let (errand, stamp) = match stamp(errand) {
+            Some(stamp) => (errand, stamp),
+            None => {
+                let Some(kept) = errand.own() else { return };
+                own = kept;
+                let Some(stamp) = stamp(&own) else { return };
+                (&own, stamp)
+            }
+        };
         let new = New {
             message: response.message(),
             ttl_offsets: response.ttl_offsets(),
@@ -132,6 +143,15 @@ pub(super) struct Stale(Response);
 impl Context {
     /// The fresh answer to the errand that the cache has.
     pub(super) fn cached(&self, errand: &Errand) -> Option<Answer> {
+        self.cached_in_view(errand).or_else(|| self.cached_for_own(errand))
+    }
+
+    /// The same of what is kept for clients like this one alone, which `handle` does not know of.
+    pub(super) fn cached_for_own(&self, errand: &Errand) -> Option<Answer> {
+        self.cached_in_view(&errand.own()?)
+    }
+
+    fn cached_in_view(&self, errand: &Errand) -> Option<Answer> {
         let snapshot = &errand.snapshot;
         let mut scratch = self.scratch.borrow_mut();
         let lookup = self.engine.cache.get(
@@ -140,15 +160,19 @@ impl Context {
             Moment::now().seconds(),
             snapshot.generation,
             &mut scratch,
-            |message, stamp| snapshot.revalidate(message, stamp, errand.client),
+            |message, stamp| snapshot.revalidate(message, stamp, errand.client, errand.view),
         );
         let Lookup::Hit(found) = lookup else { return None };
         let response = Response::ours(&scratch[..found.length], &errand.asked).ok()?;
-        Some(Answer::new(response, Source::Upstream, (found.integrity == Integrity::Stripped).then(Failure::stripped)))
+        Some(Answer::new(response, Source::Cache, (found.integrity == Integrity::Stripped).then(Failure::stripped)))
     }
 
     /// The stale answer to the errand, if every rule in it may give one.
     pub(super) fn stale(&self, errand: &Errand) -> Option<Stale> {
+        self.stale_in_view(errand).or_else(|| self.stale_in_view(&errand.own()?))
+    }
+
+    fn stale_in_view(&self, errand: &Errand) -> Option<Stale> {
         let snapshot = &errand.snapshot;
         if errand.past == Past::Unknown {
             return None;
@@ -169,7 +193,7 @@ impl Context {
             snapshot.generation,
             Staleness { max: snapshot.stale, ttl: snapshot.stale_ttl },
             &mut scratch,
-            |message, stamp| snapshot.revalidate(message, stamp, errand.client),
+            |message, stamp| snapshot.revalidate(message, stamp, errand.client, errand.view),
         )?;
         let response = Response::ours(&scratch[..found.length], &errand.asked).ok()?;
         let allows = |name: &Name| snapshot.target(name.as_wire(), errand.client).is_none_or(may);
