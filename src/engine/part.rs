@@ -130,10 +130,11 @@ pub fn guarded(
     };
     rule.counters.violated(action, &context.counters);
     let name = &errand.asked.name;
+    let fault = if rule.guard.is_rebinding(address) { "is private" } else { "is not private" };
     if context.engine.warns(name) {
-        warn!(rule = rule.name, %name, %address, action = action.label(), "an answer is not private");
+        warn!(rule = rule.name, %name, %address, action = action.label(), "an answer {fault}");
     }
-    let blocked = Failure::servfail(EdeCode::Blocked, format!("rule {}: {address} is not private", rule.name));
+    let blocked = Failure::servfail(EdeCode::Blocked, format!("rule {}: {address} {fault}", rule.name));
     match rest {
         None => Err(blocked),
         Some(rest) => Ok((rest, (action == GuardAction::Strip).then_some(blocked))),

@@ -7,6 +7,7 @@ mod support;
 
 mod follow;
 mod guard;
+mod rules;
 mod views;
 
 use support::{
