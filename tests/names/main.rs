@@ -9,6 +9,7 @@ mod follow;
 mod guard;
 mod rules;
 mod views;
+mod zone_files;
 
 use support::{
     config::{Config, ONE_PATIENT_TRY},
