@@ -14,7 +14,7 @@ use super::{access::Access, guard::Guard};
 use crate::{
     cache::{Stamp, policy},
     clock::{self, Moment},
-    config::{self, Aaaa, Live, SpecialNames, WhenDown},
+    config::{self, Aaaa, GroupIndex, Live, SpecialNames, WhenDown},
     metrics::{self, RuleCounters},
     route::{Reach, Route, Table, View},
     upstream::Group,
@@ -314,10 +314,18 @@ impl Rule {
             WhenDown::Upstream(index) => Some(Arc::clone(&groups[index.0])),
             WhenDown::Stale | WhenDown::Fail => None,
         };
-        let group = live.group(rule.to);
         // The text of every setting that shapes an answer, and of nothing else: how fast or from which port a server is
-        // asked changes no answer.
-        let text = format!("{rule:?} {} {:?}", group.name, group.tiers);
+        // asked changes no answer, nor does a group's place in the plan.
+        let servers = |index: GroupIndex| {
+            let group = live.group(index);
+            format!("{} {:?}", group.name, group.tiers)
+        };
+        let (when_down, others) = match rule.when_down {
+            WhenDown::Upstream(index) => (WhenDown::Upstream(GroupIndex(0)), servers(index)),
+            when_down => (when_down, String::new()),
+        };
+        let placeless = config::Rule { to: GroupIndex(0), when_down, ..rule.clone() };
+        let text = format!("{placeless:?} {} {others}", servers(rule.to));
         Self {
             name: rule.name.clone(),
             group: Arc::clone(&groups[rule.to.0]),

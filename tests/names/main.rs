@@ -5,9 +5,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod down;
 mod follow;
 mod guard;
 mod rules;
+mod special;
 mod views;
 mod zone_files;
 
