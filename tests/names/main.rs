@@ -8,6 +8,7 @@ mod support;
 mod down;
 mod follow;
 mod guard;
+mod nasty;
 mod rules;
 mod special;
 mod views;
