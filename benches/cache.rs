@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidegate::{
-    cache::{Cache, Insertion, Key, Lookup, New, Stamp},
+    cache::{Cache, Insertion, Integrity, Key, Lookup, New, Stamp},
     wire::{Class, RecordType},
 };
 
@@ -43,7 +43,14 @@ impl Asker {
 
     fn insert(&mut self, cache: &Cache, index: usize) -> Insertion {
         self.name(index);
-        let new = New { message: &self.message, ttl_offsets: &[80], lifetime: 3600, now: NOW, stamp: STAMP };
+        let new = New {
+            message: &self.message,
+            ttl_offsets: &[80],
+            lifetime: 3600,
+            now: NOW,
+            stamp: STAMP,
+            integrity: Integrity::Whole,
+        };
         cache.insert(&self.key(), self.key().hash(), new, |_| false)
     }
 

@@ -3,8 +3,12 @@
 //! Policy: the deepest domain that is QNAME or above it and has a target for this client decides. Among the targets of
 //! one domain the longest client network wins, then the one for everybody. A domain whose targets are all for other
 //! clients is as if it were not there. The order of the configuration file has no meaning.
+//!
+//! Whether an answer that leads from one name to another may be shared by clients depends on both: the table tells which
+//! names go the same way for every client ([`Table::choice`]), and which clients have the same way for every name
+//! ([`Table::audience`]).
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, hash::Hash, net::IpAddr};
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
@@ -13,6 +17,13 @@ use crate::{networks::Networks, wire::Name};
 
 /// The number of a view: 0 is everybody's, each target for some clients alone has one of its own.
 pub type View = u16;
+
+/// A choice among targets that depends on the client. Names with the same choice go the same way, client by client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Choice(u32);
+
+/// Clients that no route tells apart: 0 for those that are in no network of any route.
+pub type Audience = u32;
 
 /// How far a route reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +64,7 @@ pub struct Found<T> {
 #[derive(Debug, Clone)]
 pub struct Table<T> {
     domains: HashMap<Box<[u8]>, Targets<T>>,
+    audiences: Networks<Audience>,
     has_views: bool,
 }
 
@@ -62,12 +74,29 @@ struct Targets<T> {
     name_alone: Option<T>,
     everybody: Option<T>,
     views: Networks<(View, T)>,
+    choice: Option<Choice>,
 }
 
-impl<T: Copy> Table<T> {
+/// What a name's targets are in the end, client by client.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Spread<T> {
+    views: Vec<(IpNet, View, T)>,
+    is_root: bool,
+    others: Others<T>,
+}
+
+/// Where clients go that a domain has no network for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Others<T> {
+    Target(T),
+    /// As at the next shorter domain.
+    Above(Option<Choice>, Option<T>),
+}
+
+impl<T: Copy + Eq + Hash> Table<T> {
     /// Builds the table. Of two routes for one domain and one client network the later counts.
     pub fn new(routes: Vec<Route<T>>) -> Self {
-        let mut views = HashMap::<Box<[u8]>, Vec<_>>::new();
+        let mut views = Views::<T>::new();
         let mut domains = HashMap::<Box<[u8]>, Targets<T>>::new();
         for route in routes {
             let key: Box<[u8]> = route.domain.as_wire().into();
@@ -84,17 +113,49 @@ impl<T: Copy> Table<T> {
             views.extend(route.clients.iter().map(|network| (*network, (route.view, route.target))));
         }
         let has_views = !views.is_empty();
+        let networks: BTreeSet<IpNet> = views.values().flatten().map(|(network, _)| *network).collect();
+        let audiences = Networks::new(networks.into_iter().zip(1..));
+        let choices = choices(&domains, &views);
         for (domain, networks) in views {
             if let Some(targets) = domains.get_mut(&domain) {
                 targets.views = Networks::new(networks);
             }
         }
-        Self { domains, has_views }
+        for (domain, choice) in choices {
+            if let Some(targets) = domains.get_mut(&domain) {
+                targets.choice = Some(choice);
+            }
+        }
+        Self { domains, audiences, has_views }
     }
+}
 
+impl<T: Copy> Table<T> {
     /// Whether any route is for some clients alone. Without one, every question is in view 0.
     pub const fn has_views(&self) -> bool {
         self.has_views
+    }
+
+    /// How the way of `name` depends on the client; none where all go the same way.
+    pub fn choice(&self, name: &[u8]) -> Option<Choice> {
+        if !self.has_views {
+            return None;
+        }
+        for (at, suffix) in suffixes(name) {
+            let Some(targets) = self.domains.get(suffix) else { continue };
+            if at == 0 && targets.name_alone.is_some() {
+                return None;
+            }
+            if targets.choice.is_some() || targets.everybody.is_some() {
+                return targets.choice;
+            }
+        }
+        None
+    }
+
+    /// Which clients this one is like.
+    pub fn audience(&self, client: IpAddr) -> Audience {
+        if self.has_views { self.audiences.lookup(client).copied().unwrap_or(0) } else { 0 }
     }
 
     /// Where a question for `name` (wire form, lower case) from `client` goes; none where no domain covers it.
@@ -114,9 +175,56 @@ impl<T: Copy> Table<T> {
     }
 }
 
+/// A name and the domains above it, the root last, each with its place in the name.
+fn suffixes(name: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut next = Some(0);
+    std::iter::from_fn(move || {
+        let at = next?;
+        let suffix = name.get(at..)?;
+        let length = usize::from(*suffix.first()?);
+        next = (length > 0).then_some(at + 1 + length);
+        Some((at, suffix))
+    })
+}
+
+type Views<T> = HashMap<Box<[u8]>, Vec<(IpNet, (View, T))>>;
+
+/// Numbers the ways in which domains with views send their clients apart.
+fn choices<T: Copy + Eq + Hash>(
+    domains: &HashMap<Box<[u8]>, Targets<T>>,
+    views: &Views<T>,
+) -> HashMap<Box<[u8]>, Choice> {
+    let mut shortest_first: Vec<&Box<[u8]>> = views.keys().collect();
+    shortest_first.sort_unstable_by_key(|domain| domain.len());
+    let mut numbers = HashMap::<Spread<T>, Choice>::new();
+    let mut choices = HashMap::<Box<[u8]>, Choice>::new();
+    for domain in shortest_first {
+        let above = || {
+            let mut above = suffixes(domain).skip(1).map(|(_, suffix)| suffix);
+            let covers = |suffix: &&[u8]| choices.contains_key(*suffix) || everybody(domains, suffix).is_some();
+            above.find(covers).map_or(Others::Above(None, None), |suffix| {
+                Others::Above(choices.get(suffix).copied(), everybody(domains, suffix))
+            })
+        };
+        let others = everybody(domains, domain).map_or_else(above, Others::Target);
+        let mut networks: Vec<_> =
+            views[domain].iter().map(|&(network, (view, target))| (network, view, target)).collect();
+        networks.sort_unstable_by_key(|&(network, view, _)| (network, view));
+        let spread = Spread { views: networks, is_root: domain[..] == [0], others };
+        let next = Choice(u32::try_from(numbers.len()).unwrap_or(u32::MAX));
+        let choice = *numbers.entry(spread).or_insert(next);
+        choices.insert(domain.clone(), choice);
+    }
+    choices
+}
+
+fn everybody<T: Copy>(domains: &HashMap<Box<[u8]>, Targets<T>>, domain: &[u8]) -> Option<T> {
+    domains.get(domain)?.everybody
+}
+
 impl<T: Copy> Targets<T> {
     fn none() -> Self {
-        Self { name_alone: None, everybody: None, views: Networks::new([]) }
+        Self { name_alone: None, everybody: None, views: Networks::new([]), choice: None }
     }
 
     fn pick(&self, client: IpAddr, is_name: bool) -> Option<Found<T>> {
@@ -172,6 +280,44 @@ mod tests {
         let table = table(&[("example", "", 1), ("host.example!", "", 2)]);
         assert_eq!(find(&table, "host.example", "10.0.0.1"), Some((2, 0)));
         assert_eq!(find(&table, "a.host.example", "10.0.0.1"), Some((1, 0)));
+    }
+
+    #[test]
+    fn names_that_go_the_same_way_for_every_client_are_known() {
+        let table = table(&[
+            (".", "", 1),
+            ("a.example", "10.0.0.0/8", 2),
+            ("a.example", "10.1.0.0/16", 3),
+            ("b.example", "10.1.0.0/16", 3),
+            ("b.example", "10.0.0.0/8", 2),
+            ("c.example", "10.0.0.0/8", 2),
+            ("d.example", "10.0.0.0/8", 2),
+            ("d.example", "10.1.0.0/16", 3),
+            ("d.example", "", 4),
+            ("below.a.example", "10.0.0.0/8", 2),
+            ("host.a.example!", "", 5),
+            ("lower.a.example", "", 1),
+        ]);
+        let choice = |name: &str| table.choice(name.parse::<Name>().unwrap().as_wire());
+        assert!(choice("a.example").is_some());
+        assert_eq!(choice("x.a.example"), choice("y.b.example"), "the same networks, the same targets");
+        for other in ["c.example", "d.example", "below.a.example"] {
+            assert!(choice(other).is_some_and(|other| Some(other) != choice("a.example")), "{other}");
+        }
+        for everybodys in [".", "example", "host.a.example", "lower.a.example", "x.lower.a.example"] {
+            assert_eq!(choice(everybodys), None, "{everybodys}");
+        }
+        assert_eq!(choice("x.host.a.example"), choice("a.example"));
+    }
+
+    #[test]
+    fn clients_that_no_route_tells_apart_are_one_audience() {
+        let table = table(&[("a.example", "10.0.0.0/8", 1), ("b.example", "10.1.0.0/16", 2), ("b.example", "", 3)]);
+        let audience = |client: &str| table.audience(client.parse().unwrap());
+        assert_eq!(audience("10.2.0.1"), audience("10.255.0.1"));
+        assert_eq!(audience("10.1.0.1"), audience("::ffff:10.1.9.9"));
+        assert_ne!(audience("10.1.0.1"), audience("10.2.0.1"));
+        assert_eq!((audience("192.0.2.1"), audience("fd00::1")), (0, 0));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{collections::HashMap, thread};
 
 use proptest::prelude::*;
 use tidegate::{
-    cache::{Cache, Found, Insertion, Key, Lookup, MOVES, New, Prefetch, Refusal, Staleness, Stamp},
+    cache::{Cache, Found, Insertion, Integrity, Key, Lookup, MOVES, New, Prefetch, Refusal, Staleness, Stamp},
     wire::{Class, Name, RecordType},
 };
 
@@ -47,7 +47,14 @@ fn put(cache: &Cache, key: &Key<'_>, ttl: u32, fill: u8) -> Insertion {
 
 fn put_sized(cache: &Cache, key: &Key<'_>, ttl: u32, fill: u8, length: u16, now: u32) -> Insertion {
     let (message, ttl_offsets) = response(key, &[ttl], fill, length);
-    let new = New { message: &message, ttl_offsets: &ttl_offsets, lifetime: ttl, now, stamp: STAMP };
+    let new = New {
+        message: &message,
+        ttl_offsets: &ttl_offsets,
+        lifetime: ttl,
+        now,
+        stamp: STAMP,
+        integrity: Integrity::Whole,
+    };
     cache.insert(key, key.hash(), new, |_| false)
 }
 
@@ -68,16 +75,49 @@ fn is_hit(cache: &Cache, key: &Key<'_>) -> bool {
 }
 
 #[test]
+fn what_policy_stripped_says_so_fresh_and_stale_until_it_is_replaced() {
+    let cache = Cache::new(1 << 20);
+    let name: Name = "stripped.example".parse().unwrap();
+    let key = key(&name);
+    let (message, ttl_offsets) = response(&key, &[60], 1, 4);
+    for integrity in [Integrity::Stripped, Integrity::Whole] {
+        let new = New { message: &message, ttl_offsets: &ttl_offsets, lifetime: 60, now: NOW, stamp: STAMP, integrity };
+        cache.insert(&key, key.hash(), new, |_| false);
+        for _ in 0..3 {
+            assert!(matches!(ask(&cache, &key, NOW + 1).0, Lookup::Hit(found) if found.integrity == integrity));
+        }
+        let mut reply = [0; 512];
+        let how = Staleness { max: 100, ttl: 30 };
+        let found = cache.stale(&key, key.hash(), NOW + 70, 1, how, &mut reply, |_, stamp| Some(stamp));
+        assert_eq!(found.map(|found| found.integrity), Some(integrity));
+    }
+}
+
+#[test]
 fn a_hit_is_the_message_with_its_ttls_counted_down() {
     let (cache, name) = (Cache::new(1 << 20), name("www.example.com"));
     let (key, ttls) = (key(&name), [300, 60, 4000]);
     let (message, ttl_offsets) = response(&key, &ttls, 7, 4);
-    let new = New { message: &message, ttl_offsets: &ttl_offsets, lifetime: 60, now: NOW, stamp: STAMP };
+    let new = New {
+        message: &message,
+        ttl_offsets: &ttl_offsets,
+        lifetime: 60,
+        now: NOW,
+        stamp: STAMP,
+        integrity: Integrity::Whole,
+    };
     assert_eq!(cache.insert(&key, key.hash(), new, |_| false), Insertion::Stored);
     for age in [0, 1, 59] {
         let (lookup, reply) = ask(&cache, &key, NOW + age);
-        let expected =
-            Found { length: message.len(), rule: 3, age, remaining: 60 - age, past: 0, prefetch: Prefetch::NotDue };
+        let expected = Found {
+            length: message.len(),
+            rule: 3,
+            age,
+            remaining: 60 - age,
+            past: 0,
+            prefetch: Prefetch::NotDue,
+            integrity: Integrity::Whole,
+        };
         let Lookup::Hit(found) = lookup else { panic!("{lookup:?} at {age}") };
         assert_eq!(Found { prefetch: Prefetch::NotDue, ..found }, expected);
         assert_eq!(reply, response(&key, &ttls.map(|ttl| ttl - age), 7, 4).0);
@@ -156,7 +196,14 @@ fn what_cannot_be_read_back_is_refused() {
     let (cache, name, other) = (Cache::new(256 << 10), name("a.example"), name("b.example"));
     let key = key(&name);
     let (message, ttl_offsets) = response(&key, &[60], 1, 4);
-    let good = New { message: &message, ttl_offsets: &ttl_offsets, lifetime: 60, now: NOW, stamp: STAMP };
+    let good = New {
+        message: &message,
+        ttl_offsets: &ttl_offsets,
+        lifetime: 60,
+        now: NOW,
+        stamp: STAMP,
+        integrity: Integrity::Whole,
+    };
     let mut two_questions = message.clone();
     two_questions[5] = 2;
     let (large, _) = response(&key, &[60], 1, 33_000);
@@ -184,7 +231,14 @@ fn a_message_of_a_thousand_records_comes_back_whole() {
     for count in [254_u16, 255, 256, 1000] {
         let ttls: Vec<u32> = (0..count).map(|ttl| 1000 + u32::from(ttl)).collect();
         let (message, ttl_offsets) = response(&key, &ttls, 9, 4);
-        let new = New { message: &message, ttl_offsets: &ttl_offsets, lifetime: 1000, now: NOW, stamp: STAMP };
+        let new = New {
+            message: &message,
+            ttl_offsets: &ttl_offsets,
+            lifetime: 1000,
+            now: NOW,
+            stamp: STAMP,
+            integrity: Integrity::Whole,
+        };
         assert!(!matches!(cache.insert(&key, key.hash(), new, |_| false), Insertion::Refused(_)));
         let aged: Vec<u32> = ttls.iter().map(|ttl| ttl - 10).collect();
         assert_eq!(ask(&cache, &key, NOW + 10).1, response(&key, &aged, 9, 4).0, "{count} records");
@@ -298,7 +352,14 @@ fn protected_entries_go_last() {
     let put = |text: &str, rule| {
         let name = name(text);
         let (message, ttl_offsets) = response(&key(&name), &[60], 1, 4);
-        let new = New { message: &message, ttl_offsets: &ttl_offsets, lifetime: 60, now: NOW, stamp: stamp(rule) };
+        let new = New {
+            message: &message,
+            ttl_offsets: &ttl_offsets,
+            lifetime: 60,
+            now: NOW,
+            stamp: stamp(rule),
+            integrity: Integrity::Whole,
+        };
         cache.insert(&key(&name), key(&name).hash(), new, |stamp| stamp.rule == 1);
     };
     for index in 0..200 {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use tidegate::{
-    cache::{Cache, Insertion, Key, New, Stamp},
+    cache::{Cache, Insertion, Integrity, Key, New, Stamp},
     wire::{Class, Name, RecordType},
 };
 
@@ -25,7 +25,7 @@ fn insert(cache: &Cache, index: usize) {
     message.extend(name.as_wire());
     message.extend(b"\0\x01\0\x01\xc0\x0c\0\x01\0\x01\0\0\x0e\x10\0\x04\x0a\x14\x01\x0a");
     let stamp = Stamp { generation: 1, fingerprint: 1, rule: 1 };
-    let new = New { message: &message, ttl_offsets: &[80], lifetime: 3600, now: 1, stamp };
+    let new = New { message: &message, ttl_offsets: &[80], lifetime: 3600, now: 1, stamp, integrity: Integrity::Whole };
     assert!(!matches!(cache.insert(&key, key.hash(), new, |_| false), Insertion::Refused(_)));
 }
 

@@ -253,6 +253,11 @@ fn run(on_public: &'static str) -> (u64, u64, u64) {
             reply.answer(record.record(&name, answer.qtype))
         });
         upstream.on(&alias, answer.qtype, lure);
+        // And so it is behind an alias of AWS that leads elsewhere.
+        for at in (0..answer.chain.len()).filter(|at| !answer.chain[*at]) {
+            let outside = Generated { kind: Kind::Asked, owner: Owner::Asked, outside: n % 2 == 0 };
+            upstream.on(&format!("c{at}.n{n}.example."), answer.qtype, Reply::of([outside.record("@", answer.qtype)]));
+        }
         for asked in [&name, &alias] {
             for reply in replies(server, &Query::new(asked, answer.qtype).edns()) {
                 let is_leak = leaks(&reply);
@@ -394,8 +399,8 @@ fn signed_anew(file: &[u8], guarded: &Daemon) -> Vec<u8> {
         .read(|saved, ttl_offsets| {
             let fingerprint = snapshot.fingerprint(saved.message, [127, 0, 0, 1].into()).expect("a rule covers it");
             let stamp = Stamp { generation: 0, fingerprint, rule: saved.rule };
-            let Saved { key, message, lifetime, .. } = *saved;
-            writer.push(&EntryView { key, message, ttl_offsets, stored_at: 0, lifetime, stamp }, saved.age);
+            let Saved { key, message, lifetime, integrity, .. } = *saved;
+            writer.push(&EntryView { key, message, ttl_offsets, stored_at: 0, lifetime, stamp, integrity }, saved.age);
         })
         .expect("a whole file");
     writer.finish().expect("memory takes it").0

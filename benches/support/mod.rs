@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use tidegate::{
-    cache::{Cache, Key, New, Stamp},
+    cache::{Cache, Integrity, Key, New, Stamp},
     clock::Moment,
     config::Plan,
     engine::{Action, Asked, Carrier, Engine, snapshot::Snapshot},
@@ -94,6 +94,7 @@ impl Bench {
             lifetime: 3600,
             now: self.now.seconds(),
             stamp,
+            integrity: Integrity::Whole,
         };
         self.engine.cache.insert(&key, key.hash(), new, |_| false);
     }

@@ -19,7 +19,7 @@
 
 use crate::wire::{Class, RecordType, header::HEADER, name};
 
-use super::{Hash, Key, New, Refusal, Stamp, ring::UNIT};
+use super::{Hash, Integrity, Key, New, Refusal, Stamp, ring::UNIT};
 
 /// The fixed part.
 const FIXED: usize = 28;
@@ -51,6 +51,8 @@ impl Flag {
     pub(super) const CLAIMED: Self = Self(0x20);
     /// Removed or replaced: only its length still counts.
     pub(super) const DEAD: Self = Self(0x40);
+    /// Policy took something out.
+    pub(super) const STRIPPED: Self = Self(0x80);
 }
 
 /// An entry to be read; the slice may go on behind it.
@@ -100,6 +102,10 @@ impl<'a> Entry<'a> {
     pub(super) fn stamp(self) -> Stamp {
         let fingerprint = u64::from(self.u32(16)) | u64::from(self.u32(20)) << 32;
         Stamp { generation: self.generation(), fingerprint, rule: self.rule() }
+    }
+
+    pub(super) fn integrity(self) -> Integrity {
+        if self.has(Flag::STRIPPED) { Integrity::Stripped } else { Integrity::Whole }
     }
 
     /// Where the offsets start, and how many there are.
@@ -255,10 +261,13 @@ impl<'a> Draft<'a> {
 
     /// Writes the entry to the front of `bytes`.
     pub(super) fn write(&self, bytes: &mut [u8], flags: &[Flag]) {
-        let New { message, ttl_offsets, lifetime, now, stamp } = self.new;
+        let New { message, ttl_offsets, lifetime, now, stamp, integrity } = self.new;
         bytes[..2].copy_from_slice(&self.length.to_le_bytes());
         bytes[2] = u8::try_from(self.count).unwrap_or(MANY);
         bytes[3] = flags.iter().fold(key_flags(&self.key), |all, flag| all | flag.0);
+        if integrity == Integrity::Stripped {
+            bytes[3] |= Flag::STRIPPED.0;
+        }
         bytes[4..8].copy_from_slice(&now.to_le_bytes());
         bytes[8..12].copy_from_slice(&lifetime.to_le_bytes());
         restamp(bytes, stamp);
@@ -294,6 +303,8 @@ pub struct EntryView<'a> {
     pub lifetime: u32,
     /// The rules it was made under.
     pub stamp: Stamp,
+    /// Whether it is all that was answered.
+    pub integrity: Integrity,
 }
 
 /// Memory to show entries from.
@@ -317,6 +328,7 @@ impl Showcase {
             stored_at: entry.stored_at(),
             lifetime: entry.lifetime(),
             stamp: entry.stamp(),
+            integrity: entry.integrity(),
         }
     }
 }

@@ -63,6 +63,17 @@ pub struct New<'a> {
     pub now: u32,
     /// Under which rules.
     pub stamp: Stamp,
+    /// Whether it is all that was answered.
+    pub integrity: Integrity,
+}
+
+/// Whether policy took something out of an answer before it was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Integrity {
+    /// It did not.
+    Whole,
+    /// It did, and who asks is told so.
+    Stripped,
 }
 
 /// What became of an answer to be stored.
@@ -117,6 +128,8 @@ pub struct Found {
     pub past: u32,
     /// Whether the caller is to fetch it again now.
     pub prefetch: Prefetch,
+    /// Whether it is all that was answered.
+    pub integrity: Integrity,
 }
 
 /// Whether an entry is to be fetched again before it expires.

@@ -347,6 +347,7 @@ fn age(entry: Entry<'_>, now: u32) -> Found {
         remaining: lifetime.saturating_sub(age),
         past: age.saturating_sub(lifetime),
         prefetch: Prefetch::NotDue,
+        integrity: entry.integrity(),
     }
 }
 

@@ -22,7 +22,7 @@ use std::io::{self, Read, Write};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{EntryView, Key};
+use super::{EntryView, Integrity, Key};
 use crate::wire::{Class, RecordType, header::HEADER, name};
 
 /// What every such file begins with.
@@ -42,6 +42,7 @@ const FIXED: usize = 28;
 /// In an entry's flags.
 const DO: u8 = 1;
 const CD: u8 = 2;
+const STRIPPED: u8 = 4;
 
 /// Why a file is not believed.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,8 @@ pub struct Saved<'a> {
     pub rule: u16,
     /// The fingerprint of all rules that shaped it.
     pub fingerprint: u64,
+    /// Whether it is all that was answered.
+    pub integrity: Integrity,
 }
 
 /// Writes a file.
@@ -140,7 +143,9 @@ impl<W: Write> Writer<W> {
         else {
             return;
         };
-        let flags = (u8::from(entry.key.do_bit) * DO) | (u8::from(entry.key.cd) * CD);
+        let is_stripped = entry.integrity == Integrity::Stripped;
+        let flags = [(entry.key.do_bit, DO), (entry.key.cd, CD), (is_stripped, STRIPPED)];
+        let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag);
         let body = &mut self.body;
         body.extend_from_slice(&length.to_le_bytes());
         body.extend_from_slice(&count.to_le_bytes());
@@ -227,8 +232,7 @@ impl<R: Read> Reader<R> {
             return Err(Damage::Version(version));
         }
         let nonce = rest.u64().ok_or(Damage::Torn(0))?;
-        let mut reader =
-            Self { input, nonce, number: 0, body: Vec::new(), header: Header::default() };
+        let mut reader = Self { input, nonce, number: 0, body: Vec::new(), header: Header::default() };
         reader.next()?;
         reader.header = header(&reader.body).ok_or(Damage::Checksum(0))?;
         Ok(reader)
@@ -330,7 +334,8 @@ fn entry<'a>(fields: &mut Fields<'a>, offsets: &mut Vec<u16>) -> Option<Saved<'a
         cd: flags & CD != 0,
         view,
     };
-    Some(Saved { key, message, age, lifetime, rule, fingerprint })
+    let integrity = if flags & STRIPPED == 0 { Integrity::Whole } else { Integrity::Stripped };
+    Some(Saved { key, message, age, lifetime, rule, fingerprint, integrity })
 }
 
 /// Octets, field by field.

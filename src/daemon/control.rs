@@ -81,7 +81,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
                 if system.check() == system::Changes::Servers {
                     state.rebuild();
                 }
-                if zones.poll() && reread(&mut state) {
+                if zones.poll() && reread(&mut state, report) {
                     zones = state.zones().watch().clone();
                 }
             }
@@ -90,11 +90,15 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
 }
 
 /// Whether the files could be used. Bad ones are said once: their watch is not renewed until they change again.
-fn reread(state: &mut State) -> bool {
+fn reread(state: &mut State, report: &Report) -> bool {
     let result = state.reread_zones();
     match &result {
-        Ok(()) => info!("zone files changed and were read again"),
+        Ok(()) => {
+            info!("zone files changed and were read again");
+            report.reloaded(&state.live);
+        }
         Err(problems) => {
+            report.reload_failed();
             for problem in problems {
                 warn!(%problem, "a changed zone file was refused; the old one stays in force");
             }

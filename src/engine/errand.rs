@@ -15,7 +15,7 @@ use crate::{
 pub enum Past {
     /// Nothing.
     Unknown,
-    /// An entry, perhaps past its lifetime.
+    /// Perhaps an entry, past its lifetime or not.
     Known,
 }
 
@@ -41,13 +41,19 @@ pub struct Errand {
 }
 
 impl Errand {
-    /// The same question for another name, which a chain leads to.
+    /// The same question for another name, which a chain leads to. What the cache has of it is still to be seen.
     pub fn onward(&self, name: Name) -> Self {
         let found = self.snapshot.table.find(name.as_wire(), self.client);
         let view = found.map_or(0, |found| found.view);
         let asked = UpstreamQuery { name, ..(*self.asked).clone() };
-        let hash = key(&asked, view).hash();
-        Self { asked: Arc::new(asked), hash, view, found, ..self.clone() }
+        let hash = hash(&asked, view);
+        Self { asked: Arc::new(asked), hash, view, found, past: Past::Known, ..self.clone() }
+    }
+
+    /// The same as it is kept where its answer is for clients like this one alone.
+    pub fn own(&self) -> Option<Self> {
+        let view = self.snapshot.own_view(self.client)?;
+        Some(Self { hash: hash(&self.asked, view), view, past: Past::Known, ..self.clone() })
     }
 
     /// Where it goes.
@@ -59,6 +65,11 @@ impl Errand {
     pub fn key(&self) -> Key<'_> {
         key(&self.asked, self.view)
     }
+}
+
+/// The hash of a question's key in a view.
+pub fn hash(asked: &UpstreamQuery, view: View) -> Hash {
+    key(asked, view).hash()
 }
 
 fn key(asked: &UpstreamQuery, view: View) -> Key<'_> {

@@ -7,6 +7,9 @@ use crate::wire::{EdeCode, Rcode};
 /// How many CNAMEs are followed, and how often a chain may go from one rule or zone to another.
 pub const MAX_STEPS: usize = 8;
 
+/// What is said of an answer that the guard took addresses from, when nobody knows any more which.
+pub const STRIPPED: &str = "addresses that are not private were left out";
+
 /// A response code with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -22,6 +25,11 @@ impl Failure {
     /// SERVFAIL for a reason.
     pub fn servfail(code: EdeCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self { rcode: Rcode::SERVFAIL, code, text: text.into() }
+    }
+
+    /// What the guard left of an answer that was kept.
+    pub const fn stripped() -> Self {
+        Self { rcode: Rcode::NOERROR, code: EdeCode::Blocked, text: Cow::Borrowed(STRIPPED) }
     }
 
     /// A chain that nobody will find an end of.

@@ -3,10 +3,11 @@
 //! Policy: a rule with `private` lets only addresses of those networks pass, in every section, SVCB and HTTPS hints
 //! included, whatever the CNAME chain; names in `except` are left alone. A rule with `rebind = "refuse"` is the other
 //! way round: what it brings may not be private. The guard sees a rule's part of an answer before it is stored, shared
-//! or sent, and a stored answer serves only while the same rules with the same guard shape it, so nothing is judged
-//! twice and nothing passes unjudged.
+//! or sent, and where the chain leaves the rule, the whole once more: whoever brought the rest, it is the address of this
+//! rule's name. A stored answer serves only while the same rules with the same guard shape it, so nothing passes
+//! unjudged.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -17,6 +18,7 @@ use crate::{
 };
 
 /// What `rebind = "refuse"` takes for private: RFC 1918, 6598, 4193, loopback, link-local, and "this host" (RFC 6890).
+/// An IPv6 address that is [translated] to one of these is no better.
 const PRIVATE: [&str; 11] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -33,6 +35,20 @@ const PRIVATE: [&str; 11] = [
 
 fn set(networks: impl Iterator<Item = IpNet>) -> Networks<()> {
     Networks::new(networks.map(|network| (network, ())))
+}
+
+/// The IPv4 address that packets to an IPv6 address end at: behind NAT64's well-known prefix (RFC 6052 2.1), 6to4 (RFC
+/// 3056 2), or written as an IPv4-compatible one (RFC 4291 2.5.5.1). Mapped ones are IPv4 to [`Networks`].
+fn translated(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(address) = address else { return None };
+    let [a, b, c, d, .., g, h] = address.segments();
+    let octets = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+    match (a, b) {
+        (0x64, 0xff9b) if address.segments()[2..6] == [0; 4] => Some(octets(g, h)),
+        (0x2002, _) => Some(octets(b, c)),
+        (0, 0) if c == 0 && d == 0 && address.segments()[4..6] == [0; 2] => Some(octets(g, h)),
+        _ => None,
+    }
 }
 
 /// What the guard of one rule does.
@@ -79,10 +95,9 @@ impl Guard {
             OnPublic::Refuse => Verdict::Refuse(address),
             OnPublic::Strip => {
                 let keep = |message: &[u8], record: &Record| {
-                    matches!(
-                        addresses::find_in_record(message, record, &mut |a| self.offends(a).then_some(())),
-                        Ok(None)
-                    )
+                    let found = addresses::find_in_record(message, record, &mut |a| self.offends(a).then_some(()));
+                    // Nothing that a signature covered may be missing.
+                    matches!(found, Ok(None)) && !addresses::is_signature_of_addresses(message, record)
                 };
                 Verdict::Strip(address, Box::new(splice::retain(response, query, keep)?))
             }
@@ -117,8 +132,12 @@ impl Guard {
         self.inside.as_ref().is_some_and(|(networks, _)| !networks.contains(address)) || self.is_rebinding(address)
     }
 
-    fn is_rebinding(&self, address: IpAddr) -> bool {
-        self.outside.as_ref().is_some_and(|networks| networks.contains(address))
+    /// Whether the address is where the rule must not lead: in the private networks, or on the way there.
+    pub fn is_rebinding(&self, address: IpAddr) -> bool {
+        let is_private = |networks: &Networks<()>| {
+            networks.contains(address) || translated(address).is_some_and(|address| networks.contains(address.into()))
+        };
+        self.outside.as_ref().is_some_and(is_private)
     }
 
     fn action(&self, address: IpAddr) -> OnPublic {

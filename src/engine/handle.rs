@@ -15,11 +15,12 @@ use std::net::IpAddr;
 use super::{
     Engine,
     errand::Past,
+    failure::STRIPPED,
     query::{Carrier, Query},
     snapshot::Snapshot,
 };
 use crate::{
-    cache::{Hash, Key, Lookup, Prefetch, Stamp},
+    cache::{Hash, Integrity, Key, Lookup, Prefetch, Stamp},
     clock::Moment,
     metrics::{self, Source},
     wire::{
@@ -213,7 +214,8 @@ impl<'a> Turn<'a, '_> {
         let hash = key.hash();
         let seconds = self.asked.now.seconds();
         let snapshot = self.snapshot;
-        let revalidate = |message: &[u8], stamp: Stamp| snapshot.revalidate(message, stamp, self.asked.client);
+        let revalidate =
+            |message: &[u8], stamp: Stamp| snapshot.revalidate(message, stamp, self.asked.client, key.view);
         let lookup = self.engine.cache.get(key, hash, seconds, snapshot.generation, self.reply, revalidate);
         let found = match lookup {
             Lookup::Hit(found) | Lookup::TooLarge(found) => found,
@@ -222,11 +224,16 @@ impl<'a> Turn<'a, '_> {
         };
         let space = self.space(question.edns.as_ref());
         let rcode = Rcode(u16::from(self.reply[3] & 0x0f));
+        let ede = match found.integrity {
+            Integrity::Whole => None,
+            Integrity::Stripped => Some(Ede { code: EdeCode::Blocked, text: STRIPPED }),
+        };
         let length = match lookup {
             Lookup::TooLarge(_) => reply::truncated(self.reply, question, rcode, space),
-            _ => reply::finish(self.reply, found.length, question, None, space),
+            _ => reply::finish(self.reply, found.length, question, ede, space),
         };
-        self.counters.answered(Source::Cache, rcode.0, None);
+        let told = ede.filter(|_| question.edns.is_some()).map(|ede| ede.code.index());
+        self.counters.answered(Source::Cache, rcode.0, told);
         self.counters.hit();
         snapshot.count_rule(found.rule, self.counters);
         if found.prefetch == Prefetch::NotDue || !snapshot.prefetch {

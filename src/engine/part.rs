@@ -42,7 +42,7 @@ pub enum Part {
 pub async fn fetch(context: &Context, errand: &Errand, rule: RuleId) -> Arc<Part> {
     let key = PendingKey {
         query: Arc::clone(&errand.asked),
-        view: errand.view,
+        audience: errand.snapshot.table.audience(errand.client),
         rule: rule.0,
         generation: errand.snapshot.generation,
     };
@@ -107,22 +107,38 @@ fn judge(context: &Context, errand: &Errand, id: RuleId, response: Response, now
         return Part::Refused(Failure::endless());
     }
     context.engine.perimeter.note(errand, rule, &response, now);
-    let (action, address, rest) = match rule.guard.judge(&errand.asked, &response) {
-        Err(error) => return Part::Refused(Failure::servfail(EdeCode::Other, error.to_string())),
-        Ok(Verdict::Pass) => return keep(context, errand, rule, (response, now), None, None),
-        Ok(Verdict::Log(address)) => (GuardAction::Log, address, Some(response)),
-        Ok(Verdict::Strip(address, rest)) => (GuardAction::Strip, address, Some(*rest)),
-        Ok(Verdict::Refuse(address)) => (GuardAction::Refuse, address, None),
+    match guarded(context, errand, rule, response) {
+        Ok((response, blocked)) => keep(context, errand, rule, (response, now), None, blocked),
+        Err(refused) => Part::Refused(refused),
+    }
+}
+
+/// What the rule's guard leaves of an answer to its part of a question, and what is to be said where it took something.
+/// Its refusals are failures.
+pub fn guarded(
+    context: &Context,
+    errand: &Errand,
+    rule: &Rule,
+    response: Response,
+) -> Result<(Response, Option<Failure>), Failure> {
+    let verdict = rule.guard.judge(&errand.asked, &response);
+    let verdict = verdict.map_err(|error| Failure::servfail(EdeCode::Other, error.to_string()))?;
+    let (action, address, rest) = match verdict {
+        Verdict::Pass => return Ok((response, None)),
+        Verdict::Log(address) => (GuardAction::Log, address, Some(response)),
+        Verdict::Strip(address, rest) => (GuardAction::Strip, address, Some(*rest)),
+        Verdict::Refuse(address) => (GuardAction::Refuse, address, None),
     };
     rule.counters.violated(action, &context.counters);
     let name = &errand.asked.name;
+    let fault = if rule.guard.is_rebinding(address) { "is private" } else { "is not private" };
     if context.engine.warns(name) {
-        warn!(rule = &*rule.name, %name, %address, action = action.label(), "an answer is not private");
+        warn!(rule = &*rule.name, %name, %address, action = action.label(), "an answer {fault}");
     }
-    let blocked = Failure::servfail(EdeCode::Blocked, format!("rule {}: {address} is not private", rule.name));
+    let blocked = Failure::servfail(EdeCode::Blocked, format!("rule {}: {address} {fault}", rule.name));
     match rest {
-        None => Part::Refused(blocked),
-        Some(rest) => keep(context, errand, rule, (rest, now), None, (action == GuardAction::Strip).then_some(blocked)),
+        None => Err(blocked),
+        Some(rest) => Ok((rest, (action == GuardAction::Strip).then_some(blocked))),
     }
 }
 
@@ -135,13 +151,16 @@ fn keep(
     leaves: Option<usize>,
     blocked: Option<Failure>,
 ) -> Part {
-    if !response.is_positive() && response.negative_ttl().is_none() {
+    if leaves.is_some() {
+        context.engine.bound_links(errand, &mut response);
+        return Part::Answer { response: Arc::new(response), leaves, blocked };
+    }
+    // Of an answer that the guard emptied the upstream is not to blame.
+    if blocked.is_none() && !response.is_positive() && response.negative_ttl().is_none() {
         rule.counters.without_soa(&context.counters);
     }
     let lifetime = context.engine.bound(errand, &mut response);
-    if leaves.is_none() {
-        context.engine.store(errand, &response, lifetime, came);
-    }
+    context.engine.store(errand, &response, lifetime, came, blocked.as_ref());
     Part::Answer { response: Arc::new(response), leaves, blocked }
 }
 

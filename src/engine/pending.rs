@@ -13,18 +13,19 @@ use hashbrown::{HashTable, hash_table::Entry};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::{route::View, wire::UpstreamQuery};
+use crate::{route::Audience, wire::UpstreamQuery};
 
 /// Shards, so that workers seldom meet; a power of two.
 const SHARDS: usize = 64;
 
-/// What makes two questions one: the query, the view and rule it is asked under, and the snapshot that says so.
+/// What makes two questions one: the query, the rule it is asked through, the clients whose CNAMEs lead the same way, and
+/// the snapshot that says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingKey {
     /// The question.
     pub query: Arc<UpstreamQuery>,
-    /// The view it is asked in.
-    pub view: View,
+    /// For which clients.
+    pub audience: Audience,
     /// The rule it is asked through.
     pub rule: u16,
     /// The snapshot's generation.
@@ -164,7 +165,7 @@ mod tests {
             do_bit: false,
             cd: false,
         };
-        PendingKey { query: Arc::new(query), view: 0, rule: 0, generation: 1 }
+        PendingKey { query: Arc::new(query), audience: 0, rule: 0, generation: 1 }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The cache over a restart: what is written of it, and what is taken back.
 //!
 //! Policy:
-//! - Only answers that an upstream brought are written. What comes from a local zone is made again from the zone.
+//! - Only answers that an upstream brought are written. What comes from a local zone is made again from the zone; what is
+//!   kept for clients that are alike under this configuration alone stays behind.
 //! - Time goes on while nothing runs: ages are counted by the wall clock. One that was set back makes no entry younger
 //!   than it was when the file was written.
 //! - An entry is taken back if its rule is there with the same name and the same fingerprint of all that shapes its
@@ -17,7 +18,7 @@ use std::{
 
 use super::{
     Engine,
-    snapshot::{FROM_FILE, Snapshot},
+    snapshot::{FROM_FILE, OWN, Snapshot},
 };
 use crate::{
     cache::{
@@ -102,12 +103,15 @@ impl Engine {
 impl Snapshot {
     /// An entry's stamp under this configuration; none if it is not to be written.
     fn current(&self, entry: &EntryView<'_>) -> Option<Stamp> {
+        if entry.key.view >= OWN {
+            return None;
+        }
         let stamp = match entry.stamp.generation {
             generation if generation == self.generation => entry.stamp,
             // Nobody asked for it since the start; its numbers are those of the first generation.
             FROM_FILE if self.generation == 1 => entry.stamp,
             // Nobody asked for it since a reload: it is judged for everybody, or stays behind.
-            _ if entry.key.view == 0 => self.revalidate(entry.message, entry.stamp, NOBODY)?,
+            _ if entry.key.view == 0 => self.revalidate(entry.message, entry.stamp, NOBODY, 0)?,
             _ => return None,
         };
         (usize::from(stamp.rule) < self.rules().len()).then_some(stamp)
@@ -148,6 +152,7 @@ impl Restoring {
             lifetime: saved.lifetime,
             now: self.now.saturating_sub(age),
             stamp,
+            integrity: saved.integrity,
         };
         Some((Key { view, ..saved.key }, new))
     }

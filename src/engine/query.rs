@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    errand::{Errand, Past},
+    errand::{self, Errand, Past},
     pending::Permit,
     snapshot::Snapshot,
 };
@@ -94,14 +94,17 @@ impl Query {
         self.permit = Some(permit);
     }
 
-    /// The question without its client's message, to be answered under this snapshot.
+    /// The question without its client's message, to be answered under this snapshot, where the client's view may be
+    /// another than in the one it was read under.
     pub fn errand(&self, snapshot: &Arc<Snapshot>) -> Errand {
+        let found = snapshot.table.find(self.asked.name.as_wire(), self.client);
+        let view = found.map_or(0, |found| found.view);
         Errand {
             asked: Arc::clone(&self.asked),
-            hash: self.hash,
-            view: self.view,
+            hash: if view == self.view { self.hash } else { errand::hash(&self.asked, view) },
+            view,
             client: self.client,
-            found: snapshot.table.find(self.asked.name.as_wire(), self.client),
+            found,
             deadline: self.received + snapshot.deadline,
             past: self.past,
             snapshot: Arc::clone(snapshot),

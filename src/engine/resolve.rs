@@ -5,7 +5,7 @@
 //! - Local names are answered here, others through their rule ([`part`]).
 //! - A chain that leaves its rule or zone goes round again ([`MAX_STEPS`] times at most); a loop is SERVFAIL.
 //! - Stale answers (RFC 8767 5): fresh first; a stale one after `stale_after`, at once while the rule is known to be
-//!   down, and when every server failed. The exchange goes on and refreshes the entry.
+//!   down, and when every server failed. The exchange goes on and refreshes the entry. So it is for each part of a chain.
 //! - A reload meanwhile: if other rules shape the answer now, the question is asked anew under them.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -51,7 +51,7 @@ type Steps<'a> = Pin<Box<dyn Future<Output = Resolved> + 'a>>;
 /// Resolves a question and writes the reply into `out`, which takes 65,535 octets; gives its length.
 pub async fn resolve(context: &Context, query: &Query) -> Reply {
     let snapshot = context.engine.snapshot_owned();
-    let mut resolved = within_patience(context, query.errand(&snapshot)).await;
+    let mut resolved = answer(context, query.errand(&snapshot)).await;
     let mut snapshot = snapshot;
     for _ in 0..MAX_RELOADS {
         let current = context.engine.snapshot_owned();
@@ -59,7 +59,7 @@ pub async fn resolve(context: &Context, query: &Query) -> Reply {
             break;
         }
         snapshot = current;
-        resolved = within_patience(context, query.errand(&snapshot)).await;
+        resolved = answer(context, query.errand(&snapshot)).await;
     }
     Reply { resolved, payload: snapshot.udp_payload }
 }
@@ -111,13 +111,21 @@ impl Reply {
     }
 }
 
-/// Waits for a fresh answer as long as there is no stale one to give instead.
-async fn within_patience(context: &Context, errand: Errand) -> Resolved {
-    let Some(stale) = context.stale(&errand) else { return steps(context, errand, Vec::new()).await };
+async fn answer(context: &Context, errand: Errand) -> Resolved {
+    match context.cached_for_own(&errand) {
+        Some(answer) => Ok(answer),
+        None => within_patience(context, errand, Vec::new()).await,
+    }
+}
+
+/// Waits for a fresh answer as long as there is no stale one to give instead. `before` are the names of the chain that
+/// lead here.
+async fn within_patience(context: &Context, errand: Errand, before: Vec<Name>) -> Resolved {
+    let Some(stale) = context.stale(&errand) else { return steps(context, errand, before).await };
     let patience = if errand.snapshot.is_down(errand.target()) { Duration::ZERO } else { errand.snapshot.stale_after };
     let owned = context.clone();
     let refresh_errand = errand.clone();
-    let mut fresh = Box::pin(async move { steps(&owned, refresh_errand, Vec::new()).await });
+    let mut fresh = Box::pin(async move { steps(&owned, refresh_errand, before).await });
     match tokio::time::timeout(patience, &mut fresh).await {
         Ok(Err(failure)) if failure.rcode == Rcode::SERVFAIL && failure.code != EdeCode::Blocked => {
             Ok(context.as_stale(stale))
@@ -175,7 +183,7 @@ async fn local(context: &Context, errand: Errand, before: Vec<Name>) -> Resolved
         return onward(context, &errand, &response, cut, before).await;
     }
     let lifetime = context.engine.bound(&errand, &mut response);
-    context.engine.store(&errand, &response, lifetime, Moment::now());
+    context.engine.store(&errand, &response, lifetime, Moment::now(), None);
     Ok(Answer::new(response, Source::Local, None))
 }
 
@@ -189,14 +197,21 @@ async fn onward(context: &Context, errand: &Errand, head: &Response, cut: usize,
     }
     let next = errand.onward(target.clone());
     let tail = match context.cached(&next) {
-        Some(response) => Answer { response: Arc::new(response), source: Source::Upstream, ede: None },
-        None => (Box::pin(steps(context, next, before)) as Steps<'_>).await?,
+        Some(answer) => answer,
+        None => (Box::pin(within_patience(context, next, before)) as Steps<'_>).await?,
     };
     let joined = splice::join(head, cut, &tail.response, &errand.asked);
-    let mut joined = joined.map_err(|error| Failure::servfail(EdeCode::Other, error.to_string()))?;
+    let joined = joined.map_err(|error| Failure::servfail(EdeCode::Other, error.to_string()))?;
+    // Wherever the rest came from, it is the answer to this rule's name.
+    let (mut joined, blocked) = match errand.target() {
+        Some(Target::Rule(id)) => part::guarded(context, errand, errand.snapshot.rule(id), joined)?,
+        _ => (joined, None),
+    };
     let lifetime = context.engine.bound(errand, &mut joined);
-    if tail.ede.is_none() {
-        context.engine.store(errand, &joined, lifetime, Moment::now());
+    let ede = tail.ede.or(blocked);
+    if ede.as_ref().is_none_or(|ede| ede.code == EdeCode::Blocked) {
+        context.engine.store(errand, &joined, lifetime, Moment::now(), ede.as_ref());
     }
-    Ok(Answer { response: Arc::new(joined), ..tail })
+    let source = if tail.source == Source::Cache { Source::Upstream } else { tail.source };
+    Ok(Answer::new(joined, source, ede))
 }

@@ -14,7 +14,7 @@ use super::{access::Access, guard::Guard};
 use crate::{
     cache::{Stamp, policy},
     clock::{self, Moment},
-    config::{self, Aaaa, Live, SpecialNames, WhenDown},
+    config::{self, Aaaa, GroupIndex, Live, SpecialNames, WhenDown},
     metrics::{self, RuleCounters},
     route::{Found, Reach, Route, Table, View},
     upstream::Group,
@@ -40,8 +40,11 @@ pub(super) const FROM_FILE: u32 = 0;
 /// The stamp's rule of an answer that no rule brought.
 const NO_RULE: u16 = u16::MAX;
 
+/// From here on a view holds what is kept for one [audience](Table::audience) alone.
+pub(super) const OWN: View = 1 << 15;
+
 /// Where a name's questions go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Answered here.
     Local,
@@ -172,22 +175,26 @@ impl Snapshot {
         }
     }
 
-    /// What an answer to a question that was `found` in the table and asked in `view` is stamped with; none if it must
-    /// not be stored, because a name in its chain is in a view that its key does not tell apart.
-    pub fn stamp(&self, message: &[u8], client: IpAddr, found: Found<Target>, view: View) -> Option<Stamp> {
-        let shape = self.shape(message, client, found).ok()?;
-        let same_view = shape.view == 0 || shape.view == view;
-        same_view.then_some(shape.stamp(self.generation))
+    /// The view of what is kept for clients like this one alone; none where no view tells clients apart.
+    pub fn own_view(&self, client: IpAddr) -> Option<View> {
+        let audience = View::try_from(self.table.audience(client)).ok().filter(|audience| *audience < OWN)?;
+        (self.table.has_views() && self.rules.len() < usize::from(OWN)).then_some(OWN | audience)
     }
 
-    /// Looks an entry of an earlier generation up in this one: its new stamp, or none if it is shaped otherwise now. One
-    /// that was read from a file must pass the guard once more.
-    pub fn revalidate(&self, message: &[u8], stamp: Stamp, client: IpAddr) -> Option<Stamp> {
+    /// What an answer that is kept under `view` is stamped with, to a question that was `found` in the table; none if it
+    /// must not be kept, because its chain leads where the clients of that view go different ways.
+    pub fn stamp(&self, message: &[u8], client: IpAddr, found: Found<Target>, view: View) -> Option<Stamp> {
+        self.shape(message, client, found).ok()?.stamp(self.generation, view)
+    }
+
+    /// Looks an entry of an earlier generation up in this one: its new stamp, or none if it is shaped otherwise now, for
+    /// this client or for others who would find it. One that was read from a file must pass the guard once more.
+    pub fn revalidate(&self, message: &[u8], stamp: Stamp, client: IpAddr, view: View) -> Option<Stamp> {
         let shape = self.shape_of(message, client)?;
         if stamp.generation == FROM_FILE && !self.passes(message, client).unwrap_or(false) {
             return None;
         }
-        (shape.fingerprint == stamp.fingerprint).then_some(shape.stamp(self.generation))
+        shape.stamp(self.generation, view).filter(|new| new.fingerprint == stamp.fingerprint)
     }
 
     /// Whether the guards of all rules that the chain leads through let every address pass. That is more than was asked
@@ -238,16 +245,15 @@ impl Snapshot {
             Target::Rule(id) => id.0,
             Target::Local => NO_RULE,
         };
+        let has_views = self.table.has_views();
         let mut name = NameBuf::new();
-        let fingerprint = match found.target {
-            Target::Rule(id) => self.rule(id).fingerprint,
-            Target::Local => {
-                name.expand(message, HEADER)?;
-                name.make_lowercase();
-                self.zone_print(name.as_wire())
-            }
-        };
-        let mut shape = Shape { fingerprint, rule, view: found.view };
+        if has_views || found.target == Target::Local {
+            name.expand(message, HEADER)?;
+            name.make_lowercase();
+        }
+        let fingerprint = self.print_of(found.target, name.as_wire());
+        let mut shape = Shape { fingerprint, rule, view: found.view, is_shared: true };
+        let choice = if has_views { self.table.choice(name.as_wire()) } else { None };
         for record in Records::of(message)? {
             let record = record?;
             if record.section != Section::Answer {
@@ -258,8 +264,9 @@ impl Snapshot {
             }
             name.expand(message, record.rdata_at)?;
             name.make_lowercase();
+            shape.is_shared &= self.table.choice(name.as_wire()).is_none_or(|other| Some(other) == choice);
             let Some(found) = self.table.find(name.as_wire(), client) else { continue };
-            shape.joins(self.print_of(found.target, name.as_wire()), found.view);
+            shape.joins(self.print_of(found.target, name.as_wire()));
         }
         Ok(shape)
     }
@@ -303,19 +310,23 @@ impl Snapshot {
 struct Shape {
     fingerprint: u64,
     rule: u16,
+    /// The view of QNAME, which is the key's.
     view: View,
+    /// Whether all clients of that view get the same.
+    is_shared: bool,
 }
 
 impl Shape {
     /// Another rule or zone has its part in the answer, behind those before.
-    fn joins(&mut self, print: u64, view: View) {
+    fn joins(&mut self, print: u64) {
         let [before, then] = [self.fingerprint, print].map(u64::to_le_bytes);
         self.fingerprint = xxh3_64([before, then].as_flattened());
-        self.view = self.view.max(view);
     }
 
-    const fn stamp(&self, generation: u32) -> Stamp {
-        Stamp { generation, fingerprint: self.fingerprint, rule: self.rule }
+    /// None where it must not be kept under `view`.
+    fn stamp(&self, generation: u32, view: View) -> Option<Stamp> {
+        let fits = view >= OWN || (self.is_shared && self.view == view);
+        fits.then_some(Stamp { generation, fingerprint: self.fingerprint, rule: self.rule })
     }
 }
 
@@ -350,10 +361,18 @@ impl Rule {
             WhenDown::Upstream(index) => Some(Arc::clone(&groups[index.0])),
             WhenDown::Stale | WhenDown::Fail => None,
         };
-        let group = live.group(rule.to);
         // The text of every setting that shapes an answer, and of nothing else: how fast or from which port a server is
-        // asked changes no answer.
-        let text = format!("{rule:?} {} {:?}", group.name, group.tiers);
+        // asked changes no answer, nor does a group's place in the plan.
+        let servers = |index: GroupIndex| {
+            let group = live.group(index);
+            format!("{} {:?}", group.name, group.tiers)
+        };
+        let (when_down, others) = match rule.when_down {
+            WhenDown::Upstream(index) => (WhenDown::Upstream(GroupIndex(0)), servers(index)),
+            when_down => (when_down, String::new()),
+        };
+        let placeless = config::Rule { to: GroupIndex(0), when_down, ..rule.clone() };
+        let text = format!("{placeless:?} {} {others}", servers(rule.to));
         Self {
             name: rule.name.as_str().into(),
             group: Arc::clone(&groups[rule.to.0]),

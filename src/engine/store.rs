@@ -14,14 +14,14 @@ use super::{
 };
 use crate::{
     cache::{
-        Lookup, New, Staleness, Stamp, failures,
+        Integrity, Lookup, New, Staleness, Stamp, failures,
         policy::{self, Extent},
     },
     clock::Moment,
     config::WhenDown,
     metrics::Source,
     upstream,
-    wire::{EdeCode, Kind, Name, Response},
+    wire::{EdeCode, Kind, Name, Rcode, Response},
 };
 
 /// A name is warned about once in this time.
@@ -83,17 +83,50 @@ impl Engine {
         Some(lifetime.seconds)
     }
 
-    /// Keeps a whole answer that came `now`. One that other views would not share is not kept: its key could not tell them apart.
-    pub(super) fn store(&self, errand: &Errand, response: &Response, lifetime: Option<u32>, now: Moment) {
-        let Some(lifetime) = lifetime else { return };
-        let Some(found) = errand.found else { return };
-        let Some(stamp) = errand.snapshot.stamp(response.message(), errand.client, found, errand.view) else { return };
+    /// Brings the TTLs of a chain that goes on elsewhere within the bounds. How long there is nothing at its end, the
+    /// answer behind it says.
+    pub(super) fn bound_links(&self, errand: &Errand, response: &mut Response) {
+        let links = policy::Answer {
+            rcode: Rcode::NOERROR,
+            kind: policy::Kind::Positive,
+            lowest_ttl: response.least_ttl(),
+            soa_ttl: None,
+            extent: Extent::Whole,
+        };
+        if let Some(lifetime) = policy::lifetime(&links, &errand.snapshot.cache) {
+            response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
+        }
+    }
+
+    /// Keeps a whole answer that came `now`, with word of what the guard took from it: for all clients of its view, or
+    /// where its chain leads them different ways, for those that are like this one.
+    pub(super) fn store(
+        &self,
+        errand: &Errand,
+        response: &Response,
+        lifetime: Option<u32>,
+        now: Moment,
+        blocked: Option<&Failure>,
+    ) {
+        let (Some(lifetime), Some(found)) = (lifetime, errand.found) else { return };
+        let own;
+        let stamp = |errand: &Errand| errand.snapshot.stamp(response.message(), errand.client, found, errand.view);
+        let (errand, stamp) = match stamp(errand) {
+            Some(stamp) => (errand, stamp),
+            None => {
+                let Some(kept) = errand.own() else { return };
+                own = kept;
+                let Some(stamp) = stamp(&own) else { return };
+                (&own, stamp)
+            }
+        };
         let new = New {
             message: response.message(),
             ttl_offsets: response.ttl_offsets(),
             lifetime,
             now: now.seconds(),
             stamp,
+            integrity: if blocked.is_some() { Integrity::Stripped } else { Integrity::Whole },
         };
         let is_protected = |stamp: Stamp| errand.snapshot.is_protected(stamp);
         self.cache.insert(&errand.key(), errand.hash, new, is_protected);
@@ -116,7 +149,16 @@ pub(super) struct Stale(Response);
 
 impl Context {
     /// The fresh answer to the errand that the cache has.
-    pub(super) fn cached(&self, errand: &Errand) -> Option<Response> {
+    pub(super) fn cached(&self, errand: &Errand) -> Option<Answer> {
+        self.cached_in_view(errand).or_else(|| self.cached_for_own(errand))
+    }
+
+    /// The same of what is kept for clients like this one alone, which `handle` does not know of.
+    pub(super) fn cached_for_own(&self, errand: &Errand) -> Option<Answer> {
+        self.cached_in_view(&errand.own()?)
+    }
+
+    fn cached_in_view(&self, errand: &Errand) -> Option<Answer> {
         let snapshot = &errand.snapshot;
         let mut scratch = self.scratch.borrow_mut();
         let lookup = self.engine.cache.get(
@@ -125,23 +167,29 @@ impl Context {
             Moment::now().seconds(),
             snapshot.generation,
             &mut scratch,
-            |message, stamp| snapshot.revalidate(message, stamp, errand.client),
+            |message, stamp| snapshot.revalidate(message, stamp, errand.client, errand.view),
         );
         let Lookup::Hit(found) = lookup else { return None };
-        Response::ours(&scratch[..found.length], &errand.asked).ok()
+        let response = Response::ours(&scratch[..found.length], &errand.asked).ok()?;
+        Some(Answer::new(response, Source::Cache, (found.integrity == Integrity::Stripped).then(Failure::stripped)))
     }
 
-    /// The stale answer to the errand, if its rule may give one.
+    /// The stale answer to the errand, if every rule in it may give one.
     pub(super) fn stale(&self, errand: &Errand) -> Option<Stale> {
+        self.stale_in_view(errand).or_else(|| self.stale_in_view(&errand.own()?))
+    }
+
+    fn stale_in_view(&self, errand: &Errand) -> Option<Stale> {
         let snapshot = &errand.snapshot;
         if errand.past == Past::Unknown {
             return None;
         }
-        let may = match errand.target()? {
+        let may = |target| match target {
             Target::Rule(rule) => snapshot.rule(rule).when_down != WhenDown::Fail,
-            Target::Local => false,
+            Target::Local => true,
         };
-        if !may || snapshot.stale == 0 {
+        let target = errand.target()?;
+        if target == Target::Local || !may(target) || snapshot.stale == 0 {
             return None;
         }
         let mut scratch = self.scratch.borrow_mut();
@@ -152,9 +200,12 @@ impl Context {
             snapshot.generation,
             Staleness { max: snapshot.stale, ttl: snapshot.stale_ttl },
             &mut scratch,
-            |message, stamp| snapshot.revalidate(message, stamp, errand.client),
+            |message, stamp| snapshot.revalidate(message, stamp, errand.client, errand.view),
         )?;
-        Response::ours(&scratch[..found.length], &errand.asked).ok().map(Stale)
+        let response = Response::ours(&scratch[..found.length], &errand.asked).ok()?;
+        let find = |name: &Name| snapshot.table.find(name.as_wire(), errand.client);
+        let allows = |name: &Name| find(name).is_none_or(|found| may(found.target));
+        response.chain().iter().all(allows).then_some(Stale(response))
     }
 
     /// The stale answer as what the question came to.

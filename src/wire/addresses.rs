@@ -41,6 +41,13 @@ pub fn find_in_record<T>(
     }
 }
 
+/// Whether the record is the signature (RFC 4034 3.1) of records that hold addresses.
+pub fn is_signature_of_addresses(message: &[u8], record: &Record) -> bool {
+    let covered = record.rdata(message).first_chunk::<2>().map(|octets| RecordType(u16::from_be_bytes(*octets)));
+    record.rtype == RecordType::RRSIG
+        && matches!(covered, Some(RecordType::A | RecordType::AAAA | RecordType::SVCB | RecordType::HTTPS))
+}
+
 fn ipv4(octets: &[u8]) -> Result<IpAddr, Malformed> {
     let octets: [u8; 4] = octets.try_into().map_err(|_| Malformed::Rdata)?;
     Ok(Ipv4Addr::from(octets).into())

@@ -29,7 +29,7 @@ pub fn join(head: &Response, cut_at: usize, tail: &Response, query: &UpstreamQue
     reread(writer, flags, query)
 }
 
-/// The response without the records that `keep` refuses.
+/// The response without the records that `keep` refuses. It is not authentic any more.
 pub fn retain(
     response: &Response,
     query: &UpstreamQuery,
@@ -38,7 +38,8 @@ pub fn retain(
     let message = response.message();
     let mut writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, message.len());
     copy(&mut writer, message, |record, _| keep(message, record))?;
-    reread(writer, Header::read(message)?.flags, query)
+    let flags = Header::read(message)?.flags.0 & !Flags::AD;
+    reread(writer, Flags(flags), query)
 }
 
 fn reread(writer: Writer, flags: Flags, query: &UpstreamQuery) -> Result<Response, Malformed> {

@@ -17,7 +17,7 @@ use crate::support::{
 #[case::below_localhost("www.localhost.", rtype::A, ResponseCode::NoError, Some("127.0.0.1"))]
 #[case::localhost_without_data("localhost.", rtype::TXT, ResponseCode::NoError, None)]
 #[case::invalid("www.invalid.", rtype::A, ResponseCode::NXDomain, None)]
-#[case::test("www.test.", rtype::A, ResponseCode::NXDomain, None)]
+#[case::for_tests("www.test.", rtype::A, ResponseCode::NXDomain, None)]
 #[case::onion("abc.onion.", rtype::A, ResponseCode::NXDomain, None)]
 #[case::reverse_of_10("5.4.3.10.in-addr.arpa.", rtype::PTR, ResponseCode::NXDomain, None)]
 #[case::reverse_of_172("5.4.31.172.in-addr.arpa.", rtype::PTR, ResponseCode::NXDomain, None)]

@@ -37,6 +37,18 @@ fn a_reload_keeps_the_answers_of_rules_that_stay_and_drops_those_of_rules_that_c
 }
 
 #[test]
+fn another_group_in_front_changes_nothing_for_the_rest() {
+    let (kept, other) = (Upstream::answering("10.1.0.1"), Upstream::answering("10.2.0.1"));
+    let config = Config::new().upstream("site", &[&kept], "").forward("site", &["site.example"], "site", "");
+    let tidegate = Tidegate::start(&config);
+    tidegate.client().ask(&Query::a("www.site.example."));
+    let more = config.upstream("before", &[&other], "").forward("before", &["before.example"], "before", "");
+    assert!(tidegate.reload(&more));
+    assert_eq!(tidegate.client().ask(&Query::a("www.site.example.")).address_texts(), ["10.1.0.1"]);
+    assert_eq!(kept.count("www.site.example."), 1, "its cached answer lived on");
+}
+
+#[test]
 fn an_unchanged_file_changes_nothing() {
     let upstream = Upstream::answering("10.0.0.1");
     let config = Config::forwarding_to(&[&upstream]);

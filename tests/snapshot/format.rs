@@ -5,7 +5,7 @@ use std::{env, io::Read};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidegate::{
     cache::{
-        EntryView, Key, Stamp,
+        EntryView, Integrity, Key, Stamp,
         snapshot::{Damage, Header, Reader, Rule, Writer},
     },
     wire::{Class, Name, RecordType},
@@ -13,8 +13,8 @@ use tidegate::{
 
 const STAMP: Stamp = Stamp { generation: 7, fingerprint: 0x0123_4567_89ab_cdef, rule: 1 };
 
-/// Name, type, DO, CD, view, message, TTL offsets, age, lifetime, rule, fingerprint.
-type Plain = (Vec<u8>, u16, [bool; 2], u16, Vec<u8>, Vec<u16>, [u32; 2], u16, u64);
+/// Name, type, DO, CD and whether it was stripped, view, message, TTL offsets, age, lifetime, rule, fingerprint.
+type Plain = (Vec<u8>, u16, [bool; 3], u16, Vec<u8>, Vec<u16>, [u32; 2], u16, u64);
 
 fn header() -> Header {
     let rule = |name: &str, fingerprint| Rule { name: name.to_owned(), fingerprint };
@@ -44,8 +44,15 @@ fn file(entries: u32) -> Vec<u8> {
             cd: n % 3 == 1,
             view: u16::try_from(n % 5).unwrap(),
         };
-        let entry =
-            EntryView { key, message: &message, ttl_offsets: &[offset], stored_at: 0, lifetime: 3600, stamp: STAMP };
+        let entry = EntryView {
+            key,
+            message: &message,
+            ttl_offsets: &[offset],
+            stored_at: 0,
+            lifetime: 3600,
+            stamp: STAMP,
+            integrity: if n % 7 == 0 { Integrity::Stripped } else { Integrity::Whole },
+        };
         writer.push(&entry, n);
         writer.settle().unwrap();
     }
@@ -62,7 +69,7 @@ fn read(input: impl Read) -> Result<Vec<Plain>, Damage> {
         entries.push((
             saved.key.name.to_vec(),
             saved.key.qtype.0,
-            [saved.key.do_bit, saved.key.cd],
+            [saved.key.do_bit, saved.key.cd, saved.integrity == Integrity::Stripped],
             saved.key.view,
             saved.message.to_vec(),
             offsets.to_vec(),
@@ -83,7 +90,7 @@ fn what_was_written_is_read() {
             let (name, message) = message(n);
             let offset = u16::try_from(message.len() - 10).unwrap();
             let view = u16::try_from(n % 5).unwrap();
-            let flags = [n % 2 == 1, n % 3 == 1];
+            let flags = [n % 2 == 1, n % 3 == 1, n % 7 == 0];
             let key = (name.as_wire().to_vec(), 1, flags, view);
             let rest = (message, vec![offset], [n, 3600], STAMP.rule, STAMP.fingerprint);
             let (k0, k1, k2, k3, m, o, t, r, f) = entry.clone();

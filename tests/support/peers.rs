@@ -25,12 +25,18 @@ impl Peer {
     /// BIND as the authoritative server of these zones: each a name and the text of its master file.
     #[track_caller]
     pub fn named(zones: &[(&str, &str)]) -> Self {
+        Self::named_with("minimal-responses yes;", zones)
+    }
+
+    /// The same with more options.
+    #[track_caller]
+    pub fn named_with(options: &str, zones: &[(&str, &str)]) -> Self {
         let probe = Query::new(zones[0].0, super::query::rtype::SOA);
         Self::start("named", "bind9", &probe, |folder, port| {
             let mut conf = format!(
                 "options {{ directory \"{}\"; listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
                  pid-file none; session-keyfile none; lock-file none; recursion no; allow-query {{ any; }};
-                 dnssec-validation no; empty-zones-enable no; minimal-responses yes; }};
+                 dnssec-validation no; empty-zones-enable no; {options} }};
                  controls {{ }};\n",
                 folder.display()
             );
@@ -144,6 +150,64 @@ pub struct Dig {
     pub answers: Vec<String>,
     /// Everything that it printed.
     pub text: String,
+}
+
+impl Dig {
+    /// All that a client could act upon, a line each: the response code with the header's flags, the records (NAME TTL
+    /// TYPE DATA; those of the authority and additional sections are marked), the extended error in dig's words.
+    pub fn shown(&self) -> Vec<String> {
+        let flags = self.after(";; flags: ").split(';').next().unwrap_or_default();
+        let mut shown = vec![format!("{} {flags}", self.status)];
+        for (title, mark) in [("ANSWER", ""), ("AUTHORITY", "authority: "), ("ADDITIONAL", "additional: ")] {
+            let section = self.after(&format!(";; {title} SECTION:\n")).split("\n\n").next().unwrap_or_default();
+            let records = section.lines().filter(|line| !line.starts_with(';'));
+            shown.extend(records.filter_map(|line| {
+                let (name, rest) = line.split_once(char::is_whitespace)?;
+                let (ttl, rest) = rest.trim_start().split_once(char::is_whitespace)?;
+                let (_class, rest) = rest.trim_start().split_once(char::is_whitespace)?;
+                let rest = rest.split_whitespace().collect::<Vec<_>>().join(" ");
+                Some(format!("{mark}{name} {ttl} {rest}"))
+            }));
+        }
+        shown.extend(self.text.lines().filter_map(|line| line.strip_prefix("; EDE: ")).map(|ede| format!("EDE {ede}")));
+        shown
+    }
+
+    /// Asserts that it shows exactly these lines.
+    #[track_caller]
+    pub fn shows(&self, lines: &[&str]) {
+        assert_eq!(self.shown(), lines, "{}", self.text);
+    }
+
+    /// The same of an answer that a cache had: TTLs may have run down by a few seconds.
+    #[track_caller]
+    pub fn shows_aged(&self, lines: &[&str]) {
+        let shown = self.shown();
+        let is_alike = |(shown, line): (&String, &&str)| {
+            shown == line
+                || ttl(shown).zip(ttl(line)).is_some_and(|((before, shown, behind), (front, ttl, back))| {
+                    (before, behind) == (front, back) && (ttl.saturating_sub(MAX_AGE)..=ttl).contains(&shown)
+                })
+        };
+        let all = shown.len() == lines.len() && shown.iter().zip(lines).all(is_alike);
+        assert!(all, "shown {shown:#?}\nexpected {lines:#?}\n{}", self.text);
+    }
+
+    fn after(&self, mark: &str) -> &str {
+        self.text.split_once(mark).map_or("", |(_, rest)| rest)
+    }
+}
+
+/// How many seconds may pass between two looks at one answer on a busy machine.
+const MAX_AGE: u32 = 8;
+
+/// A line of [`Dig::shown`], cut at the TTL.
+fn ttl(line: &str) -> Option<(&str, u32, &str)> {
+    let (mark, record) = line.split_once(": ").unwrap_or(("", line));
+    let (name, rest) = record.split_once(' ')?;
+    let (ttl, rest) = rest.split_once(' ')?;
+    let front = if mark.is_empty() { name } else { &line[..mark.len() + 2 + name.len()] };
+    Some((front, ttl.parse().ok()?, rest))
 }
 
 /// Asks with `dig`, with more arguments after the name.

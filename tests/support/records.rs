@@ -9,6 +9,7 @@ use super::query::{flag, rtype, short, wire_name};
 pub struct Record {
     owner: String,
     rtype: u16,
+    class: u16,
     ttl: u32,
     data: Vec<u8>,
 }
@@ -50,7 +51,12 @@ impl Record {
 
     /// Any type, any bytes.
     pub fn raw(owner: &str, rtype: u16, ttl: u32, data: Vec<u8>) -> Self {
-        Self { owner: owner.to_owned(), rtype, ttl, data }
+        Self { owner: owner.to_owned(), rtype, class: 1, ttl, data }
+    }
+
+    /// The same in another class.
+    pub fn class(self, class: u16) -> Self {
+        Self { class, ..self }
     }
 
     fn write(&self, message: &mut Vec<u8>) {
@@ -59,7 +65,7 @@ impl Record {
             owner => message.extend(wire_name(owner)),
         }
         message.extend(self.rtype.to_be_bytes());
-        message.extend(1u16.to_be_bytes());
+        message.extend(self.class.to_be_bytes());
         message.extend(self.ttl.to_be_bytes());
         message.extend(short(self.data.len()).to_be_bytes());
         message.extend(&self.data);

@@ -169,7 +169,7 @@ fn encode_groups(groups: &[Arc<Group>], exposition: &mut Exposition) {
 fn encode_configuration(report: &Report, exposition: &mut Exposition) {
     let reloads = &report.reloads;
     exposition
-        .counter("tidegate_config_reloads_total", "Reloads of the configuration.")
+        .counter("tidegate_config_reloads_total", "Reloads of the configuration, zone files that changed included.")
         .sample(&[("result", "success")], reloads.succeeded.value())
         .sample(&[("result", "failure")], reloads.failed.value());
     let help = "Whether the configuration that was loaded last is in force.";
