@@ -9,7 +9,7 @@ use tidegate::{
     config::Plan,
     engine::{Action, Asked, Carrier, Engine, snapshot::Snapshot},
     metrics::{self, Rules},
-    upstream::{Entry, Group, GroupSpec},
+    upstream::{Entry, Group, GroupSpec, Loops},
     wire::{Class, MessageId, Name, RecordType, Response, UpstreamQuery, record::Section, writer::Writer},
     zones::{SpecialUse, Zones},
 };
@@ -65,8 +65,8 @@ impl Bench {
             health: tidegate::upstream::HealthSpec::probing(Name::root(), RecordType::NS),
         };
         let group = Arc::new(Group::build(&spec, None, &tidegate::upstream::Ours::default(), &Arc::default()));
-        let snapshot = Snapshot::build(&plan.live, 1, vec![group], zones, &Rules::new(1));
-        let engine = Engine::new(snapshot, Cache::new(256 << 20));
+        let snapshot = Snapshot::build(&plan.live, 1, vec![group], zones, &Rules::new(1), &Loops::default());
+        let engine = Engine::new(snapshot, Cache::new(256 << 20), Arc::default());
         let snapshot = engine.snapshot_owned();
         let client = IpAddr::from([127, 0, 0, 1]);
         let counters = Arc::new(metrics::Worker::new(0));

@@ -1,6 +1,6 @@
 //! The control thread: everything that is not a question. It owns the configuration in force.
 
-use std::{net::TcpListener, sync::Arc, thread, time::Duration};
+use std::{net::TcpListener, rc::Rc, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::Builder,
@@ -14,7 +14,7 @@ use super::{StartError, report::Report, state::State};
 use crate::{
     admin,
     config::Live,
-    upstream::{self, prober, system},
+    upstream::{self, Courier, loops, prober, system},
     zones::ZoneProblem,
 };
 
@@ -55,8 +55,10 @@ fn serve_admin(listener: TcpListener, report: &Arc<Report>) {
 }
 
 async fn control(mut state: State, workers: usize, mut commands: mpsc::UnboundedReceiver<Command>, report: &Report) {
-    let prober = upstream::Worker { index: workers, count: workers + 1 };
-    tokio::task::spawn_local(prober::run(prober, state.targets(), state.alarm()));
+    let courier = Rc::new(Courier::new(upstream::Worker { index: workers, count: workers + 1 }));
+    tokio::task::spawn_local(prober::run(Rc::clone(&courier), state.targets(), state.alarm()));
+    let loops = Arc::clone(&state.engine.loops);
+    tokio::task::spawn_local(loops::run(courier, loops, state.loop_targets(), loops::Timing::default()));
     let mut system = system::Watch::new(state.system_files(), state.ours());
     let mut zones = state.zones().watch().clone();
     let mut ticks = interval_at(Instant::now() + WATCH, WATCH);

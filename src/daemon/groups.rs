@@ -1,13 +1,13 @@
 //! From the plan's groups to the upstream room's: the same facts, addresses resolved.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use tracing::warn;
 
 use crate::{
     config::{self, Endpoint, Live, NetworkPath, ServerAddress},
     net::mmsg::interface_index,
-    upstream::{Entry, GroupSpec, HealthSpec, LetterCase, Limits, Policy, ServerSpec, Transport, Via},
+    upstream::{Entry, Group, GroupSpec, HealthSpec, LetterCase, Limits, Policy, ServerSpec, Transport, Via, loops},
     wire::{Class, UpstreamQuery},
 };
 
@@ -52,6 +52,22 @@ fn spec(group: &config::Group, udp_payload: u16) -> GroupSpec {
             rise: group.health.rise,
         },
     }
+}
+
+/// Every rule with each group that its questions may go to.
+pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::Target> {
+    let of = |rule: &config::Rule| {
+        let fallback = match rule.when_down {
+            config::WhenDown::Upstream(index) => Some(index),
+            config::WhenDown::Stale | config::WhenDown::Fail => None,
+        };
+        let (name, zone): (Arc<str>, _) = (rule.name.as_str().into(), rule.zones.first().cloned());
+        let target = move |index: config::GroupIndex| {
+            Some(loops::Target { rule: Arc::clone(&name), zone: zone.clone()?, group: Arc::clone(&groups[index.0]) })
+        };
+        std::iter::once(rule.to).chain(fallback).filter_map(target)
+    };
+    live.rules.iter().flat_map(of).collect()
 }
 
 /// A server whose interface does not exist is left out: the others of its group go on.

@@ -5,7 +5,7 @@
 //!              exchange: a race of tries ─► link (one worker's way to one server)
 //!                   ▲                          ├─ udp, pool: datagrams through few random ports
 //!                   └──── race ◄── answers ────┴─ stream: kept TCP connections
-//! prober ─► probes ─► health ◄── what traffic sees
+//! prober ─► probes ─► health ◄── what traffic sees      loops: tagged probes ─► servers left out for a rule
 //! ```
 //!
 //! A [`Group`] and its [`Server`]s are shared by all workers; a [`Courier`] belongs to one. This room does not cache,
@@ -18,6 +18,7 @@ pub mod failure;
 pub mod group;
 pub mod health;
 mod link;
+pub mod loops;
 mod pool;
 pub mod prober;
 mod race;
@@ -35,6 +36,7 @@ pub use exchange::Exchanged;
 pub use failure::{Failure, Reasons, Standing};
 pub use group::Group;
 pub use health::State;
+pub use loops::{Loops, Marks};
 pub use server::{Alarm, Server};
 pub use spec::{Entry, GroupSpec, HealthSpec, LetterCase, Limits, Policy, ServerSpec, Transport, Via};
 pub use system::Ours;
