@@ -217,7 +217,10 @@ mod tests {
         let Place::Follow(_one) = pending.join(7, key("a.example")) else { panic!("the second follows") };
         lead.finish(&answer);
         let Some(Place::Lead(_second)) = next.lock().take() else { panic!("who came later leads") };
-        assert!(matches!(pending.join(7, key("a.example")), Place::Follow(_)), "the second leader is still in the table");
+        assert!(
+            matches!(pending.join(7, key("a.example")), Place::Follow(_)),
+            "the second leader is still in the table"
+        );
     }
 
     #[test]

@@ -114,6 +114,8 @@ impl Connection {
                 biased;
                 written = writer.write(&self.unsent), if !self.unsent.is_empty() => {
                     self.unsent.drain(..written?);
+                    // Questions that were read already may have waited for this room.
+                    if let Next::Close = self.take_messages() { is_open = false; }
                 }
                 Some(reply) = self.replies.1.recv(), if self.waiting > 0 => {
                     self.answered(&reply);
@@ -166,7 +168,10 @@ impl Connection {
                 break;
             }
         }
-        let taken = received.len() - rest.len();
+        let taken = match next {
+            Next::GoOn => received.len() - rest.len(),
+            Next::Close => received.len(),
+        };
         self.received = received;
         self.received.drain(..taken);
         next
