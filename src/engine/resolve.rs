@@ -7,7 +7,8 @@
 //! - A chain that leaves its rule or zone goes round again ([`MAX_STEPS`] times at most); a loop is SERVFAIL.
 //! - Stale answers (RFC 8767 5): fresh first; a stale one after `stale_after`, at once while the rule is known to be
 //!   down, and when every server failed. The exchange goes on and refreshes the entry. So it is for each part of a chain.
-//! - A reload meanwhile: if other rules shape the answer now, the question is asked anew under them.
+//! - A reload meanwhile: if other rules shape the answer now, the question is asked anew under them, [`MAX_RELOADS`]
+//!   times at most; then SERVFAIL, for nothing leaves that the rules in force have not judged.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -55,17 +56,16 @@ pub async fn resolve(context: &Context, query: &Query) -> Reply {
     if context.engine.loops.comes_back(&query.asked.name, query.received) {
         return Reply { resolved: Err(Failure::comes_back()), payload: snapshot.udp_payload };
     }
-    let mut resolved = answer(context, query.errand(&snapshot)).await;
     let mut snapshot = snapshot;
-    for _ in 0..MAX_RELOADS {
+    for _ in 0..=MAX_RELOADS {
+        let resolved = answer(context, query.errand(&snapshot)).await;
         let current = context.engine.snapshot_owned();
         if current.generation == snapshot.generation || agrees(&snapshot, &current, query, &resolved) {
-            break;
+            return Reply { resolved, payload: snapshot.udp_payload };
         }
         snapshot = current;
-        resolved = answer(context, query.errand(&snapshot)).await;
     }
-    Reply { resolved, payload: snapshot.udp_payload }
+    Reply { resolved: Err(Failure::overtaken()), payload: snapshot.udp_payload }
 }
 
 /// Whether what was resolved under one snapshot is what the other would give.
