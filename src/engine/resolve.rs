@@ -157,7 +157,7 @@ async fn forward(context: &Context, errand: Errand, rule: RuleId, before: Vec<Na
     errand.snapshot.rule(rule).counters.asked(&context.counters);
     let part = part::fetch(context, &errand, rule).await;
     match &*part {
-        Part::Unanswered(failure) | Part::Refused(failure) => Err(failure.clone()),
+        Part::Unanswered(failure) | Part::OutOfTime(failure) | Part::Refused(failure) => Err(failure.clone()),
         Part::Answer { response, leaves: Some(cut), .. } => onward(context, &errand, response, *cut, before).await,
         Part::Answer { response, leaves: None, blocked } => {
             let response = Arc::clone(response);
