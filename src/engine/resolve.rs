@@ -206,6 +206,9 @@ async fn onward(context: &Context, errand: &Errand, head: &Response, cut: usize,
     };
     let joined = splice::join(head, cut, &tail.response, &errand.asked);
     let joined = joined.map_err(|error| Failure::servfail(EdeCode::Other, error.to_string()))?;
+    if joined.is_endless() {
+        return Err(Failure::endless());
+    }
     // Wherever the rest came from, it is the answer to this rule's name.
     let (mut joined, blocked) = match errand.target() {
         Some(Target::Rule(id)) => part::guarded(context, errand, errand.snapshot.rule(id), joined)?,
