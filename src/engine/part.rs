@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::{
     Context,
-    errand::Errand,
+    errand::{Errand, Leads},
     failure::{Failure, MAX_STEPS},
     guard::Verdict,
     pending::{PendingKey, Place},
@@ -51,6 +51,7 @@ pub async fn fetch(context: &Context, errand: &Errand, rule: RuleId) -> Arc<Part
         };
         let receiver = match context.engine.pending.join(errand.hash.0, key) {
             Place::Lead(lead) => {
+                let _leading = errand.leads.as_ref().map(Leads::begin);
                 let part = Arc::new(ask(context, errand, rule).await);
                 lead.finish(&part);
                 return part;

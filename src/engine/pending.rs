@@ -91,6 +91,12 @@ impl<T: Clone> Pending<T> {
 }
 
 impl<T> Pending<T> {
+    /// How many questions wait for the answer to another, for who looks.
+    pub fn followers(&self) -> usize {
+        let waiting = |waiters: &[oneshot::Sender<T>]| waiters.iter().filter(|waiter| !waiter.is_closed()).count();
+        self.shards.iter().map(|shard| shard.lock().iter().map(|slot| waiting(&slot.waiters)).sum::<usize>()).sum()
+    }
+
     fn shard(&self, hash: u64) -> &Mutex<HashTable<Slot<T>>> {
         let index = usize::try_from(hash >> 32).unwrap_or(0) % SHARDS;
         &self.shards[index]

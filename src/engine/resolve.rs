@@ -6,11 +6,12 @@
 //! - Local names are answered here, others through their rule ([`part`]).
 //! - A chain that leaves its rule or zone goes round again ([`MAX_STEPS`] times at most); a loop is SERVFAIL.
 //! - Stale answers (RFC 8767 5): fresh first; a stale one after `stale_after`, at once while the rule is known to be
-//!   down, and when every server failed. The exchange goes on and refreshes the entry. So it is for each part of a chain.
+//!   down, and when every server failed. The exchange goes on and refreshes the entry; who only waited for another's
+//!   waits no longer. So it is for each part of a chain.
 //! - A reload meanwhile: if other rules shape the answer now, the question is asked anew under them, [`MAX_RELOADS`]
 //!   times at most; then SERVFAIL, for nothing leaves that the rules in force have not judged.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use super::{
     Context,
@@ -124,9 +125,10 @@ async fn answer(context: &Context, errand: Errand) -> Resolved {
 
 /// Waits for a fresh answer as long as there is no stale one to give instead. `before` are the names of the chain that
 /// lead here.
-async fn within_patience(context: &Context, errand: Errand, before: Vec<Name>) -> Resolved {
+async fn within_patience(context: &Context, mut errand: Errand, before: Vec<Name>) -> Resolved {
     let Some(stale) = context.stale(&errand) else { return steps(context, errand, before).await };
     let patience = if errand.snapshot.is_down(errand.target()) { Duration::ZERO } else { errand.snapshot.stale_after };
+    let leads = Rc::clone(errand.leads.get_or_insert_default());
     let owned = context.clone();
     let refresh_errand = errand.clone();
     let mut fresh = Box::pin(async move { steps(&owned, refresh_errand, before).await });
@@ -136,7 +138,9 @@ async fn within_patience(context: &Context, errand: Errand, before: Vec<Name>) -
         }
         Ok(resolved) => resolved,
         Err(_) => {
-            tokio::task::spawn_local(fresh);
+            if leads.any() {
+                tokio::task::spawn_local(fresh);
+            }
             Ok(context.as_stale(stale))
         }
     }
