@@ -180,7 +180,8 @@ impl Connection {
     fn take(&mut self, message: &[u8]) -> Next {
         let context = Rc::clone(&self.context);
         let engine = &context.engine;
-        let asked = Asked { message, client: self.peer.ip(), carrier: Carrier::Stream, now: Moment::now() };
+        let now = Moment::now();
+        let asked = Asked { message, client: self.peer.ip(), carrier: Carrier::Stream, now };
         context.counters.asked(Transport::Tcp, self.peer.is_ipv4());
         let mut scratch = context.scratch.borrow_mut();
         match engine.handle(&engine.snapshot(), &context.counters, &asked, &mut scratch) {
@@ -192,6 +193,7 @@ impl Connection {
             }
             Action::Resolve(query) => self.wait_for(query),
         }
+        context.counters.took_batch(Moment::now().since(now));
         Next::GoOn
     }
 
