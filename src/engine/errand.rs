@@ -1,6 +1,6 @@
 //! A question without its client's message: what the steps of a resolution pass on, cheap to clone.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
 use super::snapshot::{Snapshot, Target};
 use crate::{
@@ -38,6 +38,35 @@ pub struct Errand {
     pub deadline: Moment,
     /// Under which configuration.
     pub snapshot: Arc<Snapshot>,
+    /// Whether others wait for what it asks, where it may be given an answer before it has asked to the end.
+    pub leads: Option<Rc<Leads>>,
+}
+
+/// How much a question asks at this moment that others may wait for.
+#[derive(Debug, Default)]
+pub struct Leads(Cell<u32>);
+
+impl Leads {
+    /// Whether it asks anything.
+    pub fn any(&self) -> bool {
+        self.0.get() > 0
+    }
+
+    /// It asks, as long as the guard lives.
+    pub fn begin(self: &Rc<Self>) -> Leading {
+        self.0.set(self.0.get() + 1);
+        Leading(Rc::clone(self))
+    }
+}
+
+/// See [`Leads::begin`].
+#[derive(Debug)]
+pub struct Leading(Rc<Leads>);
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.0.0.set(self.0.0.get() - 1);
+    }
 }
 
 impl Errand {

@@ -286,6 +286,26 @@ fn an_endless_chain_in_one_answer_is_a_failure() {
     }
 }
 
+/// Neither half is longer than eight; the whole is.
+#[test]
+fn a_chain_that_is_too_long_only_as_a_whole_is_a_failure() {
+    for (length, is_whole) in [(3, true), (4, false)] {
+        let stage = Stage::new("refuse");
+        let head =
+            (0..4).map(|n| Record::cname(&format!("h{n}.corp.example."), 60, &format!("h{}.corp.example.", n + 1)));
+        let cut = Record::cname("h4.corp.example.", 60, "t0.us-east-1.amazonaws.com.");
+        stage.rest.on("h0.corp.example.", rtype::A, Reply::of(head.chain([cut])));
+        let name = |n| format!("t{n}.us-east-1.amazonaws.com.");
+        let tail = (0..length).map(|n| Record::cname(&name(n), 60, &name(n + 1)));
+        stage.vpc.on(&name(0), rtype::A, Reply::of(tail).answer(Record::a(&name(length), 60, INSIDE)));
+        for _ in 0..2 {
+            let dig = stage.dig("h0.corp.example.", &["A"]);
+            assert_eq!(dig.status, if is_whole { "NOERROR" } else { "SERVFAIL" }, "{}", dig.text);
+            assert_eq!(dig.text.contains(INSIDE), is_whole, "{}", dig.text);
+        }
+    }
+}
+
 /// ANY brings whatever a name has: over TCP the guard sees each record of it.
 #[test]
 fn any_is_judged_record_by_record() {

@@ -37,6 +37,25 @@ fn a_reload_keeps_the_answers_of_rules_that_stay_and_drops_those_of_rules_that_c
 }
 
 #[test]
+fn a_failure_under_the_old_configuration_is_not_remembered_under_the_new() {
+    let (silent, good) = (Upstream::start(), Upstream::answering("10.0.0.1"));
+    silent.on("www.example.", rtype::A, Script::silence());
+    let remembering = |upstream| Config::forwarding_to(&[upstream]).section("cache", "failure_ttl = \"5m\"");
+    let tidegate = Tidegate::start(&remembering(&silent));
+    let socket = tidegate.client().socket();
+    socket.send(&Query::a("www.example."));
+    silent.wait_for("www.example.", 1);
+    assert!(tidegate.reload(&remembering(&good)), "the mended file is taken");
+
+    assert_eq!(socket.receive().rcode(), ResponseCode::ServFail, "its server stays silent");
+    let answer = tidegate.client().ask(&Query::a("www.example.").edns());
+    assert_eq!(
+        (answer.verdict(), answer.address_texts()),
+        ((ResponseCode::NoError, None), vec!["10.0.0.1".to_owned()])
+    );
+}
+
+#[test]
 fn another_group_in_front_changes_nothing_for_the_rest() {
     let (kept, other) = (Upstream::answering("10.1.0.1"), Upstream::answering("10.2.0.1"));
     let config = Config::new().upstream("site", &[&kept], "").forward("site", &["site.example"], "site", "");
