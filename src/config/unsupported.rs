@@ -25,10 +25,6 @@ const UNSUPPORTED: &[(&str, Find)] = &[
     ("log.sample", |file| not_one(file.log.as_ref().and_then(|log| log.value.sample.as_ref()))),
     ("log.dnstap", |file| other_than(&[""], file.log.as_ref().and_then(|log| log.value.dnstap.as_ref()))),
     ("log.otlp", |file| other_than(&[""], file.log.as_ref().and_then(|log| log.value.otlp.as_ref()))),
-    ("upstream.NAME.ca", |file| {
-        file.upstream.iter().flat_map(|upstream| other_than(&[""], upstream.table.ca.as_ref())).collect()
-    }),
-    ("upstream servers over tls://", |file| scheme(file, "tls://")),
     ("upstream servers over https://", |file| scheme(file, "https://")),
     ("upstream servers over quic://", |file| scheme(file, "quic://")),
 ];

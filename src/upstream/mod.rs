@@ -4,7 +4,7 @@
 //! engine ─► Courier::exchange(group, query, deadline) ─► select: candidates in order
 //!              exchange: a race of tries ─► link (one worker's way to one server)
 //!                   ▲                          ├─ udp, pool: datagrams through few random ports
-//!                   └──── race ◄── answers ────┴─ stream: kept TCP connections
+//!                   └──── race ◄── answers ────┴─ stream: kept connections ─► open: TCP, TLS ─► framed
 //! prober ─► probes ─► health ◄── what traffic sees
 //! ```
 //!
@@ -15,9 +15,12 @@ mod budget;
 pub mod courier;
 pub mod exchange;
 pub mod failure;
+mod framed;
 pub mod group;
 pub mod health;
 mod link;
+pub mod obstacle;
+mod open;
 mod pool;
 pub mod prober;
 mod race;
@@ -35,6 +38,7 @@ pub use exchange::Exchanged;
 pub use failure::{Failure, Reasons, Standing};
 pub use group::Group;
 pub use health::State;
+pub use obstacle::Obstacle;
 pub use server::{Alarm, Server};
-pub use spec::{Entry, GroupSpec, HealthSpec, LetterCase, Limits, Policy, ServerSpec, Transport, Via};
+pub use spec::{Entry, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ServerSpec, Transport, Via};
 pub use system::Ours;

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 pub use crate::net::socket::Egress as Via;
-use crate::wire::{Name, RecordType, UpstreamQuery};
+use crate::{
+    tls::Roots,
+    wire::{Name, RecordType, UpstreamQuery},
+};
 
 /// A group of upstream servers.
 #[derive(Debug, Clone)]
@@ -45,14 +48,28 @@ pub struct ServerSpec {
     pub address: SocketAddr,
     /// How to reach it.
     pub via: Via,
-    /// The name its certificate must have, for encrypted transports.
-    pub tls_name: Option<String>,
+    /// How it shows who it is, for encrypted transports; without it nothing is sent over one.
+    pub identity: Option<Identity>,
+}
+
+/// How a server shows who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The name its certificate must be for; none where that is its address.
+    pub name: Option<String>,
+    /// Who must have signed it.
+    pub roots: Roots,
 }
 
 impl ServerSpec {
     /// A server on plain DNS, reached as the routing table says.
     pub fn plain(transport: Transport, address: SocketAddr) -> Self {
-        Self { transport, address, via: Via::default(), tls_name: None }
+        Self { transport, address, via: Via::default(), identity: None }
+    }
+
+    /// A server that shows who it is, reached as the routing table says.
+    pub fn encrypted(transport: Transport, address: SocketAddr, identity: Identity) -> Self {
+        Self { transport, address, via: Via::default(), identity: Some(identity) }
     }
 }
 
@@ -72,32 +89,34 @@ impl std::fmt::Display for ServerSpec {
         } else {
             write!(f, "{}", self.address)?;
         }
-        if let Some(name) = &self.tls_name {
+        if let Some(name) = self.identity.as_ref().and_then(|identity| identity.name.as_ref()) {
             write!(f, "#{name}")?;
         }
         Ok(())
     }
 }
 
-/// What carries messages to a server. Encrypted ones take their place here, in [`Transport::ALL`], and beside
-/// `stream`, whose framing TLS shares.
+/// What carries messages to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     /// Datagrams, and TCP for what does not fit.
     Udp,
     /// TCP alone.
     Tcp,
+    /// DNS over TLS (RFC 7858).
+    Tls,
 }
 
 impl Transport {
     /// Every transport, in the order of its discriminants.
-    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
 
     /// The label of metrics, and the scheme of the configuration.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
         }
     }
 
@@ -105,6 +124,24 @@ impl Transport {
     pub const fn default_port(self) -> u16 {
         match self {
             Self::Udp | Self::Tcp => 53,
+            Self::Tls => 853,
+        }
+    }
+
+    /// What is kept open to a server with this transport: TCP beside datagrams, else the transport itself.
+    pub const fn of_streams(self) -> Self {
+        match self {
+            Self::Udp => Self::Tcp,
+            other => other,
+        }
+    }
+
+    /// Round trips until the first answer on a new connection.
+    pub(super) const fn round_trips(self) -> u32 {
+        match self {
+            Self::Udp => 1,
+            Self::Tcp => 2,
+            Self::Tls => 3,
         }
     }
 }
@@ -215,6 +252,7 @@ mod tests {
             (Transport::Tcp, "10.1.1.53:53", "tcp://10.1.1.53"),
             (Transport::Udp, "[fd00::1]:53", "fd00::1"),
             (Transport::Tcp, "[fd00::1]:54", "tcp://[fd00::1]:54"),
+            (Transport::Tls, "10.1.1.53:853", "tls://10.1.1.53"),
         ] {
             assert_eq!(ServerSpec::plain(transport, address.parse().unwrap()).to_string(), text);
         }

@@ -3,24 +3,31 @@
 //! A group without a probe of its own asks `ZONE SOA` for the first zone of a rule that sends to it, `. NS` where such
 //! a rule has ".": both are answered by a server that does its work, whatever it answers.
 
-use std::num::NonZeroU32;
+use std::{fs, io, num::NonZeroU32};
 
 use super::{
     super::{
         address::Endpoint,
         error::Place,
         file::{Located, ServerEntry, Text, Upstream, UpstreamSection},
-        group::{FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Server, ServerAddress, Share, Transport},
+        group::{
+            Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Server, ServerAddress, Share, Transport,
+        },
         limits,
         plan::Rule,
     },
     Builder, section,
     values::{flag, usable},
 };
-use crate::wire::{Name, RecordType};
+use crate::{
+    tls::{self, Roots, RootsError},
+    wire::{Name, RecordType},
+};
 
 const SERVER_HELP: &str = "write [scheme://]address[:port][/path][#tls-name] with udp, tcp, tls, https or quic as \
                            scheme, or system, or system:PATH";
+const CA_HELP: &str = "write the path of a file with the CA's certificates as PEM; without ca the system's CAs are \
+                       trusted";
 const DNS_QUERY: &str = "/dns-query";
 
 const TRANSPORTS: &[Transport] = &[Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic];
@@ -44,8 +51,23 @@ impl Builder<'_> {
             source_ports: self.number(table.source_ports.as_ref(), &limits::SOURCE_PORTS),
             mix_case: flag(table.mix_case.as_ref(), false),
             fail_back: self.duration(table.fail_back.as_ref(), &limits::FAIL_BACK),
-            ca: self.path(table.ca.as_ref()),
+            ca: self.bundle(table.ca.as_ref()),
             health: self.health(table, default_probe(index, rules)),
+        }
+    }
+
+    /// The CA certificates of a file, read here so that `check` finds what a start would.
+    fn bundle(&mut self, text: Option<&Text>) -> Option<Bundle> {
+        let text = text?;
+        let path = self.path(Some(text))?;
+        let read = fs::read(&path).map_err(BundleError::from).and_then(|pem| Ok(Roots::from_pem(&pem)?));
+        match read {
+            Ok(roots) => Some(Bundle { path, roots }),
+            Err(error) => {
+                let message = format!("ca \"{}\" cannot be used: {error}", text.value);
+                self.problem_with_help(&text.place, message, CA_HELP);
+                None
+            }
         }
     }
 
@@ -198,6 +220,15 @@ fn share(fraction: f64) -> Share {
     Share((fraction.clamp(0.0, 1.0) * 1e6).round() as u32)
 }
 
+/// Why a file is no bundle of CA certificates.
+#[derive(Debug, thiserror::Error)]
+enum BundleError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Roots(#[from] RootsError),
+}
+
 /// Why a text is no server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum ServerError {
@@ -251,12 +282,11 @@ fn parse_server(text: &str) -> Result<FixedServer, ServerError> {
     if tls_name.is_some() && matches!(transport, Transport::Udp | Transport::Tcp) {
         return Err(ServerError::TlsName);
     }
-    let host = |name: &str| !name.contains(['/', '\\', ':']) && name.parse::<Name>().is_ok_and(|name| !name.is_root());
-    if tls_name.is_some_and(|name| !host(name)) {
+    let tls_name = tls_name.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+    if tls_name.as_ref().is_some_and(|name| !tls::is_server_name(name)) {
         return Err(ServerError::BadTlsName);
     }
     let http_path = (transport == Transport::Https).then(|| path.unwrap_or(DNS_QUERY).to_owned());
-    let tls_name = tls_name.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
     Ok(FixedServer { transport, endpoint, http_path, tls_name })
 }
 

@@ -161,6 +161,7 @@ fn server(server: &Server, now: Moment) -> Value {
         "drained": server.is_drained(),
         "judged": server.is_judged(),
         "fault": server.last_fault().map(crate::upstream::health::ProbeFault::label),
+        "cause": server.obstacle().map(|obstacle| obstacle.to_string()),
         "rtt": rtt.map(|rtt| micros(rtt.mean)),
         "rtt_deviation": rtt.map(|rtt| micros(rtt.deviation)),
         "last_answer": server.last_answer().map(|at| now.since(at).as_secs_f64()),
