@@ -34,6 +34,7 @@ const LAYERS: &[(&str, u8)] = &[
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("hickory_server", &["zones/"]),
     ("hickory_resolver", &["upstream/"]),
+    ("quinn", &["tls/", "upstream/quic"]),
     ("rustls", &["tls/"]),
     ("rustls_native_certs", &["tls/"]),
     ("tokio_rustls", &["tls/"]),

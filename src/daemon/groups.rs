@@ -84,8 +84,9 @@ fn entry(group: &config::Group, server: &config::Server, system: &SystemRoots) -
             let transport = match fixed.transport {
                 config::Transport::Tcp => Transport::Tcp,
                 config::Transport::Tls => Transport::Tls,
-                // The plan holds none of the others as long as the configuration refuses them.
-                _ => Transport::Udp,
+                config::Transport::Udp => Transport::Udp,
+                config::Transport::Https => Transport::Https,
+                config::Transport::Quic => Transport::Quic,
             };
             let Some(address) = resolve(&fixed.endpoint) else {
                 warn!(group = group.name, server = %fixed, "upstream left out: its interface does not exist");
@@ -95,7 +96,7 @@ fn entry(group: &config::Group, server: &config::Server, system: &SystemRoots) -
                 name: fixed.tls_name.clone(),
                 roots: group.ca.as_ref().map_or_else(|| system.get(), |ca| ca.roots.clone()),
             });
-            Some(Entry::Server(ServerSpec { transport, address, via, identity }))
+            Some(Entry::Server(ServerSpec { transport, address, via, identity, path: fixed.http_path.clone() }))
         }
     }
 }

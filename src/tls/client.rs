@@ -5,13 +5,10 @@
 //! Sessions are kept and resumed, so that a new connection to the same server costs no signature; they live in the
 //! [`Client`], of which all workers share one for each server. Early data is never sent: it can be replayed.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
-use rustls::{
-    ClientConfig,
-    client::Resumption,
-    pki_types::{DnsName, ServerName},
-};
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::{ClientConfig, client::Resumption, pki_types::ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -82,12 +79,15 @@ impl Client {
         connector.connect(self.name.clone(), io).await.map_err(|error| Fault::of_io(&error))
     }
 
-    /// The name that is sent as SNI; none where the server is known by its address.
-    pub fn sni(&self) -> Option<&str> {
-        match &self.name {
-            ServerName::DnsName(name) => Some(DnsName::as_ref(name)),
-            _ => None,
-        }
+    /// The same for QUIC. The client must be one for [`Alpn::Doq`].
+    pub fn quic(&self) -> Arc<dyn quinn::crypto::ClientConfig> {
+        let config = QuicClientConfig::try_from(Arc::clone(&self.config));
+        Arc::new(config.expect("the provider has the suite that QUIC begins with"))
+    }
+
+    /// What the certificate must be for.
+    pub fn name(&self) -> Cow<'_, str> {
+        self.name.to_str()
     }
 }
 

@@ -36,6 +36,14 @@ pub enum Fault {
     /// The far end speaks something else, or a TLS that is not spoken here.
     #[error("no TLS with it: {0}")]
     Protocol(Error),
+    /// The handshake inside QUIC failed, which keeps nothing of its cause but the alert and a text.
+    #[error("no QUIC with it: {reason}")]
+    Quic {
+        /// What it was told.
+        alert: AlertDescription,
+        /// Why, in the library's words.
+        reason: String,
+    },
     /// The network failed under it.
     #[error("the connection broke in the TLS handshake: {0}")]
     Io(io::ErrorKind),
@@ -44,15 +52,36 @@ pub enum Fault {
 impl Fault {
     /// Whether the far end answered and could not show who it is.
     pub const fn is_about_identity(&self) -> bool {
-        matches!(
-            self,
-            Self::UnknownIssuer
-                | Self::OtherKey
-                | Self::Expired
-                | Self::NotYetValid
-                | Self::OtherName { .. }
-                | Self::Certificate(_)
-        )
+        use AlertDescription as Told;
+        match self {
+            Self::UnknownIssuer | Self::OtherKey | Self::Expired | Self::NotYetValid => true,
+            Self::OtherName { .. } | Self::Certificate(_) => true,
+            Self::Quic { alert, .. } => matches!(
+                alert,
+                Told::BadCertificate
+                    | Told::UnsupportedCertificate
+                    | Told::CertificateRevoked
+                    | Told::CertificateExpired
+                    | Told::CertificateUnknown
+                    | Told::DecryptError
+            ),
+            Self::Alert(_) | Self::Protocol(_) | Self::Io(_) => false,
+        }
+    }
+
+    /// A handshake in QUIC that failed here; the error code of the connection holds the alert (RFC 9001 4.8).
+    pub fn of_quic(code: u64, reason: String) -> Self {
+        match alert(code) {
+            Some(AlertDescription::CertificateExpired) if !reason.contains("not valid yet") => Self::Expired,
+            Some(AlertDescription::UnknownCA) => Self::UnknownIssuer,
+            Some(alert) => Self::Quic { alert, reason },
+            None => Self::Io(io::ErrorKind::InvalidData),
+        }
+    }
+
+    /// A handshake in QUIC that the far end refused.
+    pub fn refused_in_quic(code: u64) -> Self {
+        alert(code).map_or(Self::Io(io::ErrorKind::ConnectionRefused), Self::Alert)
     }
 
     pub(super) fn of_io(error: &io::Error) -> Self {
@@ -81,6 +110,10 @@ impl From<Error> for Fault {
             other => Self::Protocol(other),
         }
     }
+}
+
+fn alert(code: u64) -> Option<AlertDescription> {
+    u8::try_from(code.checked_sub(0x100)?).ok().map(AlertDescription::from)
 }
 
 /// The names without what rustls puts around them.

@@ -305,7 +305,7 @@ impl<'a> Run<'a> {
         let leg = Leg { slot: u8::try_from(slot).unwrap_or(u8::MAX), number: t.leg };
         let posted = match t.transport {
             Transport::Udp => t.link.post(&self.race, leg, t.edns, now),
-            Transport::Tcp | Transport::Tls => t.link.post_stream(&self.race, leg, t.edns, now),
+            _ => t.link.post_stream(&self.race, leg, t.edns, now),
         };
         if let Err(result) = posted {
             self.failed(slot, result, None);

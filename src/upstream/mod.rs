@@ -4,7 +4,8 @@
 //! engine ─► Courier::exchange(group, query, deadline) ─► select: candidates in order
 //!              exchange: a race of tries ─► link (one worker's way to one server)
 //!                   ▲                          ├─ udp, pool: datagrams through few random ports
-//!                   └──── race ◄── answers ────┴─ stream: kept connections ─► open: TCP, TLS ─► framed
+//!                   └──── race ◄── answers ────┴─ stream: kept connections ─► open ─┬─ framed: TCP, TLS
+//!                                                               └─ requests: https, quic
 //! prober ─► probes ─► health ◄── what traffic sees
 //! ```
 //!
@@ -18,12 +19,15 @@ pub mod failure;
 mod framed;
 pub mod group;
 pub mod health;
+mod https;
 mod link;
 pub mod obstacle;
 mod open;
 mod pool;
 pub mod prober;
+mod quic;
 mod race;
+mod requests;
 pub mod rtt;
 mod select;
 pub mod server;

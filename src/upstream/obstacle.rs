@@ -16,6 +16,12 @@ pub enum Obstacle {
     /// The handshake failed.
     #[error(transparent)]
     Handshake(#[from] tls::Fault),
+    /// It answers HTTP with this status code.
+    #[error("it answers with HTTP status {0}")]
+    Status(u16),
+    /// It does not speak HTTP/2, or its answers are no DNS messages.
+    #[error("it does not speak DNS over HTTP/2")]
+    Http,
     /// The server's specification does not say how it shows who it is.
     #[error("there is nothing to know it by")]
     Unidentified,

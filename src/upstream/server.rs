@@ -342,6 +342,8 @@ fn tls_client(spec: &ServerSpec) -> Option<Client> {
     let alpn = match spec.transport {
         Transport::Udp | Transport::Tcp => return None,
         Transport::Tls => Alpn::Dot,
+        Transport::Https => Alpn::H2,
+        Transport::Quic => Alpn::Doq,
     };
     Some(Client::new(&identity.roots, spec.address.ip(), identity.name.as_deref(), alpn))
 }

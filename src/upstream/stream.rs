@@ -24,10 +24,13 @@ use crate::{
 use super::{
     framed,
     health::Event,
+    https,
     link::{Flights, Link},
     obstacle::Obstacle,
     open::{Carrier, open},
+    quic::{self, Quic},
     race::{EdnsUse, Flight, Leg, Outcome, Race, Role},
+    requests::{self, Ended, Reply, Trouble},
     server::Server,
     spec::Transport,
     tally::{MismatchReason, QueryResult},
@@ -122,7 +125,7 @@ impl Link {
 
     /// The connection ended: its queries are to be asked elsewhere.
     fn stream_ended(&self, stream: &Rc<Stream>, end: End, now: Moment) {
-        self.streams.borrow_mut().0.retain(|kept| !Rc::ptr_eq(kept, stream));
+        self.retire(stream);
         let lost: Vec<Flight> = stream.flights.borrow_mut().drain().map(|(_, flight)| flight).collect();
         let is_renewable = end == End::Closed && stream.received.get() > 0;
         if self.server.spec().transport == stream.transport {
@@ -163,6 +166,47 @@ impl Link {
         drop(flights);
         flight.sent_at = flight.sent_at.max(stream.opened.get());
         self.settle(&flight, outcome, stream.transport, now);
+    }
+
+    /// A query that had a stream of its own ended, there or by its time-out here.
+    pub(super) fn receive_alone(&self, stream: &Stream, key: u16, ended: Ended, now: Moment) {
+        let Some(mut flight) = stream.flights.borrow_mut().remove(&key) else { return };
+        flight.sent_at = flight.sent_at.max(stream.opened.get());
+        let outcome = match ended {
+            Ok(reply) => {
+                stream.received.set(stream.received.get() + 1);
+                stream.last_message.set(now);
+                self.read_alone(&flight, &reply)
+            }
+            Err(Trouble::Late) => return self.ended(stream.transport, QueryResult::Timeout),
+            Err(Trouble::Closed) if stream.received.get() > 0 => Outcome::Closed,
+            Err(Trouble::Closed) => Outcome::Failed(QueryResult::Network, None),
+            Err(Trouble::Refused(obstacle)) => {
+                self.server.set_obstacle(Some(obstacle));
+                Outcome::Failed(QueryResult::Malformed, None)
+            }
+        };
+        self.settle(&flight, outcome, stream.transport, now);
+    }
+
+    fn read_alone(&self, flight: &Flight, reply: &Reply) -> Outcome {
+        match flight.read(&reply.message, MessageId(0)) {
+            Ok(Outcome::Answer(mut response)) => {
+                response.age(reply.age);
+                Outcome::Answer(response)
+            }
+            Ok(Outcome::Truncated) => Outcome::Failed(QueryResult::Malformed, None),
+            Ok(other) => other,
+            Err(reason) => {
+                self.server.tally.mismatched(self.shared.stripe, reason);
+                Outcome::Failed(QueryResult::Malformed, None)
+            }
+        }
+    }
+
+    /// No more queries go on this connection.
+    pub(super) fn retire(&self, stream: &Rc<Stream>) {
+        self.streams.borrow_mut().0.retain(|kept| !Rc::ptr_eq(kept, stream));
     }
 }
 
@@ -209,23 +253,37 @@ impl End {
 async fn run(stream: Rc<Stream>, link: Weak<Link>, timeout: Duration) {
     // No longer: a server that only its link remembers is forgotten.
     let Some(server) = link.upgrade().map(|link| Arc::clone(&link.server)) else { return };
-    let opening = tokio::time::timeout(timeout, open(&server, stream.transport)).await;
+    let opening = tokio::time::timeout(timeout, open(server.spec(), stream.transport, server.tls())).await;
     let opened = opening.unwrap_or(Err(Obstacle::Slow));
     note(&server, stream.transport, opened.as_ref().err());
     drop(server);
     let end = match opened {
         Ok(carrier) => {
             stream.opened.set(Moment::now());
-            match carrier {
-                Carrier::Tcp(io) => framed::carry(&stream, &link, io).await,
-                Carrier::Tls(io) => framed::carry(&stream, &link, io).await,
-            }
+            carry(&stream, &link, carrier, timeout).await;
             End::Closed
         }
         Err(obstacle) => End::of(&obstacle),
     };
     if let Some(link) = link.upgrade() {
         link.stream_ended(&stream, end, Moment::now());
+    }
+}
+
+async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier, timeout: Duration) {
+    match carrier {
+        Carrier::Tcp(io) => framed::carry(stream, link, io).await,
+        Carrier::Tls(io) => framed::carry(stream, link, io).await,
+        Carrier::Https(https, uri) => {
+            let (sender, closed, _kept) = https.into_parts();
+            let ask = |query| https::ask(sender.clone(), uri.clone(), query);
+            requests::carry(stream, link, timeout, closed, ask).await;
+        }
+        Carrier::Quic(Quic { connection, endpoint: _endpoint }) => {
+            let closed = async { drop(connection.closed().await) };
+            let ask = |query| quic::ask(connection.clone(), query);
+            requests::carry(stream, link, timeout, closed, ask).await;
+        }
     }
 }
 

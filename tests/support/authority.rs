@@ -1,12 +1,16 @@
 //! A certificate authority of a test's own.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::{ServerSessionMemoryCache, StoresServerSessions},
 };
 
 /// Signs certificates.
@@ -56,9 +60,15 @@ impl Authority {
     }
 }
 
+impl Clone for Certificate {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
 impl Certificate {
-    /// A server's side of the handshake.
-    pub fn server(&self, alpn: &[u8]) -> Arc<ServerConfig> {
+    /// A server's side of the handshake; the counter tells how many sessions were resumed.
+    pub fn server(&self, alpn: &[u8], resumed: Arc<AtomicUsize>) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().expect("it has suites for them");
         let mut config = builder
@@ -66,6 +76,35 @@ impl Certificate {
             .with_single_cert(self.chain.clone(), self.key.clone_key())
             .expect("key and certificate fit");
         config.alpn_protocols = vec![alpn.to_vec()];
+        config.session_storage = Arc::new(Sessions { kept: ServerSessionMemoryCache::new(256), resumed });
         Arc::new(config)
+    }
+}
+
+/// Counts the sessions that clients bring back.
+#[derive(Debug)]
+struct Sessions {
+    kept: Arc<ServerSessionMemoryCache>,
+    resumed: Arc<AtomicUsize>,
+}
+
+impl StoresServerSessions for Sessions {
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> bool {
+        self.kept.put(key, value)
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.kept.get(key)
+    }
+
+    /// TLS 1.3 takes a session out to resume it.
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let session = self.kept.take(key)?;
+        self.resumed.fetch_add(1, SeqCst);
+        Some(session)
+    }
+
+    fn can_cache(&self) -> bool {
+        true
     }
 }

@@ -25,23 +25,24 @@ const CA: &str = "the site's CA";
 
 /// An authority and a good server.
 struct Site {
+    speaks: Speaks,
     authority: Authority,
     good: Encrypted,
 }
 
 impl Site {
-    fn new() -> Self {
+    fn new(speaks: Speaks) -> Self {
         let authority = Authority::new(CA);
-        let good = Encrypted::start(Speaks::Tls, &authority.issue(NAME, Validity::Now), Manner::Answers);
-        Self { authority, good }
+        let good = Encrypted::start(speaks, &authority.issue(NAME, Validity::Now), Manner::Answers);
+        Self { speaks, authority, good }
     }
 
     fn server(&self, manner: Manner) -> Encrypted {
-        Encrypted::start(Speaks::Tls, &self.authority.issue(NAME, Validity::Now), manner)
+        Encrypted::start(self.speaks, &self.authority.issue(NAME, Validity::Now), manner)
     }
 
     fn entry(&self, server: &Encrypted) -> Entry {
-        entry(server, Some(NAME), &self.authority)
+        entry(self.speaks, server, Some(NAME), &self.authority)
     }
 
     /// A group of this server, and the good one behind it.
@@ -50,42 +51,57 @@ impl Site {
     }
 }
 
-fn entry(server: &Encrypted, name: Option<&str>, authority: &Authority) -> Entry {
+fn entry(speaks: Speaks, server: &Encrypted, name: Option<&str>, authority: &Authority) -> Entry {
     let roots = Roots::from_pem(authority.pem().as_bytes()).unwrap();
     let identity = Identity { name: name.map(str::to_owned), roots };
-    Entry::Server(ServerSpec::encrypted(Transport::Tls, server.address, identity))
+    Entry::Server(ServerSpec::encrypted(transport(speaks), server.address, identity))
+}
+
+const fn transport(speaks: Speaks) -> Transport {
+    match speaks {
+        Speaks::Tls => Transport::Tls,
+        Speaks::Https => Transport::Https,
+        Speaks::Quic => Transport::Quic,
+    }
 }
 
 fn expected(name: &str) -> Ipv4Addr {
     address_of(name).parse().unwrap()
 }
 
-#[test]
-fn a_question_is_answered_on_one_kept_connection() {
-    let site = Site::new();
+#[rstest]
+fn a_question_is_answered_on_one_kept_connection(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+    let site = Site::new(speaks);
     let group = build(&spec(&[&[site.entry(&site.good)]]));
     on_a_worker(async {
         let courier = courier();
         for at in 0..10 {
             let name = format!("n{at}.example");
             let exchanged = ask(&courier, &group, &name).await.unwrap();
-            assert_eq!((address(&exchanged), exchanged.transport), (expected(&name), Transport::Tls));
+            assert_eq!((address(&exchanged), exchanged.transport), (expected(&name), transport(speaks)));
         }
     });
     assert_eq!(site.good.connections(), 1);
+    let protocol = match speaks {
+        Speaks::Tls => "dot",
+        Speaks::Https => "h2",
+        Speaks::Quic => "doq",
+    };
     let greeting = &site.good.greetings()[0];
-    assert_eq!((greeting.name.as_deref(), greeting.protocol.as_deref()), (Some(NAME), Some("dot")));
-    assert_eq!(server(&group, 0).tally.queries(Transport::Tls, QueryResult::Ok), 10);
+    assert_eq!((greeting.name.as_deref(), greeting.protocol.as_deref()), (Some(NAME), Some(protocol)));
+    assert_eq!(server(&group, 0).tally.queries(transport(speaks), QueryResult::Ok), 10);
     assert_eq!(server(&group, 0).obstacle(), None);
 }
 
-#[test]
-fn without_a_name_the_address_is_what_the_certificate_must_be_for() {
+#[rstest]
+fn without_a_name_the_address_is_what_the_certificate_must_be_for(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+) {
     let authority = Authority::new(CA);
-    let by_address = Encrypted::start(Speaks::Tls, &authority.issue("127.0.0.1", Validity::Now), Manner::Answers);
-    let by_name = Encrypted::start(Speaks::Tls, &authority.issue(NAME, Validity::Now), Manner::Answers);
-    let good = build(&spec(&[&[entry(&by_address, None, &authority)]]));
-    let bad = build(&spec(&[&[entry(&by_name, None, &authority)]]));
+    let by_address = Encrypted::start(speaks, &authority.issue("127.0.0.1", Validity::Now), Manner::Answers);
+    let by_name = Encrypted::start(speaks, &authority.issue(NAME, Validity::Now), Manner::Answers);
+    let good = build(&spec(&[&[entry(speaks, &by_address, None, &authority)]]));
+    let bad = build(&spec(&[&[entry(speaks, &by_name, None, &authority)]]));
     on_a_worker(async {
         ask(&courier(), &good, "a.example").await.unwrap();
         ask(&courier(), &bad, "a.example").await.unwrap_err();
@@ -102,16 +118,17 @@ fn without_a_name_the_address_is_what_the_certificate_must_be_for() {
 #[case::expired(CA, NAME, Validity::Past, Some(Fault::Expired))]
 #[case::not_yet(CA, NAME, Validity::Future, Some(Fault::NotYetValid))]
 fn a_server_that_is_not_who_it_should_be_gets_no_question(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
     #[case] ca: &str,
     #[case] name: &str,
     #[case] validity: Validity,
     #[case] fault: Option<Fault>,
 ) {
-    let site = Site::new();
+    let site = Site::new(speaks);
     let stranger = Authority::new(ca);
     let is_foreign = matches!(fault, Some(Fault::UnknownIssuer | Fault::OtherKey));
     let issuer = if is_foreign { &stranger } else { &site.authority };
-    let bad = Encrypted::start(Speaks::Tls, &issuer.issue(name, validity), Manner::Answers);
+    let bad = Encrypted::start(speaks, &issuer.issue(name, validity), Manner::Answers);
     let group = site.behind(&bad);
     on_a_worker(async {
         let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
@@ -119,16 +136,18 @@ fn a_server_that_is_not_who_it_should_be_gets_no_question(
     });
     let bad_server = server(&group, 0);
     assert_eq!(bad.queries(), 0);
-    assert_eq!(bad_server.tally.queries(Transport::Tls, QueryResult::Network), 1);
+    assert_eq!(bad_server.tally.queries(transport(speaks), QueryResult::Network), 1);
     assert_eq!(bad_server.state(), State::Down);
     let presented = vec![name.to_owned()];
     let fault = fault.unwrap_or(Fault::OtherName { wanted: NAME.to_owned(), presented });
     assert_eq!(bad_server.obstacle(), Some(Obstacle::Handshake(fault)));
 }
 
-#[test]
-fn a_connection_closed_behind_each_answer_is_renewed_and_the_session_resumed() {
-    let site = Site::new();
+#[rstest]
+fn a_connection_closed_behind_each_answer_is_renewed_and_the_session_resumed(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+) {
+    let site = Site::new(speaks);
     let closing = site.server(Manner::OneEach);
     let group = build(&spec(&[&[site.entry(&closing)]]));
     on_a_worker(async {
@@ -141,9 +160,9 @@ fn a_connection_closed_behind_each_answer_is_renewed_and_the_session_resumed() {
     assert_eq!((closing.connections(), closing.resumed()), (10, 9));
 }
 
-#[test]
-fn another_courier_resumes_the_session_too() {
-    let site = Site::new();
+#[rstest]
+fn another_courier_resumes_the_session_too(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+    let site = Site::new(speaks);
     let group = build(&spec(&[&[site.entry(&site.good)]]));
     for _ in 0..3 {
         on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
@@ -151,9 +170,11 @@ fn another_courier_resumes_the_session_too() {
     assert_eq!((site.good.connections(), site.good.resumed()), (3, 2));
 }
 
-#[test]
-fn anothers_answer_is_a_mismatch_and_the_other_server_answers() {
-    let site = Site::new();
+#[rstest]
+fn anothers_answer_is_a_mismatch_and_the_other_server_answers(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+) {
+    let site = Site::new(speaks);
     let bad = site.server(Manner::AnswersAnother);
     let group = site.behind(&bad);
     on_a_worker(async {
@@ -164,9 +185,9 @@ fn anothers_answer_is_a_mismatch_and_the_other_server_answers() {
     assert_eq!(server(&group, 0).tally.mismatches(MismatchReason::Question), 1);
 }
 
-#[test]
-fn answers_out_of_order_find_their_questions() {
-    let site = Site::new();
+#[rstest]
+fn answers_out_of_order_find_their_questions(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+    let site = Site::new(speaks);
     let backwards = site.server(Manner::Backwards(20));
     let mut spec = spec(&[&[site.entry(&backwards)]]);
     // They wait for the last of them.
@@ -190,8 +211,11 @@ fn answers_out_of_order_find_their_questions() {
 #[rstest]
 #[case::deaf(Manner::Deaf)]
 #[case::mute(Manner::Mute)]
-fn a_server_that_stops_reading_holds_no_question_up(#[case] manner: Manner) {
-    let site = Site::new();
+fn a_server_that_stops_reading_holds_no_question_up(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+    #[case] manner: Manner,
+) {
+    let site = Site::new(speaks);
     let bad = site.server(manner);
     let group = site.behind(&bad);
     on_a_worker(async {
@@ -202,9 +226,11 @@ fn a_server_that_stops_reading_holds_no_question_up(#[case] manner: Manner) {
     });
 }
 
-#[test]
-fn a_connection_that_died_is_given_up_and_another_one_serves() {
-    let site = Site::new();
+#[rstest]
+fn a_connection_that_died_is_given_up_and_another_one_serves(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+) {
+    let site = Site::new(speaks);
     let moody = site.server(Manner::Answers);
     let group = build(&spec(&[&[site.entry(&moody)]]));
     on_a_worker(async {
@@ -223,9 +249,11 @@ fn a_connection_that_died_is_given_up_and_another_one_serves() {
     assert!(moody.connections() > 1);
 }
 
-#[test]
-fn no_question_is_lost_to_a_connection_that_closes_meanwhile() {
-    let site = Site::new();
+#[rstest]
+fn no_question_is_lost_to_a_connection_that_closes_meanwhile(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+) {
+    let site = Site::new(speaks);
     let moody = site.server(Manner::Answers);
     let group = build(&spec(&[&[site.entry(&moody)]]));
     on_a_worker(async {
