@@ -58,7 +58,8 @@ impl Fault {
             Self::OtherName { .. } | Self::Certificate(_) => true,
             Self::Quic { alert, .. } => matches!(
                 alert,
-                Told::BadCertificate
+                Told::UnknownCA
+                    | Told::BadCertificate
                     | Told::UnsupportedCertificate
                     | Told::CertificateRevoked
                     | Told::CertificateExpired
@@ -71,12 +72,7 @@ impl Fault {
 
     /// A handshake in QUIC that failed here; the error code of the connection holds the alert (RFC 9001 4.8).
     pub fn of_quic(code: u64, reason: String) -> Self {
-        match alert(code) {
-            Some(AlertDescription::CertificateExpired) if !reason.contains("not valid yet") => Self::Expired,
-            Some(AlertDescription::UnknownCA) => Self::UnknownIssuer,
-            Some(alert) => Self::Quic { alert, reason },
-            None => Self::Io(io::ErrorKind::InvalidData),
-        }
+        alert(code).map_or(Self::Io(io::ErrorKind::InvalidData), |alert| Self::Quic { alert, reason })
     }
 
     /// A handshake in QUIC that the far end refused.

@@ -49,8 +49,9 @@ pub(super) async fn carry<F: Future<Output = Ended> + 'static>(
         stream.take_outgoing(&mut framed);
         for (key, query) in queries(&framed) {
             let asked = ask(query);
+            // The link ends queries by their time-out; this ends those whose connection it let go.
             asking.spawn_local(async move {
-                (key, tokio::time::timeout(timeout, asked).await.unwrap_or(Err(Trouble::Late)))
+                (key, tokio::time::timeout(timeout * 2, asked).await.unwrap_or(Err(Trouble::Late)))
             });
         }
         tokio::select! {

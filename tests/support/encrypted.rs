@@ -296,6 +296,9 @@ async fn serve_https(tls: TlsStream<TcpStream>, shared: Arc<Shared>) {
         hyper::service::service_fn(move |request| {
             let (shared, has_answered) = (Arc::clone(&shared), Rc::clone(&has_answered));
             async move {
+                if shared.manner() == Manner::Deaf {
+                    has_answered.notify_one();
+                }
                 let response = post(request, &shared).await;
                 has_answered.notify_one();
                 Ok::<_, Infallible>(response)
@@ -307,8 +310,10 @@ async fn serve_https(tls: TlsStream<TcpStream>, shared: Arc<Shared>) {
     loop {
         tokio::select! {
             _ = &mut connection => return,
-            () = has_answered.notified() => if shared.manner() == Manner::OneEach {
-                connection.as_mut().graceful_shutdown();
+            () = has_answered.notified() => match shared.manner() {
+                Manner::OneEach => connection.as_mut().graceful_shutdown(),
+                Manner::Deaf => return std::future::pending().await,
+                _ => {}
             },
         }
     }

@@ -107,8 +107,13 @@ fn without_a_name_the_address_is_what_the_certificate_must_be_for(
         ask(&courier(), &bad, "a.example").await.unwrap_err();
     });
     assert_eq!(by_address.greetings()[0].name, None, "SNI has no addresses");
-    let obstacle = server(&bad, 0).obstacle().unwrap();
-    assert_eq!(obstacle.to_string(), "its certificate is not for 127.0.0.1, but for dns.corp.example");
+    let told = server(&bad, 0).obstacle().unwrap().to_string();
+    match speaks {
+        Speaks::Tls | Speaks::Https => {
+            assert_eq!(told, "its certificate is not for 127.0.0.1, but for dns.corp.example");
+        }
+        Speaks::Quic => assert!(told.contains("not valid for name \"127.0.0.1\""), "{told}"),
+    }
 }
 
 #[rstest]
@@ -140,7 +145,10 @@ fn a_server_that_is_not_who_it_should_be_gets_no_question(
     assert_eq!(bad_server.state(), State::Down);
     let presented = vec![name.to_owned()];
     let fault = fault.unwrap_or(Fault::OtherName { wanted: NAME.to_owned(), presented });
-    assert_eq!(bad_server.obstacle(), Some(Obstacle::Handshake(fault)));
+    match (speaks, bad_server.obstacle()) {
+        (Speaks::Quic, Some(Obstacle::Handshake(told))) => assert!(told.is_about_identity(), "{told}"),
+        (_, obstacle) => assert_eq!(obstacle, Some(Obstacle::Handshake(fault))),
+    }
 }
 
 #[rstest]
@@ -157,7 +165,10 @@ fn a_connection_closed_behind_each_answer_is_renewed_and_the_session_resumed(
             assert_eq!(exchanged.tries, 1);
         }
     });
-    assert_eq!((closing.connections(), closing.resumed()), (10, 9));
+    // The goodbye of HTTP/2 may cross the next question, which is then answered.
+    let least = if speaks == Speaks::Https { 2 } else { 10 };
+    assert!(closing.connections() >= least, "{}", closing.connections());
+    assert_eq!(closing.resumed(), closing.connections() - 1);
 }
 
 #[rstest]
@@ -266,4 +277,29 @@ fn no_question_is_lost_to_a_connection_that_closes_meanwhile(
         }
     });
     assert!(moody.connections() > 10, "{}", moody.connections());
+}
+
+#[test]
+fn an_http_status_that_is_no_answer_sends_the_question_elsewhere() {
+    let site = Site::new(Speaks::Https);
+    let bad = site.server(Manner::Status(503));
+    let group = site.behind(&bad);
+    on_a_worker(async {
+        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        assert_eq!(exchanged.server.spec().address, site.good.address);
+    });
+    assert_eq!(server(&group, 0).obstacle(), Some(Obstacle::Status(503)));
+    assert_eq!(server(&group, 0).tally.queries(Transport::Https, QueryResult::Malformed), 1);
+    assert_eq!(server(&group, 0).state(), State::Suspect);
+}
+
+#[rstest]
+#[case::some(100, 200)]
+#[case::all(1000, 0)]
+fn time_in_a_cache_of_http_is_off_the_ttl(#[case] age: u32, #[case] left: u32) {
+    let site = Site::new(Speaks::Https);
+    let cached = site.server(Manner::Aged(age));
+    let group = build(&spec(&[&[site.entry(&cached)]]));
+    let exchanged = on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    assert_eq!(exchanged.response.least_ttl().map(|ttl| ttl.seconds()), Some(left));
 }
