@@ -16,6 +16,7 @@ mod load;
 mod plan;
 mod presets;
 mod reverse;
+mod server;
 mod table;
 mod units;
 mod unsupported;
@@ -34,3 +35,4 @@ pub use plan::{
 };
 pub use presets::{Family, PRESETS, PUBLIC_ONLY, Preset, Remedy, is_aws_name, preset, remedy};
 pub use reverse::{private_reverse_zones, reverse_zones};
+pub use server::ServerError;

@@ -5,7 +5,7 @@ use std::{cell::OnceCell, net::SocketAddr};
 use tracing::warn;
 
 use crate::{
-    config::{self, Endpoint, Live, NetworkPath, ServerAddress},
+    config::{self, Endpoint, FixedServer, Live, NetworkPath, ServerAddress},
     net::mmsg::interface_index,
     tls::Roots,
     upstream::{Entry, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ServerSpec, Transport, Via},
@@ -81,24 +81,29 @@ fn entry(group: &config::Group, server: &config::Server, system: &SystemRoots) -
     match &server.address {
         ServerAddress::System { path } => Some(Entry::System { path: path.clone(), via }),
         ServerAddress::Fixed(fixed) => {
-            let transport = match fixed.transport {
-                config::Transport::Tcp => Transport::Tcp,
-                config::Transport::Tls => Transport::Tls,
-                config::Transport::Udp => Transport::Udp,
-                config::Transport::Https => Transport::Https,
-                config::Transport::Quic => Transport::Quic,
-            };
-            let Some(address) = resolve(&fixed.endpoint) else {
+            let roots = || group.ca.as_ref().map_or_else(|| system.get(), |ca| ca.roots.clone());
+            let Some(server) = server_spec(fixed, via, roots) else {
                 warn!(group = group.name, server = %fixed, "upstream left out: its interface does not exist");
                 return None;
             };
-            let identity = fixed.transport.is_encrypted().then(|| Identity {
-                name: fixed.tls_name.clone(),
-                roots: group.ca.as_ref().map_or_else(|| system.get(), |ca| ca.roots.clone()),
-            });
-            Some(Entry::Server(ServerSpec { transport, address, via, identity, path: fixed.http_path.clone() }))
+            Some(Entry::Server(server))
         }
     }
+}
+
+/// A server of the configuration; none if its interface does not exist. `roots` are asked for where it is encrypted.
+pub fn server_spec(fixed: &FixedServer, via: Via, roots: impl FnOnce() -> Roots) -> Option<ServerSpec> {
+    let transport = match fixed.transport {
+        config::Transport::Udp => Transport::Udp,
+        config::Transport::Tcp => Transport::Tcp,
+        config::Transport::Tls => Transport::Tls,
+        config::Transport::Https => Transport::Https,
+        config::Transport::Quic => Transport::Quic,
+    };
+    let address = resolve(&fixed.endpoint)?;
+    let name = fixed.tls_name.clone();
+    let identity = fixed.transport.is_encrypted().then(|| Identity { name, roots: roots() });
+    Some(ServerSpec { transport, address, via, identity, path: fixed.http_path.clone() })
 }
 
 fn via(path: &NetworkPath) -> Via {

@@ -24,7 +24,6 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-pub use self::state::build_zones;
 use self::{
     control::Command,
     keeper::{Keeper, Kept},
@@ -32,6 +31,7 @@ use self::{
     state::State,
     worker::WorkerSpec,
 };
+pub use self::{groups::server_spec, state::build_zones};
 use crate::{
     cache::Cache,
     clock::Moment,

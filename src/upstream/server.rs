@@ -337,7 +337,8 @@ impl Server {
     }
 }
 
-fn tls_client(spec: &ServerSpec) -> Option<Client> {
+/// How to shake hands with a server; none where it speaks plain DNS.
+pub(super) fn tls_client(spec: &ServerSpec) -> Option<Client> {
     let identity = spec.identity.as_ref()?;
     let alpn = match spec.transport {
         Transport::Udp | Transport::Tcp => return None,

@@ -4,6 +4,7 @@
 mod support;
 
 mod addresses;
+mod encrypted;
 mod notify;
 mod reload;
 mod shipped;
