@@ -33,7 +33,7 @@ use self::{
     state::State,
     worker::WorkerSpec,
 };
-pub use self::{orders::Duty, state::build_zones};
+pub use self::{groups::server_spec, orders::Duty, state::build_zones};
 use crate::{
     admin::control::Request,
     cache::Cache,

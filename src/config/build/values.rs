@@ -217,7 +217,7 @@ impl Builder<'_> {
 }
 
 /// Whether a single host can have the address.
-pub(super) fn usable(ip: IpAddr) -> bool {
+pub(in crate::config) fn usable(ip: IpAddr) -> bool {
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
