@@ -195,7 +195,9 @@ fn share(fates: &[Fate], is: impl Fn(&Fate) -> bool) -> String {
 fn quantile(fates: &[Fate], share: f64) -> String {
     let mut times: Vec<Duration> = fates.iter().map(|fate| fate.took.unwrap_or(Duration::MAX)).collect();
     times.sort_unstable();
-    let at = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len()) - 1;
+    // Shares of thousandths are enough.
+    let thousandths = (0..1_000).take_while(|n| f64::from(*n) / 1_000.0 < share).count();
+    let at = (times.len() * thousandths).div_ceil(1_000).clamp(1, times.len()) - 1;
     match times[at] {
         Duration::MAX => "never".to_owned(),
         time => format!("{:.1} ms", time.as_secs_f64() * 1_000.0),
