@@ -30,7 +30,8 @@ fn start(upstream: &Upstream) -> Daemon {
         "[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n[admin]\nhttp = \"127.0.0.1:0\"\nsocket = \"\"\n\
          [cache]\nstale_after = \"0s\"\n\
          [upstream.site]\nservers = [\"{}\"]\nattempts = 1\nhedge = false\ntimeout = \"3s\"\n\
-         [[forward]]\nzones = [\".\"]\nto = \"site\"\n",
+         [[forward]]\nzones = [\".\"]\nto = \"site\"\n\
+         [[forward]]\nzones = [\"vpc.example\"]\nto = \"site\"\n",
         upstream.address
     );
     let plan = Plan::from_text("t.toml", &text).expect("a valid configuration");
@@ -58,19 +59,20 @@ fn who_was_given_a_stale_answer_waits_for_nothing_more() {
     daemon.stop();
 }
 
-/// Makes the one entry of the cache this much older.
+/// Makes every entry of the cache this much older.
 fn age(daemon: &Daemon, seconds: u32) {
     let cache = &daemon.engine().cache;
-    let mut kept = None;
+    let mut all = Vec::new();
     cache.for_each(|entry| {
         let key = (entry.key.qtype, entry.key.qclass, entry.key.name.to_vec());
         let times = (entry.lifetime, entry.stored_at - seconds, entry.stamp, entry.integrity);
-        kept = Some((key, entry.message.to_vec(), entry.ttl_offsets.to_vec(), times));
+        all.push((key, entry.message.to_vec(), entry.ttl_offsets.to_vec(), times));
     });
-    let ((qtype, qclass, name), message, ttl_offsets, (lifetime, now, stamp, integrity)) = kept.expect("an entry");
-    let key = Key { name: &name, qtype, qclass, do_bit: false, cd: false, view: 0 };
-    let new = New { message: &message, ttl_offsets: &ttl_offsets, lifetime, now, stamp, integrity };
-    cache.insert(&key, key.hash(), new, |_| false);
+    for ((qtype, qclass, name), message, ttl_offsets, (lifetime, now, stamp, integrity)) in all {
+        let key = Key { name: &name, qtype, qclass, do_bit: false, cd: false, view: 0 };
+        let new = New { message: &message, ttl_offsets: &ttl_offsets, lifetime, now, stamp, integrity };
+        cache.insert(&key, key.hash(), new, |_| false);
+    }
 }
 
 /// The value of a metric without labels.
@@ -106,6 +108,25 @@ fn a_popular_answer_is_fetched_before_its_end_and_nobody_was_given_a_stale_one()
     for (name, count) in [("prefetches", 1.0), ("stale", 0.0), ("misses", 1.0)] {
         assert_eq!(metric(&daemon, &format!("tidegate_cache_{name}_total")), count, "{name}");
     }
+    daemon.stop();
+}
+
+/// The end of the chain is as old as the whole: it is fetched with it.
+#[test]
+fn a_popular_alias_is_fetched_to_its_end() {
+    let upstream = Upstream::start();
+    let end = "app.vpc.example.";
+    upstream.on(NAME, rtype::A, Reply::of([Record::cname("@", 100, end)]));
+    upstream.on(end, rtype::A, Reply::of([Record::a("@", 100, "10.0.0.1")]));
+    let daemon = start(&upstream);
+    let client = Client::new(daemon.addresses()[0]);
+    let ask = || client.ask(&Query::a(NAME)).address_texts();
+    assert_eq!(ask(), ["10.0.0.1"]);
+    age(&daemon, 92);
+    upstream.on(end, rtype::A, Reply::of([Record::a("@", 100, "10.0.0.2")]));
+    eventually("the new address, before the old one's end", || ask() == ["10.0.0.2"]);
+    assert_eq!((upstream.count(NAME), upstream.count(end)), (2, 2));
+    assert_eq!(metric(&daemon, "tidegate_cache_misses_total"), 1.0, "nobody waited");
     daemon.stop();
 }
 
