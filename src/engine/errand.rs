@@ -17,6 +17,8 @@ pub enum Past {
     Unknown,
     /// Perhaps an entry, past its lifetime or not.
     Known,
+    /// An entry that is to be fetched again, for nobody: no other will do.
+    Due,
 }
 
 /// A question to be answered by a deadline, under one snapshot.
@@ -76,7 +78,8 @@ impl Errand {
         let view = found.map_or(0, |found| found.view);
         let asked = UpstreamQuery { name, ..(*self.asked).clone() };
         let hash = hash(&asked, view);
-        Self { asked: Arc::new(asked), hash, view, found, past: Past::Known, ..self.clone() }
+        let past = if self.past == Past::Due { Past::Due } else { Past::Known };
+        Self { asked: Arc::new(asked), hash, view, found, past, ..self.clone() }
     }
 
     /// The same as it is kept where its answer is for clients like this one alone.

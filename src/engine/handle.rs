@@ -240,7 +240,7 @@ impl<'a> Turn<'a, '_> {
             return Action::Reply(length);
         }
         self.counters.prefetched();
-        Action::ReplyAndRefresh(length, Box::new(self.query(question, key, hash, Past::Known)))
+        Action::ReplyAndRefresh(length, Box::new(self.query(question, key, hash, Past::Due)))
     }
 
     fn query(&self, question: &Question<'_>, key: &Key<'_>, hash: Hash, past: Past) -> Query {

@@ -15,7 +15,7 @@ use std::{pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use super::{
     Context,
-    errand::Errand,
+    errand::{Errand, Past},
     failure::{Failure, MAX_STEPS},
     part::{self, Part},
     query::Query,
@@ -204,7 +204,9 @@ async fn onward(context: &Context, errand: &Errand, head: &Response, cut: usize,
         return Err(Failure::endless());
     }
     let next = errand.onward(target.clone());
-    let tail = match context.cached(&next) {
+    // What is fetched ahead is fetched to its end, which is as old.
+    let known = if next.past == Past::Due { None } else { context.cached(&next) };
+    let tail = match known {
         Some(answer) => answer,
         None => (Box::pin(within_patience(context, next, before)) as Steps<'_>).await?,
     };

@@ -181,6 +181,9 @@ impl Context {
 
     /// The stale answer to the errand, if every rule in it may give one.
     pub(super) fn stale(&self, errand: &Errand) -> Option<Stale> {
+        if errand.past == Past::Due {
+            return None;
+        }
         self.stale_in_view(errand).or_else(|| self.stale_in_view(&errand.own()?))
     }
 

@@ -286,6 +286,23 @@ fn an_endless_chain_in_one_answer_is_a_failure() {
     }
 }
 
+/// The first address is only to be counted; what stands behind it is not let through for that.
+#[rstest]
+#[case::log("log")]
+#[case::strip("strip")]
+fn an_address_that_is_only_counted_covers_for_no_other(#[case] on_public: &str) {
+    let internet = Upstream::start();
+    internet.on("lure.example.", rtype::A, Reply::of([outside(), Record::a("@", 60, "127.0.0.1")]));
+    let rule = format!("private = [\"198.51.100.0/24\"]\non_public = \"{on_public}\"\nrebind = \"refuse\"");
+    let config =
+        Config::new().upstream("internet", &[&internet], ONE_PATIENT_TRY).forward("all", &["."], "internet", &rule);
+    let tidegate = Tidegate::start(&config);
+    for _ in 0..2 {
+        dig(tidegate.address(), "lure.example.", &["A"])
+            .shows_aged(&["SERVFAIL qr rd ra", "EDE 15 (Blocked): (rule all: 127.0.0.1 is private)"]);
+    }
+}
+
 /// Neither half is longer than eight; the whole is.
 #[test]
 fn a_chain_that_is_too_long_only_as_a_whole_is_a_failure() {
