@@ -29,7 +29,8 @@ pub enum Alpn {
 }
 
 impl Alpn {
-    const fn id(self) -> &'static [u8] {
+    /// As handshakes name it (IANA's registry of ALPN protocol ids).
+    pub const fn id(self) -> &'static [u8] {
         match self {
             Self::Dot => b"dot",
             Self::H2 => b"h2",

@@ -8,7 +8,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{clock::Moment, wire::MAX_MESSAGE};
 
-use super::{link::Link, stream::Stream};
+use super::{
+    link::Link,
+    stream::{GOODBYE, Stream},
+};
 
 /// Writes what waits and reads what comes, until either end is done.
 pub(super) async fn carry<S: AsyncRead + AsyncWrite>(stream: &Stream, link: &Weak<Link>, io: S) {
@@ -40,7 +43,11 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite>(stream: &Stream, link: &Wea
                 }
                 Err(_) => return,
             },
-            () = stream.has_work(), if sent == sending.len() => {}
+            () = stream.has_work(), if sent == sending.len() => if stream.is_leaving() {
+                // TLS takes an end without it for one that was forged (RFC 8446 6.1).
+                drop(tokio::time::timeout(GOODBYE, writer.shutdown()).await);
+                return;
+            },
         }
     }
 }

@@ -130,6 +130,5 @@ mod tests {
         ] {
             assert_eq!(uri(address.parse().unwrap(), name, path).unwrap().to_string(), expected);
         }
-        assert_eq!(uri("10.1.1.1:443".parse().unwrap(), None, Some("/{?dns}")), None);
     }
 }

@@ -5,7 +5,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
     net::socket::upstream_tcp,
-    tls::{Client, Connected},
+    tls::{Alpn, Client, Connected},
 };
 
 use super::{
@@ -37,6 +37,9 @@ pub(super) async fn open(spec: &ServerSpec, transport: Transport, tls: Option<&C
             let name = spec.identity.as_ref().and_then(|identity| identity.name.as_deref());
             let uri = https::uri(spec.address, name, spec.path.as_deref()).ok_or(Obstacle::Http)?;
             let connected = tls()?.connect(tcp(spec).await?).await?;
+            if connected.get_ref().1.alpn_protocol() != Some(Alpn::H2.id()) {
+                return Err(Obstacle::Http);
+            }
             Ok(Carrier::Https(Box::new(https::open(connected).await?), uri))
         }
         Transport::Quic => Ok(Carrier::Quic(quic::open(spec.address, &spec.via, tls()?).await?)),

@@ -10,7 +10,11 @@ use tokio::task::JoinSet;
 
 use crate::{clock::Moment, wire::MessageId};
 
-use super::{link::Link, obstacle::Obstacle, stream::Stream};
+use super::{
+    link::Link,
+    obstacle::Obstacle,
+    stream::{GOODBYE, Stream},
+};
 
 /// What came back on a query's stream.
 pub(super) struct Reply {
@@ -57,7 +61,11 @@ pub(super) async fn carry<F: Future<Output = Ended> + 'static>(
         tokio::select! {
             () = &mut closed => break,
             Some(Ok((key, ended))) = asking.join_next() => settle(stream, link, key, ended),
-            () = stream.has_work() => {}
+            () = stream.has_work() => if stream.is_leaving() {
+                drop(ask);
+                drop(tokio::time::timeout(GOODBYE, closed).await);
+                return;
+            },
         }
     }
     if let Some(link) = link.upgrade() {

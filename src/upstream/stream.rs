@@ -40,6 +40,8 @@ use super::{
 const IDLE: Duration = Duration::from_secs(10);
 /// The same where another handshake would cost more than the memory it holds (RFC 7858 3.4).
 const IDLE_ENCRYPTED: Duration = Duration::from_secs(60);
+/// A far end has this long to hear that a connection ends.
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 /// More queries than this wait on one connection only where nobody reads them.
 const MOST_IN_FLIGHT: usize = 8192;
 
@@ -62,6 +64,8 @@ pub(super) struct Stream {
     last_query: Cell<Moment>,
     /// and when a message last came in.
     last_message: Cell<Moment>,
+    /// Nothing more is to be asked on it: it ends once it has said so to the far end.
+    is_leaving: Cell<bool>,
     task: RefCell<Option<AbortHandle>>,
 }
 
@@ -115,6 +119,7 @@ impl Link {
             opened: Cell::default(),
             last_query: Cell::new(now),
             last_message: Cell::default(),
+            is_leaving: Cell::default(),
             task: RefCell::default(),
         });
         let task = tokio::task::spawn_local(run(Rc::clone(&stream), Rc::downgrade(self), timeout));
@@ -221,9 +226,19 @@ impl Stream {
         }
     }
 
-    /// Waits until there are some.
+    /// Waits until there are some, or the connection is to end.
     pub(super) async fn has_work(&self) {
         self.has_work.notified().await;
+    }
+
+    /// Whether it is to end.
+    pub(super) const fn is_leaving(&self) -> bool {
+        self.is_leaving.get()
+    }
+
+    fn leave(&self) {
+        self.is_leaving.set(true);
+        self.has_work.notify_one();
     }
 }
 
@@ -276,12 +291,14 @@ async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier, timeout
         Carrier::Tls(io) => framed::carry(stream, link, io).await,
         Carrier::Https(https, uri) => {
             let (sender, closed, _kept) = https.into_parts();
-            let ask = |query| https::ask(sender.clone(), uri.clone(), query);
+            let ask = move |query| https::ask(sender.clone(), uri.clone(), query);
             requests::carry(stream, link, timeout, closed, ask).await;
         }
         Carrier::Quic(Quic { connection, endpoint: _endpoint }) => {
-            let closed = async { drop(connection.closed().await) };
-            let ask = |query| quic::ask(connection.clone(), query);
+            // Its last handle gone, a connection says goodbye by itself.
+            let watched = connection.clone();
+            let closed = async move { drop(watched.closed().await) };
+            let ask = move |query| quic::ask(connection.clone(), query);
             requests::carry(stream, link, timeout, closed, ask).await;
         }
     }
@@ -311,9 +328,12 @@ pub(super) fn tend(link: &Rc<Link>, timeout: Duration, now: Moment) {
         let last_use = stream.last_query.get().max(stream.last_message.get());
         let is_idle = stream.flights.borrow().is_empty() && now.since(last_use) >= idle;
         let is_dead = over.iter().any(|flight| flight.sent_at > stream.last_message.get());
-        if is_idle || is_dead {
+        if is_dead {
             close(&stream);
             link.stream_ended(&stream, End::Closed, now);
+        } else if is_idle {
+            link.retire(&stream);
+            stream.leave();
         }
     }
 }
@@ -332,3 +352,6 @@ fn close(stream: &Stream) {
         task.abort();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{
         Arc, Mutex,
@@ -93,6 +93,7 @@ struct Shared {
 pub struct Greeting {
     pub name: Option<String>,
     pub protocol: Option<String>,
+    pub from: IpAddr,
 }
 
 impl Encrypted {
@@ -173,9 +174,9 @@ impl Shared {
         *self.manner.lock().expect("no holder panics")
     }
 
-    fn greeted(&self, name: Option<&str>, protocol: Option<&[u8]>) {
+    fn greeted(&self, name: Option<&str>, protocol: Option<&[u8]>, from: SocketAddr) {
         let protocol = protocol.map(|id| String::from_utf8_lossy(id).into_owned());
-        let greeting = Greeting { name: name.map(str::to_owned), protocol };
+        let greeting = Greeting { name: name.map(str::to_owned), protocol, from: from.ip() };
         self.greetings.lock().expect("no holder panics").push(greeting);
         self.connections.fetch_add(1, SeqCst);
     }
@@ -247,8 +248,9 @@ async fn shake_hands(stream: TcpStream, acceptor: TlsAcceptor, shared: &Shared) 
         shared.failed.fetch_add(1, SeqCst);
         return None;
     };
-    let connection = tls.get_ref().1;
-    shared.greeted(connection.server_name(), connection.alpn_protocol());
+    let (stream, connection) = tls.get_ref();
+    let from = stream.peer_addr().expect("it is connected");
+    shared.greeted(connection.server_name(), connection.alpn_protocol(), from);
     if shared.manner() == Manner::Deaf {
         return std::future::pending().await;
     }
@@ -361,7 +363,8 @@ async fn serve_quic(config: Arc<rustls::ServerConfig>, shared: Arc<Shared>, plac
             };
             let greeting = connection.handshake_data().expect("the handshake is over");
             let greeting = greeting.downcast::<quinn::crypto::rustls::HandshakeData>().expect("it is TLS");
-            shared.greeted(greeting.server_name.as_deref(), greeting.protocol.as_deref());
+            let from = connection.remote_address();
+            shared.greeted(greeting.server_name.as_deref(), greeting.protocol.as_deref(), from);
             while let Ok((sender, receiver)) = connection.accept_bi().await {
                 if shared.manner() == Manner::Deaf {
                     return std::future::pending().await;

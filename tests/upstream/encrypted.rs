@@ -94,6 +94,16 @@ fn a_question_is_answered_on_one_kept_connection(#[values(Speaks::Tls, Speaks::H
 }
 
 #[rstest]
+fn questions_leave_from_the_source(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+    let site = Site::new(speaks);
+    let Entry::Server(mut server) = site.entry(&site.good) else { panic!("it is one") };
+    server.via.source = Some("127.0.0.9".parse().unwrap());
+    let group = build(&spec(&[&[Entry::Server(server)]]));
+    on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    assert_eq!(site.good.greetings()[0].from.to_string(), "127.0.0.9");
+}
+
+#[rstest]
 fn without_a_name_the_address_is_what_the_certificate_must_be_for(
     #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
 ) {
