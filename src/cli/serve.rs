@@ -11,8 +11,12 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{Color, Flags, Plan, Problems},
-    daemon::{Daemon, StartError, logging},
+    admin::control::{Order, Verdict},
+    config::{Boot, Color, Flags, Live, Plan, Problems},
+    daemon::{
+        Daemon, Duty, Event, StartError,
+        logging::{self, LevelHandle},
+    },
 };
 
 /// Where the configuration is looked for.
@@ -72,11 +76,11 @@ pub(super) fn run(options: &Options) -> i32 {
             return super::UNUSABLE;
         }
     };
-    logging::start(plan.live.log_level, plan.boot.log_format);
+    let level = logging::start(plan.live.log_level, plan.boot.log_format);
     for line in plan.warnings.lines() {
         warn!("{line}");
     }
-    match serve(options, plan) {
+    match serve(options, plan, &level) {
         Ok(code) => code,
         Err(StartError::Zones(problems)) => {
             for problem in problems {
@@ -92,10 +96,10 @@ pub(super) fn run(options: &Options) -> i32 {
 }
 
 /// Runs until a signal ends it; gives the exit code.
-fn serve(options: &Options, plan: Plan) -> Result<i32, StartError> {
-    let boot = plan.boot;
+fn serve(options: &Options, plan: Plan, level: &LevelHandle) -> Result<i32, StartError> {
     let lameduck = plan.live.lameduck;
-    let mut daemon = Daemon::start(&boot, plan.live)?;
+    let daemon = Daemon::start(&plan.boot, plan.live.clone())?;
+    let mut running = Running { options, level, daemon, boot: plan.boot, live: plan.live };
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
         let [mut terminate, mut interrupt, mut hangup, mut save] = signals()?;
@@ -105,20 +109,27 @@ fn serve(options: &Options, plan: Plan) -> Result<i32, StartError> {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hangup.recv() => reload(options, &daemon, &boot).await,
-                _ = save.recv() => daemon.save_snapshot(),
-                () = daemon.worker_ended() => {
-                    error!("a worker ended; the process ends with it");
-                    return Ok(super::FAILED);
-                }
+                _ = hangup.recv() => drop(running.reload().await),
+                _ = save.recv() => running.daemon.save_snapshot(),
+                event = running.daemon.next() => match event {
+                    Event::Order(request) => {
+                        let verdict = running.carry_out(request.order).await;
+                        // Who asked may have gone.
+                        drop(request.reply.send(verdict));
+                    }
+                    Event::WorkerEnded => {
+                        error!("a worker ended; the process ends with it");
+                        return Ok(super::FAILED);
+                    }
+                },
             }
         }
         tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
-        daemon.drain();
+        running.daemon.drain();
         sleep(lameduck).await;
         Ok::<i32, std::io::Error>(super::OK)
     })?;
-    daemon.stop();
+    running.daemon.stop();
     info!("stopped");
     Ok(code)
 }
@@ -129,35 +140,69 @@ fn signals() -> std::io::Result<[Signal; 4]> {
     Ok([terminate?, interrupt?, hangup?, save?])
 }
 
-async fn reload(options: &Options, daemon: &Daemon, boot: &crate::config::Boot) {
-    tell(&[NotifyState::Reloading]);
-    match options.plan() {
-        Err(problems) => {
-            for line in problems.lines() {
-                error!("{line}");
-            }
-            warn!("the configuration was refused; the old one stays in force");
-            daemon.reload_failed();
-        }
-        Ok(plan) => {
-            for line in plan.warnings.lines() {
-                warn!("{line}");
-            }
-            for key in boot.differences(&plan.boot) {
-                warn!(key, "this change needs a restart");
-            }
-            match daemon.reload(plan.live).await {
-                Ok(()) => info!("reloaded"),
-                Err(problems) => {
-                    for problem in problems {
-                        error!("{problem}");
-                    }
-                    warn!("the configuration was refused; the old one stays in force");
-                }
-            }
+/// The daemon and what it was started with.
+struct Running<'a> {
+    options: &'a Options,
+    level: &'a LevelHandle,
+    daemon: Daemon,
+    boot: Boot,
+    live: Live,
+}
+
+impl Running<'_> {
+    async fn carry_out(&mut self, order: Order) -> Verdict {
+        let result = match order {
+            Order::Reload => self.reload().await,
+            Order::Drain(server) => self.daemon.set_duty(&server, Duty::Off),
+            Order::Undrain(server) => self.daemon.set_duty(&server, Duty::On),
+            Order::Flush(what) => Ok(vec![format!("{} answers forgotten", self.daemon.flush(&what))]),
+            Order::Log(directives) => logging::change(self.level, &directives)
+                .map(|()| vec![format!("logging {directives}")])
+                .map_err(|error| vec![format!("{directives}: {error}")]),
+        };
+        match result {
+            Ok(lines) => Verdict::Done(lines),
+            Err(lines) => Verdict::Refused(lines),
         }
     }
-    tell(&[NotifyState::Ready]);
+
+    /// Reads the configuration again; says what changed, or why it was refused.
+    async fn reload(&mut self) -> Result<Vec<String>, Vec<String>> {
+        tell(&[NotifyState::Reloading]);
+        let result = self.replace().await;
+        match &result {
+            Ok(_) => info!("reloaded"),
+            Err(problems) => {
+                for problem in problems {
+                    error!("{problem}");
+                }
+                warn!("the configuration was refused; the old one stays in force");
+            }
+        }
+        tell(&[NotifyState::Ready]);
+        result
+    }
+
+    async fn replace(&mut self) -> Result<Vec<String>, Vec<String>> {
+        let plan = self.options.plan().map_err(|problems| {
+            self.daemon.reload_failed();
+            problems.lines().collect::<Vec<_>>()
+        })?;
+        let mut lines: Vec<String> = plan.warnings.lines().collect();
+        lines.extend(self.boot.differences(&plan.boot).iter().map(|key| format!("{key}: this change needs a restart")));
+        for line in &lines {
+            warn!("{line}");
+        }
+        let reloaded = self.daemon.reload(plan.live.clone()).await;
+        reloaded.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let changes = self.live.changes(&plan.live);
+        if self.live.log_level != plan.live.log_level {
+            logging::set(self.level, plan.live.log_level);
+        }
+        self.live = plan.live;
+        lines.extend(if changes.is_empty() { vec!["nothing changed".to_owned()] } else { changes });
+        Ok(lines)
+    }
 }
 
 /// Tells systemd, where there is one.

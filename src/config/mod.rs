@@ -7,6 +7,7 @@
 
 mod address;
 mod build;
+mod changes;
 mod defaults;
 mod error;
 mod file;
@@ -28,6 +29,7 @@ pub use file::{EditError, group_table, set_servers};
 pub use group::{
     Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Server, ServerAddress, Share, Transport,
 };
+pub use limits::CONTROL_SOCKET;
 pub use load::Flags;
 pub use plan::{
     Aaaa, Access, AdminAccess, Boot, CachePolicy, CookieSecret, Guard, Listen, Live, LocalZone, LogFormat, LogLevel,

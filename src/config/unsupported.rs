@@ -5,7 +5,6 @@
 use super::{
     error::{Place, Problem},
     file::{File, Float, Integer, Located, Text, Texts},
-    limits::CONTROL_SOCKET,
 };
 
 type Find = fn(&File) -> Vec<Place>;
@@ -17,9 +16,6 @@ const UNSUPPORTED: &[(&str, Find)] = &[
     ("limits.client_qps", |file| not_zero(file.limits.as_ref().and_then(|limits| limits.value.client_qps.as_ref()))),
     ("limits.client_burst", |file| {
         not_zero(file.limits.as_ref().and_then(|limits| limits.value.client_burst.as_ref()))
-    }),
-    ("admin.socket", |file| {
-        other_than(&["", CONTROL_SOCKET], file.admin.as_ref().and_then(|admin| admin.value.socket.as_ref()))
     }),
     ("log.queries", |file| other_than(&["off"], file.log.as_ref().and_then(|log| log.value.queries.as_ref()))),
     ("log.sample", |file| not_one(file.log.as_ref().and_then(|log| log.value.sample.as_ref()))),

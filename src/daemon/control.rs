@@ -1,6 +1,6 @@
 //! The control thread: everything that is not a question. It owns the configuration in force.
 
-use std::{net::TcpListener, sync::Arc, thread, time::Duration};
+use std::{net::TcpListener, os::unix::net::UnixListener, rc::Rc, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::Builder,
@@ -12,9 +12,9 @@ use tracing::{info, warn};
 
 use super::{StartError, report::Report, state::State};
 use crate::{
-    admin,
+    admin::{self, control::Request},
     config::Live,
-    upstream::{self, prober, system},
+    upstream::{self, Courier, loops, prober, system},
     zones::ZoneProblem,
 };
 
@@ -33,30 +33,48 @@ pub(super) fn spawn(
     workers: usize,
     commands: mpsc::UnboundedReceiver<Command>,
     report: Arc<Report>,
-    listener: Option<TcpListener>,
+    doors: Doors,
 ) -> Result<thread::JoinHandle<()>, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let run = move || {
         LocalSet::new().block_on(&runtime, async {
-            if let Some(listener) = listener {
-                serve_admin(listener, &report);
-            }
+            doors.open(&report);
             control(state, workers, commands, &report).await;
         });
     };
     thread::Builder::new().name("control".to_owned()).spawn(run).map_err(StartError::Thread)
 }
 
-fn serve_admin(listener: TcpListener, report: &Arc<Report>) {
-    match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => drop(tokio::task::spawn_local(admin::serve(listener, report.pages()))),
-        Err(error) => warn!(%error, "no admin server"),
+/// Where operators come in.
+pub(super) struct Doors {
+    /// To look.
+    pub http: Option<TcpListener>,
+    /// To give orders,
+    pub socket: Option<UnixListener>,
+    /// which go here.
+    pub order: mpsc::Sender<Request>,
+}
+
+impl Doors {
+    fn open(self, report: &Arc<Report>) {
+        match self.http.map(tokio::net::TcpListener::from_std).transpose() {
+            Ok(Some(listener)) => drop(tokio::task::spawn_local(admin::serve(listener, report.pages()))),
+            Ok(None) => {}
+            Err(error) => warn!(%error, "no admin server"),
+        }
+        match self.socket.map(tokio::net::UnixListener::from_std).transpose() {
+            Ok(Some(listener)) => drop(tokio::task::spawn_local(admin::control::serve(listener, self.order))),
+            Ok(None) => {}
+            Err(error) => warn!(%error, "no control socket"),
+        }
     }
 }
 
 async fn control(mut state: State, workers: usize, mut commands: mpsc::UnboundedReceiver<Command>, report: &Report) {
-    let prober = upstream::Worker { index: workers, count: workers + 1 };
-    tokio::task::spawn_local(prober::run(prober, state.targets(), state.alarm()));
+    let courier = Rc::new(Courier::new(upstream::Worker { index: workers, count: workers + 1 }));
+    tokio::task::spawn_local(prober::run(Rc::clone(&courier), state.targets(), state.alarm()));
+    let loops = Arc::clone(&state.engine.loops);
+    tokio::task::spawn_local(loops::run(courier, loops, state.loop_targets(), loops::Timing::default()));
     let mut system = system::Watch::new(state.system_files(), state.ours());
     let mut zones = state.zones().watch().clone();
     let mut ticks = interval_at(Instant::now() + WATCH, WATCH);

@@ -1,6 +1,6 @@
 //! From the plan's groups to the upstream room's: the same facts, addresses resolved.
 
-use std::{cell::OnceCell, net::SocketAddr};
+use std::{cell::OnceCell, net::SocketAddr, sync::Arc};
 
 use tracing::warn;
 
@@ -8,7 +8,9 @@ use crate::{
     config::{self, Endpoint, FixedServer, Live, NetworkPath, ServerAddress},
     net::mmsg::interface_index,
     tls::Roots,
-    upstream::{Entry, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ServerSpec, Transport, Via},
+    upstream::{
+        Entry, Group, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ServerSpec, Transport, Via, loops,
+    },
     wire::{Class, UpstreamQuery},
 };
 
@@ -73,6 +75,22 @@ fn spec(group: &config::Group, udp_payload: u16, system: &SystemRoots) -> GroupS
             rise: group.health.rise,
         },
     }
+}
+
+/// Every rule with each group that its questions may go to.
+pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::Target> {
+    let of = |rule: &config::Rule| {
+        let fallback = match rule.when_down {
+            config::WhenDown::Upstream(index) => Some(index),
+            config::WhenDown::Stale | config::WhenDown::Fail => None,
+        };
+        let (name, zone): (Arc<str>, _) = (rule.name.as_str().into(), rule.zones.first().cloned());
+        let target = move |index: config::GroupIndex| {
+            Some(loops::Target { rule: Arc::clone(&name), zone: zone.clone()?, group: Arc::clone(&groups[index.0]) })
+        };
+        std::iter::once(rule.to).chain(fallback).filter_map(target)
+    };
+    live.rules.iter().flat_map(of).collect()
 }
 
 /// A server whose interface does not exist is left out: the others of its group go on.

@@ -9,6 +9,9 @@ use crate::config::{LogFormat, LogLevel};
 /// Changes the level of a running log.
 pub type LevelHandle = reload::Handle<EnvFilter, Registry>;
 
+/// Libraries that would log each request.
+const QUIET: &str = "hyper=warn,axum=warn";
+
 /// Starts logging to standard error or the journal. Does nothing where somebody does already (tests).
 pub fn start(level: LogLevel, format: LogFormat) -> LevelHandle {
     let (filter, handle) = reload::Layer::new(filter(level));
@@ -28,6 +31,18 @@ pub fn start(level: LogLevel, format: LogFormat) -> LevelHandle {
     handle
 }
 
+/// Changes what a running log lets through: a level, or directives as tracing has them.
+pub fn change(handle: &LevelHandle, directives: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(format!("{QUIET},{directives}")).map_err(|error| error.to_string())?;
+    handle.reload(filter).map_err(|error| error.to_string())
+}
+
+/// Changes the level of a running log.
+pub fn set(handle: &LevelHandle, level: LogLevel) {
+    // A log that is not ours (tests) has nothing to change.
+    handle.reload(filter(level)).ok();
+}
+
 /// The directives for a level; libraries that log each query keep quiet.
 pub fn filter(level: LogLevel) -> EnvFilter {
     let level = match level {
@@ -37,7 +52,7 @@ pub fn filter(level: LogLevel) -> EnvFilter {
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    EnvFilter::new(format!("{level},hyper=warn,axum=warn"))
+    EnvFilter::new(format!("{level},{QUIET}"))
 }
 
 fn chosen(format: LogFormat) -> LogFormat {

@@ -10,6 +10,7 @@ pub mod perimeter;
 mod control;
 mod groups;
 mod keeper;
+mod orders;
 mod report;
 mod state;
 mod worker;
@@ -25,14 +26,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use self::{
-    control::Command,
+    control::{Command, Doors},
     keeper::{Keeper, Kept},
+    orders::ControlSocket,
     report::Report,
     state::State,
     worker::WorkerSpec,
 };
-pub use self::{groups::server_spec, state::build_zones};
+pub use self::{groups::server_spec, orders::Duty, state::build_zones};
 use crate::{
+    admin::control::Request,
     cache::Cache,
     clock::Moment,
     config::{Boot, Live, Need, Workers},
@@ -46,6 +49,9 @@ use crate::{
     upstream::{Alarm, Ours},
     zones::ZoneProblem,
 };
+
+/// Orders that wait; who gives more waits before the socket.
+const ORDERS: usize = 16;
 
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +88,15 @@ fn lines(problems: &[ZoneProblem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
+/// What whoever runs the daemon must see to.
+#[derive(Debug)]
+pub enum Event {
+    /// An order came in over the control socket.
+    Order(Request),
+    /// A worker has ended, which none should before it is told to.
+    WorkerEnded,
+}
+
 /// A running server. Dropped, it stops without waiting.
 #[derive(Debug)]
 pub struct Daemon {
@@ -95,6 +110,8 @@ pub struct Daemon {
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: JoinHandle<()>,
     keeper: Option<Keeper>,
+    orders: mpsc::Receiver<Request>,
+    _socket: Option<ControlSocket>,
 }
 
 impl Daemon {
@@ -152,14 +169,30 @@ impl Daemon {
         }
         let (commands, told) = mpsc::unbounded_channel();
         let admin_address = admin.as_ref().map(|(_, address)| *address);
-        let control = control::spawn(state, count, told, Arc::clone(&report), admin.map(|(listener, _)| listener))?;
+        let (order, orders) = mpsc::channel(ORDERS);
+        let (socket, file) = boot.admin_socket.as_deref().and_then(orders::bind).unzip();
+        let doors = Doors { http: admin.map(|(listener, _)| listener), socket, order };
+        let control = control::spawn(state, count, told, Arc::clone(&report), doors)?;
         for address in &addresses {
             info!(%address, "listening");
         }
         if let Some(address) = admin_address {
             info!(%address, "admin listening");
         }
-        Ok(Self { addresses, admin_address, engine, report, commands, stop, ended, workers, control, keeper })
+        Ok(Self {
+            addresses,
+            admin_address,
+            engine,
+            report,
+            commands,
+            stop,
+            ended,
+            workers,
+            control,
+            keeper,
+            orders,
+            _socket: file,
+        })
     }
 
     /// The addresses it answers on, with the ports that the kernel chose.
@@ -204,9 +237,12 @@ impl Daemon {
         self.report.drain();
     }
 
-    /// Waits until a worker ends, which none should before it is told to.
-    pub async fn worker_ended(&mut self) {
-        self.ended.recv().await;
+    /// Waits for what whoever runs it must see to.
+    pub async fn next(&mut self) -> Event {
+        tokio::select! {
+            Some(request) = self.orders.recv() => Event::Order(request),
+            _ = self.ended.recv() => Event::WorkerEnded,
+        }
     }
 
     /// Stops reading, answers what was received, and ends.

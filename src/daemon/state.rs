@@ -10,7 +10,7 @@ use crate::{
     config::{Live, ServerAddress, SpecialNames, ZoneData},
     engine::{Engine, snapshot::Snapshot},
     metrics,
-    upstream::{Alarm, Group, Ours},
+    upstream::{Alarm, Group, Loops, Ours, loops},
     zones::{InlineRecord, LocalSpec, Place, Source, SpecialUse, ZoneProblem, Zones},
 };
 
@@ -25,6 +25,7 @@ pub(super) struct State {
     ours: Ours,
     generation: u32,
     targets: watch::Sender<Vec<Arc<Group>>>,
+    loop_targets: watch::Sender<Vec<loops::Target>>,
 }
 
 impl State {
@@ -38,10 +39,12 @@ impl State {
     ) -> Result<Self, Vec<ZoneProblem>> {
         let zones = Arc::new(build_zones(&live)?);
         let groups = build_groups(&live, &[], &ours, &alarm);
-        let snapshot = Snapshot::build(&live, 1, groups.clone(), Arc::clone(&zones), &rules);
-        let engine = Arc::new(Engine::new(snapshot, cache));
+        let loops = Arc::<Loops>::default();
+        let snapshot = Snapshot::build(&live, 1, groups.clone(), Arc::clone(&zones), &rules, &loops);
+        let engine = Arc::new(Engine::new(snapshot, cache, loops));
         let (targets, _) = watch::channel(groups.clone());
-        Ok(Self { engine, live, groups, zones, rules, alarm, ours, generation: 1, targets })
+        let (loop_targets, _) = watch::channel(groups::loop_targets(&live, &groups));
+        Ok(Self { engine, live, groups, zones, rules, alarm, ours, generation: 1, targets, loop_targets })
     }
 
     /// Brings another plan into force, or leaves the old one as it is.
@@ -64,15 +67,22 @@ impl State {
         self.groups = build_groups(&self.live, &self.groups, &self.ours, &self.alarm);
         self.generation = self.generation.wrapping_add(1);
         let zones = Arc::clone(&self.zones);
-        let snapshot = Snapshot::build(&self.live, self.generation, self.groups.clone(), zones, &self.rules);
+        let loops = &self.engine.loops;
+        let snapshot = Snapshot::build(&self.live, self.generation, self.groups.clone(), zones, &self.rules, loops);
         self.engine.replace(snapshot);
         self.engine.failures.clear();
         self.targets.send_replace(self.groups.clone());
+        self.loop_targets.send_replace(groups::loop_targets(&self.live, &self.groups));
     }
 
     /// The groups that probes watch, now and after each change.
     pub(super) fn targets(&self) -> watch::Receiver<Vec<Arc<Group>>> {
         self.targets.subscribe()
+    }
+
+    /// The rules and groups that are probed for loops, now and after each change.
+    pub(super) fn loop_targets(&self) -> watch::Receiver<Vec<loops::Target>> {
+        self.loop_targets.subscribe()
     }
 
     /// The files that `system` servers come from.

@@ -32,6 +32,12 @@ impl Failure {
         Self { rcode: Rcode::NOERROR, code: EdeCode::Blocked, text: Cow::Borrowed(STRIPPED) }
     }
 
+    /// A question that we asked ourselves.
+    pub const fn comes_back() -> Self {
+        let text = Cow::Borrowed("a loop: this question was asked by this server");
+        Self { rcode: Rcode::SERVFAIL, code: EdeCode::Other, text }
+    }
+
     /// A chain that nobody will find an end of.
     pub const fn endless() -> Self {
         let text = Cow::Borrowed("the CNAME chain is a loop, or longer than 8");

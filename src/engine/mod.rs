@@ -36,7 +36,7 @@ use crate::{
     cache::{Cache, failures::Failures},
     clock::Moment,
     metrics,
-    upstream::Courier,
+    upstream::{Courier, Loops},
     wire::{Flags, Header, MAX_MESSAGE, MessageId, cookie::Secret},
 };
 
@@ -59,12 +59,14 @@ pub struct Engine {
     own_secret: [Secret; 1],
     /// What the answers of upstreams showed of the data perimeter.
     pub perimeter: Perimeter,
+    /// Probes of ours that may come back.
+    pub loops: Arc<Loops>,
     warned: store::Warned,
 }
 
 impl Engine {
     /// With a cache of `cache_size` octets.
-    pub fn new(snapshot: Snapshot, cache: Cache) -> Self {
+    pub fn new(snapshot: Snapshot, cache: Cache, loops: Arc<Loops>) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             cache,
@@ -73,6 +75,7 @@ impl Engine {
             waiting: Arc::default(),
             own_secret: [Secret::new(rand::random())],
             perimeter: Perimeter::new(Moment::now()),
+            loops,
             warned: store::Warned::default(),
         }
     }

@@ -72,11 +72,11 @@ async fn ask(context: &Context, errand: &Errand, id: RuleId) -> Part {
     if context.engine.failures.lookup(&errand.key(), now.seconds()).is_some() {
         return Part::Unanswered(Failure::servfail(EdeCode::CachedError, format!("rule {}", rule.name)));
     }
-    let mut exchanged = context.courier.exchange(&rule.group, &errand.asked, now, errand.deadline).await;
+    let mut exchanged = context.courier.exchange(&rule.group, &rule.loops, &errand.asked, now, errand.deadline).await;
     if exchanged.is_err()
         && let Some(group) = &rule.fallback
     {
-        exchanged = context.courier.exchange(group, &errand.asked, Moment::now(), errand.deadline).await;
+        exchanged = context.courier.exchange(group, &rule.loops, &errand.asked, Moment::now(), errand.deadline).await;
     }
     match exchanged {
         Ok(exchanged) => judge(context, errand, id, exchanged.response, exchanged.at),
@@ -183,6 +183,10 @@ fn leaves(errand: &Errand, rule: &Rule, id: RuleId, response: &Response) -> Opti
 
 fn told(failure: upstream::Failure, errand: &Errand, id: RuleId) -> Failure {
     match failure {
+        upstream::Failure::AllFailed(reasons) if reasons.standing == upstream::Standing::Loops => {
+            let rule = &errand.snapshot.rule(id).name;
+            Failure::servfail(EdeCode::Other, format!("rule {rule}: a loop, every server leads back here"))
+        }
         upstream::Failure::AllFailed(_) => unreachable(errand, id),
         upstream::Failure::Overload => Failure::servfail(EdeCode::Other, "overload"),
         upstream::Failure::Budget => Failure::servfail(EdeCode::Other, "upstream budget"),

@@ -17,7 +17,7 @@ use crate::{
     config::{self, Aaaa, GroupIndex, Live, SpecialNames, WhenDown},
     metrics::{self, RuleCounters},
     route::{Found, Reach, Route, Table, View},
-    upstream::Group,
+    upstream::{Group, Loops, Marks},
     wire::{
         Malformed, Name, NameBuf, RecordType, addresses,
         cookie::Secret,
@@ -71,6 +71,8 @@ pub struct Rule {
     pub aaaa: Aaaa,
     /// Whether chains are followed through other rules.
     pub follow: bool,
+    /// Servers that its questions must not go to, because they would come back.
+    pub loops: Arc<Marks>,
     /// Its counters, which outlive the snapshot.
     pub counters: Arc<RuleCounters>,
     /// Of every setting that shapes its answers.
@@ -126,8 +128,10 @@ impl Snapshot {
         groups: Vec<Arc<Group>>,
         zones: Arc<Zones>,
         counters: &metrics::Rules,
+        loops: &Loops,
     ) -> Self {
-        let rules: Vec<Rule> = live.rules.iter().map(|rule| Rule::build(rule, live, &groups, counters)).collect();
+        let build = |rule| Rule::build(rule, live, &groups, counters, loops);
+        let rules: Vec<Rule> = live.rules.iter().map(build).collect();
         let (routes, zone_fingerprints) = routes(live, &zones);
         Self {
             generation,
@@ -356,7 +360,13 @@ fn cache_limits(cache: &config::CachePolicy) -> policy::Limits {
 }
 
 impl Rule {
-    fn build(rule: &config::Rule, live: &Live, groups: &[Arc<Group>], counters: &metrics::Rules) -> Self {
+    fn build(
+        rule: &config::Rule,
+        live: &Live,
+        groups: &[Arc<Group>],
+        counters: &metrics::Rules,
+        loops: &Loops,
+    ) -> Self {
         let fallback = match rule.when_down {
             WhenDown::Upstream(index) => Some(Arc::clone(&groups[index.0])),
             WhenDown::Stale | WhenDown::Fail => None,
@@ -382,6 +392,7 @@ impl Rule {
             negative_ttl: seconds(rule.negative_ttl),
             aaaa: rule.aaaa,
             follow: rule.follow,
+            loops: loops.marks(&rule.name),
             counters: counters.of(&rule.name),
             fingerprint: xxh3_64(text.as_bytes()),
         }

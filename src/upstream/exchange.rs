@@ -30,6 +30,7 @@ use super::{
     group::Group,
     health::{ProbeFault, State},
     link::Link,
+    loops::Marks,
     race::{Arrival, EdnsUse, Leg, Outcome, Race, Role},
     select::{Candidate, Candidates},
     server::Server,
@@ -60,16 +61,18 @@ pub struct Exchanged {
 }
 
 impl Courier {
-    /// Asks a group, beginning `now`. Ends by `deadline`.
+    /// Asks a group, but for the servers that `loops` marks, beginning `now`. Ends by `deadline`.
     pub async fn exchange(
         &self,
         group: &Arc<Group>,
+        loops: &Marks,
         query: &Arc<UpstreamQuery>,
         now: Moment,
         deadline: Moment,
     ) -> Result<Exchanged, Failure> {
         let _place = group.enter().ok_or(Failure::Overload)?;
-        let candidates = Candidates::of(group, now).map_err(|standing| Failure::AllFailed(Reasons::new(standing)))?;
+        let candidates =
+            Candidates::of(group, loops, now).map_err(|standing| Failure::AllFailed(Reasons::new(standing)))?;
         group.earn_hedge();
         let mut run = Run::new(self, Race::new(query, group, Role::Traffic), candidates, group.limits().attempts);
         run.finish(now, deadline).await
@@ -80,10 +83,11 @@ impl Courier {
         &self,
         group: &Arc<Group>,
         (tier, place): (u8, u8),
+        query: &Arc<UpstreamQuery>,
         deadline: Moment,
     ) -> Result<Response, ProbeFault> {
         let candidates = Candidates::only(tier, place);
-        let race = Race::new(&Arc::new(group.health().probe.clone()), group, Role::Probe);
+        let race = Race::new(query, group, Role::Probe);
         let mut run = Run::new(self, race, candidates, PROBE_TRIES);
         match run.finish(Moment::now(), deadline).await {
             Ok(exchanged) => Ok(exchanged.response),

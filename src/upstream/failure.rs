@@ -29,6 +29,8 @@ pub enum Standing {
     AllDown,
     /// The group has no servers, or all are drained.
     NoServers,
+    /// What the servers that could be asked are asked comes back here (see `loops`).
+    Loops,
 }
 
 /// How the tries of one question ended.
@@ -62,6 +64,7 @@ impl fmt::Display for Reasons {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.standing {
             Standing::AllDown => return f.write_str("every server is down"),
+            Standing::Loops => return f.write_str("every server leads back here"),
             Standing::NoServers => return f.write_str("there is no server to ask"),
             Standing::Asked => {}
         }

@@ -5,8 +5,8 @@
 //!              exchange: a race of tries ─► link (one worker's way to one server)
 //!                   ▲                          ├─ udp, pool: datagrams through few random ports
 //!                   └──── race ◄── answers ────┴─ stream: kept connections ─► open ─┬─ framed: TCP, TLS
-//!                                                               └─ requests: https, quic
-//! prober ─► probes ─► health ◄── what traffic sees
+//!                                                                               └─ requests: https, quic
+//! prober ─► probes ─► health ◄── what traffic sees      loops: tagged probes ─► servers left out for a rule
 //! ```
 //!
 //! A [`Group`] and its [`Server`]s are shared by all workers; a [`Courier`] belongs to one. This room does not cache,
@@ -21,6 +21,7 @@ pub mod group;
 pub mod health;
 mod https;
 mod link;
+pub mod loops;
 pub mod obstacle;
 mod open;
 mod pool;
@@ -43,6 +44,7 @@ pub use exchange::Exchanged;
 pub use failure::{Failure, Reasons, Standing};
 pub use group::Group;
 pub use health::State;
+pub use loops::{Loops, Marks};
 pub use obstacle::Obstacle;
 pub use server::{Alarm, Server};
 pub use single::ask_once;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    courier::{Courier, Worker},
+    courier::Courier,
     group::Group,
     health::{Event, ProbeFault, State},
     server::{Alarm, Server},
@@ -46,10 +46,9 @@ struct Schedule {
 
 type Schedules = HashMap<u64, Schedule>;
 
-/// Watches `targets` until their sender is gone. Must run where local tasks can be spawned. `worker` is the prober's place
-/// among all that have a courier: it opens its share of the source ports at the most.
-pub async fn run(worker: Worker, mut targets: watch::Receiver<Targets>, alarm: Arc<Alarm>) {
-    let courier = Rc::new(Courier::new(worker));
+/// Watches `targets` until their sender is gone. Must run where local tasks can be spawned. The courier opens
+/// its share of the source ports at the most.
+pub async fn run(courier: Rc<Courier>, mut targets: watch::Receiver<Targets>, alarm: Arc<Alarm>) {
     let schedules: Rc<RefCell<Schedules>> = Rc::default();
     let done = Rc::new(Notify::new());
     loop {
@@ -126,7 +125,8 @@ impl Schedule {
 
 async fn ask(courier: Rc<Courier>, group: Arc<Group>, (tier, place): (u8, u8)) {
     let deadline = Moment::now() + group.limits().timeout;
-    let answer = courier.probe(&group, (tier, place), deadline).await;
+    let query = Arc::new(group.health().probe.clone());
+    let answer = courier.probe(&group, (tier, place), &query, deadline).await;
     let verdict = answer.and_then(|response| judge(&response, group.health()));
     let server = &group.tiers()[usize::from(tier)][usize::from(place)];
     let event = match verdict {

@@ -1,7 +1,8 @@
 //! Which servers to ask for one question, in order.
 //!
 //! Policy: the tier in use first, then the others in their order; within a tier those that are up before suspect ones,
-//! each set by the group's policy; servers that are down last of all, drained ones never.
+//! each set by the group's policy; servers that are down last of all, drained ones never, nor those whose answers to the
+//! rule would lead back here.
 //!
 //! Where every server is down, one real question a second is a trial. Two kinds of down are told apart. A server that
 //! answers its probes with an error answers at once: the error may be about the probe's name alone (a server that is
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use crate::clock::Moment;
 
-use super::{failure::Standing, group::Group, health::State, server::Server, spec::Policy};
+use super::{failure::Standing, group::Group, health::State, loops::Marks, server::Server, spec::Policy};
 
 /// Servers this much slower than the fastest, in microseconds, still count as fast.
 const SLACK: u32 = 5_000;
@@ -42,23 +43,26 @@ impl Candidates {
     pub(super) const MOST: usize = 16;
 
     /// Candidates for a question, or why there are none. Where every server is down, only a trial has candidates.
-    pub(super) fn of(group: &Group, now: Moment) -> Result<Self, Standing> {
+    pub(super) fn of(group: &Group, loops: &Marks, now: Moment) -> Result<Self, Standing> {
         let mut candidates =
             Self { list: [Candidate { tier: 0, place: 0, state: State::Down }; Self::MOST], length: 0 };
         let active = group.tier(now);
         let turn = group.turn();
         let others = (0..group.tiers().len()).filter(|&tier| tier != active);
         for tier in std::iter::once(active).chain(others) {
-            candidates.add(group, tier, State::Up, turn);
-            candidates.add(group, tier, State::Suspect, turn);
+            candidates.add(group, loops, tier, State::Up, turn);
+            candidates.add(group, loops, tier, State::Suspect, turn);
         }
         let has_usable = candidates.length > 0;
         if group.health().expect.is_empty() {
             for tier in 0..group.tiers().len() {
-                candidates.add(group, tier, State::Down, turn);
+                candidates.add(group, loops, tier, State::Down, turn);
             }
         }
         if candidates.length == 0 {
+            if group.servers().any(|server| loops.has(server)) {
+                return Err(Standing::Loops);
+            }
             let is_empty = group.servers().all(|server| server.is_drained());
             return Err(if is_empty { Standing::NoServers } else { Standing::AllDown });
         }
@@ -77,14 +81,14 @@ impl Candidates {
         &self.list[..self.length]
     }
 
-    fn add(&mut self, group: &Group, tier: usize, state: State, turn: usize) {
+    fn add(&mut self, group: &Group, loops: &Marks, tier: usize, state: State, turn: usize) {
         let Some(servers) = group.tiers().get(tier) else { return };
         let start = self.length;
         for (place, server) in servers.iter().enumerate() {
             if self.length == Self::MOST {
                 break;
             }
-            if server.state() == state && !server.is_drained() {
+            if server.state() == state && !server.is_drained() && !loops.has(server) {
                 let (Ok(tier), Ok(place)) = (u8::try_from(tier), u8::try_from(place)) else { break };
                 self.list[self.length] = Candidate { tier, place, state };
                 self.length += 1;

@@ -93,8 +93,15 @@ fn the_deadline_holds_against_silence() {
     let group = build(&spec(&[&[udp(silent.address)]]));
     on_a_worker(async {
         let start = Moment::now();
-        let result =
-            courier().exchange(&group, &crate::query("a.example"), start, start + Duration::from_millis(120)).await;
+        let result = courier()
+            .exchange(
+                &group,
+                &tidegate::upstream::Marks::default(),
+                &crate::query("a.example"),
+                start,
+                start + Duration::from_millis(120),
+            )
+            .await;
         assert!(matches!(result, Err(Failure::AllFailed(_))));
         let took = Moment::now().since(start);
         assert!((Duration::from_millis(119)..Duration::from_millis(400)).contains(&took), "{took:?}");

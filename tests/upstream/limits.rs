@@ -49,7 +49,16 @@ fn questions_over_in_flight_fail_at_once_and_places_are_given_back() {
             asking.spawn_local(async move {
                 let now = Moment::now();
                 let deadline = now + Duration::from_millis(50);
-                courier.exchange(&group, &query(&format!("n{at}.example")), now, deadline).await.unwrap_err()
+                courier
+                    .exchange(
+                        &group,
+                        &tidegate::upstream::Marks::default(),
+                        &query(&format!("n{at}.example")),
+                        now,
+                        deadline,
+                    )
+                    .await
+                    .unwrap_err()
             });
         }
         let failures = asking.join_all().await;

@@ -73,7 +73,9 @@ fn query(name: &str) -> Arc<UpstreamQuery> {
 
 async fn ask(courier: &Courier, group: &Arc<Group>, name: &str) -> Result<Exchanged, Failure> {
     let now = Moment::now();
-    courier.exchange(group, &query(name), now, now + Duration::from_millis(3500)).await
+    courier
+        .exchange(group, &tidegate::upstream::Marks::default(), &query(name), now, now + Duration::from_millis(3500))
+        .await
 }
 
 fn address(exchanged: &Exchanged) -> Ipv4Addr {
@@ -99,7 +101,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Probes a group until the returned sender is dropped.
 fn probe(group: &Arc<Group>, alarm: &Arc<Alarm>) -> tokio::sync::watch::Sender<prober::Targets> {
     let (sender, receiver) = tokio::sync::watch::channel(vec![Arc::clone(group)]);
-    tokio::task::spawn_local(prober::run(Worker::ALONE, receiver, Arc::clone(alarm)));
+    tokio::task::spawn_local(prober::run(courier(), receiver, Arc::clone(alarm)));
     sender
 }
 

@@ -108,7 +108,15 @@ fn an_answer_to_another_socket_is_not_heard() {
         for at in 0..5 {
             let now = tidegate::clock::Moment::now();
             let deadline = now + std::time::Duration::from_millis(60);
-            let _ = courier.exchange(&group, &crate::query(&format!("x{at}.example")), now, deadline).await;
+            let _ = courier
+                .exchange(
+                    &group,
+                    &tidegate::upstream::Marks::default(),
+                    &crate::query(&format!("x{at}.example")),
+                    now,
+                    deadline,
+                )
+                .await;
         }
     });
     assert!(server(&group, 0).tally.mismatches(MismatchReason::Socket) > 0);

@@ -14,7 +14,7 @@ use crate::{
         registry::{REVISION, RUSTC, VERSION},
     },
     upstream::{
-        Group, Policy, Server, State,
+        Group, Loops, Policy, Server, State,
         tally::{MismatchReason, QueryResult},
     },
 };
@@ -74,7 +74,8 @@ impl Report {
     /// Every group with its servers.
     pub(super) fn upstreams(&self, now: Moment) -> Value {
         let snapshot = self.engine.snapshot_owned();
-        let groups: Vec<Value> = snapshot.groups.iter().map(|group| self::group(group, now)).collect();
+        let groups: Vec<Value> =
+            snapshot.groups.iter().map(|group| self::group(group, &self.engine.loops, now)).collect();
         json!({ "groups": groups })
     }
 
@@ -123,9 +124,9 @@ impl Report {
     }
 }
 
-fn group(group: &Group, now: Moment) -> Value {
+fn group(group: &Group, loops: &Loops, now: Moment) -> Value {
     let tiers: Vec<Vec<Value>> =
-        group.tiers().iter().map(|tier| tier.iter().map(|server| self::server(server, now)).collect()).collect();
+        group.tiers().iter().map(|tier| tier.iter().map(|server| self::server(server, loops, now)).collect()).collect();
     json!({
         "name": group.name(),
         "policy": match group.policy() {
@@ -142,7 +143,7 @@ fn group(group: &Group, now: Moment) -> Value {
     })
 }
 
-fn server(server: &Server, now: Moment) -> Value {
+fn server(server: &Server, loops: &Loops, now: Moment) -> Value {
     let (spec, tally) = (server.spec(), &server.tally);
     let rtt = server.rtt();
     let micros = |micros: u32| Duration::from_micros(micros.into()).as_secs_f64();
@@ -160,6 +161,7 @@ fn server(server: &Server, now: Moment) -> Value {
         "state": server.state().label(),
         "drained": server.is_drained(),
         "judged": server.is_judged(),
+        "loops_for": loops.rules_of(server).iter().map(|rule| &**rule).collect::<Vec<_>>(),
         "fault": server.last_fault().map(crate::upstream::health::ProbeFault::label),
         "cause": server.obstacle().map(|obstacle| obstacle.to_string()),
         "rtt": rtt.map(|rtt| micros(rtt.mean)),

@@ -1,0 +1,214 @@
+//! A server whose answers lead back to us is found by a probe of ours that comes back, and left out for that rule.
+
+mod support;
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use hickory_proto::op::ResponseCode;
+use serde_json::Value;
+use support::{
+    config::{Config, ONE_PATIENT_TRY},
+    eventually,
+    peers::{Peer, free_port},
+    query::Query,
+    tidegate::Tidegate,
+    upstream::Upstream,
+};
+
+/// A server that forwards what ends in "amazonaws.com" to us while it loops, in capitals, and answers 10.9.9.9 to
+/// everything else.
+struct Looper {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    back_to: Mutex<Option<SocketAddr>>,
+    tagged: AtomicUsize,
+    others: AtomicUsize,
+    stops: AtomicBool,
+}
+
+impl Looper {
+    fn start() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a positive time-out");
+        let address = socket.local_addr().expect("it is bound");
+        let shared = Arc::<Shared>::default();
+        let inside = Arc::clone(&shared);
+        let thread = thread::spawn(move || {
+            let mut buffer = [0; 1500];
+            while !inside.stops.load(Ordering::SeqCst) {
+                let Ok((length, client)) = socket.recv_from(&mut buffer) else { continue };
+                let back = *inside.back_to.lock().expect("no holder panics");
+                if let Some(reply) = inside.answer(&buffer[..length], back) {
+                    socket.send_to(&reply, client).expect("loopback takes it");
+                }
+            }
+        });
+        Self { address, shared, thread: Some(thread) }
+    }
+
+    fn leads_to(&self, address: Option<SocketAddr>) {
+        *self.shared.back_to.lock().expect("no holder panics") = address;
+    }
+
+    fn others(&self) -> usize {
+        self.shared.others.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Looper {
+    fn drop(&mut self) {
+        self.shared.stops.store(true, Ordering::SeqCst);
+        self.thread.take().expect("it was started").join().expect("the looper does not panic");
+    }
+}
+
+impl Shared {
+    fn answer(&self, query: &[u8], back: Option<SocketAddr>) -> Option<Vec<u8>> {
+        let name_end = 12 + query[12..].iter().position(|&octet| octet == 0)? + 1;
+        let question_end = name_end + 4;
+        let is_probe = query[12..name_end].windows(13).any(|octets| octets == b"tidegate-loop");
+        let is_health = query[name_end..name_end + 2] != [0, 1];
+        if is_probe {
+            self.tagged.fetch_add(1, Ordering::SeqCst);
+        } else if !is_health {
+            self.others.fetch_add(1, Ordering::SeqCst);
+        }
+        let rcode = match back {
+            Some(back) if query[12..name_end].ends_with(b"\x09amazonaws\x03com\0") && !is_health => {
+                let mut onward = query[..question_end].to_vec();
+                onward[6..12].fill(0);
+                onward[12..name_end].make_ascii_uppercase();
+                let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+                socket.set_read_timeout(Some(Duration::from_secs(2))).expect("a positive time-out");
+                socket.send_to(&onward, back).expect("loopback takes it");
+                let mut reply = [0; 1500];
+                let length = socket.recv(&mut reply).ok()?;
+                assert!(length > 12);
+                reply[3] & 0x0f
+            }
+            _ => 0,
+        };
+        let mut reply = query[..question_end].to_vec();
+        reply[2] |= 0x80;
+        reply[3] = 0x80 | rcode;
+        reply[6..12].fill(0);
+        if rcode == 0 && !is_health {
+            reply[7] = 1;
+            reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 9, 9, 9]);
+        }
+        Some(reply)
+    }
+}
+
+/// The rules that each server is left out for.
+fn loops(tidegate: &Tidegate) -> Vec<Vec<String>> {
+    let (_, page) = tidegate.get("/api/v1/upstreams");
+    let page: Value = serde_json::from_str(&page).expect("it is JSON");
+    let groups = page["groups"].as_array().expect("groups").iter();
+    let tiers = groups.flat_map(|group| group["tiers"].as_array().expect("tiers"));
+    let servers = tiers.flat_map(|tier| tier.as_array().expect("servers"));
+    let texts = |value: &Value| serde_json::from_value(value["loops_for"].clone()).expect("texts");
+    servers.map(texts).collect()
+}
+
+/// Names that nobody asked for before.
+fn ask(tidegate: &Tidegate, n: usize, zone: &str) -> Vec<String> {
+    tidegate.client().ask(&Query::a(&format!("n{n}.{zone}"))).address_texts()
+}
+
+#[test]
+fn a_server_that_leads_back_is_left_out_for_that_rule_alone_until_it_does_not() {
+    let (looper, good) = (Looper::start(), Upstream::answering("10.0.0.1"));
+    let servers = [looper.address.to_string(), good.address.to_string()];
+    let config = Config::new()
+        .servers("vpc", &servers, "policy = \"ordered\"\nhedge = false")
+        .forward("aws", &["preset:aws"], "vpc", "")
+        .forward("rest", &["."], "vpc", "");
+    let tidegate = Tidegate::start(&config);
+    looper.leads_to(Some(tidegate.address()));
+    // What the first probe found was an upstream that led nowhere.
+    assert!(tidegate.reload(&config));
+    eventually("the loop is found", || loops(&tidegate) == [vec!["aws".to_owned()], vec![]]);
+    assert_eq!(tidegate.logged("WARN", "a loop").len(), 1);
+
+    let before = looper.others();
+    for n in 0..20 {
+        assert_eq!(ask(&tidegate, n, "s3.eu-west-1.amazonaws.com."), ["10.0.0.1"]);
+    }
+    assert_eq!(looper.others(), before, "no question of the rule goes there");
+    assert_eq!(ask(&tidegate, 0, "www.example."), ["10.9.9.9"], "another rule goes on");
+    let tagged = looper.shared.tagged.load(Ordering::SeqCst);
+    assert!(tagged <= 12, "two rules, two starts, three datagrams each at the most: {tagged}");
+
+    looper.leads_to(None);
+    assert!(tidegate.reload(&config));
+    assert_eq!(loops(&tidegate)[0], ["aws"], "a reload forgets nothing");
+    eventually("the loop is gone", || loops(&tidegate)[0].is_empty());
+    assert_eq!(tidegate.logged("INFO", "the loop is gone").len(), 1);
+    assert_eq!(ask(&tidegate, 100, "s3.eu-west-1.amazonaws.com."), ["10.9.9.9"]);
+}
+
+#[test]
+fn where_every_server_leads_back_the_client_is_told_and_stale_answers_serve() {
+    let looper = Looper::start();
+    let config = Config::new()
+        .section("cache", "stale_after = \"50ms\"\nmax_ttl = \"1s\"")
+        .servers("vpc", &[looper.address.to_string()], ONE_PATIENT_TRY)
+        .forward("aws", &["preset:aws"], "vpc", "");
+    let tidegate = Tidegate::start(&config);
+    let warm = Query::a("warm.eu-west-1.amazonaws.com.").edns();
+    assert_eq!(tidegate.client().ask(&warm).address_texts(), ["10.9.9.9"]);
+    looper.leads_to(Some(tidegate.address()));
+    assert!(tidegate.reload(&config));
+    eventually("the loop is found", || loops(&tidegate) == [["aws"]]);
+
+    let answer = tidegate.client().ask(&Query::a("new.eu-west-1.amazonaws.com.").edns());
+    assert_eq!(answer.verdict(), (ResponseCode::ServFail, Some(0)));
+    assert_eq!(answer.ede_text(), "rule aws: a loop, every server leads back here");
+    eventually("a stale answer serves", || {
+        let answer = tidegate.client().ask(&warm);
+        answer.address_texts() == ["10.9.9.9"] && answer.ede().is_some_and(|(code, _)| code == 3)
+    });
+}
+
+#[test]
+fn a_tag_of_somebody_else_is_any_question() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let tidegate = Tidegate::start(&Config::forwarding_to(&[&upstream]));
+    let name = "00112233445566778899aabbccddeeff.tidegate-loop.example.";
+    assert_eq!(tidegate.client().ask(&Query::a(name)).address_texts(), ["10.0.0.1"]);
+    assert_eq!(upstream.count(name), 1);
+    assert_eq!(loops(&tidegate), [Vec::<String>::new()]);
+}
+
+#[test]
+fn a_loop_through_unbound_is_found_at_the_start() {
+    let port = free_port();
+    let sections = format!("forward-zone:\n name: \"amazonaws.com\"\n forward-addr: 127.0.0.1@{port}");
+    let unbound = Peer::unbound(
+        " local-data: \"ready.example. A 10.0.0.9\"\n use-caps-for-id: yes\n",
+        &sections,
+        &Query::a("ready.example."),
+    );
+    let config = Config::new()
+        .listen(&[&format!("127.0.0.1:{port}")])
+        .servers("vpc", &[unbound.address.to_string()], "")
+        .forward("aws", &["preset:aws"], "vpc", "");
+    let tidegate = Tidegate::start(&config);
+    eventually("the loop is found", || loops(&tidegate) == [["aws"]]);
+    let answer = tidegate.client().ask(&Query::a("s3.eu-west-1.amazonaws.com.").edns());
+    assert_eq!(answer.verdict(), (ResponseCode::ServFail, Some(0)));
+}
