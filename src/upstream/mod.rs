@@ -5,7 +5,7 @@
 //!              exchange: a race of tries ─► link (one worker's way to one server)
 //!                   ▲                          ├─ udp, pool: datagrams through few random ports
 //!                   └──── race ◄── answers ────┴─ stream: kept connections ─► open ─┬─ framed: TCP, TLS
-//!                                                               └─ requests: https, quic
+//!                                                                               └─ requests: https, quic
 //! prober ─► probes ─► health ◄── what traffic sees      loops: tagged probes ─► servers left out for a rule
 //! ```
 //!

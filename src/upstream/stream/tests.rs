@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     tls::Roots,
-    upstream::{Alarm, Entry, Group, Ours},
+    upstream::{Alarm, Entry, Group, Marks, Ours},
     wire::{Class, Name, RecordType},
 };
 
@@ -63,7 +63,7 @@ fn an_idle_encrypted_connection_ends_with_a_goodbye() {
         let (name, qtype) = ("a.example".parse().unwrap(), RecordType::A);
         let query = Arc::new(UpstreamQuery { name, qtype, qclass: Class::IN, do_bit: false, cd: false });
         let now = Moment::now();
-        courier.exchange(&group, &query, now, now + Duration::from_secs(5)).await.unwrap();
+        courier.exchange(&group, &Marks::default(), &query, now, now + Duration::from_secs(5)).await.unwrap();
         let link = courier.link(group.servers().next().unwrap());
         tend(&link, Duration::from_secs(1), Moment::now() + IDLE_ENCRYPTED - Duration::from_secs(1));
         assert!(link.has_stream(), "it is not idle for long yet");
