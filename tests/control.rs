@@ -199,6 +199,18 @@ fn the_socket_is_for_its_owner_and_group_and_goes_with_the_daemon() {
 }
 
 #[test]
+fn the_umask_neither_opens_nor_closes_the_socket() {
+    for umask in ["000", "077", "777"] {
+        let (place, upstream) = (Place::new(), Upstream::answering("10.0.0.1"));
+        let config = place.config().upstream("vpc", &[&upstream], "").forward("all", &["."], "vpc", "");
+        let script = format!("umask {umask}; exec \"$@\"");
+        let tidegate = Tidegate::start_by(&["sh", "-c", &script, "sh"], &config);
+        assert_eq!(fs::metadata(place.socket()).unwrap().permissions().mode() & 0o777, 0o660, "umask {umask}");
+        drop(tidegate);
+    }
+}
+
+#[test]
 fn a_socket_that_cannot_be_made_is_one_warning_and_a_dead_ones_file_is_replaced() {
     let (place, upstream) = (Place::new(), Upstream::answering("10.0.0.1"));
     let start = |socket: &Path| {

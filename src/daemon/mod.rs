@@ -12,6 +12,7 @@ mod groups;
 mod keeper;
 mod orders;
 mod report;
+mod socket_file;
 mod state;
 mod worker;
 
@@ -28,8 +29,8 @@ use tracing::{info, warn};
 use self::{
     control::{Command, Doors},
     keeper::{Keeper, Kept},
-    orders::ControlSocket,
     report::Report,
+    socket_file::SocketFile,
     state::State,
     worker::WorkerSpec,
 };
@@ -111,7 +112,7 @@ pub struct Daemon {
     control: JoinHandle<()>,
     keeper: Option<Keeper>,
     orders: mpsc::Receiver<Request>,
-    _socket: Option<ControlSocket>,
+    _socket: Option<SocketFile>,
 }
 
 impl Daemon {
@@ -170,7 +171,7 @@ impl Daemon {
         let (commands, told) = mpsc::unbounded_channel();
         let admin_address = admin.as_ref().map(|(_, address)| *address);
         let (order, orders) = mpsc::channel(ORDERS);
-        let (socket, file) = boot.admin_socket.as_deref().and_then(orders::bind).unzip();
+        let (socket, file) = boot.admin_socket.as_deref().and_then(socket_file::bind).unzip();
         let doors = Doors { http: admin.map(|(listener, _)| listener), socket, order };
         let control = control::spawn(state, count, told, Arc::clone(&report), doors)?;
         for address in &addresses {

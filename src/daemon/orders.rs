@@ -1,62 +1,9 @@
-//! Orders from the control socket: where they come in, and how those are carried out that need no configuration.
+//! How those orders from the control socket are carried out that need no configuration.
 
-use std::{
-    fs, io,
-    os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
-        net::{UnixListener, UnixStream},
-    },
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-
-use tracing::warn;
+use std::sync::Arc;
 
 use super::Daemon;
 use crate::{admin::control::Flush, upstream::Server};
-
-/// Who may give orders: the owner and the group.
-const MODE: u32 = 0o660;
-
-/// The bound socket; its file goes with it.
-#[derive(Debug)]
-pub(super) struct ControlSocket {
-    path: PathBuf,
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        // Somebody else may have removed it.
-        fs::remove_file(&self.path).ok();
-    }
-}
-
-/// Binds the control socket. Where that cannot be done it is said, and the daemon does without.
-pub(super) fn bind(path: &Path) -> Option<(UnixListener, ControlSocket)> {
-    match try_bind(path) {
-        Ok(listener) => Some((listener, ControlSocket { path: path.to_owned() })),
-        Err(error) => {
-            warn!(path = %path.display(), %error, "no control socket; drain, flush, reload and log will not reach us");
-            None
-        }
-    }
-}
-
-fn try_bind(path: &Path) -> io::Result<UnixListener> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket {
-        // What a dead process left behind refuses.
-        match UnixStream::connect(path) {
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon listens there")),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
-            Err(error) => return Err(error),
-        }
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
 
 /// Whether a server gets questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
