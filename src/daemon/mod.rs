@@ -34,7 +34,10 @@ use self::{
     state::State,
     worker::WorkerSpec,
 };
-pub use self::{orders::Duty, state::build_zones};
+pub use self::{
+    orders::Duty,
+    state::{Reread, build_zones},
+};
 use crate::{
     admin::control::Request,
     cache::Cache,
@@ -212,12 +215,12 @@ impl Daemon {
     }
 
     /// Brings another configuration into force, or leaves the one in force as it is and says why.
-    pub async fn reload(&self, live: Live) -> Result<(), Vec<ZoneProblem>> {
+    pub async fn reload(&self, live: Live) -> Result<Reread, Vec<ZoneProblem>> {
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::Reload(Box::new(live), reply)).is_err() {
-            return Ok(());
+            return Ok(Reread::default());
         }
-        answer.await.unwrap_or(Ok(()))
+        answer.await.unwrap_or_else(|_| Ok(Reread::default()))
     }
 
     /// Counts a reload whose configuration did not even become a plan.
@@ -249,6 +252,8 @@ impl Daemon {
     /// Stops reading, answers what was received, and ends.
     pub fn stop(self) {
         self.drain();
+        // Whoever waits for the verdict on an order is told at once that there will be none.
+        drop(self.orders);
         // Without receivers every worker has ended already.
         self.stop.send_replace(true);
         for worker in self.workers {
