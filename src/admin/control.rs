@@ -2,9 +2,9 @@
 //!
 //! HTTP/1.1 over a Unix socket, one order a request: POST with a JSON object. Who may open the socket may give every
 //! order: its mode says who. An order that was carried out is 200, one that was refused 409, one that nobody understands
-//! 400; the body is an object with `lines` for people, and what scripts want to know beside them. A body has five seconds to
-//! come, like a head; what else bounds a connection is in [`super::server`]. Orders are carried out one after the other, by whoever
-//! receives them from the channel: this room knows nothing of what they change.
+//! 400; the body is an object with `lines` for people, and beside them what scripts want to know. A body has as long to
+//! come as a head; what else bounds a connection is in [`super::server`]. Orders are carried out one after the other, by
+//! whoever receives them from the channel: this room knows nothing of what they change.
 
 use std::{future::ready, sync::Arc};
 

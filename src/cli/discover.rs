@@ -193,7 +193,7 @@ fn write(path: &Path, group: &str, servers: &[IpAddr]) -> Result<String, Discove
     }
     replace(&path, &after)?;
     Ok(format!(
-        "{}: upstream \"{group}\" has {names} now; `systemctl reload tidegate`, or SIGHUP, brings it into force\n",
+        "{}: upstream \"{group}\" has {names} now; `tidegate reload` brings it into force\n",
         path.display()
     ))
 }
