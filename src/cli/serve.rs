@@ -1,6 +1,9 @@
 //! `tidegate serve`: the server in the foreground, with its signals and its word to systemd.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -11,8 +14,11 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{Color, Flags, Plan, Problems},
-    daemon::{Daemon, StartError, logging},
+    config::{Color, Flags, LogLevel, Plan, Problems},
+    daemon::{
+        Daemon, StartError,
+        logging::{self, LevelHandle},
+    },
 };
 
 /// Where the configuration is looked for.
@@ -72,11 +78,11 @@ pub(super) fn run(options: &Options) -> i32 {
             return super::UNUSABLE;
         }
     };
-    logging::start(plan.live.log_level, plan.boot.log_format);
+    let log = logging::start(plan.live.log_level, plan.boot.log_format);
     for line in plan.warnings.lines() {
         warn!("{line}");
     }
-    match serve(options, plan) {
+    match serve(options, plan, &log) {
         Ok(code) => code,
         Err(StartError::Zones(problems)) => {
             for problem in problems {
@@ -92,72 +98,109 @@ pub(super) fn run(options: &Options) -> i32 {
 }
 
 /// Runs until a signal ends it; gives the exit code.
-fn serve(options: &Options, plan: Plan) -> Result<i32, StartError> {
-    let boot = plan.boot;
-    let lameduck = plan.live.lameduck;
-    let mut daemon = Daemon::start(&boot, plan.live)?;
+fn serve(options: &Options, plan: Plan, log: &LevelHandle) -> Result<i32, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
+    // Before anything takes its time: a reload that is asked for during the start must wait, and not end it.
+    let mut signals = runtime.block_on(async { Signals::catch() })?;
+    let boot = plan.boot;
+    let mut lameduck = plan.live.lameduck;
+    let mut daemon = Daemon::start(&boot, plan.live)?;
     let code = runtime.block_on(async {
-        let [mut terminate, mut interrupt, mut hangup, mut save] = signals()?;
         info!("ready");
         tell(&[NotifyState::Ready, NotifyState::Status("answering")]);
         loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => reload(options, &daemon, &boot).await,
-                _ = save.recv() => daemon.save_snapshot(),
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                _ = signals.hangup.recv() => {
+                    if let Some(settings) = reload(options, &daemon, &boot).await {
+                        lameduck = settings.lameduck;
+                        // Who logs elsewhere (tests) has a log without this handle.
+                        drop(log.reload(logging::filter(settings.log_level)));
+                    }
+                }
+                _ = signals.save.recv() => daemon.save_snapshot(),
                 () = daemon.worker_ended() => {
                     error!("a worker ended; the process ends with it");
-                    return Ok(super::FAILED);
+                    return super::FAILED;
                 }
             }
         }
         tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
         daemon.drain();
         sleep(lameduck).await;
-        Ok::<i32, std::io::Error>(super::OK)
-    })?;
+        super::OK
+    });
     daemon.stop();
     info!("stopped");
     Ok(code)
 }
 
-fn signals() -> std::io::Result<[Signal; 4]> {
-    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::user_defined1()];
-    let [terminate, interrupt, hangup, save] = kinds.map(signal);
-    Ok([terminate?, interrupt?, hangup?, save?])
+/// What the process listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    save: Signal,
 }
 
-async fn reload(options: &Options, daemon: &Daemon, boot: &crate::config::Boot) {
+impl Signals {
+    /// From now on they are caught. Within a runtime.
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            save: signal(SignalKind::user_defined1())?,
+        })
+    }
+}
+
+/// What this file minds of a configuration that came into force.
+struct Settings {
+    lameduck: Duration,
+    log_level: LogLevel,
+}
+
+/// Brings the file into force as it is now; none if it is refused.
+async fn reload(options: &Options, daemon: &Daemon, boot: &crate::config::Boot) -> Option<Settings> {
     tell(&[NotifyState::Reloading]);
-    match options.plan() {
+    let settings = try_reload(options, daemon, boot).await;
+    match &settings {
+        Some(_) => info!("reloaded"),
+        None => warn!("the configuration was refused; the old one stays in force"),
+    }
+    tell(&[NotifyState::Ready]);
+    settings
+}
+
+async fn try_reload(options: &Options, daemon: &Daemon, boot: &crate::config::Boot) -> Option<Settings> {
+    let plan = match options.plan() {
+        Ok(plan) => plan,
         Err(problems) => {
             for line in problems.lines() {
                 error!("{line}");
             }
-            warn!("the configuration was refused; the old one stays in force");
             daemon.reload_failed();
+            return None;
         }
-        Ok(plan) => {
-            for line in plan.warnings.lines() {
-                warn!("{line}");
+    };
+    for line in plan.warnings.lines() {
+        warn!("{line}");
+    }
+    for key in boot.differences(&plan.boot) {
+        warn!(key, "this change needs a restart");
+    }
+    let settings = Settings { lameduck: plan.live.lameduck, log_level: plan.live.log_level };
+    match daemon.reload(plan.live).await {
+        Ok(()) => Some(settings),
+        Err(problems) => {
+            for problem in problems {
+                error!("{problem}");
             }
-            for key in boot.differences(&plan.boot) {
-                warn!(key, "this change needs a restart");
-            }
-            match daemon.reload(plan.live).await {
-                Ok(()) => info!("reloaded"),
-                Err(problems) => {
-                    for problem in problems {
-                        error!("{problem}");
-                    }
-                    warn!("the configuration was refused; the old one stays in force");
-                }
-            }
+            None
         }
     }
-    tell(&[NotifyState::Ready]);
 }
 
 /// Tells systemd, where there is one.

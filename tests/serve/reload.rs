@@ -83,6 +83,15 @@ fn a_failure_under_the_old_configuration_is_not_remembered_under_the_new() {
 }
 
 #[test]
+fn a_reload_changes_how_much_is_logged() {
+    let (one, other) = (Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2"));
+    let tidegate = Tidegate::start(&Config::forwarding_to(&[&one]));
+    let more = Config::forwarding_to(&[&other]).section("log", "level = \"debug\"");
+    assert!(tidegate.reload(&more), "the file is taken");
+    tidegate.await_logged("DEBUG", "upstream changed");
+}
+
+#[test]
 fn another_group_in_front_changes_nothing_for_the_rest() {
     let (kept, other) = (Upstream::answering("10.1.0.1"), Upstream::answering("10.2.0.1"));
     let config = Config::new().upstream("site", &[&kept], "").forward("site", &["site.example"], "site", "");
