@@ -120,8 +120,8 @@ fn serve(options: &Options, plan: Plan, log: &LevelHandle) -> Result<i32, StartE
                     }
                 }
                 _ = signals.save.recv() => daemon.save_snapshot(),
-                () = daemon.worker_ended() => {
-                    error!("a worker ended; the process ends with it");
+                () = daemon.thread_ended() => {
+                    error!("a thread ended; the process ends with it");
                     return super::FAILED;
                 }
             }

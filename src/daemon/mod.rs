@@ -2,7 +2,7 @@
 //!
 //! [`Daemon::start`] binds everything, spawns the workers and the control thread, and returns; READY does not wait for
 //! any upstream. The control thread owns all that is not a question: probes, the admin server, what is watched
-//! (resolv.conf, zone files), reloads. A worker that ends, ends the process.
+//! (resolv.conf, zone files), reloads. A worker that ends, ends the process; so does the control thread.
 
 pub mod logging;
 pub mod perimeter;
@@ -152,7 +152,8 @@ impl Daemon {
         }
         let (commands, told) = mpsc::unbounded_channel();
         let admin_address = admin.as_ref().map(|(_, address)| *address);
-        let control = control::spawn(state, count, told, Arc::clone(&report), admin.map(|(listener, _)| listener))?;
+        let listener = admin.map(|(listener, _)| listener);
+        let control = control::spawn(state, count, told, Arc::clone(&report), listener, end)?;
         for address in &addresses {
             info!(%address, "listening");
         }
@@ -204,8 +205,8 @@ impl Daemon {
         self.report.drain();
     }
 
-    /// Waits until a worker ends, which none should before it is told to.
-    pub async fn worker_ended(&mut self) {
+    /// Waits until a worker or the control thread ends, which none should before it is told to.
+    pub async fn thread_ended(&mut self) {
         self.ended.recv().await;
     }
 
