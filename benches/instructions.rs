@@ -35,6 +35,7 @@ use tidegate::{
     net::socket::{Options, udp_listeners},
     serve::udp,
     upstream::{self, Courier, Entry, ServerSpec, Transport},
+    wire::Name,
 };
 use tokio::{
     runtime::{Builder, LocalOptions},
@@ -55,13 +56,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CACHED: usize = 1_000;
 
 /// What is measured, and whether it may fail.
-const WORKLOADS: [(&str, Verdict); 5] = [
+const WORKLOADS: [(&str, Verdict); 6] = [
     ("hit", Verdict::Binding),
+    (UNGUARDED, Verdict::Binding),
     (PLAIN, Verdict::Binding),
     (MIXED_CASE, Verdict::Binding),
     (HIT_OVER_UDP, Verdict::Shown),
     (MISS_OVER_UDP, Verdict::Shown),
 ];
+const UNGUARDED: &str = "hit, without guard and follow";
 const PLAIN: &str = "hit, plain";
 const MIXED_CASE: &str = "hit, mixed case";
 const HIT_OVER_UDP: &str = "hit, over UDP";
@@ -195,15 +198,16 @@ fn work(workload: &str, questions: usize, upstream: SocketAddr) {
         MISS_OVER_UDP => {
             listen(&Bench::forwarding(vec![Entry::Server(ServerSpec::plain(Transport::Udp, upstream))]));
         }
-        PLAIN => hits(questions, Manner::Plain),
-        MIXED_CASE => hits(questions, Manner::MixedCase),
-        _ => hits(questions, Manner::Edns),
+        PLAIN => hits(Bench::with_names, questions, Manner::Plain),
+        MIXED_CASE => hits(Bench::with_names, questions, Manner::MixedCase),
+        UNGUARDED => hits(Bench::unguarded, questions, Manner::Edns),
+        _ => hits(Bench::with_names, questions, Manner::Edns),
     }
 }
 
-fn hits(questions: usize, manner: Manner) {
+fn hits(bench: fn(&[Name]) -> Bench, questions: usize, manner: Manner) {
     let names = names(CACHED);
-    let bench = Bench::with_names(&names);
+    let bench = bench(&names);
     let queries: Vec<_> = names.iter().map(|name| query(name, manner)).collect();
     let mut reply = vec![0; 1232];
     for query in queries.iter().cycle().take(questions) {

@@ -14,8 +14,8 @@ use tidegate::{
     zones::{SpecialUse, Zones},
 };
 
-/// The configuration: guard, follow and access as a site has them.
-const CONFIGURATION: &str = r#"
+/// Guard, follow and access as a site has them.
+const GUARDED: &str = r#"
 [upstream.vpc]
 servers = ["192.0.2.1"]
 [[forward]]
@@ -23,6 +23,15 @@ zones = ["."]
 to = "vpc"
 private = ["10.0.0.0/8"]
 on_public = "refuse"
+"#;
+/// The same without guard and follow.
+const UNGUARDED: &str = r#"
+[upstream.vpc]
+servers = ["192.0.2.1"]
+[[forward]]
+zones = ["."]
+to = "vpc"
+follow = false
 "#;
 
 /// An engine and what a worker has.
@@ -48,14 +57,21 @@ pub(crate) enum Manner {
 impl Bench {
     /// An engine whose cache holds an address for each of these names, and that forwards nowhere.
     pub(crate) fn with_names(names: &[Name]) -> Self {
-        let bench = Self::forwarding(Vec::new());
-        names.iter().for_each(|name| bench.store(name));
-        bench
+        Self::under(GUARDED, Vec::new()).holding(names)
+    }
+
+    /// The same without guard and follow.
+    pub(crate) fn unguarded(names: &[Name]) -> Self {
+        Self::under(UNGUARDED, Vec::new()).holding(names)
     }
 
     /// An engine with an empty cache that forwards to these servers.
     pub(crate) fn forwarding(servers: Vec<Entry>) -> Self {
-        let plan = Plan::from_text("bench.toml", CONFIGURATION).expect("the configuration is valid");
+        Self::under(GUARDED, servers)
+    }
+
+    fn under(configuration: &str, servers: Vec<Entry>) -> Self {
+        let plan = Plan::from_text("bench.toml", configuration).expect("the configuration is valid");
         let zones = Arc::new(Zones::build(&[], None, SpecialUse::Answered).expect("there are no zones to be wrong"));
         let spec = GroupSpec {
             name: "vpc".to_owned(),
@@ -71,6 +87,11 @@ impl Bench {
         let client = IpAddr::from([127, 0, 0, 1]);
         let counters = Arc::new(metrics::Worker::new(0));
         Self { engine: Arc::new(engine), counters, snapshot, client, now: Moment::now() }
+    }
+
+    fn holding(self, names: &[Name]) -> Self {
+        names.iter().for_each(|name| self.store(name));
+        self
     }
 
     fn store(&self, name: &Name) {

@@ -5,11 +5,13 @@
 //!   all else is for `admin.allow` alone (403).
 //! - A Host header that is neither an address nor localhost nor in `admin.hosts` is a browser led astray by DNS
 //!   rebinding: 421 (RFC 9110 15.5.20). There is no CORS header.
-//! - Nothing here changes anything: GET and HEAD, else 405.
+//! - Nothing here changes anything: GET and HEAD, else 405. What changes something is an order on the control socket
+//!   ([`control`]).
 //! - A client that is slow, silent or one of too many costs a bounded place for a bounded time, see [`server`].
 //!
 //! The pages' contents come from above, as the closures of [`Pages`]: this room does not know the daemon.
 
+pub mod control;
 pub mod gate;
 pub mod health;
 pub mod server;

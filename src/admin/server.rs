@@ -4,26 +4,21 @@
 //! which the response under way is finished and the connection closed. When every place is taken the kernel's queue
 //! waits. What goes wrong on one is its client's affair and counts at debug.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
 use hyper::{
     Request,
     body::Incoming,
     server::conn::http1,
-    service::{Service, service_fn},
+    service::{HttpService, Service, service_fn},
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::Semaphore,
     time::{sleep, timeout},
 };
@@ -42,7 +37,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// The longest head of a request, in octets; hyper's own least is 8,192.
 const LONGEST_HEAD: usize = 16 * 1024;
 /// After `accept` failed, most likely for want of descriptors.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// The address that a request comes from.
 #[derive(Debug, Clone, Copy)]
@@ -63,18 +58,22 @@ pub async fn serve(listener: TcpListener, pages: Pages) {
             }
         };
         let service = service.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Client(client.ip()));
+            service.call(request)
+        });
         tokio::spawn(async move {
-            converse(stream, client, service).await;
+            converse(stream, service).await;
             drop(place);
         });
     }
 }
 
-async fn converse(stream: TcpStream, client: SocketAddr, service: TowerToHyperService<Router>) {
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Client(client.ip()));
-        service.call(request)
-    });
+/// One connection, to its end.
+pub(super) async fn converse<S>(stream: impl AsyncRead + AsyncWrite + Unpin, service: S)
+where
+    S: HttpService<Incoming, ResBody = axum::body::Body, Error = Infallible>,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -83,7 +82,7 @@ async fn converse(stream: TcpStream, client: SocketAddr, service: TowerToHyperSe
     let mut connection = pin!(connection);
     if let Ok(ended) = timeout(LIFETIME, connection.as_mut()).await {
         if let Err(error) = ended {
-            debug!(%error, %client, "admin connection ended");
+            debug!(%error, "admin connection ended");
         }
         return;
     }

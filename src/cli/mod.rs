@@ -3,6 +3,7 @@
 
 mod ask;
 mod check;
+mod control;
 mod demo;
 mod discover;
 mod page;
@@ -54,6 +55,21 @@ enum Verb {
     /// Tells which AWS names were asked for, and which of them are public
     #[command(after_help = "Example: tidegate perimeter --json")]
     Perimeter(perimeter::Options),
+    /// Has the running daemon read its configuration again, and waits for the verdict
+    #[command(after_help = "Example: tidegate reload")]
+    Reload(control::Options),
+    /// Sends no more questions to an upstream server
+    #[command(after_help = "Example: tidegate drain 10.20.1.10")]
+    Drain(control::Server),
+    /// Sends questions to a drained server again
+    #[command(after_help = "Example: tidegate undrain vpc/10.20.1.10")]
+    Undrain(control::Server),
+    /// Forgets answers
+    #[command(after_help = "Example: tidegate flush --zone amazonaws.com")]
+    Flush(control::Flush),
+    /// Changes the level of the running daemon's log, until it restarts, or a reload changes `log.level`
+    #[command(after_help = "Example: tidegate log debug")]
+    Log(control::Log),
     /// Prints the AWS name families and what each is for
     #[command(after_help = "Example: tidegate presets")]
     Presets(presets::Options),
@@ -88,6 +104,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         Verb::Query(options) => query::run(&options),
         Verb::Discover(options) => discover::run(&options),
         Verb::Perimeter(options) => perimeter::run(&options),
+        Verb::Reload(options) => control::reload(&options),
+        Verb::Drain(server) => control::drain(&server),
+        Verb::Undrain(server) => control::undrain(&server),
+        Verb::Flush(flush) => control::flush(&flush),
+        Verb::Log(log) => control::log(&log),
         Verb::Presets(options) => presets::run(&options),
         Verb::Version(options) => version::run(&options),
         Verb::Completions { shell } => {

@@ -1,8 +1,10 @@
-//! Reads a page of the running daemon: one HTTP/1.1 GET (RFC 9112), one connection.
+//! Speaks to the running daemon: one HTTP/1.1 request (RFC 9112), one connection.
 
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
+    os::unix::net::UnixStream,
+    path::Path,
     time::Duration,
 };
 
@@ -10,6 +12,8 @@ use std::{
 pub(super) const DEFAULT_ADMIN: &str = "http://127.0.0.1:9153";
 /// A daemon that works answers within this.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A reload may have much to read.
+const ORDER_PATIENCE: Duration = Duration::from_mins(1);
 /// No page is longer.
 const MOST: u64 = 64 << 20;
 
@@ -22,6 +26,15 @@ pub(super) enum PageError {
     /// Nobody answered.
     #[error("no daemon answers at {0}: {1}; is `admin.http` another address? Then say --admin http://ADDRESS:PORT")]
     Unreachable(String, #[source] io::Error),
+    /// Nobody listens behind the control socket.
+    #[error("no daemon listens at {0}: {1}; is `admin.socket` another file? Then say --socket FILE")]
+    NoSocket(String, #[source] io::Error),
+    /// The control socket is for others.
+    #[error("{0} is for its owner and group alone; join the group, or become root")]
+    Forbidden(String),
+    /// The daemon took the order and said nothing, as far as can be told from here.
+    #[error("the daemon at {0} did not say what became of it: {1}; its log may tell")]
+    Silent(String, #[source] io::Error),
     /// The connection broke, or what came is not HTTP.
     #[error("{0} does not speak HTTP as a daemon does")]
     NotHttp(String),
@@ -60,9 +73,36 @@ fn exchange(address: SocketAddr, host: &str, path: &str) -> io::Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n")?;
+    read(stream)
+}
+
+fn read(stream: impl Read) -> io::Result<String> {
     let mut response = String::new();
     stream.take(MOST).read_to_string(&mut response)?;
     Ok(response)
+}
+
+/// Gives the daemon behind a control socket an order: the status and the body of its reply.
+pub(super) fn order(socket: &Path, path: &str, body: &str) -> Result<(u16, String), PageError> {
+    let name = || socket.display().to_string();
+    let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => PageError::Forbidden(name()),
+        _ => PageError::NoSocket(name(), error),
+    })?;
+    let mut send = || {
+        stream.set_read_timeout(Some(ORDER_PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let length = body.len();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
+        )?;
+        read(&stream)
+    };
+    let response = send().map_err(|error| PageError::Silent(name(), error))?;
+    let (status, body) = split(&response).ok_or_else(|| PageError::NotHttp(name()))?;
+    Ok((status, body.to_owned()))
 }
 
 /// Status and body. Our daemon sends whole bodies, never in chunks; one cut short is none.

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    pin::pin,
 };
 
 use sd_notify::NotifyState;
@@ -14,9 +14,10 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{Color, Flags, LogLevel, Plan, Problems},
+    admin::control::{Account, Order, Request, Verdict},
+    config::{Boot, Color, Flags, Live, Plan, Problems},
     daemon::{
-        Daemon, StartError,
+        Daemon, Duty, Event, Reread, StartError,
         logging::{self, LevelHandle},
     },
 };
@@ -78,11 +79,11 @@ pub(super) fn run(options: &Options) -> i32 {
             return super::UNUSABLE;
         }
     };
-    let log = logging::start(plan.live.log_level, plan.boot.log_format);
+    let level = logging::start(plan.live.log_level, plan.boot.log_format);
     for line in plan.warnings.lines() {
         warn!("{line}");
     }
-    match serve(options, plan, &log) {
+    match serve(options, plan, &level) {
         Ok(code) => code,
         Err(StartError::Zones(problems)) => {
             for problem in problems {
@@ -98,109 +99,150 @@ pub(super) fn run(options: &Options) -> i32 {
 }
 
 /// Runs until a signal ends it; gives the exit code.
-fn serve(options: &Options, plan: Plan, log: &LevelHandle) -> Result<i32, StartError> {
+fn serve(options: &Options, plan: Plan, level: &LevelHandle) -> Result<i32, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    // Before anything takes its time: a reload that is asked for during the start must wait, and not end it.
-    let mut signals = runtime.block_on(async { Signals::catch() })?;
-    let boot = plan.boot;
-    let mut lameduck = plan.live.lameduck;
-    let mut daemon = Daemon::start(&boot, plan.live)?;
+    // Before the start, which may have a snapshot to read: signals that come meanwhile wait for its end.
+    let [mut terminate, mut interrupt, mut hangup, mut save] = {
+        let _runtime = runtime.enter();
+        signals()?
+    };
+    let daemon = Daemon::start(&plan.boot, plan.live.clone())?;
+    let mut running = Running { options, level, daemon, boot: plan.boot, live: plan.live };
     let code = runtime.block_on(async {
         info!("ready");
         tell(&[NotifyState::Ready, NotifyState::Status("answering")]);
         loop {
             tokio::select! {
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
-                _ = signals.hangup.recv() => {
-                    if let Some(settings) = reload(options, &daemon, &boot).await {
-                        lameduck = settings.lameduck;
-                        // Who logs elsewhere (tests) has a log without this handle.
-                        drop(log.reload(logging::filter(settings.log_level)));
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => drop(running.reload().await),
+                _ = save.recv() => running.daemon.save_snapshot(),
+                event = running.daemon.next() => match event {
+                    Event::Order(request) => running.answer(request).await,
+                    Event::ThreadEnded => {
+                        error!("a thread ended; the process ends with it");
+                        return Ok(super::FAILED);
                     }
-                }
-                _ = signals.save.recv() => daemon.save_snapshot(),
-                () = daemon.thread_ended() => {
-                    error!("a thread ended; the process ends with it");
-                    return super::FAILED;
-                }
+                },
             }
         }
         tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
-        daemon.drain();
-        sleep(lameduck).await;
-        super::OK
-    });
-    daemon.stop();
+        running.daemon.drain();
+        running.be_lame().await;
+        Ok::<i32, std::io::Error>(super::OK)
+    })?;
+    running.daemon.stop();
     info!("stopped");
     Ok(code)
 }
 
-/// What the process listens to.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    save: Signal,
+fn signals() -> std::io::Result<[Signal; 4]> {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::user_defined1()];
+    let [terminate, interrupt, hangup, save] = kinds.map(signal);
+    Ok([terminate?, interrupt?, hangup?, save?])
 }
 
-impl Signals {
-    /// From now on they are caught. Within a runtime.
-    fn catch() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            save: signal(SignalKind::user_defined1())?,
-        })
-    }
+/// The daemon and what it was started with.
+struct Running<'a> {
+    options: &'a Options,
+    level: &'a LevelHandle,
+    daemon: Daemon,
+    boot: Boot,
+    live: Live,
 }
 
-/// What this file minds of a configuration that came into force.
-struct Settings {
-    lameduck: Duration,
-    log_level: LogLevel,
-}
-
-/// Brings the file into force as it is now; none if it is refused.
-async fn reload(options: &Options, daemon: &Daemon, boot: &crate::config::Boot) -> Option<Settings> {
-    tell(&[NotifyState::Reloading]);
-    let settings = try_reload(options, daemon, boot).await;
-    match &settings {
-        Some(_) => info!("reloaded"),
-        None => warn!("the configuration was refused; the old one stays in force"),
-    }
-    tell(&[NotifyState::Ready]);
-    settings
-}
-
-async fn try_reload(options: &Options, daemon: &Daemon, boot: &crate::config::Boot) -> Option<Settings> {
-    let plan = match options.plan() {
-        Ok(plan) => plan,
-        Err(problems) => {
-            for line in problems.lines() {
-                error!("{line}");
+impl Running<'_> {
+    /// Answers, and takes orders, for as long as the configuration in force says.
+    async fn be_lame(&mut self) {
+        let mut end = pin!(sleep(self.live.lameduck));
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                event = self.daemon.next() => match event {
+                    Event::Order(request) => self.answer(request).await,
+                    Event::ThreadEnded => return,
+                },
             }
-            daemon.reload_failed();
-            return None;
-        }
-    };
-    for line in plan.warnings.lines() {
-        warn!("{line}");
-    }
-    for key in boot.differences(&plan.boot) {
-        warn!(key, "this change needs a restart");
-    }
-    let settings = Settings { lameduck: plan.live.lameduck, log_level: plan.live.log_level };
-    match daemon.reload(plan.live).await {
-        Ok(()) => Some(settings),
-        Err(problems) => {
-            for problem in problems {
-                error!("{problem}");
-            }
-            None
         }
     }
+
+    async fn answer(&mut self, request: Request) {
+        let verdict = self.carry_out(request.order).await;
+        // Who asked may have gone.
+        drop(request.reply.send(verdict));
+    }
+
+    async fn carry_out(&mut self, order: Order) -> Verdict {
+        match order {
+            Order::Reload => self.reload().await,
+            Order::Drain(server) => self.daemon.set_duty(&server, Duty::Off),
+            Order::Undrain(server) => self.daemon.set_duty(&server, Duty::On),
+            Order::Flush(what) => Ok(self.daemon.flush(&what)),
+            Order::Log(directives) => match logging::change(self.level, self.live.log_level, &directives) {
+                Ok(()) => Ok(Account::new(vec![format!("logging {directives}")]).with("log", directives)),
+                Err(error) => Err(Account::new(vec![error.to_string()])),
+            },
+        }
+    }
+
+    /// Reads the configuration again; says what changed, or why it was refused. systemd knows before whoever asked does:
+    /// for `systemctl reload` it is over with our word to the one who asked.
+    async fn reload(&mut self) -> Verdict {
+        tell(&[NotifyState::Reloading]);
+        let verdict = match self.replace().await {
+            Ok(account) => {
+                info!("reloaded");
+                Ok(account)
+            }
+            Err(problems) => {
+                for problem in &problems {
+                    error!("{problem}");
+                }
+                let last = "the configuration was refused; the old one stays in force";
+                warn!("{last}");
+                let lines = problems.iter().cloned().chain([last.to_owned()]);
+                Err(Account::new(lines.collect()).with("problems", problems))
+            }
+        };
+        tell(&[NotifyState::Ready]);
+        verdict
+    }
+
+    async fn replace(&mut self) -> Result<Account, Vec<String>> {
+        let plan = self.options.plan().map_err(|problems| {
+            self.daemon.reload_failed();
+            problems.lines().collect::<Vec<_>>()
+        })?;
+        let warnings: Vec<String> = plan.warnings.lines().collect();
+        let restart = self.boot.differences(&plan.boot);
+        let mut lines = warnings.clone();
+        lines.extend(restart.iter().map(|key| format!("{key}: this change needs a restart")));
+        for line in &lines {
+            warn!("{line}");
+        }
+        let reread = self.daemon.reload(plan.live.clone()).await;
+        let reread = reread.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let changes = changes(&self.live, &plan.live, &reread);
+        if self.live.log_level != plan.live.log_level {
+            logging::set(self.level, plan.live.log_level);
+        }
+        self.live = plan.live;
+        lines.extend(if changes.is_empty() { vec!["nothing changed".to_owned()] } else { changes.clone() });
+        Ok(Account::new(lines).with("changes", changes).with("restart", restart).with("warnings", warnings))
+    }
+}
+
+/// What is another in the configuration, and in the files that it names.
+fn changes(old: &Live, new: &Live, reread: &Reread) -> Vec<String> {
+    let mut changes = old.changes(new);
+    let zones = reread.zones.iter().map(|zone| format!("local zone {zone} changed"));
+    let hosts = reread.hosts.then(|| "local_hosts.file changed".to_owned());
+    for line in zones.chain(hosts) {
+        if !changes.contains(&line) {
+            changes.push(line);
+        }
+    }
+    changes
 }
 
 /// Tells systemd, where there is one.

@@ -128,7 +128,7 @@ pub(super) const ALLOW: [&str; 2] = ["loopback", "private"];
 /// Who sees more than metrics and health by default.
 pub(super) const ADMIN_ALLOW: [&str; 1] = ["loopback"];
 /// Where the control socket is by default.
-pub(super) const CONTROL_SOCKET: &str = "/run/tidegate/control.sock";
+pub const CONTROL_SOCKET: &str = "/run/tidegate/control.sock";
 
 pub(super) const SANDBOX: Words<Sandbox> =
     Words { key: "sandbox", default: Sandbox::Auto, all: &[("auto", Sandbox::Auto), ("off", Sandbox::Off)] };

@@ -1,6 +1,6 @@
 //! The control thread: everything that is not a question. It owns the configuration in force.
 
-use std::{net::TcpListener, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{net::TcpListener, os::unix::net::UnixListener, rc::Rc, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::Builder,
@@ -10,9 +10,14 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{StartError, report::Report, state::State, worker::Farewell};
+use super::{
+    StartError,
+    report::Report,
+    state::{Reread, State},
+    worker::Farewell,
+};
 use crate::{
-    admin,
+    admin::{self, control::Request},
     config::Live,
     upstream::{self, Courier, loops, prober, system},
     zones::ZoneProblem,
@@ -24,7 +29,7 @@ const WATCH: Duration = Duration::from_secs(2);
 /// What the control thread can be told.
 pub(super) enum Command {
     /// Bring this into force.
-    Reload(Box<Live>, oneshot::Sender<Result<(), Vec<ZoneProblem>>>),
+    Reload(Box<Live>, oneshot::Sender<Result<Reread, Vec<ZoneProblem>>>),
 }
 
 /// Starts the thread. It ends when the sender of commands is gone, or one of its tasks ends; `end` is told of it.
@@ -33,26 +38,42 @@ pub(super) fn spawn(
     workers: usize,
     commands: mpsc::UnboundedReceiver<Command>,
     report: Arc<Report>,
-    listener: Option<TcpListener>,
+    doors: Doors,
     end: mpsc::UnboundedSender<()>,
 ) -> Result<thread::JoinHandle<()>, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let run = move || {
         let _farewell = Farewell(end);
         LocalSet::new().block_on(&runtime, async {
-            if let Some(listener) = listener {
-                serve_admin(listener, &report);
-            }
+            doors.open(&report);
             control(state, workers, commands, &report).await;
         });
     };
     thread::Builder::new().name("control".to_owned()).spawn(run).map_err(StartError::Thread)
 }
 
-fn serve_admin(listener: TcpListener, report: &Arc<Report>) {
-    match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => drop(tokio::task::spawn_local(admin::serve(listener, report.pages()))),
-        Err(error) => warn!(%error, "no admin server"),
+/// Where operators come in.
+pub(super) struct Doors {
+    /// To look.
+    pub http: Option<TcpListener>,
+    /// To give orders,
+    pub socket: Option<UnixListener>,
+    /// which go here.
+    pub order: mpsc::Sender<Request>,
+}
+
+impl Doors {
+    fn open(self, report: &Arc<Report>) {
+        match self.http.map(tokio::net::TcpListener::from_std).transpose() {
+            Ok(Some(listener)) => drop(tokio::task::spawn_local(admin::serve(listener, report.pages()))),
+            Ok(None) => {}
+            Err(error) => warn!(%error, "no admin server"),
+        }
+        match self.socket.map(tokio::net::UnixListener::from_std).transpose() {
+            Ok(Some(listener)) => drop(tokio::task::spawn_local(admin::control::serve(listener, self.order))),
+            Ok(None) => {}
+            Err(error) => warn!(%error, "no control socket"),
+        }
     }
 }
 
@@ -73,7 +94,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
                 Some(Command::Reload(live, reply)) => {
                     let result = state.replace(*live);
                     match &result {
-                        Ok(()) => report.reloaded(&state.live),
+                        Ok(_) => report.reloaded(&state.live),
                         Err(_) => report.reload_failed(),
                     }
                     system = system::Watch::new(state.system_files(), state.ours());
@@ -137,7 +158,8 @@ mod tests {
         let report = Report::new(Vec::new(), rules, engine, connections, Arc::default(), &[], &state.live);
         let (commands, told) = mpsc::unbounded_channel();
         let (end, mut ended) = mpsc::unbounded_channel();
-        let thread = spawn(state, 1, told, Arc::new(report), None, end).unwrap();
+        let doors = Doors { http: None, socket: None, order: mpsc::channel(1).0 };
+        let thread = spawn(state, 1, told, Arc::new(report), doors, end).unwrap();
         assert!(ended.try_recv().is_err(), "it goes on");
         drop(commands);
         thread.join().unwrap();

@@ -10,7 +10,9 @@ pub mod perimeter;
 mod control;
 mod groups;
 mod keeper;
+mod orders;
 mod report;
+mod socket_file;
 mod state;
 mod worker;
 
@@ -24,15 +26,21 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-pub use self::state::build_zones;
 use self::{
-    control::Command,
+    control::{Command, Doors},
     keeper::{Keeper, Kept},
     report::Report,
+    socket_file::SocketFile,
     state::State,
     worker::WorkerSpec,
 };
+pub use self::{
+    groups::server_spec,
+    orders::Duty,
+    state::{Reread, build_zones},
+};
 use crate::{
+    admin::control::Request,
     cache::Cache,
     clock::Moment,
     config::{Boot, Live, Need, Workers},
@@ -46,6 +54,9 @@ use crate::{
     upstream::{Alarm, Ours},
     zones::ZoneProblem,
 };
+
+/// Orders that wait; who gives more waits before the socket.
+const ORDERS: usize = 16;
 
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +93,15 @@ fn lines(problems: &[ZoneProblem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
+/// What whoever runs the daemon must see to.
+#[derive(Debug)]
+pub enum Event {
+    /// An order came in over the control socket.
+    Order(Request),
+    /// A worker or the control thread has ended, which none should before it is told to.
+    ThreadEnded,
+}
+
 /// A running server. Dropped, it stops without waiting.
 #[derive(Debug)]
 pub struct Daemon {
@@ -95,6 +115,8 @@ pub struct Daemon {
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: JoinHandle<()>,
     keeper: Option<Keeper>,
+    orders: mpsc::Receiver<Request>,
+    _socket: Option<SocketFile>,
 }
 
 impl Daemon {
@@ -152,15 +174,30 @@ impl Daemon {
         }
         let (commands, told) = mpsc::unbounded_channel();
         let admin_address = admin.as_ref().map(|(_, address)| *address);
-        let listener = admin.map(|(listener, _)| listener);
-        let control = control::spawn(state, count, told, Arc::clone(&report), listener, end)?;
+        let (order, orders) = mpsc::channel(ORDERS);
+        let (socket, file) = boot.admin_socket.as_deref().and_then(socket_file::bind).unzip();
+        let doors = Doors { http: admin.map(|(listener, _)| listener), socket, order };
+        let control = control::spawn(state, count, told, Arc::clone(&report), doors, end)?;
         for address in &addresses {
             info!(%address, "listening");
         }
         if let Some(address) = admin_address {
             info!(%address, "admin listening");
         }
-        Ok(Self { addresses, admin_address, engine, report, commands, stop, ended, workers, control, keeper })
+        Ok(Self {
+            addresses,
+            admin_address,
+            engine,
+            report,
+            commands,
+            stop,
+            ended,
+            workers,
+            control,
+            keeper,
+            orders,
+            _socket: file,
+        })
     }
 
     /// The addresses it answers on, with the ports that the kernel chose.
@@ -179,12 +216,12 @@ impl Daemon {
     }
 
     /// Brings another configuration into force, or leaves the one in force as it is and says why.
-    pub async fn reload(&self, live: Live) -> Result<(), Vec<ZoneProblem>> {
+    pub async fn reload(&self, live: Live) -> Result<Reread, Vec<ZoneProblem>> {
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::Reload(Box::new(live), reply)).is_err() {
-            return Ok(());
+            return Ok(Reread::default());
         }
-        answer.await.unwrap_or(Ok(()))
+        answer.await.unwrap_or_else(|_| Ok(Reread::default()))
     }
 
     /// Counts a reload whose configuration did not even become a plan.
@@ -205,14 +242,19 @@ impl Daemon {
         self.report.drain();
     }
 
-    /// Waits until a worker or the control thread ends, which none should before it is told to.
-    pub async fn thread_ended(&mut self) {
-        self.ended.recv().await;
+    /// Waits for what whoever runs it must see to.
+    pub async fn next(&mut self) -> Event {
+        tokio::select! {
+            Some(request) = self.orders.recv() => Event::Order(request),
+            _ = self.ended.recv() => Event::ThreadEnded,
+        }
     }
 
     /// Stops reading, answers what was received, and ends.
     pub fn stop(self) {
         self.drain();
+        // Whoever waits for the verdict on an order is told at once that there will be none.
+        drop(self.orders);
         // Without receivers every worker has ended already.
         self.stop.send_replace(true);
         for worker in self.workers {

@@ -8,7 +8,7 @@
 //! - Stale answers (RFC 8767 5): fresh first; a stale one after `stale_after`, at once while the rule is known to be
 //!   down, and when every server failed. The exchange goes on and refreshes the entry; who only waited for another's
 //!   waits no longer. So it is for each part of a chain.
-//! - A reload meanwhile: if other rules shape the answer now, the question is asked anew under them, [`MAX_RELOADS`]
+//! - A reload meanwhile: if other rules shape the answer now, the question is asked anew under them, `MAX_RELOADS`
 //!   times at most; then SERVFAIL, for nothing leaves that the rules in force have not judged.
 
 use std::{pin::Pin, rc::Rc, sync::Arc, time::Duration};

@@ -74,9 +74,9 @@ impl<'a> Question<'a> {
             return refuse(echo, Rcode::NOTIMP);
         }
         if header.counts[0] != 1 {
-            return match cookie_only(message, &header) {
-                Some(edns) => Err(Reject::CookieOnly { echo, edns }),
-                None => refuse(echo, Rcode::FORMERR),
+            return match empty(message, &header) {
+                Some(edns) if edns.cookie.is_some() => Err(Reject::CookieOnly { echo, edns }),
+                edns => Err(Reject::Reply { echo, rcode: Rcode::FORMERR, edns }),
             };
         }
         let Ok((qtype, qclass, end)) = read_section(message) else { return refuse(echo, Rcode::FORMERR) };
@@ -110,13 +110,12 @@ impl<'a> Question<'a> {
     }
 }
 
-/// The OPT record of a message without a question that has a cookie.
-fn cookie_only<'a>(message: &'a [u8], header: &Header) -> Option<Edns<'a>> {
+/// The OPT record of a message without a question: a reply has one where the query has (RFC 6891 6.1.1).
+fn empty<'a>(message: &'a [u8], header: &Header) -> Option<Edns<'a>> {
     if header.counts[0] != 0 {
         return None;
     }
-    let edns = read_rest(message, header, HEADER).ok()??;
-    edns.cookie.is_some().then_some(edns)
+    read_rest(message, header, HEADER).ok()?.filter(|edns| edns.version == 0)
 }
 
 fn read_section(message: &[u8]) -> Result<(RecordType, Class, usize), Malformed> {
@@ -209,7 +208,10 @@ mod tests {
                 Err(Reject::CookieOnly { echo, edns }) => {
                     assert!(is_cookie && echo.section.is_empty() && !edns.do_bit, "{name}")
                 }
-                Err(Reject::Reply { rcode, .. }) => assert_eq!((rcode, is_cookie), (Rcode::FORMERR, false), "{name}"),
+                Err(Reject::Reply { rcode, edns, .. }) => {
+                    assert_eq!((rcode, is_cookie), (Rcode::FORMERR, false), "{name}");
+                    assert_eq!(edns.is_some(), name == "no cookie", "{name}");
+                }
                 other => panic!("{name}: {other:?}"),
             }
         }

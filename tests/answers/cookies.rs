@@ -172,3 +172,20 @@ fn dig_finds_our_cookie_good(#[case] arguments: &[&str]) {
         assert!(line.ends_with(" (good)"), "{turn}: {}", dig.text);
     }
 }
+
+#[test]
+fn other_secrets_are_in_force_once_a_reload_says_so() {
+    let (folder, _upstream, tidegate) = start_with(&[NEW]);
+    let query = || Query::a("www.example.").option(COOKIE, CLIENT);
+    let proven = |cookie: &[u8]| {
+        let answer = tidegate.client().ask(&Query::a("www.example.").option(COOKIE, cookie));
+        self::cookie(&answer) == cookie
+    };
+    let first = cookie(&tidegate.client().ask(&query()));
+    assert!(proven(&first));
+    std::fs::write(folder.path().join("0"), format!("{OLD}\n")).expect("a file in a temporary folder");
+    let text = std::fs::read_to_string(tidegate.folder().join("tidegate.toml")).expect("the configuration");
+    assert!(tidegate.reload_text(&text));
+    assert!(!proven(&first), "a cookie of a secret that is gone is replaced");
+    assert!(proven(&cookie(&tidegate.client().ask(&query()))));
+}

@@ -5,6 +5,7 @@ mod support;
 
 mod addresses;
 mod durations;
+mod encrypted;
 mod notify;
 mod reload;
 mod shipped;

@@ -28,6 +28,13 @@ impl Config {
         }
     }
 
+    /// The same with an `[admin]` that is still to be written.
+    pub fn without_admin() -> Self {
+        let mut config = Self::new();
+        config.sections.remove("admin");
+        config
+    }
+
     /// One group `site` of these upstreams, [asked once](ONE_PATIENT_TRY), and every name sent to it by the rule
     /// `everything`.
     pub fn forwarding_to(upstreams: &[&Upstream]) -> Self {

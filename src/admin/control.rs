@@ -1,0 +1,170 @@
+//! The control socket: what operators change in the running daemon.
+//!
+//! HTTP/1.1 over a Unix socket, one order a request: POST with a JSON object. Who may open the socket may give every
+//! order: its mode says who. An order that was carried out is 200, one that was refused 409, one that nobody understands
+//! 400; the body is an object with `lines` for people, and beside them what scripts want to know. A body has as long to
+//! come as a head; what else bounds a connection is in [`super::server`]. Orders are carried out one after the other, by
+//! whoever receives them from the channel: this room knows nothing of what they change.
+
+use std::{future::ready, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{self, DefaultBodyLimit, FromRequest, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use hyper_util::service::TowerToHyperService;
+use serde_json::{Map, Value};
+use tokio::{
+    net::UnixListener,
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+use tracing::debug;
+
+use super::server::{CONNECTIONS, HEAD, PAUSE, converse};
+use crate::wire::Name;
+
+/// The longest order.
+const LONGEST: usize = 4096;
+
+/// What can be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Bring the configuration file into force.
+    Reload,
+    /// Send no more questions to a server.
+    Drain(String),
+    /// Send questions to it again.
+    Undrain(String),
+    /// Forget answers.
+    Flush(Flush),
+    /// Log from this level on.
+    Log(String),
+}
+
+/// Which answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flush {
+    /// Of this name, whatever their type.
+    Name(Name),
+    /// Of this name and all below it.
+    Zone(Name),
+    /// All.
+    All,
+}
+
+/// What became of an order: it was carried out, or it was not, and nothing has changed.
+pub type Verdict = Result<Account, Account>;
+
+/// What was done, or why nothing was.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Account {
+    /// In lines for people.
+    pub lines: Vec<String>,
+    facts: Map<String, Value>,
+}
+
+impl Account {
+    /// In these lines.
+    pub fn new(lines: Vec<String>) -> Self {
+        Self { lines, facts: Map::new() }
+    }
+
+    /// With a fact for scripts; `lines` and `done` are taken.
+    pub fn with(mut self, key: &str, fact: impl Into<Value>) -> Self {
+        self.facts.insert(key.to_owned(), fact.into());
+        self
+    }
+}
+
+/// An order, and where its verdict goes.
+#[derive(Debug)]
+pub struct Request {
+    /// The order.
+    pub order: Order,
+    /// Dropped, the client is told that the daemon is stopping.
+    pub reply: oneshot::Sender<Verdict>,
+}
+
+/// Serves until it is dropped.
+pub async fn serve(listener: UnixListener, orders: mpsc::Sender<Request>) {
+    let service = TowerToHyperService::new(router(orders));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                debug!(%error, "control connection not accepted");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let service = service.clone();
+        tokio::spawn(async move {
+            converse(stream, service).await;
+            drop(place);
+        });
+    }
+}
+
+fn router(orders: mpsc::Sender<Request>) -> Router {
+    let route = |read: fn(&Value) -> Option<Order>| {
+        post(move |State(orders): State<mpsc::Sender<Request>>, request: extract::Request| give(orders, read, request))
+    };
+    Router::new()
+        .route("/v1/reload", route(|_| Some(Order::Reload)))
+        .route("/v1/drain", route(|body| text(body, "server").map(Order::Drain)))
+        .route("/v1/undrain", route(|body| text(body, "server").map(Order::Undrain)))
+        .route("/v1/flush", route(flush))
+        .route("/v1/log", route(|body| text(body, "level").map(Order::Log)))
+        .fallback(|| ready(reply(StatusCode::NOT_FOUND, line("there is no such order"))))
+        .layer(DefaultBodyLimit::max(LONGEST))
+        .with_state(orders)
+}
+
+fn text(body: &Value, key: &str) -> Option<String> {
+    body[key].as_str().map(str::to_owned)
+}
+
+fn flush(body: &Value) -> Option<Order> {
+    let name = |key: &str| text(body, key).map(|text| text.parse());
+    let which = match (name("name"), name("zone")) {
+        (Some(name), None) => Flush::Name(name.ok()?),
+        (None, Some(zone)) => Flush::Zone(zone.ok()?),
+        (None, None) if body["all"] == true => Flush::All,
+        _ => return None,
+    };
+    Some(Order::Flush(which))
+}
+
+async fn give(orders: mpsc::Sender<Request>, read: fn(&Value) -> Option<Order>, request: extract::Request) -> Response {
+    let body = match timeout(HEAD, String::from_request(request, &())).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(rejection)) => return rejection.into_response(),
+        Err(_) => return reply(StatusCode::REQUEST_TIMEOUT, line("the order did not come in time")),
+    };
+    let body = if body.is_empty() { Some(Value::Null) } else { serde_json::from_str(&body).ok() };
+    let Some(order) = body.as_ref().and_then(read) else {
+        return reply(StatusCode::BAD_REQUEST, line("this is no order that the daemon understands"));
+    };
+    let (sender, verdict) = oneshot::channel();
+    let is_taken = orders.send(Request { order, reply: sender }).await.is_ok();
+    match verdict.await {
+        Ok(Ok(account)) if is_taken => reply(StatusCode::OK, account),
+        Ok(Err(account)) if is_taken => reply(StatusCode::CONFLICT, account),
+        _ => reply(StatusCode::SERVICE_UNAVAILABLE, line("the daemon is stopping")),
+    }
+}
+
+fn line(text: &str) -> Account {
+    Account::new(vec![text.to_owned()])
+}
+
+fn reply(status: StatusCode, account: Account) -> Response {
+    let body = account.facts.into_iter().chain([("lines".to_owned(), account.lines.into())]);
+    (status, [(CONTENT_TYPE, "application/json")], Value::Object(body.collect()).to_string()).into_response()
+}

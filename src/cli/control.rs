@@ -1,0 +1,149 @@
+//! `reload`, `drain`, `undrain`, `flush`, `log`: orders to the running daemon over its control socket.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value, json};
+
+use super::page;
+use crate::config;
+
+/// Where the daemon is, and how to speak.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// The daemon's `admin.socket`
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The daemon's configuration, which names the socket unless --socket does [default:
+    /// /etc/tidegate/tidegate.toml]
+    #[arg(long, env = "TIDEGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A server to drain or not.
+#[derive(Debug, clap::Args)]
+pub(super) struct Server {
+    /// As the configuration has it; or an address, for all that is there, with a port or without; GROUP/SERVER for
+    /// that group alone
+    server: String,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What to forget.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub(super) struct Flush {
+    /// A name, whatever the type
+    #[arg(group = "what")]
+    name: Option<String>,
+    /// A name and all below it
+    #[arg(long, group = "what", value_name = "ZONE")]
+    zone: Option<String>,
+    /// Everything
+    #[arg(long, group = "what")]
+    all: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What to log.
+#[derive(Debug, clap::Args)]
+pub(super) struct Log {
+    /// off, error, warn, info, debug or trace; or by module, such as "tidegate::upstream=debug", the rest as in the
+    /// configuration
+    level: String,
+    #[command(flatten)]
+    options: Options,
+}
+
+pub(super) fn reload(options: &Options) -> i32 {
+    order(options, "/v1/reload", &json!({}))
+}
+
+pub(super) fn drain(server: &Server) -> i32 {
+    order(&server.options, "/v1/drain", &json!({ "server": server.server }))
+}
+
+pub(super) fn undrain(server: &Server) -> i32 {
+    order(&server.options, "/v1/undrain", &json!({ "server": server.server }))
+}
+
+pub(super) fn flush(flush: &Flush) -> i32 {
+    let what = match (&flush.name, &flush.zone) {
+        (Some(name), _) => json!({ "name": name }),
+        (None, Some(zone)) => json!({ "zone": zone }),
+        (None, None) => json!({ "all": flush.all }),
+    };
+    order(&flush.options, "/v1/flush", &what)
+}
+
+pub(super) fn log(log: &Log) -> i32 {
+    order(&log.options, "/v1/log", &json!({ "level": log.level }))
+}
+
+/// Gives an order and prints its verdict: 0 done, 1 no daemon, 2 refused.
+fn order(options: &Options, path: &str, body: &Value) -> i32 {
+    let socket = match options.socket() {
+        Ok(socket) => socket,
+        Err(error) => {
+            eprintln!("tidegate: {error}");
+            return super::FAILED;
+        }
+    };
+    let (status, answer) = match page::order(&socket, path, &body.to_string()) {
+        Ok(answered) => answered,
+        Err(error) => {
+            eprintln!("tidegate: {error}");
+            return super::FAILED;
+        }
+    };
+    let is_done = status == 200;
+    let mut account = serde_json::from_str::<Map<String, Value>>(&answer).unwrap_or_default();
+    if options.json {
+        account.insert("done".to_owned(), is_done.into());
+        println!("{}", Value::Object(account));
+    } else {
+        let lines = account.get("lines").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        lines.for_each(|line| if is_done { println!("{line}") } else { eprintln!("{line}") });
+    }
+    match status {
+        200 => super::OK,
+        503 => super::FAILED,
+        _ => super::UNUSABLE,
+    }
+}
+
+/// Why it is not known where the daemon is.
+#[derive(Debug, thiserror::Error)]
+enum SocketError {
+    #[error("{} cannot be read: {error}; say --socket PATH", file.display())]
+    Unreadable {
+        file: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    #[error("{}: `socket` in [admin] is off", .0.display())]
+    Off(PathBuf),
+}
+
+impl Options {
+    /// The socket that was named, or that the configuration names, or the default.
+    fn socket(&self) -> Result<PathBuf, SocketError> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        let file = self.config.as_deref().unwrap_or_else(|| Path::new(super::serve::DEFAULT_FILE));
+        match config::control_socket(file) {
+            Ok(socket) => socket.ok_or_else(|| SocketError::Off(file.to_owned())),
+            // A sidecar has no file, and whoever may open the socket may perhaps not read the file.
+            Err(_) if self.config.is_none() => Ok(config::CONTROL_SOCKET.into()),
+            Err(error) => Err(SocketError::Unreadable { file: file.to_owned(), error }),
+        }
+    }
+}

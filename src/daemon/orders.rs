@@ -1,0 +1,169 @@
+//! How those orders from the control socket are carried out that need no configuration.
+//!
+//! A server is named as the configuration has it, or by its address: with a port all that is behind that port, whatever the
+//! transport; without one the whole machine. Behind `GROUP/` it is that group's alone.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Daemon, groups};
+use crate::{
+    admin::control::{Account, Flush, Verdict},
+    config::Endpoint,
+    upstream::{Group, Server, Transport},
+};
+
+/// Whether a server gets questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// It does.
+    On,
+    /// It does not.
+    Off,
+}
+
+impl Daemon {
+    /// Takes servers off duty, or puts them on again: all that `name` fits.
+    pub fn set_duty(&self, name: &str, duty: Duty) -> Verdict {
+        let snapshot = self.engine.snapshot_owned();
+        let all: Vec<&Arc<Server>> = snapshot.groups.iter().flat_map(|group| group.servers()).collect();
+        let (fitting, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|server| fits(server, name));
+        if fitting.is_empty() {
+            let known: Vec<String> = others.iter().map(|server| full_name(server)).collect();
+            let line = match known.is_empty() {
+                true => format!("there is no server {name}, nor any other"),
+                false => format!("there is no server {name}; there are {}", known.join(", ")),
+            };
+            return Err(Account::new(vec![line]).with("known", known));
+        }
+        let mut lines: Vec<String> = fitting.iter().map(|server| set_one(server, duty)).collect();
+        if duty == Duty::On {
+            // What failed for want of servers need not fail any longer.
+            self.engine.failures.clear();
+        }
+        let is_bare = |group: &&Arc<Group>| {
+            fitting.iter().any(|server| server.group() == group.name()) && group.servers().all(|s| s.is_drained())
+        };
+        let bare = snapshot.groups.iter().filter(is_bare);
+        lines.extend(bare.map(|group| format!("upstream {} has no server left, as if all were down", group.name())));
+        let servers: Vec<Value> = fitting
+            .iter()
+            .map(|server| json!({ "group": server.group(), "server": server.label(), "drained": server.is_drained() }))
+            .collect();
+        Ok(Account::new(lines).with("servers", servers))
+    }
+
+    /// Forgets answers, and failures.
+    pub fn flush(&self, what: &Flush) -> Account {
+        let cache = &self.engine.cache;
+        // A failure is remembered for seconds, and gone with any flush.
+        self.engine.failures.clear();
+        let forgotten = match what {
+            Flush::Name(name) => cache.remove_name(name.as_wire()),
+            Flush::Zone(name) => cache.remove_domain(name.as_wire()),
+            Flush::All => {
+                let entries = cache.stats().entries;
+                cache.clear();
+                entries
+            }
+        };
+        let answers = if forgotten == 1 { "answer" } else { "answers" };
+        Account::new(vec![format!("{forgotten} {answers} forgotten")]).with("forgotten", forgotten)
+    }
+}
+
+fn set_one(server: &Server, duty: Duty) -> String {
+    let (was_off, name) = (server.is_drained(), full_name(server));
+    match duty {
+        Duty::Off => server.drain(),
+        Duty::On => server.undrain(),
+    }
+    match (was_off, duty) {
+        (false, Duty::Off) => format!("{name} gets no more questions"),
+        (true, Duty::On) => format!("{name} gets questions again"),
+        (true, Duty::Off) => format!("{name} gets none already"),
+        (false, Duty::On) => format!("{name} gets questions already"),
+    }
+}
+
+fn full_name(server: &Server) -> String {
+    format!("{}/{}", server.group(), server.label())
+}
+
+fn fits(server: &Server, name: &str) -> bool {
+    let in_group = name.strip_prefix(server.group()).and_then(|rest| rest.strip_prefix('/'));
+    is_called(server, name) || in_group.is_some_and(|name| is_called(server, name))
+}
+
+fn is_called(server: &Server, name: &str) -> bool {
+    if name == server.label() {
+        return true;
+    }
+    let (transport, rest) = match name.split_once("://") {
+        None => (None, name),
+        Some((scheme, rest)) => match Transport::ALL.into_iter().find(|transport| transport.label() == scheme) {
+            Some(transport) => (Some(transport), rest),
+            None => return false,
+        },
+    };
+    if transport.is_some_and(|transport| transport != server.spec().transport) {
+        return false;
+    }
+    // With a scheme the port is known; an address alone is any port.
+    let port = transport.map_or(0, Transport::default_port);
+    let Some(wanted) = Endpoint::parse(rest, port).ok().and_then(|endpoint| groups::resolve(&endpoint)) else {
+        return false;
+    };
+    let mut address = server.spec().address;
+    if wanted.port() == 0 {
+        address.set_port(0);
+    }
+    wanted == address
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        upstream::{HealthSpec, ServerSpec, server::Rules},
+        wire::{Name, RecordType},
+    };
+
+    fn server(transport: Transport, address: &str) -> Server {
+        let spec = ServerSpec::plain(transport, address.parse().unwrap());
+        let health = HealthSpec::probing(Name::root(), RecordType::NS);
+        Server::new("vpc".into(), spec, Rules { health, timeout: Duration::from_secs(1) }, Arc::default())
+    }
+
+    #[test]
+    fn a_server_goes_by_what_was_written_and_by_its_address() {
+        use Transport::{Tcp, Udp};
+        for (transport, address, name, expected) in [
+            (Udp, "10.1.1.53:53", "10.1.1.53", true),
+            (Udp, "10.1.1.53:53", "10.1.1.53:53", true),
+            (Udp, "10.1.1.53:53", "udp://10.1.1.53", true),
+            (Udp, "10.1.1.53:53", "vpc/10.1.1.53", true),
+            (Udp, "10.1.1.53:53", "site/10.1.1.53", false),
+            (Udp, "10.1.1.53:53", "10.1.1.5", false),
+            (Udp, "10.1.1.53:53", "10.1.1.53:54", false),
+            (Udp, "10.1.1.53:53", "tcp://10.1.1.53", false),
+            (Udp, "10.1.1.53:5353", "10.1.1.53", true),
+            (Tcp, "10.1.1.53:53", "10.1.1.53", true),
+            (Tcp, "10.1.1.53:53", "tcp://10.1.1.53:53", true),
+            (Tcp, "10.1.1.53:54", "tcp://10.1.1.53", false),
+            (Udp, "[fd00::1]:53", "FD00:0::1", true),
+            (Udp, "[fd00::1]:53", "[fd00::1]", true),
+            (Udp, "[fd00::1]:53", "vpc/[fd00::1]:53", true),
+            (Udp, "[fd00::1]:53", "[fd00::1]:54", false),
+            (Udp, "10.1.1.53:53", "", false),
+            (Udp, "10.1.1.53:53", "vpc/", false),
+            (Udp, "10.1.1.53:53", "vpc", false),
+            (Udp, "10.1.1.53:53", "gopher://10.1.1.53", false),
+        ] {
+            assert_eq!(fits(&server(transport, address), name), expected, "{transport:?} {address}: {name}");
+        }
+    }
+}
