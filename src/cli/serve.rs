@@ -119,8 +119,8 @@ fn serve(options: &Options, plan: Plan, level: &LevelHandle) -> Result<i32, Star
                 _ = save.recv() => running.daemon.save_snapshot(),
                 event = running.daemon.next() => match event {
                     Event::Order(request) => running.answer(request).await,
-                    Event::WorkerEnded => {
-                        error!("a worker ended; the process ends with it");
+                    Event::ThreadEnded => {
+                        error!("a thread ended; the process ends with it");
                         return Ok(super::FAILED);
                     }
                 },
@@ -160,7 +160,7 @@ impl Running<'_> {
                 () = &mut end => return,
                 event = self.daemon.next() => match event {
                     Event::Order(request) => self.answer(request).await,
-                    Event::WorkerEnded => return,
+                    Event::ThreadEnded => return,
                 },
             }
         }

@@ -5,7 +5,7 @@ use std::{net::TcpListener, os::unix::net::UnixListener, rc::Rc, sync::Arc, thre
 use tokio::{
     runtime::Builder,
     sync::{mpsc, oneshot},
-    task::LocalSet,
+    task::{JoinSet, LocalSet},
     time::{Instant, MissedTickBehavior, interval_at},
 };
 use tracing::{info, warn};
@@ -14,6 +14,7 @@ use super::{
     StartError,
     report::Report,
     state::{Reread, State},
+    worker::Farewell,
 };
 use crate::{
     admin::{self, control::Request},
@@ -31,16 +32,18 @@ pub(super) enum Command {
     Reload(Box<Live>, oneshot::Sender<Result<Reread, Vec<ZoneProblem>>>),
 }
 
-/// Starts the thread. It ends when the sender of commands is gone.
+/// Starts the thread. It ends when the sender of commands is gone, or one of its tasks ends; `end` is told of it.
 pub(super) fn spawn(
     state: State,
     workers: usize,
     commands: mpsc::UnboundedReceiver<Command>,
     report: Arc<Report>,
     doors: Doors,
+    end: mpsc::UnboundedSender<()>,
 ) -> Result<thread::JoinHandle<()>, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let run = move || {
+        let _farewell = Farewell(end);
         LocalSet::new().block_on(&runtime, async {
             doors.open(&report);
             control(state, workers, commands, &report).await;
@@ -76,9 +79,10 @@ impl Doors {
 
 async fn control(mut state: State, workers: usize, mut commands: mpsc::UnboundedReceiver<Command>, report: &Report) {
     let courier = Rc::new(Courier::new(upstream::Worker { index: workers, count: workers + 1 }));
-    tokio::task::spawn_local(prober::run(Rc::clone(&courier), state.targets(), state.alarm()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn_local(prober::run(Rc::clone(&courier), state.targets(), state.alarm()));
     let loops = Arc::clone(&state.engine.loops);
-    tokio::task::spawn_local(loops::run(courier, loops, state.loop_targets(), loops::Timing::default()));
+    tasks.spawn_local(loops::run(courier, loops, state.loop_targets(), loops::Timing::default()));
     let mut system = system::Watch::new(state.system_files(), state.ours());
     let mut zones = state.zones().watch().clone();
     let mut ticks = interval_at(Instant::now() + WATCH, WATCH);
@@ -99,6 +103,8 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
                     drop(reply.send(result));
                 }
             },
+            // Without probes nobody knows any more which servers answer.
+            Some(_) = tasks.join_next() => return,
             _ = ticks.tick() => {
                 if system.check() == system::Changes::Servers {
                     state.rebuild();
@@ -127,4 +133,36 @@ fn reread(state: &mut State, report: &Report) -> bool {
         }
     }
     result.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache::Cache,
+        config::Plan,
+        metrics,
+        serve::connections::Connections,
+        upstream::{Alarm, Ours},
+    };
+
+    const TEXT: &str = "[upstream.site]\nservers = [\"192.0.2.1\"]\n[[forward]]\nzones = [\".\"]\nto = \"site\"\n";
+
+    #[test]
+    fn the_end_of_the_thread_is_told() {
+        let plan = Plan::from_text("t.toml", TEXT).unwrap();
+        let rules = Arc::new(metrics::Rules::new(1));
+        let state =
+            State::new(plan.live, Cache::new(0), Arc::clone(&rules), Ours::new([]), Arc::<Alarm>::default()).unwrap();
+        let (engine, connections) = (Arc::clone(&state.engine), Connections::new(1, 1));
+        let report = Report::new(Vec::new(), rules, engine, connections, Arc::default(), &[], &state.live);
+        let (commands, told) = mpsc::unbounded_channel();
+        let (end, mut ended) = mpsc::unbounded_channel();
+        let doors = Doors { http: None, socket: None, order: mpsc::channel(1).0 };
+        let thread = spawn(state, 1, told, Arc::new(report), doors, end).unwrap();
+        assert!(ended.try_recv().is_err(), "it goes on");
+        drop(commands);
+        thread.join().unwrap();
+        assert!(ended.try_recv().is_ok(), "whoever waits for threads hears of it");
+    }
 }

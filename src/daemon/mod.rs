@@ -2,7 +2,7 @@
 //!
 //! [`Daemon::start`] binds everything, spawns the workers and the control thread, and returns; READY does not wait for
 //! any upstream. The control thread owns all that is not a question: probes, the admin server, what is watched
-//! (resolv.conf, zone files), reloads. A worker that ends, ends the process.
+//! (resolv.conf, zone files), reloads. A worker that ends, ends the process; so does the control thread.
 
 pub mod logging;
 pub mod perimeter;
@@ -98,8 +98,8 @@ fn lines(problems: &[ZoneProblem]) -> String {
 pub enum Event {
     /// An order came in over the control socket.
     Order(Request),
-    /// A worker has ended, which none should before it is told to.
-    WorkerEnded,
+    /// A worker or the control thread has ended, which none should before it is told to.
+    ThreadEnded,
 }
 
 /// A running server. Dropped, it stops without waiting.
@@ -177,7 +177,7 @@ impl Daemon {
         let (order, orders) = mpsc::channel(ORDERS);
         let (socket, file) = boot.admin_socket.as_deref().and_then(socket_file::bind).unzip();
         let doors = Doors { http: admin.map(|(listener, _)| listener), socket, order };
-        let control = control::spawn(state, count, told, Arc::clone(&report), doors)?;
+        let control = control::spawn(state, count, told, Arc::clone(&report), doors, end)?;
         for address in &addresses {
             info!(%address, "listening");
         }
@@ -246,7 +246,7 @@ impl Daemon {
     pub async fn next(&mut self) -> Event {
         tokio::select! {
             Some(request) = self.orders.recv() => Event::Order(request),
-            _ = self.ended.recv() => Event::WorkerEnded,
+            _ = self.ended.recv() => Event::ThreadEnded,
         }
     }
 

@@ -52,8 +52,8 @@ pub(super) struct WorkerSpec {
     pub end: mpsc::UnboundedSender<()>,
 }
 
-/// Says that the worker has ended, also when it panicked.
-struct Farewell(mpsc::UnboundedSender<()>);
+/// Says that a thread has ended, also when it panicked.
+pub(super) struct Farewell(pub(super) mpsc::UnboundedSender<()>);
 
 impl Drop for Farewell {
     fn drop(&mut self) {

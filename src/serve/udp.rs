@@ -99,11 +99,18 @@ pub async fn serve(
     });
     tokio::task::spawn_local(send_late_replies(Rc::clone(&listener)));
     let mut batch = Batch::new(BATCH, LONGEST_QUERY, payload);
+    let mut room = payload;
     loop {
         tokio::select! {
             biased;
             ready = listener.socket.readable() => ready?,
             _ = stop.wait_for(|stopping| *stopping) => break,
+        }
+        // A reload may have brought a larger payload.
+        let payload = usize::from(context.engine.snapshot().udp_payload);
+        if payload > room && listener.make_room(payload) {
+            batch = Batch::new(BATCH, LONGEST_QUERY, payload);
+            room = payload;
         }
         for _ in 0..BATCHES_A_TURN {
             if listener.turn(&mut batch, &context) == Queue::Empty {
@@ -194,6 +201,17 @@ impl Listener {
             }
         }
         self.filled.notify_one();
+    }
+
+    /// Makes room for longer late replies; not while shorter ones wait that the kernel does not take.
+    fn make_room(&self, payload: usize) -> bool {
+        let mut outbox = self.outbox.borrow_mut();
+        self.flush(&mut outbox);
+        let is_empty = outbox.waiting() == 0;
+        if is_empty {
+            *outbox = Outbox::new(BATCH, payload);
+        }
+        is_empty
     }
 
     fn flush(&self, outbox: &mut Outbox) {

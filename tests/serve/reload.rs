@@ -83,6 +83,32 @@ fn a_failure_under_the_old_configuration_is_not_remembered_under_the_new() {
 }
 
 #[test]
+fn a_larger_payload_is_in_force_for_fresh_answers_and_kept_ones() {
+    let upstream = Upstream::start();
+    upstream.on_type(rtype::A, Reply::addresses(100));
+    let sized = |payload| Config::forwarding_to(&[&upstream]).section("server", &format!("udp_payload = {payload}"));
+    let tidegate = Tidegate::start(&sized(512));
+    let client = tidegate.client();
+    assert!(client.ask(&Query::a("before.example.").payload(4096)).truncated());
+    assert!(tidegate.reload(&sized(4096)), "the file is taken");
+    for name in ["www.example.", "www.example.", "before.example."] {
+        let answer = client.ask(&Query::a(name).payload(4096));
+        assert_eq!((answer.truncated(), answer.addresses().len()), (false, 100), "{name}");
+    }
+    assert!(tidegate.reload(&sized(512)), "the file is taken");
+    assert!(client.ask(&Query::a("www.example.").payload(4096)).truncated());
+}
+
+#[test]
+fn a_reload_changes_how_much_is_logged() {
+    let (one, other) = (Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2"));
+    let tidegate = Tidegate::start(&Config::forwarding_to(&[&one]));
+    let more = Config::forwarding_to(&[&other]).section("log", "level = \"debug\"");
+    assert!(tidegate.reload(&more), "the file is taken");
+    tidegate.await_logged("DEBUG", "upstream changed");
+}
+
+#[test]
 fn another_group_in_front_changes_nothing_for_the_rest() {
     let (kept, other) = (Upstream::answering("10.1.0.1"), Upstream::answering("10.2.0.1"));
     let config = Config::new().upstream("site", &[&kept], "").forward("site", &["site.example"], "site", "");
