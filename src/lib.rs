@@ -45,7 +45,7 @@
 //! | 4 | [`engine`]: the decisions |
 //! | 3 | [`upstream`]: other servers · [`zones`]: what is answered here |
 //! | 2 | [`cache`] · [`route`] · [`config`] |
-//! | 1 | [`net`]: the kernel, and the only unsafe code |
+//! | 1 | [`net`]: the kernel, and the only unsafe code · [`tls`]: trust and handshakes |
 //! | 0 | [`wire`]: DNS messages as bytes · [`metrics`] · [`networks`] · [`clock`] |
 
 pub mod admin;
@@ -60,6 +60,7 @@ pub mod net;
 pub mod networks;
 pub mod route;
 pub mod serve;
+pub mod tls;
 pub mod upstream;
 pub mod wire;
 pub mod zones;

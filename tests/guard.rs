@@ -365,6 +365,35 @@ fn a_question_under_way_is_judged_by_the_guard_that_came_meanwhile() {
 }
 
 #[test]
+fn a_question_that_every_reload_overtakes_is_judged_by_the_last() {
+    let upstream = Upstream::start();
+    let name = "slow.eu-west-1.amazonaws.com.";
+    let held = || {
+        let gate = Gate::default();
+        upstream.on(name, rtype::A, Script::held(&gate, Reply::a("198.51.100.7")));
+        gate
+    };
+    let mut gate = held();
+    let (daemon, client) = start(&upstream, Guard::Off);
+    let socket = client.socket();
+    socket.send(&Query::a(name));
+    let runtime = runtime();
+    for (number, guard) in [Guard::On("log"), Guard::Off, Guard::On("log"), Guard::On("refuse")].iter().enumerate() {
+        eventually("it is asked, or given up", || {
+            upstream.count(name) > number || daemon.engine().waiting.count() == 0
+        });
+        reload(&runtime, &daemon, &upstream, *guard);
+        let next = held();
+        std::mem::replace(&mut gate, next).open();
+    }
+    gate.open();
+    let reply = socket.receive_bytes();
+    assert!(!leaks(&reply), "{reply:?}");
+    assert_eq!(reply[3] & 0x0f, 2, "SERVFAIL");
+    daemon.stop();
+}
+
+#[test]
 fn a_stale_answer_from_before_the_guard_does_not_leave() {
     let upstream = Upstream::start();
     let name = "old.eu-west-1.amazonaws.com.";

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
     ("networks", 0),
     ("net", 1),
+    ("tls", 1),
     ("cache", 2),
     ("route", 2),
     ("config", 2),
@@ -33,6 +34,10 @@ const LAYERS: &[(&str, u8)] = &[
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("hickory_server", &["zones/"]),
     ("hickory_resolver", &["upstream/"]),
+    ("quinn", &["tls/", "upstream/quic"]),
+    ("rustls", &["tls/"]),
+    ("rustls_native_certs", &["tls/"]),
+    ("tokio_rustls", &["tls/"]),
     ("serde", &["config/file"]),
     ("toml", &["config/file"]),
     ("libc", &["net/mmsg"]),
@@ -89,6 +94,8 @@ fn a_package_out_of_its_room_is_a_fault() {
     let fault = |path: &str, text: &str| fence_faults(&Source::new(path, text)).len();
     assert_eq!(fault("zones/catalog", "use hickory_server::zone_handler::Catalog;"), 0);
     assert_eq!(fault("serve/udp", "use hickory_server::Server;"), 1);
+    assert_eq!(fault("upstream/stream", "use crate::tls::Client;"), 0);
+    assert_eq!(fault("upstream/stream", "use rustls::ClientConfig;"), 1);
     assert_eq!(fault("config/file", "#[derive(serde::Deserialize)] struct F;"), 0);
     assert_eq!(fault("config/plan", "#[derive(serde::Deserialize)] struct F;"), 1);
     assert_eq!(fault("admin/api", "use serde_json::json;"), 0);

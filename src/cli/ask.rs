@@ -1,4 +1,5 @@
-//! One question to one server, as `query` and `demo` ask it: over UDP, and over TCP when the answer does not fit.
+//! One question to one server, as `query` and `demo` ask it: over UDP, and over TCP when the answer does not fit; over
+//! encrypted transports as the daemon asks its upstreams.
 
 use std::{
     io::{self, Read, Write},
@@ -8,6 +9,7 @@ use std::{
 
 use crate::{
     clock::Moment,
+    upstream::{Obstacle, ServerSpec, Transport, ask_once},
     wire::{
         EdeCode, Edns, Flags, Header, Malformed, MessageId, NameBuf, Rcode, RecordType, UpstreamQuery, ede,
         name::DisplayWire,
@@ -15,15 +17,6 @@ use crate::{
         record::{Record, Records, Section},
     },
 };
-
-/// What carries the question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Carrier {
-    /// UDP first, TCP when TC comes back.
-    Udp,
-    /// TCP alone.
-    Tcp,
-}
 
 /// How often a datagram is sent before giving up.
 const TRIES: usize = 3;
@@ -41,6 +34,14 @@ pub(super) enum AskError {
         /// What went wrong.
         source: io::Error,
     },
+    /// The encrypted transport came to nothing.
+    #[error("no answer from {server}: {source}")]
+    Upstream {
+        /// Who was asked.
+        server: String,
+        /// What stood in the way.
+        source: Obstacle,
+    },
     /// What came does not parse.
     #[error("the answer is malformed: {0}")]
     Malformed(#[from] Malformed),
@@ -53,27 +54,43 @@ pub(super) struct Answer {
     /// From the first datagram sent to the answer.
     pub(super) took: Duration,
     /// What carried it in the end.
-    pub(super) carrier: Carrier,
+    pub(super) carrier: Transport,
 }
 
-/// Asks `server`, waiting `patience` in all.
-pub(super) fn ask(
-    server: SocketAddr,
-    query: &UpstreamQuery,
-    carrier: Carrier,
-    patience: Duration,
-) -> Result<Answer, AskError> {
+/// Asks a server, waiting `patience` in all.
+pub(super) fn ask(spec: &ServerSpec, query: &UpstreamQuery, patience: Duration) -> Result<Answer, AskError> {
     let started = Moment::now();
+    let server = spec.address;
     let error = |source| AskError::Io { server, source };
-    if carrier == Carrier::Udp {
+    if !matches!(spec.transport, Transport::Udp | Transport::Tcp) {
+        let message = encrypted(spec, query, patience)?;
+        return Ok(Answer { message, took: Moment::now().since(started), carrier: spec.transport });
+    }
+    if spec.transport == Transport::Udp {
         let message = over_udp(server, query, patience).map_err(error)?;
         if !Header::read(&message)?.flags.has(Flags::TC) {
-            return Ok(Answer { message, took: Moment::now().since(started), carrier: Carrier::Udp });
+            return Ok(Answer { message, took: Moment::now().since(started), carrier: Transport::Udp });
         }
     }
     let message = over_tcp(server, query, patience).map_err(error)?;
     Header::read(&message)?;
-    Ok(Answer { message, took: Moment::now().since(started), carrier: Carrier::Tcp })
+    Ok(Answer { message, took: Moment::now().since(started), carrier: Transport::Tcp })
+}
+
+fn encrypted(spec: &ServerSpec, query: &UpstreamQuery, patience: Duration) -> Result<Vec<u8>, AskError> {
+    let error = |source| AskError::Upstream { server: spec.to_string(), source };
+    let mut out = [0; UpstreamQuery::MAX];
+    let length = query.write(MessageId(0), Some(PAYLOAD), None, &mut out).unwrap_or(0);
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default());
+    let asking = async { tokio::time::timeout(patience, ask_once(spec, &out[..length])).await };
+    let answered = runtime.map_err(|cause| error(cause.into()))?.block_on(asking);
+    let message = answered.unwrap_or(Err(Obstacle::Slow)).map_err(error)?;
+    if is_reply(&message, MessageId(0)) {
+        return Ok(message);
+    }
+    let source = io::Error::new(io::ErrorKind::InvalidData, "it answers another question");
+    Err(AskError::Io { server: spec.address, source })
 }
 
 fn over_udp(server: SocketAddr, query: &UpstreamQuery, patience: Duration) -> io::Result<Vec<u8>> {

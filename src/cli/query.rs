@@ -1,14 +1,23 @@
 //! `tidegate query`: a small dig.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    fmt::Display,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde_json::json;
 
-use super::ask::{self, Answer, Carrier};
-use crate::wire::{Class, Name, Rcode, RecordType, UpstreamQuery, record::Section};
+use super::ask::{self, Answer};
+use crate::{
+    config::FixedServer,
+    daemon,
+    tls::Roots,
+    upstream::{ServerSpec, Transport, Via},
+    wire::{Class, Name, Rcode, RecordType, UpstreamQuery, record::Section},
+};
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -16,13 +25,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What to ask whom.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// NAME [TYPE] [@SERVER]: an address with or without port and scheme (udp:// or tcp://); by default the server on
-    /// this host
+    /// NAME [TYPE] [@SERVER]: [scheme://]address[:port][/path][#tls-name], with udp, tcp, tls, https or quic as scheme;
+    /// by default the server on this host
     #[arg(required = true, num_args = 1..=3)]
     words: Vec<String>,
     /// Ask for signatures (DO)
     #[arg(long)]
     dnssec: bool,
+    /// PEM file of CA certificates for tls, https and quic [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -30,8 +42,7 @@ pub(super) struct Options {
 
 struct Asked {
     query: UpstreamQuery,
-    server: SocketAddr,
-    carrier: Carrier,
+    server: ServerSpec,
 }
 
 pub(super) fn run(options: &Options) -> i32 {
@@ -42,7 +53,7 @@ pub(super) fn run(options: &Options) -> i32 {
             return super::UNUSABLE;
         }
     };
-    match ask::ask(asked.server, &asked.query, asked.carrier, PATIENCE) {
+    match ask::ask(&asked.server, &asked.query, PATIENCE) {
         Ok(answer) => {
             if options.json {
                 print_json(&asked, &answer);
@@ -61,10 +72,10 @@ pub(super) fn run(options: &Options) -> i32 {
 fn read(options: &Options) -> Result<Asked, String> {
     let mut name = None;
     let mut qtype = RecordType::A;
-    let mut server = (SocketAddr::from(([127, 0, 0, 1], 53)), Carrier::Udp);
+    let mut server = ServerSpec::plain(Transport::Udp, SocketAddr::from(([127, 0, 0, 1], 53)));
     for word in &options.words {
         if let Some(text) = word.strip_prefix('@') {
-            server = read_server(text).ok_or_else(|| format!("\"{text}\" is no server: write @ADDRESS[:PORT]"))?;
+            server = read_server(text, options.ca.as_deref())?;
         } else if name.is_none() {
             name = Some(word.parse::<Name>().map_err(|error| format!("\"{word}\" is no name: {error}"))?);
         } else {
@@ -73,18 +84,20 @@ fn read(options: &Options) -> Result<Asked, String> {
     }
     let name = name.ok_or_else(|| "there is no name to ask for".to_owned())?;
     let query = UpstreamQuery { name, qtype, qclass: Class::IN, do_bit: options.dnssec, cd: false };
-    Ok(Asked { query, server: server.0, carrier: server.1 })
+    Ok(Asked { query, server })
 }
 
-fn read_server(text: &str) -> Option<(SocketAddr, Carrier)> {
-    let (carrier, text) = match text.split_once("://") {
-        Some(("udp", rest)) => (Carrier::Udp, rest),
-        Some(("tcp", rest)) => (Carrier::Tcp, rest),
-        Some(_) => return None,
-        None => (Carrier::Udp, text),
+fn read_server(text: &str, ca: Option<&Path>) -> Result<ServerSpec, String> {
+    let no_server = |problem: &dyn Display| format!("\"{text}\" is no server: {problem}; write @ADDRESS[:PORT]");
+    let server: FixedServer = text.parse().map_err(|error| no_server(&error))?;
+    let no_bundle = |path: &Path, problem: &dyn Display| format!("{} cannot be used: {problem}", path.display());
+    let read = |path: &Path| {
+        let pem = fs::read(path).map_err(|error| no_bundle(path, &error))?;
+        Roots::from_pem(&pem).map_err(|error| no_bundle(path, &error))
     };
-    let address = text.parse::<SocketAddr>().ok().or_else(|| Some((text.parse::<IpAddr>().ok()?, 53).into()))?;
-    Some((address, carrier))
+    let given = ca.map(read).transpose()?;
+    let roots = || given.unwrap_or_else(Roots::of_system);
+    daemon::server_spec(&server, Via::default(), roots).ok_or_else(|| no_server(&"its interface does not exist"))
 }
 
 fn print(asked: &Asked, answer: &Answer) {
@@ -104,8 +117,9 @@ fn print(asked: &Asked, answer: &Answer) {
         let colon = if text.is_empty() { "" } else { ": " };
         println!("\nreason {code} ({meaning}){colon}{text}");
     }
-    let carrier = if answer.carrier == Carrier::Udp { "UDP" } else { "TCP" };
-    println!("\n{} from {} over {carrier}; flags {}", milliseconds(answer), asked.server, answer.flags().join(" "));
+    let (took, server) = (milliseconds(answer), asked.server.address);
+    let carrier = answer.carrier.label().to_ascii_uppercase();
+    println!("\n{took} from {server} over {carrier}; flags {}", answer.flags().join(" "));
 }
 
 fn milliseconds(answer: &Answer) -> String {
@@ -121,7 +135,8 @@ fn print_json(asked: &Asked, answer: &Answer) {
     let document = json!({
         "name": asked.query.name.to_string(),
         "type": asked.query.qtype.to_string(),
-        "server": asked.server.to_string(),
+        "server": asked.server.address.to_string(),
+        "transport": answer.carrier.label(),
         "rcode": answer.rcode().to_string(),
         "flags": answer.flags(),
         "answer": answer.lines(Section::Answer),

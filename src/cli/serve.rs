@@ -100,11 +100,15 @@ pub(super) fn run(options: &Options) -> i32 {
 
 /// Runs until a signal ends it; gives the exit code.
 fn serve(options: &Options, plan: Plan, level: &LevelHandle) -> Result<i32, StartError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    // Before the start, which may have a snapshot to read: signals that come meanwhile wait for its end.
+    let [mut terminate, mut interrupt, mut hangup, mut save] = {
+        let _runtime = runtime.enter();
+        signals()?
+    };
     let daemon = Daemon::start(&plan.boot, plan.live.clone())?;
     let mut running = Running { options, level, daemon, boot: plan.boot, live: plan.live };
-    let runtime = Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
-        let [mut terminate, mut interrupt, mut hangup, mut save] = signals()?;
         info!("ready");
         tell(&[NotifyState::Ready, NotifyState::Status("answering")]);
         loop {

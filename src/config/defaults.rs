@@ -147,7 +147,7 @@ fn upstream(page: &mut Page, group: &Group) {
     page.bare("source_ports", group.source_ports);
     page.bare("mix_case", group.mix_case);
     page.text("fail_back", show_duration(group.fail_back));
-    page.text("ca", path(group.ca.as_ref()));
+    page.text("ca", path(group.ca.as_ref().map(|ca| &ca.path)));
     page.table(&format!("[upstream.{}.health]", group.name));
     page.text("probe", "");
     page.list("expect", &group.health.expect.iter().map(ToString::to_string).collect::<Vec<_>>());

@@ -5,7 +5,10 @@ use std::{fmt, num::NonZeroU32, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 use super::address::{Address, Endpoint};
-use crate::wire::{Name, RecordType};
+use crate::{
+    tls::Roots,
+    wire::{Name, RecordType},
+};
 
 /// The place of a group in [`Live::groups`](super::Live::groups).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,9 +42,18 @@ pub struct Group {
     /// How long a better tier must be healthy before it is used again.
     pub fail_back: Duration,
     /// PEM bundle of roots for encrypted transports; none = the system's.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<Bundle>,
     /// How health is found out.
     pub health: Health,
+}
+
+/// A PEM bundle of roots.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Bundle {
+    /// The file.
+    pub path: PathBuf,
+    /// What it held when it was read.
+    pub roots: Roots,
 }
 
 /// A server to forward to.
@@ -161,6 +173,14 @@ impl Transport {
             Self::Tls => "tls",
             Self::Https => "https",
             Self::Quic => "quic",
+        }
+    }
+
+    /// Whether a server shows who it is.
+    pub const fn is_encrypted(self) -> bool {
+        match self {
+            Self::Udp | Self::Tcp => false,
+            Self::Tls | Self::Https | Self::Quic => true,
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Text is read into `File` (as typed, with places), `File` is built into a [`Plan`] (valid by construction). Every
 //! problem on the way is collected, so that a person mends them all in one go. Nothing here opens a socket, reads the
-//! network or knows the time; zone files, hosts files and certificates are read by those who use them, files with a
-//! single value here.
+//! network or knows the time; zone files and hosts files are read by those who use them, files with a single value and
+//! bundles of CA certificates here.
 
 mod address;
 mod build;
@@ -17,6 +17,7 @@ mod load;
 mod plan;
 mod presets;
 mod reverse;
+mod server;
 mod table;
 mod units;
 mod unsupported;
@@ -26,7 +27,7 @@ pub use defaults::defaults;
 pub use error::{Color, Problems};
 pub use file::{EditError, group_table, set_servers};
 pub use group::{
-    FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Server, ServerAddress, Share, Transport,
+    Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Server, ServerAddress, Share, Transport,
 };
 pub use limits::CONTROL_SOCKET;
 pub use load::{Flags, control_socket};
@@ -36,3 +37,4 @@ pub use plan::{
 };
 pub use presets::{Family, PRESETS, PUBLIC_ONLY, Preset, Remedy, is_aws_name, preset, remedy};
 pub use reverse::{private_reverse_zones, reverse_zones};
+pub use server::ServerError;

@@ -4,7 +4,7 @@
 
 use super::{
     error::{Place, Problem},
-    file::{File, Float, Integer, Located, Text, Texts, Upstream},
+    file::{File, Float, Integer, Located, Text, Texts},
 };
 
 type Find = fn(&File) -> Vec<Place>;
@@ -21,12 +21,6 @@ const UNSUPPORTED: &[(&str, Find)] = &[
     ("log.sample", |file| not_one(file.log.as_ref().and_then(|log| log.value.sample.as_ref()))),
     ("log.dnstap", |file| other_than(&[""], file.log.as_ref().and_then(|log| log.value.dnstap.as_ref()))),
     ("log.otlp", |file| other_than(&[""], file.log.as_ref().and_then(|log| log.value.otlp.as_ref()))),
-    ("upstream.NAME.ca", |file| {
-        file.upstream.iter().flat_map(|upstream| other_than(&[""], upstream.table.ca.as_ref())).collect()
-    }),
-    ("upstream servers over tls://", |file| scheme(file, "tls://")),
-    ("upstream servers over https://", |file| scheme(file, "https://")),
-    ("upstream servers over quic://", |file| scheme(file, "quic://")),
 ];
 
 /// A problem for each place where the file asks for what is not there yet.
@@ -65,9 +59,4 @@ fn tls(file: &File) -> Vec<Place> {
     };
     let lists = [&tls.tls, &tls.https, &tls.quic].into_iter().flat_map(|texts| list(texts.as_ref()));
     lists.chain([&tls.certificate, &tls.key].into_iter().flat_map(|text| other_than(&[""], text.as_ref()))).collect()
-}
-
-fn scheme(file: &File, scheme: &str) -> Vec<Place> {
-    let servers = file.upstream.iter().flat_map(Upstream::server_texts);
-    servers.filter(|text| text.value.starts_with(scheme)).map(|text| text.place.clone()).collect()
 }

@@ -1,25 +1,48 @@
 //! From the plan's groups to the upstream room's: the same facts, addresses resolved.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{cell::OnceCell, net::SocketAddr, sync::Arc};
 
 use tracing::warn;
 
 use crate::{
-    config::{self, Endpoint, Live, NetworkPath, ServerAddress},
+    config::{self, Endpoint, FixedServer, Live, NetworkPath, ServerAddress},
     net::mmsg::interface_index,
-    upstream::{Entry, Group, GroupSpec, HealthSpec, LetterCase, Limits, Policy, ServerSpec, Transport, Via, loops},
+    tls::Roots,
+    upstream::{
+        Entry, Group, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ServerSpec, Transport, Via, loops,
+    },
     wire::{Class, UpstreamQuery},
 };
 
 /// The specification of each group of the plan, in its order.
 pub(super) fn specs(live: &Live) -> Vec<GroupSpec> {
-    live.groups.iter().map(|group| spec(group, live.udp_payload)).collect()
+    let system = SystemRoots::default();
+    live.groups.iter().map(|group| spec(group, live.udp_payload, &system)).collect()
 }
 
-fn spec(group: &config::Group, udp_payload: u16) -> GroupSpec {
+/// The system's CAs, read when a group first needs them: a bundle that the system renewed counts from the next reload.
+#[derive(Default)]
+struct SystemRoots(OnceCell<Roots>);
+
+impl SystemRoots {
+    fn get(&self) -> Roots {
+        let read = || {
+            let roots = Roots::of_system();
+            if roots.is_empty() {
+                warn!("this system has no CA certificates: encrypted upstreams without `ca` will be down");
+            }
+            roots
+        };
+        self.0.get_or_init(read).clone()
+    }
+}
+
+fn spec(group: &config::Group, udp_payload: u16, system: &SystemRoots) -> GroupSpec {
+    let tier =
+        |servers: &Vec<config::Server>| servers.iter().filter_map(|server| entry(group, server, system)).collect();
     GroupSpec {
         name: group.name.clone(),
-        tiers: group.tiers.iter().map(|tier| tier.iter().filter_map(|server| entry(group, server)).collect()).collect(),
+        tiers: group.tiers.iter().map(tier).collect(),
         policy: match group.policy {
             config::Policy::Fastest => Policy::Fastest,
             config::Policy::Spread => Policy::Spread,
@@ -71,24 +94,34 @@ pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::Tar
 }
 
 /// A server whose interface does not exist is left out: the others of its group go on.
-fn entry(group: &config::Group, server: &config::Server) -> Option<Entry> {
+fn entry(group: &config::Group, server: &config::Server, system: &SystemRoots) -> Option<Entry> {
     let via = via(&server.path);
     match &server.address {
         ServerAddress::System { path } => Some(Entry::System { path: path.clone(), via }),
         ServerAddress::Fixed(fixed) => {
-            let transport = match fixed.transport {
-                config::Transport::Tcp => Transport::Tcp,
-                // The plan holds no encrypted server as long as the configuration refuses them.
-                _ => Transport::Udp,
-            };
-            let Some(address) = resolve(&fixed.endpoint) else {
+            let roots = || group.ca.as_ref().map_or_else(|| system.get(), |ca| ca.roots.clone());
+            let Some(server) = server_spec(fixed, via, roots) else {
                 warn!(group = group.name, server = %fixed, "upstream left out: its interface does not exist");
                 return None;
             };
-            let tls_name = fixed.tls_name.clone();
-            Some(Entry::Server(ServerSpec { transport, address, via, tls_name }))
+            Some(Entry::Server(server))
         }
     }
+}
+
+/// A server of the configuration; none if its interface does not exist. `roots` are asked for where it is encrypted.
+pub fn server_spec(fixed: &FixedServer, via: Via, roots: impl FnOnce() -> Roots) -> Option<ServerSpec> {
+    let transport = match fixed.transport {
+        config::Transport::Udp => Transport::Udp,
+        config::Transport::Tcp => Transport::Tcp,
+        config::Transport::Tls => Transport::Tls,
+        config::Transport::Https => Transport::Https,
+        config::Transport::Quic => Transport::Quic,
+    };
+    let address = resolve(&fixed.endpoint)?;
+    let name = fixed.tls_name.clone();
+    let identity = fixed.transport.is_encrypted().then(|| Identity { name, roots: roots() });
+    Some(ServerSpec { transport, address, via, identity, path: fixed.http_path.clone() })
 }
 
 fn via(path: &NetworkPath) -> Via {

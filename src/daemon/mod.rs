@@ -35,6 +35,7 @@ use self::{
     worker::WorkerSpec,
 };
 pub use self::{
+    groups::server_spec,
     orders::Duty,
     state::{Reread, build_zones},
 };

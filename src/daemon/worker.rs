@@ -1,4 +1,5 @@
-//! One worker: a thread, a runtime of its own, its sockets for every address.
+//! One worker: a thread, a runtime of its own, its sockets for every address. A listener that ends before the stop, be
+//! it by a panic, ends the worker: the kernel would go on giving its socket a share of the questions.
 
 use std::{
     io,
@@ -12,6 +13,7 @@ use std::{
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
+    task::JoinSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
@@ -76,28 +78,34 @@ fn run(spec: WorkerSpec) -> io::Result<()> {
 async fn work(spec: WorkerSpec) -> io::Result<()> {
     let courier = Rc::new(Courier::new(upstream::Worker { index: spec.index, count: spec.workers + 1 }));
     let context = Rc::new(Context::new(spec.engine, courier, spec.counters));
+    let mut listeners = JoinSet::new();
     for socket in spec.udp {
-        tokio::task::spawn_local(udp::serve(socket, Rc::clone(&context), spec.payload, spec.stop.clone()));
+        listeners.spawn_local(udp::serve(socket, Rc::clone(&context), spec.payload, spec.stop.clone()));
     }
     for listener in spec.tcp {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let connections = Arc::clone(&spec.connections);
-        tokio::task::spawn_local(stream::accept(
-            listener,
-            Rc::clone(&context),
-            connections,
-            spec.limits,
-            spec.stop.clone(),
-        ));
+        let accepting = stream::accept(listener, Rc::clone(&context), connections, spec.limits, spec.stop.clone());
+        listeners.spawn_local(async {
+            accepting.await;
+            Ok(())
+        });
     }
     let mut stop = spec.stop;
     let mut beat = interval(HEARTBEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    let ended = loop {
         tokio::select! {
             _ = beat.tick() => context.counters.beat(Moment::now().micros()),
-            _ = stop.wait_for(|stopping| *stopping) => break,
+            _ = stop.wait_for(|stopping| *stopping) => break None,
+            Some(ended) = listeners.join_next() => break Some(ended),
         }
+    };
+    if let Some(ended) = ended
+        && !*stop.borrow()
+    {
+        ended.map_err(io::Error::other)??;
+        return Err(io::Error::other("a listener ended"));
     }
     // Who holds the context still has something to answer.
     let drained = async {
@@ -109,4 +117,48 @@ async fn work(spec: WorkerSpec) -> io::Result<()> {
     // Replies that were made last leave with the tasks that are ready now.
     sleep(Duration::from_millis(1)).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::{
+        cache::Cache,
+        config::Plan,
+        daemon::state::State,
+        upstream::{Alarm, Ours},
+    };
+
+    const TEXT: &str = "[upstream.site]\nservers = [\"192.0.2.1\"]\n[[forward]]\nzones = [\".\"]\nto = \"site\"\n";
+
+    #[test]
+    fn a_listener_that_ends_ends_its_worker() {
+        let plan = Plan::from_text("t.toml", TEXT).unwrap();
+        let rules = Arc::new(metrics::Rules::new(1));
+        let state = State::new(plan.live, Cache::new(0), rules, Ours::new([]), Arc::<Alarm>::default()).unwrap();
+        // Nobody can wait for datagrams on a file.
+        let no_socket = UdpSocket::from(OwnedFd::from(tempfile::tempfile().unwrap()));
+        let (_stop, stopping) = watch::channel(false);
+        let (end, mut ended) = mpsc::unbounded_channel();
+        let spec = WorkerSpec {
+            index: 0,
+            workers: 1,
+            engine: Arc::clone(&state.engine),
+            counters: Arc::new(metrics::Worker::new(0)),
+            connections: Connections::new(1, 1),
+            limits: StreamLimits { pipeline: 1, idle: Duration::from_secs(1) },
+            payload: 1232,
+            udp: vec![no_socket],
+            tcp: Vec::new(),
+            stop: stopping,
+            end,
+        };
+        let worker = spawn(spec).unwrap();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let heard = runtime.block_on(async { timeout(Duration::from_secs(15), ended.recv()).await });
+        assert!(heard.is_ok(), "the worker goes on without its socket");
+        assert!(!matches!(worker.join(), Ok(Ok(()))), "it says that something is wrong");
+    }
 }

@@ -1,6 +1,6 @@
 //! A question without its client's message: what the steps of a resolution pass on, cheap to clone.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
 use super::snapshot::{Snapshot, Target};
 use crate::{
@@ -17,6 +17,8 @@ pub enum Past {
     Unknown,
     /// Perhaps an entry, past its lifetime or not.
     Known,
+    /// An entry that is to be fetched again, for nobody: no other will do.
+    Due,
 }
 
 /// A question to be answered by a deadline, under one snapshot.
@@ -38,6 +40,35 @@ pub struct Errand {
     pub deadline: Moment,
     /// Under which configuration.
     pub snapshot: Arc<Snapshot>,
+    /// Whether others wait for what it asks, where it may be given an answer before it has asked to the end.
+    pub leads: Option<Rc<Leads>>,
+}
+
+/// How much a question asks at this moment that others may wait for.
+#[derive(Debug, Default)]
+pub struct Leads(Cell<u32>);
+
+impl Leads {
+    /// Whether it asks anything.
+    pub fn any(&self) -> bool {
+        self.0.get() > 0
+    }
+
+    /// It asks, as long as the guard lives.
+    pub fn begin(self: &Rc<Self>) -> Leading {
+        self.0.set(self.0.get() + 1);
+        Leading(Rc::clone(self))
+    }
+}
+
+/// See [`Leads::begin`].
+#[derive(Debug)]
+pub struct Leading(Rc<Leads>);
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.0.0.set(self.0.0.get() - 1);
+    }
 }
 
 impl Errand {
@@ -47,7 +78,8 @@ impl Errand {
         let view = found.map_or(0, |found| found.view);
         let asked = UpstreamQuery { name, ..(*self.asked).clone() };
         let hash = hash(&asked, view);
-        Self { asked: Arc::new(asked), hash, view, found, past: Past::Known, ..self.clone() }
+        let past = if self.past == Past::Due { Past::Due } else { Past::Known };
+        Self { asked: Arc::new(asked), hash, view, found, past, ..self.clone() }
     }
 
     /// The same as it is kept where its answer is for clients like this one alone.

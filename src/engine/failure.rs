@@ -38,6 +38,12 @@ impl Failure {
         Self { rcode: Rcode::SERVFAIL, code: EdeCode::Other, text }
     }
 
+    /// An answer that was judged by other rules each time it came.
+    pub const fn overtaken() -> Self {
+        let text = Cow::Borrowed("the configuration changes faster than answers come");
+        Self { rcode: Rcode::SERVFAIL, code: EdeCode::Other, text }
+    }
+
     /// A chain that nobody will find an end of.
     pub const fn endless() -> Self {
         let text = Cow::Borrowed("the CNAME chain is a loop, or longer than 8");

@@ -86,10 +86,7 @@ impl Guard {
         if self.is_idle() || self.spares(query.name.as_wire()) {
             return Ok(Verdict::Pass);
         }
-        let mut offends = |address: IpAddr| self.offends(address).then_some(address);
-        let Some(address) = addresses::find_address(response.message(), &mut offends)? else {
-            return Ok(Verdict::Pass);
-        };
+        let Some(address) = self.worst(response)? else { return Ok(Verdict::Pass) };
         Ok(match self.action(address) {
             OnPublic::Log => Verdict::Log(address),
             OnPublic::Refuse => Verdict::Refuse(address),
@@ -102,6 +99,19 @@ impl Guard {
                 Verdict::Strip(address, Box::new(splice::retain(response, query, keep)?))
             }
         })
+    }
+
+    /// The address to judge a response by: one that must not be there whatever becomes of the others comes first.
+    fn worst(&self, response: &Response) -> Result<Option<IpAddr>, Malformed> {
+        let find = |is_wrong: &dyn Fn(IpAddr) -> bool| {
+            addresses::find_address(response.message(), |address| is_wrong(address).then_some(address))
+        };
+        if self.outside.is_some()
+            && let Some(address) = find(&|address| self.is_rebinding(address))?
+        {
+            return Ok(Some(address));
+        }
+        find(&|address| self.offends(address))
     }
 
     /// Whether clients reach this address; none where the rule does not say which networks they reach.

@@ -151,7 +151,7 @@ impl<'a> Turn<'a, '_> {
     fn refuse(self, echo: &Echo<'_>, edns: Option<&Edns<'_>>, refusal: &Refusal<'_>) -> Action {
         let source = if refusal.rcode == Rcode::REFUSED { Source::Refused } else { Source::Error };
         let ede = refusal.ede.filter(|_| edns.is_some());
-        self.counters.answered(source, refusal.rcode.0, ede.map(|ede| ede.code.index()));
+        self.counters.answered_at_once(source, refusal.rcode.0, ede.map(|ede| ede.code.index()));
         let space = self.space(edns);
         Action::Reply(reply::bare(self.reply, echo, edns, refusal.rcode, refusal.ede, space))
     }
@@ -174,7 +174,7 @@ impl<'a> Turn<'a, '_> {
         if !self.snapshot.access.allows(self.asked.client) {
             return self.refuse(echo, Some(&edns), &Refusal::of(Rcode::REFUSED, EdeCode::Prohibited));
         }
-        self.counters.answered(Source::Local, Rcode::NOERROR.0, None);
+        self.counters.answered_at_once(Source::Local, Rcode::NOERROR.0, None);
         let space = self.space(Some(&edns));
         Action::Reply(reply::bare(self.reply, echo, Some(&edns), Rcode::NOERROR, None, space))
     }
@@ -233,14 +233,14 @@ impl<'a> Turn<'a, '_> {
             _ => reply::finish(self.reply, found.length, question, ede, space),
         };
         let told = ede.filter(|_| question.edns.is_some()).map(|ede| ede.code.index());
-        self.counters.answered(Source::Cache, rcode.0, told);
+        self.counters.answered_at_once(Source::Cache, rcode.0, told);
         self.counters.hit();
         snapshot.count_rule(found.rule, self.counters);
         if found.prefetch == Prefetch::NotDue || !snapshot.prefetch {
             return Action::Reply(length);
         }
         self.counters.prefetched();
-        Action::ReplyAndRefresh(length, Box::new(self.query(question, key, hash, Past::Known)))
+        Action::ReplyAndRefresh(length, Box::new(self.query(question, key, hash, Past::Due)))
     }
 
     fn query(&self, question: &Question<'_>, key: &Key<'_>, hash: Hash, past: Past) -> Query {
@@ -299,7 +299,7 @@ impl<'a> Turn<'a, '_> {
         self.reply[start..rdata_at].copy_from_slice(&fixed);
         self.reply[rdata_at..end].copy_from_slice(record.rdata);
         self.reply[7] = 1;
-        self.counters.answered(Source::Local, Rcode::NOERROR.0, None);
+        self.counters.answered_at_once(Source::Local, Rcode::NOERROR.0, None);
         Action::Reply(reply::finish(self.reply, end, question, None, space))
     }
 }

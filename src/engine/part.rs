@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::{
     Context,
-    errand::Errand,
+    errand::{Errand, Leads},
     failure::{Failure, MAX_STEPS},
     guard::Verdict,
     pending::{PendingKey, Place},
@@ -34,33 +34,47 @@ pub enum Part {
     },
     /// The rule's servers gave none.
     Unanswered(Failure),
+    /// They gave none in what an alias had left of its question's time: who has more may ask again.
+    OutOfTime(Failure),
     /// The guard refused it, or it makes no sense.
     Refused(Failure),
 }
 
 /// Asks the rule, unless somebody does already.
 pub async fn fetch(context: &Context, errand: &Errand, rule: RuleId) -> Arc<Part> {
-    let key = PendingKey {
-        query: Arc::clone(&errand.asked),
-        audience: errand.snapshot.table.audience(errand.client),
-        rule: rule.0,
-        generation: errand.snapshot.generation,
-    };
-    let lead = match context.engine.pending.join(errand.hash.0, key) {
-        Place::Lead(lead) => lead,
-        Place::Follow(receiver) => {
-            context.counters.coalesced();
-            context.engine.perimeter.note_client(errand);
-            let left = errand.deadline.since(Moment::now());
-            return match tokio::time::timeout(left, receiver).await {
-                Ok(Ok(part)) => part,
-                _ => Arc::new(Part::Unanswered(unreachable(errand, rule))),
-            };
+    loop {
+        let key = PendingKey {
+            query: Arc::clone(&errand.asked),
+            audience: errand.snapshot.table.audience(errand.client),
+            rule: rule.0,
+            generation: errand.snapshot.generation,
+        };
+        let receiver = match context.engine.pending.join(errand.hash.0, key) {
+            Place::Lead(lead) => {
+                let _leading = errand.leads.as_ref().map(Leads::begin);
+                let part = Arc::new(ask(context, errand, rule).await);
+                lead.finish(&part);
+                return part;
+            }
+            Place::Follow(receiver) => receiver,
+        };
+        context.counters.coalesced();
+        context.engine.perimeter.note_client(errand);
+        let now = Moment::now();
+        match tokio::time::timeout(errand.deadline.since(now), receiver).await {
+            // Whoever asked had less time than we have, or is gone.
+            Ok(Ok(part)) if matches!(*part, Part::OutOfTime(_)) && has_time(errand, rule, Moment::now()) => {}
+            Ok(Err(_)) if has_time(errand, rule, Moment::now()) => {}
+            Ok(Ok(part)) => return part,
+            _ => return Arc::new(Part::Unanswered(unreachable(errand, rule))),
         }
-    };
-    let part = Arc::new(ask(context, errand, rule).await);
-    lead.finish(&part);
-    part
+    }
+}
+
+/// Whether the question has as much time left as its servers may need: a failure then is theirs.
+fn has_time(errand: &Errand, rule: RuleId, now: Moment) -> bool {
+    let timeout = errand.snapshot.rule(rule).group.limits().timeout;
+    errand.deadline.since(now) >= timeout.min(errand.snapshot.deadline / 2)
 }
 
 async fn ask(context: &Context, errand: &Errand, id: RuleId) -> Part {
@@ -80,6 +94,9 @@ async fn ask(context: &Context, errand: &Errand, id: RuleId) -> Part {
     }
     match exchanged {
         Ok(exchanged) => judge(context, errand, id, exchanged.response, exchanged.at),
+        Err(failure) if !has_time(errand, id, now) && !failure.has_rcode() => {
+            Part::OutOfTime(told(failure, errand, id))
+        }
         Err(failure) => {
             context.engine.remember_failure(errand, &failure);
             Part::Unanswered(told(failure, errand, id))

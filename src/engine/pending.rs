@@ -62,6 +62,8 @@ pub struct Lead<'a, T> {
     pending: &'a Pending<T>,
     hash: u64,
     key: PendingKey,
+    /// Its place in the table is given up, and may be another leader's by now.
+    is_over: bool,
 }
 
 impl<T: Clone> Pending<T> {
@@ -82,13 +84,19 @@ impl<T: Clone> Pending<T> {
             }
             Entry::Vacant(vacant) => {
                 vacant.insert(Slot { hash, key: key.clone(), waiters: Vec::new() });
-                Place::Lead(Lead { pending: self, hash, key })
+                Place::Lead(Lead { pending: self, hash, key, is_over: false })
             }
         }
     }
 }
 
 impl<T> Pending<T> {
+    /// How many questions wait for the answer to another, for who looks.
+    pub fn followers(&self) -> usize {
+        let waiting = |waiters: &[oneshot::Sender<T>]| waiters.iter().filter(|waiter| !waiter.is_closed()).count();
+        self.shards.iter().map(|shard| shard.lock().iter().map(|slot| waiting(&slot.waiters)).sum::<usize>()).sum()
+    }
+
     fn shard(&self, hash: u64) -> &Mutex<HashTable<Slot<T>>> {
         let index = usize::try_from(hash >> 32).unwrap_or(0) % SHARDS;
         &self.shards[index]
@@ -108,7 +116,8 @@ impl<T: Clone> Default for Pending<T> {
 
 impl<T: Clone> Lead<'_, T> {
     /// Gives the answer to all who wait. Who comes later leads anew.
-    pub fn finish(self, answer: &T) {
+    pub fn finish(mut self, answer: &T) {
+        self.is_over = true;
         for waiter in self.pending.take(self.hash, &self.key) {
             // Who left no longer minds.
             drop(waiter.send(answer.clone()));
@@ -118,7 +127,9 @@ impl<T: Clone> Lead<'_, T> {
 
 impl<T> Drop for Lead<'_, T> {
     fn drop(&mut self) {
-        drop(self.pending.take(self.hash, &self.key));
+        if !self.is_over {
+            drop(self.pending.take(self.hash, &self.key));
+        }
     }
 }
 
@@ -189,6 +200,33 @@ mod tests {
         drop(lead);
         assert_eq!(one.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         assert!(matches!(pending.join(7, key("a.example")), Place::Lead(_)));
+    }
+
+    /// An answer that does something whenever it is given to somebody.
+    struct Meddling(Arc<dyn Fn() + Send + Sync>);
+
+    impl Clone for Meddling {
+        fn clone(&self) -> Self {
+            self.0();
+            Self(Arc::clone(&self.0))
+        }
+    }
+
+    #[test]
+    fn who_leads_anew_while_answers_are_given_out_is_left_alone() {
+        let pending = &*Box::leak(Box::new(Pending::<Meddling>::new()));
+        let next = Arc::new(Mutex::new(None));
+        let kept = Arc::clone(&next);
+        // Another worker asks the same while the waiters are given their answers.
+        let answer = Meddling(Arc::new(move || *kept.lock() = Some(pending.join(7, key("a.example")))));
+        let Place::Lead(lead) = pending.join(7, key("a.example")) else { panic!("the first leads") };
+        let Place::Follow(_one) = pending.join(7, key("a.example")) else { panic!("the second follows") };
+        lead.finish(&answer);
+        let Some(Place::Lead(_second)) = next.lock().take() else { panic!("who came later leads") };
+        assert!(
+            matches!(pending.join(7, key("a.example")), Place::Follow(_)),
+            "the second leader is still in the table"
+        );
     }
 
     #[test]

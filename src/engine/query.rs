@@ -108,6 +108,7 @@ impl Query {
             deadline: self.received + snapshot.deadline,
             past: self.past,
             snapshot: Arc::clone(snapshot),
+            leads: None,
         }
     }
 

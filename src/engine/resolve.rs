@@ -6,14 +6,16 @@
 //! - Local names are answered here, others through their rule ([`part`]).
 //! - A chain that leaves its rule or zone goes round again ([`MAX_STEPS`] times at most); a loop is SERVFAIL.
 //! - Stale answers (RFC 8767 5): fresh first; a stale one after `stale_after`, at once while the rule is known to be
-//!   down, and when every server failed. The exchange goes on and refreshes the entry. So it is for each part of a chain.
-//! - A reload meanwhile: if other rules shape the answer now, the question is asked anew under them.
+//!   down, and when every server failed. The exchange goes on and refreshes the entry; who only waited for another's
+//!   waits no longer. So it is for each part of a chain.
+//! - A reload meanwhile: if other rules shape the answer now, the question is asked anew under them, `MAX_RELOADS`
+//!   times at most; then SERVFAIL, for nothing leaves that the rules in force have not judged.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use super::{
     Context,
-    errand::Errand,
+    errand::{Errand, Past},
     failure::{Failure, MAX_STEPS},
     part::{self, Part},
     query::Query,
@@ -55,17 +57,16 @@ pub async fn resolve(context: &Context, query: &Query) -> Reply {
     if context.engine.loops.comes_back(&query.asked.name, query.received) {
         return Reply { resolved: Err(Failure::comes_back()), payload: snapshot.udp_payload };
     }
-    let mut resolved = answer(context, query.errand(&snapshot)).await;
     let mut snapshot = snapshot;
-    for _ in 0..MAX_RELOADS {
+    for _ in 0..=MAX_RELOADS {
+        let resolved = answer(context, query.errand(&snapshot)).await;
         let current = context.engine.snapshot_owned();
         if current.generation == snapshot.generation || agrees(&snapshot, &current, query, &resolved) {
-            break;
+            return Reply { resolved, payload: snapshot.udp_payload };
         }
         snapshot = current;
-        resolved = answer(context, query.errand(&snapshot)).await;
     }
-    Reply { resolved, payload: snapshot.udp_payload }
+    Reply { resolved: Err(Failure::overtaken()), payload: snapshot.udp_payload }
 }
 
 /// Whether what was resolved under one snapshot is what the other would give.
@@ -124,9 +125,10 @@ async fn answer(context: &Context, errand: Errand) -> Resolved {
 
 /// Waits for a fresh answer as long as there is no stale one to give instead. `before` are the names of the chain that
 /// lead here.
-async fn within_patience(context: &Context, errand: Errand, before: Vec<Name>) -> Resolved {
+async fn within_patience(context: &Context, mut errand: Errand, before: Vec<Name>) -> Resolved {
     let Some(stale) = context.stale(&errand) else { return steps(context, errand, before).await };
     let patience = if errand.snapshot.is_down(errand.target()) { Duration::ZERO } else { errand.snapshot.stale_after };
+    let leads = Rc::clone(errand.leads.get_or_insert_default());
     let owned = context.clone();
     let refresh_errand = errand.clone();
     let mut fresh = Box::pin(async move { steps(&owned, refresh_errand, before).await });
@@ -136,7 +138,9 @@ async fn within_patience(context: &Context, errand: Errand, before: Vec<Name>) -
         }
         Ok(resolved) => resolved,
         Err(_) => {
-            tokio::task::spawn_local(fresh);
+            if leads.any() {
+                tokio::task::spawn_local(fresh);
+            }
             Ok(context.as_stale(stale))
         }
     }
@@ -157,7 +161,7 @@ async fn forward(context: &Context, errand: Errand, rule: RuleId, before: Vec<Na
     errand.snapshot.rule(rule).counters.asked(&context.counters);
     let part = part::fetch(context, &errand, rule).await;
     match &*part {
-        Part::Unanswered(failure) | Part::Refused(failure) => Err(failure.clone()),
+        Part::Unanswered(failure) | Part::OutOfTime(failure) | Part::Refused(failure) => Err(failure.clone()),
         Part::Answer { response, leaves: Some(cut), .. } => onward(context, &errand, response, *cut, before).await,
         Part::Answer { response, leaves: None, blocked } => {
             let response = Arc::clone(response);
@@ -200,12 +204,17 @@ async fn onward(context: &Context, errand: &Errand, head: &Response, cut: usize,
         return Err(Failure::endless());
     }
     let next = errand.onward(target.clone());
-    let tail = match context.cached(&next) {
+    // What is fetched ahead is fetched to its end, which is as old.
+    let known = if next.past == Past::Due { None } else { context.cached(&next) };
+    let tail = match known {
         Some(answer) => answer,
         None => (Box::pin(within_patience(context, next, before)) as Steps<'_>).await?,
     };
     let joined = splice::join(head, cut, &tail.response, &errand.asked);
     let joined = joined.map_err(|error| Failure::servfail(EdeCode::Other, error.to_string()))?;
+    if joined.is_endless() {
+        return Err(Failure::endless());
+    }
     // Wherever the rest came from, it is the answer to this rule's name.
     let (mut joined, blocked) = match errand.target() {
         Some(Target::Rule(id)) => part::guarded(context, errand, errand.snapshot.rule(id), joined)?,

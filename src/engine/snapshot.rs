@@ -28,7 +28,32 @@ use crate::{
 };
 
 /// What each local zone, host or special-use name was built from, by its wire name.
-type ZonePrints = HashMap<Box<[u8]>, u64>;
+#[derive(Debug, Default)]
+struct ZonePrints {
+    /// Of the name and all below it.
+    domains: HashMap<Box<[u8]>, u64>,
+    /// Of the name alone, where it beats the domain's.
+    names: HashMap<Box<[u8]>, u64>,
+}
+
+impl ZonePrints {
+    fn of(&self, name: &[u8]) -> u64 {
+        if let Some(print) = self.names.get(name) {
+            return *print;
+        }
+        let mut at = 0;
+        loop {
+            if let Some(print) = self.domains.get(&name[at..]) {
+                return *print;
+            }
+            let length = usize::from(name[at]);
+            if length == 0 {
+                return 0;
+            }
+            at += 1 + length;
+        }
+    }
+}
 
 /// A rule's position in its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,7 +140,7 @@ pub struct Snapshot {
     /// The groups in the order of the plan, for who shows or watches them.
     pub groups: Vec<Arc<Group>>,
     rules: Vec<Rule>,
-    zone_fingerprints: ZonePrints,
+    zone_prints: ZonePrints,
     wall_offset: u32,
 }
 
@@ -132,7 +157,7 @@ impl Snapshot {
     ) -> Self {
         let build = |rule| Rule::build(rule, live, &groups, counters, loops);
         let rules: Vec<Rule> = live.rules.iter().map(build).collect();
-        let (routes, zone_fingerprints) = routes(live, &zones);
+        let (routes, zone_prints) = routes(live, &zones);
         Self {
             generation,
             access: Access::new(&live.access.allow, &live.access.deny),
@@ -151,7 +176,7 @@ impl Snapshot {
             prefetch: live.cache.prefetch,
             groups,
             rules,
-            zone_fingerprints,
+            zone_prints,
             wall_offset: wall_offset(),
         }
     }
@@ -278,21 +303,7 @@ impl Snapshot {
     fn print_of(&self, target: Target, name: &[u8]) -> u64 {
         match target {
             Target::Rule(id) => self.rule(id).fingerprint,
-            Target::Local => self.zone_print(name),
-        }
-    }
-
-    fn zone_print(&self, name: &[u8]) -> u64 {
-        let mut at = 0;
-        loop {
-            if let Some(print) = self.zone_fingerprints.get(&name[at..]) {
-                return *print;
-            }
-            let length = usize::from(name[at]);
-            if length == 0 {
-                return 0;
-            }
-            at += 1 + length;
+            Target::Local => self.zone_prints.of(name),
         }
     }
 
@@ -415,25 +426,26 @@ fn routes(live: &Live, zones: &Zones) -> (Vec<Route<Target>>, ZonePrints) {
         }));
     }
     let local = |name, reach| Route { domain: name, reach, clients: Vec::new(), view: 0, target: Target::Local };
-    let mut fingerprints = HashMap::new();
+    let mut prints = ZonePrints::default();
     for domain in zones.domains() {
-        let reach = match domain.scope {
-            Scope::Subtree => Reach::Domain,
-            Scope::Name => Reach::Name,
+        let (reach, prints) = match domain.scope {
+            Scope::Subtree => (Reach::Domain, &mut prints.domains),
+            Scope::Name => (Reach::Name, &mut prints.names),
         };
-        fingerprints.insert(domain.name.as_wire().into(), domain.fingerprint);
+        prints.insert(domain.name.as_wire().into(), domain.fingerprint);
         routes.push(local(domain.name.clone(), reach));
     }
     if live.special == SpecialNames::AnsweredHere {
         let covers = |domain: &Name, route: &Route<Target>| {
-            route.clients.is_empty() && !route.domain.is_root() && domain.is_within(&route.domain)
+            let is_for_all = route.clients.is_empty() && route.reach == Reach::Domain;
+            is_for_all && !route.domain.is_root() && domain.is_within(&route.domain)
         };
         let is_free = |domain: &Name| !routes.iter().any(|route| covers(domain, route));
         let free: Vec<_> = zones.special_domains().filter(|domain| is_free(domain.name)).collect();
         for domain in free {
-            fingerprints.insert(domain.name.as_wire().into(), domain.fingerprint);
+            prints.domains.insert(domain.name.as_wire().into(), domain.fingerprint);
             routes.push(local(domain.name.clone(), Reach::Domain));
         }
     }
-    (routes, fingerprints)
+    (routes, prints)
 }

@@ -132,13 +132,18 @@ impl Engine {
         self.cache.insert(&errand.key(), errand.hash, new, is_protected);
     }
 
-    /// Remembers that a question failed, unless it was not even asked.
+    /// Remembers that a question failed, unless it was not even asked, or other rules are in force by now: what failed
+    /// under those before says nothing about them.
     pub(super) fn remember_failure(&self, errand: &Errand, failure: &upstream::Failure) {
         let upstream::Failure::AllFailed(reasons) = failure else { return };
         if reasons.standing == upstream::Standing::Asked {
             let kind =
                 if reasons.rcode.is_some() { failures::Failure::Servfail } else { failures::Failure::Unreachable };
             self.failures.remember(&errand.key(), kind, Moment::now().seconds(), errand.snapshot.failure_ttl);
+            // Looked at behind it: a configuration that comes into force later makes everything forgotten.
+            if self.snapshot().generation != errand.snapshot.generation {
+                self.failures.forget(&errand.key());
+            }
         }
     }
 }
@@ -176,6 +181,9 @@ impl Context {
 
     /// The stale answer to the errand, if every rule in it may give one.
     pub(super) fn stale(&self, errand: &Errand) -> Option<Stale> {
+        if errand.past == Past::Due {
+            return None;
+        }
         self.stale_in_view(errand).or_else(|| self.stale_in_view(&errand.own()?))
     }
 

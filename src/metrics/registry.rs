@@ -115,7 +115,7 @@ impl Registry {
     }
 
     fn encode_durations(&self, exposition: &mut Exposition) {
-        let help = "Time from a question's arrival to its reply; of a cache hit, that of its batch.";
+        let help = "Time from a question's arrival to its reply; of one made at once, that of its batch.";
         let mut family = exposition.histogram("tidegate_query_duration_seconds", help);
         for source in Source::ALL {
             let reading = self.durations(source);
@@ -236,7 +236,7 @@ mod tests {
         for worker in registry.workers() {
             worker.asked(Transport::Udp, false);
             worker.hit();
-            worker.answered(Source::Cache, 0, Some(0));
+            worker.answered_at_once(Source::Cache, 0, Some(0));
             worker.took_batch(Duration::from_micros(15));
             registry.rules().of("aws").asked(worker);
         }

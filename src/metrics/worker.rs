@@ -113,8 +113,8 @@ pub struct Worker {
     pub(super) stale: Counter,
     pub(super) prefetches: Counter,
     pub(super) coalesced: Counter,
-    /// Hits not yet in the histogram: their batch has not been sent.
-    unsent_hits: Counter,
+    /// Replies made at once that are not in the histograms yet: their batch has not been sent.
+    unsent: [Counter; Source::ALL.len()],
     beat: AtomicU64,
 }
 
@@ -142,6 +142,12 @@ impl Worker {
         }
     }
 
+    /// A reply was made at once; it takes as long as its batch.
+    pub fn answered_at_once(&self, source: Source, rcode: u16, ede: Option<usize>) {
+        self.answered(source, rcode, ede);
+        self.unsent[source as usize].add(1);
+    }
+
     /// A message got no reply.
     pub fn dropped(&self, reason: DropReason) {
         self.dropped[reason as usize].add(1);
@@ -150,7 +156,6 @@ impl Worker {
     /// The cache had the answer.
     pub fn hit(&self) {
         self.hits.add(1);
-        self.unsent_hits.add(1);
     }
 
     /// The cache did not have it.
@@ -178,12 +183,15 @@ impl Worker {
         self.durations[source as usize].record(duration, count);
     }
 
-    /// A batch took so long from read to sent; its hits did too.
+    /// A batch took so long from read to sent; the replies that were made at once did too.
     pub fn took_batch(&self, duration: Duration) {
-        let hits = self.unsent_hits.value();
-        if hits > 0 {
-            self.took(Source::Cache, duration, hits);
-            self.unsent_hits.add(hits.wrapping_neg());
+        for source in Source::ALL {
+            let unsent = &self.unsent[source as usize];
+            let count = unsent.value();
+            if count > 0 {
+                self.took(source, duration, count);
+                unsent.add(count.wrapping_neg());
+            }
         }
     }
 

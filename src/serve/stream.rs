@@ -114,6 +114,8 @@ impl Connection {
                 biased;
                 written = writer.write(&self.unsent), if !self.unsent.is_empty() => {
                     self.unsent.drain(..written?);
+                    // Questions that were read already may have waited for this room.
+                    if let Next::Close = self.take_messages() { is_open = false; }
                 }
                 Some(reply) = self.replies.1.recv(), if self.waiting > 0 => {
                     self.answered(&reply);
@@ -166,7 +168,10 @@ impl Connection {
                 break;
             }
         }
-        let taken = received.len() - rest.len();
+        let taken = match next {
+            Next::GoOn => received.len() - rest.len(),
+            Next::Close => received.len(),
+        };
         self.received = received;
         self.received.drain(..taken);
         next
@@ -175,7 +180,8 @@ impl Connection {
     fn take(&mut self, message: &[u8]) -> Next {
         let context = Rc::clone(&self.context);
         let engine = &context.engine;
-        let asked = Asked { message, client: self.peer.ip(), carrier: Carrier::Stream, now: Moment::now() };
+        let now = Moment::now();
+        let asked = Asked { message, client: self.peer.ip(), carrier: Carrier::Stream, now };
         context.counters.asked(Transport::Tcp, self.peer.is_ipv4());
         let mut scratch = context.scratch.borrow_mut();
         match engine.handle(&engine.snapshot(), &context.counters, &asked, &mut scratch) {
@@ -187,6 +193,7 @@ impl Connection {
             }
             Action::Resolve(query) => self.wait_for(query),
         }
+        context.counters.took_batch(Moment::now().since(now));
         Next::GoOn
     }
 

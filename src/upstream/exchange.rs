@@ -278,8 +278,12 @@ impl<'a> Run<'a> {
             Role::Traffic => Duration::ZERO,
             Role::Probe => timeout / PROBE_SPACING,
         };
+        let link = self.courier.link(server);
+        // A handshake comes first. The limit of a server that was never measured has room for it.
+        let is_new = transport != Transport::Udp && server.rtt().is_some() && !link.has_stream();
+        let trips = if is_new { transport.round_trips() } else { 1 };
         self.tries.push(Try {
-            link: self.courier.link(server),
+            link,
             candidate,
             leg: 0,
             cause,
@@ -287,7 +291,7 @@ impl<'a> Run<'a> {
             edns: if server.takes_edns(now) { EdnsUse::With } else { EdnsUse::Without },
             phase: Phase::Waiting,
             sent_at: now,
-            limit: (floor.max(server.limit(timeout)) * (1 << times.min(4))).min(timeout),
+            limit: (floor.max(server.limit(timeout)) * trips * (1 << times.min(4))).min(timeout),
             has_asked_plain: false,
             has_asked_anew: false,
         });
@@ -305,7 +309,7 @@ impl<'a> Run<'a> {
         let leg = Leg { slot: u8::try_from(slot).unwrap_or(u8::MAX), number: t.leg };
         let posted = match t.transport {
             Transport::Udp => t.link.post(&self.race, leg, t.edns, now),
-            Transport::Tcp => t.link.post_stream(&self.race, leg, t.edns, now),
+            _ => t.link.post_stream(&self.race, leg, t.edns, now),
         };
         if let Err(result) = posted {
             self.failed(slot, result, None);
@@ -360,7 +364,7 @@ impl<'a> Run<'a> {
                 let timeout = self.race.group.limits().timeout;
                 if !t.link.has_stream() {
                     // A handshake comes first.
-                    t.limit = (t.limit * 2).min(timeout);
+                    t.limit = (t.limit * Transport::Tcp.round_trips()).min(timeout);
                 }
                 self.send(slot, now);
             }

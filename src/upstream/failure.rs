@@ -20,6 +20,13 @@ pub enum Failure {
     Budget,
 }
 
+impl Failure {
+    /// Whether a server answered, if only with an error.
+    pub const fn has_rcode(&self) -> bool {
+        matches!(self, Self::AllFailed(reasons) if reasons.rcode.is_some())
+    }
+}
+
 /// What stood in the way before any query was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {

@@ -4,7 +4,8 @@
 //! engine ─► Courier::exchange(group, query, deadline) ─► select: candidates in order
 //!              exchange: a race of tries ─► link (one worker's way to one server)
 //!                   ▲                          ├─ udp, pool: datagrams through few random ports
-//!                   └──── race ◄── answers ────┴─ stream: kept TCP connections
+//!                   └──── race ◄── answers ────┴─ stream: kept connections ─► open ─┬─ framed: TCP, TLS
+//!                                                                               └─ requests: https, quic
 //! prober ─► probes ─► health ◄── what traffic sees      loops: tagged probes ─► servers left out for a rule
 //! ```
 //!
@@ -15,16 +16,23 @@ mod budget;
 pub mod courier;
 pub mod exchange;
 pub mod failure;
+mod framed;
 pub mod group;
 pub mod health;
+mod https;
 mod link;
 pub mod loops;
+pub mod obstacle;
+mod open;
 mod pool;
 pub mod prober;
+mod quic;
 mod race;
+mod requests;
 pub mod rtt;
 mod select;
 pub mod server;
+mod single;
 pub mod spec;
 mod stream;
 pub mod system;
@@ -37,6 +45,8 @@ pub use failure::{Failure, Reasons, Standing};
 pub use group::Group;
 pub use health::State;
 pub use loops::{Loops, Marks};
+pub use obstacle::Obstacle;
 pub use server::{Alarm, Server};
-pub use spec::{Entry, GroupSpec, HealthSpec, LetterCase, Limits, Policy, ServerSpec, Transport, Via};
+pub use single::ask_once;
+pub use spec::{Entry, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ServerSpec, Transport, Via};
 pub use system::Ours;

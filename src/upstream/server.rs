@@ -15,14 +15,18 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::clock::Moment;
+use crate::{
+    clock::Moment,
+    tls::{Alpn, Client},
+};
 
 use super::{
     budget::RateBudget,
     health::{Change, Event, Health, ProbeFault, State},
+    obstacle::Obstacle,
     race::Role,
     rtt::{Rtt, Smoothed},
-    spec::{HealthSpec, ServerSpec},
+    spec::{HealthSpec, ServerSpec, Transport},
     tally::Tally,
 };
 
@@ -55,6 +59,8 @@ pub struct Server {
     group: Arc<str>,
     label: String,
     spec: ServerSpec,
+    /// Shared by all workers, and so are the sessions that it resumes.
+    tls: Option<Client>,
     rules: ArcSwap<Rules>,
     alarm: Arc<Alarm>,
     /// Mirrors the machine's state, and whether good news would change nothing.
@@ -72,6 +78,7 @@ pub struct Server {
     silent_since: AtomicU64,
     without_edns_until: AtomicU64,
     last_fault: Mutex<Option<ProbeFault>>,
+    obstacle: Mutex<Option<Obstacle>>,
     pub(super) rate: RateBudget,
     /// Its counters.
     pub tally: Tally,
@@ -84,6 +91,7 @@ impl Server {
             id: NEXT_ID.fetch_add(1, Relaxed),
             group,
             label: spec.to_string(),
+            tls: tls_client(&spec),
             spec,
             rules: ArcSwap::from_pointee(rules),
             alarm,
@@ -101,6 +109,7 @@ impl Server {
             silent_since: AtomicU64::new(0),
             without_edns_until: AtomicU64::new(0),
             last_fault: Mutex::default(),
+            obstacle: Mutex::default(),
             rate: RateBudget::default(),
             tally: Tally::default(),
         }
@@ -174,6 +183,20 @@ impl Server {
     /// What was wrong with the last failed probe; none since one passed.
     pub fn last_fault(&self) -> Option<ProbeFault> {
         *self.last_fault.lock()
+    }
+
+    /// Why the last connection to it could not be opened; none since one was, or since a probe passed.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        self.obstacle.lock().clone()
+    }
+
+    pub(super) fn set_obstacle(&self, obstacle: Option<Obstacle>) {
+        *self.obstacle.lock() = obstacle;
+    }
+
+    /// How to shake hands with it; none where it speaks plain DNS.
+    pub(super) const fn tls(&self) -> Option<&Client> {
+        self.tls.as_ref()
     }
 
     /// Since when it has not been down.
@@ -262,7 +285,10 @@ impl Server {
         };
         match event {
             Event::ProbeFailed(fault) => *self.last_fault.lock() = Some(fault),
-            Event::ProbePassed => *self.last_fault.lock() = None,
+            Event::ProbePassed => {
+                *self.last_fault.lock() = None;
+                self.set_obstacle(None);
+            }
             _ => {}
         }
         if !matches!(event, Event::Late | Event::Broken) {
@@ -283,10 +309,14 @@ impl Server {
             Event::Late => "an answer is late",
             Event::Silent => "no answer to any question",
             Event::Refused => "nobody listens there",
+            Event::Untrusted => "it does not show that it is the right server",
             Event::ProbeFailed(fault) => fault.label(),
         };
         match (change.from, change.to) {
-            (_, State::Down) => tracing::warn!(group, server, from, to, because, "upstream down"),
+            (_, State::Down) => {
+                let cause = self.obstacle().map(tracing::field::display);
+                tracing::warn!(group, server, from, to, because, cause, "upstream down");
+            }
             (State::Down, _) => tracing::info!(group, server, from, to, because, "upstream up"),
             _ => tracing::debug!(group, server, from, to, because, "upstream changed"),
         }
@@ -305,6 +335,18 @@ impl Server {
     pub(super) fn asked_without_edns(&self, now: Moment) {
         self.without_edns_until.store((now + WITHOUT_EDNS).micros(), Relaxed);
     }
+}
+
+/// How to shake hands with a server; none where it speaks plain DNS.
+pub(super) fn tls_client(spec: &ServerSpec) -> Option<Client> {
+    let identity = spec.identity.as_ref()?;
+    let alpn = match spec.transport {
+        Transport::Udp | Transport::Tcp => return None,
+        Transport::Tls => Alpn::Dot,
+        Transport::Https => Alpn::H2,
+        Transport::Quic => Alpn::Doq,
+    };
+    Some(Client::new(&identity.roots, spec.address.ip(), identity.name.as_deref(), alpn))
 }
 
 /// Stores a moment unless the one stored is as good, so that workers do not fight over the cache line.

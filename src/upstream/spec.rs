@@ -5,7 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 pub use crate::net::socket::Egress as Via;
-use crate::wire::{Name, RecordType, UpstreamQuery};
+use crate::{
+    tls::Roots,
+    wire::{Name, RecordType, UpstreamQuery},
+};
+
+use super::https::DEFAULT_PATH;
 
 /// A group of upstream servers.
 #[derive(Debug, Clone)]
@@ -45,14 +50,30 @@ pub struct ServerSpec {
     pub address: SocketAddr,
     /// How to reach it.
     pub via: Via,
-    /// The name its certificate must have, for encrypted transports.
-    pub tls_name: Option<String>,
+    /// How it shows who it is, for encrypted transports; without it nothing is sent over one.
+    pub identity: Option<Identity>,
+    /// The path of DNS over HTTPS; none for `/dns-query`, and for other transports.
+    pub path: Option<String>,
+}
+
+/// How a server shows who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The name its certificate must be for; none where that is its address.
+    pub name: Option<String>,
+    /// Who must have signed it.
+    pub roots: Roots,
 }
 
 impl ServerSpec {
     /// A server on plain DNS, reached as the routing table says.
     pub fn plain(transport: Transport, address: SocketAddr) -> Self {
-        Self { transport, address, via: Via::default(), tls_name: None }
+        Self { transport, address, via: Via::default(), identity: None, path: None }
+    }
+
+    /// A server that shows who it is, reached as the routing table says.
+    pub fn encrypted(transport: Transport, address: SocketAddr, identity: Identity) -> Self {
+        Self { transport, address, via: Via::default(), identity: Some(identity), path: None }
     }
 }
 
@@ -62,42 +83,50 @@ impl std::fmt::Display for ServerSpec {
         if self.transport != Transport::Udp {
             write!(f, "{}://", self.transport.label())?;
         }
-        if self.address.port() == self.transport.default_port() && self.address.is_ipv4() {
-            write!(f, "{}", self.address.ip())?;
-        } else if let SocketAddr::V6(v6) = self.address
-            && v6.port() == self.transport.default_port()
-            && v6.scope_id() == 0
-        {
-            write!(f, "{}", v6.ip())?;
-        } else {
-            write!(f, "{}", self.address)?;
+        match self.address {
+            address if address.port() != self.transport.default_port() => write!(f, "{address}")?,
+            SocketAddr::V4(v4) => write!(f, "{}", v4.ip())?,
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => write!(f, "{v6}")?,
+            SocketAddr::V6(v6) if self.transport == Transport::Udp => write!(f, "{}", v6.ip())?,
+            SocketAddr::V6(v6) => write!(f, "[{}]", v6.ip())?,
         }
-        if let Some(name) = &self.tls_name {
+        if self.transport == Transport::Https {
+            f.write_str(self.path.as_deref().unwrap_or(DEFAULT_PATH))?;
+        }
+        if let Some(name) = self.identity.as_ref().and_then(|identity| identity.name.as_ref()) {
             write!(f, "#{name}")?;
         }
         Ok(())
     }
 }
 
-/// What carries messages to a server. Encrypted ones take their place here, in [`Transport::ALL`], and beside
-/// `stream`, whose framing TLS shares.
+/// What carries messages to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     /// Datagrams, and TCP for what does not fit.
     Udp,
     /// TCP alone.
     Tcp,
+    /// DNS over TLS (RFC 7858).
+    Tls,
+    /// DNS over HTTPS (RFC 8484), HTTP/2.
+    Https,
+    /// DNS over QUIC (RFC 9250).
+    Quic,
 }
 
 impl Transport {
     /// Every transport, in the order of its discriminants.
-    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
 
     /// The label of metrics, and the scheme of the configuration.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Https => "https",
+            Self::Quic => "quic",
         }
     }
 
@@ -105,6 +134,25 @@ impl Transport {
     pub const fn default_port(self) -> u16 {
         match self {
             Self::Udp | Self::Tcp => 53,
+            Self::Tls | Self::Quic => 853,
+            Self::Https => 443,
+        }
+    }
+
+    /// What is kept open to a server with this transport: TCP beside datagrams, else the transport itself.
+    pub const fn of_streams(self) -> Self {
+        match self {
+            Self::Udp => Self::Tcp,
+            other => other,
+        }
+    }
+
+    /// Round trips until the first answer on a new connection.
+    pub(super) const fn round_trips(self) -> u32 {
+        match self {
+            Self::Udp => 1,
+            Self::Tcp | Self::Quic => 2,
+            Self::Tls | Self::Https => 3,
         }
     }
 }
@@ -215,6 +263,11 @@ mod tests {
             (Transport::Tcp, "10.1.1.53:53", "tcp://10.1.1.53"),
             (Transport::Udp, "[fd00::1]:53", "fd00::1"),
             (Transport::Tcp, "[fd00::1]:54", "tcp://[fd00::1]:54"),
+            (Transport::Tcp, "[fd00::1]:53", "tcp://[fd00::1]"),
+            (Transport::Tls, "10.1.1.53:853", "tls://10.1.1.53"),
+            (Transport::Https, "10.1.1.53:443", "https://10.1.1.53/dns-query"),
+            (Transport::Https, "[fd00::1]:8443", "https://[fd00::1]:8443/dns-query"),
+            (Transport::Quic, "10.1.1.53:853", "quic://10.1.1.53"),
         ] {
             assert_eq!(ServerSpec::plain(transport, address.parse().unwrap()).to_string(), text);
         }

@@ -1,42 +1,47 @@
-//! DNS over TCP (RFC 7766): kept connections, pipelined, answers in any order, two octets of length before each message.
+//! Kept connections to a server (RFC 7766, RFC 7858): queries pipelined on them, answers in any order.
 //!
 //! A connection is opened by the first query that needs one, up to `connections` of them while the others are busy, and
-//! is closed after ten idle seconds or when nothing came for a whole time-out though queries wait. If the far end closes
-//! a connection that carried answers before, the queries on it are asked once more on a new one (RFC 7766 6.2.4). A far
-//! end that sends one octet a second holds nobody up: the limit of a try is kept by its question, not here.
-//!
-//! [`carry`] needs no more than an ordered stream of octets; TLS will bring its own.
+//! is closed when it was idle for a while or when nothing came for a whole time-out though queries wait. If the far end
+//! closes a connection that carried answers before, the queries on it are asked once more on a new one (RFC 7766 6.2.4).
+//! A far end that sends one octet a second holds nobody up, nor does one that never ends a handshake: the limit of a try
+//! is kept by its question, not here. A server whose certificate is not what it should be gets no question, and is down.
 
 use std::{
     cell::{Cell, RefCell},
     io,
     rc::{Rc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpSocket,
-    sync::Notify,
-    task::AbortHandle,
-};
+use tokio::{sync::Notify, task::AbortHandle};
 
 use crate::{
     clock::Moment,
-    net::socket::upstream_tcp,
-    wire::{MAX_MESSAGE, MessageId, UpstreamQuery, header},
+    wire::{MessageId, UpstreamQuery, header},
 };
 
 use super::{
+    framed,
     health::Event,
+    https,
     link::{Flights, Link},
+    obstacle::Obstacle,
+    open::{Carrier, open},
+    quic::{self, Quic},
     race::{EdnsUse, Flight, Leg, Outcome, Race, Role},
+    requests::{self, Ended, Reply, Trouble},
+    server::Server,
     spec::Transport,
     tally::{MismatchReason, QueryResult},
 };
 
 /// A connection without queries is kept this long (RFC 7766 6.2.3: the order of seconds).
 const IDLE: Duration = Duration::from_secs(10);
+/// The same where another handshake would cost more than the memory it holds (RFC 7858 3.4).
+const IDLE_ENCRYPTED: Duration = Duration::from_secs(60);
+/// A far end has this long to hear that a connection ends.
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 /// More queries than this wait on one connection only where nobody reads them.
 const MOST_IN_FLIGHT: usize = 8192;
 
@@ -45,17 +50,22 @@ const MOST_IN_FLIGHT: usize = 8192;
 pub(super) struct Streams(Vec<Rc<Stream>>);
 
 /// A connection, being opened or open.
-struct Stream {
+pub(super) struct Stream {
+    transport: Transport,
     flights: RefCell<Flights>,
     /// Framed queries that wait to be written.
     outgoing: RefCell<Vec<u8>>,
     has_work: Notify,
     /// Messages that came in.
     received: Cell<u64>,
+    /// When it was open: no query on it was asked before.
+    opened: Cell<Moment>,
     /// When a query was last put on it,
     last_query: Cell<Moment>,
     /// and when a message last came in.
     last_message: Cell<Moment>,
+    /// Nothing more is to be asked on it: it ends once it has said so to the far end.
+    is_leaving: Cell<bool>,
     task: RefCell<Option<AbortHandle>>,
 }
 
@@ -101,12 +111,15 @@ impl Link {
             return (waiting(&stream) < MOST_IN_FLIGHT).then_some(stream);
         }
         let stream = Rc::new(Stream {
+            transport: self.server.spec().transport.of_streams(),
             flights: RefCell::default(),
             outgoing: RefCell::default(),
             has_work: Notify::new(),
             received: Cell::new(0),
+            opened: Cell::default(),
             last_query: Cell::new(now),
             last_message: Cell::default(),
+            is_leaving: Cell::default(),
             task: RefCell::default(),
         });
         let task = tokio::task::spawn_local(run(Rc::clone(&stream), Rc::downgrade(self), timeout));
@@ -117,30 +130,27 @@ impl Link {
 
     /// The connection ended: its queries are to be asked elsewhere.
     fn stream_ended(&self, stream: &Rc<Stream>, end: End, now: Moment) {
-        self.streams.borrow_mut().0.retain(|kept| !Rc::ptr_eq(kept, stream));
-        let is_own_transport = self.server.spec().transport == Transport::Tcp;
-        if is_own_transport && end == End::Refused {
-            self.server.observe(Event::Refused, now);
-        } else if is_own_transport && end == End::Unreachable {
-            self.server.late(now, now, Role::Traffic);
-        }
+        self.retire(stream);
         let lost: Vec<Flight> = stream.flights.borrow_mut().drain().map(|(_, flight)| flight).collect();
-        if is_own_transport && end == End::Closed && stream.received.get() == 0 && !lost.is_empty() {
-            // It takes connections and answers nothing on them.
-            self.server.observe(Event::Broken, now);
+        let is_renewable = end == End::Closed && stream.received.get() > 0;
+        if self.server.spec().transport == stream.transport {
+            match end {
+                End::Refused => self.server.observe(Event::Refused, now),
+                End::Untrusted => self.server.observe(Event::Untrusted, now),
+                End::Unreachable => self.server.late(now, now, Role::Traffic),
+                // It takes connections and answers nothing on them.
+                End::Closed if !is_renewable && !lost.is_empty() => self.server.observe(Event::Broken, now),
+                End::Closed => {}
+            }
         }
         for flight in lost {
-            let outcome = if end == End::Closed && stream.received.get() > 0 {
-                Outcome::Closed
-            } else {
-                Outcome::Failed(QueryResult::Network, None)
-            };
-            self.settle(&flight, outcome, Transport::Tcp, now);
+            let outcome = if is_renewable { Outcome::Closed } else { Outcome::Failed(QueryResult::Network, None) };
+            self.settle(&flight, outcome, stream.transport, now);
         }
     }
 
     /// A message came in on a stream.
-    fn receive_framed(&self, stream: &Stream, message: &[u8], now: Moment) {
+    pub(super) fn receive_framed(&self, stream: &Stream, message: &[u8], now: Moment) {
         stream.received.set(stream.received.get() + 1);
         stream.last_message.set(now);
         let mut flights = stream.flights.borrow_mut();
@@ -157,9 +167,78 @@ impl Link {
             Ok(matched) => matched,
             Err(reason) => return self.server.tally.mismatched(self.shared.stripe, reason),
         };
-        let Some(flight) = flights.remove(&id.0) else { return };
+        let Some(mut flight) = flights.remove(&id.0) else { return };
         drop(flights);
-        self.settle(&flight, outcome, Transport::Tcp, now);
+        flight.sent_at = flight.sent_at.max(stream.opened.get());
+        self.settle(&flight, outcome, stream.transport, now);
+    }
+
+    /// A query that had a stream of its own ended, there or by its time-out here.
+    pub(super) fn receive_alone(&self, stream: &Stream, key: u16, ended: Ended, now: Moment) {
+        let Some(mut flight) = stream.flights.borrow_mut().remove(&key) else { return };
+        flight.sent_at = flight.sent_at.max(stream.opened.get());
+        let outcome = match ended {
+            Ok(reply) => {
+                stream.received.set(stream.received.get() + 1);
+                stream.last_message.set(now);
+                self.read_alone(&flight, &reply)
+            }
+            Err(Trouble::Late) => return self.ended(stream.transport, QueryResult::Timeout),
+            Err(Trouble::Closed) if stream.received.get() > 0 => Outcome::Closed,
+            Err(Trouble::Closed) => Outcome::Failed(QueryResult::Network, None),
+            Err(Trouble::Refused(obstacle)) => {
+                self.server.set_obstacle(Some(obstacle));
+                Outcome::Failed(QueryResult::Malformed, None)
+            }
+        };
+        self.settle(&flight, outcome, stream.transport, now);
+    }
+
+    fn read_alone(&self, flight: &Flight, reply: &Reply) -> Outcome {
+        match flight.read(&reply.message, MessageId(0)) {
+            Ok(Outcome::Answer(mut response)) => {
+                response.age(reply.age);
+                Outcome::Answer(response)
+            }
+            Ok(Outcome::Truncated) => Outcome::Failed(QueryResult::Malformed, None),
+            Ok(other) => other,
+            Err(reason) => {
+                self.server.tally.mismatched(self.shared.stripe, reason);
+                Outcome::Failed(QueryResult::Malformed, None)
+            }
+        }
+    }
+
+    /// No more queries go on this connection.
+    pub(super) fn retire(&self, stream: &Rc<Stream>) {
+        self.streams.borrow_mut().0.retain(|kept| !Rc::ptr_eq(kept, stream));
+    }
+}
+
+impl Stream {
+    /// Appends the framed queries that wait to be written.
+    pub(super) fn take_outgoing(&self, sending: &mut Vec<u8>) {
+        let mut outgoing = self.outgoing.borrow_mut();
+        if sending.is_empty() {
+            std::mem::swap(sending, &mut outgoing);
+        } else {
+            sending.append(&mut outgoing);
+        }
+    }
+
+    /// Waits until there are some, or the connection is to end.
+    pub(super) async fn has_work(&self) {
+        self.has_work.notified().await;
+    }
+
+    /// Whether it is to end.
+    pub(super) const fn is_leaving(&self) -> bool {
+        self.is_leaving.get()
+    }
+
+    fn leave(&self) {
+        self.is_leaving.set(true);
+        self.has_work.notify_one();
     }
 }
 
@@ -170,69 +249,69 @@ enum End {
     Refused,
     /// It could not be opened.
     Unreachable,
+    /// The far end is not who it should be.
+    Untrusted,
     /// It was open.
     Closed,
 }
 
+impl End {
+    const fn of(obstacle: &Obstacle) -> Self {
+        match obstacle {
+            Obstacle::Network(io::ErrorKind::ConnectionRefused) => Self::Refused,
+            other if other.is_about_identity() => Self::Untrusted,
+            _ => Self::Unreachable,
+        }
+    }
+}
+
 async fn run(stream: Rc<Stream>, link: Weak<Link>, timeout: Duration) {
-    let Some(spec) = link.upgrade().map(|link| link.server.spec().clone()) else { return };
-    let connecting = async {
-        let socket = upstream_tcp(spec.address, &spec.via)?;
-        TcpSocket::from_std_stream(socket.into()).connect(spec.address).await
-    };
-    let end = match tokio::time::timeout(timeout, connecting).await {
-        Ok(Ok(io)) => {
-            carry(&stream, &link, io).await;
+    // No longer: a server that only its link remembers is forgotten.
+    let Some(server) = link.upgrade().map(|link| Arc::clone(&link.server)) else { return };
+    let opening = tokio::time::timeout(timeout, open(server.spec(), stream.transport, server.tls())).await;
+    let opened = opening.unwrap_or(Err(Obstacle::Slow));
+    note(&server, stream.transport, opened.as_ref().err());
+    drop(server);
+    let end = match opened {
+        Ok(carrier) => {
+            stream.opened.set(Moment::now());
+            carry(&stream, &link, carrier, timeout).await;
             End::Closed
         }
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => End::Refused,
-        Ok(Err(_)) | Err(_) => End::Unreachable,
+        Err(obstacle) => End::of(&obstacle),
     };
     if let Some(link) = link.upgrade() {
         link.stream_ended(&stream, end, Moment::now());
     }
 }
 
-/// Writes what waits and reads what comes, until either end is done.
-async fn carry<S: AsyncRead + AsyncWrite>(stream: &Stream, link: &Weak<Link>, io: S) {
-    let (mut reader, mut writer) = tokio::io::split(io);
-    let mut incoming = Vec::with_capacity(2048);
-    let mut sending: Vec<u8> = Vec::new();
-    let mut sent = 0;
-    loop {
-        if sent == sending.len() {
-            sending.clear();
-            sent = 0;
-            std::mem::swap(&mut sending, &mut stream.outgoing.borrow_mut());
+async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier, timeout: Duration) {
+    match carrier {
+        Carrier::Tcp(io) => framed::carry(stream, link, io).await,
+        Carrier::Tls(io) => framed::carry(stream, link, io).await,
+        Carrier::Https(https, uri) => {
+            let (sender, closed, _kept) = https.into_parts();
+            let ask = move |query| https::ask(sender.clone(), uri.clone(), query);
+            requests::carry(stream, link, timeout, closed, ask).await;
         }
-        tokio::select! {
-            read = reader.read_buf(&mut incoming) => {
-                if !matches!(read, Ok(1..)) {
-                    return;
-                }
-                let Some(link) = link.upgrade() else { return };
-                take_frames(stream, &link, &mut incoming, Moment::now());
-            }
-            written = writer.write(&sending[sent..]), if sent < sending.len() => match written {
-                Ok(length @ 1..) => sent += length,
-                Ok(0) | Err(_) => return,
-            },
-            () = stream.has_work.notified(), if sent == sending.len() => {}
+        Carrier::Quic(Quic { connection, endpoint: _endpoint }) => {
+            // Its last handle gone, a connection says goodbye by itself.
+            let watched = connection.clone();
+            let closed = async move { drop(watched.closed().await) };
+            let ask = move |query| quic::ask(connection.clone(), query);
+            requests::carry(stream, link, timeout, closed, ask).await;
         }
     }
 }
 
-fn take_frames(stream: &Stream, link: &Link, incoming: &mut Vec<u8>, now: Moment) {
-    let mut start = 0;
-    while let Some(head) = incoming[start..].first_chunk::<2>() {
-        let length = usize::from(u16::from_be_bytes(*head));
-        let Some(message) = incoming.get(start + 2..start + 2 + length) else { break };
-        link.receive_framed(stream, message, now);
-        start += 2 + length;
+/// Leaves word for operators why there is no connection, or that there is one.
+fn note(server: &Server, transport: Transport, obstacle: Option<&Obstacle>) {
+    if let Some(cause) = obstacle {
+        let (group, server) = (server.group(), server.label());
+        tracing::debug!(group, server, transport = transport.label(), %cause, "upstream connection not opened");
     }
-    incoming.drain(..start);
-    if incoming.is_empty() && incoming.capacity() > MAX_MESSAGE {
-        *incoming = Vec::with_capacity(2048);
+    if server.spec().transport == transport {
+        server.set_obstacle(obstacle.cloned());
     }
 }
 
@@ -243,14 +322,18 @@ pub(super) fn tend(link: &Rc<Link>, timeout: Duration, now: Moment) {
         let is_over = |_: &u16, flight: &mut Flight| now.since(flight.sent_at) >= timeout;
         let over: Vec<Flight> = stream.flights.borrow_mut().extract_if(is_over).map(|(_, flight)| flight).collect();
         for _ in &over {
-            link.ended(Transport::Tcp, QueryResult::Timeout);
+            link.ended(stream.transport, QueryResult::Timeout);
         }
+        let idle = if stream.transport == Transport::Tcp { IDLE } else { IDLE_ENCRYPTED };
         let last_use = stream.last_query.get().max(stream.last_message.get());
-        let is_idle = stream.flights.borrow().is_empty() && now.since(last_use) >= IDLE;
+        let is_idle = stream.flights.borrow().is_empty() && now.since(last_use) >= idle;
         let is_dead = over.iter().any(|flight| flight.sent_at > stream.last_message.get());
-        if is_idle || is_dead {
+        if is_dead {
             close(&stream);
             link.stream_ended(&stream, End::Closed, now);
+        } else if is_idle {
+            link.retire(&stream);
+            stream.leave();
         }
     }
 }
@@ -269,3 +352,6 @@ fn close(stream: &Stream) {
         task.abort();
     }
 }
+
+#[cfg(test)]
+mod tests;

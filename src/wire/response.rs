@@ -265,6 +265,15 @@ impl Response {
         self.is_endless
     }
 
+    /// Its TTLs began this many seconds before it came.
+    pub fn age(&mut self, seconds: u32) {
+        let aged = |ttl: Ttl| Ttl::from_wire(ttl.seconds().saturating_sub(seconds));
+        if seconds > 0 {
+            self.map_ttls(aged);
+            self.negative_ttl = self.negative_ttl.map(aged);
+        }
+    }
+
     /// Changes every TTL.
     pub fn map_ttls(&mut self, change: impl Fn(Ttl) -> Ttl) {
         for &at in &self.ttl_offsets {

@@ -9,7 +9,7 @@ use crate::support::{
     config::{Config, ONE_PATIENT_TRY},
     eventually, now,
     query::{Query, rtype},
-    records::Reply,
+    records::{Record, Reply},
     script::Script,
     tidegate::Tidegate,
     upstream::{Transport, Upstream},
@@ -57,6 +57,40 @@ fn a_dead_upstream_is_servfail_in_time_and_forgotten_once_it_is_back() {
     eventually("an answer from the server that is back", || {
         tidegate.client().ask(&Query::a("www.example.")).rcode() == ResponseCode::NoError
     });
+}
+
+/// A server that had the rest of another question's time, and not its own, has not failed.
+#[test]
+fn a_name_that_an_alias_left_no_time_for_is_not_remembered_as_failed() {
+    let (slow, fair) = (Upstream::start(), Upstream::start());
+    let [alias, other] = ["www", "other"].map(|n| Reply::of([Record::cname("@", 300, &format!("{n}.fair.example."))]));
+    slow.on("alias.example.", rtype::A, Script::late(Duration::from_millis(2600), alias));
+    fair.on("www.fair.example.", rtype::A, Script::late(Duration::from_secs(1), Reply::a("10.0.0.1")));
+    let config = Config::new()
+        .section("server", "deadline = \"3s\"")
+        .section("cache", "failure_ttl = \"5m\"")
+        .upstream("slow", &[&slow], ONE_PATIENT_TRY)
+        .upstream("fair", &[&fair], ONE_PATIENT_TRY)
+        .forward("slow", &["."], "slow", "")
+        .forward("fair", &["fair.example"], "fair", "");
+    let tidegate = Tidegate::start(&config);
+    let client = tidegate.client();
+    let through_alias = client.socket();
+    through_alias.send(&Query::a("alias.example."));
+    fair.wait_for("www.fair.example.", 1);
+    let meanwhile = client.ask(&Query::a("www.fair.example."));
+    assert_eq!(through_alias.receive().rcode(), ResponseCode::ServFail, "it took too long");
+    assert_eq!(meanwhile.address_texts(), ["10.0.0.1"], "who waited for the same has time of its own");
+
+    // The same once more, and nobody asks meanwhile.
+    slow.on("other.example.", rtype::A, Script::late(Duration::from_millis(2600), other));
+    fair.on("other.fair.example.", rtype::A, Script::late(Duration::from_secs(1), Reply::a("10.0.0.1")));
+    assert_eq!(client.ask(&Query::a("other.example.")).rcode(), ResponseCode::ServFail, "it took too long");
+    let answer = client.ask(&Query::a("www.fair.example.").edns());
+    assert_eq!(
+        (answer.verdict(), answer.address_texts()),
+        ((ResponseCode::NoError, None), vec!["10.0.0.1".to_owned()])
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The configuration as users meet it: example files, every kind of mistake by its message, defaults, includes, flags.
 
 mod cookies;
+mod encrypted;
 mod examples;
 mod flags;
 mod includes;

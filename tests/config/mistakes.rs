@@ -289,7 +289,6 @@ fn keys_of_later_work_are_refused_unless_off() {
         ("[limits]\nclient_qps = 5", "limits.client_qps"),
         ("[log]\nqueries = \"all\"", "log.queries"),
         ("[log]\nsample = 0.5", "log.sample"),
-        ("[upstream.a]\nservers = [\"tls://10.1.1.1\"]", "upstream servers over tls://"),
     ] {
         let found = problems(text);
         assert_eq!(found.len(), 1, "{key}: {found:?}");

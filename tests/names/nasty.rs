@@ -286,6 +286,43 @@ fn an_endless_chain_in_one_answer_is_a_failure() {
     }
 }
 
+/// The first address is only to be counted; what stands behind it is not let through for that.
+#[rstest]
+#[case::log("log")]
+#[case::strip("strip")]
+fn an_address_that_is_only_counted_covers_for_no_other(#[case] on_public: &str) {
+    let internet = Upstream::start();
+    internet.on("lure.example.", rtype::A, Reply::of([outside(), Record::a("@", 60, "127.0.0.1")]));
+    let rule = format!("private = [\"198.51.100.0/24\"]\non_public = \"{on_public}\"\nrebind = \"refuse\"");
+    let config =
+        Config::new().upstream("internet", &[&internet], ONE_PATIENT_TRY).forward("all", &["."], "internet", &rule);
+    let tidegate = Tidegate::start(&config);
+    for _ in 0..2 {
+        dig(tidegate.address(), "lure.example.", &["A"])
+            .shows_aged(&["SERVFAIL qr rd ra", "EDE 15 (Blocked): (rule all: 127.0.0.1 is private)"]);
+    }
+}
+
+/// Neither half is longer than eight; the whole is.
+#[test]
+fn a_chain_that_is_too_long_only_as_a_whole_is_a_failure() {
+    for (length, is_whole) in [(3, true), (4, false)] {
+        let stage = Stage::new("refuse");
+        let head =
+            (0..4).map(|n| Record::cname(&format!("h{n}.corp.example."), 60, &format!("h{}.corp.example.", n + 1)));
+        let cut = Record::cname("h4.corp.example.", 60, "t0.us-east-1.amazonaws.com.");
+        stage.rest.on("h0.corp.example.", rtype::A, Reply::of(head.chain([cut])));
+        let name = |n| format!("t{n}.us-east-1.amazonaws.com.");
+        let tail = (0..length).map(|n| Record::cname(&name(n), 60, &name(n + 1)));
+        stage.vpc.on(&name(0), rtype::A, Reply::of(tail).answer(Record::a(&name(length), 60, INSIDE)));
+        for _ in 0..2 {
+            let dig = stage.dig("h0.corp.example.", &["A"]);
+            assert_eq!(dig.status, if is_whole { "NOERROR" } else { "SERVFAIL" }, "{}", dig.text);
+            assert_eq!(dig.text.contains(INSIDE), is_whole, "{}", dig.text);
+        }
+    }
+}
+
 /// ANY brings whatever a name has: over TCP the guard sees each record of it.
 #[test]
 fn any_is_judged_record_by_record() {

@@ -90,6 +90,32 @@ fn rules_and_zones_for_them_do() {
     shows("www.localhost", "A", &["NOERROR qr rd ra", "www.localhost. 60 A 203.0.113.1"]);
 }
 
+/// A hosts file as every host has it says nothing of the names below localhost.
+#[test]
+fn a_host_leaves_the_names_below_it_special() {
+    let peer = lured();
+    let hosts = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(hosts.path(), "127.0.0.1 localhost\n10.1.2.3 test\n").expect("it is writable");
+    let config = everything(&peer).raw(&format!("[local_hosts]\nfile = {:?}", hosts.path()));
+    let tidegate = Tidegate::start(&config);
+    for _ in 0..2 {
+        for (name, status, address) in [
+            ("localhost", "NOERROR", Some("127.0.0.1")),
+            ("www.localhost", "NOERROR", Some("127.0.0.1")),
+            ("test", "NOERROR", Some("10.1.2.3")),
+            ("www.test", "NXDOMAIN", None),
+        ] {
+            let dig = dig(tidegate.address(), name, &["A"]);
+            assert_eq!(
+                (dig.status.as_str(), dig.answers.first().map(String::as_str)),
+                (status, address),
+                "{}",
+                dig.text
+            );
+        }
+    }
+}
+
 /// A rule for some clients leaves the names special for all others.
 #[test]
 fn a_rule_for_some_clients_counts_for_them_alone() {

@@ -4,6 +4,8 @@
 mod support;
 
 mod addresses;
+mod durations;
+mod encrypted;
 mod notify;
 mod reload;
 mod shipped;

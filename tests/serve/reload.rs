@@ -36,6 +36,52 @@ fn a_reload_keeps_the_answers_of_rules_that_stay_and_drops_those_of_rules_that_c
     assert_eq!((before.count("www.changed.example."), after.count("www.changed.example.")), (1, 1));
 }
 
+/// A host's line answers for its own name alone; a name below it is the zone's.
+#[test]
+fn a_zone_that_changes_changes_names_below_a_host_as_well() {
+    let hosts = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(hosts.path(), "10.5.0.1 host.corp.example\n").expect("it is writable");
+    let upstream = Upstream::start();
+    let config = |address: &str| {
+        let records = format!("[\"below.host 300 A {address}\", \"www 300 A {address}\"]");
+        Config::forwarding_to(&[&upstream]).raw(&format!(
+            "[local_hosts]\nfile = {:?}\n[[local]]\nzone = \"corp.example\"\nrecords = {records}",
+            hosts.path()
+        ))
+    };
+    let tidegate = Tidegate::start(&config("10.5.0.2"));
+    let shows = |name: &str, address: &str| {
+        for _ in 0..2 {
+            assert_eq!(tidegate.client().ask(&Query::a(name)).address_texts(), [address], "{name}");
+        }
+    };
+    shows("host.corp.example.", "10.5.0.1");
+    shows("below.host.corp.example.", "10.5.0.2");
+    shows("www.corp.example.", "10.5.0.2");
+    assert!(tidegate.reload(&config("10.5.0.3")), "the file is taken");
+    shows("below.host.corp.example.", "10.5.0.3");
+    shows("www.corp.example.", "10.5.0.3");
+}
+
+#[test]
+fn a_failure_under_the_old_configuration_is_not_remembered_under_the_new() {
+    let (silent, good) = (Upstream::start(), Upstream::answering("10.0.0.1"));
+    silent.on("www.example.", rtype::A, Script::silence());
+    let remembering = |upstream| Config::forwarding_to(&[upstream]).section("cache", "failure_ttl = \"5m\"");
+    let tidegate = Tidegate::start(&remembering(&silent));
+    let socket = tidegate.client().socket();
+    socket.send(&Query::a("www.example."));
+    silent.wait_for("www.example.", 1);
+    assert!(tidegate.reload(&remembering(&good)), "the mended file is taken");
+
+    assert_eq!(socket.receive().rcode(), ResponseCode::ServFail, "its server stays silent");
+    let answer = tidegate.client().ask(&Query::a("www.example.").edns());
+    assert_eq!(
+        (answer.verdict(), answer.address_texts()),
+        ((ResponseCode::NoError, None), vec!["10.0.0.1".to_owned()])
+    );
+}
+
 #[test]
 fn another_group_in_front_changes_nothing_for_the_rest() {
     let (kept, other) = (Upstream::answering("10.1.0.1"), Upstream::answering("10.2.0.1"));

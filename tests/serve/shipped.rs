@@ -4,6 +4,8 @@ use std::{fs, path::Path};
 
 use crate::support::tidegate::run;
 
+const ZONE: &str = "@ 300 SOA ns hostmaster 1 7200 900 1209600 300\n@ 300 NS ns\nns 300 A 10.1.1.2\n";
+
 #[track_caller]
 fn assert_passes(path: &Path, origin: &str) {
     let output = run(&["check", &path.to_string_lossy()]);
@@ -28,10 +30,15 @@ fn every_file_in_config_passes_the_check() {
 
 #[test]
 fn the_reference_holds_nothing_wrong_but_what_is_not_supported_yet() {
-    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/reference.toml");
+    // Beside the zone file that it names.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let reference = folder.path().join("reference.toml");
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/reference.toml"), &reference).expect("it is there");
+    fs::write(folder.path().join("corp.example.zone"), ZONE).expect("the folder is writable");
     let output = run(&["check", &reference.to_string_lossy()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let headlines: Vec<&str> = said.lines().filter(|line| line.contains("reference.toml:")).collect();
+    let problem = |line: &&str| line.contains("reference.toml:") && !line.contains(": warning: ");
+    let headlines: Vec<&str> = said.lines().filter(problem).collect();
     assert!(headlines.iter().all(|line| line.contains("not supported yet")), "{said}");
     let expected = if headlines.is_empty() { 0 } else { 2 };
     assert_eq!(output.status.code(), Some(expected), "{said}");

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rstest::rstest;
+
 use crate::support::{
     client::{Next, Stream},
     config::Config,
@@ -144,6 +146,27 @@ fn a_reader_that_never_reads_does_not_hold_others_up() {
         assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
     }
     eventually("the connection is given up", || tidegate.metric("tidegate_connections", &[("transport", "tcp")]) < 0.5);
+}
+
+/// More answers than are kept for a client at once: the questions behind them wait, and get theirs.
+#[rstest]
+#[case::open(false)]
+#[case::half_closed(true)]
+fn answers_that_have_to_wait_for_their_reader_all_come(#[case] closes_half: bool) {
+    let (upstream, tidegate) = start("tcp_idle = \"2s\"");
+    upstream.on("large.example.", rtype::A, Reply::addresses(2000));
+    let query = Query::a("large.example.");
+    tidegate.client().ask_over_tcp(&query);
+    let mut stream = tidegate.client().stream();
+    let questions: Vec<u8> = (0..60).flat_map(|_| frame(&query.bytes())).collect();
+    stream.send_bytes(&questions).expect("it takes them");
+    if closes_half {
+        stream.close_half();
+    }
+    for number in 0..60 {
+        let next = stream.next();
+        assert!(matches!(next, Next::Message(_)), "answer {number}: {next:?}");
+    }
 }
 
 #[test]

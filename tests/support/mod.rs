@@ -6,8 +6,10 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses the part that it needs")]
 
+pub mod authority;
 pub mod client;
 pub mod config;
+pub mod encrypted;
 pub mod namespace;
 pub mod peers;
 pub mod query;

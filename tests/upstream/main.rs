@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod encrypted;
 mod failover;
 mod health;
 mod limits;

@@ -4,8 +4,9 @@ use std::{fmt, net::SocketAddr, thread, time::Duration};
 
 use super::{Stage, TTL};
 use crate::{
-    cli::ask::{self, Answer, AskError, Carrier},
+    cli::ask::{self, Answer, AskError},
     clock::Moment,
+    upstream::{ServerSpec, Transport},
     wire::{Class, EdeCode, Rcode, RecordType, UpstreamQuery},
 };
 
@@ -52,7 +53,7 @@ pub(super) const SCENES: [Titled; 12] = [
 pub(super) fn ask_a(server: SocketAddr, name: &str) -> Result<Answer, Broken> {
     let name = name.parse().map_err(|error| Broken(format!("{name}: {error}")))?;
     let query = UpstreamQuery { name, qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false };
-    Ok(ask::ask(server, &query, Carrier::Udp, PATIENCE)?)
+    Ok(ask::ask(&ServerSpec::plain(Transport::Udp, server), &query, PATIENCE)?)
 }
 
 fn expect(held: bool, saw: impl fmt::Display) -> Result<(), Broken> {

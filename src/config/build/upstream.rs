@@ -3,28 +3,28 @@
 //! A group without a probe of its own asks `ZONE SOA` for the first zone of a rule that sends to it, `. NS` where such
 //! a rule has ".": both are answered by a server that does its work, whatever it answers.
 
-use std::num::NonZeroU32;
+use std::{fs, io, num::NonZeroU32};
 
 use super::{
     super::{
-        address::Endpoint,
         error::Place,
         file::{Located, ServerEntry, Text, Upstream, UpstreamSection},
-        group::{FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Server, ServerAddress, Share, Transport},
+        group::{Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Server, ServerAddress, Share},
         limits,
         plan::Rule,
     },
     Builder, section,
-    values::{flag, usable},
+    values::flag,
 };
-use crate::wire::{Name, RecordType};
+use crate::{
+    tls::{Roots, RootsError},
+    wire::{Name, RecordType},
+};
 
 const SERVER_HELP: &str = "write [scheme://]address[:port][/path][#tls-name] with udp, tcp, tls, https or quic as \
                            scheme, or system, or system:PATH";
-const DNS_QUERY: &str = "/dns-query";
-
-const TRANSPORTS: &[Transport] = &[Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic];
-
+const CA_HELP: &str = "write the path of a file with the CA's certificates as PEM; without ca the system's CAs are \
+                       trusted";
 impl Builder<'_> {
     pub(super) fn group(&mut self, upstream: &Upstream, index: GroupIndex, rules: &[Rule]) -> Group {
         let table = &upstream.table;
@@ -44,8 +44,23 @@ impl Builder<'_> {
             source_ports: self.number(table.source_ports.as_ref(), &limits::SOURCE_PORTS),
             mix_case: flag(table.mix_case.as_ref(), false),
             fail_back: self.duration(table.fail_back.as_ref(), &limits::FAIL_BACK),
-            ca: self.path(table.ca.as_ref()),
+            ca: self.bundle(table.ca.as_ref()),
             health: self.health(table, default_probe(index, rules)),
+        }
+    }
+
+    /// The CA certificates of a file, read here so that `check` finds what a start would.
+    fn bundle(&mut self, text: Option<&Text>) -> Option<Bundle> {
+        let text = text?;
+        let path = self.path(Some(text))?;
+        let read = fs::read(&path).map_err(BundleError::from).and_then(|pem| Ok(Roots::from_pem(&pem)?));
+        match read {
+            Ok(roots) => Some(Bundle { path, roots }),
+            Err(error) => {
+                let message = format!("ca \"{}\" cannot be used: {error}", text.value);
+                self.problem_with_help(&text.place, message, CA_HELP);
+                None
+            }
         }
     }
 
@@ -130,7 +145,7 @@ impl Builder<'_> {
                 None
             }
             Some(path) => Some(ServerAddress::System { path: Some(self.beside(&text.place, path)) }),
-            None => match parse_server(&text.value) {
+            None => match text.value.parse::<FixedServer>() {
                 Ok(server) => Some(ServerAddress::Fixed(server)),
                 Err(reason) => {
                     let message = format!("server \"{}\" cannot be used: {reason}", text.value);
@@ -198,108 +213,16 @@ fn share(fraction: f64) -> Share {
     Share((fraction.clamp(0.0, 1.0) * 1e6).round() as u32)
 }
 
-/// Why a text is no server.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum ServerError {
-    #[error("there is no scheme \"{0}\"")]
-    Scheme(String),
+/// Why a file is no bundle of CA certificates.
+#[derive(Debug, thiserror::Error)]
+enum BundleError {
     #[error("{0}")]
-    Address(#[from] super::super::address::AddressError),
-    #[error("no server can have this address")]
-    Unusable,
-    #[error("port 0 is no port of a server")]
-    Port,
-    #[error("only https takes a path")]
-    Path,
-    #[error("only tls, https and quic take a name behind \"#\"")]
-    TlsName,
-    #[error("the name behind \"#\" is no name of a host")]
-    BadTlsName,
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Roots(#[from] RootsError),
 }
 
 /// Whether `text` is how `server` was written.
 pub(super) fn names(text: &str, server: &FixedServer) -> bool {
-    parse_server(text).as_ref() == Ok(server)
-}
-
-fn parse_server(text: &str) -> Result<FixedServer, ServerError> {
-    let (transport, rest) = match text.split_once("://") {
-        None => (Transport::Udp, text),
-        Some((scheme, rest)) => {
-            let transport = TRANSPORTS.iter().find(|transport| transport.scheme() == scheme);
-            (*transport.ok_or_else(|| ServerError::Scheme(scheme.to_owned()))?, rest)
-        }
-    };
-    let (rest, tls_name) = match rest.split_once('#') {
-        Some((rest, name)) => (rest, Some(name)),
-        None => (rest, None),
-    };
-    let (place, path) = match rest.find('/') {
-        Some(at) => (&rest[..at], Some(&rest[at..])),
-        None => (rest, None),
-    };
-    let endpoint = Endpoint::parse(place, transport.default_port())?;
-    if !usable(endpoint.address.ip) {
-        return Err(ServerError::Unusable);
-    }
-    if endpoint.port == 0 {
-        return Err(ServerError::Port);
-    }
-    if path.is_some() && transport != Transport::Https {
-        return Err(ServerError::Path);
-    }
-    if tls_name.is_some() && matches!(transport, Transport::Udp | Transport::Tcp) {
-        return Err(ServerError::TlsName);
-    }
-    let host = |name: &str| !name.contains(['/', '\\', ':']) && name.parse::<Name>().is_ok_and(|name| !name.is_root());
-    if tls_name.is_some_and(|name| !host(name)) {
-        return Err(ServerError::BadTlsName);
-    }
-    let http_path = (transport == Transport::Https).then(|| path.unwrap_or(DNS_QUERY).to_owned());
-    let tls_name = tls_name.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
-    Ok(FixedServer { transport, endpoint, http_path, tls_name })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn servers_read_and_print() {
-        for (text, printed) in [
-            ("10.1.1.53", "10.1.1.53"),
-            ("udp://10.1.1.53:53", "10.1.1.53"),
-            ("10.1.1.53:5353", "10.1.1.53:5353"),
-            ("2001:db8::53", "2001:db8::53"),
-            ("fe80::1%eth0", "fe80::1%eth0"),
-            ("[fe80::1%eth0]:5353", "[fe80::1%eth0]:5353"),
-            ("tcp://10.1.1.54", "tcp://10.1.1.54"),
-            ("tcp://[2001:db8::1]", "tcp://[2001:db8::1]"),
-            ("tls://10.1.1.55#DNS.corp.example.", "tls://10.1.1.55#dns.corp.example"),
-            ("https://10.1.1.56#dns.corp.example", "https://10.1.1.56/dns-query#dns.corp.example"),
-            ("https://[2001:db8::1]:8443/q?x", "https://[2001:db8::1]:8443/q?x"),
-            ("quic://10.1.1.57", "quic://10.1.1.57"),
-        ] {
-            assert_eq!(parse_server(text).unwrap().to_string(), printed, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_server_says_why() {
-        for (text, reason) in [
-            ("dns.example", "it is not an IPv4 or IPv6 address"),
-            ("ftp://10.1.1.1", "there is no scheme \"ftp\""),
-            ("10.1.1.1/dns-query", "only https takes a path"),
-            ("tls://10.1.1.1/x", "only https takes a path"),
-            ("10.1.1.1#dns.example", "only tls, https and quic take a name behind \"#\""),
-            ("tls://10.1.1.1#", "the name behind \"#\" is no name of a host"),
-            ("10.1.1.1:0", "port 0 is no port of a server"),
-            ("0.0.0.0", "no server can have this address"),
-            ("224.0.0.1", "no server can have this address"),
-            ("[::1", "an IPv6 address with a port is written [address]:port"),
-            ("", "it is empty"),
-        ] {
-            assert_eq!(parse_server(text).unwrap_err().to_string(), reason, "{text}");
-        }
-    }
+    text.parse::<FixedServer>().as_ref() == Ok(server)
 }

@@ -225,7 +225,7 @@ fn beside(sources: &[Source], place: &Place, path: &str) -> PathBuf {
 }
 
 /// Whether a single host can have the address.
-pub(super) fn usable(ip: IpAddr) -> bool {
+pub(in crate::config) fn usable(ip: IpAddr) -> bool {
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }

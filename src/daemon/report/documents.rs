@@ -163,6 +163,7 @@ fn server(server: &Server, loops: &Loops, now: Moment) -> Value {
         "judged": server.is_judged(),
         "loops_for": loops.rules_of(server).iter().map(|rule| &**rule).collect::<Vec<_>>(),
         "fault": server.last_fault().map(crate::upstream::health::ProbeFault::label),
+        "cause": server.obstacle().map(|obstacle| obstacle.to_string()),
         "rtt": rtt.map(|rtt| micros(rtt.mean)),
         "rtt_deviation": rtt.map(|rtt| micros(rtt.deviation)),
         "last_answer": server.last_answer().map(|at| now.since(at).as_secs_f64()),

@@ -105,9 +105,9 @@ fn encode_traffic(rows: &[Row<'_>], exposition: &mut Exposition) {
     let mut family = exposition.counter("tidegate_upstream_queries_total", "Queries to a server, by how they ended.");
     for row in rows {
         for transport in Transport::ALL {
-            // A server that is asked by TCP alone is never asked by UDP; the other way round there is truncation.
-            if row.servers.iter().all(|server| server.spec().transport == Transport::Tcp && transport == Transport::Udp)
-            {
+            // A server has its own transport, and TCP beside UDP for what is truncated.
+            let has = |own: Transport| own == transport || own.of_streams() == transport;
+            if !row.servers.iter().any(|server| has(server.spec().transport)) {
                 continue;
             }
             for result in QueryResult::ALL {

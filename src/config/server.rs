@@ -1,0 +1,138 @@
+//! One server as people write it: `[scheme://]address[:port][/path][#tls-name]`.
+
+use std::str::FromStr;
+
+use super::{
+    address::{AddressError, Endpoint},
+    build::usable,
+    group::{FixedServer, Transport},
+};
+use crate::tls;
+
+const DNS_QUERY: &str = "/dns-query";
+
+const TRANSPORTS: &[Transport] = &[Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic];
+
+/// Why a text is no server.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ServerError {
+    /// The scheme is none that we speak.
+    #[error("there is no scheme \"{0}\"")]
+    Scheme(String),
+    /// What stands there is no address.
+    #[error("{0}")]
+    Address(#[from] AddressError),
+    /// It is the address of no single host.
+    #[error("no server can have this address")]
+    Unusable,
+    /// Port 0.
+    #[error("port 0 is no port of a server")]
+    Port,
+    /// A path without HTTPS.
+    #[error("only https takes a path")]
+    Path,
+    /// The path has characters that a URL has not.
+    #[error("\"{0}\" is no path of a URL")]
+    BadPath(String),
+    /// A name without encryption.
+    #[error("only tls, https and quic take a name behind \"#\"")]
+    TlsName,
+    /// No certificate can be for the name.
+    #[error("the name behind \"#\" is no name of a host")]
+    BadTlsName,
+}
+
+impl FromStr for FixedServer {
+    type Err = ServerError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (transport, rest) = match text.split_once("://") {
+            None => (Transport::Udp, text),
+            Some((scheme, rest)) => {
+                let transport = TRANSPORTS.iter().find(|transport| transport.scheme() == scheme);
+                (*transport.ok_or_else(|| ServerError::Scheme(scheme.to_owned()))?, rest)
+            }
+        };
+        let (rest, tls_name) = match rest.split_once('#') {
+            Some((rest, name)) => (rest, Some(name)),
+            None => (rest, None),
+        };
+        let (place, path) = match rest.find('/') {
+            Some(at) => (&rest[..at], Some(&rest[at..])),
+            None => (rest, None),
+        };
+        let endpoint = Endpoint::parse(place, transport.default_port())?;
+        if !usable(endpoint.address.ip) {
+            return Err(ServerError::Unusable);
+        }
+        if endpoint.port == 0 {
+            return Err(ServerError::Port);
+        }
+        if path.is_some() && transport != Transport::Https {
+            return Err(ServerError::Path);
+        }
+        if let Some(path) = path.filter(|path| !is_url_path(path)) {
+            return Err(ServerError::BadPath(path.to_owned()));
+        }
+        if tls_name.is_some() && matches!(transport, Transport::Udp | Transport::Tcp) {
+            return Err(ServerError::TlsName);
+        }
+        let tls_name = tls_name.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+        if tls_name.as_ref().is_some_and(|name| !tls::is_server_name(name)) {
+            return Err(ServerError::BadTlsName);
+        }
+        let http_path = (transport == Transport::Https).then(|| path.unwrap_or(DNS_QUERY).to_owned());
+        Ok(Self { transport, endpoint, http_path, tls_name })
+    }
+}
+
+/// Path and query of RFC 3986, which leaves out what a URI template is written with: POST needs none.
+fn is_url_path(path: &str) -> bool {
+    path.bytes().all(|octet| octet.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&octet))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_read_and_print() {
+        for (text, printed) in [
+            ("10.1.1.53", "10.1.1.53"),
+            ("udp://10.1.1.53:53", "10.1.1.53"),
+            ("10.1.1.53:5353", "10.1.1.53:5353"),
+            ("2001:db8::53", "2001:db8::53"),
+            ("fe80::1%eth0", "fe80::1%eth0"),
+            ("[fe80::1%eth0]:5353", "[fe80::1%eth0]:5353"),
+            ("tcp://10.1.1.54", "tcp://10.1.1.54"),
+            ("tcp://[2001:db8::1]", "tcp://[2001:db8::1]"),
+            ("tls://10.1.1.55#DNS.corp.example.", "tls://10.1.1.55#dns.corp.example"),
+            ("https://10.1.1.56#dns.corp.example", "https://10.1.1.56/dns-query#dns.corp.example"),
+            ("https://[2001:db8::1]:8443/q?x", "https://[2001:db8::1]:8443/q?x"),
+            ("quic://10.1.1.57", "quic://10.1.1.57"),
+        ] {
+            assert_eq!(text.parse::<FixedServer>().unwrap().to_string(), printed, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_server_says_why() {
+        for (text, reason) in [
+            ("dns.example", "it is not an IPv4 or IPv6 address"),
+            ("ftp://10.1.1.1", "there is no scheme \"ftp\""),
+            ("10.1.1.1/dns-query", "only https takes a path"),
+            ("tls://10.1.1.1/x", "only https takes a path"),
+            ("https://10.1.1.1/dns-query{?dns}", "\"/dns-query{?dns}\" is no path of a URL"),
+            ("tls://10.1.1.1#a b", "the name behind \"#\" is no name of a host"),
+            ("10.1.1.1#dns.example", "only tls, https and quic take a name behind \"#\""),
+            ("tls://10.1.1.1#", "the name behind \"#\" is no name of a host"),
+            ("10.1.1.1:0", "port 0 is no port of a server"),
+            ("0.0.0.0", "no server can have this address"),
+            ("224.0.0.1", "no server can have this address"),
+            ("[::1", "an IPv6 address with a port is written [address]:port"),
+            ("", "it is empty"),
+        ] {
+            assert_eq!(text.parse::<FixedServer>().unwrap_err().to_string(), reason, "{text}");
+        }
+    }
+}

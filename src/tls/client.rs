@@ -1,0 +1,99 @@
+//! The client's side of a handshake.
+//!
+//! Policy: TLS 1.2 and 1.3. A name is sent as SNI and is what the certificate must be for; without a name the address is
+//! (an IP address in the certificate's alternative names), and nothing is sent, since SNI has no addresses (RFC 6066 3).
+//! Sessions are kept and resumed, so that a new connection to the same server costs no signature; they live in the
+//! [`Client`], of which all workers share one for each server. Early data is never sent: it can be replayed.
+
+use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
+
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::{ClientConfig, client::Resumption, pki_types::ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{Fault, Roots, provider};
+
+/// Tickets and TLS 1.2 sessions kept for one server; rustls keeps up to eight tickets for a name.
+const SESSIONS: usize = 8;
+
+/// What is to be spoken inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alpn {
+    /// DNS over TLS (RFC 7858).
+    Dot,
+    /// HTTP/2.
+    H2,
+    /// DNS over QUIC (RFC 9250).
+    Doq,
+}
+
+impl Alpn {
+    /// As handshakes name it (IANA's registry of ALPN protocol ids).
+    pub const fn id(self) -> &'static [u8] {
+        match self {
+            Self::Dot => b"dot",
+            Self::H2 => b"h2",
+            Self::Doq => b"doq",
+        }
+    }
+}
+
+/// Shakes hands with one server.
+#[derive(Clone)]
+pub struct Client {
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+}
+
+/// A stream after its handshake.
+pub type Connected<S> = TlsStream<S>;
+
+/// Whether a certificate can be for this name.
+pub fn is_server_name(name: &str) -> bool {
+    ServerName::try_from(name).is_ok()
+}
+
+impl Client {
+    /// A client of the server at `address`. A `name` that no certificate can be for counts as none.
+    pub fn new(roots: &Roots, address: IpAddr, name: Option<&str>, alpn: Alpn) -> Self {
+        let named = name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
+        let builder = ClientConfig::builder_with_provider(provider());
+        let builder = match alpn {
+            // QUIC knows no other (RFC 9001 4.2).
+            Alpn::Doq => builder.with_protocol_versions(&[&rustls::version::TLS13]),
+            Alpn::Dot | Alpn::H2 => builder.with_safe_default_protocol_versions(),
+        };
+        let builder = builder.expect("the provider has suites for both versions");
+        let mut config = builder.with_root_certificates(roots.store()).with_no_client_auth();
+        config.alpn_protocols = vec![alpn.id().to_vec()];
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        Self { name: named.unwrap_or_else(|| ServerName::IpAddress(address.into())), config: Arc::new(config) }
+    }
+
+    /// Shakes hands over an open connection.
+    ///
+    /// # Errors
+    /// Why it failed; nothing may be sent then.
+    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S) -> Result<Connected<S>, Fault> {
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        connector.connect(self.name.clone(), io).await.map_err(|error| Fault::of_io(&error))
+    }
+
+    /// The same for QUIC. The client must be one for [`Alpn::Doq`].
+    pub fn quic(&self) -> Arc<dyn quinn::crypto::ClientConfig> {
+        let config = QuicClientConfig::try_from(Arc::clone(&self.config));
+        Arc::new(config.expect("the provider has the suite that QUIC begins with"))
+    }
+
+    /// What the certificate must be for.
+    pub fn name(&self) -> Cow<'_, str> {
+        self.name.to_str()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("name", &self.name).finish_non_exhaustive()
+    }
+}

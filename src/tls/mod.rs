@@ -1,0 +1,22 @@
+//! TLS: whom to trust, how to shake hands, and in words why it failed.
+//!
+//! The one room that knows rustls. Every configuration is made with AWS-LC as its provider, given explicitly: the
+//! process-wide default depends on which features other packages switch on. The cargo feature `fips` takes AWS-LC's
+//! FIPS module instead. This room opens no socket and does not know DNS but for the protocol names of ALPN; `config` reads
+//! bundles with it, `upstream` and `cli` connect with it.
+
+mod client;
+mod fault;
+mod roots;
+
+pub use client::{Alpn, Client, Connected, is_server_name};
+pub use fault::Fault;
+pub use roots::{Roots, RootsError};
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}

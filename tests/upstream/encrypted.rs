@@ -1,0 +1,315 @@
+//! Servers over encrypted transports: who is believed, what is kept open, and what a question suffers from neither.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use rstest::rstest;
+use tidegate::{
+    clock::Moment,
+    tls::{Fault, Roots},
+    upstream::{
+        Entry, Group, Identity, Obstacle, ServerSpec, State, Transport,
+        tally::{MismatchReason, QueryResult},
+    },
+};
+
+use crate::{
+    address, ask, build, courier, on_a_worker, server, spec,
+    support::{
+        authority::{Authority, Validity},
+        encrypted::{Encrypted, Manner, Speaks, address_of},
+    },
+};
+
+const NAME: &str = "dns.corp.example";
+const CA: &str = "the site's CA";
+
+/// An authority and a good server.
+struct Site {
+    speaks: Speaks,
+    authority: Authority,
+    good: Encrypted,
+}
+
+impl Site {
+    fn new(speaks: Speaks) -> Self {
+        let authority = Authority::new(CA);
+        let good = Encrypted::start(speaks, &authority.issue(NAME, Validity::Now), Manner::Answers);
+        Self { speaks, authority, good }
+    }
+
+    fn server(&self, manner: Manner) -> Encrypted {
+        Encrypted::start(self.speaks, &self.authority.issue(NAME, Validity::Now), manner)
+    }
+
+    fn entry(&self, server: &Encrypted) -> Entry {
+        entry(self.speaks, server, Some(NAME), &self.authority)
+    }
+
+    /// A group of this server, and the good one behind it.
+    fn behind(&self, server: &Encrypted) -> Arc<Group> {
+        build(&spec(&[&[self.entry(server), self.entry(&self.good)]]))
+    }
+}
+
+fn entry(speaks: Speaks, server: &Encrypted, name: Option<&str>, authority: &Authority) -> Entry {
+    let roots = Roots::from_pem(authority.pem().as_bytes()).unwrap();
+    let identity = Identity { name: name.map(str::to_owned), roots };
+    Entry::Server(ServerSpec::encrypted(transport(speaks), server.address, identity))
+}
+
+const fn transport(speaks: Speaks) -> Transport {
+    match speaks {
+        Speaks::Tls => Transport::Tls,
+        Speaks::Https => Transport::Https,
+        Speaks::Quic => Transport::Quic,
+    }
+}
+
+fn expected(name: &str) -> Ipv4Addr {
+    address_of(name).parse().unwrap()
+}
+
+#[rstest]
+fn a_question_is_answered_on_one_kept_connection(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+    let site = Site::new(speaks);
+    let group = build(&spec(&[&[site.entry(&site.good)]]));
+    on_a_worker(async {
+        let courier = courier();
+        for at in 0..10 {
+            let name = format!("n{at}.example");
+            let exchanged = ask(&courier, &group, &name).await.unwrap();
+            assert_eq!((address(&exchanged), exchanged.transport), (expected(&name), transport(speaks)));
+        }
+    });
+    assert_eq!(site.good.connections(), 1);
+    let protocol = match speaks {
+        Speaks::Tls => "dot",
+        Speaks::Https => "h2",
+        Speaks::Quic => "doq",
+    };
+    let greeting = &site.good.greetings()[0];
+    assert_eq!((greeting.name.as_deref(), greeting.protocol.as_deref()), (Some(NAME), Some(protocol)));
+    assert_eq!(server(&group, 0).tally.queries(transport(speaks), QueryResult::Ok), 10);
+    assert_eq!(server(&group, 0).obstacle(), None);
+}
+
+#[rstest]
+fn questions_leave_from_the_source(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+    let site = Site::new(speaks);
+    let Entry::Server(mut server) = site.entry(&site.good) else { panic!("it is one") };
+    server.via.source = Some("127.0.0.9".parse().unwrap());
+    let group = build(&spec(&[&[Entry::Server(server)]]));
+    on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    assert_eq!(site.good.greetings()[0].from.to_string(), "127.0.0.9");
+}
+
+#[rstest]
+fn without_a_name_the_address_is_what_the_certificate_must_be_for(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+) {
+    let authority = Authority::new(CA);
+    let by_address = Encrypted::start(speaks, &authority.issue("127.0.0.1", Validity::Now), Manner::Answers);
+    let by_name = Encrypted::start(speaks, &authority.issue(NAME, Validity::Now), Manner::Answers);
+    let good = build(&spec(&[&[entry(speaks, &by_address, None, &authority)]]));
+    let bad = build(&spec(&[&[entry(speaks, &by_name, None, &authority)]]));
+    on_a_worker(async {
+        ask(&courier(), &good, "a.example").await.unwrap();
+        ask(&courier(), &bad, "a.example").await.unwrap_err();
+    });
+    assert_eq!(by_address.greetings()[0].name, None, "SNI has no addresses");
+    let told = server(&bad, 0).obstacle().unwrap().to_string();
+    match speaks {
+        Speaks::Tls | Speaks::Https => {
+            assert_eq!(told, "its certificate is not for 127.0.0.1, but for dns.corp.example");
+        }
+        Speaks::Quic => assert!(told.contains("not valid for name \"127.0.0.1\""), "{told}"),
+    }
+}
+
+#[rstest]
+#[case::another_name(CA, "other.example", Validity::Now, None)]
+#[case::another_ca("another CA", NAME, Validity::Now, Some(Fault::UnknownIssuer))]
+#[case::another_key_of_the_ca(CA, NAME, Validity::Now, Some(Fault::OtherKey))]
+#[case::expired(CA, NAME, Validity::Past, Some(Fault::Expired))]
+#[case::not_yet(CA, NAME, Validity::Future, Some(Fault::NotYetValid))]
+fn a_server_that_is_not_who_it_should_be_gets_no_question(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+    #[case] ca: &str,
+    #[case] name: &str,
+    #[case] validity: Validity,
+    #[case] fault: Option<Fault>,
+) {
+    let site = Site::new(speaks);
+    let stranger = Authority::new(ca);
+    let is_foreign = matches!(fault, Some(Fault::UnknownIssuer | Fault::OtherKey));
+    let issuer = if is_foreign { &stranger } else { &site.authority };
+    let bad = Encrypted::start(speaks, &issuer.issue(name, validity), Manner::Answers);
+    let group = site.behind(&bad);
+    on_a_worker(async {
+        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        assert_eq!(exchanged.server.spec().address, site.good.address);
+    });
+    let bad_server = server(&group, 0);
+    assert_eq!(bad.queries(), 0);
+    assert_eq!(bad_server.tally.queries(transport(speaks), QueryResult::Network), 1);
+    assert_eq!(bad_server.state(), State::Down);
+    let presented = vec![name.to_owned()];
+    let fault = fault.unwrap_or(Fault::OtherName { wanted: NAME.to_owned(), presented });
+    match (speaks, bad_server.obstacle()) {
+        (Speaks::Quic, Some(Obstacle::Handshake(told))) => assert!(told.is_about_identity(), "{told}"),
+        (_, obstacle) => assert_eq!(obstacle, Some(Obstacle::Handshake(fault))),
+    }
+}
+
+#[rstest]
+fn a_connection_closed_behind_each_answer_is_renewed_and_the_session_resumed(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+) {
+    let site = Site::new(speaks);
+    let closing = site.server(Manner::OneEach);
+    let group = build(&spec(&[&[site.entry(&closing)]]));
+    on_a_worker(async {
+        let courier = courier();
+        for at in 0..10 {
+            let exchanged = ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
+            assert_eq!(exchanged.tries, 1);
+        }
+    });
+    // The goodbye of HTTP/2 may cross the next question, which is then answered.
+    let least = if speaks == Speaks::Https { 2 } else { 10 };
+    assert!(closing.connections() >= least, "{}", closing.connections());
+    assert_eq!(closing.resumed(), closing.connections() - 1);
+}
+
+#[rstest]
+fn another_courier_resumes_the_session_too(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+    let site = Site::new(speaks);
+    let group = build(&spec(&[&[site.entry(&site.good)]]));
+    for _ in 0..3 {
+        on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    }
+    assert_eq!((site.good.connections(), site.good.resumed()), (3, 2));
+}
+
+#[rstest]
+fn anothers_answer_is_a_mismatch_and_the_other_server_answers(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+) {
+    let site = Site::new(speaks);
+    let bad = site.server(Manner::AnswersAnother);
+    let group = site.behind(&bad);
+    on_a_worker(async {
+        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        assert_eq!(address(&exchanged), expected("a.example"));
+        assert_eq!(exchanged.server.spec().address, site.good.address);
+    });
+    assert_eq!(server(&group, 0).tally.mismatches(MismatchReason::Question), 1);
+}
+
+#[rstest]
+fn answers_out_of_order_find_their_questions(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+    let site = Site::new(speaks);
+    let backwards = site.server(Manner::Backwards(20));
+    let mut spec = spec(&[&[site.entry(&backwards)]]);
+    // They wait for the last of them.
+    (spec.limits.attempts, spec.limits.timeout) = (1, Duration::from_secs(3));
+    let group = build(&spec);
+    on_a_worker(async {
+        let courier = courier();
+        let mut asking = tokio::task::JoinSet::new();
+        for at in 0..20 {
+            let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
+            asking.spawn_local(async move {
+                let name = format!("n{at}.example");
+                assert_eq!(address(&ask(&courier, &group, &name).await.unwrap()), expected(&name));
+            });
+        }
+        assert_eq!(asking.join_all().await.len(), 20);
+    });
+    assert_eq!((backwards.connections(), backwards.queries()), (1, 20));
+}
+
+#[rstest]
+#[case::deaf(Manner::Deaf)]
+#[case::mute(Manner::Mute)]
+fn a_server_that_stops_reading_holds_no_question_up(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+    #[case] manner: Manner,
+) {
+    let site = Site::new(speaks);
+    let bad = site.server(manner);
+    let group = site.behind(&bad);
+    on_a_worker(async {
+        let start = Moment::now();
+        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        assert_eq!(exchanged.server.spec().address, site.good.address);
+        assert!(Moment::now().since(start) < group.limits().timeout, "within the try's limit");
+    });
+}
+
+#[rstest]
+fn a_connection_that_died_is_given_up_and_another_one_serves(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+) {
+    let site = Site::new(speaks);
+    let moody = site.server(Manner::Answers);
+    let group = build(&spec(&[&[site.entry(&moody)]]));
+    on_a_worker(async {
+        let courier = courier();
+        ask(&courier, &group, "a.example").await.unwrap();
+        moody.behave(Manner::Deaf);
+        ask(&courier, &group, "b.example").await.unwrap_err();
+        moody.behave(Manner::Answers);
+        for _ in 0..20 {
+            if ask(&courier, &group, "c.example").await.is_ok() {
+                break;
+            }
+        }
+        ask(&courier, &group, "d.example").await.unwrap();
+    });
+    assert!(moody.connections() > 1);
+}
+
+#[rstest]
+fn no_question_is_lost_to_a_connection_that_closes_meanwhile(
+    #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
+) {
+    let site = Site::new(speaks);
+    let moody = site.server(Manner::Answers);
+    let group = build(&spec(&[&[site.entry(&moody)]]));
+    on_a_worker(async {
+        let courier = courier();
+        for round in 0..50 {
+            // The close is on its way while the next question is asked.
+            moody.behave(if round % 2 == 0 { Manner::OneEach } else { Manner::Answers });
+            let exchanged = ask(&courier, &group, &format!("n{round}.example")).await.unwrap();
+            assert_eq!(address(&exchanged), expected(&format!("n{round}.example")));
+        }
+    });
+    assert!(moody.connections() > 10, "{}", moody.connections());
+}
+
+#[test]
+fn an_http_status_that_is_no_answer_sends_the_question_elsewhere() {
+    let site = Site::new(Speaks::Https);
+    let bad = site.server(Manner::Status(503));
+    let group = site.behind(&bad);
+    on_a_worker(async {
+        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        assert_eq!(exchanged.server.spec().address, site.good.address);
+    });
+    assert_eq!(server(&group, 0).obstacle(), Some(Obstacle::Status(503)));
+    assert_eq!(server(&group, 0).tally.queries(Transport::Https, QueryResult::Malformed), 1);
+    assert_eq!(server(&group, 0).state(), State::Suspect);
+}
+
+#[rstest]
+#[case::some(100, 200)]
+#[case::all(1000, 0)]
+fn time_in_a_cache_of_http_is_off_the_ttl(#[case] age: u32, #[case] left: u32) {
+    let site = Site::new(Speaks::Https);
+    let cached = site.server(Manner::Aged(age));
+    let group = build(&spec(&[&[site.entry(&cached)]]));
+    let exchanged = on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    assert_eq!(exchanged.response.least_ttl().map(|ttl| ttl.seconds()), Some(left));
+}
