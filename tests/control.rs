@@ -13,7 +13,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Output,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -65,11 +65,20 @@ impl Place {
 }
 
 fn two_servers(config: Config, one: &Upstream, other: &Upstream) -> Config {
-    config.upstream("vpc", &[one, other], "policy = \"ordered\"\nhedge = false").forward("all", &["."], "vpc", "")
+    let lines = format!("policy = \"ordered\"\n{ONE_PATIENT_TRY}");
+    config.upstream("vpc", &[one, other], &lines).forward("all", &["."], "vpc", "")
 }
 
 fn ask(tidegate: &Tidegate, n: usize) -> Vec<String> {
     tidegate.client().ask(&Query::a(&format!("n{n}.example."))).address_texts()
+}
+
+/// Waits until new names are asked of the server that gives this address. At first, and after a hiccup of the machine, the
+/// preferred server is suspect, and another goes before it.
+#[track_caller]
+fn await_preferred(tidegate: &Tidegate, address: &str) {
+    static NEXT: AtomicUsize = AtomicUsize::new(1000);
+    eventually(&format!("answers are {address}"), || ask(tidegate, NEXT.fetch_add(1, Ordering::Relaxed)) == [address]);
 }
 
 #[test]
@@ -77,7 +86,7 @@ fn a_drained_server_gets_no_questions_until_it_is_undrained_and_a_reload_changes
     let (place, one, other) = (Place::new(), Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2"));
     let config = two_servers(place.config(), &one, &other);
     let tidegate = Tidegate::start(&config);
-    assert_eq!(ask(&tidegate, 0), ["10.0.0.1"]);
+    await_preferred(&tidegate, "10.0.0.1");
 
     let server = one.address.to_string();
     assert_eq!(place.says(&["drain", &server]), (Some(0), format!("vpc/{server} gets no more questions\n")));
@@ -92,7 +101,7 @@ fn a_drained_server_gets_no_questions_until_it_is_undrained_and_a_reload_changes
     assert_eq!(page["groups"][0]["tiers"][0][0]["drained"], true);
 
     assert_eq!(place.says(&["undrain", &server]), (Some(0), format!("vpc/{server} gets questions again\n")));
-    assert_eq!(ask(&tidegate, 40), ["10.0.0.1"]);
+    await_preferred(&tidegate, "10.0.0.1");
     let (code, text) = place.says(&["drain", "10.9.9.9"]);
     assert_eq!(code, Some(2));
     assert!(text.contains(&format!("vpc/{server}, vpc/{}", other.address)), "{text}");
@@ -119,7 +128,7 @@ fn a_drain_loses_no_question_that_is_under_way_and_all_drained_is_down() {
 #[test]
 fn a_machine_that_was_drained_stays_so_whatever_the_way_to_it() {
     let (place, one, other) = (Place::new(), Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2"));
-    let lines = "policy = \"ordered\"\nhedge = false";
+    let lines = format!("policy = \"ordered\"\n{ONE_PATIENT_TRY}");
     let with = |more: &str| {
         let config = place.config().upstream("vpc", &[&one, &other], &format!("{lines}\n{more}"));
         config.forward("all", &["."], "vpc", "")
@@ -129,7 +138,7 @@ fn a_machine_that_was_drained_stays_so_whatever_the_way_to_it() {
     assert!(tidegate.reload(&with("source = \"127.0.0.1\"")));
     assert!((0..10).all(|n| ask(&tidegate, n) == ["10.0.0.2"]));
     assert!(place.order(&["undrain", &one.address.to_string()]).status.success());
-    eventually("it is asked again", || ask(&tidegate, 100 + one.all_seen().len()) == ["10.0.0.1"]);
+    await_preferred(&tidegate, "10.0.0.1");
     assert!(tidegate.reload(&with("")));
     assert!(place.says(&["undrain", "127.0.0.1"]).1.contains("gets questions already"));
 }
@@ -141,7 +150,7 @@ fn with_every_server_of_every_tier_drained_stale_answers_serve_until_one_is_back
         upstream.on("warm.example.", rtype::A, Reply::of([Record::a("@", 1, "10.0.0.9")]));
     }
     let lines = format!("{ONE_PATIENT_TRY}\nbackup = [[\"{}\"]]", other.address);
-    let config = place.config().section("cache", "failure_ttl = \"5m\"").upstream("vpc", &[&one], &lines);
+    let config = place.config().upstream("vpc", &[&one], &lines);
     let tidegate = Tidegate::start(&config.forward("all", &["."], "vpc", ""));
     let client = tidegate.client();
     assert_eq!(client.ask(&Query::a("warm.example.")).address_texts(), ["10.0.0.9"]);
@@ -162,8 +171,25 @@ fn with_every_server_of_every_tier_drained_stale_answers_serve_until_one_is_back
     assert_eq!(page["groups"][0]["down"], true);
 
     assert!(place.order(&["undrain", &other.address.to_string()]).status.success());
-    assert_eq!(client.ask(&Query::a("new.example.")).address_texts(), ["10.0.0.2"], "the failure is forgotten");
+    assert_eq!(client.ask(&Query::a("new.example.")).address_texts(), ["10.0.0.2"]);
     assert_eq!(one.count("new.example."), 0);
+}
+
+#[test]
+fn what_failed_without_a_server_is_asked_again_when_it_is_back() {
+    let (place, one, other) = (Place::new(), Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2"));
+    other.on("www.example.", rtype::A, Reply::servfail());
+    let config = place.config().section("cache", "failure_ttl = \"5m\"");
+    // SERVFAIL of one is a reason to ask the other, whichever comes first.
+    let config = config.upstream("vpc", &[&one, &other], "attempts = 2\nhedge = false\ntimeout = \"1s\"");
+    let tidegate = Tidegate::start(&config.forward("all", &["."], "vpc", ""));
+    let server = one.address.to_string();
+    assert!(place.order(&["drain", &server]).status.success());
+    let ask = || tidegate.client().ask(&Query::a("www.example.").edns());
+    assert_eq!(ask().rcode(), ResponseCode::ServFail);
+    assert_eq!(ask().verdict(), (ResponseCode::ServFail, Some(13)), "it is remembered");
+    assert!(place.order(&["undrain", &server]).status.success());
+    assert_eq!(ask().address_texts(), ["10.0.0.1"]);
 }
 
 #[test]
@@ -490,9 +516,10 @@ fn garbage_on_the_socket_harms_nothing() {
     eventually("those have gone", || place.order(&["reload"]).status.success());
     let before = sockets();
     // Half of them say nothing, half stop in the middle of an order.
-    let slow: Vec<_> = (0..200)
+    let slow: Vec<_> = (0..100)
         .map(|n| {
             let mut stream = UnixStream::connect(place.socket()).unwrap();
+            stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
             if n % 2 == 0 {
                 drop(stream.write_all(b"POST /v1/drain HTTP/1.1\r\nHost: x\r\nContent-Length: 90\r\n\r\n{"));
             }
