@@ -113,13 +113,14 @@ mod tests {
     fn a_module_is_heard_beside_the_others_and_never_instead_of_them() {
         for (given, hint) in [
             ("debug", LevelFilter::DEBUG),
-            ("OFF", LevelFilter::WARN),
             ("tidegate::upstream=trace", LevelFilter::TRACE),
             ("warn,tidegate::upstream=debug", LevelFilter::DEBUG),
         ] {
             let filter = read(LogLevel::Info, given).unwrap();
             assert_eq!(filter.max_level_hint(), Some(hint), "{given}: {filter}");
         }
+        let off = read(LogLevel::Info, "OFF").unwrap().to_string();
+        assert!(off.split(',').any(|directive| directive == "off") && !off.contains("info"), "{off}");
         let filter = read(LogLevel::Info, "tidegate::upstream=trace").unwrap().to_string();
         assert!(filter.split(',').any(|directive| directive == "info"), "{filter}");
     }
