@@ -65,13 +65,13 @@ pub fn change(handle: &LevelHandle, base: LogLevel, directives: &str) -> Result<
 }
 
 fn read(base: LogLevel, directives: &str) -> Result<EnvFilter, LevelError> {
-    let is_word = |part: &&str| !part.contains(['=', '[']);
-    let mut words = directives.split(',').map(str::trim).filter(is_word);
-    if let Some(word) = words.find(|word| word.is_empty() || word.parse::<LevelFilter>().is_err()) {
-        return Err(LevelError::NotALevel(word.to_owned()));
+    let words: Vec<&str> = directives.split(',').map(str::trim).filter(|part| !part.contains(['=', '['])).collect();
+    if let Some(word) = words.iter().find(|word| word.is_empty() || word.parse::<LevelFilter>().is_err()) {
+        return Err(LevelError::NotALevel((*word).to_owned()));
     }
+    let base = if words.is_empty() { word(base) } else { "off" };
     // Of two directives for the same the later one counts.
-    EnvFilter::try_new(format!("{},{QUIET},{directives}", word(base)))
+    EnvFilter::try_new(format!("{base},{QUIET},{directives}"))
         .map_err(|error| LevelError::Directives { directives: directives.to_owned(), error })
 }
 

@@ -11,7 +11,7 @@ use super::{Daemon, groups};
 use crate::{
     admin::control::{Account, Flush, Verdict},
     config::Endpoint,
-    upstream::{Group, Server, Transport},
+    upstream::{Group, Server},
 };
 
 /// Whether a server gets questions.
@@ -100,26 +100,31 @@ fn is_called(server: &Server, name: &str) -> bool {
     if name == server.label() {
         return true;
     }
-    let (transport, rest) = match name.split_once("://") {
-        None => (None, name),
-        Some((scheme, rest)) => match Transport::ALL.into_iter().find(|transport| transport.label() == scheme) {
-            Some(transport) => (Some(transport), rest),
-            None => return false,
-        },
+    let Some((scheme, rest)) = name.split_once("://") else {
+        // An address without a port is any port.
+        return stands_at(server, name, 0);
     };
-    if transport.is_some_and(|transport| transport != server.spec().transport) {
-        return false;
-    }
-    // With a scheme the port is known; an address alone is any port.
-    let port = transport.map_or(0, Transport::default_port);
-    let Some(wanted) = Endpoint::parse(rest, port).ok().and_then(|endpoint| groups::resolve(&endpoint)) else {
-        return false;
-    };
+    let spec = server.spec();
+    let (address, behind) = rest.split_at(rest.find(['/', '#']).unwrap_or(rest.len()));
+    scheme == spec.transport.label()
+        && stands_at(server, address, spec.transport.default_port())
+        && has_behind(server.label(), behind)
+}
+
+/// Whether the server is at this address; port 0, given or by default, is any.
+fn stands_at(server: &Server, address: &str, port: u16) -> bool {
+    let wanted = Endpoint::parse(address, port).ok().and_then(|endpoint| groups::resolve(&endpoint));
     let mut address = server.spec().address;
-    if wanted.port() == 0 {
+    if wanted.is_some_and(|wanted| wanted.port() == 0) {
         address.set_port(0);
     }
-    wanted == address
+    wanted == Some(address)
+}
+
+/// Whether a label goes on with this path or name behind its address, or with both, as far as they are given.
+fn has_behind(label: &str, behind: &str) -> bool {
+    let Some((_, after)) = label.split_once(behind) else { return false };
+    behind.is_empty() || after.is_empty() || after.starts_with('#')
 }
 
 #[cfg(test)]
@@ -128,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        upstream::{HealthSpec, ServerSpec, server::Rules},
+        upstream::{HealthSpec, ServerSpec, Transport, server::Rules},
         wire::{Name, RecordType},
     };
 
@@ -140,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_server_goes_by_what_was_written_and_by_its_address() {
-        use Transport::{Tcp, Udp};
+        use Transport::{Https, Tcp, Tls, Udp};
         for (transport, address, name, expected) in [
             (Udp, "10.1.1.53:53", "10.1.1.53", true),
             (Udp, "10.1.1.53:53", "10.1.1.53:53", true),
@@ -158,6 +163,13 @@ mod tests {
             (Udp, "[fd00::1]:53", "[fd00::1]", true),
             (Udp, "[fd00::1]:53", "vpc/[fd00::1]:53", true),
             (Udp, "[fd00::1]:53", "[fd00::1]:54", false),
+            (Tls, "10.1.1.55:853", "tls://10.1.1.55:853", true),
+            (Tls, "10.1.1.55:853", "10.1.1.55", true),
+            (Tls, "10.1.1.55:853", "tls://10.1.1.55#dns.example", false),
+            (Https, "10.1.1.56:443", "https://10.1.1.56", true),
+            (Https, "10.1.1.56:443", "vpc/https://10.1.1.56:443/dns-query", true),
+            (Https, "10.1.1.56:443", "https://10.1.1.56/dns", false),
+            (Https, "10.1.1.56:443", "https://10.1.1.5", false),
             (Udp, "10.1.1.53:53", "", false),
             (Udp, "10.1.1.53:53", "vpc/", false),
             (Udp, "10.1.1.53:53", "vpc", false),

@@ -104,6 +104,18 @@ fn an_empty_question_with_a_cookie_gets_a_cookie() {
 }
 
 #[test]
+fn an_empty_question_without_a_cookie_is_a_format_error_and_has_an_opt_where_the_query_had_one() {
+    let (_upstream, tidegate) = start();
+    for (query, expected) in [(Query::a("www.example.").edns(), true), (Query::a("www.example."), false)] {
+        let socket = tidegate.client().socket();
+        socket.send_bytes(&query.bytes_asking(0));
+        let answer = socket.receive();
+        assert_eq!(answer.rcode(), ResponseCode::FormErr);
+        assert_eq!(answer.message.edns.is_some(), expected);
+    }
+}
+
+#[test]
 fn do_and_cd_are_forwarded_and_kept_apart_in_the_cache() {
     let (upstream, tidegate) = start();
     let plain = Query::a("www.example.").edns();
