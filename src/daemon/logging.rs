@@ -15,8 +15,8 @@ use crate::config::{LogFormat, LogLevel};
 /// Changes the level of a running log.
 pub type LevelHandle = reload::Handle<EnvFilter, Registry>;
 
-/// Libraries that would log each request.
-const QUIET: &str = "hyper=warn,axum=warn";
+/// Libraries that would log each request, frame or datagram that did not leave. What matters of it is in lines of ours.
+const QUIET: &str = "hyper=warn,axum=warn,h2=warn,quinn=error,quinn_proto=error,quinn_udp=error";
 
 /// Starts logging to standard error or the journal. Does nothing where somebody does already (tests).
 pub fn start(level: LogLevel, format: LogFormat) -> LevelHandle {

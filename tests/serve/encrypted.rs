@@ -114,3 +114,14 @@ fn the_query_verb_asks_every_scheme(#[values(Speaks::Tls, Speaks::Https, Speaks:
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains(NAME), "it says which name the certificate is for: {said}");
 }
+
+#[test]
+fn nobody_at_the_port_of_quic_is_one_line_in_the_log() {
+    let site = Site::new();
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound");
+    let tidegate = Tidegate::start(&site.config(&[format!("quic://{nobody}#{NAME}")]));
+    tidegate.await_logged("WARN", "upstream down");
+    tidegate.await_metric("tidegate_upstream_queries_total", &[("transport", "quic"), ("result", "network")], 5.0);
+    assert_eq!(tidegate.logged("WARN", "upstream down").len(), 1);
+    assert_eq!(tidegate.logged("WARN", "sendmsg"), [""; 0], "five datagrams were refused");
+}

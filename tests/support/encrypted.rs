@@ -1,7 +1,6 @@
 //! A DNS server that is asked over an encrypted transport, and does what a test tells it to.
 
 use std::{
-    convert::Infallible,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{
@@ -51,6 +50,12 @@ pub enum Manner {
     OneEach,
     /// Waits for so many questions, and answers the last one first.
     Backwards(usize),
+    /// Takes questions, and answers none.
+    Silent,
+    /// HTTP alone: gives each request up.
+    Resets,
+    /// HTTP alone: takes a question, never answers it, and says that it takes no more on this connection.
+    Leaves,
     /// Shakes hands, and never reads.
     Deaf,
     /// Takes connections and says nothing, not even in the handshake.
@@ -194,7 +199,9 @@ impl Shared {
                 reply = Reply::a("10.0.0.66").but(Fault::WrongQuestion("another.example.".to_owned()));
             }
             Manner::Backwards(count) => self.wait_for_turn(count).await,
-            Manner::Deaf | Manner::Mute | Manner::Status(_) => return None,
+            Manner::Deaf | Manner::Mute | Manner::Silent | Manner::Resets | Manner::Leaves | Manner::Status(_) => {
+                return None;
+            }
         }
         Some(reply.bytes(query, end, usize::from(u16::MAX)))
     }
@@ -298,12 +305,15 @@ async fn serve_https(tls: TlsStream<TcpStream>, shared: Arc<Shared>) {
         hyper::service::service_fn(move |request| {
             let (shared, has_answered) = (Arc::clone(&shared), Rc::clone(&has_answered));
             async move {
-                if shared.manner() == Manner::Deaf {
+                if matches!(shared.manner(), Manner::Deaf | Manner::Leaves) {
                     has_answered.notify_one();
+                }
+                if shared.manner() == Manner::Resets {
+                    return Err(std::io::Error::other("given up"));
                 }
                 let response = post(request, &shared).await;
                 has_answered.notify_one();
-                Ok::<_, Infallible>(response)
+                Ok(response)
             }
         })
     };
@@ -313,7 +323,7 @@ async fn serve_https(tls: TlsStream<TcpStream>, shared: Arc<Shared>) {
         tokio::select! {
             _ = &mut connection => return,
             () = has_answered.notified() => match shared.manner() {
-                Manner::OneEach => connection.as_mut().graceful_shutdown(),
+                Manner::OneEach | Manner::Leaves => connection.as_mut().graceful_shutdown(),
                 Manner::Deaf => return std::future::pending().await,
                 _ => {}
             },

@@ -1,6 +1,10 @@
 //! Servers over encrypted transports: who is believed, what is kept open, and what a question suffers from neither.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
 use rstest::rstest;
 use tidegate::{
@@ -312,4 +316,109 @@ fn time_in_a_cache_of_http_is_off_the_ttl(#[case] age: u32, #[case] left: u32) {
     let group = build(&spec(&[&[site.entry(&cached)]]));
     let exchanged = on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
     assert_eq!(exchanged.response.least_ttl().map(|ttl| ttl.seconds()), Some(left));
+}
+
+#[rstest]
+fn many_questions_at_once_share_one_connection(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+    let site = Site::new(speaks);
+    let mut spec = spec(&[&[site.entry(&site.good)]]);
+    // A machine under load is to be given time.
+    (spec.limits.attempts, spec.limits.timeout) = (1, Duration::from_secs(3));
+    let group = build(&spec);
+    on_a_worker(async {
+        let courier = courier();
+        let mut asking = tokio::task::JoinSet::new();
+        for at in 0..500 {
+            let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
+            asking.spawn_local(async move {
+                let name = format!("n{at}.example");
+                assert_eq!(address(&ask(&courier, &group, &name).await.unwrap()), expected(&name));
+            });
+        }
+        assert_eq!(asking.join_all().await.len(), 500);
+    });
+    assert_eq!((site.good.connections(), site.good.queries()), (1, 500));
+}
+
+#[rstest]
+fn a_server_that_only_listens_holds_no_question_up(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+    let site = Site::new(speaks);
+    let bad = site.server(Manner::Silent);
+    let group = site.behind(&bad);
+    on_a_worker(async {
+        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        assert_eq!(exchanged.server.spec().address, site.good.address);
+    });
+}
+
+#[test]
+fn a_request_that_is_given_up_sends_the_question_elsewhere() {
+    let site = Site::new(Speaks::Https);
+    let bad = site.server(Manner::Resets);
+    let group = site.behind(&bad);
+    on_a_worker(async {
+        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        assert_eq!(exchanged.server.spec().address, site.good.address);
+    });
+    assert_eq!(server(&group, 0).tally.queries(Transport::Https, QueryResult::Network), 1);
+}
+
+#[test]
+fn behind_a_goodbye_over_http_questions_go_on_a_new_connection() {
+    let site = Site::new(Speaks::Https);
+    let moody = site.server(Manner::Answers);
+    let group = build(&spec(&[&[site.entry(&moody)]]));
+    on_a_worker(async {
+        let courier = courier();
+        ask(&courier, &group, "a.example").await.unwrap();
+        moody.behave(Manner::Leaves);
+        let held = tokio::task::spawn_local({
+            let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
+            async move { ask(&courier, &group, "b.example").await }
+        });
+        crate::until("the held question", || moody.queries() == 2).await;
+        moody.behave(Manner::Answers);
+        for at in 0..10 {
+            assert_eq!(ask(&courier, &group, &format!("n{at}.example")).await.unwrap().tries, 1);
+        }
+        held.abort();
+    });
+    assert_eq!(moody.connections(), 2);
+}
+
+/// Between a client and a server, losing the client's first datagrams.
+fn lossy_relay(server: SocketAddr, lost: usize) -> SocketAddr {
+    let front = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let back = UdpSocket::bind("127.0.0.1:0").unwrap();
+    back.connect(server).unwrap();
+    let address = front.local_addr().unwrap();
+    let client = Arc::new(std::sync::Mutex::new(None));
+    let (to_client, from_server, known) = (front.try_clone().unwrap(), back.try_clone().unwrap(), Arc::clone(&client));
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok(length) = from_server.recv(&mut buffer) {
+            let Some(client) = *known.lock().unwrap() else { continue };
+            drop(to_client.send_to(&buffer[..length], client));
+        }
+    });
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        for number in 0.. {
+            let Ok((length, from)) = front.recv_from(&mut buffer) else { return };
+            *client.lock().unwrap() = Some(from);
+            if number >= lost {
+                drop(back.send(&buffer[..length]));
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_lost_first_packet_over_quic_is_no_lost_question() {
+    let site = Site::new(Speaks::Quic);
+    let Entry::Server(mut relayed) = site.entry(&site.good) else { panic!("it is one") };
+    relayed.address = lossy_relay(site.good.address, 1);
+    let group = build(&spec(&[&[Entry::Server(relayed)]]));
+    on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
 }
