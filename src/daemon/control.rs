@@ -14,7 +14,11 @@ use super::{StartError, report::Report, state::State};
 use crate::{
     admin::{self, control::Request},
     config::Live,
-    upstream::{self, Courier, loops, prober, system},
+    upstream::{
+        self, Courier,
+        loops::{self, watch::Timing},
+        prober, system,
+    },
     zones::ZoneProblem,
 };
 
@@ -74,7 +78,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
     let courier = Rc::new(Courier::new(upstream::Worker { index: workers, count: workers + 1 }));
     tokio::task::spawn_local(prober::run(Rc::clone(&courier), state.targets(), state.alarm()));
     let loops = Arc::clone(&state.engine.loops);
-    tokio::task::spawn_local(loops::run(courier, loops, state.loop_targets(), loops::Timing::default()));
+    tokio::task::spawn_local(loops::watch::run(courier, loops, state.loop_targets(), Timing::default()));
     let mut system = system::Watch::new(state.system_files(), state.ours());
     let mut zones = state.zones().watch().clone();
     let mut ticks = interval_at(Instant::now() + WATCH, WATCH);
