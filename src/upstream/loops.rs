@@ -4,11 +4,13 @@
 //! nothing. Policy:
 //! - Each server of each rule is asked a tagged question below each zone of the rule (below the [`ZONES`] widest, where
 //!   there are more): conditional forwarders lead back for one zone and not for another. That is when it is first seen,
-//!   on each reload, and about hourly; a minute later where it did not answer, and once more behind a loop that ended.
+//!   on each reload, and about hourly; a minute later, then two, then four, where it did not answer or only with an
+//!   error, and a minute behind a loop that ended: what lies behind it may just not have been there.
 //! - The tag is 128 random bits, used for one probe and good for 5 s. A question to us that holds one is answered
 //!   SERVFAIL, never forwarded, and marks its server for that rule. A tag that is not outstanding is any question.
-//! - A marked server gets none of the rule's questions. It is probed again every minute; an answer without the tag's
+//! - A marked server gets none of the rule's questions. It is probed again every minute; any answer without the tag's
 //!   coming back clears the mark. Other rules that use the server go on.
+//! - Of two servers like this one that lead to each other, it is enough that one finds it: the way round is then cut.
 //! - Marks outlive a reload as long as the rule has the server and the zone.
 //! - A probe says nothing about a server's health or speed: its name exists nowhere, and may be slow, or dropped.
 //!

@@ -112,6 +112,21 @@ fn a_server_that_does_not_answer_its_probe_stays_marked() {
 }
 
 #[test]
+fn a_server_that_failed_for_the_moment_is_probed_again_before_long() {
+    let upstream = Upstream::start();
+    upstream.otherwise(Reply::servfail());
+    let group = build(&spec(&[&[udp(upstream.address)]]));
+    let loops = Arc::<Loops>::default();
+    on_a_worker(async {
+        let _targets = watch(&loops, &group, &["amazonaws.com"], HASTY);
+        until("a third probe", || probes(&upstream).len() == 3).await;
+        assert!(loops.comes_back(probes(&upstream)[2].as_wire(), Moment::now()), "what it leads to is there now");
+        // An error is an answer that did not come back.
+        until("no mark", || !loops.marks("aws").any()).await;
+    });
+}
+
+#[test]
 fn a_tag_that_is_late_or_made_up_marks_nobody() {
     let upstream = Upstream::answering("10.0.0.1");
     let group = build(&spec(&[&[udp(upstream.address)]]));

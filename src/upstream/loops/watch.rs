@@ -32,9 +32,9 @@ const UNDER_WAY: usize = 256;
 /// When servers are probed for loops.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// Between probes of a server whose answers do not lead back; jittered by a tenth.
+    /// Between probes of a server whose answers do not lead back; jittered by a tenth, as all waits are.
     pub every: Duration,
-    /// Between probes of one whose do, or did until now, or that did not answer.
+    /// Between probes of one whose do, and behind one that did or failed; then twice as long, and so on.
     pub again: Duration,
     /// How long a tag is good for.
     pub tag: Duration,
@@ -83,8 +83,13 @@ pub async fn run(courier: Rc<Courier>, loops: Arc<Loops>, mut targets: watch::Re
 /// How a probe ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
+    /// A good answer, and the tag did not come back.
     Clean,
+    /// An error for an answer, and the tag did not come back.
+    Failed,
+    /// The tag came back.
     Loops,
+    /// No answer.
     Unknown,
 }
 
@@ -104,24 +109,26 @@ struct Watcher {
 
 impl Watcher {
     async fn watch(self) {
+        let mut doublings = None::<u32>;
         loop {
             let Some(outcome) = self.probe().await else { return };
             let cleared = match outcome {
-                Outcome::Clean => self.marks.clear(self.server.id(), &self.zone),
+                Outcome::Clean | Outcome::Failed => self.marks.clear(self.server.id(), &self.zone),
                 Outcome::Loops | Outcome::Unknown => Cleared::Nothing,
             };
             if cleared == Cleared::Server {
                 let (rule, group, server) = (&*self.rule, self.server.group(), self.server.label());
                 tracing::info!(rule, group, server, "the loop is gone; this server gets the rule's questions again");
             }
-            let wait = match outcome {
-                Outcome::Clean if cleared == Cleared::Nothing => {
-                    self.timing.every.mul_f64(rand::rng().random_range(0.9..=1.1))
-                }
-                // What lies behind a server may have been gone for a moment alone.
-                Outcome::Clean | Outcome::Loops | Outcome::Unknown => self.timing.again,
+            let says_little = matches!(outcome, Outcome::Failed | Outcome::Unknown);
+            let is_unsure = says_little && cleared == Cleared::Nothing && !self.marks.has(&self.server);
+            doublings = is_unsure.then(|| doublings.map_or(0, |before| (before + 1).min(16)));
+            let wait = match (outcome, doublings) {
+                (_, Some(doublings)) => (self.timing.again * (1 << doublings)).min(self.timing.every),
+                (Outcome::Clean, None) if cleared == Cleared::Nothing => self.timing.every,
+                _ => self.timing.again,
             };
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(wait.mul_f64(rand::rng().random_range(0.9..=1.1))).await;
         }
     }
 
@@ -152,7 +159,8 @@ impl Watcher {
         };
         Some(match answer {
             _ if outstanding.has_come_back.load(Relaxed) => Outcome::Loops,
-            Ok(_) | Err(ProbeFault::Rcode) => Outcome::Clean,
+            Ok(_) => Outcome::Clean,
+            Err(ProbeFault::Rcode) => Outcome::Failed,
             Err(_) => Outcome::Unknown,
         })
     }
