@@ -344,4 +344,60 @@ mod tests {
             assert_eq!(find(&table, name, client), Some(found), "{name} {client}");
         }
     }
+
+    proptest::proptest! {
+        /// What a view may share: names with one choice send each client of a view to one place, and names without a
+        /// choice send all clients there; clients of one audience go the same way everywhere.
+        #[test]
+        fn choices_and_audiences_tell_all_that_is_apart(
+            rules in proptest::collection::vec((0_u8..64, 0_u8..32), 0..5),
+            alone in proptest::collection::btree_set(0..DOMAINS.len(), 0..3),
+        ) {
+            // A rule has the same clients for all its domains; the configuration refuses two for one domain and network.
+            let mut lines: Vec<(&str, &str, u8)> = Vec::new();
+            for (target, (domains, networks)) in (1..).zip(&rules) {
+                let picked = |all: &[&'static str], bits: u8| -> Vec<&'static str> {
+                    all.iter().enumerate().filter(|(at, _)| bits & 1 << at != 0).map(|(_, one)| *one).collect()
+                };
+                for domain in picked(&DOMAINS, *domains) {
+                    let networks = if *networks == 0 { vec![""] } else { picked(&NETWORKS, *networks) };
+                    let is_free = |network: &&str| !lines.iter().any(|(d, n, _)| *d == domain && n == network);
+                    if networks.iter().all(is_free) {
+                        lines.extend(networks.iter().map(|network| (domain, *network, target)));
+                    }
+                }
+            }
+            let hosts: Vec<String> = alone.iter().map(|&domain| format!("{}!", DOMAINS[domain])).collect();
+            lines.extend(hosts.iter().filter(|host| *host != ".!").map(|host| (host.as_str(), "", 9)));
+            let table = table(&lines);
+            let names: Vec<Name> =
+                DOMAINS.iter().flat_map(|domain| [domain.parse(), format!("x.{domain}").trim_end_matches('.').parse()])
+                    .map(Result::unwrap).collect();
+            let clients: Vec<IpAddr> = CLIENTS.iter().map(|client| client.parse().unwrap()).collect();
+            let way = |name: &Name, client| table.find(name.as_wire(), client).map(|f| (f.target, f.view, f.is_root));
+            for name in &names {
+                for &one in &clients {
+                    for &two in &clients {
+                        if table.audience(one) == table.audience(two) {
+                            proptest::prop_assert_eq!(way(name, one), way(name, two));
+                        }
+                        let view = |client| way(name, client).map_or(0, |(_, view, _)| view);
+                        if view(one) != view(two) {
+                            continue;
+                        }
+                        for end in &names {
+                            let choice = table.choice(end.as_wire());
+                            if choice.is_none() || choice == table.choice(name.as_wire()) {
+                                proptest::prop_assert_eq!(way(end, one), way(end, two), "{} {} {} {}", name, end, one, two);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    const DOMAINS: [&str; 6] = [".", "a", "b.a", "c.b.a", "d", "e.d"];
+    const NETWORKS: [&str; 5] = ["10.0.0.0/8", "10.1.0.0/16", "10.1.0.1/32", "fd00::/8", "0.0.0.0/0"];
+    const CLIENTS: [&str; 6] = ["10.1.0.1", "10.1.0.2", "10.2.0.1", "192.0.2.1", "fd00::1", "2001:db8::1"];
 }

@@ -26,10 +26,18 @@ fn text(output: &Output) -> String {
 #[case::discover("discover")]
 #[case::perimeter("perimeter")]
 #[case::presets("presets")]
+#[case::reload("reload")]
+#[case::drain("drain")]
+#[case::undrain("undrain")]
+#[case::flush("flush")]
+#[case::log("log")]
 fn every_verb_explains_itself(#[case] verb: &str) {
     let output = run(&[verb, "--help"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    assert!(text(&output).contains(&format!("tidegate {verb}")), "usage and an example: {}", text(&output));
+    let example = text(&output)
+        .rsplit_once("Example: ")
+        .is_some_and(|(_, example)| example.contains(&format!("tidegate {verb}")));
+    assert!(example, "an example: {}", text(&output));
 }
 
 #[test]

@@ -2,27 +2,29 @@
 //!
 //! HTTP/1.1 over a Unix socket, one order a request: POST with a JSON object. Who may open the socket may give every
 //! order: its mode says who. An order that was carried out is 200, one that was refused 409, one that nobody understands
-//! 400; the body is `{"lines": […]}`, each line for people. Orders are carried out one after the other, by whoever
-//! receives them from the channel: this room knows nothing of what they change.
+//! 400; the body is an object with `lines` for people, and beside them what scripts want to know. A body has as long to
+//! come as a head; what else bounds a connection is in [`super::server`]. Orders are carried out one after the other, by
+//! whoever receives them from the channel: this room knows nothing of what they change.
 
 use std::{future::ready, sync::Arc};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
-    http::StatusCode,
+    extract::{self, DefaultBodyLimit, FromRequest, State},
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::post,
 };
 use hyper_util::service::TowerToHyperService;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use tokio::{
     net::UnixListener,
     sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
 };
 use tracing::debug;
 
-use super::server::{CONNECTIONS, PAUSE, converse};
+use super::server::{CONNECTIONS, HEAD, PAUSE, converse};
 use crate::wire::Name;
 
 /// The longest order.
@@ -54,13 +56,28 @@ pub enum Flush {
     All,
 }
 
-/// What became of an order, in lines for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It was carried out.
-    Done(Vec<String>),
-    /// It was not, and nothing has changed.
-    Refused(Vec<String>),
+/// What became of an order: it was carried out, or it was not, and nothing has changed.
+pub type Verdict = Result<Account, Account>;
+
+/// What was done, or why nothing was.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Account {
+    /// In lines for people.
+    pub lines: Vec<String>,
+    facts: Map<String, Value>,
+}
+
+impl Account {
+    /// In these lines.
+    pub fn new(lines: Vec<String>) -> Self {
+        Self { lines, facts: Map::new() }
+    }
+
+    /// With a fact for scripts; `lines` and `done` are taken.
+    pub fn with(mut self, key: &str, fact: impl Into<Value>) -> Self {
+        self.facts.insert(key.to_owned(), fact.into());
+        self
+    }
 }
 
 /// An order, and where its verdict goes.
@@ -96,7 +113,7 @@ pub async fn serve(listener: UnixListener, orders: mpsc::Sender<Request>) {
 
 fn router(orders: mpsc::Sender<Request>) -> Router {
     let route = |read: fn(&Value) -> Option<Order>| {
-        post(move |State(orders): State<mpsc::Sender<Request>>, body: String| give(orders, read, body))
+        post(move |State(orders): State<mpsc::Sender<Request>>, request: extract::Request| give(orders, read, request))
     };
     Router::new()
         .route("/v1/reload", route(|_| Some(Order::Reload)))
@@ -104,7 +121,7 @@ fn router(orders: mpsc::Sender<Request>) -> Router {
         .route("/v1/undrain", route(|body| text(body, "server").map(Order::Undrain)))
         .route("/v1/flush", route(flush))
         .route("/v1/log", route(|body| text(body, "level").map(Order::Log)))
-        .fallback(|| ready(reply(StatusCode::NOT_FOUND, &["there is no such order".to_owned()])))
+        .fallback(|| ready(reply(StatusCode::NOT_FOUND, line("there is no such order"))))
         .layer(DefaultBodyLimit::max(LONGEST))
         .with_state(orders)
 }
@@ -124,20 +141,30 @@ fn flush(body: &Value) -> Option<Order> {
     Some(Order::Flush(which))
 }
 
-async fn give(orders: mpsc::Sender<Request>, read: fn(&Value) -> Option<Order>, body: String) -> Response {
+async fn give(orders: mpsc::Sender<Request>, read: fn(&Value) -> Option<Order>, request: extract::Request) -> Response {
+    let body = match timeout(HEAD, String::from_request(request, &())).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(rejection)) => return rejection.into_response(),
+        Err(_) => return reply(StatusCode::REQUEST_TIMEOUT, line("the order did not come in time")),
+    };
     let body = if body.is_empty() { Some(Value::Null) } else { serde_json::from_str(&body).ok() };
     let Some(order) = body.as_ref().and_then(read) else {
-        return reply(StatusCode::BAD_REQUEST, &["this is no order that the daemon understands".to_owned()]);
+        return reply(StatusCode::BAD_REQUEST, line("this is no order that the daemon understands"));
     };
     let (sender, verdict) = oneshot::channel();
     let is_taken = orders.send(Request { order, reply: sender }).await.is_ok();
     match verdict.await {
-        Ok(Verdict::Done(lines)) if is_taken => reply(StatusCode::OK, &lines),
-        Ok(Verdict::Refused(lines)) if is_taken => reply(StatusCode::CONFLICT, &lines),
-        _ => reply(StatusCode::SERVICE_UNAVAILABLE, &["the daemon is stopping".to_owned()]),
+        Ok(Ok(account)) if is_taken => reply(StatusCode::OK, account),
+        Ok(Err(account)) if is_taken => reply(StatusCode::CONFLICT, account),
+        _ => reply(StatusCode::SERVICE_UNAVAILABLE, line("the daemon is stopping")),
     }
 }
 
-fn reply(status: StatusCode, lines: &[String]) -> Response {
-    (status, json!({ "lines": lines }).to_string()).into_response()
+fn line(text: &str) -> Account {
+    Account::new(vec![text.to_owned()])
+}
+
+fn reply(status: StatusCode, account: Account) -> Response {
+    let body = account.facts.into_iter().chain([("lines".to_owned(), account.lines.into())]);
+    (status, [(CONTENT_TYPE, "application/json")], Value::Object(body.collect()).to_string()).into_response()
 }

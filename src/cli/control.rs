@@ -1,19 +1,23 @@
 //! `reload`, `drain`, `undrain`, `flush`, `log`: orders to the running daemon over its control socket.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::page;
-use crate::config::Plan;
+use crate::config;
 
 /// Where the daemon is, and how to speak.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// The daemon's `admin.socket`
-    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// The daemon's configuration, which names the socket
+    /// The daemon's configuration, which names the socket unless --socket does [default:
+    /// /etc/tidegate/tidegate.toml]
     #[arg(long, env = "TIDEGATE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// As JSON
@@ -24,7 +28,8 @@ pub(super) struct Options {
 /// A server to drain or not.
 #[derive(Debug, clap::Args)]
 pub(super) struct Server {
-    /// The server as the configuration has it, or its address; GROUP/SERVER where groups share one
+    /// As the configuration has it; or an address, for all that is there, with a port or without; GROUP/SERVER for
+    /// that group alone
     server: String,
     #[command(flatten)]
     options: Options,
@@ -38,7 +43,7 @@ pub(super) struct Flush {
     #[arg(group = "what")]
     name: Option<String>,
     /// A name and all below it
-    #[arg(long, group = "what", value_name = "NAME")]
+    #[arg(long, group = "what", value_name = "ZONE")]
     zone: Option<String>,
     /// Everything
     #[arg(long, group = "what")]
@@ -50,7 +55,8 @@ pub(super) struct Flush {
 /// What to log.
 #[derive(Debug, clap::Args)]
 pub(super) struct Log {
-    /// error, warn, info, debug or trace; or directives such as "info,tidegate::upstream=debug"
+    /// off, error, warn, info, debug or trace; or by module, such as "tidegate::upstream=debug", the rest as in the
+    /// configuration
     level: String,
     #[command(flatten)]
     options: Options,
@@ -85,9 +91,9 @@ pub(super) fn log(log: &Log) -> i32 {
 fn order(options: &Options, path: &str, body: &Value) -> i32 {
     let socket = match options.socket() {
         Ok(socket) => socket,
-        Err(message) => {
-            eprintln!("tidegate: {message}");
-            return super::UNUSABLE;
+        Err(error) => {
+            eprintln!("tidegate: {error}");
+            return super::FAILED;
         }
     };
     let (status, answer) = match page::order(&socket, path, &body.to_string()) {
@@ -97,15 +103,14 @@ fn order(options: &Options, path: &str, body: &Value) -> i32 {
             return super::FAILED;
         }
     };
-    let lines = serde_json::from_str::<Value>(&answer).unwrap_or_default();
-    let lines: Vec<&str> = lines["lines"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let is_done = status == 200;
+    let mut account = serde_json::from_str::<Map<String, Value>>(&answer).unwrap_or_default();
     if options.json {
-        println!("{}", json!({ "done": is_done, "lines": lines }));
-    } else if is_done {
-        lines.iter().for_each(|line| println!("{line}"));
+        account.insert("done".to_owned(), is_done.into());
+        println!("{}", Value::Object(account));
     } else {
-        lines.iter().for_each(|line| eprintln!("{line}"));
+        let lines = account.get("lines").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        lines.for_each(|line| if is_done { println!("{line}") } else { eprintln!("{line}") });
     }
     match status {
         200 => super::OK,
@@ -114,18 +119,31 @@ fn order(options: &Options, path: &str, body: &Value) -> i32 {
     }
 }
 
-impl Options {
-    /// The socket that was named, or that the configuration names, or the default.
-    fn socket(&self) -> Result<PathBuf, String> {
-        match (&self.socket, &self.config) {
-            (Some(socket), _) => Ok(socket.clone()),
-            (None, Some(file)) => named_by(file),
-            (None, None) => Ok(crate::config::CONTROL_SOCKET.into()),
-        }
-    }
+/// Why it is not known where the daemon is.
+#[derive(Debug, thiserror::Error)]
+enum SocketError {
+    #[error("{} cannot be read: {error}; say --socket PATH", file.display())]
+    Unreadable {
+        file: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    #[error("{}: `socket` in [admin] is off", .0.display())]
+    Off(PathBuf),
 }
 
-fn named_by(file: &Path) -> Result<PathBuf, String> {
-    let plan = Plan::load(file).map_err(|problems| problems.lines().collect::<Vec<_>>().join("\n"))?;
-    plan.boot.admin_socket.ok_or_else(|| format!("{}: admin.socket is off", file.display()))
+impl Options {
+    /// The socket that was named, or that the configuration names, or the default.
+    fn socket(&self) -> Result<PathBuf, SocketError> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        let file = self.config.as_deref().unwrap_or_else(|| Path::new(super::serve::DEFAULT_FILE));
+        match config::control_socket(file) {
+            Ok(socket) => socket.ok_or_else(|| SocketError::Off(file.to_owned())),
+            // A sidecar has no file, and whoever may open the socket may perhaps not read the file.
+            Err(_) if self.config.is_none() => Ok(config::CONTROL_SOCKET.into()),
+            Err(error) => Err(SocketError::Unreadable { file: file.to_owned(), error }),
+        }
+    }
 }

@@ -192,10 +192,7 @@ fn write(path: &Path, group: &str, servers: &[IpAddr]) -> Result<String, Discove
         return Ok(format!("{}: upstream \"{group}\" has {names} already\n", path.display()));
     }
     replace(&path, &after)?;
-    Ok(format!(
-        "{}: upstream \"{group}\" has {names} now; `systemctl reload tidegate`, or SIGHUP, brings it into force\n",
-        path.display()
-    ))
+    Ok(format!("{}: upstream \"{group}\" has {names} now; `tidegate reload` brings it into force\n", path.display()))
 }
 
 /// Replaces the file at once, with its owner and mode, unless that turned a good configuration into a bad one.

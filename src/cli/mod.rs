@@ -67,7 +67,7 @@ enum Verb {
     /// Forgets answers
     #[command(after_help = "Example: tidegate flush --zone amazonaws.com")]
     Flush(control::Flush),
-    /// Changes the level of the running daemon's log, until it restarts or reloads
+    /// Changes the level of the running daemon's log, until it restarts, or a reload changes `log.level`
     #[command(after_help = "Example: tidegate log debug")]
     Log(control::Log),
     /// Prints the AWS name families and what each is for

@@ -29,6 +29,12 @@ pub(super) enum PageError {
     /// Nobody listens behind the control socket.
     #[error("no daemon listens at {0}: {1}; is `admin.socket` another file? Then say --socket FILE")]
     NoSocket(String, #[source] io::Error),
+    /// The control socket is for others.
+    #[error("{0} is for its owner and group alone; join the group, or become root")]
+    Forbidden(String),
+    /// The daemon took the order and said nothing, as far as can be told from here.
+    #[error("the daemon at {0} did not say what became of it: {1}; its log may tell")]
+    Silent(String, #[source] io::Error),
     /// The connection broke, or what came is not HTTP.
     #[error("{0} does not speak HTTP as a daemon does")]
     NotHttp(String),
@@ -78,8 +84,12 @@ fn read(stream: impl Read) -> io::Result<String> {
 
 /// Gives the daemon behind a control socket an order: the status and the body of its reply.
 pub(super) fn order(socket: &Path, path: &str, body: &str) -> Result<(u16, String), PageError> {
-    let send = || {
-        let mut stream = UnixStream::connect(socket)?;
+    let name = || socket.display().to_string();
+    let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => PageError::Forbidden(name()),
+        _ => PageError::NoSocket(name(), error),
+    })?;
+    let mut send = || {
         stream.set_read_timeout(Some(ORDER_PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let length = body.len();
@@ -88,10 +98,10 @@ pub(super) fn order(socket: &Path, path: &str, body: &str) -> Result<(u16, Strin
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
              Connection: close\r\n\r\n{body}"
         )?;
-        read(stream)
+        read(&stream)
     };
-    let response = send().map_err(|error| PageError::NoSocket(socket.display().to_string(), error))?;
-    let (status, body) = split(&response).ok_or_else(|| PageError::NotHttp(socket.display().to_string()))?;
+    let response = send().map_err(|error| PageError::Silent(name(), error))?;
+    let (status, body) = split(&response).ok_or_else(|| PageError::NotHttp(name()))?;
     Ok((status, body.to_owned()))
 }
 

@@ -1,6 +1,9 @@
 //! `tidegate serve`: the server in the foreground, with its signals and its word to systemd.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    pin::pin,
+};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -11,10 +14,10 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    admin::control::{Order, Verdict},
+    admin::control::{Account, Order, Request, Verdict},
     config::{Boot, Color, Flags, Live, Plan, Problems},
     daemon::{
-        Daemon, Duty, Event, StartError,
+        Daemon, Duty, Event, Reread, StartError,
         logging::{self, LevelHandle},
     },
 };
@@ -97,12 +100,15 @@ pub(super) fn run(options: &Options) -> i32 {
 
 /// Runs until a signal ends it; gives the exit code.
 fn serve(options: &Options, plan: Plan, level: &LevelHandle) -> Result<i32, StartError> {
-    let lameduck = plan.live.lameduck;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    // Before the start, which may have a snapshot to read: signals that come meanwhile wait for its end.
+    let [mut terminate, mut interrupt, mut hangup, mut save] = {
+        let _runtime = runtime.enter();
+        signals()?
+    };
     let daemon = Daemon::start(&plan.boot, plan.live.clone())?;
     let mut running = Running { options, level, daemon, boot: plan.boot, live: plan.live };
-    let runtime = Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
-        let [mut terminate, mut interrupt, mut hangup, mut save] = signals()?;
         info!("ready");
         tell(&[NotifyState::Ready, NotifyState::Status("answering")]);
         loop {
@@ -112,11 +118,7 @@ fn serve(options: &Options, plan: Plan, level: &LevelHandle) -> Result<i32, Star
                 _ = hangup.recv() => drop(running.reload().await),
                 _ = save.recv() => running.daemon.save_snapshot(),
                 event = running.daemon.next() => match event {
-                    Event::Order(request) => {
-                        let verdict = running.carry_out(request.order).await;
-                        // Who asked may have gone.
-                        drop(request.reply.send(verdict));
-                    }
+                    Event::Order(request) => running.answer(request).await,
                     Event::WorkerEnded => {
                         error!("a worker ended; the process ends with it");
                         return Ok(super::FAILED);
@@ -126,7 +128,7 @@ fn serve(options: &Options, plan: Plan, level: &LevelHandle) -> Result<i32, Star
         }
         tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
         running.daemon.drain();
-        sleep(lameduck).await;
+        running.be_lame().await;
         Ok::<i32, std::io::Error>(super::OK)
     })?;
     running.daemon.stop();
@@ -150,59 +152,97 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
+    /// Answers, and takes orders, for as long as the configuration in force says.
+    async fn be_lame(&mut self) {
+        let mut end = pin!(sleep(self.live.lameduck));
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                event = self.daemon.next() => match event {
+                    Event::Order(request) => self.answer(request).await,
+                    Event::WorkerEnded => return,
+                },
+            }
+        }
+    }
+
+    async fn answer(&mut self, request: Request) {
+        let verdict = self.carry_out(request.order).await;
+        // Who asked may have gone.
+        drop(request.reply.send(verdict));
+    }
+
     async fn carry_out(&mut self, order: Order) -> Verdict {
-        let result = match order {
+        match order {
             Order::Reload => self.reload().await,
             Order::Drain(server) => self.daemon.set_duty(&server, Duty::Off),
             Order::Undrain(server) => self.daemon.set_duty(&server, Duty::On),
-            Order::Flush(what) => Ok(vec![format!("{} answers forgotten", self.daemon.flush(&what))]),
-            Order::Log(directives) => logging::change(self.level, &directives)
-                .map(|()| vec![format!("logging {directives}")])
-                .map_err(|error| vec![format!("{directives}: {error}")]),
-        };
-        match result {
-            Ok(lines) => Verdict::Done(lines),
-            Err(lines) => Verdict::Refused(lines),
+            Order::Flush(what) => Ok(self.daemon.flush(&what)),
+            Order::Log(directives) => match logging::change(self.level, self.live.log_level, &directives) {
+                Ok(()) => Ok(Account::new(vec![format!("logging {directives}")]).with("log", directives)),
+                Err(error) => Err(Account::new(vec![error.to_string()])),
+            },
         }
     }
 
-    /// Reads the configuration again; says what changed, or why it was refused.
-    async fn reload(&mut self) -> Result<Vec<String>, Vec<String>> {
+    /// Reads the configuration again; says what changed, or why it was refused. systemd knows before whoever asked does:
+    /// for `systemctl reload` it is over with our word to the one who asked.
+    async fn reload(&mut self) -> Verdict {
         tell(&[NotifyState::Reloading]);
-        let result = self.replace().await;
-        match &result {
-            Ok(_) => info!("reloaded"),
+        let verdict = match self.replace().await {
+            Ok(account) => {
+                info!("reloaded");
+                Ok(account)
+            }
             Err(problems) => {
-                for problem in problems {
+                for problem in &problems {
                     error!("{problem}");
                 }
-                warn!("the configuration was refused; the old one stays in force");
+                let last = "the configuration was refused; the old one stays in force";
+                warn!("{last}");
+                let lines = problems.iter().cloned().chain([last.to_owned()]);
+                Err(Account::new(lines.collect()).with("problems", problems))
             }
-        }
+        };
         tell(&[NotifyState::Ready]);
-        result
+        verdict
     }
 
-    async fn replace(&mut self) -> Result<Vec<String>, Vec<String>> {
+    async fn replace(&mut self) -> Result<Account, Vec<String>> {
         let plan = self.options.plan().map_err(|problems| {
             self.daemon.reload_failed();
             problems.lines().collect::<Vec<_>>()
         })?;
-        let mut lines: Vec<String> = plan.warnings.lines().collect();
-        lines.extend(self.boot.differences(&plan.boot).iter().map(|key| format!("{key}: this change needs a restart")));
+        let warnings: Vec<String> = plan.warnings.lines().collect();
+        let restart = self.boot.differences(&plan.boot);
+        let mut lines = warnings.clone();
+        lines.extend(restart.iter().map(|key| format!("{key}: this change needs a restart")));
         for line in &lines {
             warn!("{line}");
         }
-        let reloaded = self.daemon.reload(plan.live.clone()).await;
-        reloaded.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-        let changes = self.live.changes(&plan.live);
+        let reread = self.daemon.reload(plan.live.clone()).await;
+        let reread = reread.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let changes = changes(&self.live, &plan.live, &reread);
         if self.live.log_level != plan.live.log_level {
             logging::set(self.level, plan.live.log_level);
         }
         self.live = plan.live;
-        lines.extend(if changes.is_empty() { vec!["nothing changed".to_owned()] } else { changes });
-        Ok(lines)
+        lines.extend(if changes.is_empty() { vec!["nothing changed".to_owned()] } else { changes.clone() });
+        Ok(Account::new(lines).with("changes", changes).with("restart", restart).with("warnings", warnings))
     }
+}
+
+/// What is another in the configuration, and in the files that it names.
+fn changes(old: &Live, new: &Live, reread: &Reread) -> Vec<String> {
+    let mut changes = old.changes(new);
+    let zones = reread.zones.iter().map(|zone| format!("local zone {zone} changed"));
+    let hosts = reread.hosts.then(|| "local_hosts.file changed".to_owned());
+    for line in zones.chain(hosts) {
+        if !changes.contains(&line) {
+            changes.push(line);
+        }
+    }
+    changes
 }
 
 /// Tells systemd, where there is one.

@@ -1,27 +1,92 @@
 //! What a reload changes, in lines for people.
 
-use super::plan::Live;
+use super::{
+    group::{Group, GroupIndex},
+    plan::{Live, Rule, WhenDown},
+};
 
 impl Live {
     /// What `new` has that this has not, and the other way round; empty where they are the same.
     pub fn changes(&self, new: &Self) -> Vec<String> {
         let mut lines = Vec::new();
-        compare("rule", (&self.rules, &new.rules), |rule| rule.name.clone(), &mut lines);
-        compare("upstream", (&self.groups, &new.groups), |group| group.name.clone(), &mut lines);
-        compare("local zone", (&self.local, &new.local), |local| local.zone.to_string(), &mut lines);
-        let rest = |live: &Self| Self { rules: Vec::new(), groups: Vec::new(), local: Vec::new(), ..live.clone() };
-        if rest(self) != rest(new) {
-            lines.push("other settings changed".to_owned());
-        }
+        let same_rule =
+            |old: &Rule, other: &Rule| targets(self, old) == targets(new, other) && rest(old) == rest(other);
+        compare("rule", (&self.rules, &new.rules), |rule| rule.name.clone(), same_rule, &mut lines);
+        compare("upstream", (&self.groups, &new.groups), |group| group.name.clone(), Group::eq, &mut lines);
+        compare("local zone", (&self.local, &new.local), |local| local.zone.to_string(), PartialEq::eq, &mut lines);
+        lines.extend(self.keys(new).into_iter().map(|key| format!("{key} changed")));
         lines
+    }
+
+    /// The keys of all that has no name of its own.
+    fn keys(&self, new: &Self) -> Vec<&'static str> {
+        // Taken apart, so that whatever is added is thought of here too.
+        let Self {
+            access,
+            deadline,
+            lameduck,
+            udp_payload,
+            cookie_secrets,
+            chaos,
+            in_flight,
+            cache,
+            admin,
+            log_level,
+            hosts,
+            special,
+            groups: _,
+            rules: _,
+            local: _,
+        } = self;
+        let keys = [
+            ("server.allow", access.allow == new.access.allow),
+            ("server.deny", access.deny == new.access.deny),
+            ("server.deadline", *deadline == new.deadline),
+            ("server.lameduck", *lameduck == new.lameduck),
+            ("server.udp_payload", *udp_payload == new.udp_payload),
+            ("server.cookie_secrets", *cookie_secrets == new.cookie_secrets),
+            ("server.chaos", *chaos == new.chaos),
+            ("limits.in_flight", *in_flight == new.in_flight),
+            ("[cache]", *cache == new.cache),
+            ("admin.allow", admin.allow == new.admin.allow),
+            ("admin.hosts", admin.hosts == new.admin.hosts),
+            ("log.level", *log_level == new.log_level),
+            ("local_hosts.file", *hosts == new.hosts),
+            ("special.enabled", *special == new.special),
+        ];
+        keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }
 }
 
-fn compare<T: PartialEq>(kind: &str, (old, new): (&[T], &[T]), name: impl Fn(&T) -> String, lines: &mut Vec<String>) {
+/// The names of the groups that a rule sends to. Their places are no part of it: another group in front moves them.
+fn targets<'a>(live: &'a Live, rule: &Rule) -> (&'a str, Option<&'a str>) {
+    let fallback = match rule.when_down {
+        WhenDown::Upstream(index) => Some(live.group(index).name.as_str()),
+        WhenDown::Stale | WhenDown::Fail => None,
+    };
+    (&live.group(rule.to).name, fallback)
+}
+
+/// A rule but for the places of its groups.
+fn rest(rule: &Rule) -> Rule {
+    let when_down = match rule.when_down {
+        WhenDown::Upstream(_) => WhenDown::Stale,
+        other => other,
+    };
+    Rule { to: GroupIndex(0), when_down, ..rule.clone() }
+}
+
+fn compare<T>(
+    kind: &str,
+    (old, new): (&[T], &[T]),
+    name: impl Fn(&T) -> String,
+    is_same: impl Fn(&T, &T) -> bool,
+    lines: &mut Vec<String>,
+) {
     for item in new {
         match old.iter().find(|other| name(other) == name(item)) {
             None => lines.push(format!("{kind} {} is new", name(item))),
-            Some(other) if other != item => lines.push(format!("{kind} {} changed", name(item))),
+            Some(other) if !is_same(other, item) => lines.push(format!("{kind} {} changed", name(item))),
             Some(_) => {}
         }
     }

@@ -5,7 +5,10 @@
 //! made where there is none. `--private` guards the rule for `preset:aws`, with `on_public = "refuse"` unless
 //! `--on-public` says otherwise.
 
-use std::path::Path;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     build,
@@ -13,6 +16,7 @@ use super::{
     file::{
         self, File, ForwardSection, Loaded, Located, ServerEntry, ServerSection, Text, Texts, Upstream, UpstreamSection,
     },
+    limits,
     plan::Plan,
 };
 
@@ -51,6 +55,17 @@ impl Plan {
     pub fn from_flags(flags: &Flags) -> Result<Self, Problems> {
         overlay(Loaded::default(), flags)
     }
+}
+
+/// Where the control socket of the daemon is that has the file at `path`; none = it is off. What else is wrong with the
+/// file has no part in it: whoever wants a bad file reloaded is to hear of it from the daemon.
+pub fn control_socket(path: &Path) -> io::Result<Option<PathBuf>> {
+    let text = fs::read_to_string(path)?;
+    let Loaded { file, sources, .. } = file::parse(&path.display().to_string(), text);
+    let Some(socket) = file.admin.as_ref().and_then(|admin| admin.value.socket.as_ref()) else {
+        return Ok(Some(limits::CONTROL_SOCKET.into()));
+    };
+    Ok(build::path(&sources, socket))
 }
 
 fn overlay(mut loaded: Loaded, flags: &Flags) -> Result<Plan, Problems> {

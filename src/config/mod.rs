@@ -30,7 +30,7 @@ pub use group::{
     Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Server, ServerAddress, Share, Transport,
 };
 pub use limits::CONTROL_SOCKET;
-pub use load::Flags;
+pub use load::{Flags, control_socket};
 pub use plan::{
     Aaaa, Access, AdminAccess, Boot, CachePolicy, CookieSecret, Guard, Listen, Live, LocalZone, LogFormat, LogLevel,
     Need, OnPublic, Plan, Rebind, Rule, Sandbox, SpecialNames, StreamLimits, WhenDown, Workers, ZoneData, ZoneEntry,

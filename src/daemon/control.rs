@@ -10,7 +10,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{StartError, report::Report, state::State};
+use super::{
+    StartError,
+    report::Report,
+    state::{Reread, State},
+};
 use crate::{
     admin::{self, control::Request},
     config::Live,
@@ -28,7 +32,7 @@ const WATCH: Duration = Duration::from_secs(2);
 /// What the control thread can be told.
 pub(super) enum Command {
     /// Bring this into force.
-    Reload(Box<Live>, oneshot::Sender<Result<(), Vec<ZoneProblem>>>),
+    Reload(Box<Live>, oneshot::Sender<Result<Reread, Vec<ZoneProblem>>>),
 }
 
 /// Starts the thread. It ends when the sender of commands is gone.
@@ -90,7 +94,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
                 Some(Command::Reload(live, reply)) => {
                     let result = state.replace(*live);
                     match &result {
-                        Ok(()) => report.reloaded(&state.live),
+                        Ok(_) => report.reloaded(&state.live),
                         Err(_) => report.reload_failed(),
                     }
                     system = system::Watch::new(state.system_files(), state.ours());

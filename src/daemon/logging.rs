@@ -2,7 +2,13 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, ParseError},
+    layer::SubscriberExt,
+    reload,
+    util::SubscriberInitExt,
+};
 
 use crate::config::{LogFormat, LogLevel};
 
@@ -31,10 +37,42 @@ pub fn start(level: LogLevel, format: LogFormat) -> LevelHandle {
     handle
 }
 
-/// Changes what a running log lets through: a level, or directives as tracing has them.
-pub fn change(handle: &LevelHandle, directives: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(format!("{QUIET},{directives}")).map_err(|error| error.to_string())?;
-    handle.reload(filter).map_err(|error| error.to_string())
+/// Why the log stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum LevelError {
+    /// A word alone, which tracing would take for a module, and silence all others.
+    #[error("\"{0}\" is no level; write off, error, warn, info, debug or trace, or MODULE=LEVEL")]
+    NotALevel(String),
+    /// It makes no sense.
+    #[error("\"{directives}\" cannot be read: {error}")]
+    Directives {
+        /// What was given.
+        directives: String,
+        /// What is wrong with it.
+        #[source]
+        error: ParseError,
+    },
+    /// Another log was there first.
+    #[error("the log is not this daemon's: {0}")]
+    NotOurs(#[from] reload::Error),
+}
+
+/// Changes what a running log lets through: a level, or directives as tracing has them. Where those name no level for
+/// everything, it is `base`: nobody who wants to hear more of one module wants to hear nothing of the others.
+pub fn change(handle: &LevelHandle, base: LogLevel, directives: &str) -> Result<(), LevelError> {
+    handle.reload(read(base, directives)?)?;
+    Ok(())
+}
+
+fn read(base: LogLevel, directives: &str) -> Result<EnvFilter, LevelError> {
+    let is_word = |part: &&str| !part.contains(['=', '[']);
+    let mut words = directives.split(',').map(str::trim).filter(is_word);
+    if let Some(word) = words.find(|word| word.is_empty() || word.parse::<LevelFilter>().is_err()) {
+        return Err(LevelError::NotALevel(word.to_owned()));
+    }
+    // Of two directives for the same the later one counts.
+    EnvFilter::try_new(format!("{},{QUIET},{directives}", word(base)))
+        .map_err(|error| LevelError::Directives { directives: directives.to_owned(), error })
 }
 
 /// Changes the level of a running log.
@@ -45,14 +83,17 @@ pub fn set(handle: &LevelHandle, level: LogLevel) {
 
 /// The directives for a level; libraries that log each query keep quiet.
 pub fn filter(level: LogLevel) -> EnvFilter {
-    let level = match level {
+    EnvFilter::new(format!("{},{QUIET}", word(level)))
+}
+
+const fn word(level: LogLevel) -> &'static str {
+    match level {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",
         LogLevel::Info => "info",
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
-    };
-    EnvFilter::new(format!("{level},{QUIET}"))
+    }
 }
 
 fn chosen(format: LogFormat) -> LogFormat {
@@ -61,5 +102,36 @@ fn chosen(format: LogFormat) -> LogFormat {
         LogFormat::Auto if io::stderr().is_terminal() => LogFormat::Text,
         LogFormat::Auto => LogFormat::Json,
         format => format,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_heard_beside_the_others_and_never_instead_of_them() {
+        for (given, hint) in [
+            ("debug", LevelFilter::DEBUG),
+            ("tidegate::upstream=trace", LevelFilter::TRACE),
+            ("warn,tidegate::upstream=debug", LevelFilter::DEBUG),
+        ] {
+            let filter = read(LogLevel::Info, given).unwrap();
+            assert_eq!(filter.max_level_hint(), Some(hint), "{given}: {filter}");
+        }
+        let off = read(LogLevel::Info, "OFF").unwrap().to_string();
+        assert!(off.split(',').any(|directive| directive == "off") && !off.contains("info"), "{off}");
+        let filter = read(LogLevel::Info, "tidegate::upstream=trace").unwrap().to_string();
+        assert!(filter.split(',').any(|directive| directive == "info"), "{filter}");
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_silences_nothing() {
+        for given in ["", "debgu", "info,", "tidegate", "info,tidegate::upstream", " "] {
+            assert!(matches!(read(LogLevel::Info, given), Err(LevelError::NotALevel(_))), "{given:?}");
+        }
+        for given in ["tidegate=loud", "=", "a=b=c", "info,[=debug"] {
+            assert!(matches!(read(LogLevel::Info, given), Err(LevelError::Directives { .. })), "{given:?}");
+        }
     }
 }

@@ -12,6 +12,7 @@ mod groups;
 mod keeper;
 mod orders;
 mod report;
+mod socket_file;
 mod state;
 mod worker;
 
@@ -28,12 +29,16 @@ use tracing::{info, warn};
 use self::{
     control::{Command, Doors},
     keeper::{Keeper, Kept},
-    orders::ControlSocket,
     report::Report,
+    socket_file::SocketFile,
     state::State,
     worker::WorkerSpec,
 };
-pub use self::{groups::server_spec, orders::Duty, state::build_zones};
+pub use self::{
+    groups::server_spec,
+    orders::Duty,
+    state::{Reread, build_zones},
+};
 use crate::{
     admin::control::Request,
     cache::Cache,
@@ -111,7 +116,7 @@ pub struct Daemon {
     control: JoinHandle<()>,
     keeper: Option<Keeper>,
     orders: mpsc::Receiver<Request>,
-    _socket: Option<ControlSocket>,
+    _socket: Option<SocketFile>,
 }
 
 impl Daemon {
@@ -170,7 +175,7 @@ impl Daemon {
         let (commands, told) = mpsc::unbounded_channel();
         let admin_address = admin.as_ref().map(|(_, address)| *address);
         let (order, orders) = mpsc::channel(ORDERS);
-        let (socket, file) = boot.admin_socket.as_deref().and_then(orders::bind).unzip();
+        let (socket, file) = boot.admin_socket.as_deref().and_then(socket_file::bind).unzip();
         let doors = Doors { http: admin.map(|(listener, _)| listener), socket, order };
         let control = control::spawn(state, count, told, Arc::clone(&report), doors)?;
         for address in &addresses {
@@ -211,12 +216,12 @@ impl Daemon {
     }
 
     /// Brings another configuration into force, or leaves the one in force as it is and says why.
-    pub async fn reload(&self, live: Live) -> Result<(), Vec<ZoneProblem>> {
+    pub async fn reload(&self, live: Live) -> Result<Reread, Vec<ZoneProblem>> {
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::Reload(Box::new(live), reply)).is_err() {
-            return Ok(());
+            return Ok(Reread::default());
         }
-        answer.await.unwrap_or(Ok(()))
+        answer.await.unwrap_or_else(|_| Ok(Reread::default()))
     }
 
     /// Counts a reload whose configuration did not even become a plan.
@@ -248,6 +253,8 @@ impl Daemon {
     /// Stops reading, answers what was received, and ends.
     pub fn stop(self) {
         self.drain();
+        // Whoever waits for the verdict on an order is told at once that there will be none.
+        drop(self.orders);
         // Without receivers every worker has ended already.
         self.stop.send_replace(true);
         for worker in self.workers {

@@ -1,62 +1,18 @@
-//! Orders from the control socket: where they come in, and how those are carried out that need no configuration.
+//! How those orders from the control socket are carried out that need no configuration.
+//!
+//! A server is named as the configuration has it, or by its address: with a port all that is behind that port, whatever the
+//! transport; without one the whole machine. Behind `GROUP/` it is that group's alone.
 
-use std::{
-    fs, io,
-    os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
-        net::{UnixListener, UnixStream},
-    },
-    path::{Path, PathBuf},
-    sync::Arc,
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Daemon, groups};
+use crate::{
+    admin::control::{Account, Flush, Verdict},
+    config::Endpoint,
+    upstream::{Group, Server, Transport},
 };
-
-use tracing::warn;
-
-use super::Daemon;
-use crate::{admin::control::Flush, upstream::Server};
-
-/// Who may give orders: the owner and the group.
-const MODE: u32 = 0o660;
-
-/// The bound socket; its file goes with it.
-#[derive(Debug)]
-pub(super) struct ControlSocket {
-    path: PathBuf,
-}
-
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
-        // Somebody else may have removed it.
-        fs::remove_file(&self.path).ok();
-    }
-}
-
-/// Binds the control socket. Where that cannot be done it is said, and the daemon does without.
-pub(super) fn bind(path: &Path) -> Option<(UnixListener, ControlSocket)> {
-    match try_bind(path) {
-        Ok(listener) => Some((listener, ControlSocket { path: path.to_owned() })),
-        Err(error) => {
-            warn!(path = %path.display(), %error, "no control socket; drain, flush, reload and log will not reach us");
-            None
-        }
-    }
-}
-
-fn try_bind(path: &Path) -> io::Result<UnixListener> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket {
-        // What a dead process left behind refuses.
-        match UnixStream::connect(path) {
-            Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon listens there")),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
-            Err(error) => return Err(error),
-        }
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
 
 /// Whether a server gets questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,39 +24,42 @@ pub enum Duty {
 }
 
 impl Daemon {
-    /// Takes servers off duty, or puts them on again: all that `name` fits. Lines for people, of what was done or why
-    /// nothing was.
-    pub fn set_duty(&self, name: &str, duty: Duty) -> Result<Vec<String>, Vec<String>> {
+    /// Takes servers off duty, or puts them on again: all that `name` fits.
+    pub fn set_duty(&self, name: &str, duty: Duty) -> Verdict {
         let snapshot = self.engine.snapshot_owned();
         let all: Vec<&Arc<Server>> = snapshot.groups.iter().flat_map(|group| group.servers()).collect();
-        let fitting: Vec<_> = all.iter().filter(|server| fits(server, name)).collect();
+        let (fitting, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|server| fits(server, name));
         if fitting.is_empty() {
-            let known = all.iter().map(|server| format!("{}/{}", server.group(), server.label()));
-            let known = known.collect::<Vec<_>>().join(", ");
-            return Err(vec![format!("there is no server {name}; there are {known}")]);
+            let known: Vec<String> = others.iter().map(|server| full_name(server)).collect();
+            let line = match known.is_empty() {
+                true => format!("there is no server {name}, nor any other"),
+                false => format!("there is no server {name}; there are {}", known.join(", ")),
+            };
+            return Err(Account::new(vec![line]).with("known", known));
         }
-        let carry_out = |server: &&&Arc<Server>| {
-            let (was_off, name) = (server.is_drained(), format!("{}/{}", server.group(), server.label()));
-            match duty {
-                Duty::Off => server.drain(),
-                Duty::On => server.undrain(),
-            }
-            match (was_off, duty) {
-                (false, Duty::Off) => format!("{name} gets no more questions"),
-                (true, Duty::On) => format!("{name} gets questions again"),
-                (true, Duty::Off) => format!("{name} gets none already"),
-                (false, Duty::On) => format!("{name} gets questions already"),
-            }
+        let mut lines: Vec<String> = fitting.iter().map(|server| set_one(server, duty)).collect();
+        if duty == Duty::On {
+            // What failed for want of servers need not fail any longer.
+            self.engine.failures.clear();
+        }
+        let is_bare = |group: &&Arc<Group>| {
+            fitting.iter().any(|server| server.group() == group.name()) && group.servers().all(|s| s.is_drained())
         };
-        Ok(fitting.iter().map(carry_out).collect())
+        let bare = snapshot.groups.iter().filter(is_bare);
+        lines.extend(bare.map(|group| format!("upstream {} has no server left, as if all were down", group.name())));
+        let servers: Vec<Value> = fitting
+            .iter()
+            .map(|server| json!({ "group": server.group(), "server": server.label(), "drained": server.is_drained() }))
+            .collect();
+        Ok(Account::new(lines).with("servers", servers))
     }
 
-    /// Forgets answers and failures; gives how many answers there were.
-    pub fn flush(&self, what: &Flush) -> usize {
+    /// Forgets answers, and failures.
+    pub fn flush(&self, what: &Flush) -> Account {
         let cache = &self.engine.cache;
         // A failure is remembered for seconds, and gone with any flush.
         self.engine.failures.clear();
-        match what {
+        let forgotten = match what {
             Flush::Name(name) => cache.remove_name(name.as_wire()),
             Flush::Zone(name) => cache.remove_domain(name.as_wire()),
             Flush::All => {
@@ -108,15 +67,103 @@ impl Daemon {
                 cache.clear();
                 entries
             }
-        }
+        };
+        let answers = if forgotten == 1 { "answer" } else { "answers" };
+        Account::new(vec![format!("{forgotten} {answers} forgotten")]).with("forgotten", forgotten)
     }
 }
 
-/// As the configuration has it, by its address with or without port, or by its group and either.
+fn set_one(server: &Server, duty: Duty) -> String {
+    let (was_off, name) = (server.is_drained(), full_name(server));
+    match duty {
+        Duty::Off => server.drain(),
+        Duty::On => server.undrain(),
+    }
+    match (was_off, duty) {
+        (false, Duty::Off) => format!("{name} gets no more questions"),
+        (true, Duty::On) => format!("{name} gets questions again"),
+        (true, Duty::Off) => format!("{name} gets none already"),
+        (false, Duty::On) => format!("{name} gets questions already"),
+    }
+}
+
+fn full_name(server: &Server) -> String {
+    format!("{}/{}", server.group(), server.label())
+}
+
 fn fits(server: &Server, name: &str) -> bool {
-    let is_called = |name: &str| {
-        let address = server.spec().address;
-        name == server.label() || name == address.to_string() || name.parse() == Ok(address.ip())
+    let in_group = name.strip_prefix(server.group()).and_then(|rest| rest.strip_prefix('/'));
+    is_called(server, name) || in_group.is_some_and(|name| is_called(server, name))
+}
+
+fn is_called(server: &Server, name: &str) -> bool {
+    if name == server.label() {
+        return true;
+    }
+    let (transport, rest) = match name.split_once("://") {
+        None => (None, name),
+        Some((scheme, rest)) => match Transport::ALL.into_iter().find(|transport| transport.label() == scheme) {
+            Some(transport) => (Some(transport), rest),
+            None => return false,
+        },
     };
-    is_called(name) || name.split_once('/').is_some_and(|(group, name)| group == server.group() && is_called(name))
+    if transport.is_some_and(|transport| transport != server.spec().transport) {
+        return false;
+    }
+    // With a scheme the port is known; an address alone is any port.
+    let port = transport.map_or(0, Transport::default_port);
+    let Some(wanted) = Endpoint::parse(rest, port).ok().and_then(|endpoint| groups::resolve(&endpoint)) else {
+        return false;
+    };
+    let mut address = server.spec().address;
+    if wanted.port() == 0 {
+        address.set_port(0);
+    }
+    wanted == address
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        upstream::{HealthSpec, ServerSpec, server::Rules},
+        wire::{Name, RecordType},
+    };
+
+    fn server(transport: Transport, address: &str) -> Server {
+        let spec = ServerSpec::plain(transport, address.parse().unwrap());
+        let health = HealthSpec::probing(Name::root(), RecordType::NS);
+        Server::new("vpc".into(), spec, Rules { health, timeout: Duration::from_secs(1) }, Arc::default())
+    }
+
+    #[test]
+    fn a_server_goes_by_what_was_written_and_by_its_address() {
+        use Transport::{Tcp, Udp};
+        for (transport, address, name, expected) in [
+            (Udp, "10.1.1.53:53", "10.1.1.53", true),
+            (Udp, "10.1.1.53:53", "10.1.1.53:53", true),
+            (Udp, "10.1.1.53:53", "udp://10.1.1.53", true),
+            (Udp, "10.1.1.53:53", "vpc/10.1.1.53", true),
+            (Udp, "10.1.1.53:53", "site/10.1.1.53", false),
+            (Udp, "10.1.1.53:53", "10.1.1.5", false),
+            (Udp, "10.1.1.53:53", "10.1.1.53:54", false),
+            (Udp, "10.1.1.53:53", "tcp://10.1.1.53", false),
+            (Udp, "10.1.1.53:5353", "10.1.1.53", true),
+            (Tcp, "10.1.1.53:53", "10.1.1.53", true),
+            (Tcp, "10.1.1.53:53", "tcp://10.1.1.53:53", true),
+            (Tcp, "10.1.1.53:54", "tcp://10.1.1.53", false),
+            (Udp, "[fd00::1]:53", "FD00:0::1", true),
+            (Udp, "[fd00::1]:53", "[fd00::1]", true),
+            (Udp, "[fd00::1]:53", "vpc/[fd00::1]:53", true),
+            (Udp, "[fd00::1]:53", "[fd00::1]:54", false),
+            (Udp, "10.1.1.53:53", "", false),
+            (Udp, "10.1.1.53:53", "vpc/", false),
+            (Udp, "10.1.1.53:53", "vpc", false),
+            (Udp, "10.1.1.53:53", "gopher://10.1.1.53", false),
+        ] {
+            assert_eq!(fits(&server(transport, address), name), expected, "{transport:?} {address}: {name}");
+        }
+    }
 }

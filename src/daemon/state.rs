@@ -1,6 +1,6 @@
 //! What is in force, and how it is replaced.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use tokio::sync::watch;
 
@@ -11,7 +11,8 @@ use crate::{
     engine::{Engine, snapshot::Snapshot},
     metrics,
     upstream::{Alarm, Group, Loops, Ours, loops},
-    zones::{InlineRecord, LocalSpec, Place, Source, SpecialUse, ZoneProblem, Zones},
+    wire::Name,
+    zones::{InlineRecord, LocalSpec, Place, Scope, Source, SpecialUse, ZoneProblem, Zones},
 };
 
 /// The configuration in force and what was built from it. One thread owns it.
@@ -26,6 +27,30 @@ pub(super) struct State {
     generation: u32,
     targets: watch::Sender<Vec<Arc<Group>>>,
     loop_targets: watch::Sender<Vec<loops::Target>>,
+}
+
+/// What of the local names is another than before, wherever it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reread {
+    /// Zones that were there before and have other records now.
+    pub zones: Vec<Name>,
+    /// Whether the hosts file says something else.
+    pub hosts: bool,
+}
+
+impl Reread {
+    fn between(old: &Zones, new: &Zones) -> Self {
+        let apart = |zones: &Zones| {
+            let prints = zones.domains().map(|domain| (domain.name.clone(), domain.scope, domain.fingerprint));
+            prints.partition::<HashSet<_>, _>(|(_, scope, _)| *scope == Scope::Subtree)
+        };
+        let ((old, old_hosts), (new, new_hosts)) = (apart(old), apart(new));
+        let was_there = |name: &Name| old.iter().any(|(old, ..)| old == name);
+        let others = new.difference(&old).map(|(name, ..)| name.clone());
+        let mut zones: Vec<Name> = others.filter(was_there).collect();
+        zones.sort_unstable();
+        Self { zones, hosts: old_hosts != new_hosts }
+    }
 }
 
 impl State {
@@ -48,11 +73,13 @@ impl State {
     }
 
     /// Brings another plan into force, or leaves the old one as it is.
-    pub(super) fn replace(&mut self, live: Live) -> Result<(), Vec<ZoneProblem>> {
-        self.zones = Arc::new(build_zones(&live)?);
+    pub(super) fn replace(&mut self, live: Live) -> Result<Reread, Vec<ZoneProblem>> {
+        let zones = Arc::new(build_zones(&live)?);
+        let reread = Reread::between(&self.zones, &zones);
+        self.zones = zones;
         self.live = live;
         self.rebuild();
-        Ok(())
+        Ok(reread)
     }
 
     /// Reads zone files again; what is wrong with them leaves the old zones in force.

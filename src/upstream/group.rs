@@ -278,7 +278,16 @@ fn keep_or_make(
 ) -> Arc<Server> {
     let kept = previous.and_then(|group| group.servers().find(|old| *old.spec() == server));
     let Some(kept) = kept else {
-        return Arc::new(Server::new(Arc::clone(group), server, rules.clone(), Arc::clone(alarm)));
+        // Another way to a machine that an operator drained (source, device) does not put it back into service.
+        let is_same = |old: &&Arc<Server>| {
+            (old.spec().transport, old.spec().address) == (server.transport, server.address) && old.is_drained()
+        };
+        let was_drained = previous.is_some_and(|group| group.servers().any(|old| is_same(&old)));
+        let made = Arc::new(Server::new(Arc::clone(group), server, rules.clone(), Arc::clone(alarm)));
+        if was_drained {
+            made.drain();
+        }
+        return made;
     };
     kept.set_rules(rules.clone());
     Arc::clone(kept)

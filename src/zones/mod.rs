@@ -89,7 +89,7 @@ pub enum SpecialUse {
 }
 
 /// What of a domain is answered here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// The name and all below it.
     Subtree,

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     net::{TcpListener, UdpSocket},
-    process::Output,
+    process::{Command, Output, Stdio},
 };
 
 use rstest::rstest;
@@ -182,4 +183,36 @@ fn by_default_it_listens_on_port_53_of_the_families_that_the_host_has() {
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
         assert!(only_error(&output).contains("[::1]:53"), "{}", text(&output));
     });
+}
+
+/// Signals that come while the snapshot is still being read wait for the start to be over.
+#[test]
+fn signals_during_the_start_do_not_kill_it() {
+    let upstream = Upstream::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (snapshot, path) = (folder.path().join("snapshot"), folder.path().join("tidegate.toml"));
+    let made = Command::new("mkfifo").arg(&snapshot).status();
+    assert!(made.expect("mkfifo runs").success());
+    let config =
+        Config::forwarding_to(&[&upstream]).section("cache", &format!("snapshot = {:?}", snapshot.to_string_lossy()));
+    fs::write(&path, config.text()).expect("the folder is writable");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.arg("serve").arg("--config").arg(&path).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the daemon can be started");
+    // Opens once the daemon reads it.
+    let pipe = fs::OpenOptions::new().write(true).open(&snapshot).expect("it is read");
+    for signal in ["USR1", "HUP"] {
+        let sent = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+    drop(pipe);
+    // A daemon that was killed closes its log.
+    let log = BufReader::new(child.stderr.take().expect("standard error is a pipe"));
+    let mut seen = Vec::new();
+    let is_reloaded = log.lines().map_while(Result::ok).any(|line| {
+        seen.push(line);
+        seen.last().is_some_and(|line| line.contains("\"reloaded\""))
+    });
+    drop((child.kill(), child.wait()));
+    assert!(is_reloaded, "{seen:#?}");
 }

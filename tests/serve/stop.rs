@@ -93,3 +93,16 @@ fn while_lame_it_answers_and_is_not_ready() {
     assert_eq!(tidegate.get("/healthz").0, 200);
     assert_eq!(tidegate.wait().code(), Some(0));
 }
+
+#[test]
+fn a_reload_brings_another_lameduck() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let config = Config::forwarding_to(&[&upstream]);
+    let mut tidegate = Tidegate::start(&config);
+    assert!(tidegate.reload(&config.section("server", "lameduck = \"2s\"")), "the file is taken");
+
+    let start = now();
+    tidegate.signal("TERM");
+    assert_eq!(tidegate.wait().code(), Some(0));
+    assert!(start.elapsed() >= Duration::from_secs(2), "it was lame for {:?}", start.elapsed());
+}

@@ -14,7 +14,7 @@ mod warn;
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use self::forward::Claim;
-pub(super) use self::values::{plain, usable};
+pub(super) use self::values::{path, plain, usable};
 use super::{
     error::{Problem, Problems, Source},
     file::{File, Loaded, Located, Text},

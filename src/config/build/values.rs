@@ -177,16 +177,11 @@ impl Builder<'_> {
 
     /// A path relative to the file that names it; empty is none.
     pub(super) fn path(&self, text: Option<&Text>) -> Option<PathBuf> {
-        let text = text.filter(|text| !text.value.is_empty())?;
-        Some(self.beside(&text.place, &text.value))
+        path(self.sources, text?)
     }
 
     pub(super) fn beside(&self, place: &Place, path: &str) -> PathBuf {
-        let directory = match self.sources.get(place.source.0) {
-            Some(Source::File { name, .. }) => Path::new(name).parent(),
-            _ => None,
-        };
-        directory.map_or_else(|| PathBuf::from(path), |directory| directory.join(path))
+        beside(self.sources, place, path)
     }
 
     pub(super) fn source_address(&mut self, text: Option<&Text>) -> Option<Address> {
@@ -214,6 +209,19 @@ impl Builder<'_> {
         }
         Some(name.clone())
     }
+}
+
+/// A path that was written, none where it is empty; relative ones start at the file they stand in.
+pub(in crate::config) fn path(sources: &[Source], text: &Text) -> Option<PathBuf> {
+    (!text.value.is_empty()).then(|| beside(sources, &text.place, &text.value))
+}
+
+fn beside(sources: &[Source], place: &Place, path: &str) -> PathBuf {
+    let directory = match sources.get(place.source.0) {
+        Some(Source::File { name, .. }) => Path::new(name).parent(),
+        _ => None,
+    };
+    directory.map_or_else(|| PathBuf::from(path), |directory| directory.join(path))
 }
 
 /// Whether a single host can have the address.

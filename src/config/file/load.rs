@@ -65,8 +65,11 @@ impl Loaded {
         if !errors.is_empty() {
             self.unreadable = true;
             self.note_syntax(source, &text, &errors);
+            // Of what could be made out only [admin] is of use: it tells where the daemon is that has the last good file.
+            let mut reader = Reader { source, problems: &mut Vec::new() };
+            let admin = read_file(table.get_ref(), &mut reader).admin;
             self.sources.push(Source::File { name, text });
-            return File::default();
+            return File { admin, ..File::default() };
         }
         let mut reader = Reader { source, problems: &mut self.problems };
         let file = read_file(table.get_ref(), &mut reader);

@@ -1,0 +1,141 @@
+//! The control socket's file: who may open it, what becomes of one that is there already, and that it goes at the end.
+//!
+//! Policy:
+//! - The file is there for owner and group alone from its first moment, whatever the umask: the kernel makes it with the
+//!   mode that the socket has when it is bound, less the umask, and the rest is added afterwards.
+//! - A file that a dead process left behind is replaced; that of a living one, or anything but a socket, never. The living
+//!   is asked without waiting for it: one that hangs keeps nobody from starting.
+//! - At the end only our own file goes. Somebody may have put another in its place.
+
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
+            net::UnixListener,
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use tracing::warn;
+
+/// Who may give orders: the owner and the group.
+const MODE: u32 = 0o660;
+/// Connections that the kernel keeps until we accept them.
+const BACKLOG: i32 = 64;
+
+/// The bound socket's file; it goes with this.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode. No other file can have both as long as the socket is open.
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // Nothing is lost where it stays: whoever starts next replaces it.
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// Binds the control socket. Where that cannot be done it is said, and the daemon does without.
+pub(super) fn bind(path: &Path) -> Option<(UnixListener, SocketFile)> {
+    match try_bind(path) {
+        Ok(bound) => Some(bound),
+        Err(error) => {
+            warn!(path = %path.display(), %error, "no control socket; drain, flush, reload and log will not reach us");
+            None
+        }
+    }
+}
+
+fn try_bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+    let address = SockAddr::unix(path)?;
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket {
+        if is_alive(&address)? {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon listens there"));
+        }
+        fs::remove_file(path)?;
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let file = File::from(OwnedFd::from(socket));
+    file.set_permissions(Permissions::from_mode(MODE))?;
+    let socket = Socket::from(OwnedFd::from(file));
+    socket.bind(&address)?;
+    // From here on the file is ours, and goes if anything fails.
+    let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
+    fs::set_permissions(path, Permissions::from_mode(MODE))?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok((UnixListener::from(OwnedFd::from(socket)), file))
+}
+
+/// Whether a process listens there: what a dead one left behind refuses.
+fn is_alive(address: &SockAddr) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(address) {
+        Ok(()) => Ok(true),
+        // Its queue is full, since it is busy, or hangs.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_hangs_with_a_full_queue_is_alive_and_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let hanging = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let address = SockAddr::unix(&path).unwrap();
+        hanging.bind(&address).unwrap();
+        hanging.listen(0).unwrap();
+        let queued = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        queued.connect(&address).unwrap();
+        assert_eq!(try_bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn only_our_own_file_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let (_listener, file) = try_bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let (_other, others) = try_bind(&path).unwrap();
+        drop(file);
+        assert!(path.exists(), "it is another's now");
+        drop(others);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_no_socket_of_ours_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let _datagrams = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        assert!(try_bind(&path).is_err() && path.exists());
+        let link = folder.path().join("link.sock");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert!(try_bind(&link).is_err() && link.is_symlink());
+        assert!(try_bind(&folder.path().join("x".repeat(200))).is_err(), "longer than an address");
+        assert!(try_bind(folder.path()).is_err());
+    }
+}
