@@ -23,8 +23,8 @@ use support::{
     upstream::Upstream,
 };
 
-/// A server that forwards what ends in "amazonaws.com" to us while it loops, in capitals, and answers 10.9.9.9 to
-/// everything else.
+/// A server that forwards A questions below amazonaws.com to us while it loops, in capitals, and answers 10.9.9.9 to all
+/// others.
 struct Looper {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -151,7 +151,7 @@ fn a_server_that_leads_back_is_left_out_for_that_rule_alone_until_it_does_not() 
     assert_eq!(looper.others(), before, "no question of the rule goes there");
     assert_eq!(ask(&tidegate, 0, "www.example."), ["10.9.9.9"], "another rule goes on");
     let tagged = looper.shared.tagged.load(Ordering::SeqCst);
-    assert!(tagged <= 12, "two rules, two starts, three datagrams each at the most: {tagged}");
+    assert!(tagged <= 2 * 3 * (16 + 1), "two starts, three datagrams at the most for each zone: {tagged}");
 
     looper.leads_to(None);
     assert!(tidegate.reload(&config));
@@ -182,6 +182,86 @@ fn where_every_server_leads_back_the_client_is_told_and_stale_answers_serve() {
         let answer = tidegate.client().ask(&warm);
         answer.address_texts() == ["10.9.9.9"] && answer.ede().is_some_and(|(code, _)| code == 3)
     });
+}
+
+#[test]
+fn a_loop_of_one_zone_is_found_among_others_and_another_group_answers_if_it_may() {
+    let (looper, other) = (Looper::start(), Upstream::answering("10.0.0.2"));
+    let port = free_port();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    looper.leads_to(Some(address));
+    let config = Config::new()
+        .listen(&[&address.to_string()])
+        .servers("site", &[looper.address.to_string()], "")
+        .upstream("other", &[&other], "")
+        .forward("site", &[".", "example.org", "amazonaws.com"], "site", "when_down = \"upstream:other\"");
+    let tidegate = Tidegate::start(&config);
+    eventually("the loop is found", || loops(&tidegate)[0] == ["site"]);
+    tidegate.await_logged("WARN", "a loop");
+    let lines = tidegate.logged("WARN", "a loop");
+    let line: Value = serde_json::from_str(&lines[0]).expect("it is JSON");
+    let named = ["rule", "group", "server", "zone"].map(|field| line["fields"][field].as_str().expect("text"));
+    assert_eq!(named, ["site", "site", &looper.address.to_string(), "amazonaws.com."], "{lines:?}");
+    assert_eq!(ask(&tidegate, 0, "s3.eu-west-1.amazonaws.com."), ["10.0.0.2"]);
+    assert_eq!(tidegate.get("/readyz").0, 200, "a loop is no reason to send clients away");
+}
+
+#[test]
+fn a_loop_is_found_while_too_many_questions_wait() {
+    let (looper, silent) = (Looper::start(), Upstream::start());
+    silent.go_silent();
+    let config = Config::new()
+        .section("server", "deadline = \"60s\"")
+        .section("limits", "in_flight = 1")
+        .servers("vpc", &[looper.address.to_string()], "")
+        .upstream("slow", &[&silent], "timeout = \"30s\"")
+        .forward("aws", &["amazonaws.com"], "vpc", "")
+        .forward("slow", &["slow.example"], "slow", "");
+    let tidegate = Tidegate::start(&config);
+    let waiting = tidegate.client().socket();
+    waiting.send(&Query::a("a.slow.example."));
+    silent.wait_for("a.slow.example.", 1);
+    let answer = tidegate.client().ask(&Query::a("a.amazonaws.com.").edns());
+    assert_eq!((answer.verdict(), answer.ede_text().as_str()), ((ResponseCode::ServFail, Some(0)), "overload"));
+    looper.leads_to(Some(tidegate.address()));
+    assert!(tidegate.reload(&config));
+    eventually("the loop is found", || loops(&tidegate)[0] == ["aws"]);
+}
+
+/// How many questions this server sent to others.
+fn sent(tidegate: &Tidegate) -> f64 {
+    tidegate.metric("tidegate_upstream_queries_total", &[])
+}
+
+#[test]
+fn of_two_servers_that_forward_to_each_other_one_finds_it_out_and_they_do_not_ask_for_ever() {
+    let ports = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let start = |own: usize| {
+        let config = Config::new()
+            .listen(&[&ports[own]])
+            .servers("site", &[ports[1 - own].clone()], "mix_case = true\n[upstream.site.health]\ninterval = \"1h\"")
+            .forward("everything", &["."], "site", "");
+        Tidegate::start(&config)
+    };
+    let one = start(0);
+    let two = start(1);
+    // The first was there before the second; a minute later it would look again by itself.
+    one.signal("HUP");
+    let finds = |tidegate: &Tidegate| loops(tidegate) == [["everything"]];
+    eventually("the loop is found", || finds(&one) || finds(&two));
+    let before = sent(&one) + sent(&two);
+    assert!(
+        before < 60.0,
+        "two rounds of three datagrams at each, sent on once, and what is asked of health: {before}"
+    );
+    for n in 0..20 {
+        for tidegate in [&one, &two] {
+            let answer = tidegate.client().ask(&Query::a(&format!("n{n}.example.")));
+            assert_eq!(answer.rcode(), ResponseCode::ServFail);
+        }
+    }
+    let after = sent(&one) + sent(&two);
+    assert!(after < before + 60.0, "of 40 questions half may be sent on, once: {before} {after}");
 }
 
 #[test]

@@ -19,7 +19,11 @@ use super::{
 use crate::{
     admin::{self, control::Request},
     config::Live,
-    upstream::{self, Courier, loops, prober, system},
+    upstream::{
+        self, Courier,
+        loops::{self, watch::Timing},
+        prober, system,
+    },
     zones::ZoneProblem,
 };
 
@@ -82,7 +86,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
     let mut tasks = JoinSet::new();
     tasks.spawn_local(prober::run(Rc::clone(&courier), state.targets(), state.alarm()));
     let loops = Arc::clone(&state.engine.loops);
-    tasks.spawn_local(loops::run(courier, loops, state.loop_targets(), loops::Timing::default()));
+    tasks.spawn_local(loops::watch::run(courier, loops, state.loop_targets(), Timing::default()));
     let mut system = system::Watch::new(state.system_files(), state.ours());
     let mut zones = state.zones().watch().clone();
     let mut ticks = interval_at(Instant::now() + WATCH, WATCH);

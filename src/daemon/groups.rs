@@ -84,11 +84,11 @@ pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::Tar
             config::WhenDown::Upstream(index) => Some(index),
             config::WhenDown::Stale | config::WhenDown::Fail => None,
         };
-        let (name, zone): (Arc<str>, _) = (rule.name.as_str().into(), rule.zones.first().cloned());
+        let (name, zones): (Arc<str>, _) = (rule.name.as_str().into(), rule.zones.clone());
         let target = move |index: config::GroupIndex| {
-            Some(loops::Target { rule: Arc::clone(&name), zone: zone.clone()?, group: Arc::clone(&groups[index.0]) })
+            loops::Target::new(Arc::clone(&name), zones.clone(), Arc::clone(&groups[index.0]))
         };
-        std::iter::once(rule.to).chain(fallback).filter_map(target)
+        std::iter::once(rule.to).chain(fallback).map(target)
     };
     live.rules.iter().flat_map(of).collect()
 }

@@ -85,12 +85,18 @@ impl State {
     /// Reads zone files again; what is wrong with them leaves the old zones in force.
     pub(super) fn reread_zones(&mut self) -> Result<(), Vec<ZoneProblem>> {
         self.zones = Arc::new(build_zones(&self.live)?);
-        self.rebuild();
+        // The servers are the same: a file that is written often does not have them probed for loops as often.
+        self.build();
         Ok(())
     }
 
-    /// Builds groups and snapshot again from the plan in force.
+    /// Builds groups and snapshot again from the plan in force, for servers that may be others.
     pub(super) fn rebuild(&mut self) {
+        self.build();
+        self.loop_targets.send_replace(groups::loop_targets(&self.live, &self.groups));
+    }
+
+    fn build(&mut self) {
         self.groups = build_groups(&self.live, &self.groups, &self.ours, &self.alarm);
         self.generation = self.generation.wrapping_add(1);
         let zones = Arc::clone(&self.zones);
@@ -99,7 +105,6 @@ impl State {
         self.engine.replace(snapshot);
         self.engine.failures.clear();
         self.targets.send_replace(self.groups.clone());
-        self.loop_targets.send_replace(groups::loop_targets(&self.live, &self.groups));
     }
 
     /// The groups that probes watch, now and after each change.

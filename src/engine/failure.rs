@@ -32,12 +32,6 @@ impl Failure {
         Self { rcode: Rcode::NOERROR, code: EdeCode::Blocked, text: Cow::Borrowed(STRIPPED) }
     }
 
-    /// A question that we asked ourselves.
-    pub const fn comes_back() -> Self {
-        let text = Cow::Borrowed("a loop: this question was asked by this server");
-        Self { rcode: Rcode::SERVFAIL, code: EdeCode::Other, text }
-    }
-
     /// An answer that was judged by other rules each time it came.
     pub const fn overtaken() -> Self {
         let text = Cow::Borrowed("the configuration changes faster than answers come");

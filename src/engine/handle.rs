@@ -8,7 +8,8 @@
 //! - Zone transfers: REFUSED, EDE 20. ANY over UDP: HINFO (RFC 8482).
 //! - RD is not asked for: to a client we are its resolver either way.
 //! - A client's cookie is answered with ours in all of these (RFC 7873); only clients that send one pay for it.
-//! - Then the cache; what it does not have goes to [`resolve`](super::resolve), as long as not too many wait.
+//! - Then the cache; what it does not have goes to [`resolve`](super::resolve), as long as not too many wait; but a
+//!   probe of our own that came back is SERVFAIL ([`crate::upstream::loops`]).
 
 use std::net::IpAddr;
 
@@ -254,12 +255,20 @@ impl<'a> Turn<'a, '_> {
         Query::new(question, (asked, hash, key.view), self.asked.client, self.asked.now, self.asked.carrier, past)
     }
 
+    /// SERVFAIL for a reason in words.
+    fn fail(self, question: &Question<'_>, text: &str) -> Action {
+        let refusal = Refusal { rcode: Rcode::SERVFAIL, ede: Some(Ede { code: EdeCode::Other, text }) };
+        self.refuse(&question.echo, question.edns.as_ref(), &refusal)
+    }
+
     fn resolve(self, question: &Question<'_>, key: &Key<'_>, hash: Hash, past: Past) -> Action {
         self.counters.missed();
+        // Before the bound on what waits: a loop is what may fill it.
+        if self.engine.loops.comes_back(key.name, self.asked.now) {
+            return self.fail(question, "a loop: this question was asked by this server");
+        }
         let Some(permit) = self.engine.waiting.admit(self.snapshot.in_flight) else {
-            let overload = Ede { code: EdeCode::Other, text: "overload" };
-            let refusal = Refusal { rcode: Rcode::SERVFAIL, ede: Some(overload) };
-            return self.refuse(&question.echo, question.edns.as_ref(), &refusal);
+            return self.fail(question, "overload");
         };
         let mut query = self.query(question, key, hash, past);
         query.hold(permit);

@@ -1,7 +1,6 @@
 //! The slow path: from a question that the cache could not answer to a reply. Every failure ends as a response code.
 //!
 //! Policy, in this order:
-//! - A probe of our own that came back: SERVFAIL ([`crate::upstream::loops`]).
 //! - A question that no rule covers: REFUSED, EDE 20.
 //! - Local names are answered here, others through their rule ([`part`]).
 //! - A chain that leaves its rule or zone goes round again ([`MAX_STEPS`] times at most); a loop is SERVFAIL.
@@ -53,11 +52,7 @@ type Steps<'a> = Pin<Box<dyn Future<Output = Resolved> + 'a>>;
 
 /// Resolves a question and writes the reply into `out`, which takes 65,535 octets; gives its length.
 pub async fn resolve(context: &Context, query: &Query) -> Reply {
-    let snapshot = context.engine.snapshot_owned();
-    if context.engine.loops.comes_back(&query.asked.name, query.received) {
-        return Reply { resolved: Err(Failure::comes_back()), payload: snapshot.udp_payload };
-    }
-    let mut snapshot = snapshot;
+    let mut snapshot = context.engine.snapshot_owned();
     for _ in 0..=MAX_RELOADS {
         let resolved = answer(context, query.errand(&snapshot)).await;
         let current = context.engine.snapshot_owned();

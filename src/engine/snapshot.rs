@@ -312,12 +312,12 @@ impl Snapshot {
         // The numbers of a file's entries are those of the first generation.
         let is_numbered = stamp.generation == self.generation || stamp.generation == FROM_FILE && self.generation == 1;
         let rule = self.rules.get(usize::from(stamp.rule)).filter(|_| is_numbered);
-        rule.is_some_and(|rule| rule.group.is_down())
+        rule.is_some_and(Rule::is_down)
     }
 
     /// Whether questions that go there cannot be answered now: no server of the rule is up.
     pub fn is_down(&self, target: Option<Target>) -> bool {
-        matches!(target, Some(Target::Rule(rule)) if self.rule(rule).group.is_down())
+        matches!(target, Some(Target::Rule(rule)) if self.rule(rule).is_down())
     }
 }
 
@@ -371,6 +371,11 @@ fn cache_limits(cache: &config::CachePolicy) -> policy::Limits {
 }
 
 impl Rule {
+    /// Whether none of its servers can be asked with any hope.
+    fn is_down(&self) -> bool {
+        self.group.is_down_without(&self.loops)
+    }
+
     fn build(
         rule: &config::Rule,
         live: &Live,

@@ -82,12 +82,34 @@ impl Courier {
     pub(super) async fn probe(
         &self,
         group: &Arc<Group>,
-        (tier, place): (u8, u8),
+        place: (u8, u8),
         query: &Arc<UpstreamQuery>,
         deadline: Moment,
     ) -> Result<Response, ProbeFault> {
+        self.ask_one(group, place, query, Role::Probe, deadline).await
+    }
+
+    /// The same, without any effect on what is thought of the server.
+    pub(super) async fn tagged_probe(
+        &self,
+        group: &Arc<Group>,
+        place: (u8, u8),
+        query: &Arc<UpstreamQuery>,
+        deadline: Moment,
+    ) -> Result<Response, ProbeFault> {
+        self.ask_one(group, place, query, Role::Tagged, deadline).await
+    }
+
+    async fn ask_one(
+        &self,
+        group: &Arc<Group>,
+        (tier, place): (u8, u8),
+        query: &Arc<UpstreamQuery>,
+        role: Role,
+        deadline: Moment,
+    ) -> Result<Response, ProbeFault> {
         let candidates = Candidates::only(tier, place);
-        let race = Race::new(query, group, Role::Probe);
+        let race = Race::new(query, group, role);
         let mut run = Run::new(self, race, candidates, PROBE_TRIES);
         match run.finish(Moment::now(), deadline).await {
             Ok(exchanged) => Ok(exchanged.response),
@@ -276,7 +298,7 @@ impl<'a> Run<'a> {
         let transport = server.spec().transport;
         let floor = match self.race.role {
             Role::Traffic => Duration::ZERO,
-            Role::Probe => timeout / PROBE_SPACING,
+            Role::Probe | Role::Tagged => timeout / PROBE_SPACING,
         };
         let link = self.courier.link(server);
         // A handshake comes first. The limit of a server that was never measured has room for it.

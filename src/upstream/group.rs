@@ -20,6 +20,7 @@ use crate::clock::Moment;
 use super::{
     budget::{RateBudget, ShareBudget},
     health::{ProbeFault, State},
+    loops::Marks,
     server::{Alarm, Rules, Server},
     spec::{Entry, GroupSpec, HealthSpec, Limits, Policy, ServerSpec},
     system::Ours,
@@ -145,10 +146,19 @@ impl Group {
     /// Whether no server can be asked with any hope: all are down without as much as an error for an answer, or drained,
     /// or there is none.
     pub fn is_down(&self) -> bool {
+        self.is_down_but(|_| false)
+    }
+
+    /// The same for a rule that has to do without some of the servers.
+    pub fn is_down_without(&self, loops: &Marks) -> bool {
+        self.is_down_but(|server| loops.has(server))
+    }
+
+    fn is_down_but(&self, is_left_out: impl Fn(&Server) -> bool) -> bool {
         let answers = |server: &Arc<Server>| {
             self.health.expect.is_empty() && !server.is_drained() && server.last_fault() == Some(ProbeFault::Rcode)
         };
-        !self.servers().any(|server| is_usable(server) || answers(server))
+        !self.servers().any(|server| (is_usable(server) || answers(server)) && !is_left_out(server))
     }
 
     /// Questions that wait on it now.

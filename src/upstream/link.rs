@@ -165,7 +165,7 @@ impl Link {
             let rtt = now.since(flight.sent_at);
             server.lives(now);
             server.tally.took(self.shared.stripe, rtt);
-            if transport == server.spec().transport {
+            if transport == server.spec().transport && flight.race.role != Role::Tagged {
                 server.sample(rtt);
             }
         }

@@ -2,65 +2,74 @@
 //!
 //! An inbound endpoint may forward to an outbound one, that to the site, the site to us; AWS warns of it and stops
 //! nothing. Policy:
-//! - Each server of each rule is asked a tagged question below a zone of the rule: when it is first seen, on each reload,
-//!   and about hourly. A server that could not be asked is asked again after a minute.
+//! - Each server of each rule is asked a tagged question below each zone of the rule (below the [`ZONES`] widest, where
+//!   there are more): conditional forwarders lead back for one zone and not for another. That is when it is first seen,
+//!   on each reload, and about hourly; a minute later, then two, then four, where it did not answer or only with an
+//!   error, and a minute behind a loop that ended: what lies behind it may just not have been there.
 //! - The tag is 128 random bits, used for one probe and good for 5 s. A question to us that holds one is answered
 //!   SERVFAIL, never forwarded, and marks its server for that rule. A tag that is not outstanding is any question.
-//! - A marked server gets none of the rule's questions. It is probed again every minute; an answer without the tag's
+//! - A marked server gets none of the rule's questions. It is probed again every minute; any answer without the tag's
 //!   coming back clears the mark. Other rules that use the server go on.
-//! - Marks outlive a reload as long as the server does.
+//! - Of two servers like this one that lead to each other, it is enough that one finds it: the way round is then cut.
+//! - Marks outlive a reload as long as the rule has the server and the zone.
+//! - A probe says nothing about a server's health or speed: its name exists nowhere, and may be slow, or dropped.
 //!
-//! The engine calls [`Loops::comes_back`] with what would be forwarded; selection leaves [`Marks`] out.
+//! The engine calls [`Loops::comes_back`] with what would be forwarded; selection leaves [`Marks`] out; the control
+//! thread runs [`watch`](self::watch::run).
 
-use std::{
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Duration,
+pub mod watch;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use rand::RngExt;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::{
     clock::Moment,
-    wire::{Class, Name, RecordType, UpstreamQuery},
+    wire::{Malformed, Name, name::Labels},
 };
 
-use super::{courier::Courier, group::Group, health::ProbeFault, server::Server};
+use super::{group::Group, server::Server};
 
 /// The label behind the tag.
 const MARKER: &[u8] = b"tidegate-loop";
 /// Octets of a tag; its label has two letters for each.
 const TAG: usize = 16;
+/// Zones of a rule that are probed at the most.
+pub const ZONES: usize = 16;
 
-/// When servers are probed for loops.
-#[derive(Debug, Clone, Copy)]
-pub struct Timing {
-    /// Between probes of a server whose answers do not lead back; jittered by a tenth.
-    pub every: Duration,
-    /// Between probes of one whose do, or that could not be asked.
-    pub again: Duration,
-    /// How long a tag is good for.
-    pub tag: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self { every: Duration::from_hours(1), again: Duration::from_mins(1), tag: Duration::from_secs(5) }
-    }
-}
+/// What is used once.
+type Tag = [u8; TAG];
 
 /// The servers that one rule's questions must not go to.
 #[derive(Debug, Default)]
 pub struct Marks {
     /// Whether there are any, for who has no time.
     any: AtomicBool,
-    servers: Mutex<Vec<u64>>,
+    servers: Mutex<Vec<Mark>>,
+}
+
+#[derive(Debug)]
+struct Mark {
+    server: u64,
+    /// The zones whose questions come back; never empty.
+    zones: Vec<Name>,
+    is_told: bool,
+}
+
+/// What the end of a loop leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cleared {
+    /// There was none.
+    Nothing,
+    /// Loops of the server in other zones.
+    Others,
+    /// A server that may be asked.
+    Server,
 }
 
 impl Marks {
@@ -71,70 +80,90 @@ impl Marks {
 
     /// Whether this server is.
     pub fn has(&self, server: &Server) -> bool {
-        self.any() && self.servers.lock().contains(&server.id())
+        self.any() && self.servers.lock().iter().any(|mark| mark.server == server.id())
     }
 
-    /// Whether that is news.
-    fn set(&self, server: u64) -> bool {
+    fn set(&self, server: u64, zone: &Name) {
         let mut servers = self.servers.lock();
-        let is_new = !servers.contains(&server);
-        if is_new {
-            servers.push(server);
+        match servers.iter_mut().find(|mark| mark.server == server) {
+            Some(mark) if mark.zones.contains(zone) => {}
+            Some(mark) => mark.zones.push(zone.clone()),
+            None => servers.push(Mark { server, zones: vec![zone.clone()], is_told: false }),
         }
         self.any.store(true, Relaxed);
-        is_new
     }
 
-    /// Whether that is news.
-    fn clear(&self, server: u64) -> bool {
+    /// Whether the server's mark is to be told of, which it is once.
+    fn take_news(&self, server: u64) -> bool {
         let mut servers = self.servers.lock();
-        let before = servers.len();
-        servers.retain(|&other| other != server);
-        self.any.store(!servers.is_empty(), Relaxed);
-        servers.len() < before
+        let mark = servers.iter_mut().find(|mark| mark.server == server);
+        mark.is_some_and(|mark| !std::mem::replace(&mut mark.is_told, true))
     }
 
-    /// Forgets servers that are gone.
-    fn keep(&self, is_there: impl Fn(u64) -> bool) {
+    fn clear(&self, server: u64, zone: &Name) -> Cleared {
+        let mut cleared = Cleared::Nothing;
+        self.keep(|marked, looping| {
+            let is_it = marked == server && looping == zone;
+            if is_it {
+                cleared = Cleared::Server;
+            }
+            !is_it
+        });
+        if cleared == Cleared::Server && self.servers.lock().iter().any(|mark| mark.server == server) {
+            return Cleared::Others;
+        }
+        cleared
+    }
+
+    /// Forgets the loops that are none any more.
+    fn keep(&self, mut is_there: impl FnMut(u64, &Name) -> bool) {
         let mut servers = self.servers.lock();
-        servers.retain(|&server| is_there(server));
+        servers.retain_mut(|mark| {
+            mark.zones.retain(|zone| is_there(mark.server, zone));
+            !mark.zones.is_empty()
+        });
         self.any.store(!servers.is_empty(), Relaxed);
     }
 }
 
-/// One rule and the group that its questions go to.
+/// One rule and a group that its questions go to.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// The rule's name.
-    pub rule: Arc<str>,
-    /// A zone of it.
-    pub zone: Name,
-    /// The group.
-    pub group: Arc<Group>,
+    rule: Arc<str>,
+    zones: Arc<[Name]>,
+    group: Arc<Group>,
+}
+
+impl Target {
+    /// The rule by its name, with its zones.
+    pub fn new(rule: Arc<str>, mut zones: Vec<Name>, group: Arc<Group>) -> Self {
+        zones.sort_by_key(|zone| zone.labels().count());
+        zones.truncate(ZONES);
+        Self { rule, zones: zones.into(), group }
+    }
+
+    fn has(&self, server: u64, zone: &Name) -> bool {
+        self.zones.contains(zone) && self.group.servers().any(|other| other.id() == server)
+    }
 }
 
 /// What all threads know of loops.
 #[derive(Debug, Default)]
 pub struct Loops {
     marks: Mutex<HashMap<Arc<str>, Arc<Marks>>>,
-    tags: Mutex<HashMap<[u8; TAG], Outstanding>>,
+    tags: Mutex<HashMap<Tag, Arc<Outstanding>>>,
 }
 
-/// A tag that is under way.
+/// A probe that is under way.
 #[derive(Debug)]
 struct Outstanding {
-    sent: Moment,
-    good_for: Duration,
-    rule: Arc<str>,
+    until: Moment,
+    zone: Name,
     marks: Arc<Marks>,
     server: Arc<Server>,
-    has_come_back: bool,
-}
-
-impl Outstanding {
-    fn is_good(&self, now: Moment) -> bool {
-        now.since(self.sent) < self.good_for
-    }
+    has_come_back: AtomicBool,
+    /// Told of the first time.
+    news: Notify,
 }
 
 impl Loops {
@@ -156,47 +185,33 @@ impl Loops {
         rules
     }
 
-    /// Whether a question for `name` is a probe of ours that came back; then its server is marked.
-    pub fn comes_back(&self, name: &Name, now: Moment) -> bool {
+    /// Whether a question for `name` (wire form, lower case) is a probe of ours that came back; then its server is
+    /// marked. It may come more than once: who forwarded it may not be content with SERVFAIL.
+    pub fn comes_back(&self, name: &[u8], now: Moment) -> bool {
         let Some(tag) = tag_of(name) else { return false };
-        let mut tags = self.tags.lock();
-        let Some(outstanding) = tags.get_mut(&tag).filter(|outstanding| outstanding.is_good(now)) else { return false };
-        outstanding.has_come_back = true;
-        let Outstanding { rule, server, marks, .. } = outstanding;
-        if marks.set(server.id()) {
-            tracing::warn!(
-                rule = &**rule,
-                group = server.group(),
-                server = server.label(),
-                "a loop: what this server is asked comes back here; it gets no more questions of this rule"
-            );
+        let outstanding = self.tags.lock().get(&tag).filter(|outstanding| now < outstanding.until).map(Arc::clone);
+        let Some(outstanding) = outstanding else { return false };
+        if !outstanding.has_come_back.swap(true, Relaxed) {
+            outstanding.marks.set(outstanding.server.id(), &outstanding.zone);
+            outstanding.news.notify_one();
         }
         true
     }
 
-    fn send_out(&self, tag: [u8; TAG], outstanding: Outstanding) {
-        let mut tags = self.tags.lock();
-        tags.retain(|_, other| other.is_good(outstanding.sent));
-        tags.insert(tag, outstanding);
-    }
-
-    fn has_come_back(&self, tag: [u8; TAG]) -> bool {
-        self.tags.lock().get(&tag).is_some_and(|outstanding| outstanding.has_come_back)
-    }
-
-    /// Forgets rules and servers that are not among the targets.
+    /// Forgets what is not among the targets.
     fn keep(&self, targets: &[Target]) {
-        let is_there = |id| targets.iter().any(|target| target.group.servers().any(|server| server.id() == id));
-        let mut marks = self.marks.lock();
-        marks.values().for_each(|marks| marks.keep(is_there));
+        let mut all = self.marks.lock();
+        for (rule, marks) in &*all {
+            marks.keep(|server, zone| targets.iter().any(|target| target.rule == *rule && target.has(server, zone)));
+        }
         // A rule that somebody still holds is not forgotten: its marks must not become two.
-        marks.retain(|rule, marks| Arc::strong_count(marks) > 1 || targets.iter().any(|target| target.rule == *rule));
+        all.retain(|rule, marks| Arc::strong_count(marks) > 1 || targets.iter().any(|target| target.rule == *rule));
     }
 }
 
 /// The tag in the name of a probe.
-fn tag_of(name: &Name) -> Option<[u8; TAG]> {
-    let mut labels = name.labels();
+fn tag_of(name: &[u8]) -> Option<Tag> {
+    let mut labels = Labels::of(name);
     let first = labels.next().filter(|label| label.len() == 2 * TAG)?;
     labels.next().filter(|label| *label == MARKER)?;
     let digit = |letter: u8| char::from(letter).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
@@ -207,110 +222,12 @@ fn tag_of(name: &Name) -> Option<[u8; TAG]> {
     Some(tag)
 }
 
-/// The name that a probe with this tag asks for; none where the zone leaves no room for it.
-fn name_with(tag: [u8; TAG], zone: &Name) -> Option<Name> {
+/// The name that a probe with this tag asks for; an error where the zone leaves no room for it.
+fn name_with(tag: Tag, zone: &Name) -> Result<Name, Malformed> {
     let digit =
         |value: u8| char::from_digit(value.into(), 16).and_then(|digit| u8::try_from(digit).ok()).unwrap_or(b'0');
     let letters: Vec<u8> = tag.iter().flat_map(|octet| [digit(octet >> 4), digit(octet & 0x0f)]).collect();
-    zone.child(MARKER).ok()?.child(&letters).ok()
-}
-
-/// Probes the servers of `targets`, and of those that come in their place, until the sender is gone. Must run where local
-/// tasks can be spawned.
-pub async fn run(courier: Rc<Courier>, loops: Arc<Loops>, mut targets: watch::Receiver<Vec<Target>>, timing: Timing) {
-    loop {
-        let now_targets = targets.borrow_and_update().clone();
-        loops.keep(&now_targets);
-        let mut probes = tokio::task::JoinSet::new();
-        for target in now_targets {
-            for (place, _) in target.group.clone().places() {
-                let watcher = Watcher {
-                    courier: Rc::clone(&courier),
-                    loops: Arc::clone(&loops),
-                    marks: loops.marks(&target.rule),
-                    target: target.clone(),
-                    place,
-                    timing,
-                };
-                probes.spawn_local(watcher.watch());
-            }
-        }
-        // Others have come: what was asked under the old ones is asked anew under these.
-        if targets.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// How a probe ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Clean,
-    Loops,
-    Unknown,
-}
-
-/// Watches one server for one rule.
-struct Watcher {
-    courier: Rc<Courier>,
-    loops: Arc<Loops>,
-    marks: Arc<Marks>,
-    target: Target,
-    place: (u8, u8),
-    timing: Timing,
-}
-
-impl Watcher {
-    async fn watch(self) {
-        loop {
-            let outcome = self.probe().await;
-            let server = self.server();
-            if outcome == Outcome::Clean && self.marks.clear(server.id()) {
-                tracing::info!(
-                    rule = &*self.target.rule,
-                    group = server.group(),
-                    server = server.label(),
-                    "the loop is gone; this server gets the rule's questions again"
-                );
-            }
-            let wait = match outcome {
-                Outcome::Clean => self.timing.every.mul_f64(rand::rng().random_range(0.9..=1.1)),
-                Outcome::Loops | Outcome::Unknown => self.timing.again,
-            };
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    fn server(&self) -> &Arc<Server> {
-        let (tier, place) = self.place;
-        &self.target.group.tiers()[usize::from(tier)][usize::from(place)]
-    }
-
-    async fn probe(&self) -> Outcome {
-        let tag: [u8; TAG] = rand::random();
-        // A zone with a name so long has no room for names below it either.
-        let Some(name) = name_with(tag, &self.target.zone) else { return Outcome::Clean };
-        let sent = Moment::now();
-        let outstanding = Outstanding {
-            sent,
-            good_for: self.timing.tag,
-            rule: Arc::clone(&self.target.rule),
-            marks: Arc::clone(&self.marks),
-            server: Arc::clone(self.server()),
-            has_come_back: false,
-        };
-        self.loops.send_out(tag, outstanding);
-        let query = UpstreamQuery { name, qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false };
-        let deadline = sent + self.target.group.limits().timeout.min(self.timing.tag);
-        let answer = self.courier.probe(&self.target.group, self.place, &Arc::new(query), deadline).await;
-        // The way round may be longer than the way back: the tag is waited for as long as it is good.
-        tokio::time::sleep((sent + self.timing.tag).since(Moment::now())).await;
-        match answer {
-            _ if self.loops.has_come_back(tag) => Outcome::Loops,
-            Ok(_) | Err(ProbeFault::Rcode) => Outcome::Clean,
-            Err(_) => Outcome::Unknown,
-        }
-    }
+    zone.child(MARKER)?.child(&letters)
 }
 
 #[cfg(test)]
@@ -322,7 +239,7 @@ mod tests {
         let tag = [0x00, 0x01, 0x9f, 0xff, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
         for zone in [".", "amazonaws.com", "10.in-addr.arpa"] {
             let name = name_with(tag, &zone.parse().unwrap()).unwrap();
-            assert_eq!(tag_of(&name), Some(tag), "{name}");
+            assert_eq!(tag_of(name.as_wire()), Some(tag), "{name}");
         }
         assert_eq!(
             name_with(tag, &".".parse().unwrap()).unwrap().to_string(),
@@ -340,16 +257,28 @@ mod tests {
             "00019fff0405060708090a0b0c0d0e0.tidegate-loop.amazonaws.com",
             "00019fff0405060708090a0b0c0d0e0g.tidegate-loop.amazonaws.com",
         ] {
-            assert_eq!(tag_of(&name.parse().unwrap()), None, "{name}");
+            let name: Name = name.parse().unwrap();
+            assert_eq!(tag_of(name.as_wire()), None, "{name}");
         }
         let long = format!("{0}.{0}.{0}.{0}", "a".repeat(60));
-        assert_eq!(name_with([0; TAG], &long.parse().unwrap()), None);
+        assert!(name_with([0; TAG], &long.parse().unwrap()).is_err());
     }
 
     #[test]
-    fn a_tag_that_nobody_sent_or_too_late_is_any_question() {
-        let loops = Loops::default();
-        let name = name_with([7; TAG], &Name::root()).unwrap();
-        assert!(!loops.comes_back(&name, Moment::now()));
+    fn a_server_stays_marked_until_its_last_loop_ends() {
+        let (marks, one, two) = (Marks::default(), "one.example".parse().unwrap(), "two.example".parse().unwrap());
+        marks.set(7, &one);
+        assert!(marks.take_news(7), "the first loop is news");
+        marks.set(7, &two);
+        marks.set(7, &two);
+        assert!(!marks.take_news(7) && !marks.take_news(8));
+        assert_eq!(marks.clear(8, &one), Cleared::Nothing);
+        assert_eq!(marks.clear(7, &one), Cleared::Others);
+        assert_eq!(marks.clear(7, &one), Cleared::Nothing);
+        assert!(marks.any());
+        assert_eq!(marks.clear(7, &two), Cleared::Server);
+        assert!(!marks.any());
+        marks.set(7, &one);
+        assert!(marks.take_news(7), "another loop is news again");
     }
 }

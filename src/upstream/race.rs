@@ -33,6 +33,8 @@ pub(super) enum Role {
     Traffic,
     /// A probe, whose outcome the prober judges.
     Probe,
+    /// A probe for loops, which says nothing about the server (see `loops`).
+    Tagged,
 }
 
 /// How one leg ended.

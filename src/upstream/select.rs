@@ -60,13 +60,13 @@ impl Candidates {
             }
         }
         if candidates.length == 0 {
-            if group.servers().any(|server| loops.has(server)) {
-                return Err(Standing::Loops);
+            let mut rest = group.servers().filter(|server| !server.is_drained()).peekable();
+            if rest.peek().is_none() {
+                return Err(Standing::NoServers);
             }
-            let is_empty = group.servers().all(|server| server.is_drained());
-            return Err(if is_empty { Standing::NoServers } else { Standing::AllDown });
+            return Err(if rest.all(|server| loops.has(server)) { Standing::Loops } else { Standing::AllDown });
         }
-        if !has_usable && group.is_down() && !group.takes_trial(now) {
+        if !has_usable && group.is_down_without(loops) && !group.takes_trial(now) {
             return Err(Standing::AllDown);
         }
         Ok(candidates)

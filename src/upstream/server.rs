@@ -252,7 +252,7 @@ impl Server {
     /// A try passed its limit, or could not leave. It is held against the server only if nothing came since. Whether a
     /// probe passed is for the prober to say; here it counts as one more question without an answer.
     pub(super) fn late(&self, sent_at: Moment, now: Moment, role: Role) {
-        if self.last_life.load(Relaxed) > sent_at.micros() {
+        if role == Role::Tagged || self.last_life.load(Relaxed) > sent_at.micros() {
             return;
         }
         if self.silent_tries.fetch_add(1, Relaxed) == 0 {

@@ -9,6 +9,7 @@ mod encrypted;
 mod failover;
 mod health;
 mod limits;
+mod loops;
 mod ports;
 mod script;
 
