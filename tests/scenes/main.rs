@@ -4,4 +4,14 @@
 mod support;
 
 mod bad_servers;
+mod cut;
 
+/// How long a test that can go on does so: five seconds, or `TIDEGATE_SOAK_SECONDS`.
+fn soak_seconds() -> u64 {
+    asked_for().unwrap_or(5)
+}
+
+
+fn asked_for() -> Option<u64> {
+    std::env::var("TIDEGATE_SOAK_SECONDS").ok()?.parse().ok()
+}
