@@ -187,8 +187,11 @@ impl Link {
 }
 
 fn is_about_the_path(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable, NotFound};
-    matches!(kind, AddrNotAvailable | HostUnreachable | NetworkDown | NetworkUnreachable | NotFound)
+    use io::ErrorKind::{
+        AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable, NotFound, PermissionDenied,
+    };
+    // The host's firewall, or a route that prohibits, denies the permission.
+    matches!(kind, AddrNotAvailable | HostUnreachable | NetworkDown | NetworkUnreachable | NotFound | PermissionDenied)
 }
 
 impl Shared {

@@ -116,6 +116,13 @@ impl Socket {
         }
     }
 
+    /// The RCODE in the header of the next datagram, the rest unread; none if there is none within the patience.
+    pub fn receive_rcode(&self) -> Option<u8> {
+        let mut buffer = [0; 4096];
+        let length = self.0.recv(&mut buffer).ok()?;
+        (length > 3).then_some(buffer[3] & 0x0F)
+    }
+
     /// Whether an answer to this question comes within the patience; errors such as a refused port mean no.
     pub fn probe(&self, query: &Query) -> bool {
         self.0.send(&query.bytes()).is_ok() && self.try_receive().is_ok_and(|answer| answer.is_some())

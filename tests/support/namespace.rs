@@ -4,16 +4,28 @@
 //! is free. That needs root; without it the test fails and says so.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
+    ops::Deref,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::upstream::Upstream;
 
 /// Set in the copy of the test that runs inside.
 const INSIDE: &str = "TIDEGATE_TEST_INSIDE_NAMESPACE";
 
+/// Where `ip netns` keeps its namespaces.
+const NETWORKS: &str = "/run/netns";
+
 /// Runs `body` inside namespaces of its own; `test` is the full name of the calling test.
 #[track_caller]
+#[expect(clippy::print_stdout, reason = "the harness shows what the copy said beside a failure, or with --nocapture")]
 pub fn inside(test: &str, body: impl FnOnce()) {
     if env::var(INSIDE).is_ok_and(|name| name == test) {
         return body();
@@ -34,6 +46,88 @@ pub fn inside(test: &str, body: impl FnOnce()) {
     }
     assert!(output.status.success(), "inside the namespaces:\n{out}\n{err}");
     assert!(out.contains("1 passed"), "no test of the name {test} ran inside the namespaces:\n{out}");
+    print!("{out}{err}");
+}
+
+/// One more network, inside the namespaces of a test, behind a link of its own.
+#[derive(Debug, Clone)]
+pub struct Network {
+    name: String,
+}
+
+impl Network {
+    /// A network that is joined to the test's by a pair of devices: `device` here, with addresses such as `10.1.0.1/24`,
+    /// and `far` there.
+    #[track_caller]
+    pub fn behind(device: &str, near: &[&str], far: &[&str]) -> Self {
+        assert!(env::var(INSIDE).is_ok(), "networks are only made inside a namespace");
+        if !Path::new(NETWORKS).join("mounted").exists() {
+            // The names of namespaces are files; those of other tests are in the same folder of the host.
+            fs::create_dir_all(NETWORKS).expect("root makes folders");
+            command(&["mount", "-t", "tmpfs", "networks", NETWORKS]);
+            fs::write(Path::new(NETWORKS).join("mounted"), "").expect("a new file system is writable");
+        }
+        let network = Self { name: format!("behind-{device}") };
+        command(&["ip", "netns", "add", &network.name]);
+        command(&["ip", "link", "add", device, "type", "veth", "peer", "name", "far", "netns", &network.name]);
+        for address in near {
+            command(&["ip", "address", "add", address, "dev", device]);
+        }
+        for address in far {
+            network.command(&["ip", "address", "add", address, "dev", "far"]);
+        }
+        command(&["ip", "link", "set", device, "up"]);
+        network.command(&["ip", "link", "set", "far", "up"]);
+        // What is sent to one's own address goes by lo.
+        network.command(&["ip", "link", "set", "lo", "up"]);
+        network
+    }
+
+    /// Runs a command there that must succeed.
+    #[track_caller]
+    pub fn command(&self, words: &[&str]) {
+        command(&[&["ip", "netns", "exec", &self.name], words].concat());
+    }
+
+    /// A scripted upstream there.
+    #[track_caller]
+    pub fn upstream(&self, address: &str) -> UpstreamAway {
+        let address = address.parse().expect("an address and a port");
+        let server = self.on_a_thread(|| Upstream::start_at(address));
+        UpstreamAway { network: self.clone(), server: Some(server) }
+    }
+
+    /// Runs `work` on a thread there. The threads that it starts stay there.
+    fn on_a_thread<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(Path::new(NETWORKS).join(&self.name)).expect("a network has a file");
+        let there = || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("root moves threads");
+            work()
+        };
+        thread::scope(|scope| scope.spawn(there).join().expect("the work ends"))
+    }
+}
+
+/// A scripted upstream in another network.
+pub struct UpstreamAway {
+    network: Network,
+    server: Option<Upstream>,
+}
+
+impl Deref for UpstreamAway {
+    type Target = Upstream;
+
+    fn deref(&self) -> &Upstream {
+        self.server.as_ref().expect("there until it is dropped")
+    }
+}
+
+impl Drop for UpstreamAway {
+    fn drop(&mut self) {
+        // It sends itself a message to end, which only arrives there.
+        let server = self.server.take();
+        self.network.on_a_thread(|| drop(server));
+    }
 }
 
 /// Gives this mount namespace another text for a file of the host, from a copy in `folder`.

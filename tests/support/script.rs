@@ -1,6 +1,7 @@
 //! What a scripted upstream does with a question.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
@@ -19,6 +20,8 @@ pub(super) enum Step {
     Wait(Duration),
     Hold(Gate),
     Send(Reply),
+    SendFrom(IpAddr, Reply),
+    Drip(Duration, Reply),
     Close,
 }
 
@@ -43,15 +46,31 @@ impl Script {
         Self { steps: vec![Step::Hold(gate.clone()), Step::Send(reply)] }
     }
 
+    /// The reply over UDP from a port of its own at this address of the host.
+    pub fn from_elsewhere(address: &str, reply: Reply) -> Self {
+        Self { steps: vec![Step::SendFrom(address.parse().expect("an address"), reply)] }
+    }
+
+    /// The reply over TCP, an octet at a time.
+    pub fn dripping(pause: Duration, reply: Reply) -> Self {
+        Self { steps: vec![Step::Drip(pause, reply)] }
+    }
+
     /// One more reply to the same question.
     pub fn then(mut self, reply: Reply) -> Self {
         self.steps.push(Step::Send(reply));
         self
     }
 
+    /// This much time before what follows.
+    pub fn then_wait(mut self, delay: Duration) -> Self {
+        self.steps.push(Step::Wait(delay));
+        self
+    }
+
     /// Whether the steps take time.
     pub(super) fn lingers(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::Wait(_) | Step::Hold(_)))
+        self.steps.iter().any(|step| matches!(step, Step::Wait(_) | Step::Hold(_) | Step::Drip(..)))
     }
 }
 

@@ -129,6 +129,18 @@ impl Tidegate {
         self.get("/metrics").1.lines().any(|line| series(line, name, labels).is_some())
     }
 
+    /// What a counter with these labels has counted, a line a series: the values of the labels `by`, and the number.
+    #[track_caller]
+    pub fn counted(&self, name: &str, labels: &[(&str, &str)], by: &[&str]) -> Vec<String> {
+        let (_, text) = self.get("/metrics");
+        let of = |line: &str| {
+            let count = series(line, name, labels).filter(|&count| count > 0.0)?;
+            let words = by.iter().filter_map(|label| line.split_once(&format!("{label}=\""))?.1.split('"').next());
+            Some(words.chain([count.to_string().as_str()]).collect::<Vec<_>>().join(" "))
+        };
+        text.lines().filter_map(of).collect()
+    }
+
     /// Waits until a metric is at least this.
     #[track_caller]
     pub fn await_metric(&self, name: &str, labels: &[(&str, &str)], least: f64) {

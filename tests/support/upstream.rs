@@ -76,15 +76,21 @@ struct Shared {
 
 struct Rule {
     name: Option<String>,
+    /// Every name that ends so.
+    below: Option<String>,
     qtype: Option<u16>,
     transport: Option<Transport>,
     script: Script,
 }
 
 struct Running {
+    udp: Thread,
+    tcp: Option<Thread>,
+}
+
+struct Thread {
     stop: Arc<AtomicBool>,
-    udp: JoinHandle<()>,
-    tcp: JoinHandle<()>,
+    handle: JoinHandle<()>,
 }
 
 impl Upstream {
@@ -128,6 +134,12 @@ impl Upstream {
         self.rule(Some(name), Some(qtype), Some(transport), script.into())
     }
 
+    /// What happens for every name below this one with this type.
+    pub fn on_below(&self, domain: &str, qtype: u16, script: impl Into<Script>) -> &Self {
+        let below = Some(format!(".{}", domain.to_ascii_lowercase()));
+        self.add(Rule { name: None, below, qtype: Some(qtype), transport: None, script: script.into() })
+    }
+
     /// What happens for every name with this type.
     pub fn on_type(&self, qtype: u16, script: impl Into<Script>) -> &Self {
         self.rule(None, Some(qtype), None, script.into())
@@ -154,6 +166,11 @@ impl Upstream {
         self.shared.seen.lock().expect("no holder panics").clone()
     }
 
+    /// How many questions there were with this type.
+    pub fn count_type(&self, qtype: u16) -> usize {
+        self.shared.seen.lock().expect("no holder panics").iter().filter(|seen| seen.qtype == qtype).count()
+    }
+
     /// How many questions there were for this name.
     pub fn count(&self, name: &str) -> usize {
         self.shared.seen.lock().expect("no holder panics").iter().filter(|seen| seen.is(name)).count()
@@ -168,14 +185,26 @@ impl Upstream {
     /// Closes the sockets: from now on the kernel refuses what comes.
     pub fn stop(&mut self) {
         let Some(running) = self.running.take() else { return };
-        running.stop.store(true, Ordering::SeqCst);
-        // One message to each thread, so that it looks at the flag.
+        running.udp.stop.store(true, Ordering::SeqCst);
+        // One message, so that the thread looks at the flag.
         if let Ok(socket) = UdpSocket::bind((self.address.ip(), 0)) {
             drop(socket.send_to(&[], self.address));
         }
+        running.udp.handle.join().expect("the UDP thread ends");
+        self.end_tcp(running.tcp);
+    }
+
+    /// Closes the TCP socket alone: from now on the kernel refuses connections.
+    pub fn stop_tcp(&mut self) {
+        let tcp = self.running.as_mut().and_then(|running| running.tcp.take());
+        self.end_tcp(tcp);
+    }
+
+    fn end_tcp(&self, thread: Option<Thread>) {
+        let Some(thread) = thread else { return };
+        thread.stop.store(true, Ordering::SeqCst);
         drop(TcpStream::connect(self.address));
-        running.udp.join().expect("the UDP thread ends");
-        running.tcp.join().expect("the TCP thread ends");
+        thread.handle.join().expect("the TCP thread ends");
     }
 
     /// Listens again on the same port.
@@ -185,7 +214,10 @@ impl Upstream {
     }
 
     fn rule(&self, name: Option<&str>, qtype: Option<u16>, transport: Option<Transport>, script: Script) -> &Self {
-        let rule = Rule { name: name.map(str::to_ascii_lowercase), qtype, transport, script };
+        self.add(Rule { name: name.map(str::to_ascii_lowercase), below: None, qtype, transport, script })
+    }
+
+    fn add(&self, rule: Rule) -> &Self {
         self.shared.rules.lock().expect("no holder panics").push(rule);
         self
     }
@@ -195,13 +227,20 @@ impl Upstream {
         let address = listener.local_addr()?;
         let socket = UdpSocket::bind(address)?;
         self.address = address;
-        let stop = Arc::<AtomicBool>::default();
-        let (udp_shared, udp_stop) = (Arc::clone(&self.shared), Arc::clone(&stop));
-        let udp = thread::spawn(move || serve_udp(&socket, &udp_shared, &udp_stop));
-        let (tcp_shared, tcp_stop) = (Arc::clone(&self.shared), Arc::clone(&stop));
-        let tcp = thread::spawn(move || serve_tcp(&listener, &tcp_shared, &tcp_stop));
-        self.running = Some(Running { stop, udp, tcp });
+        let shared = Arc::clone(&self.shared);
+        let udp = Thread::start(move |stop| serve_udp(&socket, &shared, stop));
+        let shared = Arc::clone(&self.shared);
+        let tcp = Thread::start(move |stop| serve_tcp(&listener, &shared, stop));
+        self.running = Some(Running { udp, tcp: Some(tcp) });
         Ok(())
+    }
+}
+
+impl Thread {
+    fn start(work: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        let seen = Arc::clone(&stop);
+        Self { stop, handle: thread::spawn(move || work(&seen)) }
     }
 }
 
@@ -235,6 +274,7 @@ impl Shared {
 impl Rule {
     fn fits(&self, seen: &Seen) -> bool {
         self.name.as_ref().is_none_or(|name| seen.is(name))
+            && self.below.as_ref().is_none_or(|below| seen.name.to_ascii_lowercase().ends_with(below))
             && self.qtype.is_none_or(|qtype| qtype == seen.qtype)
             && self.transport.is_none_or(|transport| transport == seen.transport)
     }
@@ -281,10 +321,13 @@ fn serve_udp(socket: &UdpSocket, shared: &Arc<Shared>, stop: &AtomicBool) {
         let query = buffer[..length].to_vec();
         let Some((script, question)) = shared.take(&query, from, Transport::Udp) else { continue };
         let Ok(socket) = socket.try_clone() else { continue };
-        play(script, move |step| {
-            if let Step::Send(reply) = step {
-                drop(socket.send_to(&reply.bytes(&query, question.end, question.payload), from));
+        play(script, move |step| match step {
+            Step::Send(reply) => drop(socket.send_to(&reply.bytes(&query, question.end, question.payload), from)),
+            Step::SendFrom(address, reply) => {
+                let elsewhere = UdpSocket::bind((*address, 0)).expect("an address of the host");
+                drop(elsewhere.send_to(&reply.bytes(&query, question.end, question.payload), from));
             }
+            Step::Wait(_) | Step::Hold(_) | Step::Drip(..) | Step::Close => {}
         });
     }
 }
@@ -315,8 +358,16 @@ fn serve_stream(mut stream: TcpStream, shared: &Shared) {
                 let message = reply.bytes(&query, question.end, usize::from(u16::MAX));
                 drop(stream.write_all(&frame(&message)));
             }
+            Step::Drip(pause, reply) => {
+                for octet in frame(&reply.bytes(&query, question.end, usize::from(u16::MAX))) {
+                    if stream.write_all(&[octet]).is_err() {
+                        return;
+                    }
+                    thread::sleep(*pause);
+                }
+            }
             Step::Close => drop(stream.shutdown(Shutdown::Both)),
-            Step::Wait(_) | Step::Hold(_) => {}
+            Step::Wait(_) | Step::Hold(_) | Step::SendFrom(..) => {}
         });
     }
 }
@@ -329,7 +380,7 @@ fn play(script: Script, mut act: impl FnMut(&Step) + Send + 'static) {
             match step {
                 Step::Wait(delay) => thread::sleep(*delay),
                 Step::Hold(gate) => gate.wait(),
-                Step::Send(_) | Step::Close => act(step),
+                Step::Send(_) | Step::SendFrom(..) | Step::Drip(..) | Step::Close => act(step),
             }
         }
     };
