@@ -316,7 +316,7 @@ fn the_measure_of_chance_finds_what_is_none() {
     // 124.3 at 100 degrees of freedom is exceeded once in twenty times, 1.645 deviations.
     assert!((as_normal(124.342, 100) - 1.645).abs() < 0.01);
     let counting: Vec<usize> = (0..10_000).map(|number| number * 7 % 65_536).collect();
-    let steps: Vec<usize> = counting.windows(2).map(|pair| (pair[1] + 65_536 - pair[0]) % 65_536 >> 8).collect();
+    let steps: Vec<usize> = counting.windows(2).map(|pair| ((pair[1] + 65_536 - pair[0]) % 65_536) >> 8).collect();
     for (what, values) in [("steps of a counter", steps), ("a loaded die", vec![3; 600])] {
         assert!(std::panic::catch_unwind(|| is_even(what, &values, 256)).is_err(), "{what}");
     }

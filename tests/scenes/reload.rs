@@ -15,7 +15,7 @@ use crate::support::{
     eventually,
     query::{Query, rtype},
     tidegate::{Tidegate, run},
-    upstream::Upstream,
+    upstream::{Seen, Upstream},
 };
 
 const RELOADS: usize = 100;
@@ -102,7 +102,7 @@ fn a_hundred_reloads_under_load_lose_no_question_and_nothing_that_was_known() {
     assert_eq!(tidegate.client().ask(&warm).address_texts(), ["10.1.0.1"]);
     let ask_new = Client::new(tidegate.address());
     assert_eq!(ask_new.ask(&Query::a("first.tiered.example.")).address_texts(), ["10.2.0.2"]);
-    let drained_before = site.drained.count_type(rtype::A);
+    let drained_before = questions_to(&site.drained);
     let known_before = known(&tidegate);
     let answered_before = counter("tidegate_upstream_rtt_seconds_count", &site.good, &[]);
 
@@ -146,12 +146,19 @@ fn a_hundred_reloads_under_load_lose_no_question_and_nothing_that_was_known() {
 
     assert!(asked > RELOADS, "{asked} questions");
     assert_eq!(site.good.count("warm.kept.example."), 1, "the cache is kept");
-    assert_eq!(site.drained.count_type(rtype::A), drained_before, "a drained server stays so");
+    assert_eq!(questions_to(&site.drained), drained_before, "a drained server stays so");
     for (server, to) in [(&site.dead, "down"), (&site.dead_tier, "down"), (&site.good, "up"), (&site.backup, "up")] {
         assert_eq!(transitions(server, to), 1.0, "no verdict is begun anew");
     }
     let answered = counter("tidegate_upstream_rtt_seconds_count", &site.good, &[]) - answered_before;
-    assert!(answered as usize >= asked / 4, "counters go on: {answered} of {asked}");
+    let quarter = u32::try_from(asked / 4).expect("a count");
+    assert!(answered >= f64::from(quarter), "counters go on: {answered} of {asked}");
+}
+
+/// Of clients, that is: each reload probes for loops.
+fn questions_to(server: &Upstream) -> usize {
+    let is_probe = |seen: &Seen| seen.name.contains(".tidegate-loop.");
+    server.all_seen().iter().filter(|seen| seen.qtype == rtype::A && !is_probe(seen)).count()
 }
 
 #[track_caller]
