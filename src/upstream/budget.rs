@@ -57,6 +57,14 @@ impl ShareBudget {
         self.left.fetch_add(earned, Relaxed);
     }
 
+    /// Gives one back.
+    pub(super) fn give_back(&self) {
+        let most = Self::BURST * UNIT;
+        let next = |left: i64| (left < most).then(|| (left + UNIT).min(most));
+        // A full budget stays so.
+        self.left.fetch_update(Relaxed, Relaxed, next).ok();
+    }
+
     /// Takes an extra event, if there is one left.
     pub(super) fn take(&self) -> bool {
         self.left.fetch_update(Relaxed, Relaxed, |left| (left >= UNIT).then_some(left - UNIT)).is_ok()
@@ -103,5 +111,15 @@ mod tests {
             taken += u32::from(budget.take());
         }
         assert!((318..=321).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn what_is_given_back_may_be_taken_again_up_to_the_burst() {
+        let budget = ShareBudget::new();
+        budget.give_back();
+        let take_all = || (0..100).filter(|_| budget.take()).count();
+        assert_eq!(take_all(), 20);
+        (0..3).for_each(|_| budget.give_back());
+        assert_eq!(take_all(), 3);
     }
 }

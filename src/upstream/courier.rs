@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{clock::Moment, net::mmsg::Inbox};
 
-use super::{link::Link, server::Server, tally::Stripe, udp};
+use super::{exchange::hedge::Pledges, link::Link, server::Server, tally::Stripe, udp};
 
 /// How often links are looked after.
 const TICK: Duration = Duration::from_millis(250);
@@ -64,6 +64,7 @@ pub(super) struct Shared {
     pub(super) stripe: Stripe,
     pub(super) random: RefCell<StdRng>,
     pub(super) inbox: RefCell<Inbox>,
+    pub(super) pledges: RefCell<Pledges>,
     /// The same moment on both clocks.
     anchor: (Moment, Instant),
     /// Links with queries that wait for the end of the turn.
@@ -93,6 +94,7 @@ impl Courier {
             stripe: Stripe::of(worker.index),
             random: RefCell::new(rand::make_rng()),
             inbox: RefCell::new(udp::inbox()),
+            pledges: RefCell::default(),
             anchor: (Moment::now(), Instant::now()),
             dirty: RefCell::default(),
             flusher: Cell::default(),
@@ -112,7 +114,7 @@ impl Courier {
 
     fn start(&self) {
         let flusher = tokio::task::spawn_local(flush(Rc::clone(&self.shared)));
-        let tender = tokio::task::spawn_local(tend(Rc::downgrade(&self.links)));
+        let tender = tokio::task::spawn_local(tend(Rc::clone(&self.shared), Rc::downgrade(&self.links)));
         self.tasks.replace(Some([flusher.abort_handle(), tender.abort_handle()]));
     }
 }
@@ -146,13 +148,14 @@ async fn flush(shared: Rc<Shared>) {
     .await;
 }
 
-async fn tend(links: Weak<RefCell<Links>>) {
+async fn tend(shared: Rc<Shared>, links: Weak<RefCell<Links>>) {
     let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let Some(links) = links.upgrade() else { return };
         let now = Moment::now();
+        shared.pledges.borrow_mut().redeem(now);
         // A server that only its link remembers has left the configuration, and nobody waits for it.
         links.borrow_mut().retain(|_, link| Arc::strong_count(&link.server) > 1);
         let all: Vec<_> = links.borrow().values().map(Rc::clone).collect();

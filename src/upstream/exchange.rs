@@ -9,11 +9,12 @@
 //! - A try goes to the next candidate that was not asked. When all were, it goes back to those that only were silent. A
 //!   server that is down is asked when nothing else is left. The last try leaves the tier, where all before it stayed
 //!   unanswered in one tier and another has a server that is up.
-//! - A hedge is a second try before the first one's limit, after the usual tail of its RTT, to another server that is
-//!   up; it needs budget. Away from a suspect server it needs none.
+//! - Before a try's limit another may be sent as a hedge ([`hedge`]).
 //! - TC is asked again over TCP at the same server, FORMERR or NOTIMP without OPT (and BADVERS) without EDNS, a query on
 //!   a kept stream that the far end closed on a new one: each once in a try, not counted as tries.
 //! - A server over its `max_qps` is passed over.
+
+pub(super) mod hedge;
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
@@ -70,6 +71,7 @@ impl Courier {
         now: Moment,
         deadline: Moment,
     ) -> Result<Exchanged, Failure> {
+        self.shared.pledges.borrow_mut().redeem(now);
         let _place = group.enter().ok_or(Failure::Overload)?;
         let candidates =
             Candidates::of(group, loops, now).map_err(|standing| Failure::AllFailed(Reasons::new(standing)))?;
@@ -152,6 +154,15 @@ struct Try {
     /// Steps that a try takes once: to a stream, to no EDNS, to a new connection.
     has_asked_plain: bool,
     has_asked_anew: bool,
+    /// There is a hedge for it, out of the budget.
+    is_hedged: bool,
+}
+
+impl Try {
+    /// A handshake comes first.
+    fn add_handshake(&mut self, ceiling: Duration) {
+        self.limit = (self.limit * self.transport.round_trips()).min(ceiling);
+    }
 }
 
 /// What became of a candidate.
@@ -175,6 +186,7 @@ struct Run<'a> {
 
 impl Drop for Run<'_> {
     fn drop(&mut self) {
+        self.leave();
         self.race.end();
     }
 }
@@ -271,18 +283,22 @@ impl<'a> Run<'a> {
             .or_else(|| places().filter(silent).min_by_key(|&at| self.asked[at].tries))
     }
 
+    /// Whether one try is left.
+    fn is_last_next(&self) -> bool {
+        self.tries.len() + 1 == usize::from(self.attempts)
+    }
+
     /// For the last try, where all before it stayed unanswered in one tier: servers that are up in others.
     fn elsewhere(&self) -> Option<impl Fn(&Candidate) -> bool + use<>> {
         let all = self.candidates.as_slice();
         let tier = all[self.tries.first()?.candidate].tier;
-        let is_last = self.tries.len() + 1 == usize::from(self.attempts);
         let stayed = |t: &Try| all[t.candidate].tier == tier && t.phase == Phase::Late;
-        let is_stuck = is_last && self.tries.iter().all(stayed);
+        let is_stuck = self.is_last_next() && self.tries.iter().all(stayed);
         is_stuck.then_some(move |candidate: &Candidate| candidate.tier != tier && candidate.state == State::Up)
     }
 
-    /// Sends a try, or finds that it cannot be sent.
-    fn start(&mut self, candidate: usize, cause: Cause, now: Moment) {
+    /// Sends a try; false where the server's budget has none.
+    fn start(&mut self, candidate: usize, cause: Cause, now: Moment) -> bool {
         let group = Arc::clone(&self.race.group);
         let Candidate { tier, place, .. } = self.candidates.as_slice()[candidate];
         let server = &group.tiers()[usize::from(tier)][usize::from(place)];
@@ -290,7 +306,7 @@ impl<'a> Run<'a> {
             self.asked[candidate].is_spent = true;
             server.tally.ended(self.courier.shared.stripe, server.spec().transport, QueryResult::Budget);
             self.reasons.count(QueryResult::Budget);
-            return;
+            return false;
         }
         let times = self.asked[candidate].tries;
         self.asked[candidate].tries += 1;
@@ -316,10 +332,12 @@ impl<'a> Run<'a> {
             limit: (floor.max(server.limit(timeout)) * trips * (1 << times.min(4))).min(timeout),
             has_asked_plain: false,
             has_asked_anew: false,
+            is_hedged: false,
         });
         let slot = self.tries.len() - 1;
         self.send(slot, now);
         self.plan_hedge(now);
+        true
     }
 
     /// Sends the try's next leg.
@@ -346,35 +364,6 @@ impl<'a> Run<'a> {
         self.reasons.rcode = rcode.or(self.reasons.rcode);
     }
 
-    /// A hedge is planned behind the first try alone, where its server's tail is known.
-    fn plan_hedge(&mut self, now: Moment) {
-        let [only] = self.tries.as_slice() else { return self.hedge_at = None };
-        let is_wanted = self.race.role == Role::Traffic && self.race.group.limits().hedge_budget.is_some();
-        let tail = only.link.server.rtt().map(super::rtt::Smoothed::tail).filter(|&tail| tail < only.limit);
-        self.hedge_at = tail.filter(|_| is_wanted && only.transport == Transport::Udp).map(|tail| now + tail);
-    }
-
-    fn hedge(&mut self, now: Moment) {
-        if self.hedge_at.is_none_or(|at| now < at) {
-            return;
-        }
-        self.hedge_at = None;
-        let all = self.candidates.as_slice();
-        let [only] = self.tries.as_slice() else { return };
-        if only.phase != Phase::Waiting || self.attempts < 2 {
-            return;
-        }
-        let from = all[only.candidate];
-        let is_other =
-            |at: &usize| all[*at].state == State::Up && all[*at].tier == from.tier && self.asked[*at].tries == 0;
-        let Some(other) = (0..all.len()).find(is_other) else { return };
-        if from.state != State::Up {
-            self.start(other, Cause::Turn, now);
-        } else if self.race.group.take_hedge() {
-            self.start(other, Cause::Hedge, now);
-        }
-    }
-
     fn arrived(&mut self, Arrival { leg, outcome, rtt, .. }: Arrival, now: Moment) -> Option<Exchanged> {
         let slot = usize::from(leg.slot);
         let t = self.tries.get_mut(slot).filter(|t| t.leg == leg.number && t.phase != Phase::Over)?;
@@ -383,10 +372,8 @@ impl<'a> Run<'a> {
             Outcome::Failed(result, rcode) => self.failed(slot, result, rcode),
             Outcome::Truncated => {
                 t.transport = Transport::Tcp;
-                let timeout = self.race.group.limits().timeout;
                 if !t.link.has_stream() {
-                    // A handshake comes first.
-                    t.limit = (t.limit * Transport::Tcp.round_trips()).min(timeout);
+                    t.add_handshake(self.race.group.limits().timeout);
                 }
                 self.send(slot, now);
             }
@@ -397,6 +384,7 @@ impl<'a> Run<'a> {
             }
             Outcome::Closed if !t.has_asked_anew => {
                 t.has_asked_anew = true;
+                t.add_handshake(self.race.group.limits().timeout);
                 self.send(slot, now);
             }
             Outcome::WithoutEdns => self.failed(slot, QueryResult::Malformed, Some(Rcode::FORMERR)),
@@ -405,16 +393,19 @@ impl<'a> Run<'a> {
         None
     }
 
-    fn won(&self, slot: usize, response: Response, rtt: Duration, now: Moment) -> Exchanged {
-        let t = &self.tries[slot];
+    fn won(&mut self, slot: usize, response: Response, rtt: Duration, now: Moment) -> Exchanged {
+        let t = &mut self.tries[slot];
+        t.phase = Phase::Over;
+        t.is_hedged = false;
         if t.has_asked_plain {
             t.link.server.asked_without_edns(now);
         }
         if t.cause == Cause::Hedge {
             self.race.group.hedge_won();
         }
+        let (server, transport) = (Arc::clone(&t.link.server), t.transport);
         let tries = u8::try_from(self.tries.len()).unwrap_or(u8::MAX);
-        Exchanged { response, server: Arc::clone(&t.link.server), transport: t.transport, rtt, at: now, tries }
+        Exchanged { response, server, transport, rtt, at: now, tries }
     }
 
     fn failure(&mut self) -> Failure {

@@ -243,6 +243,11 @@ impl Group {
         taken
     }
 
+    /// A hedge that added nothing.
+    pub(super) fn return_hedge(&self) {
+        self.running.busy.hedge_budget.give_back();
+    }
+
     pub(super) fn hedge_won(&self) {
         self.running.hedge_wins.fetch_add(1, Relaxed);
     }

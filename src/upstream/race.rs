@@ -122,6 +122,8 @@ pub(super) struct Race {
     pub(super) group: Arc<Group>,
     pub(super) role: Role,
     is_over: Cell<bool>,
+    /// A bit for each slot whose server answered, however late.
+    answered: Cell<u16>,
     /// Nearly always one: the vector allocates for a second alone.
     first: RefCell<Option<Arrival>>,
     more: RefCell<Vec<Arrival>>,
@@ -135,6 +137,7 @@ impl Race {
             group: Arc::clone(group),
             role,
             is_over: Cell::new(false),
+            answered: Cell::new(0),
             first: RefCell::default(),
             more: RefCell::default(),
             waker: RefCell::default(),
@@ -148,7 +151,15 @@ impl Race {
         self.waker.take();
     }
 
+    /// Whether the server of this try answered, late or not; a failure is no answer.
+    pub(super) fn has_answer_of(&self, slot: u8) -> bool {
+        self.answered.get() & bit(slot) != 0
+    }
+
     pub(super) fn deliver(&self, arrival: Arrival) {
+        if !matches!(arrival.outcome, Outcome::Failed(..)) {
+            self.answered.set(self.answered.get() | bit(arrival.leg.slot));
+        }
         if self.is_over.get() {
             return;
         }
@@ -182,6 +193,11 @@ impl Race {
         })
         .await
     }
+}
+
+/// A question has 16 tries at the most.
+const fn bit(slot: u8) -> u16 {
+    1 << (slot % 16)
 }
 
 /// A query on the wire.

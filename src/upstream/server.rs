@@ -241,6 +241,11 @@ impl Server {
         }
     }
 
+    /// Whether something came from it since.
+    pub(super) fn has_lived_since(&self, at: Moment) -> bool {
+        self.last_life.load(Relaxed) > at.micros()
+    }
+
     /// A good answer in traffic.
     pub(super) fn answered(&self, now: Moment) {
         stamp(&self.last_good, now);
@@ -252,7 +257,7 @@ impl Server {
     /// A try passed its limit, or could not leave. It is held against the server only if nothing came since. Whether a
     /// probe passed is for the prober to say; here it counts as one more question without an answer.
     pub(super) fn late(&self, sent_at: Moment, now: Moment, role: Role) {
-        if role == Role::Tagged || self.last_life.load(Relaxed) > sent_at.micros() {
+        if role == Role::Tagged || self.has_lived_since(sent_at) {
             return;
         }
         if self.silent_tries.fetch_add(1, Relaxed) == 0 {

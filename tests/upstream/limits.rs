@@ -79,60 +79,6 @@ fn a_question_that_is_given_up_gives_its_place_back() {
     });
 }
 
-/// Two servers known to be up and fast, the first of which then takes its time.
-fn slow_first(hedge_budget: Option<f64>, questions: usize) -> (Arc<Group>, [Script; 2], Vec<Duration>) {
-    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
-    let mut spec = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
-    spec.limits.hedge_budget = hedge_budget;
-    let alarm = Arc::new(Alarm::new());
-    let group = Arc::new(Group::build(&spec, None, &Ours::default(), &alarm));
-    let took = on_a_worker(async {
-        let probes = probe(&group, &alarm);
-        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
-        drop(probes);
-        let courier = courier();
-        for at in 0..50 {
-            ask(&courier, &group, &format!("warm{at}.example")).await.unwrap();
-        }
-        // Later than the usual tail, and well before the limit of 20 ms.
-        scripts[0].delay(Duration::from_millis(12));
-        let mut took = Vec::new();
-        for at in 0..questions {
-            let start = Moment::now();
-            ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
-            took.push(Moment::now().since(start));
-            if group.hedges() >= 20 {
-                break;
-            }
-        }
-        took
-    });
-    (group, scripts, took)
-}
-
-#[test]
-fn a_hedge_answers_before_the_limit() {
-    let (group, scripts, took) = slow_first(Some(0.03), 3);
-    assert!(group.hedges() >= 1);
-    assert!(group.hedge_wins() >= 1);
-    assert!(scripts[1].queries() >= 2);
-    assert!(!took.is_empty());
-}
-
-#[test]
-fn hedges_keep_to_their_budget() {
-    let (group, _scripts, _) = slow_first(Some(0.0), 60);
-    // The burst of twenty, and nothing earned.
-    assert!(group.hedges() <= 20, "{}", group.hedges());
-}
-
-#[test]
-fn without_a_budget_nothing_is_hedged() {
-    let (group, _scripts, took) = slow_first(None, 3);
-    assert_eq!(group.hedges(), 0);
-    assert!(took[0] >= Duration::from_millis(12), "{took:?}");
-}
-
 #[test]
 fn spread_is_even_and_fastest_leaves_slow_servers_out() {
     let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];

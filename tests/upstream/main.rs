@@ -8,6 +8,7 @@ mod support;
 mod encrypted;
 mod failover;
 mod health;
+mod hedging;
 mod limits;
 mod loops;
 mod ports;

@@ -45,6 +45,13 @@ pub(crate) enum Tcp {
     OneEach(Ipv4Addr),
 }
 
+/// What happens to some names over UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Loses,
+    Delays(Duration),
+}
+
 /// A server and what it saw.
 pub(crate) struct Script {
     pub(crate) address: SocketAddr,
@@ -58,6 +65,9 @@ struct State {
     lost_percent: AtomicU32,
     /// Questions whose first label begins so get SERVFAIL, whatever else is said.
     broken: Mutex<Option<&'static str>>,
+    /// The same for what happens on the way.
+    ways: Mutex<Vec<(&'static str, Way)>>,
+    lost: AtomicUsize,
     /// UDP answers go to where the query before came from.
     to_the_last: AtomicBool,
     stop: AtomicBool,
@@ -88,6 +98,8 @@ impl Script {
             delay_ms: AtomicU32::new(0),
             lost_percent: AtomicU32::new(0),
             broken: Mutex::new(None),
+            ways: Mutex::default(),
+            lost: AtomicUsize::new(0),
             to_the_last: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             queries: AtomicUsize::new(0),
@@ -118,6 +130,16 @@ impl Script {
     /// Names that begin so are SERVFAIL at their origin.
     pub(crate) fn break_names(&self, prefix: &'static str) {
         *self.state.broken.lock().unwrap() = Some(prefix);
+    }
+
+    /// What happens to UDP queries for names that begin so.
+    pub(crate) fn on_the_way(&self, prefix: &'static str, way: Way) {
+        self.state.ways.lock().unwrap().push((prefix, way));
+    }
+
+    /// Queries that [`Way::Loses`] lost.
+    pub(crate) fn lost(&self) -> usize {
+        self.state.lost.load(SeqCst)
     }
 
     pub(crate) fn answer_to_the_last(&self, is_on: bool) {
@@ -157,19 +179,27 @@ fn serve_udp(socket: &UdpSocket, state: &Arc<State>) {
             continue;
         }
         let query = &buffer[..length];
+        let way = state.way_of(query);
+        if way == Some(Way::Loses) {
+            state.lost.fetch_add(1, SeqCst);
+            continue;
+        }
         let last = state.seen.lock().unwrap().last().map(|(from, _)| *from);
         state.queries.fetch_add(1, SeqCst);
         state.seen.lock().unwrap().push((from, u16::from_be_bytes([query[0], query[1]])));
         let Some(reply) = state.reply(query, *state.udp.lock().unwrap()) else { continue };
         let from = if state.to_the_last.load(SeqCst) { last.unwrap_or(from) } else { from };
-        let delay = state.delay_ms.load(SeqCst);
-        if delay == 0 {
+        let delay = match way {
+            Some(Way::Delays(delay)) => delay,
+            _ => Duration::from_millis(state.delay_ms.load(SeqCst).into()),
+        };
+        if delay.is_zero() {
             socket.send_to(&reply, from).unwrap();
             continue;
         }
         let socket = socket.try_clone().unwrap();
         thread::spawn(move || {
-            thread::sleep(Duration::from_millis(delay.into()));
+            thread::sleep(delay);
             let _ = socket.send_to(&reply, from);
         });
     }
@@ -220,7 +250,16 @@ fn serve_stream(mut stream: TcpStream, state: &State) {
     }
 }
 
+fn first_label(query: &[u8]) -> &[u8] {
+    &query[13..13 + usize::from(query[12])]
+}
+
 impl State {
+    fn way_of(&self, query: &[u8]) -> Option<Way> {
+        let ways = self.ways.lock().unwrap();
+        ways.iter().find(|(prefix, _)| first_label(query).starts_with(prefix.as_bytes())).map(|(_, way)| *way)
+    }
+
     fn reply(&self, query: &[u8], says: Says) -> Option<Vec<u8>> {
         let name_end = 12 + query[12..].iter().position(|&octet| octet == 0)?;
         let mut reply = query[..name_end + 5].to_vec();
@@ -228,8 +267,7 @@ impl State {
         reply[2] = 0x81;
         reply[3] = 0x80;
         reply[4..12].copy_from_slice(&[0, 1, 0, 0, 0, 0, 0, 0]);
-        let label = &query[13..13 + usize::from(query[12])];
-        if self.broken.lock().unwrap().is_some_and(|prefix| label.starts_with(prefix.as_bytes())) {
+        if self.broken.lock().unwrap().is_some_and(|prefix| first_label(query).starts_with(prefix.as_bytes())) {
             reply[3] |= 2;
             return Some(reply);
         }

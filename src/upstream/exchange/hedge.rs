@@ -1,0 +1,142 @@
+//! Hedges: a further try to another server while the newest one, later than usual, may still answer.
+//!
+//! Policy:
+//! - After the usual tail of the newest try's RTT, to another server of its tier that is up: one that was not asked
+//!   before one that was.
+//! - What the budget bounds is what hedging adds. A hedge takes from it, and gives back where the try that it was for
+//!   stays unanswered up to its limit or fails: then the hedge came in place of a retry. So names that are lost on the
+//!   way are asked for again soon, however many, and servers that are merely slow are not asked twice for long. Away
+//!   from a suspect server a hedge is free.
+//! - The last try of three or more is worth most later, when a short break of the way may be over, or in another tier.
+//!   It is a hedge only where no other tier has a server that is up, and where something came since from a server that
+//!   was asked: then it is this question that was lost, and not the way.
+//! - A try that is not over when its question has its answer is held against its server at its limit, as any other:
+//!   [`Pledges`] remember it. Otherwise hedges would hide a server that went silent.
+
+use std::{collections::VecDeque, rc::Rc, sync::Arc};
+
+use crate::{
+    clock::Moment,
+    upstream::{
+        health::State,
+        race::{Race, Role},
+        rtt::{LEAST_TAIL, Smoothed},
+        server::Server,
+        spec::Transport,
+    },
+};
+
+use super::{Cause, Phase, Run, Try};
+
+/// A try that its question no longer waits for, until its limit.
+struct Pledge {
+    race: Rc<Race>,
+    slot: u8,
+    server: Arc<Server>,
+    sent_at: Moment,
+    due: Moment,
+    /// Whether there was a hedge for it, out of the budget.
+    is_hedged: bool,
+}
+
+/// The pledges of one worker, in the order of their making.
+#[derive(Default)]
+pub(in crate::upstream) struct Pledges(VecDeque<Pledge>);
+
+impl Pledges {
+    fn add(&mut self, race: &Rc<Race>, slot: u8, t: &Try) {
+        let (race, server) = (Rc::clone(race), Arc::clone(&t.link.server));
+        let due = t.sent_at + t.limit;
+        self.0.push_back(Pledge { race, slot, server, sent_at: t.sent_at, due, is_hedged: t.is_hedged });
+    }
+
+    /// Redeems those whose time has come.
+    pub(in crate::upstream) fn redeem(&mut self, now: Moment) {
+        while self.0.front().is_some_and(|pledge| pledge.due <= now) {
+            let Some(pledge) = self.0.pop_front() else { return };
+            if pledge.race.has_answer_of(pledge.slot) {
+                continue;
+            }
+            pledge.server.late(pledge.sent_at, now, Role::Traffic);
+            if pledge.is_hedged {
+                pledge.race.group.return_hedge();
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Plans a hedge for the newest try, where its server's tail is known.
+    pub(super) fn plan_hedge(&mut self, now: Moment) {
+        self.hedge_at = None;
+        let Some(newest) = self.tries.last() else { return };
+        let is_wanted = self.race.role == Role::Traffic && self.race.group.limits().hedge_budget.is_some();
+        if is_wanted && newest.transport == Transport::Udp && self.tries.len() < usize::from(self.attempts) {
+            let tail = newest.link.server.rtt().map(Smoothed::tail).filter(|&tail| tail < newest.limit);
+            self.hedge_at = tail.map(|tail| now + tail);
+        }
+    }
+
+    /// Sends the hedge that was planned, if it is time.
+    pub(super) fn hedge(&mut self, now: Moment) {
+        if self.hedge_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.hedge_at = None;
+        let Some(newest) = self.tries.last().filter(|newest| newest.phase == Phase::Waiting) else { return };
+        let Some(other) = self.another(newest.candidate) else { return };
+        if self.candidates.as_slice()[newest.candidate].state != State::Up {
+            self.start(other, Cause::Turn, now);
+            return;
+        }
+        if self.tries.len() > 1 && self.is_last_next() {
+            if self.has_other_tiers(newest.candidate) {
+                return;
+            }
+            if !self.has_lived() {
+                self.hedge_at = Some(now + LEAST_TAIL);
+                return;
+            }
+        }
+        if !self.race.group.take_hedge() {
+            return;
+        }
+        let hedged = self.tries.len() - 1;
+        if self.start(other, Cause::Hedge, now) {
+            self.tries[hedged].is_hedged = true;
+        } else {
+            self.race.group.return_hedge();
+        }
+    }
+
+    /// What becomes of the tries that are under way when the question ends.
+    pub(super) fn leave(&self) {
+        for (slot, t) in (0..).zip(&self.tries) {
+            if t.phase == Phase::Waiting && self.race.role == Role::Traffic {
+                self.courier.shared.pledges.borrow_mut().add(&self.race, slot, t);
+            } else if t.is_hedged {
+                self.race.group.return_hedge();
+            }
+        }
+    }
+
+    /// Another server of the same tier that is up.
+    fn another(&self, than: usize) -> Option<usize> {
+        let all = self.candidates.as_slice();
+        let is_other = |&at: &usize| {
+            at != than && all[at].tier == all[than].tier && all[at].state == State::Up && !self.asked[at].is_spent
+        };
+        (0..all.len()).filter(is_other).min_by_key(|&at| self.asked[at].tries)
+    }
+
+    /// Whether a server is up in a tier other than this candidate's.
+    fn has_other_tiers(&self, candidate: usize) -> bool {
+        let all = self.candidates.as_slice();
+        all.iter().any(|other| other.tier != all[candidate].tier && other.state == State::Up)
+    }
+
+    /// Whether something came from a server since it was asked: the way is open.
+    fn has_lived(&self) -> bool {
+        self.tries.iter().any(|t| t.link.server.has_lived_since(t.sent_at))
+    }
+}

@@ -1,0 +1,204 @@
+//! Hedges: soon enough that a lost datagram is not felt, and no more than their budget has.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use tidegate::{
+    clock::Moment,
+    upstream::{Alarm, Courier, Exchanged, Group, Marks, Ours, State},
+};
+
+use crate::{
+    address, ask, courier, is, on_a_worker, probe, query,
+    script::{ONE, Says, Script, TWO, Way},
+    server, spec, udp, until,
+};
+
+/// Later than the usual tail of a server on loopback, and well before the limit of 20 ms.
+const SLOW: Duration = Duration::from_millis(12);
+
+/// Servers in a first tier of two, and perhaps a second of one; the first is asked first.
+struct Site {
+    scripts: Vec<Script>,
+    group: Arc<Group>,
+    courier: Rc<Courier>,
+}
+
+impl Site {
+    async fn ask(&self, name: &str) -> Exchanged {
+        ask(&self.courier, &self.group, name).await.expect("an answer")
+    }
+
+    /// Gives up long before the limit of a try.
+    async fn ask_briefly(&self, name: &str) {
+        let now = Moment::now();
+        let deadline = now + Duration::from_millis(15);
+        let asked = self.courier.exchange(&self.group, &Marks::default(), &query(name), now, deadline).await;
+        assert!(asked.is_err());
+    }
+
+    /// Over all servers.
+    fn lost(&self) -> usize {
+        self.scripts.iter().map(Script::lost).sum()
+    }
+}
+
+/// Runs with servers of which those in the first tier have known round-trip times. The budget earns nothing: twenty
+/// hedges are all there are.
+fn at_a_site(servers: usize, hedge_budget: Option<f64>, test: impl AsyncFnOnce(&Site)) {
+    let says = [Says::Address(ONE), Says::Address(TWO), Says::Address(TWO)];
+    let scripts: Vec<_> = says.into_iter().take(servers).map(Script::new).collect();
+    let entries: Vec<_> = scripts.iter().map(|script| udp(script.address)).collect();
+    let tiers: Vec<_> = entries.chunks(2).collect();
+    let mut spec = spec(&tiers);
+    spec.limits.hedge_budget = hedge_budget;
+    let alarm = Arc::new(Alarm::new());
+    let group = Arc::new(Group::build(&spec, None, &Ours::default(), &alarm));
+    let site = Site { scripts, group, courier: courier() };
+    on_a_worker(async {
+        let probes = probe(&site.group, &alarm);
+        until("all up", || site.group.servers().all(|server| is(server, State::Up))).await;
+        drop(probes);
+        for at in 0..40 {
+            if at == 20 {
+                server(&site.group, 0).drain();
+            }
+            site.ask(&format!("warm{at}.example")).await;
+        }
+        server(&site.group, 0).undrain();
+        test(&site).await;
+    });
+}
+
+#[test]
+fn a_hedge_answers_before_the_limit() {
+    at_a_site(2, Some(0.0), async |site| {
+        site.scripts[0].on_the_way("slow", Way::Delays(SLOW));
+        for at in 0..100 {
+            let exchanged = site.ask(&format!("slow{at}.example")).await;
+            if site.group.hedge_wins() > 0 {
+                assert_eq!((address(&exchanged), site.group.hedges() > 0), (TWO, true));
+                return;
+            }
+            sound(site, at).await;
+        }
+        panic!("no hedge in a hundred questions");
+    });
+}
+
+#[test]
+fn without_a_budget_nothing_is_hedged() {
+    at_a_site(2, None, async |site| {
+        site.scripts[0].on_the_way("slow", Way::Delays(SLOW));
+        let start = Moment::now();
+        site.ask("slow.example").await;
+        assert!(Moment::now().since(start) >= SLOW);
+        assert_eq!(site.group.hedges(), 0);
+    });
+}
+
+#[test]
+fn hedges_that_were_not_needed_keep_to_their_budget() {
+    at_a_site(2, Some(0.0), async |site| {
+        site.scripts[0].on_the_way("slow", Way::Delays(SLOW));
+        for at in 0..80 {
+            site.ask(&format!("slow{at}.example")).await;
+            // The one is usually fast.
+            for at in at * 6..(at + 1) * 6 {
+                sound(site, at).await;
+            }
+        }
+        // The burst, and some answers that a busy machine made later than the limit.
+        assert!((20..=40).contains(&site.group.hedges()), "{}", site.group.hedges());
+    });
+}
+
+#[test]
+fn hedges_in_place_of_retries_cost_nothing() {
+    at_a_site(2, Some(0.0), async |site| {
+        site.scripts[0].on_the_way("lost", Way::Loses);
+        for at in 0..500 {
+            assert_eq!(address(&site.ask(&format!("lost{at}.example")).await), TWO);
+            sound(site, at).await;
+            if site.group.hedges() > 60 {
+                return;
+            }
+        }
+        panic!("{} hedges", site.group.hedges());
+    });
+}
+
+#[test]
+fn a_server_that_is_silent_behind_hedges_is_found() {
+    at_a_site(2, Some(1.0), async |site| {
+        site.scripts[0].say(Says::Nothing);
+        for at in 0..500 {
+            assert_eq!(address(&site.ask(&format!("n{at}.example")).await), TWO);
+            if !is(server(&site.group, 0), State::Up) {
+                return;
+            }
+        }
+        panic!("nobody noticed");
+    });
+}
+
+#[test]
+fn a_question_that_is_lost_twice_is_hedged_twice_while_others_are_answered() {
+    at_a_site(2, Some(1.0), async |site| {
+        site.scripts.iter().for_each(|script| script.on_the_way("lost", Way::Loses));
+        for at in 0..50 {
+            let (before, name) = (site.lost(), format!("lost{at}.example"));
+            let others = async {
+                for number in 0.. {
+                    sound(site, at * 1000 + number).await;
+                }
+            };
+            tokio::select! {
+                () = site.ask_briefly(&name) => {}
+                () = others => {}
+            }
+            // The third query may be on its way.
+            sound(site, at * 1000 + 999).await;
+            if site.lost() - before == 3 {
+                return;
+            }
+        }
+        panic!("no third query before the limit");
+    });
+}
+
+#[test]
+fn the_last_try_is_kept_while_the_way_is_silent() {
+    at_a_site(2, Some(1.0), async |site| {
+        site.scripts.iter().for_each(|script| script.say(Says::Nothing));
+        let before = queries(site);
+        site.ask_briefly("n.example").await;
+        assert!(queries(site) - before <= 2);
+    });
+}
+
+#[test]
+fn the_last_try_is_kept_for_another_tier() {
+    at_a_site(3, Some(1.0), async |site| {
+        site.scripts[..2].iter().for_each(|script| script.on_the_way("lost", Way::Loses));
+        let others = async {
+            for at in 0.. {
+                sound(site, at).await;
+            }
+        };
+        let exchanged = tokio::select! {
+            exchanged = site.ask("lost.example") => exchanged,
+            () = others => return,
+        };
+        assert_eq!(exchanged.server.label(), server(&site.group, 2).label());
+        assert_eq!(exchanged.tries, 3);
+    });
+}
+
+/// A question that is answered, and shows that the way is open.
+async fn sound(site: &Site, at: usize) {
+    site.ask(&format!("sound{at}.example")).await;
+}
+
+fn queries(site: &Site) -> usize {
+    site.scripts.iter().map(Script::queries).sum()
+}
