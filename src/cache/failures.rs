@@ -28,30 +28,14 @@ const SHARDS: usize = 16;
 /// The longest time a failure may be remembered, in seconds (RFC 9520 3.2).
 pub const LONGEST: u32 = 300;
 
-/// How a question failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// Every answer was SERVFAIL.
-    Servfail,
-    /// Every answer was REFUSED, or another RCODE that tells nothing about the name.
-    Refused,
-    /// No server answered in time, or none could be reached.
-    Unreachable,
-    /// What came was no answer to the question.
-    Malformed,
-    /// The answer was judged and not let through.
-    Blocked,
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     key: u128,
     /// The first second in which it is tried again; 0 in a slot never used.
     until: u32,
-    failure: Failure,
 }
 
-const FREE: Slot = Slot { key: 0, until: 0, failure: Failure::Servfail };
+const FREE: Slot = Slot { key: 0, until: 0 };
 
 type Set = [Slot; WAYS];
 
@@ -78,26 +62,22 @@ impl Failures {
     }
 
     /// Remembers that `key` failed at `now`, for `seconds` but at most [`LONGEST`]; with 0 it is forgotten.
-    pub fn remember(&self, key: &Key<'_>, failure: Failure, now: u32, seconds: u32) {
+    pub fn remember(&self, key: &Key<'_>, now: u32, seconds: u32) {
         let until = now.saturating_add(seconds.min(LONGEST));
         self.nothing_from.fetch_max(until, Ordering::Relaxed);
         self.with_set(key, |set, key| {
             let same = set.iter().position(|slot| slot.key == key && slot.until > 0);
             let first = (0..WAYS).min_by_key(|&way| set[way].until);
             if let Some(way) = same.or(first) {
-                set[way] = Slot { key, until, failure };
+                set[way] = Slot { key, until };
             }
         });
     }
 
-    /// How `key` failed, if that is still remembered at `now`.
-    pub fn lookup(&self, key: &Key<'_>, now: u32) -> Option<Failure> {
-        if now >= self.nothing_from.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.with_set(key, |set, key| {
-            set.iter().find(|slot| slot.key == key && slot.until > now).map(|slot| slot.failure)
-        })
+    /// Whether it is still remembered at `now` that `key` failed.
+    pub fn knows(&self, key: &Key<'_>, now: u32) -> bool {
+        now < self.nothing_from.load(Ordering::Relaxed)
+            && self.with_set(key, |set, key| set.iter().any(|slot| slot.key == key && slot.until > now))
     }
 
     /// Forgets that `key` failed: it has been answered.
@@ -159,24 +139,24 @@ mod tests {
     #[test]
     fn a_failure_is_remembered_for_its_time_and_no_longer() {
         let (failures, name) = (Failures::new(), name("broken.example"));
-        failures.remember(&key(&name), Failure::Servfail, 100, 2);
-        assert_eq!(failures.lookup(&key(&name), 101), Some(Failure::Servfail));
-        assert_eq!(failures.lookup(&key(&name), 102), None);
-        failures.remember(&key(&name), Failure::Unreachable, 102, u32::MAX);
-        assert_eq!(failures.lookup(&key(&name), 102 + LONGEST - 1), Some(Failure::Unreachable));
-        assert_eq!(failures.lookup(&key(&name), 102 + LONGEST), None);
+        failures.remember(&key(&name), 100, 2);
+        assert!(failures.knows(&key(&name), 101));
+        assert!(!failures.knows(&key(&name), 102));
+        failures.remember(&key(&name), 102, u32::MAX);
+        assert!(failures.knows(&key(&name), 102 + LONGEST - 1));
+        assert!(!failures.knows(&key(&name), 102 + LONGEST));
     }
 
     #[test]
     fn an_answer_forgets_the_failure() {
         let (failures, name) = (Failures::new(), name("mended.example"));
-        failures.remember(&key(&name), Failure::Refused, 100, 60);
+        failures.remember(&key(&name), 100, 60);
         failures.forget(&key(&name));
-        assert_eq!(failures.lookup(&key(&name), 100), None);
-        failures.remember(&key(&name), Failure::Refused, 100, 60);
-        failures.remember(&key(&name), Failure::Refused, 100, 0);
-        assert_eq!(failures.lookup(&key(&name), 100), None);
-        failures.remember(&key(&name), Failure::Refused, 100, 60);
+        assert!(!failures.knows(&key(&name), 100));
+        failures.remember(&key(&name), 100, 60);
+        failures.remember(&key(&name), 100, 0);
+        assert!(!failures.knows(&key(&name), 100));
+        failures.remember(&key(&name), 100, 60);
         failures.clear();
         assert_eq!(failures.count(100), 0);
     }
@@ -185,7 +165,7 @@ mod tests {
     fn every_part_of_the_key_tells_failures_apart() {
         let (failures, name, other) = (Failures::new(), name("a.example"), name("b.example"));
         let failed = key(&name);
-        failures.remember(&failed, Failure::Servfail, 100, 60);
+        failures.remember(&failed, 100, 60);
         for key in [
             key(&other),
             Key { qtype: RecordType::AAAA, ..failed },
@@ -194,7 +174,7 @@ mod tests {
             Key { cd: true, ..failed },
             Key { view: 1, ..failed },
         ] {
-            assert_eq!(failures.lookup(&key, 100), None, "{key:?}");
+            assert!(!failures.knows(&key, 100), "{key:?}");
         }
     }
 
@@ -205,8 +185,8 @@ mod tests {
         for index in 0..4 * slots {
             let name = name(&format!("n{index}.example"));
             let now = 100 + u32::try_from(index * 100 / slots).unwrap();
-            failures.remember(&key(&name), Failure::Servfail, now, LONGEST);
-            assert_eq!(failures.lookup(&key(&name), now), Some(Failure::Servfail), "the latest is always known");
+            failures.remember(&key(&name), now, LONGEST);
+            assert!(failures.knows(&key(&name), now), "the latest is always known");
         }
         assert_eq!(failures.count(100), slots, "every slot is in use");
     }

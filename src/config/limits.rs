@@ -96,6 +96,8 @@ pub(super) const STALE_TTL: Limit<Duration> = limit("stale_ttl", s(30), s(1), s(
 /// A fraction of queries.
 pub(super) const LOG_SAMPLE: Limit<f64> = limit("sample", 1.0, 0.0, 1.0);
 
+/// Servers of a group, over all tiers: one question may go to any of them.
+pub const MOST_SERVERS: usize = 16;
 /// A try's limit starts at 20 ms.
 pub(super) const TIMEOUT: Limit<Duration> = limit("timeout", s(1), ms(20), s(30));
 /// A question costs a bounded number of upstream messages.

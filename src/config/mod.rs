@@ -29,7 +29,7 @@ pub use file::{EditError, group_table, set_servers};
 pub use group::{
     Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Server, ServerAddress, Share, Transport,
 };
-pub use limits::CONTROL_SOCKET;
+pub use limits::{CONTROL_SOCKET, MOST_SERVERS};
 pub use load::{Flags, control_socket};
 pub use plan::{
     Aaaa, Access, AdminAccess, Boot, CachePolicy, CookieSecret, Guard, Listen, Live, LocalZone, LogFormat, LogLevel,

@@ -14,6 +14,8 @@ use crate::{
     wire::{Class, UpstreamQuery},
 };
 
+const _: () = assert!(config::MOST_SERVERS == crate::upstream::MOST_SERVERS, "a server beyond would never be asked");
+
 /// The specification of each group of the plan, in its order.
 pub(super) fn specs(live: &Live) -> Vec<GroupSpec> {
     let system = SystemRoots::default();

@@ -83,15 +83,22 @@ async fn ask(context: &Context, errand: &Errand, id: RuleId) -> Part {
         return empty(errand);
     }
     let now = Moment::now();
-    if context.engine.failures.lookup(&errand.key(), now.seconds()).is_some() {
+    if context.engine.failures.knows(&errand.key(), now.seconds()) {
         return Part::Unanswered(Failure::servfail(EdeCode::CachedError, format!("rule {}", rule.name)));
     }
-    let mut exchanged = context.courier.exchange(&rule.group, &rule.loops, &errand.asked, now, errand.deadline).await;
-    if exchanged.is_err()
-        && let Some(group) = &rule.fallback
-    {
-        exchanged = context.courier.exchange(group, &rule.loops, &errand.asked, Moment::now(), errand.deadline).await;
-    }
+    let exchange = |group, now, deadline| context.courier.exchange(group, &rule.loops, &errand.asked, now, deadline);
+    let exchanged = match &rule.fallback {
+        None => exchange(&rule.group, now, errand.deadline).await,
+        Some(fallback) => {
+            // Servers that are silent leave it half of the time.
+            let half = now + errand.deadline.since(now) / 2;
+            match exchange(&rule.group, now, half).await {
+                // Servers over their budget are not down.
+                exchanged @ (Ok(_) | Err(upstream::Failure::Budget)) => exchanged,
+                Err(_) => exchange(fallback, Moment::now(), errand.deadline).await,
+            }
+        }
+    };
     match exchanged {
         Ok(exchanged) => judge(context, errand, id, exchanged.response, exchanged.at),
         Err(failure) if !has_time(errand, id, now) && !failure.has_rcode() => {

@@ -244,7 +244,15 @@ async fn resolve_one_by_one(listener: Rc<Listener>, first: Job) {
 async fn send_late_replies(listener: Rc<Listener>) {
     loop {
         listener.filled.notified().await;
-        listener.flush(&mut listener.outbox.borrow_mut());
+        // What the kernel has no room for goes as soon as it has.
+        let all_sent = || {
+            let mut outbox = listener.outbox.borrow_mut();
+            listener.flush(&mut outbox);
+            if outbox.waiting() > 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        };
+        if let Err(error) = listener.socket.async_io(Interest::WRITABLE, all_sent).await {
+            debug!(%error, "waiting to send late replies");
+        }
     }
 }
 

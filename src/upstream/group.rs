@@ -236,11 +236,11 @@ impl Group {
 
     /// Takes a hedge, if hedging is on and the budget has one.
     pub(super) fn take_hedge(&self) -> bool {
-        let taken = self.limits.hedge_budget.is_some() && self.running.busy.hedge_budget.take();
-        if taken {
-            self.running.busy.hedges.fetch_add(1, Relaxed);
-        }
-        taken
+        self.limits.hedge_budget.is_some() && self.running.busy.hedge_budget.take()
+    }
+
+    pub(super) fn hedge_sent(&self) {
+        self.running.busy.hedges.fetch_add(1, Relaxed);
     }
 
     /// A hedge that added nothing.

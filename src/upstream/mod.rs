@@ -46,6 +46,7 @@ pub use group::Group;
 pub use health::State;
 pub use loops::{Loops, Marks};
 pub use obstacle::Obstacle;
+pub use select::MOST_SERVERS;
 pub use server::{Alarm, Server};
 pub use single::ask_once;
 pub use spec::{Entry, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ServerSpec, Transport, Via};

@@ -31,6 +31,9 @@ pub(super) struct Candidate {
     pub(super) state: State,
 }
 
+/// No question asks more servers than this; a group's further ones are left out.
+pub const MOST_SERVERS: usize = 16;
+
 /// Servers in the order to ask them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidates {
@@ -39,8 +42,7 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
-    /// No question asks more servers than this.
-    pub(super) const MOST: usize = 16;
+    pub(super) const MOST: usize = MOST_SERVERS;
 
     /// Candidates for a question, or why there are none. Where every server is down, only a trial has candidates.
     pub(super) fn of(group: &Group, loops: &Marks, now: Moment) -> Result<Self, Standing> {

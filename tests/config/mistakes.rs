@@ -95,6 +95,13 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "[upstream.a]\nservers = [\"dns.example\"]",
         "t.toml:2:12: server \"dns.example\" cannot be used: it is not an IPv4 or IPv6 address",
     ),
+    (
+        "more servers than a question can go to",
+        "[upstream.a]\nservers = [\"10.0.0.1\", \"10.0.0.2\", \"10.0.0.3\", \"10.0.0.4\", \"10.0.0.5\", \"10.0.0.6\", \
+         \"10.0.0.7\", \"10.0.0.8\", \"10.0.0.9\"]\nbackup = [[\"10.0.1.1\", \"10.0.1.2\", \"10.0.1.3\", \"10.0.1.4\", \
+         \"10.0.1.5\", \"10.0.1.6\", \"10.0.1.7\", \"10.0.1.8\"]]",
+        "t.toml:1:11: upstream \"a\" has 17 servers; a group has at most 16",
+    ),
     ("no servers", "[upstream.a]\n", "t.toml:1:11: upstream \"a\" has no servers"),
     (
         "empty server list",

@@ -2,9 +2,11 @@
 
 use rstest::rstest;
 
+use hickory_proto::op::ResponseCode;
+
 use crate::{
     Config, ONE_PATIENT_TRY, Site, ask,
-    support::{eventually, tidegate::Tidegate},
+    support::{eventually, query::Query, tidegate::Tidegate, upstream::Upstream},
 };
 
 const UNREACHABLE: [&str; 2] = ["SERVFAIL qr rd ra", "EDE 22 (No Reachable Authority): (rule aws)"];
@@ -66,6 +68,43 @@ fn another_group_answers() {
     ]);
     site.outside.kill();
     ask(&tidegate, "queue.us-east-1.amazonaws.com", "A").shows(&UNREACHABLE);
+}
+
+/// Servers that are silent for as long as a client may wait leave the other group time.
+#[test]
+fn another_group_answers_in_time_behind_silence() {
+    let (silent, other) = (Upstream::start(), Upstream::answering("10.20.1.1"));
+    silent.go_silent();
+    let config = Config::new()
+        .section("server", "deadline = \"3s\"")
+        .upstream("silent", &[&silent], "timeout = \"3s\"")
+        .upstream("other", &[&other], ONE_PATIENT_TRY)
+        .forward("aws", &["amazonaws.com"], "silent", "when_down = \"upstream:other\"");
+    let tidegate = Tidegate::start(&config);
+    let answer = tidegate.client().ask(&Query::a("sts.us-east-1.amazonaws.com."));
+    assert_eq!(answer.address_texts(), ["10.20.1.1"]);
+}
+
+/// Busy is not down.
+#[test]
+fn a_group_over_its_budget_does_not_fall_back() {
+    let (busy, other) = (Upstream::answering("10.20.1.1"), Upstream::answering("203.0.113.1"));
+    let config = Config::new()
+        .upstream("busy", &[&busy], &format!("max_qps = 1\n{ONE_PATIENT_TRY}"))
+        .upstream("other", &[&other], ONE_PATIENT_TRY)
+        .forward("aws", &["amazonaws.com"], "busy", "when_down = \"upstream:other\"");
+    let tidegate = Tidegate::start(&config);
+    let is_over = |number: usize| {
+        let answer = tidegate.client().ask(&Query::a(&format!("n{number}.us-east-1.amazonaws.com.")).edns());
+        match answer.rcode() {
+            ResponseCode::NoError => assert_eq!(answer.address_texts(), ["10.20.1.1"]),
+            _ => assert_eq!(answer.ede(), Some((0, "upstream budget".to_owned()))),
+        }
+        answer.rcode() == ResponseCode::ServFail
+    };
+    assert!((0..50).any(is_over), "four at once, then one a second");
+    let is_question = |name: &str| name.starts_with('n') && name.contains("us-east-1");
+    assert!(!other.all_seen().iter().any(|seen| is_question(&seen.name)));
 }
 
 /// The guard is the rule's, whoever answers for it.

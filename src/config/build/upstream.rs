@@ -82,6 +82,12 @@ impl Builder<'_> {
         for tier in table.backup.iter().flat_map(|backup| &backup.value) {
             tiers.push(self.tier(tier, &path, &format!("a backup tier of upstream \"{}\"", name.value)));
         }
+        let count = tiers.iter().map(Vec::len).sum::<usize>();
+        if count > limits::MOST_SERVERS {
+            let most = limits::MOST_SERVERS;
+            let message = format!("upstream \"{}\" has {count} servers; a group has at most {most}", name.value);
+            self.problem(&name.place, message);
+        }
         tiers
     }
 

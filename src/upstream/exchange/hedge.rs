@@ -85,10 +85,6 @@ impl Run<'_> {
         self.hedge_at = None;
         let Some(newest) = self.tries.last().filter(|newest| newest.phase == Phase::Waiting) else { return };
         let Some(other) = self.another(newest.candidate) else { return };
-        if self.candidates.as_slice()[newest.candidate].state != State::Up {
-            self.start(other, Cause::Turn, now);
-            return;
-        }
         if self.tries.len() > 1 && self.is_last_next() {
             if self.has_other_tiers(newest.candidate) {
                 return;
@@ -98,12 +94,17 @@ impl Run<'_> {
                 return;
             }
         }
+        if self.candidates.as_slice()[newest.candidate].state != State::Up {
+            self.start(other, Cause::Turn, now);
+            return;
+        }
         if !self.race.group.take_hedge() {
             return;
         }
         let hedged = self.tries.len() - 1;
         if self.start(other, Cause::Hedge, now) {
             self.tries[hedged].is_hedged = true;
+            self.race.group.hedge_sent();
         } else {
             self.race.group.return_hedge();
         }
