@@ -21,7 +21,7 @@ use tracing::debug;
 
 use crate::{
     clock::Moment,
-    engine::{Action, Asked, Carrier, Context, Query, resolve},
+    engine::{Action, Asked, Carrier, Context, Query, resolve, snapshot::Snapshot},
     metrics::{self, DropReason, Transport},
     net::mmsg::{Batch, Outbox, Path, Pushed},
 };
@@ -106,14 +106,15 @@ pub async fn serve(
             ready = listener.socket.readable() => ready?,
             _ = stop.wait_for(|stopping| *stopping) => break,
         }
-        // A reload may have brought a larger payload.
-        let payload = usize::from(context.engine.snapshot().udp_payload);
-        if payload > room && listener.make_room(payload) {
-            batch = Batch::new(BATCH, LONGEST_QUERY, payload);
-            room = payload;
-        }
         for _ in 0..BATCHES_A_TURN {
-            if listener.turn(&mut batch, &context) == Queue::Empty {
+            let snapshot = context.engine.snapshot();
+            // A reload may have brought a larger payload.
+            let payload = usize::from(snapshot.udp_payload);
+            if payload > room && listener.make_room(payload) {
+                batch = Batch::new(BATCH, LONGEST_QUERY, payload);
+                room = payload;
+            }
+            if listener.turn(&mut batch, &context, &snapshot) == Queue::Empty {
                 break;
             }
         }
@@ -124,7 +125,7 @@ pub async fn serve(
     // it yet.
     for _ in 0..LAST_BATCHES {
         let Ok(read) = batch.recv(listener.socket.as_fd()) else { break };
-        listener.take(&mut batch, read, &context);
+        listener.take(&mut batch, read, &context, &context.engine.snapshot());
     }
     Ok(())
 }
@@ -137,7 +138,7 @@ enum Queue {
 }
 
 impl Listener {
-    fn turn(self: &Rc<Self>, batch: &mut Batch, context: &Rc<Context>) -> Queue {
+    fn turn(self: &Rc<Self>, batch: &mut Batch, context: &Rc<Context>, snapshot: &Snapshot) -> Queue {
         let mut read = 0;
         // A batch that is not full has emptied the queue, which is said as "would block": the runtime then waits for
         // more without another system call that finds nothing.
@@ -146,7 +147,7 @@ impl Listener {
             if read < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if read > 0 {
-            self.take(batch, read, context);
+            self.take(batch, read, context, snapshot);
         }
         match result {
             Ok(()) => Queue::MayHoldMore,
@@ -159,15 +160,14 @@ impl Listener {
         }
     }
 
-    fn take(self: &Rc<Self>, batch: &mut Batch, read: usize, context: &Rc<Context>) {
+    fn take(self: &Rc<Self>, batch: &mut Batch, read: usize, context: &Rc<Context>, snapshot: &Snapshot) {
         let now = Moment::now();
-        let snapshot = context.engine.snapshot();
         for at in 0..read {
             let message = batch.message(at);
             let client = message.origin.ip();
             context.counters.asked(Transport::Udp, client.is_ipv4());
             let asked = Asked { message: message.datagram, client, carrier: Carrier::Datagram, now };
-            match context.engine.handle(&snapshot, &context.counters, &asked, message.reply) {
+            match context.engine.handle(snapshot, &context.counters, &asked, message.reply) {
                 Action::Drop => {}
                 Action::Reply(length) => batch.reply(at, length),
                 Action::ReplyAndRefresh(length, query) => {

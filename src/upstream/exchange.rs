@@ -11,7 +11,7 @@
 //!   unanswered in one tier and another has a server that is up.
 //! - Before a try's limit another may be sent as a hedge ([`hedge`]).
 //! - TC is asked again over TCP at the same server, FORMERR or NOTIMP without OPT (and BADVERS) without EDNS, a query on
-//!   a kept stream that the far end closed on a new one: each once in a try, not counted as tries.
+//!   a kept stream that the far end closed on a new one: not counted as tries.
 //! - A server over its `max_qps` is passed over.
 
 pub(super) mod hedge;
@@ -151,6 +151,8 @@ struct Try {
     phase: Phase,
     sent_at: Moment,
     limit: Duration,
+    /// Round trips until an answer: a handshake comes first.
+    trips: u32,
     /// Steps that a try takes once: to a stream, to no EDNS, to a new connection.
     has_asked_plain: bool,
     has_asked_anew: bool,
@@ -330,6 +332,7 @@ impl<'a> Run<'a> {
             phase: Phase::Waiting,
             sent_at: now,
             limit: (floor.max(server.limit(timeout)) * trips * (1 << times.min(4))).min(timeout),
+            trips,
             has_asked_plain: false,
             has_asked_anew: false,
             is_hedged: false,
@@ -382,15 +385,26 @@ impl<'a> Run<'a> {
                 t.edns = EdnsUse::Without;
                 self.send(slot, now);
             }
-            Outcome::Closed if !t.has_asked_anew => {
-                t.has_asked_anew = true;
-                t.add_handshake(self.race.group.limits().timeout);
-                self.send(slot, now);
-            }
+            Outcome::Closed => self.ask_anew(slot, now),
             Outcome::WithoutEdns => self.failed(slot, QueryResult::Malformed, Some(Rcode::FORMERR)),
-            Outcome::Closed => self.failed(slot, QueryResult::Network, None),
         }
         None
+    }
+
+    /// The connection carried answers, and was closed: each that does so has brought the question nearer to its turn. The
+    /// try has time for one handshake more, whatever their number.
+    fn ask_anew(&mut self, slot: usize, now: Moment) {
+        let t = &mut self.tries[slot];
+        let (sent_at, phase) = (t.sent_at, t.phase);
+        if !std::mem::replace(&mut t.has_asked_anew, true) {
+            t.add_handshake(self.race.group.limits().timeout);
+            return self.send(slot, now);
+        }
+        self.send(slot, now);
+        let t = &mut self.tries[slot];
+        if t.phase != Phase::Over {
+            (t.sent_at, t.phase) = (sent_at, phase);
+        }
     }
 
     fn won(&mut self, slot: usize, response: Response, rtt: Duration, now: Moment) -> Exchanged {

@@ -80,7 +80,7 @@ impl Link {
         let (id, case_seed) = self.shared.draw_id(&flights, limits.case);
         let payload = (edns == EdnsUse::With).then_some(limits.udp_payload);
         turn.push(id, |buffer| race.query.write(MessageId(id), payload, case_seed, buffer));
-        let flight = Flight { race: Rc::clone(race), leg, sent_at: now, edns, case_seed, port: port.serial };
+        let flight = Flight { race: Rc::clone(race), leg, sent_at: now, edns, case_seed, serial: port.serial };
         flights.insert(id, flight);
         port.waiting.set(port.waiting.get() + 1);
         self.server.tally.waiting(self.shared.stripe, 1);
@@ -94,7 +94,7 @@ impl Link {
             Err(_) => Err(MismatchReason::Short),
             Ok(id) => match flights.get(&id.0) {
                 None => Err(MismatchReason::Id),
-                Some(flight) if flight.port != port.serial => Err(MismatchReason::Socket),
+                Some(flight) if flight.serial != port.serial => Err(MismatchReason::Socket),
                 Some(flight) => flight.read(datagram, id).map(|outcome| (id, outcome)),
             },
         };
@@ -110,7 +110,7 @@ impl Link {
 
     /// The far host says that nobody listens: every query on that socket is lost, and the server is down.
     pub(super) fn refused(&self, port: &Port, now: Moment) {
-        let lost = self.take_flights(|_, flight| flight.port == port.serial);
+        let lost = self.take_flights(|_, flight| flight.serial == port.serial);
         self.server.observe(Event::Refused, now);
         self.lose(lost, Transport::Udp, now);
     }
@@ -139,7 +139,7 @@ impl Link {
         let timeout = self.server.rules().timeout;
         let over = self.take_flights(|_, flight| now.since(flight.sent_at) >= timeout);
         for flight in over {
-            self.pool.borrow().forget_one(flight.port);
+            self.pool.borrow().forget_one(flight.serial);
             self.ended(Transport::Udp, QueryResult::Timeout);
         }
         pool::tend(self, now);
@@ -152,7 +152,7 @@ impl Link {
 
     fn lose(&self, lost: Vec<Flight>, transport: Transport, now: Moment) {
         for flight in lost {
-            self.pool.borrow().forget_one(flight.port);
+            self.pool.borrow().forget_one(flight.serial);
             self.settle(&flight, Outcome::Failed(QueryResult::Network, None), transport, now);
         }
     }

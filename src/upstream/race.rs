@@ -208,8 +208,8 @@ pub(super) struct Flight {
     pub(super) edns: EdnsUse,
     /// With mixed case, what the letters were drawn from.
     pub(super) case_seed: Option<u64>,
-    /// The socket that sent it; 0 on a stream.
-    pub(super) port: u32,
+    /// Which socket sent it; on a stream, which query of that stream it is.
+    pub(super) serial: u32,
 }
 
 impl Flight {

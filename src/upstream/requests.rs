@@ -13,7 +13,7 @@ use crate::{clock::Moment, wire::MessageId};
 use super::{
     link::Link,
     obstacle::Obstacle,
-    stream::{GOODBYE, Stream},
+    stream::{Asked, GOODBYE, Stream},
 };
 
 /// What came back on a query's stream.
@@ -51,16 +51,18 @@ pub(super) async fn carry<F: Future<Output = Ended> + 'static>(
     loop {
         framed.clear();
         stream.take_outgoing(&mut framed);
-        for (key, query) in queries(&framed) {
-            let asked = ask(query);
+        for (asked, query) in queries(stream, &framed) {
+            let ended = ask(query);
             // The link ends queries by their time-out; this ends those whose connection it let go.
             asking.spawn_local(async move {
-                (key, tokio::time::timeout(timeout * 2, asked).await.unwrap_or(Err(Trouble::Late)))
+                (asked, tokio::time::timeout(timeout * 2, ended).await.unwrap_or(Err(Trouble::Late)))
             });
         }
         tokio::select! {
+            // First: what ended with the connection is to be asked on another.
+            biased;
             () = &mut closed => break,
-            Some(Ok((key, ended))) = asking.join_next() => settle(stream, link, key, ended),
+            Some(Ok((asked, ended))) = asking.join_next() => settle(stream, link, asked, ended),
             () = stream.has_work() => if stream.is_leaving() {
                 drop(ask);
                 drop(tokio::time::timeout(GOODBYE, closed).await);
@@ -71,20 +73,25 @@ pub(super) async fn carry<F: Future<Output = Ended> + 'static>(
     if let Some(link) = link.upgrade() {
         link.retire(stream);
     }
-    while let Some(Ok((key, ended))) = asking.join_next().await {
-        settle(stream, link, key, ended);
+    framed.clear();
+    stream.take_outgoing(&mut framed);
+    for (asked, _) in queries(stream, &framed) {
+        settle(stream, link, asked, Err(Trouble::Closed));
+    }
+    while let Some(Ok((asked, ended))) = asking.join_next().await {
+        settle(stream, link, asked, ended);
     }
 }
 
-fn settle(stream: &Stream, link: &Weak<Link>, key: u16, ended: Ended) {
+fn settle(stream: &Stream, link: &Weak<Link>, asked: Asked, ended: Ended) {
     if let Some(link) = link.upgrade() {
-        link.receive_alone(stream, key, ended, Moment::now());
+        link.receive_alone(stream, asked, ended, Moment::now());
     }
 }
 
-/// The queries among framed messages, by the ids they had here, with the id 0.
-fn queries(mut framed: &[u8]) -> impl Iterator<Item = (u16, Vec<u8>)> {
-    std::iter::from_fn(move || {
+/// The queries among framed messages whose time is not over, with the id 0.
+fn queries(stream: &Stream, mut framed: &[u8]) -> impl Iterator<Item = (Asked, Vec<u8>)> {
+    let all = std::iter::from_fn(move || {
         let (head, rest) = framed.split_first_chunk::<2>()?;
         let (query, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*head)))?;
         framed = rest;
@@ -92,5 +99,6 @@ fn queries(mut framed: &[u8]) -> impl Iterator<Item = (u16, Vec<u8>)> {
         let mut anonymous = query.to_vec();
         anonymous[..2].copy_from_slice(&MessageId(0).0.to_be_bytes());
         Some((u16::from_be_bytes(*id), anonymous))
-    })
+    });
+    all.filter_map(|(id, query)| Some((stream.asked(id)?, query)))
 }

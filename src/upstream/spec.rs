@@ -130,6 +130,11 @@ impl Transport {
         }
     }
 
+    /// Whether TLS protects it.
+    pub const fn is_encrypted(self) -> bool {
+        matches!(self, Self::Tls | Self::Https | Self::Quic)
+    }
+
     /// The port where none is given.
     pub const fn default_port(self) -> u16 {
         match self {

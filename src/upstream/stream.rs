@@ -2,7 +2,7 @@
 //!
 //! A connection is opened by the first query that needs one, up to `connections` of them while the others are busy, and
 //! is closed when it was idle for a while or when nothing came for a whole time-out though queries wait. If the far end
-//! closes a connection that carried answers before, the queries on it are asked once more on a new one (RFC 7766 6.2.4).
+//! closes a connection that carried answers before, the queries on it are asked again on a new one (RFC 7766 6.2.4).
 //! A far end that sends one octet a second holds nobody up, nor does one that never ends a handshake: the limit of a try
 //! is kept by its question, not here. A server whose certificate is not what it should be gets no question, and is down.
 
@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use hashbrown::hash_map::Entry;
 use tokio::{sync::Notify, task::AbortHandle};
 
 use crate::{
@@ -53,6 +54,8 @@ pub(super) struct Streams(Vec<Rc<Stream>>);
 pub(super) struct Stream {
     transport: Transport,
     flights: RefCell<Flights>,
+    /// Queries so far.
+    last_serial: Cell<u32>,
     /// Framed queries that wait to be written.
     outgoing: RefCell<Vec<u8>>,
     has_work: Notify,
@@ -69,6 +72,13 @@ pub(super) struct Stream {
     task: RefCell<Option<AbortHandle>>,
 }
 
+/// A query on a stream, told from others that had its id.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    id: u16,
+    serial: u32,
+}
+
 impl Link {
     /// Sends a query on a stream. On an error nothing was sent.
     pub(super) fn post_stream(
@@ -83,12 +93,17 @@ impl Link {
         let mut flights = stream.flights.borrow_mut();
         let (id, case_seed) = self.shared.draw_id(&flights, limits.case);
         let payload = (edns == EdnsUse::With).then_some(limits.udp_payload);
-        let mut query = [0; UpstreamQuery::MAX];
-        let length = race.query.write(MessageId(id), payload, case_seed, &mut query).unwrap_or(0);
+        let mut query = [0; UpstreamQuery::MAX_PADDED];
+        let mut length = race.query.write(MessageId(id), payload, case_seed, &mut query).unwrap_or(0);
+        if stream.transport.is_encrypted() && payload.is_some() {
+            length = UpstreamQuery::pad(&mut query, length);
+        }
         let mut outgoing = stream.outgoing.borrow_mut();
         outgoing.extend_from_slice(&u16::try_from(length).unwrap_or(0).to_be_bytes());
         outgoing.extend_from_slice(&query[..length]);
-        flights.insert(id, Flight { race: Rc::clone(race), leg, sent_at: now, edns, case_seed, port: 0 });
+        let serial = stream.last_serial.get().wrapping_add(1);
+        stream.last_serial.set(serial);
+        flights.insert(id, Flight { race: Rc::clone(race), leg, sent_at: now, edns, case_seed, serial });
         stream.last_query.set(now);
         self.server.tally.waiting(self.shared.stripe, 1);
         stream.has_work.notify_one();
@@ -113,6 +128,7 @@ impl Link {
         let stream = Rc::new(Stream {
             transport: self.server.spec().transport.of_streams(),
             flights: RefCell::default(),
+            last_serial: Cell::default(),
             outgoing: RefCell::default(),
             has_work: Notify::new(),
             received: Cell::new(0),
@@ -173,9 +189,16 @@ impl Link {
         self.settle(&flight, outcome, stream.transport, now);
     }
 
-    /// A query that had a stream of its own ended, there or by its time-out here.
-    pub(super) fn receive_alone(&self, stream: &Stream, key: u16, ended: Ended, now: Moment) {
-        let Some(mut flight) = stream.flights.borrow_mut().remove(&key) else { return };
+    /// A query that had a stream of its own ended. If its time was over before, its id may be another's by now.
+    pub(super) fn receive_alone(&self, stream: &Stream, asked: Asked, ended: Ended, now: Moment) {
+        let Asked { id, serial } = asked;
+        let mut flights = stream.flights.borrow_mut();
+        let Entry::Occupied(entry) = flights.entry(id) else { return };
+        if entry.get().serial != serial {
+            return;
+        }
+        let mut flight = entry.remove();
+        drop(flights);
         flight.sent_at = flight.sent_at.max(stream.opened.get());
         let outcome = match ended {
             Ok(reply) => {
@@ -224,6 +247,11 @@ impl Stream {
         } else {
             sending.append(&mut outgoing);
         }
+    }
+
+    /// Which query goes by this id now, if its time is not over.
+    pub(super) fn asked(&self, id: u16) -> Option<Asked> {
+        self.flights.borrow().get(&id).map(|flight| Asked { id, serial: flight.serial })
     }
 
     /// Waits until there are some, or the connection is to end.

@@ -6,6 +6,11 @@ use super::{
     header::HEADER,
 };
 
+/// Padded queries have a multiple of this (RFC 8467 4.1).
+const BLOCK: usize = 128;
+/// The option's code (RFC 7830 3).
+const PADDING: usize = 12;
+
 /// A question to an upstream. Two clients that ask it get the same answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UpstreamQuery {
@@ -24,6 +29,9 @@ pub struct UpstreamQuery {
 impl UpstreamQuery {
     /// The longest query in octets.
     pub const MAX: usize = HEADER + 255 + 4 + OPT_LENGTH;
+
+    /// The longest padded one.
+    pub const MAX_PADDED: usize = (Self::MAX + 4).next_multiple_of(BLOCK);
 
     /// Writes the query and gives its length; none if `out` is shorter. With `payload` it carries an OPT record. With
     /// `case_seed` each letter's case is a bit of the seed, which an answer must repeat (0x20).
@@ -47,6 +55,21 @@ impl UpstreamQuery {
         let Some(payload) = payload else { return Some(end) };
         let opt = Opt { payload, extended_rcode: 0, do_bit: self.do_bit, cookie: None, ede: None };
         opt.write(&mut out[end..]).map(|length| end + length)
+    }
+}
+
+impl UpstreamQuery {
+    /// Pads a query of `length` octets that ends with an OPT record without options to a multiple of 128 octets (RFC 7830,
+    /// RFC 8467 4.1), so that its length says little on an encrypted way; gives its new length.
+    pub fn pad(out: &mut [u8; Self::MAX_PADDED], length: usize) -> usize {
+        let padded = (length + 4).next_multiple_of(BLOCK).min(Self::MAX_PADDED);
+        let rest = &mut out[length - 2..padded];
+        let [rdlength, code, octets] = [padded - length, PADDING, padded - length - 4];
+        for (place, number) in rest.chunks_exact_mut(2).zip([rdlength, code, octets]) {
+            place.copy_from_slice(&u16::try_from(number).unwrap_or(0).to_be_bytes());
+        }
+        rest[6..].fill(0);
+        padded
     }
 }
 
@@ -78,6 +101,22 @@ mod tests {
         let plain = UpstreamQuery { do_bit: false, cd: false, ..query("a.example") };
         let length = plain.write(MessageId(7), None, None, &mut out).unwrap();
         assert_eq!(&out[..length], b"\0\x07\x01\x20\0\x01\0\0\0\0\0\0\x01a\x07example\0\0\x1c\0\x01");
+    }
+
+    #[test]
+    fn a_padded_query_is_a_multiple_of_128_octets() {
+        let longest = format!("{}.{}", "a".repeat(63), "b.".repeat(95));
+        for text in ["a", "a.example", &"a.".repeat(43), &"a.".repeat(44), &"a.".repeat(45), &longest] {
+            let mut out = [0xff; UpstreamQuery::MAX_PADDED];
+            let length = query(text).write(MessageId(7), Some(1232), None, &mut out).unwrap();
+            let before = out[..length - 2].to_vec();
+            let padded = UpstreamQuery::pad(&mut out, length);
+            assert_eq!((padded % 128, padded - length <= 131), (0, true), "{text}");
+            let octets = u8::try_from(padded - length).unwrap();
+            assert_eq!(&out[..length - 2], before);
+            assert_eq!(&out[length - 2..length + 4], &[0, octets, 0, 12, 0, octets - 4]);
+            assert!(out[length + 4..padded].iter().all(|&octet| octet == 0));
+        }
     }
 
     #[test]

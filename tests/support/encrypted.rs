@@ -86,6 +86,7 @@ struct Shared {
     resumed: Arc<AtomicUsize>,
     failed: AtomicUsize,
     queries: AtomicUsize,
+    last_query: Mutex<Vec<u8>>,
     greetings: Mutex<Vec<Greeting>>,
     /// Of [`Manner::Backwards`].
     answered: AtomicUsize,
@@ -109,6 +110,7 @@ impl Encrypted {
             resumed: Arc::default(),
             failed: AtomicUsize::new(0),
             queries: AtomicUsize::new(0),
+            last_query: Mutex::default(),
             greetings: Mutex::default(),
             answered: AtomicUsize::new(0),
             arrived: AtomicUsize::new(0),
@@ -158,6 +160,11 @@ impl Encrypted {
         self.shared.queries.load(SeqCst)
     }
 
+    /// The query that came last, without what framed it.
+    pub fn last_query(&self) -> Vec<u8> {
+        self.shared.last_query.lock().expect("no holder panics").clone()
+    }
+
     /// What the clients said in their handshakes.
     pub fn greetings(&self) -> Vec<Greeting> {
         self.shared.greetings.lock().expect("no holder panics").clone()
@@ -189,6 +196,7 @@ impl Shared {
     /// The answer, in its turn; none for silence.
     async fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
         self.queries.fetch_add(1, SeqCst);
+        query.clone_into(&mut self.last_query.lock().expect("no holder panics"));
         let message = Message::from_vec(query).ok()?;
         let name = message.queries.first()?.name().to_ascii();
         let end = 12 + query[12..].iter().position(|&octet| octet == 0)? + 5;

@@ -199,6 +199,26 @@ fn a_connection_closed_by_the_far_end_is_renewed() {
 }
 
 #[test]
+fn a_server_that_answers_one_query_a_connection_answers_all_that_were_asked_at_once() {
+    let script = Script::with_tcp(Says::Nothing, Tcp::OneEach(ONE));
+    let mut spec = spec(&[&[tcp(script.address)]]);
+    spec.limits.attempts = 1;
+    let group = build(&spec);
+    on_a_worker(async {
+        let courier = courier();
+        let mut asking = tokio::task::JoinSet::new();
+        for at in 0..20 {
+            let (courier, group) = (std::rc::Rc::clone(&courier), std::sync::Arc::clone(&group));
+            asking.spawn_local(async move { ask(&courier, &group, &format!("n{at}.example")).await });
+        }
+        for exchanged in asking.join_all().await {
+            assert_eq!(address(&exchanged.unwrap()), ONE);
+        }
+    });
+    assert_eq!(script.connections(), 20);
+}
+
+#[test]
 fn a_server_without_edns_is_asked_without_and_remembered() {
     let script = Script::new(Says::NoEdns(ONE));
     let group = build(&spec(&[&[udp(script.address)]]));

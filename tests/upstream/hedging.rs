@@ -1,16 +1,16 @@
 //! Hedges: soon enough that a lost datagram is not felt, and no more than their budget has.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tidegate::{
     clock::Moment,
-    upstream::{Alarm, Courier, Exchanged, Group, Marks, Ours, State},
+    upstream::{Alarm, Courier, Entry, Exchanged, Group, Marks, Ours, State},
 };
 
 use crate::{
     address, ask, courier, is, on_a_worker, probe, query,
-    script::{ONE, Says, Script, TWO, Way},
-    server, spec, udp, until,
+    script::{ONE, Says, Script, TWO, Tcp, Way},
+    server, spec, tcp, udp, until,
 };
 
 /// Later than the usual tail of a server on loopback, and well before the limit of 20 ms.
@@ -45,9 +45,18 @@ impl Site {
 /// Runs with servers of which those in the first tier have known round-trip times. The budget earns nothing: twenty
 /// hedges are all there are.
 fn at_a_site(servers: usize, hedge_budget: Option<f64>, test: impl AsyncFnOnce(&Site)) {
+    at_a_site_over(udp, servers, hedge_budget, test);
+}
+
+fn at_a_site_over(
+    transport: fn(SocketAddr) -> Entry,
+    servers: usize,
+    hedge_budget: Option<f64>,
+    test: impl AsyncFnOnce(&Site),
+) {
     let says = [Says::Address(ONE), Says::Address(TWO), Says::Address(TWO)];
     let scripts: Vec<_> = says.into_iter().take(servers).map(Script::new).collect();
-    let entries: Vec<_> = scripts.iter().map(|script| udp(script.address)).collect();
+    let entries: Vec<_> = scripts.iter().map(|script| transport(script.address)).collect();
     let tiers: Vec<_> = entries.chunks(2).collect();
     let mut spec = spec(&tiers);
     spec.limits.hedge_budget = hedge_budget;
@@ -82,6 +91,23 @@ fn a_hedge_answers_before_the_limit() {
             sound(site, at).await;
         }
         panic!("no hedge in a hundred questions");
+    });
+}
+
+#[test]
+fn questions_over_streams_are_hedged_too() {
+    at_a_site_over(tcp, 2, Some(0.0), async |site| {
+        for at in 0..20 {
+            site.scripts[0].say_tcp(Tcp::Dead);
+            let exchanged = site.ask(&format!("n{at}.example")).await;
+            assert_eq!(address(&exchanged), TWO);
+            if site.group.hedge_wins() > 0 {
+                return;
+            }
+            site.scripts[0].say_tcp(Tcp::Says(Says::Address(ONE)));
+            until("it is up again", || is(server(&site.group, 0), State::Up)).await;
+        }
+        panic!("no hedge in twenty questions");
     });
 }
 

@@ -118,6 +118,10 @@ impl Script {
         *self.state.udp.lock().unwrap() = udp;
     }
 
+    pub(crate) fn say_tcp(&self, tcp: Tcp) {
+        *self.state.tcp.lock().unwrap() = tcp;
+    }
+
     pub(crate) fn delay(&self, delay: Duration) {
         self.state.delay_ms.store(u32::try_from(delay.as_millis()).unwrap(), SeqCst);
     }
@@ -244,7 +248,13 @@ fn serve_stream(mut stream: TcpStream, state: &State) {
                 }
                 thread::sleep(pause);
             }
-        } else if stream.write_all(&framed).is_err() || matches!(how, Tcp::OneEach(_)) {
+        } else if stream.write_all(&framed).is_err() {
+            return;
+        }
+        if let Tcp::OneEach(_) = how {
+            // What came behind it is thrown away: with octets unread a close is a reset, which may overtake the answer.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
             return;
         }
     }

@@ -20,9 +20,8 @@ use crate::{
     upstream::{
         health::State,
         race::{Race, Role},
-        rtt::{LEAST_TAIL, Smoothed},
+        rtt::LEAST_TAIL,
         server::Server,
-        spec::Transport,
     },
 };
 
@@ -71,9 +70,9 @@ impl Run<'_> {
         self.hedge_at = None;
         let Some(newest) = self.tries.last() else { return };
         let is_wanted = self.race.role == Role::Traffic && self.race.group.limits().hedge_budget.is_some();
-        if is_wanted && newest.transport == Transport::Udp && self.tries.len() < usize::from(self.attempts) {
-            let tail = newest.link.server.rtt().map(Smoothed::tail).filter(|&tail| tail < newest.limit);
-            self.hedge_at = tail.map(|tail| now + tail);
+        if is_wanted && self.tries.len() < usize::from(self.attempts) {
+            let tail = newest.link.server.rtt().map(|rtt| rtt.tail() * newest.trips);
+            self.hedge_at = tail.filter(|&tail| tail < newest.limit).map(|tail| now + tail);
         }
     }
 
@@ -83,7 +82,9 @@ impl Run<'_> {
             return;
         }
         self.hedge_at = None;
-        let Some(newest) = self.tries.last().filter(|newest| newest.phase == Phase::Waiting) else { return };
+        let is_waiting = |t: &&Try| t.phase == Phase::Waiting && t.transport == t.link.server.spec().transport;
+        // Behind TC the answer comes over a stream, whose tail is not known.
+        let Some(newest) = self.tries.last().filter(is_waiting) else { return };
         let Some(other) = self.another(newest.candidate) else { return };
         if self.tries.len() > 1 && self.is_last_next() {
             if self.has_other_tiers(newest.candidate) {
