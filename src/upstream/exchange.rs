@@ -9,7 +9,7 @@
 //! - A try goes to the next candidate that was not asked. When all were, it goes back to those that only were silent. A
 //!   server that is down is asked when nothing else is left. The last try leaves the tier, where all before it stayed
 //!   unanswered in one tier and another has a server that is up.
-//! - Before a try's limit another may be sent as a hedge ([`hedge`]).
+//! - Before a try's limit another may be sent as a hedge (see `hedge`).
 //! - TC is asked again over TCP at the same server, FORMERR or NOTIMP without OPT (and BADVERS) without EDNS, a query on
 //!   a kept stream that the far end closed on a new one: not counted as tries.
 //! - A server over its `max_qps` is passed over.
