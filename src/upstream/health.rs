@@ -8,7 +8,7 @@
 //!   broken name that comes right behind a good probe, so that a thousand names that are SERVFAIL at their origin change
 //!   nothing but one probe a second.
 //! - **Down** is a verdict, and traffic alone cannot give it: only `fall` failed probes in a row, a refusal by ICMP (or a
-//!   reset, on TCP), a certificate that is not the server's, or silence for every question over a whole time-out.
+//!   reset, on TCP), a certificate that is not the server's, or silence for every question over a time-out.
 //! - A good probe clears a doubt at once, and a verdict after `rise` in a row. A good answer in traffic counts as a good
 //!   probe, but not where `expect` is set: an answer to something else does not show that the answers are private.
 //! - A server begins as suspect, not yet vouched for; its first probe goes out at once.
@@ -52,7 +52,7 @@ pub enum Event {
     Broken,
     /// A try in traffic passed its limit, and nothing came from the server since it was sent.
     Late,
-    /// Nothing came for any question over a whole time-out.
+    /// Nothing came for any question over a time-out.
     Silent,
     /// The far end says that nobody listens: ICMP port unreachable, a TCP reset.
     Refused,

@@ -269,11 +269,12 @@ impl Server {
         self.judge_silence(now);
     }
 
-    /// Silence for every question over a whole time-out is a verdict.
+    /// Silence for every question over nearly a whole time-out is a verdict: it is there within the time-out, though the
+    /// next try must pass its limit first.
     fn judge_silence(&self, now: Moment) {
         let since = Moment::from_micros(self.silent_since.load(Relaxed));
         let is_silent = self.silent_tries.load(Relaxed) >= SILENT_TRIES;
-        if is_silent && self.state() != State::Down && now.since(since) >= self.rules.load().timeout {
+        if is_silent && self.state() != State::Down && now.since(since) >= self.rules.load().timeout * 9 / 10 {
             self.observe(Event::Silent, now);
         }
     }
@@ -389,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_for_every_question_over_a_whole_timeout_is_down() {
+    fn silence_for_every_question_over_a_timeout_is_down() {
         let server = server();
         let start = Moment::now();
         server.answered(start);
@@ -399,7 +400,9 @@ mod tests {
             server.late(sent_at, sent_at + Duration::from_millis(20), Role::Traffic);
         }
         assert_eq!(server.state(), State::Suspect);
-        server.late(start + Duration::from_millis(900), start + Duration::from_millis(1002), Role::Traffic);
+        server.late(start + Duration::from_millis(800), start + Duration::from_millis(890), Role::Traffic);
+        assert_eq!(server.state(), State::Suspect);
+        server.late(start + Duration::from_millis(810), start + Duration::from_millis(902), Role::Traffic);
         assert_eq!(server.state(), State::Down);
     }
 
