@@ -102,7 +102,7 @@ pub(super) fn run(options: &Options) -> i32 {
 fn serve(options: &Options, plan: Plan, level: &LevelHandle) -> Result<i32, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     // Before the start, which may have a snapshot to read: signals that come meanwhile wait for its end.
-    let [mut terminate, mut interrupt, mut hangup, mut save] = {
+    let [mut terminate, mut interrupt, mut hangup, mut save, mut status] = {
         let _runtime = runtime.enter();
         signals()?
     };
@@ -117,6 +117,7 @@ fn serve(options: &Options, plan: Plan, level: &LevelHandle) -> Result<i32, Star
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => drop(running.reload().await),
                 _ = save.recv() => running.daemon.save_snapshot(),
+                _ = status.recv() => running.daemon.log_status(),
                 event = running.daemon.next() => match event {
                     Event::Order(request) => running.answer(request).await,
                     Event::ThreadEnded => {
@@ -136,10 +137,11 @@ fn serve(options: &Options, plan: Plan, level: &LevelHandle) -> Result<i32, Star
     Ok(code)
 }
 
-fn signals() -> std::io::Result<[Signal; 4]> {
-    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::user_defined1()];
-    let [terminate, interrupt, hangup, save] = kinds.map(signal);
-    Ok([terminate?, interrupt?, hangup?, save?])
+fn signals() -> std::io::Result<[Signal; 5]> {
+    let (save, status) = (SignalKind::user_defined1(), SignalKind::user_defined2());
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), save, status];
+    let [terminate, interrupt, hangup, save, status] = kinds.map(signal);
+    Ok([terminate?, interrupt?, hangup?, save?, status?])
 }
 
 /// The daemon and what it was started with.

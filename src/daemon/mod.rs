@@ -237,6 +237,11 @@ impl Daemon {
         }
     }
 
+    /// Writes a line about how it goes to the log.
+    pub fn log_status(&self) {
+        self.report.log_status(Moment::now());
+    }
+
     /// `/readyz` says from now on that nothing more should come here; questions are answered as before.
     pub fn drain(&self) {
         self.report.drain();

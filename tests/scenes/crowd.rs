@@ -13,7 +13,7 @@ use crate::support::{
     config::{Config, ONE_PATIENT_TRY},
     eventually, now,
     query::{Query, rtype},
-    records::Reply,
+    records::{Record, Reply},
     script::Script,
     tidegate::Tidegate,
     upstream::Upstream,
@@ -223,6 +223,31 @@ fn max_qps_holds_over_all_workers() {
     for answer in others {
         assert_eq!((answer.rcode(), answer.ede()), (ResponseCode::ServFail, Some((0, "upstream budget".into()))));
     }
+}
+
+/// Over the budget a name that was known is answered stale, and one that was not is told why.
+#[test]
+fn over_the_budget_comes_stale_and_then_nothing() {
+    let upstream = Upstream::answering("10.0.0.1");
+    upstream.on("warm.example.", rtype::A, Reply::default().answer(Record::a("@", 1, "10.0.0.9")));
+    let config = Config::new()
+        .section("cache", "prefetch = false\nfailure_ttl = \"1s\"")
+        .upstream("site", &[&upstream], "max_qps = 1\nhedge = false")
+        .forward("everything", &["."], "site", "");
+    let tidegate = Tidegate::start(&config);
+    let client = tidegate.client();
+    let warm = Query::a("warm.example.").edns();
+    assert_eq!(client.ask(&warm).address_texts(), ["10.0.0.9"]);
+    let mut others = (0..).map(|number| Query::a(&format!("n{number}.example.")).edns());
+    eventually("a stale answer", || {
+        // Whatever the bucket has, these take.
+        let answers: Vec<Answer> = others.by_ref().take(8).map(|other| client.ask(&other)).collect();
+        let refused: Vec<_> = answers.iter().filter(|answer| answer.rcode() == ResponseCode::ServFail).collect();
+        assert!(refused.iter().all(|answer| answer.ede() == Some((0, "upstream budget".into()))));
+        let answer = client.ask(&warm);
+        assert_eq!(answer.address_texts(), ["10.0.0.9"], "{answer:?}");
+        answer.ede().is_some_and(|(code, _)| code == 3)
+    });
 }
 
 /// What the bucket lets through since `start`: its rate, and a twentieth of a second's at once.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use rstest::rstest;
+use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
@@ -139,7 +140,7 @@ fn health_pages_answer_from_the_first_moment() {
     for page in ["/api/v1/status", "/api/v1/upstreams"] {
         let (code, body) = tidegate.get(page);
         assert_eq!(code, 200, "{page}");
-        assert!(serde_json::from_str::<serde_json::Value>(&body).is_ok(), "{page}: {body}");
+        assert!(serde_json::from_str::<Value>(&body).is_ok(), "{page}: {body}");
     }
     assert!(tidegate.get("/api/v1/upstreams").1.contains(&server));
     assert_eq!(tidegate.get("/no-such-page").0, 404);
@@ -187,6 +188,26 @@ fn by_default_it_listens_on_port_53_of_the_families_that_the_host_has() {
 
 /// Signals that come while the snapshot is still being read wait for the start to be over.
 #[test]
+fn a_signal_has_a_status_line_written() {
+    let (up, drained) = (Upstream::answering("10.0.0.1"), Upstream::start());
+    drained.go_silent();
+    let config = Config::new().upstream("site", &[&up, &drained], "").forward("everything", &["."], "site", "");
+    let tidegate = Tidegate::start(&config);
+    let server = drained.address.to_string();
+    tidegate.await_metric("tidegate_upstream_transitions_total", &[("server", &server), ("to", "down")], 1.0);
+    for _ in 0..2 {
+        assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
+    }
+    tidegate.signal("USR2");
+    tidegate.await_logged("INFO", "\"message\":\"status\"");
+    let line: Value = serde_json::from_str(&tidegate.logged("INFO", "\"message\":\"status\"")[0]).expect("JSON");
+    let fields = &line["fields"];
+    assert_eq!((&fields["questions"], &fields["hits"], &fields["cached"]), (&2.into(), &1.into(), &1.into()));
+    assert_eq!(fields["not_up"], format!("site {server} down"));
+    assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
+}
+
+#[test]
 fn signals_during_the_start_do_not_kill_it() {
     let upstream = Upstream::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -201,7 +222,7 @@ fn signals_during_the_start_do_not_kill_it() {
     let mut child = command.spawn().expect("the daemon can be started");
     // Opens once the daemon reads it.
     let pipe = fs::OpenOptions::new().write(true).open(&snapshot).expect("it is read");
-    for signal in ["USR1", "HUP"] {
+    for signal in ["USR1", "USR2", "HUP"] {
         let sent = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
         assert!(sent.expect("kill runs").success());
     }

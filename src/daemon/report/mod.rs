@@ -25,12 +25,13 @@ use crate::{
     config::Live,
     engine::Engine,
     metrics::{
-        self, Format, Registry,
+        self, Format, Registry, Transport,
         counter::Shared,
         registry::Names,
         worker::{EDES, RCODES},
     },
     serve::connections::Connections,
+    upstream::{Server, State},
     wire::{EdeCode, Rcode},
 };
 
@@ -111,6 +112,29 @@ impl Report {
     /// The process is about to stop: it answers, and is not ready for more.
     pub(super) fn drain(&self) {
         self.is_draining.store(true, Relaxed);
+    }
+
+    /// One line of the log about how it goes.
+    pub(super) fn log_status(&self, now: Moment) {
+        let snapshot = self.engine.snapshot_owned();
+        let state_of = |server: &Server| if server.is_drained() { "drained" } else { server.state().label() };
+        let not_up = snapshot.groups.iter().flat_map(|group| {
+            let servers = group.servers().filter(|server| server.is_drained() || server.state() != State::Up);
+            servers.map(|server| format!("{} {} {}", group.name(), server.label(), state_of(server)))
+        });
+        let registry = &self.registry;
+        tracing::info!(
+            uptime = now.since(self.started).as_secs(),
+            questions = Transport::ALL.iter().map(|transport| registry.queries(*transport)).sum::<u64>(),
+            hits = registry.hits(),
+            misses = registry.misses(),
+            stale = registry.stale(),
+            waiting = self.engine.waiting.count(),
+            cached = self.engine.cache.stats().entries,
+            connections = self.connections.open(),
+            not_up = %not_up.collect::<Vec<_>>().join(", "),
+            "status"
+        );
     }
 
     /// The admin server's view of it.
