@@ -9,7 +9,10 @@ use std::{
     process::Output,
 };
 
-use support::tidegate::run;
+use support::{
+    config::Config,
+    tidegate::{Tidegate, run},
+};
 use tempfile::TempDir;
 
 const ADDRESSES: &str = "tests/data/resolver-addresses.json";
@@ -88,6 +91,31 @@ fn writing_changes_the_servers_and_nothing_else() {
     let output = run(&["discover", ADDRESSES, "--write", &file]);
     assert!(out(&output).contains("already"), "{}", out(&output));
     assert_eq!(fs::metadata(path).expect("it is there").ino(), after.ino(), "not written again");
+}
+
+#[test]
+fn the_daemon_of_a_file_that_was_written_reloads() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let socket = folder.path().join("control.sock");
+    let upstream = "[upstream.vpc]\nservers = [\"127.0.0.1:9\"]";
+    let config = Config::without_admin()
+        .section("admin", &format!("http = \"127.0.0.1:0\"\nsocket = {:?}", socket.display().to_string()))
+        .raw(upstream)
+        .forward("aws", &["preset:aws"], "vpc", "");
+    let tidegate = Tidegate::start(&config);
+    let running = tidegate.folder().join("tidegate.toml").display().to_string();
+    let servers = || tidegate.get("/api/v1/upstreams").1;
+    assert!(!servers().contains("10.20.2.10"));
+    let output = run(&["discover", ADDRESSES, "--write", &running]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(out(&output).contains("has reloaded"), "{}", out(&output));
+    assert!(servers().contains("10.20.2.10"), "{}", servers());
+
+    // Of a file that is wrong elsewhere the daemon says so.
+    fs::write(&running, config.text().replace("preset:aws", "preset:none")).expect("the folder is writable");
+    let output = run(&["discover", ADDRESSES, "--write", &running]);
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    assert!(err(&output).contains("not in force") && err(&output).contains("preset \"none\""), "{}", err(&output));
 }
 
 #[test]

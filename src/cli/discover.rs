@@ -2,7 +2,7 @@
 //!
 //! Policy: only addresses with status ATTACHED are upstreams; the others do not answer, and are named in a comment. A
 //! list that is cut, empty, or of something else than addresses is refused: a half-known endpoint is none. A file is
-//! replaced whole by rename, and only if it is no worse than before.
+//! replaced whole by rename, and only if it is no worse than before; then the daemon behind its control socket reloads.
 
 use std::{
     fs::{self, File},
@@ -14,6 +14,7 @@ use std::{
 
 use serde_json::Value;
 
+use super::page::{self, PageError};
 use crate::config::{self, EditError, Plan};
 
 /// What to turn into what.
@@ -66,6 +67,8 @@ enum DiscoverError {
     Name(#[from] EditError),
     #[error("{} stays as it is: with these servers it would be wrong:\n{problems}", path.display())]
     Worse { path: PathBuf, problems: String },
+    #[error("{} is written, and not in force: {why}", path.display())]
+    NotReloaded { path: PathBuf, why: String },
     #[error("{} cannot be written: {error}", path.display())]
     Unwritable {
         path: PathBuf,
@@ -192,7 +195,29 @@ fn write(path: &Path, group: &str, servers: &[IpAddr]) -> Result<String, Discove
         return Ok(format!("{}: upstream \"{group}\" has {names} already\n", path.display()));
     }
     replace(&path, &after)?;
-    Ok(format!("{}: upstream \"{group}\" has {names} now; `tidegate reload` brings it into force\n", path.display()))
+    let then = match reload(&path) {
+        Ok(then) => then,
+        Err(why) => return Err(DiscoverError::NotReloaded { path, why }),
+    };
+    Ok(format!("{}: upstream \"{group}\" has {names} now; {then}\n", path.display()))
+}
+
+/// Has the daemon of this configuration reload; says what came of it, or why it did not.
+fn reload(path: &Path) -> Result<String, String> {
+    let socket = config::control_socket(path).ok().flatten();
+    let Some(socket) = socket.filter(|socket| socket.exists()) else {
+        return Ok("no daemon is running; one that does is told by `tidegate reload`".to_owned());
+    };
+    match page::order(&socket, "/v1/reload", "{}") {
+        Ok((200, _)) => Ok("the daemon has reloaded".to_owned()),
+        Ok((_, answer)) => {
+            let account: Value = serde_json::from_str(&answer).unwrap_or_default();
+            let lines = account["lines"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            Err(lines.collect::<Vec<_>>().join("\n"))
+        }
+        Err(error @ PageError::NoSocket(..)) => Ok(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Replaces the file at once, with its owner and mode, unless that turned a good configuration into a bad one.
