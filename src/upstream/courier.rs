@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{clock::Moment, net::mmsg::Inbox};
 
-use super::{exchange::hedge::Pledges, link::Link, server::Server, tally::Stripe, udp};
+use super::{link::Link, pledges::Pledges, server::Server, tally::Stripe, udp};
 
 /// How often links are looked after.
 const TICK: Duration = Duration::from_millis(250);

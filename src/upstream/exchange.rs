@@ -14,7 +14,7 @@
 //!   a kept stream that the far end closed on a new one: not counted as tries.
 //! - A server over its `max_qps` is passed over.
 
-pub(super) mod hedge;
+mod hedge;
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 

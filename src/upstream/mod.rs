@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! engine ─► Courier::exchange(group, query, deadline) ─► select: candidates in order
-//!              exchange: a race of tries ─► link (one worker's way to one server)
+//!         exchange, hedge: a race of tries ─► link (one worker's way to one server)
 //!                   ▲                          ├─ udp, pool: datagrams through few random ports
 //!                   └──── race ◄── answers ────┴─ stream: kept connections ─► open ─┬─ framed: TCP, TLS
 //!                                                                               └─ requests: https, quic
@@ -24,6 +24,7 @@ mod link;
 pub mod loops;
 pub mod obstacle;
 mod open;
+mod pledges;
 mod pool;
 pub mod prober;
 mod quic;

@@ -10,59 +10,17 @@
 //! - The last try of three or more is worth most later, when a short break of the way may be over, or in another tier.
 //!   It is a hedge only where no other tier has a server that is up, and where something came since from a server that
 //!   was asked: then it is this question that was lost, and not the way.
-//! - A try that is not over when its question has its answer is held against its server at its limit, as any other:
-//!   [`Pledges`] remember it. Otherwise hedges would hide a server that went silent.
+//! - A try that is not over when its question has its answer is held against its server at its limit, as any other
+//!   ([`crate::upstream::pledges`]). Otherwise hedges would hide a server that went silent.
 
-use std::{collections::VecDeque, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use crate::{
     clock::Moment,
-    upstream::{
-        health::State,
-        race::{Race, Role},
-        rtt::LEAST_TAIL,
-        server::Server,
-    },
+    upstream::{health::State, pledges::Pledge, race::Role, rtt::LEAST_TAIL},
 };
 
 use super::{Cause, Phase, Run, Try};
-
-/// A try that its question no longer waits for, until its limit.
-struct Pledge {
-    race: Rc<Race>,
-    slot: u8,
-    server: Arc<Server>,
-    sent_at: Moment,
-    due: Moment,
-    /// Whether there was a hedge for it, out of the budget.
-    is_hedged: bool,
-}
-
-/// The pledges of one worker, in the order of their making.
-#[derive(Default)]
-pub(in crate::upstream) struct Pledges(VecDeque<Pledge>);
-
-impl Pledges {
-    fn add(&mut self, race: &Rc<Race>, slot: u8, t: &Try) {
-        let (race, server) = (Rc::clone(race), Arc::clone(&t.link.server));
-        let due = t.sent_at + t.limit;
-        self.0.push_back(Pledge { race, slot, server, sent_at: t.sent_at, due, is_hedged: t.is_hedged });
-    }
-
-    /// Redeems those whose time has come.
-    pub(in crate::upstream) fn redeem(&mut self, now: Moment) {
-        while self.0.front().is_some_and(|pledge| pledge.due <= now) {
-            let Some(pledge) = self.0.pop_front() else { return };
-            if pledge.race.has_answer_of(pledge.slot) {
-                continue;
-            }
-            pledge.server.late(pledge.sent_at, now, Role::Traffic);
-            if pledge.is_hedged {
-                pledge.race.group.return_hedge();
-            }
-        }
-    }
-}
 
 impl Run<'_> {
     /// Plans a hedge for the newest try, where its server's tail is known.
@@ -115,7 +73,14 @@ impl Run<'_> {
     pub(super) fn leave(&self) {
         for (slot, t) in (0..).zip(&self.tries) {
             if t.phase == Phase::Waiting && self.race.role == Role::Traffic {
-                self.courier.shared.pledges.borrow_mut().add(&self.race, slot, t);
+                self.courier.shared.pledges.borrow_mut().add(Pledge {
+                    race: Rc::clone(&self.race),
+                    slot,
+                    server: Arc::clone(&t.link.server),
+                    sent_at: t.sent_at,
+                    due: t.sent_at + t.limit,
+                    is_hedged: t.is_hedged,
+                });
             } else if t.is_hedged {
                 self.race.group.return_hedge();
             }
