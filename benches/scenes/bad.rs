@@ -1,13 +1,13 @@
-//! One of two servers misbehaves, in every way there is.
+//! The busier of two servers misbehaves, in every way there is, to probes too.
 
-use std::{net::Ipv4Addr, sync::atomic::Ordering::Relaxed};
+use std::net::Ipv4Addr;
 
 use crate::{
     Result, client,
     fault::Fault,
     figures::{quantile, share},
     server::{Kind, Running},
-    upstream::{Nature, Upstream, addresses},
+    upstream::{Nature, Upstream, addresses, busiest},
 };
 
 /// New names a second.
@@ -19,7 +19,7 @@ const AFTER: usize = 500;
 
 pub(crate) fn head(servers: &[Kind]) -> String {
     let names: Vec<&str> = servers.iter().map(|kind| kind.name()).collect();
-    format!("| one of two servers: | {} |\n|{}", names.join(" | "), " --- |".repeat(names.len() + 1))
+    format!("| the busier of two servers: | {} |\n|{}", names.join(" | "), " --- |".repeat(names.len() + 1))
 }
 
 /// A row for each fault, a column for each server.
@@ -32,19 +32,22 @@ pub(crate) fn rows(servers: &[Kind]) -> Result<Vec<String>> {
 }
 
 fn cell(kind: Kind, fault: Fault) -> Result<String> {
-    let sound = Nature::default();
-    let upstreams =
-        [Upstream::start_with_tcp(Nature { fault: Some(fault), ..sound })?, Upstream::start_with_tcp(sound)?];
+    let nature = Nature { fault: Some(fault), ..Nature::default() };
+    let upstreams = [Upstream::start_with_tcp(nature)?, Upstream::start_with_tcp(nature)?];
     let Running { address, .. } = &kind.start(&[addresses(&upstreams)], "")?;
     let fates = client::ask(
         *address,
         BEFORE + AFTER,
         RATE,
         |n| format!("n{n}"),
-        |n| upstreams[0].behaviour.is_bad.store(n >= BEFORE, Relaxed),
+        |n| {
+            if n == BEFORE {
+                busiest(&upstreams).into_iter().for_each(Upstream::misbehave);
+            }
+        },
     )?;
     let fates = &fates[BEFORE..];
-    let is_right = |address: Ipv4Addr| address == sound.address;
+    let is_right = |address: Ipv4Addr| address == nature.address;
     let wrong = fates.iter().filter(|fate| fate.address.is_some_and(|address| !is_right(address))).count();
     let note = if wrong == 0 { String::new() } else { format!(", {wrong} wrong") };
     let right = share(fates, |fate| fate.address.is_some_and(is_right));

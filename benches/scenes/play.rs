@@ -6,7 +6,7 @@ use crate::{
     Result, Scene, bad, client,
     figures::{is_late, quantile, share},
     server::{Kind, Running},
-    upstream::{Nature, Upstream, addresses},
+    upstream::{Nature, Upstream, addresses, busiest},
     ways,
 };
 
@@ -32,7 +32,7 @@ pub(crate) const fn title(scene: Scene) -> &'static str {
             "Two tiers in two networks, the way to the first is cut, 500 new names a second, the ten seconds after"
         }
         Scene::Bad => {
-            "One of two servers misbehaves, 500 new names, 250 a second: how many got the other's answer, and p99"
+            "The busier of two servers misbehaves, 500 new names, 250 a second: how many got the other's answer, and p99"
         }
     }
 }
@@ -112,8 +112,7 @@ fn silent(kind: Kind) -> Result<String> {
                 counts.push(asked(&upstreams));
             }
             if n == cut {
-                let busiest = upstreams.iter().max_by_key(|upstream| upstream.behaviour.asked.load(Relaxed));
-                busiest.into_iter().for_each(|upstream| upstream.behaviour.is_silent.store(true, Relaxed));
+                busiest(&upstreams).into_iter().for_each(|upstream| upstream.behaviour.is_silent.store(true, Relaxed));
             }
         },
     )?;

@@ -16,10 +16,10 @@ use crate::{
 /// Between two octets of a slow answer.
 const DRIP: Duration = Duration::from_secs(1);
 
-/// Serves until the upstream stops.
+/// Serves until the upstream stops, or closes this port for its fault.
 pub(crate) fn serve(listener: &TcpListener, behaviour: &Arc<Behaviour>, nature: Nature) {
     for stream in listener.incoming() {
-        if behaviour.stops() {
+        if behaviour.stops() || behaviour.fault(nature) == Some(Fault::NoTcp) {
             return;
         }
         let Ok(mut stream) = stream else { continue };
@@ -29,9 +29,9 @@ pub(crate) fn serve(listener: &TcpListener, behaviour: &Arc<Behaviour>, nature: 
     }
 }
 
-/// One connection, so that a thread that waits for them sees that it should stop.
+/// One connection, so that a thread that waits for them sees whether it should stop.
 pub(crate) fn wake(address: SocketAddr) {
-    // Most upstreams do not listen there.
+    // It may have stopped long ago.
     drop(TcpStream::connect_timeout(&address, Duration::from_millis(100)));
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Nature {
     pub(crate) address: Ipv4Addr,
     /// Of its answers, in seconds.
     pub(crate) ttl: u32,
-    /// From when [`Behaviour::is_bad`] is set.
+    /// What [`Upstream::misbehave`] begins.
     pub(crate) fault: Option<Fault>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Behaviour {
     /// Drops what is over so many a second; 0 = nothing.
     pub(crate) rate: AtomicU32,
     /// Does what is wrong with it to every question.
-    pub(crate) is_bad: AtomicBool,
+    is_bad: AtomicBool,
     /// Questions that came in for addresses: probes are not counted.
     pub(crate) asked: AtomicU64,
     stops: AtomicBool,
@@ -82,16 +82,21 @@ impl Upstream {
         Ok(Self { address, behaviour, threads, has_tcp: false })
     }
 
-    /// The same over UDP and TCP, but for the one whose fault is that nobody listens there.
+    /// The same over UDP and TCP.
     pub(crate) fn start_with_tcp(nature: Nature) -> Result<Self> {
         let (listener, socket) = bind_both()?;
         let mut upstream = Self::on(socket, nature)?;
-        if nature.fault != Some(Fault::NoTcp) {
-            let behaviour = Arc::clone(&upstream.behaviour);
-            upstream.threads.push(thread::spawn(move || stream::serve(&listener, &behaviour, nature)));
-            upstream.has_tcp = true;
-        }
+        let behaviour = Arc::clone(&upstream.behaviour);
+        upstream.threads.push(thread::spawn(move || stream::serve(&listener, &behaviour, nature)));
+        upstream.has_tcp = true;
         Ok(upstream)
+    }
+
+    /// From now on it does what its nature has of a fault.
+    pub(crate) fn misbehave(&self) {
+        self.behaviour.is_bad.store(true, Relaxed);
+        // Perhaps it is to listen no more.
+        stream::wake(self.address);
     }
 
     /// Closes its port.
@@ -107,6 +112,11 @@ impl Upstream {
 /// Where they listen.
 pub(crate) fn addresses(upstreams: &[Upstream]) -> Vec<SocketAddr> {
     upstreams.iter().map(|upstream| upstream.address).collect()
+}
+
+/// The one that was asked most.
+pub(crate) fn busiest(upstreams: &[Upstream]) -> Option<&Upstream> {
+    upstreams.iter().max_by_key(|upstream| upstream.behaviour.asked.load(Relaxed))
 }
 
 impl Drop for Upstream {
