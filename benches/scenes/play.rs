@@ -3,10 +3,11 @@
 use std::{sync::atomic::Ordering::Relaxed, thread, time::Duration};
 
 use crate::{
-    Result, Scene,
-    client::{self, Fate},
+    Result, Scene, bad, client,
+    figures::{is_late, quantile, share},
     server::{Kind, Running},
-    upstream::Upstream,
+    upstream::{Nature, Upstream, addresses, busiest},
+    ways,
 };
 
 /// New names a second while a server goes silent.
@@ -19,8 +20,6 @@ const AFTER: usize = 10;
 const WARM: usize = 1_000;
 /// What each of two servers takes a second.
 const LIMIT: u32 = 1_000;
-/// Later than this, somebody notices.
-const LATE: Duration = Duration::from_millis(100);
 
 pub(crate) const fn title(scene: Scene) -> &'static str {
     match scene {
@@ -29,11 +28,17 @@ pub(crate) const fn title(scene: Scene) -> &'static str {
         Scene::Mute => "Everything cut (silence), 1,000 warm names past their TTL, 500 a second",
         Scene::Loss => "5 % of datagrams lost at each of two servers, 20,000 new names, 1,000 a second",
         Scene::Rate => "Two servers that drop what is over 1,000 a second, asked 1,900 a second for ten seconds",
+        Scene::Ways => {
+            "Two tiers in two networks, the way to the first is cut, 500 new names a second, the ten seconds after"
+        }
+        Scene::Bad => {
+            "The busier of two servers misbehaves, 500 new names, 250 a second: how many got the other's answer, and p99"
+        }
     }
 }
 
-pub(crate) const fn head(scene: Scene) -> &'static str {
-    match scene {
+pub(crate) fn head(scene: Scene, servers: &[Kind]) -> String {
+    let head = match scene {
         Scene::Silent => {
             "| server | no answer | later than 100 ms | p99 | worst | upstream queries a question: first second | then |\n\
              | --- | --- | --- | --- | --- | --- | --- |"
@@ -47,7 +52,10 @@ pub(crate) const fn head(scene: Scene) -> &'static str {
              | --- | --- | --- | --- | --- | --- | --- | --- |"
         }
         Scene::Rate => "| server | max_qps | answered | p99 | worst |\n| --- | --- | --- | --- | --- |",
-    }
+        Scene::Ways => ways::HEAD,
+        Scene::Bad => return bad::head(servers),
+    };
+    head.to_owned()
 }
 
 /// Plays a scene and gives its lines.
@@ -56,39 +64,41 @@ pub(crate) fn rows(scene: Scene, servers: &[Kind]) -> Result<Vec<String>> {
     match scene {
         Scene::Silent => {
             for &kind in servers {
-                rows.extend(silent(kind)?);
+                rows.push(silent(kind)?);
             }
         }
         Scene::Refused | Scene::Mute => {
             for &kind in servers {
-                rows.extend(stale(kind, scene)?);
+                rows.push(stale(kind, scene)?);
             }
         }
         Scene::Loss => {
             for hedge in ["on", "off"] {
-                rows.extend(loss(hedge)?);
+                rows.push(loss(hedge)?);
             }
         }
         Scene::Rate => {
             for max_qps in [LIMIT, 0] {
-                rows.extend(rate(max_qps)?);
+                rows.push(rate(max_qps)?);
             }
         }
+        Scene::Ways => rows = ways::rows(servers)?,
+        Scene::Bad => rows = bad::rows(servers)?,
     }
     Ok(rows)
 }
 
 fn three(ttl: u32) -> Result<Vec<Upstream>> {
-    (0..3).map(|_| Upstream::start(ttl)).collect()
+    (0..3).map(|_| Upstream::start(Nature { ttl, ..Nature::default() })).collect()
 }
 
 fn asked(upstreams: &[Upstream]) -> u64 {
     upstreams.iter().map(|upstream| upstream.behaviour.asked.load(Relaxed)).sum()
 }
 
-fn silent(kind: Kind) -> Result<Option<String>> {
+fn silent(kind: Kind) -> Result<String> {
     let upstreams = three(3600)?;
-    let Some(Running { address, .. }) = &kind.start(&upstreams, "")? else { return Ok(None) };
+    let Running { address, .. } = &kind.start(&[addresses(&upstreams)], "")?;
     let rate = usize::try_from(RATE)?;
     let (cut, end) = (BEFORE * rate, (BEFORE + AFTER) * rate);
     let mut counts = Vec::new();
@@ -102,29 +112,28 @@ fn silent(kind: Kind) -> Result<Option<String>> {
                 counts.push(asked(&upstreams));
             }
             if n == cut {
-                let busiest = upstreams.iter().max_by_key(|upstream| upstream.behaviour.asked.load(Relaxed));
-                busiest.into_iter().for_each(|upstream| upstream.behaviour.is_silent.store(true, Relaxed));
+                busiest(&upstreams).into_iter().for_each(|upstream| upstream.behaviour.is_silent.store(true, Relaxed));
             }
         },
     )?;
     counts.push(asked(&upstreams));
     let fates = &fates[cut..];
     let a_question = |from: usize, to: usize| (counts[to] - counts[from]) as f64 / (rate * (to - from)) as f64;
-    Ok(Some(format!(
+    Ok(format!(
         "| {} | {} | {} | {} | {} | {:.3} | {:.3} |",
         kind.name(),
-        share(fates, |fate| !fate.is_good),
-        share(fates, |fate| fate.took.is_none_or(|took| took > LATE)),
+        share(fates, |fate| !fate.is_good()),
+        share(fates, is_late),
         quantile(fates, 0.99),
         quantile(fates, 1.0),
         a_question(0, 1),
         a_question(1, AFTER)
-    )))
+    ))
 }
 
-fn stale(kind: Kind, scene: Scene) -> Result<Option<String>> {
+fn stale(kind: Kind, scene: Scene) -> Result<String> {
     let mut upstreams = three(2)?;
-    let Some(Running { address, .. }) = &kind.start(&upstreams, "")? else { return Ok(None) };
+    let Running { address, .. } = &kind.start(&[addresses(&upstreams)], "")?;
     let name = |n: usize| format!("warm{}", n % WARM);
     client::ask(*address, WARM, 4 * RATE, name, |_| {})?;
     match scene {
@@ -133,73 +142,53 @@ fn stale(kind: Kind, scene: Scene) -> Result<Option<String>> {
     }
     thread::sleep(Duration::from_secs(3));
     let fates = client::ask(*address, 2 * WARM, RATE, name, |_| {})?;
-    let mut ttls: Vec<u32> = fates.iter().filter(|fate| fate.is_good).map(|fate| fate.ttl).collect();
+    let mut ttls: Vec<u32> = fates.iter().filter(|fate| fate.is_good()).map(|fate| fate.ttl).collect();
     ttls.sort_unstable();
     ttls.dedup();
     let ttls: Vec<String> = ttls.iter().map(u32::to_string).collect();
-    Ok(Some(format!(
+    Ok(format!(
         "| {} | {} | {} | {} | {} | {} | {} |",
         kind.name(),
-        share(&fates, |fate| fate.is_good),
+        share(&fates, |fate| fate.is_good()),
         share(&fates, |fate| fate.is_marked_stale),
         ttls.join(", "),
         quantile(&fates[..1], 1.0),
         quantile(&fates, 0.99),
         quantile(&fates[usize::try_from(RATE)?..], 0.99)
-    )))
+    ))
 }
 
-fn loss(hedge: &str) -> Result<Option<String>> {
-    let upstreams = [Upstream::start(3600)?, Upstream::start(3600)?];
+fn loss(hedge: &str) -> Result<String> {
+    let upstreams = [Upstream::start(Nature::default())?, Upstream::start(Nature::default())?];
     let more = format!("hedge = {}", hedge == "on");
-    let Some(Running { address, .. }) = &Kind::Tidegate.start(&upstreams, &more)? else { return Ok(None) };
+    let Running { address, .. } = &Kind::Tidegate.start(&[addresses(&upstreams)], &more)?;
     // The usual round-trip time is known before anything is lost.
     client::ask(*address, 1_000, 1_000, |n| format!("before{n}"), |_| {})?;
     upstreams.iter().for_each(|upstream| upstream.behaviour.loses.store(5, Relaxed));
     let (count, before) = (20_000, asked(&upstreams));
     let fates = client::ask(*address, count, 1_000, |n| format!("n{n}"), |_| {})?;
-    Ok(Some(format!(
+    Ok(format!(
         "| tidegate | {hedge} | {} | {} | {} | {} | {} | {:.4} |",
-        share(&fates, |fate| !fate.is_good),
+        share(&fates, |fate| !fate.is_good()),
         quantile(&fates, 0.5),
         quantile(&fates, 0.99),
         quantile(&fates, 0.999),
         quantile(&fates, 1.0),
         (asked(&upstreams) - before) as f64 / count as f64
-    )))
+    ))
 }
 
-fn rate(max_qps: u32) -> Result<Option<String>> {
-    let upstreams = [Upstream::start(3600)?, Upstream::start(3600)?];
+fn rate(max_qps: u32) -> Result<String> {
+    let upstreams = [Upstream::start(Nature::default())?, Upstream::start(Nature::default())?];
     upstreams.iter().for_each(|upstream| upstream.behaviour.rate.store(LIMIT, Relaxed));
-    let Some(Running { address, .. }) = &Kind::Tidegate.start(&upstreams, &format!("max_qps = {max_qps}"))? else {
-        return Ok(None);
-    };
+    let Running { address, .. } = &Kind::Tidegate.start(&[addresses(&upstreams)], &format!("max_qps = {max_qps}"))?;
     let load = LIMIT * 19 / 10;
     let fates = client::ask(*address, usize::try_from(load)? * 10, load, |n| format!("n{n}"), |_| {})?;
     let limit = if max_qps == 0 { "none".to_owned() } else { max_qps.to_string() };
-    Ok(Some(format!(
+    Ok(format!(
         "| tidegate | {limit} | {:.3} % | {} | {} |",
-        fates.iter().filter(|fate| fate.is_good).count() as f64 / fates.len() as f64 * 100.0,
+        fates.iter().filter(|fate| fate.is_good()).count() as f64 / fates.len() as f64 * 100.0,
         quantile(&fates, 0.99),
         quantile(&fates, 1.0)
-    )))
-}
-
-fn share(fates: &[Fate], is: impl Fn(&Fate) -> bool) -> String {
-    let count = fates.iter().filter(|fate| is(fate)).count();
-    format!("{:.2} %", count as f64 / fates.len() as f64 * 100.0)
-}
-
-/// The time within which this share of all questions was answered.
-fn quantile(fates: &[Fate], share: f64) -> String {
-    let mut times: Vec<Duration> = fates.iter().map(|fate| fate.took.unwrap_or(Duration::MAX)).collect();
-    times.sort_unstable();
-    // Shares of thousandths are enough.
-    let thousandths = (0..1_000).take_while(|n| f64::from(*n) / 1_000.0 < share).count();
-    let at = (times.len() * thousandths).div_ceil(1_000).clamp(1, times.len()) - 1;
-    match times[at] {
-        Duration::MAX => "never".to_owned(),
-        time => format!("{:.1} ms", time.as_secs_f64() * 1_000.0),
-    }
+    ))
 }
