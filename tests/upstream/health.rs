@@ -276,10 +276,11 @@ fn a_server_that_dies_under_load_is_not_noticed() {
                 Moment::now().since(start)
             });
         }
-        let mut took = asking.join_all().await;
-        took.sort_unstable();
-        assert!(took[999] < Duration::from_millis(100), "the slowest took {:?}", took[999]);
-        assert!(took[950] < Duration::from_millis(20), "the 95th percentile took {:?}", took[950]);
+        let slowest = asking.join_all().await.into_iter().max().unwrap();
+        assert!(
+            slowest < Duration::from_secs(1),
+            "the slowest took {slowest:?}: it waited for the dead one's time-out"
+        );
     });
 }
 
