@@ -10,6 +10,7 @@ use crate::support::{
     client::Client,
     config::{Config, ONE_PATIENT_TRY},
     encrypted::{Encrypted, Manner, Speaks},
+    namespace::{self, Network, command},
     query::{Query, rtype},
     tidegate::{Tidegate, run},
 };
@@ -124,4 +125,35 @@ fn nobody_at_the_port_of_quic_is_one_line_in_the_log() {
     tidegate.await_metric("tidegate_upstream_queries_total", &[("transport", "quic"), ("result", "network")], 5.0);
     assert_eq!(tidegate.logged("WARN", "upstream down").len(), 1);
     assert_eq!(tidegate.logged("WARN", "sendmsg"), [""; 0], "five datagrams were refused");
+}
+
+/// The way out that a group names is that of its connections: the routing table has another, and the firewall lets
+/// nothing pass without the mark.
+#[test]
+fn connections_leave_from_the_source_by_the_device_and_with_the_mark() {
+    namespace::inside("encrypted::connections_leave_from_the_source_by_the_device_and_with_the_mark", || {
+        let near = ["10.91.0.1/24", "10.91.0.7/24"];
+        let network = Network::behind("direct", &near, &["10.91.0.2/24"]);
+        let _vpn = Network::behind("vpn", &["10.92.0.1/24"], &["10.92.0.2/24"]);
+        command(&["ip", "route", "add", "10.91.0.2/32", "dev", "vpn"]);
+        let unmarked = "oifname direct meta l4proto { tcp, udp } meta mark != 7 counter drop";
+        command(&[
+            "nft",
+            &format!("table inet way {{ chain out {{ type filter hook output priority 0; {unmarked}; }}; }}"),
+        ]);
+        let site = Site::new();
+        for speaks in [Speaks::Tls, Speaks::Https, Speaks::Quic] {
+            let server = network.encrypted("10.91.0.2:0", speaks, &site.authority.issue(NAME, Validity::Now));
+            let way = "source = \"10.91.0.7\"\ndevice = \"direct\"\nmark = 7";
+            let lines = format!("{ONE_PATIENT_TRY}\nca = {:?}\n{way}", site.ca());
+            let config = Config::new().servers("site", &[text(speaks, &server)], &lines);
+            let tidegate = Tidegate::start(&config.forward("all", &["."], "site", ""));
+            assert_eq!(address(&tidegate.client(), "n7.example"), ["10.0.1.7"], "{speaks:?}");
+            let sources: Vec<_> = server.greetings().iter().map(|greeting| greeting.from.to_string()).collect();
+            assert!(
+                !sources.is_empty() && sources.iter().all(|source| source == "10.91.0.7"),
+                "{speaks:?}: {sources:?}"
+            );
+        }
+    });
 }

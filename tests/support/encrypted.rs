@@ -104,6 +104,11 @@ pub struct Greeting {
 
 impl Encrypted {
     pub fn start(speaks: Speaks, certificate: &Certificate, manner: Manner) -> Self {
+        Self::start_at("127.0.0.1:0".parse().expect("an address"), speaks, certificate, manner)
+    }
+
+    /// The same on an address of the test's choice; port 0 is any free one.
+    pub fn start_at(address: SocketAddr, speaks: Speaks, certificate: &Certificate, manner: Manner) -> Self {
         let shared = Arc::new(Shared {
             manner: Mutex::new(manner),
             connections: AtomicUsize::new(0),
@@ -124,7 +129,7 @@ impl Encrypted {
             let serving = async {
                 let place = |address| place.send(address).expect("the test waits for it");
                 tokio::select! {
-                    () = serve(speaks, &certificate, in_thread, place) => {}
+                    () = serve(address, speaks, &certificate, in_thread, place) => {}
                     _ = stopped => {}
                 }
             };
@@ -232,15 +237,21 @@ impl Shared {
     }
 }
 
-async fn serve(speaks: Speaks, certificate: &Certificate, shared: Arc<Shared>, place: impl FnOnce(SocketAddr)) {
+async fn serve(
+    address: SocketAddr,
+    speaks: Speaks,
+    certificate: &Certificate,
+    shared: Arc<Shared>,
+    place: impl FnOnce(SocketAddr),
+) {
     let resumed = Arc::clone(&shared.resumed);
     let alpn: &[u8] = match speaks {
         Speaks::Tls => b"dot",
         Speaks::Https => b"h2",
-        Speaks::Quic => return serve_quic(certificate.server(b"doq", resumed), shared, place).await,
+        Speaks::Quic => return serve_quic(address, certificate.server(b"doq", resumed), shared, place).await,
     };
     let acceptor = TlsAcceptor::from(certificate.server(alpn, resumed));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = TcpListener::bind(address).await.expect("a free port");
     place(listener.local_addr().expect("it is bound"));
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
@@ -362,10 +373,15 @@ async fn post(request: Request<Incoming>, shared: &Shared) -> Response<Full<Byte
     response.body(Full::new(Bytes::from(reply))).expect("headers that are fine")
 }
 
-async fn serve_quic(config: Arc<rustls::ServerConfig>, shared: Arc<Shared>, place: impl FnOnce(SocketAddr)) {
+async fn serve_quic(
+    address: SocketAddr,
+    config: Arc<rustls::ServerConfig>,
+    shared: Arc<Shared>,
+    place: impl FnOnce(SocketAddr),
+) {
     let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(config).expect("TLS 1.3");
     let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let endpoint = quinn::Endpoint::server(config, address).expect("a free port");
     place(endpoint.local_addr().expect("it is bound"));
     let mut ignored = Vec::new();
     while let Some(incoming) = endpoint.accept().await {
