@@ -68,8 +68,11 @@ fn clients_are_answered_from_a_server_that_shows_who_it_is(
     let good = site.server(speaks, NAME, Manner::Answers);
     let tidegate = Tidegate::start(&site.config(&[text(speaks, &good)]));
     assert_eq!(address(&tidegate.client(), "n7.example"), ["10.0.1.7"]);
+    // The server pads its answers, for its own hop alone.
+    let answer = tidegate.client().ask(&Query::new("n8.example", rtype::A).edns());
+    assert_eq!((answer.address_texts().concat(), answer.option_codes()), ("10.0.1.8".to_owned(), vec![]));
     let labels = [("transport", scheme(speaks)), ("result", "ok")];
-    tidegate.await_metric("tidegate_upstream_queries_total", &labels, 1.0);
+    tidegate.await_metric("tidegate_upstream_queries_total", &labels, 2.0);
     assert!(!tidegate.has_metric("tidegate_upstream_queries_total", &[("transport", "udp")]));
 }
 
@@ -109,6 +112,7 @@ fn the_query_verb_asks_every_scheme(#[values(Speaks::Tls, Speaks::Https, Speaks:
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("10.0.1.9"), "{said}");
+    assert_eq!(good.last_query().len() % 128, 0, "it is padded, too");
     assert!(said.contains(&format!("over {}", scheme(speaks).to_ascii_uppercase())), "{said}");
     let output = run(&["query", "n9.example", &format!("@{}://{}", scheme(speaks), good.address), "--ca", &site.ca()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -216,7 +216,7 @@ impl Shared {
                 return None;
             }
         }
-        Some(reply.bytes(query, end, usize::from(u16::MAX)))
+        Some(padded(reply.bytes(query, end, usize::from(u16::MAX))))
     }
 
     async fn wait_for_turn(&self, count: usize) {
@@ -235,6 +235,19 @@ impl Shared {
         self.answered.fetch_add(1, SeqCst);
         self.changed.notify_waiters();
     }
+}
+
+/// Fills the option-less OPT record at a reply's end to a multiple of 468 octets, as RFC 8467 4.1 asks of servers.
+fn padded(mut reply: Vec<u8>) -> Vec<u8> {
+    if !reply.ends_with(&[0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]) {
+        return reply;
+    }
+    let padding = (reply.len() + 4).next_multiple_of(468) - reply.len() - 4;
+    let length = |octets: usize| u16::try_from(octets).expect("a short option").to_be_bytes();
+    reply.truncate(reply.len() - 2);
+    reply.extend([length(4 + padding), [0, 12], length(padding)].concat());
+    reply.resize(reply.len() + padding, 0);
+    reply
 }
 
 async fn serve(
