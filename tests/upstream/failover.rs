@@ -97,7 +97,7 @@ fn the_deadline_holds_against_silence() {
             .exchange(
                 &group,
                 &tidegate::upstream::Marks::default(),
-                &crate::query("a.example"),
+                &query("a.example"),
                 start,
                 start + Duration::from_millis(120),
             )
