@@ -79,8 +79,9 @@ pub(super) fn ask(spec: &ServerSpec, query: &UpstreamQuery, patience: Duration) 
 
 fn encrypted(spec: &ServerSpec, query: &UpstreamQuery, patience: Duration) -> Result<Vec<u8>, AskError> {
     let error = |source| AskError::Upstream { server: spec.to_string(), source };
-    let mut out = [0; UpstreamQuery::MAX];
+    let mut out = [0; UpstreamQuery::MAX_PADDED];
     let length = query.write(MessageId(0), Some(PAYLOAD), None, &mut out).unwrap_or(0);
+    let length = UpstreamQuery::pad(&mut out, length);
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default());
     let asking = async { tokio::time::timeout(patience, ask_once(spec, &out[..length])).await };

@@ -144,7 +144,7 @@ enum Cause {
 struct Try {
     link: Rc<Link>,
     candidate: usize,
-    leg: u8,
+    leg: u32,
     cause: Cause,
     transport: Transport,
     edns: EdnsUse,

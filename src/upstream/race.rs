@@ -113,7 +113,7 @@ pub(super) struct Arrival {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Leg {
     pub(super) slot: u8,
-    pub(super) number: u8,
+    pub(super) number: u32,
 }
 
 /// A question under way.

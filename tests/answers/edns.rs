@@ -150,6 +150,20 @@ fn ad_goes_to_those_who_ask_for_it_and_only_as_the_upstream_gave_it() {
     assert_eq!(upstream.count("signed.example."), 2, "AD is no part of the key, DO is");
 }
 
+/// RFC 7830 6: padding of what everyone can read is of no use.
+#[test]
+fn plain_queries_are_not_padded() {
+    let upstream = Upstream::answering("10.0.0.1");
+    for scheme in ["udp", "tcp"] {
+        let servers = [format!("{scheme}://{}", upstream.address)];
+        let config = Config::new().servers("site", &servers, "").forward("all", &["."], "site", "");
+        let name = format!("{scheme}.example.");
+        assert_eq!(Tidegate::start(&config).client().ask(&Query::a(&name)).address_texts(), ["10.0.0.1"]);
+        let edns = upstream.seen(&name)[0].message().edns.expect("upstreams are asked with EDNS");
+        assert!(edns.options().options.is_empty(), "{scheme}");
+    }
+}
+
 #[test]
 fn an_upstreams_opt_does_not_become_the_clients() {
     let (upstream, tidegate) = start();

@@ -10,6 +10,7 @@ use crate::support::{
     client::Client,
     config::{Config, ONE_PATIENT_TRY},
     encrypted::{Encrypted, Manner, Speaks},
+    namespace::{self, Network, command},
     query::{Query, rtype},
     tidegate::{Tidegate, run},
 };
@@ -67,8 +68,11 @@ fn clients_are_answered_from_a_server_that_shows_who_it_is(
     let good = site.server(speaks, NAME, Manner::Answers);
     let tidegate = Tidegate::start(&site.config(&[text(speaks, &good)]));
     assert_eq!(address(&tidegate.client(), "n7.example"), ["10.0.1.7"]);
+    // The server pads its answers, for its own hop alone.
+    let answer = tidegate.client().ask(&Query::new("n8.example", rtype::A).edns());
+    assert_eq!((answer.address_texts().concat(), answer.option_codes()), ("10.0.1.8".to_owned(), vec![]));
     let labels = [("transport", scheme(speaks)), ("result", "ok")];
-    tidegate.await_metric("tidegate_upstream_queries_total", &labels, 1.0);
+    tidegate.await_metric("tidegate_upstream_queries_total", &labels, 2.0);
     assert!(!tidegate.has_metric("tidegate_upstream_queries_total", &[("transport", "udp")]));
 }
 
@@ -108,6 +112,7 @@ fn the_query_verb_asks_every_scheme(#[values(Speaks::Tls, Speaks::Https, Speaks:
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("10.0.1.9"), "{said}");
+    assert_eq!(good.last_query().len() % 128, 0, "it is padded, too");
     assert!(said.contains(&format!("over {}", scheme(speaks).to_ascii_uppercase())), "{said}");
     let output = run(&["query", "n9.example", &format!("@{}://{}", scheme(speaks), good.address), "--ca", &site.ca()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -124,4 +129,35 @@ fn nobody_at_the_port_of_quic_is_one_line_in_the_log() {
     tidegate.await_metric("tidegate_upstream_queries_total", &[("transport", "quic"), ("result", "network")], 5.0);
     assert_eq!(tidegate.logged("WARN", "upstream down").len(), 1);
     assert_eq!(tidegate.logged("WARN", "sendmsg"), [""; 0], "five datagrams were refused");
+}
+
+/// The way out that a group names is that of its connections: the routing table has another, and the firewall lets
+/// nothing pass without the mark.
+#[test]
+fn connections_leave_from_the_source_by_the_device_and_with_the_mark() {
+    namespace::inside("encrypted::connections_leave_from_the_source_by_the_device_and_with_the_mark", || {
+        let near = ["10.91.0.1/24", "10.91.0.7/24"];
+        let network = Network::behind("direct", &near, &["10.91.0.2/24"]);
+        let _vpn = Network::behind("vpn", &["10.92.0.1/24"], &["10.92.0.2/24"]);
+        command(&["ip", "route", "add", "10.91.0.2/32", "dev", "vpn"]);
+        let unmarked = "oifname direct meta l4proto { tcp, udp } meta mark != 7 counter drop";
+        command(&[
+            "nft",
+            &format!("table inet way {{ chain out {{ type filter hook output priority 0; {unmarked}; }}; }}"),
+        ]);
+        let site = Site::new();
+        for speaks in [Speaks::Tls, Speaks::Https, Speaks::Quic] {
+            let server = network.encrypted("10.91.0.2:0", speaks, &site.authority.issue(NAME, Validity::Now));
+            let way = "source = \"10.91.0.7\"\ndevice = \"direct\"\nmark = 7";
+            let lines = format!("{ONE_PATIENT_TRY}\nca = {:?}\n{way}", site.ca());
+            let config = Config::new().servers("site", &[text(speaks, &server)], &lines);
+            let tidegate = Tidegate::start(&config.forward("all", &["."], "site", ""));
+            assert_eq!(address(&tidegate.client(), "n7.example"), ["10.0.1.7"], "{speaks:?}");
+            let sources: Vec<_> = server.greetings().iter().map(|greeting| greeting.from.to_string()).collect();
+            assert!(
+                !sources.is_empty() && sources.iter().all(|source| source == "10.91.0.7"),
+                "{speaks:?}: {sources:?}"
+            );
+        }
+    });
 }

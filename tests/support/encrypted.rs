@@ -104,6 +104,11 @@ pub struct Greeting {
 
 impl Encrypted {
     pub fn start(speaks: Speaks, certificate: &Certificate, manner: Manner) -> Self {
+        Self::start_at("127.0.0.1:0".parse().expect("an address"), speaks, certificate, manner)
+    }
+
+    /// The same on an address of the test's choice; port 0 is any free one.
+    pub fn start_at(address: SocketAddr, speaks: Speaks, certificate: &Certificate, manner: Manner) -> Self {
         let shared = Arc::new(Shared {
             manner: Mutex::new(manner),
             connections: AtomicUsize::new(0),
@@ -124,7 +129,7 @@ impl Encrypted {
             let serving = async {
                 let place = |address| place.send(address).expect("the test waits for it");
                 tokio::select! {
-                    () = serve(speaks, &certificate, in_thread, place) => {}
+                    () = serve(address, speaks, &certificate, in_thread, place) => {}
                     _ = stopped => {}
                 }
             };
@@ -211,7 +216,7 @@ impl Shared {
                 return None;
             }
         }
-        Some(reply.bytes(query, end, usize::from(u16::MAX)))
+        Some(padded(reply.bytes(query, end, usize::from(u16::MAX))))
     }
 
     async fn wait_for_turn(&self, count: usize) {
@@ -232,15 +237,34 @@ impl Shared {
     }
 }
 
-async fn serve(speaks: Speaks, certificate: &Certificate, shared: Arc<Shared>, place: impl FnOnce(SocketAddr)) {
+/// Fills the option-less OPT record at a reply's end to a multiple of 468 octets, as RFC 8467 4.1 asks of servers.
+fn padded(mut reply: Vec<u8>) -> Vec<u8> {
+    if !reply.ends_with(&[0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]) {
+        return reply;
+    }
+    let padding = (reply.len() + 4).next_multiple_of(468) - reply.len() - 4;
+    let length = |octets: usize| u16::try_from(octets).expect("a short option").to_be_bytes();
+    reply.truncate(reply.len() - 2);
+    reply.extend([length(4 + padding), [0, 12], length(padding)].concat());
+    reply.resize(reply.len() + padding, 0);
+    reply
+}
+
+async fn serve(
+    address: SocketAddr,
+    speaks: Speaks,
+    certificate: &Certificate,
+    shared: Arc<Shared>,
+    place: impl FnOnce(SocketAddr),
+) {
     let resumed = Arc::clone(&shared.resumed);
     let alpn: &[u8] = match speaks {
         Speaks::Tls => b"dot",
         Speaks::Https => b"h2",
-        Speaks::Quic => return serve_quic(certificate.server(b"doq", resumed), shared, place).await,
+        Speaks::Quic => return serve_quic(address, certificate.server(b"doq", resumed), shared, place).await,
     };
     let acceptor = TlsAcceptor::from(certificate.server(alpn, resumed));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = TcpListener::bind(address).await.expect("a free port");
     place(listener.local_addr().expect("it is bound"));
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
@@ -362,10 +386,15 @@ async fn post(request: Request<Incoming>, shared: &Shared) -> Response<Full<Byte
     response.body(Full::new(Bytes::from(reply))).expect("headers that are fine")
 }
 
-async fn serve_quic(config: Arc<rustls::ServerConfig>, shared: Arc<Shared>, place: impl FnOnce(SocketAddr)) {
+async fn serve_quic(
+    address: SocketAddr,
+    config: Arc<rustls::ServerConfig>,
+    shared: Arc<Shared>,
+    place: impl FnOnce(SocketAddr),
+) {
     let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(config).expect("TLS 1.3");
     let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    let endpoint = quinn::Endpoint::server(config, "127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let endpoint = quinn::Endpoint::server(config, address).expect("a free port");
     place(endpoint.local_addr().expect("it is bound"));
     let mut ignored = Vec::new();
     while let Some(incoming) = endpoint.accept().await {

@@ -15,7 +15,11 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::upstream::Upstream;
+use super::{
+    authority::Certificate,
+    encrypted::{Encrypted, Manner, Speaks},
+    upstream::Upstream,
+};
 
 /// Set in the copy of the test that runs inside.
 const INSIDE: &str = "TIDEGATE_TEST_INSIDE_NAMESPACE";
@@ -95,6 +99,13 @@ impl Network {
         let address = address.parse().expect("an address and a port");
         let server = self.on_a_thread(|| Upstream::start_at(address));
         UpstreamAway { network: self.clone(), server: Some(server) }
+    }
+
+    /// A server there that is asked over an encrypted transport.
+    #[track_caller]
+    pub fn encrypted(&self, address: &str, speaks: Speaks, certificate: &Certificate) -> Encrypted {
+        let address = address.parse().expect("an address and a port");
+        self.on_a_thread(|| Encrypted::start_at(address, speaks, certificate, Manner::Answers))
     }
 
     /// Runs `work` on a thread there. The threads that it starts stay there.

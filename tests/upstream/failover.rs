@@ -13,8 +13,8 @@ use tidegate::{
 };
 
 use crate::{
-    address, ask, build, courier, on_a_worker,
-    script::{ONE, Says, Script, TWO, Tcp},
+    address, ask, build, courier, on_a_worker, query,
+    script::{ONE, Says, Script, TWO, Tcp, Way},
     server, spec, tcp, udp,
 };
 
@@ -97,7 +97,7 @@ fn the_deadline_holds_against_silence() {
             .exchange(
                 &group,
                 &tidegate::upstream::Marks::default(),
-                &crate::query("a.example"),
+                &query("a.example"),
                 start,
                 start + Duration::from_millis(120),
             )
@@ -216,6 +216,34 @@ fn a_server_that_answers_one_query_a_connection_answers_all_that_were_asked_at_o
         }
     });
     assert_eq!(script.connections(), 20);
+}
+
+#[test]
+fn a_question_is_answered_behind_any_number_of_closed_connections() {
+    let script = Script::with_tcp(Says::Nothing, Tcp::OneEach(ONE));
+    script.on_the_way("last", Way::Loses);
+    let mut spec = spec(&[&[tcp(script.address)]]);
+    (spec.limits.attempts, spec.limits.connections, spec.limits.timeout) = (1, 1, Duration::from_secs(30));
+    let group = build(&spec);
+    on_a_worker(async {
+        let courier = courier();
+        let last = tokio::task::spawn_local({
+            let (courier, group) = (std::rc::Rc::clone(&courier), std::sync::Arc::clone(&group));
+            async move {
+                let now = Moment::now();
+                let marks = tidegate::upstream::Marks::default();
+                courier.exchange(&group, &marks, &query("last.example"), now, now + Duration::from_secs(30)).await
+            }
+        });
+        crate::until("the question that waits", || script.queries() > 0).await;
+        // More than a small number holds.
+        for at in 0..300 {
+            ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
+        }
+        script.clear_the_way();
+        ask(&courier, &group, "end.example").await.unwrap();
+        assert_eq!(address(&last.await.unwrap().unwrap()), ONE);
+    });
 }
 
 #[test]

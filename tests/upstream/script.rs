@@ -45,7 +45,7 @@ pub(crate) enum Tcp {
     OneEach(Ipv4Addr),
 }
 
-/// What happens to some names over UDP.
+/// What happens to some names over UDP. What is lost there is left unanswered over TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Loses,
@@ -136,9 +136,14 @@ impl Script {
         *self.state.broken.lock().unwrap() = Some(prefix);
     }
 
-    /// What happens to UDP queries for names that begin so.
+    /// What happens to queries for names that begin so.
     pub(crate) fn on_the_way(&self, prefix: &'static str, way: Way) {
         self.state.ways.lock().unwrap().push((prefix, way));
+    }
+
+    /// Nothing happens on the way any more.
+    pub(crate) fn clear_the_way(&self) {
+        self.state.ways.lock().unwrap().clear();
     }
 
     /// Queries that [`Way::Loses`] lost.
@@ -238,6 +243,9 @@ fn serve_stream(mut stream: TcpStream, state: &State) {
             Tcp::Drip(_) => Says::Address(ONE),
             Tcp::OneEach(address) => Says::Address(address),
         };
+        if state.way_of(&query) == Some(Way::Loses) {
+            continue;
+        }
         let Some(reply) = state.reply(&query, says) else { continue };
         let mut framed = u16::try_from(reply.len()).unwrap().to_be_bytes().to_vec();
         framed.extend(reply);
