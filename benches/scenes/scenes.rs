@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo build --release                                         # tidegate itself
-//! cargo run --release --example scenes                          # every scene, about ten minutes
+//! cargo run --release --example scenes                          # every scene, about eight minutes
 //! cargo run --release --example scenes -- --scenes silent,mute --servers tidegate,unbound
 //! ```
 //!
