@@ -54,6 +54,16 @@ fn presets_name_the_families() {
     }
 }
 
+/// What tidegate asks by itself at the start, it may still ask while the first scenes play.
+#[test]
+fn the_demonstration_succeeds_each_time() {
+    for _ in 0..2 {
+        let output = run(&["demo", "--script"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("12 passed, 0 failed"), "{text}");
+    }
+}
+
 #[test]
 fn output_has_no_colour_where_there_is_no_terminal() {
     for arguments in [&["presets"][..], &["--help"], &["check", "/nonexistent.toml"]] {

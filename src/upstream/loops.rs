@@ -209,6 +209,11 @@ impl Loops {
     }
 }
 
+/// Whether a server that is asked for this name, in wire form, is asked by a probe for loops.
+pub fn is_probe(name: &[u8]) -> bool {
+    tag_of(name).is_some()
+}
+
 /// The tag in the name of a probe.
 fn tag_of(name: &[u8]) -> Option<Tag> {
     let mut labels = Labels::of(name);

@@ -59,7 +59,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Queries that the simulated inbound addresses have seen, but for probes: those ask for SOA and NS.
+    /// Queries that the simulated inbound addresses have seen, but for probes.
     fn asked(&self) -> u64 {
         self.inbound.iter().map(Simulated::questions).sum::<u64>() + self.corporate.questions()
     }

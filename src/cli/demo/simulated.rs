@@ -14,8 +14,12 @@ use std::{
 
 use hashbrown::HashMap;
 
-use crate::wire::{
-    Class, Flags, Header, MessageId, Name, NameBuf, Question, Rcode, RecordType, Ttl, record::Section, writer::Writer,
+use crate::{
+    upstream::loops::is_probe,
+    wire::{
+        Class, Flags, Header, MessageId, Name, NameBuf, Question, Rcode, RecordType, Ttl, record::Section,
+        writer::Writer,
+    },
 };
 
 /// What a name has in a simulated server.
@@ -139,7 +143,7 @@ impl Simulated {
         self.link.is_cut.load(Ordering::Relaxed)
     }
 
-    /// Questions for addresses that arrived, also while the link was cut. Probes ask for other types.
+    /// Questions of clients for addresses that arrived, also while the link was cut. Probes of health ask for other types.
     pub(super) fn questions(&self) -> u64 {
         self.link.questions.load(Ordering::Relaxed)
     }
@@ -154,8 +158,9 @@ fn serve_udp(socket: &UdpSocket, names: &Names, link: &Link) {
     let mut buffer = [0; 4096];
     while !link.ended.load(Ordering::Relaxed) {
         let Ok((read, peer)) = socket.recv_from(&mut buffer) else { continue };
-        let is_address = Question::read(&buffer[..read]).is_ok_and(|question| question.qtype == RecordType::A);
-        link.questions.fetch_add(u64::from(is_address), Ordering::Relaxed);
+        let is_a_clients = |question: Question<'_>| question.qtype == RecordType::A && !is_probe(question.name());
+        let is_counted = Question::read(&buffer[..read]).is_ok_and(is_a_clients);
+        link.questions.fetch_add(u64::from(is_counted), Ordering::Relaxed);
         if link.is_cut.load(Ordering::Relaxed) {
             continue;
         }
