@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    mem,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::Path,
     process::{Child, Command, Output, Stdio},
@@ -118,12 +119,19 @@ fn answers(child: &mut Child, address: SocketAddr, probe: &Query) -> bool {
     false
 }
 
-/// A port that is free for UDP and TCP on loopback at this moment.
+/// Who holds a port of this address has that port of 127.0.0.1 for its tests. Two BINDs that picked the same would share
+/// it unseen, and answer each other's questions.
+const RESERVATION: Ipv4Addr = Ipv4Addr::new(127, 77, 77, 77);
+
+/// A port that is free for UDP and TCP on loopback at this moment, and that no other test is given while this process lives.
 pub fn free_port() -> u16 {
     for _ in 0..50 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound socket").port();
-        if UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+        if UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+            && let Ok(reservation) = TcpListener::bind((RESERVATION, port))
+        {
+            mem::forget(reservation);
             return port;
         }
     }
