@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::output::{ERR, OUT};
 use crate::{
     config::{self, Color, Plan},
     daemon,
@@ -20,24 +21,24 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> i32 {
     if options.defaults {
-        print!("{}", config::defaults());
+        write!(OUT, "{}", config::defaults());
         return super::OK;
     }
-    let color = if super::colour(&std::io::stderr()) { Color::Always } else { Color::Never };
+    let color = if ERR.has_colour() { Color::Always } else { Color::Never };
     let plan = match Plan::load(&options.file) {
         Ok(plan) => plan,
         Err(problems) => {
-            eprint!("{}", problems.render(color));
+            write!(ERR, "{}", problems.render(color));
             return super::UNUSABLE;
         }
     };
-    eprint!("{}", plan.warnings.render(color));
+    write!(ERR, "{}", plan.warnings.render(color));
     if let Err(problems) = daemon::build_zones(&plan.live) {
         for problem in problems {
-            eprintln!("{problem}");
+            writeln!(ERR, "{problem}");
         }
         return super::UNUSABLE;
     }
-    print!("{}", plan.routing_table());
+    write!(OUT, "{}", plan.routing_table());
     super::OK
 }

@@ -7,7 +7,10 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::page;
+use super::{
+    output::{ERR, OUT},
+    page,
+};
 use crate::config;
 
 /// Where the daemon is, and how to speak.
@@ -92,14 +95,14 @@ fn order(options: &Options, path: &str, body: &Value) -> i32 {
     let socket = match options.socket() {
         Ok(socket) => socket,
         Err(error) => {
-            eprintln!("tidegate: {error}");
+            writeln!(ERR, "tidegate: {error}");
             return super::FAILED;
         }
     };
     let (status, answer) = match page::order(&socket, path, &body.to_string()) {
         Ok(answered) => answered,
         Err(error) => {
-            eprintln!("tidegate: {error}");
+            writeln!(ERR, "tidegate: {error}");
             return super::FAILED;
         }
     };
@@ -107,10 +110,10 @@ fn order(options: &Options, path: &str, body: &Value) -> i32 {
     let mut account = serde_json::from_str::<Map<String, Value>>(&answer).unwrap_or_default();
     if options.json {
         account.insert("done".to_owned(), is_done.into());
-        println!("{}", Value::Object(account));
+        writeln!(OUT, "{}", Value::Object(account));
     } else {
         let lines = account.get("lines").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        lines.for_each(|line| if is_done { println!("{line}") } else { eprintln!("{line}") });
+        lines.for_each(|line| if is_done { writeln!(OUT, "{line}") } else { writeln!(ERR, "{line}") });
     }
     match status {
         200 => super::OK,

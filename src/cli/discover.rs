@@ -14,7 +14,10 @@ use std::{
 
 use serde_json::Value;
 
-use super::page::{self, PageError};
+use super::{
+    output::{ERR, OUT},
+    page::{self, PageError},
+};
 use crate::config::{self, EditError, Plan};
 
 /// What to turn into what.
@@ -88,11 +91,11 @@ struct Endpoint {
 pub(super) fn run(options: &Options) -> i32 {
     match discover(options) {
         Ok(said) => {
-            print!("{said}");
+            write!(OUT, "{said}");
             super::OK
         }
         Err(error) => {
-            eprintln!("tidegate: {error}");
+            writeln!(ERR, "tidegate: {error}");
             super::FAILED
         }
     }

@@ -1,11 +1,11 @@
 //! The verbs of the command line: one file each, text for people on standard output, errors on standard error.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to people")]
 
 mod ask;
 mod check;
 mod control;
 mod demo;
 mod discover;
+mod output;
 mod page;
 mod perimeter;
 mod presets;
@@ -16,6 +16,8 @@ mod version;
 use std::ffi::OsString;
 
 use clap::{CommandFactory, Parser, Subcommand};
+
+use self::output::{ERR, OUT, Stream};
 
 /// Everything went well.
 const OK: i32 = 0;
@@ -89,15 +91,19 @@ enum Verb {
 
 /// Runs the program with these arguments, the first of which is its name; gives its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
-    let arguments = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => arguments,
+    let verdict = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => run_verb(arguments.verb),
         Err(error) => {
-            // Help asked for goes to standard output, a mistake to standard error; nothing is left to do if neither works.
-            drop(error.print());
-            return error.exit_code();
+            // Help that was asked for goes to standard output, a mistake to standard error.
+            print_styled(if error.use_stderr() { &ERR } else { &OUT }, &error.render());
+            error.exit_code()
         }
     };
-    match arguments.verb {
+    output::finish(verdict)
+}
+
+fn run_verb(verb: Verb) -> i32 {
+    match verb {
         Verb::Serve(options) => serve::run(&options),
         Verb::Check(options) => check::run(&options),
         Verb::Demo(options) => demo::run(&options),
@@ -112,30 +118,35 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         Verb::Presets(options) => presets::run(&options),
         Verb::Version(options) => version::run(&options),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "tidegate", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "tidegate", &mut script);
+            OUT.write(&script);
             OK
         }
         Verb::Man => manual(),
     }
 }
 
-fn manual() -> i32 {
-    match clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout()) {
-        Ok(()) => OK,
-        Err(error) => {
-            eprintln!("tidegate: the manual page could not be written: {error}");
-            FAILED
-        }
+fn print_styled(stream: &Stream, text: &clap::builder::StyledStr) {
+    if stream.has_colour() {
+        write!(stream, "{}", text.ansi());
+    } else {
+        write!(stream, "{text}");
     }
+}
+
+fn manual() -> i32 {
+    let mut page = Vec::new();
+    if let Err(error) = clap_mangen::Man::new(Arguments::command()).render(&mut page) {
+        writeln!(ERR, "tidegate: the manual page cannot be rendered: {error}");
+        return FAILED;
+    }
+    OUT.write(&page);
+    OK
 }
 
 /// An error with its causes, in one line.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
-}
-
-/// Whether standard output is a terminal that may be coloured (NO_COLOR is respected).
-fn colour(stream: &impl std::io::IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }

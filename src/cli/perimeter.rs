@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use super::page;
+use super::{
+    output::{ERR, OUT},
+    page,
+};
 use crate::clock;
 
 /// What to print.
@@ -28,18 +31,18 @@ pub(super) fn run(options: &Options) -> i32 {
     let body = match page::fetch(&options.admin, "/api/v1/perimeter") {
         Ok(body) => body,
         Err(error) => {
-            eprintln!("tidegate: {error}");
+            writeln!(ERR, "tidegate: {error}");
             return super::FAILED;
         }
     };
     let Ok(report) = serde_json::from_str::<Value>(&body) else {
-        eprintln!("tidegate: the daemon at {} sent no report", options.admin);
+        writeln!(ERR, "tidegate: the daemon at {} sent no report", options.admin);
         return super::FAILED;
     };
     if options.json {
-        println!("{report}");
+        writeln!(OUT, "{report}");
     } else {
-        print!("{}", text(&report, clock::wall().as_secs()));
+        write!(OUT, "{}", text(&report, clock::wall().as_secs()));
     }
     // What cannot be told is no proof that nothing is public.
     if report["public"].as_u64() == Some(0) { super::OK } else { super::FAILED }

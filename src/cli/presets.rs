@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::output::OUT;
 use crate::config::{Family, PRESETS, PUBLIC_ONLY};
 
 /// What to print.
@@ -18,14 +19,14 @@ pub(super) fn run(options: &Options) -> i32 {
             .iter()
             .map(|preset| json!({ "name": preset.name, "about": preset.about, "families": families(preset.families) }))
             .collect();
-        println!("{}", json!({ "presets": presets, "public_only": families(PUBLIC_ONLY) }));
+        writeln!(OUT, "{}", json!({ "presets": presets, "public_only": families(PUBLIC_ONLY) }));
         return super::OK;
     }
     for preset in PRESETS {
-        println!("preset:{}  {}", preset.name, preset.about);
+        writeln!(OUT, "preset:{}  {}", preset.name, preset.about);
         print_families(preset.families);
     }
-    println!("in no preset, public only");
+    writeln!(OUT, "in no preset, public only");
     print_families(PUBLIC_ONLY);
     super::OK
 }
@@ -36,7 +37,7 @@ fn families(families: &[Family]) -> Vec<serde_json::Value> {
 
 fn print_families(families: &[Family]) {
     for family in families {
-        println!("  {:<30} {}", family.domain, family.about);
+        writeln!(OUT, "  {:<30} {}", family.domain, family.about);
     }
-    println!();
+    writeln!(OUT);
 }

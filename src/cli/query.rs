@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::json;
 
-use super::ask::{self, Answer};
+use super::{
+    ask::{self, Answer},
+    output::{ERR, OUT},
+};
 use crate::{
     config::FixedServer,
     daemon,
@@ -49,7 +52,7 @@ pub(super) fn run(options: &Options) -> i32 {
     let asked = match read(options) {
         Ok(asked) => asked,
         Err(problem) => {
-            eprintln!("tidegate: {problem}");
+            writeln!(ERR, "tidegate: {problem}");
             return super::UNUSABLE;
         }
     };
@@ -63,7 +66,7 @@ pub(super) fn run(options: &Options) -> i32 {
             if matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN) { super::OK } else { super::FAILED }
         }
         Err(error) => {
-            eprintln!("tidegate: {error}");
+            writeln!(ERR, "tidegate: {error}");
             super::UNUSABLE
         }
     }
@@ -101,25 +104,25 @@ fn read_server(text: &str, ca: Option<&Path>) -> Result<ServerSpec, String> {
 }
 
 fn print(asked: &Asked, answer: &Answer) {
-    println!("{} {}  {}", asked.query.name, asked.query.qtype, answer.rcode());
+    writeln!(OUT, "{} {}  {}", asked.query.name, asked.query.qtype, answer.rcode());
     for (title, section) in
         [("answer", Section::Answer), ("authority", Section::Authority), ("additional", Section::Additional)]
     {
         let lines = answer.lines(section);
         if !lines.is_empty() {
-            println!("\n{title}:");
+            writeln!(OUT, "\n{title}:");
         }
         for line in lines {
-            println!("  {line}");
+            writeln!(OUT, "  {line}");
         }
     }
     for (code, meaning, text) in answer.extended_errors() {
         let colon = if text.is_empty() { "" } else { ": " };
-        println!("\nreason {code} ({meaning}){colon}{text}");
+        writeln!(OUT, "\nreason {code} ({meaning}){colon}{text}");
     }
     let (took, server) = (milliseconds(answer), asked.server.address);
     let carrier = answer.carrier.label().to_ascii_uppercase();
-    println!("\n{took} from {server} over {carrier}; flags {}", answer.flags().join(" "));
+    writeln!(OUT, "\n{took} from {server} over {carrier}; flags {}", answer.flags().join(" "));
 }
 
 fn milliseconds(answer: &Answer) -> String {
@@ -145,5 +148,5 @@ fn print_json(asked: &Asked, answer: &Answer) {
         "extended_errors": errors,
         "seconds": answer.took.as_secs_f64(),
     });
-    println!("{document}");
+    writeln!(OUT, "{document}");
 }

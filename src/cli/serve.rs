@@ -13,6 +13,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
+use super::output::ERR;
 use crate::{
     admin::control::{Account, Order, Request, Verdict},
     config::{Boot, Color, Flags, Live, Plan, Problems},
@@ -74,8 +75,8 @@ pub(super) fn run(options: &Options) -> i32 {
     let plan = match options.plan() {
         Ok(plan) => plan,
         Err(problems) => {
-            let color = if super::colour(&std::io::stderr()) { Color::Always } else { Color::Never };
-            eprint!("{}", problems.render(color));
+            let color = if ERR.has_colour() { Color::Always } else { Color::Never };
+            write!(ERR, "{}", problems.render(color));
             return super::UNUSABLE;
         }
     };

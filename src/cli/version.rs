@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use super::output::OUT;
+
 /// What to print.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -14,9 +16,9 @@ pub(super) fn run(options: &Options) -> i32 {
     let version = env!("CARGO_PKG_VERSION");
     let revision = option_env!("TIDEGATE_REVISION").unwrap_or("unknown");
     if options.json {
-        println!("{}", json!({ "version": version, "revision": revision, "features": [] }));
+        writeln!(OUT, "{}", json!({ "version": version, "revision": revision, "features": [] }));
     } else {
-        println!("tidegate {version} ({revision})");
+        writeln!(OUT, "tidegate {version} ({revision})");
     }
     super::OK
 }

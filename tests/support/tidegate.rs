@@ -97,10 +97,15 @@ impl Tidegate {
         line.trim().trim_end_matches(" kB").parse().expect("VmRSS is a number")
     }
 
+    /// The address of its `admin.http`.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.expect("the daemon has an admin address")
+    }
+
     /// Status code and body of a page of its admin address.
     #[track_caller]
     pub fn get(&self, path: &str) -> (u16, String) {
-        let admin = self.admin.expect("the daemon has an admin address");
+        let admin = self.admin_address();
         let mut stream = TcpStream::connect_timeout(&admin, PATIENCE).expect("the admin address accepts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a positive time-out");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")
@@ -265,10 +270,22 @@ pub fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Output {
 #[track_caller]
 pub fn run_by<S: AsRef<OsStr>>(launcher: &[&str], arguments: &[S]) -> Output {
     let mut command = command(launcher);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("tidegate can be started");
-    let out = read_all(child.stdout.take().expect("standard output is a pipe"));
-    let err = read_all(child.stderr.take().expect("standard error is a pipe"));
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    complete(command)
+}
+
+/// The same with standard output and standard error led elsewhere; what is no pipe of ours stays empty in the result.
+#[track_caller]
+pub fn run_into<S: AsRef<OsStr>>(out: Stdio, err: Stdio, arguments: &[S]) -> Output {
+    let mut command = command(&[]);
+    command.args(arguments).stdout(out).stderr(err);
+    complete(command)
+}
+
+#[track_caller]
+fn complete(mut command: Command) -> Output {
+    let mut child = command.stdin(Stdio::null()).spawn().expect("tidegate can be started");
+    let (out, err) = (child.stdout.take().map(read_all), child.stderr.take().map(read_all));
     let start = super::now();
     let status = loop {
         if let Some(status) = child.try_wait().expect("it is our child") {
@@ -277,12 +294,14 @@ pub fn run_by<S: AsRef<OsStr>>(launcher: &[&str], arguments: &[S]) -> Output {
         if start.elapsed() > PATIENCE {
             drop(child.kill());
             drop(child.wait());
-            let err = err.join().expect("a reader never panics");
+            let err = err.map(|err| err.join().expect("a reader never panics")).unwrap_or_default();
             panic!("tidegate did not end by itself; its log:\n{}", String::from_utf8_lossy(&err));
         }
         thread::sleep(Duration::from_millis(5));
     };
-    let join = |reader: JoinHandle<Vec<u8>>| reader.join().expect("a reader never panics");
+    let join = |reader: Option<JoinHandle<Vec<u8>>>| {
+        reader.map(|reader| reader.join().expect("a reader never panics")).unwrap_or_default()
+    };
     Output { status, stdout: join(out), stderr: join(err) }
 }
 

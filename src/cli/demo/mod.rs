@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use self::simulated::{Names, Simulated};
+use super::output::{ERR, OUT};
 use crate::{config::Plan, daemon::Daemon};
 
 /// How to play.
@@ -69,7 +70,7 @@ pub(super) fn run(options: &Options) -> i32 {
     let (stage, daemon) = match set_up() {
         Ok(ready) => ready,
         Err(error) => {
-            eprintln!("tidegate: the demonstration cannot start: {error}");
+            writeln!(ERR, "tidegate: the demonstration cannot start: {error}");
             return super::FAILED;
         }
     };
@@ -151,26 +152,26 @@ fn play(stage: &Stage) -> i32 {
     let mut broken = 0;
     for (number, (title, scene)) in scenes::SCENES.iter().enumerate() {
         match scene(stage) {
-            Ok(saw) => println!("ok   {:>2}  {title}\n          {saw}", number + 1),
+            Ok(saw) => writeln!(OUT, "ok   {:>2}  {title}\n          {saw}", number + 1),
             Err(why) => {
                 broken += 1;
-                println!("FAIL {:>2}  {title}\n          {why}", number + 1);
+                writeln!(OUT, "FAIL {:>2}  {title}\n          {why}", number + 1);
             }
         }
     }
-    println!("\n{} passed, {broken} failed", scenes::SCENES.len() - broken);
+    writeln!(OUT, "\n{} passed, {broken} failed", scenes::SCENES.len() - broken);
     if broken == 0 { super::OK } else { super::FAILED }
 }
 
 fn show(stage: &Stage, admin: Option<SocketAddr>) -> i32 {
     let (ip, port) = (stage.tidegate.ip(), stage.tidegate.port());
-    println!("tidegate listens on {}", stage.tidegate);
-    println!("  in front of the inbound addresses {} and {}", stage.inbound[0].address, stage.inbound[1].address);
-    println!("  and the corporate server {}", stage.corporate.address);
+    writeln!(OUT, "tidegate listens on {}", stage.tidegate);
+    writeln!(OUT, "  in front of the inbound addresses {} and {}", stage.inbound[0].address, stage.inbound[1].address);
+    writeln!(OUT, "  and the corporate server {}", stage.corporate.address);
     if let Some(admin) = admin {
-        println!("  status page http://{admin}/  metrics http://{admin}/metrics");
+        writeln!(OUT, "  status page http://{admin}/  metrics http://{admin}/metrics");
     }
-    println!("\nTry, in another terminal:");
+    writeln!(OUT, "\nTry, in another terminal:");
     for (name, what) in [
         ("s3.eu-west-1.amazonaws.com", "private, from the inbound endpoint"),
         ("ec2.eu-west-1.amazonaws.com", "private, behind a vpce alias"),
@@ -178,14 +179,17 @@ fn show(stage: &Stage, admin: Option<SocketAddr>) -> i32 {
         ("files.corp.example", "a corporate alias into AWS: private all the same"),
         ("iam.amazonaws.com", "no endpoint: refused, with the reason"),
     ] {
-        println!("  dig @{ip} -p {port} {name:<32} # {what}");
+        writeln!(OUT, "  dig @{ip} -p {port} {name:<32} # {what}");
     }
-    println!("  cargo run --release -- query s3.eu-west-1.amazonaws.com @{}", stage.tidegate);
-    println!("\nKeys, each with Enter: 1 or 2 cuts or mends that inbound address, q ends; so does Ctrl-C.");
+    writeln!(OUT, "  cargo run --release -- query s3.eu-west-1.amazonaws.com @{}", stage.tidegate);
+    writeln!(OUT, "\nKeys, each with Enter: 1 or 2 cuts or mends that inbound address, q ends; so does Ctrl-C.");
+    if OUT.is_closed() {
+        return super::OK;
+    }
     match until_the_end(stage) {
         Ok(()) => super::OK,
         Err(error) => {
-            eprintln!("tidegate: the demonstration ends: {error}");
+            writeln!(ERR, "tidegate: the demonstration ends: {error}");
             super::FAILED
         }
     }
@@ -229,6 +233,10 @@ fn keys(inbound: &[Simulated; 2], end: oneshot::Sender<()>) {
         } else {
             server.cut()
         }
-        println!("{} is {word}", server.address);
+        writeln!(OUT, "{} is {word}", server.address);
+        if OUT.is_closed() {
+            end.send(()).ok();
+            return;
+        }
     }
 }

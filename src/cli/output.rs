@@ -1,0 +1,97 @@
+//! Standard output and standard error: every verb writes to [`OUT`] and [`ERR`], with `write!` and `writeln!`.
+//!
+//! Policy: a write never panics and has no result to look at. The first error of a stream is kept, and nothing more is
+//! written to it; [`finish`] turns it into the exit code. A reader that has gone (`| head`) is no error: the verb ends
+//! with its own verdict, since an order that was carried out stays carried out. Any other error, such as a full disk,
+//! is one line on standard error and exit code 1.
+
+use std::{
+    fmt,
+    io::{self, ErrorKind, IsTerminal, Write},
+};
+
+use parking_lot::Mutex;
+
+/// What was asked for.
+pub(super) static OUT: Stream = Stream::new(Target::Output);
+/// What went wrong, and what to do about it.
+pub(super) static ERR: Stream = Stream::new(Target::Error);
+
+/// Standard output or standard error, with the first error met in writing to it.
+pub(super) struct Stream {
+    target: Target,
+    error: Mutex<Option<io::Error>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Target {
+    Output,
+    Error,
+}
+
+impl Stream {
+    const fn new(target: Target) -> Self {
+        Self { target, error: Mutex::new(None) }
+    }
+
+    /// Writes formatted text; this is what `write!` and `writeln!` call.
+    pub(super) fn write_fmt(&self, text: fmt::Arguments<'_>) {
+        match text.as_str() {
+            Some(text) => self.write(text.as_bytes()),
+            // In one piece, so that lines of two processes do not mix on a terminal.
+            None => self.write(text.to_string().as_bytes()),
+        }
+    }
+
+    /// Writes bytes that something else has rendered.
+    pub(super) fn write(&self, bytes: &[u8]) {
+        self.attempt(|stream| stream.write_all(bytes));
+    }
+
+    /// Whether nobody reads on, so that a verb that would run until it is told to stop can stop.
+    pub(super) fn is_closed(&self) -> bool {
+        self.flush();
+        self.error.lock().is_some()
+    }
+
+    /// Whether text may be coloured: on a terminal, unless NO_COLOR is set (no-color.org) or the terminal is "dumb".
+    pub(super) fn has_colour(&self) -> bool {
+        let is_terminal = match self.target {
+            Target::Output => io::stdout().is_terminal(),
+            Target::Error => io::stderr().is_terminal(),
+        };
+        let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        is_terminal && !is_unwanted && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+    }
+
+    fn flush(&self) {
+        self.attempt(|stream| stream.flush());
+    }
+
+    fn attempt(&self, action: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+        let mut error = self.error.lock();
+        if error.is_none() {
+            let result = match self.target {
+                Target::Output => action(&mut io::stdout()),
+                Target::Error => action(&mut io::stderr()),
+            };
+            *error = result.err();
+        }
+    }
+
+    /// The error that is to be told of, if there was one.
+    fn failure(&self) -> Option<io::Error> {
+        self.flush();
+        self.error.lock().take().filter(|error| error.kind() != ErrorKind::BrokenPipe)
+    }
+}
+
+/// The exit code of a verb with this verdict, after all that it wrote has left.
+pub(super) fn finish(verdict: i32) -> i32 {
+    if let Some(error) = OUT.failure() {
+        writeln!(ERR, "tidegate: standard output cannot be written: {error}");
+        return super::FAILED;
+    }
+    // Of standard error nobody can be told.
+    if ERR.failure().is_some() { super::FAILED } else { verdict }
+}
