@@ -111,6 +111,7 @@ fn cache(page: &mut Page, boot: &Boot, live: &Live) {
         page.text(key, show_duration(duration));
     }
     page.bare("prefetch", cache.prefetch);
+    page.bare("rotate", cache.rotate);
     page.text("snapshot", "");
 }
 

@@ -186,6 +186,8 @@ pub struct CachePolicy {
     pub stale_ttl: Duration,
     /// Whether a popular entry is fetched again in its last tenth of life.
     pub prefetch: bool,
+    /// Whether several A or AAAA records of one name start with another one in each answer.
+    pub rotate: bool,
 }
 
 /// Who sees what over the operators' HTTP.

@@ -174,6 +174,7 @@ impl Builder<'_> {
             stale_after: self.duration(cache.stale_after.as_ref(), &limits::STALE_AFTER),
             stale_ttl: self.duration(cache.stale_ttl.as_ref(), &limits::STALE_TTL),
             prefetch: flag(cache.prefetch.as_ref(), true),
+            rotate: flag(cache.rotate.as_ref(), true),
         };
         if policy.min_ttl > policy.max_ttl {
             for text in cache.min_ttl.iter().chain(&cache.max_ttl).take(1) {

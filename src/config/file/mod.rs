@@ -94,7 +94,7 @@ table! {
     /// `[cache]`
     CacheSection {
         size: Text, min_ttl: Text, max_ttl: Text, negative_ttl: Text, no_soa_ttl: Text, failure_ttl: Text,
-        stale: Text, stale_after: Text, stale_ttl: Text, prefetch: Flag, snapshot: Text,
+        stale: Text, stale_after: Text, stale_ttl: Text, prefetch: Flag, rotate: Flag, snapshot: Text,
     }
 }
 
