@@ -24,7 +24,7 @@ use crate::{
         loops::{self, watch::Timing},
         prober, system,
     },
-    zones::ZoneProblem,
+    zones::ZoneError,
 };
 
 /// How often files that answers come from are looked at.
@@ -33,7 +33,7 @@ const WATCH: Duration = Duration::from_secs(2);
 /// What the control thread can be told.
 pub(super) enum Command {
     /// Bring this into force.
-    Reload(Box<Live>, oneshot::Sender<Result<Reread, Vec<ZoneProblem>>>),
+    Reload(Box<Live>, oneshot::Sender<Result<Reread, Vec<ZoneError>>>),
 }
 
 /// Starts the thread. It ends when the sender of commands is gone, or one of its tasks ends; `end` is told of it.

@@ -52,7 +52,7 @@ use crate::{
     },
     serve::{connections::Connections, stream::StreamLimits},
     upstream::{Alarm, Ours},
-    zones::ZoneProblem,
+    zones::ZoneError,
 };
 
 /// Orders that wait; who gives more waits before the socket.
@@ -86,10 +86,10 @@ pub enum StartError {
     Io(#[from] io::Error),
     /// Local zones with mistakes.
     #[error("{}", lines(.0))]
-    Zones(Vec<ZoneProblem>),
+    Zones(Vec<ZoneError>),
 }
 
-fn lines(problems: &[ZoneProblem]) -> String {
+fn lines(problems: &[ZoneError]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -216,7 +216,7 @@ impl Daemon {
     }
 
     /// Brings another configuration into force, or leaves the one in force as it is and says why.
-    pub async fn reload(&self, live: Live) -> Result<Reread, Vec<ZoneProblem>> {
+    pub async fn reload(&self, live: Live) -> Result<Reread, Vec<ZoneError>> {
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::Reload(Box::new(live), reply)).is_err() {
             return Ok(Reread::default());

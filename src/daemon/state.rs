@@ -12,7 +12,7 @@ use crate::{
     metrics,
     upstream::{Alarm, Group, Loops, Ours, loops},
     wire::Name,
-    zones::{InlineRecord, LocalSpec, Place, Scope, Source, SpecialUse, ZoneProblem, Zones},
+    zones::{InlineRecord, LocalSpec, Place, Scope, Source, SpecialUse, ZoneError, Zones},
 };
 
 /// The configuration in force and what was built from it. One thread owns it.
@@ -61,7 +61,7 @@ impl State {
         rules: Arc<metrics::Rules>,
         ours: Ours,
         alarm: Arc<Alarm>,
-    ) -> Result<Self, Vec<ZoneProblem>> {
+    ) -> Result<Self, Vec<ZoneError>> {
         let zones = Arc::new(build_zones(&live)?);
         let groups = build_groups(&live, &[], &ours, &alarm);
         let loops = Arc::<Loops>::default();
@@ -73,7 +73,7 @@ impl State {
     }
 
     /// Brings another plan into force, or leaves the old one as it is.
-    pub(super) fn replace(&mut self, live: Live) -> Result<Reread, Vec<ZoneProblem>> {
+    pub(super) fn replace(&mut self, live: Live) -> Result<Reread, Vec<ZoneError>> {
         let zones = Arc::new(build_zones(&live)?);
         let reread = Reread::between(&self.zones, &zones);
         self.zones = zones;
@@ -83,7 +83,7 @@ impl State {
     }
 
     /// Reads zone files again; what is wrong with them leaves the old zones in force.
-    pub(super) fn reread_zones(&mut self) -> Result<(), Vec<ZoneProblem>> {
+    pub(super) fn reread_zones(&mut self) -> Result<(), Vec<ZoneError>> {
         self.zones = Arc::new(build_zones(&self.live)?);
         // The servers are the same: a file that is written often does not have them probed for loops as often.
         self.build();
@@ -153,7 +153,7 @@ fn build_groups(live: &Live, previous: &[Arc<Group>], ours: &Ours, alarm: &Arc<A
 }
 
 /// Reads every local zone of a plan, as the start and `check` do.
-pub fn build_zones(live: &Live) -> Result<Zones, Vec<ZoneProblem>> {
+pub fn build_zones(live: &Live) -> Result<Zones, Vec<ZoneError>> {
     let place = || Place { file: PathBuf::from("tidegate.toml"), line: 0 };
     let specs: Vec<LocalSpec> = live
         .local

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{
-    problem::{Fault, Place, ZoneProblem},
+    error::{Place, ZoneError, ZoneErrorKind},
     special,
     text::INLINE_TTL,
     zone::Zone,
@@ -27,26 +27,26 @@ pub(super) fn make(zone: &mut Zone) {
 }
 
 /// A zone file has both.
-pub(super) fn demand(zone: &Zone, path: &Path, problems: &mut Vec<ZoneProblem>) {
+pub(super) fn demand(zone: &Zone, path: &Path, errors: &mut Vec<ZoneError>) {
     for rtype in [RecordType::SOA, RecordType::NS] {
         if zone.top().is_none_or(|node| node.set(rtype).is_none()) {
             let place = Place { file: path.to_owned(), line: 0 };
-            let fault = Fault::Missing { zone: zone.apex().clone(), rtype };
-            problems.push(ZoneProblem { place, fault, record: String::new() });
+            let kind = ZoneErrorKind::Missing { zone: zone.apex().clone(), rtype };
+            errors.push(ZoneError { place, kind, record: String::new() });
         }
     }
 }
 
 /// No record set may be larger than a message.
-pub(super) fn bound(zone: &Zone, place: &Place, problems: &mut Vec<ZoneProblem>) {
+pub(super) fn bound(zone: &Zone, place: &Place, errors: &mut Vec<ZoneError>) {
     for (owner, node) in zone.nodes() {
         for set in node.sets() {
             let octets: usize = set.rdata.iter().map(|rdata| 12 + rdata.len()).sum();
             if octets + RESERVED > MAX_MESSAGE
                 && let Ok(owner) = Name::from_wire(owner)
             {
-                let fault = Fault::TooMany { owner, rtype: set.rtype };
-                problems.push(ZoneProblem { place: place.clone(), fault, record: String::new() });
+                let kind = ZoneErrorKind::TooMany { owner, rtype: set.rtype };
+                errors.push(ZoneError { place: place.clone(), kind, record: String::new() });
             }
         }
     }

@@ -3,7 +3,7 @@
 //! Octets, not characters: a file need not be UTF-8. A string does not go over the end of a line, although RFC 1035
 //! lets it: a forgotten quote would else be reported at the end of the file.
 
-use super::problem::Fault;
+use super::error::ZoneErrorKind;
 
 /// A word or a quoted string, its escapes untouched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Token<'_> {
     }
 }
 
-/// Reads entries one after the other; after a fault it goes on with the next line.
+/// Reads entries one after the other; after an error it goes on with the next line.
 #[derive(Debug)]
 pub(super) struct Entries<'t> {
     text: &'t [u8],
@@ -98,7 +98,7 @@ impl<'t> Entries<'t> {
     }
 
     /// Reads one entry; none if the lines up to here were empty.
-    fn entry(&mut self) -> Result<Option<Entry<'t>>, (usize, Fault)> {
+    fn entry(&mut self) -> Result<Option<Entry<'t>>, (usize, ZoneErrorKind)> {
         let mut line = self.line;
         let start = if matches!(self.peek(), Some(b' ' | b'\t')) { Start::Blank } else { Start::Word };
         let mut tokens = Vec::new();
@@ -120,7 +120,7 @@ impl<'t> Entries<'t> {
                     depth += 1;
                     opened = self.line;
                 }
-                b')' if depth == 0 => return Err((self.line, Fault::Parenthesis)),
+                b')' if depth == 0 => return Err((self.line, ZoneErrorKind::Parenthesis)),
                 b')' => {
                     self.at += 1;
                     depth -= 1;
@@ -130,22 +130,22 @@ impl<'t> Entries<'t> {
                         line = self.line;
                     }
                     let token = if octet == b'"' { self.quoted() } else { self.word() };
-                    tokens.push(token.map_err(|fault| (self.line, fault))?);
+                    tokens.push(token.map_err(|kind| (self.line, kind))?);
                 }
             }
         }
         if depth > 0 {
-            return Err((opened, Fault::Open("parentheses")));
+            return Err((opened, ZoneErrorKind::Open("parentheses")));
         }
         Ok((!tokens.is_empty()).then_some(Entry { line, start, tokens }))
     }
 
-    fn quoted(&mut self) -> Result<Token<'t>, Fault> {
+    fn quoted(&mut self) -> Result<Token<'t>, ZoneErrorKind> {
         let from = self.at + 1;
         self.at = from;
         loop {
             match self.peek() {
-                None | Some(b'\n') => return Err(Fault::Open("quotes")),
+                None | Some(b'\n') => return Err(ZoneErrorKind::Open("quotes")),
                 Some(b'"') => break,
                 Some(b'\\') if self.text.get(self.at + 1).is_some_and(|&octet| octet != b'\n') => self.at += 2,
                 Some(_) => self.at += 1,
@@ -157,7 +157,7 @@ impl<'t> Entries<'t> {
 
     /// A word ends at a blank, a comment or a parenthesis. Quotes inside it, as in `alpn="h2,h3"`, are part of it and
     /// may hold blanks.
-    fn word(&mut self) -> Result<Token<'t>, Fault> {
+    fn word(&mut self) -> Result<Token<'t>, ZoneErrorKind> {
         let from = self.at;
         while let Some(octet) = self.peek() {
             match octet {
@@ -174,16 +174,16 @@ impl<'t> Entries<'t> {
 }
 
 impl<'t> Iterator for Entries<'t> {
-    type Item = Result<Entry<'t>, (usize, Fault)>;
+    type Item = Result<Entry<'t>, (usize, ZoneErrorKind)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.at < self.text.len() {
             match self.entry() {
                 Ok(None) => {}
                 Ok(Some(entry)) => return Some(Ok(entry)),
-                Err(fault) => {
+                Err(kind) => {
                     self.skip_line();
-                    return Some(Err(fault));
+                    return Some(Err(kind));
                 }
             }
         }
@@ -192,7 +192,7 @@ impl<'t> Iterator for Entries<'t> {
 }
 
 /// The octets of a token, `\DDD` and `\X` replaced (RFC 1035 5.1).
-pub(super) fn unescape(text: &[u8]) -> Result<Vec<u8>, Fault> {
+pub(super) fn unescape(text: &[u8]) -> Result<Vec<u8>, ZoneErrorKind> {
     let mut octets = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&octet, behind)) = rest.split_first() {
@@ -209,14 +209,15 @@ pub(super) fn unescape(text: &[u8]) -> Result<Vec<u8>, Fault> {
 }
 
 /// The octet that the text behind a backslash stands for, and what follows it.
-pub(super) fn escape(text: &[u8]) -> Result<(u8, &[u8]), Fault> {
-    let (&first, rest) = text.split_first().ok_or(Fault::Escape)?;
+pub(super) fn escape(text: &[u8]) -> Result<(u8, &[u8]), ZoneErrorKind> {
+    let (&first, rest) = text.split_first().ok_or(ZoneErrorKind::Escape)?;
     if !first.is_ascii_digit() {
         return Ok((first, rest));
     }
-    let digits = text.first_chunk::<3>().filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or(Fault::Escape)?;
+    let digits =
+        text.first_chunk::<3>().filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or(ZoneErrorKind::Escape)?;
     let number = digits.iter().fold(0_u16, |number, digit| number * 10 + u16::from(digit - b'0'));
-    Ok((u8::try_from(number).map_err(|_| Fault::Escape)?, &text[3..]))
+    Ok((u8::try_from(number).map_err(|_| ZoneErrorKind::Escape)?, &text[3..]))
 }
 
 #[cfg(test)]
@@ -229,7 +230,7 @@ mod tests {
         Entries::new(text.as_bytes(), 1)
             .map(|entry| match entry {
                 Ok(entry) => Ok((entry.line, entry.start, entry.shown())),
-                Err((line, fault)) => Err((line, fault.to_string())),
+                Err((line, kind)) => Err((line, kind.to_string())),
             })
             .collect()
     }
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_has_its_line_and_reading_goes_on() {
+    fn every_error_has_its_line_and_reading_goes_on() {
         let text = "a TXT \"open\nb ) A\nc A 10.0.0.1\n\nd SOA ( 1\n2\n";
         assert_eq!(
             entries(text),

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{
     encoding,
     entry::{self, Quoting, Token},
-    problem::Fault,
+    error::ZoneErrorKind,
     svcb,
 };
 use crate::wire::{
@@ -91,8 +91,8 @@ const fn fields(rtype: RecordType) -> Option<&'static [Field]> {
 }
 
 /// The RDATA of a record from its words; names without a final dot are completed with `origin`, a wire name.
-pub(super) fn rdata(rtype: RecordType, tokens: &[Token<'_>], origin: &[u8]) -> Result<Box<[u8]>, Fault> {
-    let bad = |what: String| Fault::Rdata { rtype, what };
+pub(super) fn rdata(rtype: RecordType, tokens: &[Token<'_>], origin: &[u8]) -> Result<Box<[u8]>, ZoneErrorKind> {
+    let bad = |what: String| ZoneErrorKind::Rdata { rtype, what };
     if let Some((mark, generic)) = tokens.split_first()
         && mark.is("\\#")
     {
@@ -106,8 +106,8 @@ pub(super) fn rdata(rtype: RecordType, tokens: &[Token<'_>], origin: &[u8]) -> R
     let mut words = tokens.iter();
     let mut wire = Vec::new();
     for field in fields {
-        one(*field, &mut words, origin, &mut wire).map_err(|fault| match fault {
-            Unfit::Fault(fault) => fault,
+        one(*field, &mut words, origin, &mut wire).map_err(|kind| match kind {
+            Unfit::Kind(kind) => kind,
             Unfit::What(what) => bad(what),
         })?;
     }
@@ -122,13 +122,13 @@ pub(super) fn rdata(rtype: RecordType, tokens: &[Token<'_>], origin: &[u8]) -> R
 
 /// Why a field could not be read.
 enum Unfit {
-    Fault(Fault),
+    Kind(ZoneErrorKind),
     What(String),
 }
 
-impl From<Fault> for Unfit {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+impl From<ZoneErrorKind> for Unfit {
+    fn from(kind: ZoneErrorKind) -> Self {
+        Self::Kind(kind)
     }
 }
 
@@ -226,11 +226,11 @@ fn word(field: Field, word: &Token<'_>, origin: &[u8], wire: &mut Vec<u8>) -> Re
 }
 
 /// A wire name from text, in the letter case it is written in; relative ones are completed with `origin`.
-pub(super) fn name(token: &Token<'_>, origin: &[u8]) -> Result<Vec<u8>, Fault> {
+pub(super) fn name(token: &Token<'_>, origin: &[u8]) -> Result<Vec<u8>, ZoneErrorKind> {
     if token.is("@") {
         return Ok(origin.to_vec());
     }
-    let wrong = |source| Fault::Name { text: String::from_utf8_lossy(token.text).into_owned(), source };
+    let wrong = |source| ZoneErrorKind::Name { text: String::from_utf8_lossy(token.text).into_owned(), source };
     if token.text == b"." {
         return Ok(vec![0]);
     }
@@ -385,7 +385,7 @@ mod tests {
     fn read(text: &str) -> Result<Vec<u8>, String> {
         let entry = Entries::new(text.as_bytes(), 1).next().unwrap().unwrap();
         let rtype = entry.tokens[0].shown().parse().unwrap();
-        let rdata = rdata(rtype, &entry.tokens[1..], b"\x01o\0").map_err(|fault| fault.to_string())?;
+        let rdata = rdata(rtype, &entry.tokens[1..], b"\x01o\0").map_err(|kind| kind.to_string())?;
         Ok(rdata.into())
     }
 
@@ -437,8 +437,8 @@ mod tests {
             ("SVCB 1 . key007=x", "not a service parameter"),
             ("SVCB 1 . ipv4hint=", "no proper value"),
         ] {
-            let fault = read(text).unwrap_err();
-            assert!(fault.contains(what), "{text}: {fault}");
+            let kind = read(text).unwrap_err();
+            assert!(kind.contains(what), "{text}: {kind}");
         }
     }
 }

@@ -11,8 +11,8 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{
     LocalAnswer, LocalDomain, LocalQuestion, Outcome, Scope,
+    error::{Place, ZoneError, ZoneErrorKind},
     message::Draft,
-    problem::{Fault, Place, ZoneProblem},
     special,
     watch::Watch,
     zone::{Node, RrSet},
@@ -36,23 +36,23 @@ struct Host {
 }
 
 impl Hosts {
-    /// Reads a file; what is wrong goes to `problems`.
-    pub(super) fn read(path: &Path, watch: &mut Watch, problems: &mut Vec<ZoneProblem>) -> Self {
+    /// Reads a file; what is wrong goes to `errors`.
+    pub(super) fn read(path: &Path, watch: &mut Watch, errors: &mut Vec<ZoneError>) -> Self {
         let mut hosts = Self::default();
-        let problem = |line, fault, record: &[u8]| {
+        let wrong = |line, kind, record: &[u8]| {
             let record = String::from_utf8_lossy(record).trim().to_owned();
-            ZoneProblem { place: Place { file: path.to_owned(), line }, fault, record }
+            ZoneError { place: Place { file: path.to_owned(), line }, kind, record }
         };
         let text = match watch.read(path) {
             Ok(text) => text,
             Err(error) => {
-                problems.push(problem(0, Fault::Read(error), b""));
+                errors.push(wrong(0, ZoneErrorKind::Read(error), b""));
                 return hosts;
             }
         };
         for (line, text) in (1..).zip(text.split(|&octet| octet == b'\n')) {
             let written = text.split(|&octet| octet == b'#').next().unwrap_or_default();
-            hosts.line(written, &mut |fault| problems.push(problem(line, fault, written)));
+            hosts.line(written, &mut |kind| errors.push(wrong(line, kind, written)));
         }
         for host in hosts.names.values_mut() {
             host.node.sort();
@@ -63,11 +63,11 @@ impl Hosts {
         hosts
     }
 
-    fn line(&mut self, line: &[u8], report: &mut dyn FnMut(Fault)) {
+    fn line(&mut self, line: &[u8], report: &mut dyn FnMut(ZoneErrorKind)) {
         let text = String::from_utf8_lossy(line);
         let mut words = text.split_ascii_whitespace();
         let Some(address) = words.next() else { return };
-        let Ok(address) = address.parse::<IpAddr>() else { return report(Fault::Address(address.to_owned())) };
+        let Ok(address) = address.parse::<IpAddr>() else { return report(ZoneErrorKind::Address(address.to_owned())) };
         let mut first = None;
         let mut named = false;
         for word in words {
@@ -77,11 +77,11 @@ impl Hosts {
                     self.add_address(&name, address);
                     first.get_or_insert(name);
                 }
-                Err(source) => report(Fault::Name { text: word.to_owned(), source }),
+                Err(source) => report(ZoneErrorKind::Name { text: word.to_owned(), source }),
             }
         }
         if !named {
-            report(Fault::NoHost);
+            report(ZoneErrorKind::NoHost);
         }
         if let Some(name) = first.filter(|_| !address.is_unspecified()) {
             let reverse = reverse(address);

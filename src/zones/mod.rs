@@ -27,9 +27,9 @@ pub mod text;
 mod complete;
 mod encoding;
 mod entry;
+mod error;
 mod field;
 mod message;
-mod problem;
 mod rdata;
 mod svcb;
 mod watch;
@@ -39,14 +39,14 @@ use std::path::{Path, PathBuf};
 
 use hashbrown::HashMap;
 
+pub use self::{
+    error::{Place, ZoneError, ZoneErrorKind},
+    watch::Watch,
+};
 use self::{
     hosts::Hosts,
     special::Special,
     zone::{Found, Zone},
-};
-pub use self::{
-    problem::{Fault, Place, ZoneProblem},
-    watch::Watch,
 };
 use crate::wire::{Class, Name, Rcode, RecordType};
 
@@ -165,27 +165,27 @@ pub struct Zones {
 
 impl Zones {
     /// The zones, hosts and special-use names of a configuration, or all that is wrong with them.
-    pub fn build(specs: &[LocalSpec], hosts: Option<&Path>, special_use: SpecialUse) -> Result<Self, Vec<ZoneProblem>> {
+    pub fn build(specs: &[LocalSpec], hosts: Option<&Path>, special_use: SpecialUse) -> Result<Self, Vec<ZoneError>> {
         let mut built = Self::default();
-        let mut problems = Vec::new();
+        let mut errors = Vec::new();
         for (place, spec) in specs.iter().enumerate() {
             if specs[..place].iter().any(|before| before.zone == spec.zone) {
-                let fault = Fault::Twice(spec.zone.clone());
-                problems.push(ZoneProblem { place: spec.place.clone(), fault, record: String::new() });
+                let kind = ZoneErrorKind::Twice(spec.zone.clone());
+                errors.push(ZoneError { place: spec.place.clone(), kind, record: String::new() });
                 continue;
             }
-            if let Some(zone) = text::read(spec, &mut built.watch, &mut problems) {
+            if let Some(zone) = text::read(spec, &mut built.watch, &mut errors) {
                 built.zones.insert(spec.zone.as_wire().into(), zone);
             }
         }
         if let Some(path) = hosts {
-            built.hosts = Hosts::read(path, &mut built.watch, &mut problems);
+            built.hosts = Hosts::read(path, &mut built.watch, &mut errors);
         }
         if special_use == SpecialUse::Answered {
             let special = special::zones();
             built.special = special.map(|(apex, special)| (apex.as_wire().into(), special)).collect();
         }
-        if problems.is_empty() { Ok(built) } else { Err(problems) }
+        if errors.is_empty() { Ok(built) } else { Err(errors) }
     }
 
     /// The special-use domains that are answered here, where nothing but "." covers them otherwise.

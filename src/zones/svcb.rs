@@ -20,7 +20,7 @@ pub(super) fn parameters<'t>(words: &mut impl Iterator<Item = &'t Token<'t>>) ->
         let key = key(key_text).ok_or_else(|| format!("\"{}\" is not a service parameter", word.shown()))?;
         let bare = rest.strip_prefix(b"=").unwrap_or(rest);
         let bare = bare.strip_prefix(b"\"").and_then(|bare| bare.strip_suffix(b"\"")).unwrap_or(bare);
-        let text = entry::unescape(bare).map_err(|fault| fault.to_string())?;
+        let text = entry::unescape(bare).map_err(|kind| kind.to_string())?;
         let value = value(key, &text).ok_or_else(|| format!("\"{}\" has no proper value", word.shown()))?;
         parameters.push((key, value));
     }

@@ -179,12 +179,12 @@ fn a_chain_of_eight_is_an_answer_and_one_of_nine_is_not() {
 }
 
 #[test]
-fn every_problem_of_every_source_is_told() {
+fn every_error_of_every_source_is_told() {
     let hosts = tempfile::NamedTempFile::new().unwrap();
     fs::write(hosts.path(), "10.0.0.1\nnonsense www\n10.0.0.2 a..b ok\n").unwrap();
     let specs = [inline("a.example", &["x A nonsense"]), inline("a.example", &[]), inline("b.example", &["x FOO"])];
-    let problems = Zones::build(&specs, Some(hosts.path()), SpecialUse::Answered).unwrap_err();
-    let lines: Vec<_> = problems.iter().map(|problem| (problem.place.line, problem.fault.to_string())).collect();
+    let errors = Zones::build(&specs, Some(hosts.path()), SpecialUse::Answered).unwrap_err();
+    let lines: Vec<_> = errors.iter().map(|error| (error.place.line, error.kind.to_string())).collect();
     let expected = [
         (2, "A: \"nonsense\" is not an IPv4 address"),
         (1, "zone a.example. is here twice; keep one of them"),
@@ -193,7 +193,7 @@ fn every_problem_of_every_source_is_told() {
         (2, "\"nonsense\" is not an address; a line is an address and names"),
         (3, "\"a..b\" is not a name: it has an empty label"),
     ];
-    assert_eq!(lines, expected.map(|(line, fault)| (line, fault.to_owned())));
+    assert_eq!(lines, expected.map(|(line, kind)| (line, kind.to_owned())));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Zones from master-file text (RFC 1035 5, RFC 2308 4, RFC 3597), a file or lines of the configuration.
 //!
-//! - Every fault is reported with file, line and record, and reading goes on.
+//! - Every error is reported with file, line and record, and reading goes on.
 //! - A record without a TTL takes that of `$TTL`; before any `$TTL` the last one written (RFC 1035 5.1); before any
 //!   at all the SOA its own MINIMUM, and inline records [`INLINE_TTL`].
 //! - `$INCLUDE` is relative to the zone file's folder and must lie in it or below, wherever symbolic links lead. It
@@ -19,9 +19,8 @@ use std::{
 use super::{
     InlineRecord, LocalSpec, Source, complete, encoding,
     entry::{Entries, Entry, Start, Token},
-    field,
-    problem::{Fault, Place, ZoneProblem},
-    rdata,
+    error::{Place, ZoneError, ZoneErrorKind},
+    field, rdata,
     watch::Watch,
     zone::Zone,
 };
@@ -32,8 +31,8 @@ pub const INLINE_TTL: u32 = 300;
 /// How deep files include files.
 const MAX_DEPTH: usize = 8;
 
-/// Reads the zone of a specification; what is wrong goes to `problems`, and then there is no zone.
-pub(super) fn read(spec: &LocalSpec, watch: &mut Watch, problems: &mut Vec<ZoneProblem>) -> Option<Zone> {
+/// Reads the zone of a specification; what is wrong goes to `errors`, and then there is no zone.
+pub(super) fn read(spec: &LocalSpec, watch: &mut Watch, errors: &mut Vec<ZoneError>) -> Option<Zone> {
     let mut found = Vec::new();
     let mut reader = Reader::new(&spec.zone, watch, &mut found);
     match &spec.source {
@@ -50,7 +49,7 @@ pub(super) fn read(spec: &LocalSpec, watch: &mut Watch, problems: &mut Vec<ZoneP
         complete::bound(&zone, &spec.place, &mut found);
     }
     if !found.is_empty() {
-        problems.append(&mut found);
+        errors.append(&mut found);
         return None;
     }
     zone.seal();
@@ -61,7 +60,7 @@ pub(super) fn read(spec: &LocalSpec, watch: &mut Watch, problems: &mut Vec<ZoneP
 struct Reader<'a> {
     zone: Zone,
     watch: &'a mut Watch,
-    problems: &'a mut Vec<ZoneProblem>,
+    errors: &'a mut Vec<ZoneError>,
     soa: Option<Place>,
     /// The folder that included files must lie in, and the files being read, all canonical.
     folder: Option<PathBuf>,
@@ -74,11 +73,11 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(apex: &Name, watch: &'a mut Watch, problems: &'a mut Vec<ZoneProblem>) -> Self {
+    fn new(apex: &Name, watch: &'a mut Watch, errors: &'a mut Vec<ZoneError>) -> Self {
         Self {
             zone: Zone::new(apex.clone()),
             watch,
-            problems,
+            errors,
             soa: None,
             folder: None,
             open: Vec::new(),
@@ -95,7 +94,7 @@ impl<'a> Reader<'a> {
             Err(error) => {
                 let place = Place { file: path.to_owned(), line: 0 };
                 let record = format!("zone {}, {declared}", self.zone.apex());
-                self.problems.push(ZoneProblem { place, fault: Fault::Read(error), record });
+                self.errors.push(ZoneError { place, kind: ZoneErrorKind::Read(error), record });
                 return;
             }
         };
@@ -118,40 +117,40 @@ impl<'a> Reader<'a> {
 
     fn text(&mut self, text: &[u8], file: &Path, line: usize) {
         for entry in Entries::new(text, line) {
-            let (line, fault, record) = match entry {
+            let (line, kind, record) = match entry {
                 Ok(entry) => {
                     let place = || Place { file: file.to_owned(), line: entry.line };
-                    let Err(fault) = self.entry(&entry, &place) else { continue };
-                    (entry.line, fault, entry.shown())
+                    let Err(kind) = self.entry(&entry, &place) else { continue };
+                    (entry.line, kind, entry.shown())
                 }
-                Err((line, fault)) => (line, fault, String::new()),
+                Err((line, kind)) => (line, kind, String::new()),
             };
-            self.problems.push(ZoneProblem { place: Place { file: file.to_owned(), line }, fault, record });
+            self.errors.push(ZoneError { place: Place { file: file.to_owned(), line }, kind, record });
         }
     }
 
-    fn entry(&mut self, entry: &Entry<'_>, place: &dyn Fn() -> Place) -> Result<(), Fault> {
+    fn entry(&mut self, entry: &Entry<'_>, place: &dyn Fn() -> Place) -> Result<(), ZoneErrorKind> {
         let first = &entry.tokens[0];
         if entry.start == Start::Word && field::is_bare(first) && first.text.starts_with(b"$") {
             return self.directive(first, &entry.tokens[1..]);
         }
         let tokens = match entry.start {
             Start::Word => {
-                // If the name is bad, records that follow it have no owner either; better one fault than many.
+                // If the name is bad, records that follow it have no owner either; better one kind than many.
                 let owner = field::name(first, &self.origin)?;
                 self.owner = Name::from_wire(&owner).ok();
                 &entry.tokens[1..]
             }
             Start::Blank => &entry.tokens[..],
         };
-        let Some(owner) = self.owner.clone() else { return Err(Fault::NoOwner) };
+        let Some(owner) = self.owner.clone() else { return Err(ZoneErrorKind::NoOwner) };
         let (ttl, rtype, words) = head(tokens)?;
         let rdata = field::rdata(rtype, words, &self.origin)?;
         let ttl = self.ttl(ttl, rtype, &rdata)?;
         self.record(&owner, rtype, ttl, rdata, place)
     }
 
-    fn ttl(&mut self, written: Option<u32>, rtype: RecordType, rdata: &[u8]) -> Result<u32, Fault> {
+    fn ttl(&mut self, written: Option<u32>, rtype: RecordType, rdata: &[u8]) -> Result<u32, ZoneErrorKind> {
         if let Some(written) = written {
             self.last_ttl = Some(written);
             return Ok(written);
@@ -160,7 +159,7 @@ impl<'a> Reader<'a> {
             return Ok(ttl);
         }
         if rtype != RecordType::SOA {
-            return Err(Fault::NoTtl);
+            return Err(ZoneErrorKind::NoTtl);
         }
         let minimum = rdata::soa_minimum(rdata);
         self.last_ttl = Some(minimum);
@@ -174,46 +173,46 @@ impl<'a> Reader<'a> {
         ttl: u32,
         rdata: Box<[u8]>,
         place: &dyn Fn() -> Place,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ZoneErrorKind> {
         let apex = self.zone.apex().clone();
         if !owner.is_within(&apex) {
-            return Err(Fault::OutOfZone { owner: owner.clone(), zone: apex });
+            return Err(ZoneErrorKind::OutOfZone { owner: owner.clone(), zone: apex });
         }
         let is_wildcard = owner.labels().next() == Some(b"*");
         if is_wildcard && matches!(rtype, RecordType::NS | RecordType::DNAME) {
-            return Err(Fault::WildcardOwner(rtype));
+            return Err(ZoneErrorKind::WildcardOwner(rtype));
         }
         if rtype == RecordType::SOA {
             if *owner != apex {
-                return Err(Fault::SoaBelow(apex));
+                return Err(ZoneErrorKind::SoaBelow(apex));
             }
             if let Some(first) = &self.soa {
-                return Err(Fault::SecondSoa(first.clone()));
+                return Err(ZoneErrorKind::SecondSoa(first.clone()));
             }
             self.soa = Some(place());
         }
         if let Some(node) = self.zone.node(owner.as_wire()) {
             let is_alias = rtype == RecordType::CNAME;
             if node.sets().iter().any(|set| (set.rtype == RecordType::CNAME) != is_alias) {
-                return Err(Fault::CnameAndOther(owner.clone()));
+                return Err(ZoneErrorKind::CnameAndOther(owner.clone()));
             }
             let present = node.set(rtype).filter(|_| is_alias || rtype == RecordType::DNAME);
             if present.is_some_and(|set| !rdata::same(rtype, &set.rdata[0], &rdata)) {
-                return Err(Fault::Single { owner: owner.clone(), rtype });
+                return Err(ZoneErrorKind::Single { owner: owner.clone(), rtype });
             }
         }
         self.zone.add(owner, rtype, ttl, rdata);
         Ok(())
     }
 
-    fn directive(&mut self, directive: &Token<'_>, words: &[Token<'_>]) -> Result<(), Fault> {
+    fn directive(&mut self, directive: &Token<'_>, words: &[Token<'_>]) -> Result<(), ZoneErrorKind> {
         if directive.is("$TTL") {
-            let [word] = words else { return Err(Fault::Usage("$TTL takes one TTL")) };
-            self.default_ttl = Some(encoding::seconds(word.text).ok_or_else(|| Fault::Ttl(word.shown()))?);
+            let [word] = words else { return Err(ZoneErrorKind::Usage("$TTL takes one TTL")) };
+            self.default_ttl = Some(encoding::seconds(word.text).ok_or_else(|| ZoneErrorKind::Ttl(word.shown()))?);
             return Ok(());
         }
         if directive.is("$ORIGIN") {
-            let [word] = words else { return Err(Fault::Usage("$ORIGIN takes one name")) };
+            let [word] = words else { return Err(ZoneErrorKind::Usage("$ORIGIN takes one name")) };
             self.origin = field::name(word, &self.origin)?;
             return Ok(());
         }
@@ -224,16 +223,20 @@ impl<'a> Reader<'a> {
                     let origin = field::name(origin, &self.origin)?;
                     self.include(file, Some(origin))
                 }
-                _ => Err(Fault::Usage("$INCLUDE takes a file, and perhaps an origin")),
+                _ => Err(ZoneErrorKind::Usage("$INCLUDE takes a file, and perhaps an origin")),
             };
         }
-        if directive.is("$GENERATE") { Err(Fault::Generate) } else { Err(Fault::Directive(directive.shown())) }
+        if directive.is("$GENERATE") {
+            Err(ZoneErrorKind::Generate)
+        } else {
+            Err(ZoneErrorKind::Directive(directive.shown()))
+        }
     }
 
-    fn include(&mut self, file: &Token<'_>, origin: Option<Vec<u8>>) -> Result<(), Fault> {
-        let Some(folder) = self.folder.clone() else { return Err(Fault::IncludeInline) };
+    fn include(&mut self, file: &Token<'_>, origin: Option<Vec<u8>>) -> Result<(), ZoneErrorKind> {
+        let Some(folder) = self.folder.clone() else { return Err(ZoneErrorKind::IncludeInline) };
         let text = || String::from_utf8_lossy(file.text).into_owned();
-        let failed = |source| Fault::Include { text: text(), source };
+        let failed = |source| ZoneErrorKind::Include { text: text(), source };
         let path = folder.join(OsStr::from_bytes(file.text));
         let real = fs::canonicalize(&path).map_err(|error| {
             // It may come yet: its coming is a change.
@@ -241,10 +244,10 @@ impl<'a> Reader<'a> {
             failed(error)
         })?;
         if !real.starts_with(&folder) {
-            return Err(Fault::IncludeOutside(text()));
+            return Err(ZoneErrorKind::IncludeOutside(text()));
         }
         if self.open.len() >= MAX_DEPTH || self.open.contains(&real) {
-            return Err(Fault::IncludeDepth(MAX_DEPTH));
+            return Err(ZoneErrorKind::IncludeDepth(MAX_DEPTH));
         }
         let content = self.watch.read(&path).map_err(failed)?;
         self.open.push(real);
@@ -258,13 +261,13 @@ impl<'a> Reader<'a> {
 }
 
 /// TTL and class in either order, then the type; the words of the RDATA are left.
-fn head<'t, 'e>(tokens: &'e [Token<'t>]) -> Result<(Option<u32>, RecordType, &'e [Token<'t>]), Fault> {
+fn head<'t, 'e>(tokens: &'e [Token<'t>]) -> Result<(Option<u32>, RecordType, &'e [Token<'t>]), ZoneErrorKind> {
     let mut ttl = None;
     let mut rest = tokens;
     while let Some((word, behind)) = rest.split_first() {
         rest = behind;
         if ttl.is_none() && word.text.first().is_some_and(u8::is_ascii_digit) {
-            ttl = Some(encoding::seconds(word.text).ok_or_else(|| Fault::Ttl(word.shown()))?);
+            ttl = Some(encoding::seconds(word.text).ok_or_else(|| ZoneErrorKind::Ttl(word.shown()))?);
             continue;
         }
         if word.is("IN") || word.is("CLASS1") {
@@ -273,21 +276,21 @@ fn head<'t, 'e>(tokens: &'e [Token<'t>]) -> Result<(Option<u32>, RecordType, &'e
         if ["CH", "HS", "CS"].iter().any(|class| word.is(class))
             || word.text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"CLASS"))
         {
-            return Err(Fault::Class(word.shown()));
+            return Err(ZoneErrorKind::Class(word.shown()));
         }
-        let rtype = word.shown().parse().map_err(|_| Fault::Type(word.shown()))?;
+        let rtype = word.shown().parse().map_err(|_| ZoneErrorKind::Type(word.shown()))?;
         return match rtype {
             RecordType::RRSIG
             | RecordType::NSEC
             | RecordType::NSEC3
             | RecordType::NSEC3PARAM
             | RecordType::SIG
-            | RecordType::NXT => Err(Fault::Signed(rtype)),
-            RecordType::OPT | RecordType(0 | 128..=255) => Err(Fault::Meta(rtype)),
+            | RecordType::NXT => Err(ZoneErrorKind::Signed(rtype)),
+            RecordType::OPT | RecordType(0 | 128..=255) => Err(ZoneErrorKind::Meta(rtype)),
             _ => Ok((ttl, rtype, rest)),
         };
     }
-    Err(Fault::NoType)
+    Err(ZoneErrorKind::NoType)
 }
 
 #[cfg(test)]
@@ -303,13 +306,13 @@ mod tests {
         let place = Place { file: "tidegate.toml".into(), line: 7 };
         let zone = "corp.example".parse().unwrap();
         let spec = LocalSpec { zone, place, source: Source::File(path.to_owned()) };
-        let mut problems = Vec::new();
+        let mut errors = Vec::new();
         let folder = path.parent().unwrap().display().to_string();
-        let shown = |problems: &[ZoneProblem]| problems.iter().map(|p| p.to_string().replace(&folder, "")).collect();
-        read(&spec, &mut Watch::default(), &mut problems).ok_or_else(|| shown(&problems))
+        let shown = |errors: &[ZoneError]| errors.iter().map(|p| p.to_string().replace(&folder, "")).collect();
+        read(&spec, &mut Watch::default(), &mut errors).ok_or_else(|| shown(&errors))
     }
 
-    fn faults(text: &str) -> Vec<String> {
+    fn errors(text: &str) -> Vec<String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("zone");
         fs::write(&path, text).unwrap();
@@ -322,9 +325,9 @@ mod tests {
             (10..).zip(records).map(|(line, text)| InlineRecord { text: (*text).to_owned(), place: place(line) });
         let zone = "edge.example".parse().unwrap();
         let spec = LocalSpec { zone, place: place(9), source: Source::Records(records.collect()) };
-        let mut problems = Vec::new();
-        let zone = read(&spec, &mut Watch::default(), &mut problems);
-        zone.ok_or_else(|| problems.iter().map(ToString::to_string).collect())
+        let mut errors = Vec::new();
+        let zone = read(&spec, &mut Watch::default(), &mut errors);
+        zone.ok_or_else(|| errors.iter().map(ToString::to_string).collect())
     }
 
     fn ttl(zone: &Zone, name: &str, rtype: RecordType) -> Option<u32> {
@@ -334,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_names_file_line_and_record() {
+    fn every_error_names_file_line_and_record() {
         let text = "\
 @ 300 SOA ns hostmaster 1 2h 15m 2w 5m
 a 300 A 10.0.0.999
@@ -381,7 +384,7 @@ n 300 TYPE1 \\# 3 0A0000
             "/zone:22: A: \"10.0.0.2\" is one word too many, in \"m 300 A 10.0.0.1 10.0.0.2\"",
             "/zone:23: A: the octets do not fit the type, in \"n 300 TYPE1 \\# 3 0A0000\"",
         ];
-        let found = faults(text);
+        let found = errors(text);
         for (found, expected) in found.iter().zip(expected) {
             assert_eq!(found, expected);
         }
@@ -391,7 +394,7 @@ n 300 TYPE1 \\# 3 0A0000
     #[test]
     fn a_file_without_apex_records_or_without_a_file_says_so() {
         assert_eq!(
-            faults("a 300 A 10.0.0.1"),
+            errors("a 300 A 10.0.0.1"),
             ["SOA", "NS"].map(|rtype| { format!("/zone: zone corp.example. has no {rtype} at its own name") })
         );
         let missing = read_file(Path::new("/nonexistent/zone")).unwrap_err();
@@ -412,7 +415,7 @@ n 300 TYPE1 \\# 3 0A0000
         for (name, expected) in [("a", 60), ("b", 60), ("c", 3600), ("d", 5), ("e", 3600), ("f", 20)] {
             assert_eq!(ttl(&zone, &format!("{name}.corp.example"), RecordType::A), Some(expected), "{name}");
         }
-        assert!(faults("a A 10.0.0.1\n")[0].contains("no TTL here or before"));
+        assert!(errors("a A 10.0.0.1\n")[0].contains("no TTL here or before"));
     }
 
     #[test]
@@ -433,7 +436,7 @@ n 300 TYPE1 \\# 3 0A0000
         assert_eq!(ttl(&zone, "a.corp.example", RecordType::TXT), Some(300), "the owner comes back");
         assert_eq!(ttl(&zone, "c.corp.example", RecordType::A), Some(300), "the origin comes back");
         let absolute = folder.path().join("outside").display().to_string();
-        for (file, fault) in [
+        for (file, kind) in [
             ("../outside", "is outside the zone file's folder"),
             ("sub/../../outside", "is outside the zone file's folder"),
             ("link-out", "is outside the zone file's folder"),
@@ -443,10 +446,10 @@ n 300 TYPE1 \\# 3 0A0000
             ("zone", "nested deeper"),
         ] {
             fs::write(&path, format!("{HEAD}$INCLUDE {file}\n")).unwrap();
-            let faults = read_file(&path).unwrap_err();
+            let errors = read_file(&path).unwrap_err();
             assert!(
-                faults.len() == 1 && faults[0].contains(fault) && faults[0].contains("/zone:3:"),
-                "{file}: {faults:?}"
+                errors.len() == 1 && errors[0].contains(kind) && errors[0].contains("/zone:3:"),
+                "{file}: {errors:?}"
             );
         }
     }
@@ -473,7 +476,7 @@ n 300 TYPE1 \\# 3 0A0000
     #[test]
     fn a_record_set_larger_than_a_message_is_refused() {
         let text: String = (0..300).map(|n| format!("a 300 TXT \"{n}{}\"\n", "x".repeat(240))).collect();
-        let found = faults(&format!("{HEAD}{text}"));
+        let found = errors(&format!("{HEAD}{text}"));
         assert!(found.len() == 1 && found[0].contains("more records than a DNS message holds"), "{found:?}");
     }
 }

@@ -22,13 +22,13 @@ impl fmt::Display for Place {
 
 /// One thing that is wrong, with its place.
 #[derive(Debug, thiserror::Error)]
-#[error("{place}: {fault}{}", Quoted(record))]
-pub struct ZoneProblem {
+#[error("{place}: {kind}{}", Quoted(record))]
+pub struct ZoneError {
     /// Where.
     pub place: Place,
     /// What.
     #[source]
-    pub fault: Fault,
+    pub kind: ZoneErrorKind,
     /// The record as it was written, on one line; empty if there is none.
     pub record: String,
 }
@@ -43,7 +43,7 @@ impl fmt::Display for Quoted<'_> {
 
 /// What can be wrong.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum ZoneErrorKind {
     /// A file cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[source] io::Error),
