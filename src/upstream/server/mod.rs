@@ -3,6 +3,14 @@
 //! What an exchange touches is atomic. The health machine stands behind a lock that is taken only when something out of
 //! the ordinary happened: a good answer of a healthy server stops at one load.
 
+pub(crate) mod budget;
+pub mod failure;
+pub mod health;
+pub mod obstacle;
+mod role;
+pub mod rtt;
+pub mod tally;
+
 use std::{
     sync::{
         Arc,
@@ -18,15 +26,15 @@ use tokio::sync::Notify;
 use crate::{
     clock::Moment,
     tls::{Alpn, Client},
+    upstream::spec::{HealthSpec, ServerSpec, Transport},
 };
 
-use super::{
+pub(crate) use self::role::Role;
+use self::{
     budget::RateBudget,
     health::{Change, Event, Health, ProbeFault, State},
     obstacle::Obstacle,
-    race::Role,
     rtt::{Rtt, Smoothed},
-    spec::{HealthSpec, ServerSpec, Transport},
     tally::Tally,
 };
 

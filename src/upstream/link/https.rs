@@ -21,16 +21,11 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet};
 
-use crate::{tls::Connected, wire::MAX_MESSAGE};
+use crate::{tls::Connected, upstream::server::obstacle::Obstacle, upstream::spec::DEFAULT_PATH, wire::MAX_MESSAGE};
 
-use super::{
-    obstacle::Obstacle,
-    requests::{Ended, Reply, Trouble},
-};
+use super::requests::{Ended, Reply, Trouble};
 
 const DNS_MESSAGE: &str = "application/dns-message";
-/// Where the configuration names no path.
-pub(super) const DEFAULT_PATH: &str = "/dns-query";
 
 /// An open connection.
 pub(super) struct Https {

@@ -8,6 +8,9 @@
 //! - While every server is down, one real question a second is let through; the others fail at once (see `select`).
 //! - Questions that wait on the group are bounded, so that a dead link does not starve the other groups.
 
+mod marks;
+pub(crate) mod select;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -15,16 +18,21 @@ use std::sync::{
 
 use crossbeam_utils::CachePadded;
 
-use crate::clock::Moment;
-
-use super::{
-    budget::{RateBudget, ShareBudget},
-    health::{ProbeFault, State},
-    loops::Marks,
-    server::{Alarm, Rules, Server},
-    spec::{Entry, GroupSpec, HealthSpec, Limits, Policy, ServerSpec},
-    system::Ours,
+use crate::{
+    clock::Moment,
+    upstream::{
+        server::{
+            Alarm, Rules, Server,
+            budget::{RateBudget, ShareBudget},
+            health::{ProbeFault, State},
+        },
+        spec::{Entry, GroupSpec, HealthSpec, Limits, Policy, ServerSpec, Transport},
+        system::{self, Ours},
+    },
 };
+
+pub(crate) use self::marks::Cleared;
+pub use self::{marks::Marks, select::MOST_SERVERS};
 
 /// While every server of a group is down, a real question is let through this often (see [`Group::takes_trial`]).
 const TRIALS_PER_SECOND: u64 = 1;
@@ -267,9 +275,8 @@ fn expand(entry: &Entry, ours: &Ours) -> Vec<ServerSpec> {
     match entry {
         Entry::Server(server) => vec![server.clone()],
         Entry::System { path, via } => {
-            let of =
-                |address| ServerSpec { via: via.clone(), ..ServerSpec::plain(super::spec::Transport::Udp, address) };
-            super::system::read(path.as_deref(), ours).into_iter().map(of).collect()
+            let of = |address| ServerSpec { via: via.clone(), ..ServerSpec::plain(Transport::Udp, address) };
+            system::read(path.as_deref(), ours).into_iter().map(of).collect()
         }
     }
 }

@@ -5,9 +5,8 @@ use std::{
     time::Duration,
 };
 
+use crate::upstream::spec::Transport;
 use crossbeam_utils::CachePadded;
-
-use super::spec::Transport;
 
 /// How a query to a server ended. Every query sent has one, and a query that `max_qps` kept back has `Budget`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -14,9 +14,7 @@
 //! - A server begins as suspect, not yet vouched for; its first probe goes out at once.
 //! - What a better tier waits for (`fail_back`) is time since its server was last down, see [`Health::steady_since`].
 
-use crate::clock::Moment;
-
-use super::spec::HealthSpec;
+use crate::{clock::Moment, upstream::spec::HealthSpec};
 
 /// What is thought of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

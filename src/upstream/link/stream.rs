@@ -19,22 +19,24 @@ use tokio::{sync::Notify, task::AbortHandle};
 
 use crate::{
     clock::Moment,
+    upstream::{
+        race::{EdnsUse, Flight, Leg, Outcome, Race},
+        server::{
+            Role, Server,
+            health::Event,
+            obstacle::Obstacle,
+            tally::{MismatchReason, QueryResult},
+        },
+        spec::Transport,
+    },
     wire::{MessageId, UpstreamQuery, header},
 };
 
 use super::{
-    framed,
-    health::Event,
-    https,
-    link::{Flights, Link},
-    obstacle::Obstacle,
+    Flights, Link, framed, https,
     open::{Carrier, open},
     quic::{self, Quic},
-    race::{EdnsUse, Flight, Leg, Outcome, Race, Role},
     requests::{self, Ended, Reply, Trouble},
-    server::Server,
-    spec::Transport,
-    tally::{MismatchReason, QueryResult},
 };
 
 /// A connection without queries is kept this long (RFC 7766 6.2.3: the order of seconds).
@@ -81,7 +83,7 @@ pub(super) struct Asked {
 
 impl Link {
     /// Sends a query on a stream. On an error nothing was sent.
-    pub(super) fn post_stream(
+    pub(crate) fn post_stream(
         self: &Rc<Self>,
         race: &Rc<Race>,
         leg: Leg,
@@ -111,7 +113,7 @@ impl Link {
     }
 
     /// Whether a connection is there that carried answers already.
-    pub(super) fn has_stream(&self) -> bool {
+    pub(crate) fn has_stream(&self) -> bool {
         self.streams.borrow().0.iter().any(|stream| stream.received.get() > 0)
     }
 

@@ -6,13 +6,15 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::{
     net::socket::upstream_tcp,
     tls::{Alpn, Client, Connected},
+    upstream::{
+        server::obstacle::Obstacle,
+        spec::{ServerSpec, Transport},
+    },
 };
 
 use super::{
     https::{self, Https},
-    obstacle::Obstacle,
     quic::{self, Quic},
-    spec::{ServerSpec, Transport},
 };
 
 /// An open connection, by how queries go over it.

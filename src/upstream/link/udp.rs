@@ -14,7 +14,7 @@ use crate::{
     wire::UpstreamQuery,
 };
 
-use super::{link::Link, pool::Port};
+use super::{Link, pool::Port};
 
 /// Queries that leave with one system call.
 const OUTGOING: usize = 64;

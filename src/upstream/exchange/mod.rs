@@ -22,21 +22,22 @@ use tokio::time::sleep_until;
 
 use crate::{
     clock::Moment,
+    upstream::{
+        group::{
+            Group, Marks,
+            select::{Candidate, Candidates},
+        },
+        link::{Courier, Link},
+        race::{Arrival, EdnsUse, Leg, Outcome, Race},
+        server::{
+            Role, Server,
+            failure::{Failure, Reasons, Standing},
+            health::{ProbeFault, State},
+            tally::QueryResult,
+        },
+        spec::Transport,
+    },
     wire::{Rcode, Response, UpstreamQuery},
-};
-
-use super::{
-    courier::Courier,
-    failure::{Failure, Reasons, Standing},
-    group::Group,
-    health::{ProbeFault, State},
-    link::Link,
-    loops::Marks,
-    race::{Arrival, EdnsUse, Leg, Outcome, Race, Role},
-    select::{Candidate, Candidates},
-    server::Server,
-    spec::Transport,
-    tally::QueryResult,
 };
 
 /// Datagrams of one probe: a lost one is no failed probe.

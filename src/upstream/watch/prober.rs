@@ -15,15 +15,16 @@ use tokio::sync::{Notify, watch};
 use crate::{
     clock::Moment,
     networks::Networks,
+    upstream::{
+        group::Group,
+        link::Courier,
+        server::{
+            Alarm, Server,
+            health::{Event, ProbeFault, State},
+        },
+        spec::HealthSpec,
+    },
     wire::{Response, addresses::find_address},
-};
-
-use super::{
-    courier::Courier,
-    group::Group,
-    health::{Event, ProbeFault, State},
-    server::{Alarm, Server},
-    spec::HealthSpec,
 };
 
 /// The groups to watch; a reload sends others.

@@ -19,10 +19,14 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Cleared, Loops, Marks, Outstanding, Tag, Target, name_with};
+use super::{Loops, Outstanding, Tag, Target, name_with};
 use crate::{
     clock::Moment,
-    upstream::{courier::Courier, group::Group, health::ProbeFault, server::Server},
+    upstream::{
+        group::{Cleared, Group, Marks},
+        link::Courier,
+        server::{Server, health::ProbeFault},
+    },
     wire::{Class, Name, RecordType, UpstreamQuery},
 };
 

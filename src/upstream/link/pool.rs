@@ -19,9 +19,9 @@ use std::{
 use rand::RngExt;
 use tokio::{net::UdpSocket, task::AbortHandle};
 
-use crate::{clock::Moment, net::socket::upstream_udp};
+use crate::{clock::Moment, net::socket::upstream_udp, upstream::server::health::State};
 
-use super::{health::State, link::Link, udp};
+use super::{Link, udp};
 
 /// A port is renewed no sooner than this,
 const LEAST_LIFE: Duration = Duration::from_secs(60);

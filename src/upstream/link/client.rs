@@ -21,9 +21,16 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use crate::{clock::Moment, net::mmsg::Inbox};
+use crate::{
+    clock::Moment,
+    net::mmsg::Inbox,
+    upstream::{
+        race::late::Pledges,
+        server::{Server, tally::Stripe},
+    },
+};
 
-use super::{link::Link, pledges::Pledges, server::Server, tally::Stripe, udp};
+use super::{Link, udp};
 
 /// How often links are looked after.
 const TICK: Duration = Duration::from_millis(250);
@@ -42,7 +49,7 @@ impl Worker {
     pub const ALONE: Self = Self { index: 0, count: 1 };
 
     /// This worker's part of `whole`: the parts add up, but nobody gets nothing.
-    pub(super) fn share_of(self, whole: u16) -> usize {
+    pub(crate) fn share_of(self, whole: u16) -> usize {
         let whole = usize::from(whole);
         let count = self.count.max(1);
         (whole / count + usize::from(self.index < whole % count)).max(1)
@@ -51,7 +58,7 @@ impl Worker {
 
 /// One worker's way to all servers.
 pub struct Courier {
-    pub(super) shared: Rc<Shared>,
+    pub(crate) shared: Rc<Shared>,
     links: Rc<RefCell<Links>>,
     tasks: RefCell<Option<[AbortHandle; 2]>>,
 }
@@ -59,12 +66,12 @@ pub struct Courier {
 type Links = HashMap<u64, Rc<Link>, foldhash::fast::FixedState>;
 
 /// What the links of a worker have in common.
-pub(super) struct Shared {
-    pub(super) worker: Worker,
-    pub(super) stripe: Stripe,
-    pub(super) random: RefCell<StdRng>,
-    pub(super) inbox: RefCell<Inbox>,
-    pub(super) pledges: RefCell<Pledges>,
+pub(crate) struct Shared {
+    pub(crate) worker: Worker,
+    pub(crate) stripe: Stripe,
+    pub(crate) random: RefCell<StdRng>,
+    pub(crate) inbox: RefCell<Inbox>,
+    pub(crate) pledges: RefCell<Pledges>,
     /// The same moment on both clocks.
     anchor: (Moment, Instant),
     /// Links with queries that wait for the end of the turn.
@@ -74,11 +81,11 @@ pub(super) struct Shared {
 
 impl Shared {
     /// A moment as timers have it.
-    pub(super) fn instant(&self, at: Moment) -> Instant {
+    pub(crate) fn instant(&self, at: Moment) -> Instant {
         self.anchor.1 + at.since(self.anchor.0)
     }
 
-    pub(super) fn needs_flush(&self, link: &Rc<Link>) {
+    pub(crate) fn needs_flush(&self, link: &Rc<Link>) {
         self.dirty.borrow_mut().push(Rc::clone(link));
         if let Some(waker) = self.flusher.take() {
             waker.wake();
@@ -103,7 +110,7 @@ impl Courier {
     }
 
     /// The link to a server.
-    pub(super) fn link(&self, server: &Arc<Server>) -> Rc<Link> {
+    pub(crate) fn link(&self, server: &Arc<Server>) -> Rc<Link> {
         if self.tasks.borrow().is_none() {
             self.start();
         }

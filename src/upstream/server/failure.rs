@@ -52,11 +52,11 @@ pub struct Reasons {
 }
 
 impl Reasons {
-    pub(super) const fn new(standing: Standing) -> Self {
+    pub(crate) const fn new(standing: Standing) -> Self {
         Self { standing, rcode: None, tries: [0; QueryResult::ALL.len()] }
     }
 
-    pub(super) fn count(&mut self, result: QueryResult) {
+    pub(crate) fn count(&mut self, result: QueryResult) {
         let count = &mut self.tries[result as usize];
         *count = count.saturating_add(1);
     }

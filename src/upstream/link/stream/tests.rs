@@ -10,16 +10,12 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{
-    super::{
-        courier::{Courier, Worker},
-        spec::{GroupSpec, HealthSpec, Identity, Limits, Policy, ServerSpec},
-    },
-    *,
-};
+use super::*;
 use crate::{
     tls::Roots,
-    upstream::{Alarm, Entry, Group, Marks, Ours},
+    upstream::{
+        Alarm, Courier, Entry, Group, GroupSpec, HealthSpec, Identity, Limits, Marks, Ours, Policy, ServerSpec, Worker,
+    },
     wire::{Class, Name, RecordType},
 };
 

@@ -15,20 +15,26 @@
 
 use std::sync::Arc;
 
-use crate::clock::Moment;
+use crate::{
+    clock::Moment,
+    upstream::{
+        server::{Server, failure::Standing, health::State},
+        spec::Policy,
+    },
+};
 
-use super::{failure::Standing, group::Group, health::State, loops::Marks, server::Server, spec::Policy};
+use super::{Group, Marks};
 
 /// Servers this much slower than the fastest, in microseconds, still count as fast.
 const SLACK: u32 = 5_000;
 
 /// A server to ask, by tier and place in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Candidate {
-    pub(super) tier: u8,
-    pub(super) place: u8,
+pub(crate) struct Candidate {
+    pub(crate) tier: u8,
+    pub(crate) place: u8,
     /// What was thought of it when the question began.
-    pub(super) state: State,
+    pub(crate) state: State,
 }
 
 /// No question asks more servers than this; a group's further ones are left out.
@@ -36,16 +42,16 @@ pub const MOST_SERVERS: usize = 16;
 
 /// Servers in the order to ask them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Candidates {
+pub(crate) struct Candidates {
     list: [Candidate; Self::MOST],
     length: usize,
 }
 
 impl Candidates {
-    pub(super) const MOST: usize = MOST_SERVERS;
+    pub(crate) const MOST: usize = MOST_SERVERS;
 
     /// Candidates for a question, or why there are none. Where every server is down, only a trial has candidates.
-    pub(super) fn of(group: &Group, loops: &Marks, now: Moment) -> Result<Self, Standing> {
+    pub(crate) fn of(group: &Group, loops: &Marks, now: Moment) -> Result<Self, Standing> {
         let mut candidates =
             Self { list: [Candidate { tier: 0, place: 0, state: State::Down }; Self::MOST], length: 0 };
         let active = group.tier(now);
@@ -75,11 +81,11 @@ impl Candidates {
     }
 
     /// One server alone, for a probe.
-    pub(super) const fn only(tier: u8, place: u8) -> Self {
+    pub(crate) const fn only(tier: u8, place: u8) -> Self {
         Self { list: [Candidate { tier, place, state: State::Up }; Self::MOST], length: 1 }
     }
 
-    pub(super) fn as_slice(&self) -> &[Candidate] {
+    pub(crate) fn as_slice(&self) -> &[Candidate] {
         &self.list[..self.length]
     }
 

@@ -10,14 +10,14 @@ const FRACTION: u64 = 1024;
 /// A bound on events a second: the virtual scheduling algorithm of GCRA, a token bucket in one number. A twentieth of a
 /// second's events may come at once, at least four.
 #[derive(Debug, Default)]
-pub(super) struct RateBudget {
+pub(crate) struct RateBudget {
     /// When, in fractions of a microsecond, the bucket will be full again.
     full_at: AtomicU64,
 }
 
 impl RateBudget {
     /// Takes one event, if there is room for it.
-    pub(super) fn take(&self, now: Moment, per_second: u32) -> bool {
+    pub(crate) fn take(&self, now: Moment, per_second: u32) -> bool {
         let now = now.micros().saturating_mul(FRACTION);
         let spacing = 1_000_000 * FRACTION / u64::from(per_second.max(1));
         let burst = spacing * u64::from((per_second / 20).max(4));
@@ -34,21 +34,21 @@ const UNIT: i64 = 1 << 20;
 
 /// A bound on extra events as a share of ordinary ones, with a burst of twenty.
 #[derive(Debug)]
-pub(super) struct ShareBudget {
+pub(crate) struct ShareBudget {
     left: AtomicI64,
 }
 
 impl ShareBudget {
     /// How many may come at once after a quiet time.
-    pub(super) const BURST: i64 = 20;
+    pub(crate) const BURST: i64 = 20;
 
     /// A full budget.
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { left: AtomicI64::new(Self::BURST * UNIT) }
     }
 
     /// Counts an ordinary event, which earns `share` of an extra one.
-    pub(super) fn earn(&self, share: f64) {
+    pub(crate) fn earn(&self, share: f64) {
         if self.left.load(Relaxed) >= Self::BURST * UNIT {
             return;
         }
@@ -58,7 +58,7 @@ impl ShareBudget {
     }
 
     /// Gives one back.
-    pub(super) fn give_back(&self) {
+    pub(crate) fn give_back(&self) {
         let most = Self::BURST * UNIT;
         let next = |left: i64| (left < most).then(|| (left + UNIT).min(most));
         // A full budget stays so.
@@ -66,7 +66,7 @@ impl ShareBudget {
     }
 
     /// Takes an extra event, if there is one left.
-    pub(super) fn take(&self) -> bool {
+    pub(crate) fn take(&self) -> bool {
         self.left.fetch_update(Relaxed, Relaxed, |left| (left >= UNIT).then_some(left - UNIT)).is_ok()
     }
 }

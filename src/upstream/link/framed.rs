@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::{clock::Moment, wire::MAX_MESSAGE};
 
 use super::{
-    link::Link,
+    Link,
     stream::{GOODBYE, Stream},
 };
 

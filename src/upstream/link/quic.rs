@@ -13,13 +13,11 @@ use quinn::{
 use crate::{
     net::socket::{Egress, upstream_udp},
     tls::{Client, Fault},
+    upstream::server::obstacle::Obstacle,
     wire::MAX_MESSAGE,
 };
 
-use super::{
-    obstacle::Obstacle,
-    requests::{Ended, Reply, Trouble},
-};
+use super::requests::{Ended, Reply, Trouble};
 
 /// Until the path is measured a lost packet of the handshake is sent again after three of these. With the 333 ms of
 /// RFC 9002 6.2.2 that is a second, and a question's time is over.

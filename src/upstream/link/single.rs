@@ -4,14 +4,16 @@ use std::{io, pin::pin};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::upstream::{
+    server::{obstacle::Obstacle, tls_client},
+    spec::ServerSpec,
+};
+
 use super::{
     https,
-    obstacle::Obstacle,
     open::{Carrier, open},
     quic,
     requests::{Ended, Trouble},
-    server::tls_client,
-    spec::ServerSpec,
 };
 
 /// Asks a server as its specification says, over TCP where that says UDP, and gives the message that came back. The

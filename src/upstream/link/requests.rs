@@ -8,11 +8,10 @@ use std::{future::Future, pin::pin, rc::Rc, rc::Weak, time::Duration};
 
 use tokio::task::JoinSet;
 
-use crate::{clock::Moment, wire::MessageId};
+use crate::{clock::Moment, upstream::server::obstacle::Obstacle, wire::MessageId};
 
 use super::{
-    link::Link,
-    obstacle::Obstacle,
+    Link,
     stream::{Asked, GOODBYE, Stream},
 };
 

@@ -3,6 +3,17 @@
 //! Every query ends here exactly once, and is counted then: when its answer is read, when the network refuses it, or
 //! when the group's time-out has passed, long after its question may have been answered by another server.
 
+mod client;
+mod framed;
+mod https;
+mod open;
+mod pool;
+mod quic;
+mod requests;
+mod single;
+mod stream;
+mod udp;
+
 use std::{cell::RefCell, io, rc::Rc, sync::Arc};
 
 use hashbrown::HashMap;
@@ -10,19 +21,27 @@ use rand::Rng;
 
 use crate::{
     clock::Moment,
+    upstream::{
+        race::{EdnsUse, Flight, Leg, Outcome, Race},
+        server::{
+            Role, Server,
+            health::Event,
+            tally::{MismatchReason, QueryResult},
+        },
+        spec::{LetterCase, Transport},
+    },
     wire::{MessageId, header},
 };
 
-use super::{
-    courier::Shared,
-    health::Event,
-    pool::{self, Pool, Port},
-    race::{EdnsUse, Flight, Leg, Outcome, Race, Role},
-    server::Server,
-    spec::{LetterCase, Transport},
-    stream::{self, Streams},
-    tally::{MismatchReason, QueryResult},
-    udp::{self, Turn},
+use self::{
+    client::Shared,
+    pool::{Pool, Port},
+    stream::Streams,
+    udp::Turn,
+};
+pub use self::{
+    client::{Courier, Worker},
+    single::ask_once,
 };
 
 /// Half of all ids: a random one is then free at the second attempt on average.
@@ -32,13 +51,13 @@ const MOST_IN_FLIGHT: usize = 32_768;
 pub(super) type Flights = HashMap<u16, Flight, foldhash::fast::FixedState>;
 
 /// One worker's way to one server.
-pub(super) struct Link {
+pub(crate) struct Link {
     pub(super) server: Arc<Server>,
     pub(super) shared: Rc<Shared>,
     flights: RefCell<Flights>,
-    pub(super) pool: RefCell<Pool>,
-    pub(super) turn: RefCell<Turn>,
-    pub(super) streams: RefCell<Streams>,
+    pool: RefCell<Pool>,
+    turn: RefCell<Turn>,
+    streams: RefCell<Streams>,
 }
 
 impl Link {
@@ -88,7 +107,7 @@ impl Link {
     }
 
     /// A datagram came to `port`.
-    pub(super) fn receive(&self, port: &Port, datagram: &[u8], now: Moment) {
+    fn receive(&self, port: &Port, datagram: &[u8], now: Moment) {
         let mut flights = self.flights.borrow_mut();
         let outcome = match header::id(datagram) {
             Err(_) => Err(MismatchReason::Short),
@@ -109,7 +128,7 @@ impl Link {
     }
 
     /// The far host says that nobody listens: every query on that socket is lost, and the server is down.
-    pub(super) fn refused(&self, port: &Port, now: Moment) {
+    fn refused(&self, port: &Port, now: Moment) {
         let lost = self.take_flights(|_, flight| flight.serial == port.serial);
         self.server.observe(Event::Refused, now);
         self.lose(lost, Transport::Udp, now);

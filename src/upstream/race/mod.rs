@@ -4,6 +4,8 @@
 //! perhaps without, or over TCP). Whoever reads an answer puts it in here and wakes the task; a leg that is no longer
 //! waited for is told by its number. Everything here stays on one thread.
 
+pub(crate) mod late;
+
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
@@ -18,28 +20,19 @@ use tokio::time::Sleep;
 
 use crate::{
     clock::Moment,
+    upstream::{
+        group::Group,
+        server::{
+            Role,
+            tally::{MismatchReason, QueryResult},
+        },
+    },
     wire::{Kind, MessageId, Mismatch, Rcode, Response, UpstreamQuery, header::HEADER},
 };
 
-use super::{
-    group::Group,
-    tally::{MismatchReason, QueryResult},
-};
-
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// A client's question.
-    Traffic,
-    /// A probe, whose outcome the prober judges.
-    Probe,
-    /// A probe for loops, which says nothing about the server (see `loops`).
-    Tagged,
-}
-
 /// How one leg ended.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// Data, NODATA or NXDOMAIN.
     Answer(Response),
     /// TC: ask the same server over a stream.
@@ -92,7 +85,7 @@ impl Outcome {
 
 /// Whether a query carries an OPT record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum EdnsUse {
+pub(crate) enum EdnsUse {
     /// It does.
     With,
     /// It does not.
@@ -101,7 +94,7 @@ pub(super) enum EdnsUse {
 
 /// An outcome on its way to the task.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(crate) struct Arrival {
     pub(super) leg: Leg,
     pub(super) outcome: Outcome,
     pub(super) rtt: Duration,
@@ -111,13 +104,13 @@ pub(super) struct Arrival {
 
 /// Which query of which try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Leg {
+pub(crate) struct Leg {
     pub(super) slot: u8,
     pub(super) number: u32,
 }
 
 /// A question under way.
-pub(super) struct Race {
+pub(crate) struct Race {
     pub(super) query: Arc<UpstreamQuery>,
     pub(super) group: Arc<Group>,
     pub(super) role: Role,
@@ -201,7 +194,7 @@ const fn bit(slot: u8) -> u16 {
 }
 
 /// A query on the wire.
-pub(super) struct Flight {
+pub(crate) struct Flight {
     pub(super) race: Rc<Race>,
     pub(super) leg: Leg,
     pub(super) sent_at: Moment,
