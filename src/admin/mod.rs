@@ -15,7 +15,6 @@ pub mod control;
 pub mod gate;
 pub mod health;
 pub mod server;
-pub mod status;
 
 mod accept;
 mod router;
@@ -25,7 +24,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use serde_json::Value;
 
-use self::status::{Status, Upstreams};
 pub use self::{gate::Gate, server::serve};
 use crate::metrics::Format;
 
@@ -40,9 +38,9 @@ pub struct Pages {
     /// The text of `/metrics`.
     pub metrics: Arc<dyn Fn(Format) -> String + Send + Sync>,
     /// `/api/v1/status`.
-    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
+    pub status: Document,
     /// `/api/v1/upstreams`.
-    pub upstreams: Arc<dyn Fn() -> Upstreams + Send + Sync>,
+    pub upstreams: Document,
     /// `/api/v1/rules`.
     pub rules: Document,
     /// `/api/v1/perimeter`.

@@ -143,6 +143,16 @@ fn over_tcp(server: SocketAddr, query: &UpstreamQuery, patience: Duration) -> io
 }
 
 impl Answer {
+    /// A response that somebody else asked for.
+    pub(super) const fn new(message: Vec<u8>, took: Duration, carrier: Transport) -> Self {
+        Self { message, took, carrier }
+    }
+
+    /// Whether the header has this flag.
+    pub(super) fn has_flag(&self, flag: u16) -> bool {
+        Header::read(&self.message).is_ok_and(|header| header.flags.has(flag))
+    }
+
     /// The response code, with EDNS's upper bits.
     pub(super) fn rcode(&self) -> Rcode {
         let low = Header::read(&self.message).map_or(Rcode::SERVFAIL, |header| header.flags.rcode());

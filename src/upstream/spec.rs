@@ -10,8 +10,7 @@ use crate::{
     wire::{Name, RecordType, UpstreamQuery},
 };
 
-/// The path of DNS over HTTPS where the configuration names none.
-pub(super) const DEFAULT_PATH: &str = "/dns-query";
+use super::https::DEFAULT_PATH;
 
 /// A group of upstream servers.
 #[derive(Debug, Clone)]

@@ -1,26 +1,32 @@
 //! `tidegate demo`: the whole job on one machine, with nothing to configure.
 //!
-//! Two simulated Route 53 inbound addresses and a corporate DNS server on loopback, tidegate in front of them, and
-//! either a person with keys and `dig`, or a script that plays every scene and asserts it.
+//! Two addresses of a simulated Route 53 inbound endpoint, a site's DNS and a public DNS on loopback, each an
+//! independent server ([`servers`]); tidegate in front of them; and either a person with keys and `dig`, who sees each
+//! query told ([`relay`]), or a script that plays every scene and asserts it ([`scenes`]).
 
+mod keys;
+mod relay;
 mod scenes;
-mod simulated;
+mod servers;
+mod zones;
 
 use std::{
-    io::{self, BufRead},
+    io,
     net::{Ipv4Addr, SocketAddr},
-    thread,
+    sync::Arc,
 };
 
-use tokio::{
-    runtime::Builder,
-    signal::unix::{SignalKind, signal},
-    sync::oneshot,
-};
+use hickory_server::{proto::ProtoError, zone_handler::Catalog};
+use tokio::sync::Notify;
+use tracing_subscriber::EnvFilter;
 
-use self::simulated::{Names, Simulated};
+use self::servers::{QueryLog, Servers, Simulated};
 use super::output::{ERR, OUT};
-use crate::{config::Plan, daemon::Daemon};
+use crate::{
+    config::Plan,
+    daemon::{Daemon, StartError},
+    engine::Engine,
+};
 
 /// How to play.
 #[derive(Debug, clap::Args)]
@@ -31,97 +37,89 @@ pub(super) struct Options {
 }
 
 /// The life of the simulated records in seconds: short, so that a person sees them expire.
-const TTL: u32 = 3;
-/// Services with an interface endpoint.
-const SERVICES: [&str; 14] = [
-    "s3",
-    "ec2",
-    "sts",
-    "ssm",
-    "ssmmessages",
-    "ec2messages",
-    "kms",
-    "secretsmanager",
-    "logs",
-    "monitoring",
-    "sqs",
-    "sns",
-    "lambda",
-    "dynamodb",
-];
-/// What a name without an endpoint resolves to (an address of RFC 5737).
-const PUBLIC: &str = "203.0.113.80";
+const TTL: u32 = 5;
+/// The same for the script, which waits for it.
+const SCRIPT_TTL: u32 = 2;
 
 /// Everything the demonstration runs.
 struct Stage {
+    /// tidegate's own address.
     tidegate: SocketAddr,
+    engine: Arc<Engine>,
     inbound: [Simulated; 2],
-    corporate: Simulated,
+    site: Simulated,
+    public: Simulated,
+    log: Arc<QueryLog>,
+    ttl: u32,
+}
+
+/// Why the demonstration cannot start.
+#[derive(Debug, thiserror::Error)]
+enum DemoError {
+    #[error("a simulated server has no socket: {0}")]
+    Server(#[from] io::Error),
+    #[error("a simulated zone: {0}")]
+    Zone(#[from] ProtoError),
+    #[error("its own configuration is wrong: {0}")]
+    Plan(String),
+    #[error(transparent)]
+    Daemon(#[from] StartError),
+    #[error("tidegate listens nowhere")]
+    NoListener,
 }
 
 impl Stage {
-    /// Queries that the simulated inbound addresses have seen, but for probes.
+    /// Every simulated server that tidegate asks.
+    fn servers(&self) -> impl Iterator<Item = &Simulated> {
+        self.inbound.iter().chain([&self.site])
+    }
+
+    /// Queries of clients that reached the simulated servers.
     fn asked(&self) -> u64 {
-        self.inbound.iter().map(Simulated::questions).sum::<u64>() + self.corporate.questions()
+        self.servers().map(Simulated::queries).sum()
     }
 }
 
 pub(super) fn run(options: &Options) -> i32 {
-    let (stage, daemon) = match set_up() {
+    let started = Servers::start().map_err(DemoError::from).and_then(|servers| {
+        let ttl = if options.script { SCRIPT_TTL } else { TTL };
+        let (stage, daemon) = set_up(&servers, ttl)?;
+        Ok((servers, stage, daemon))
+    });
+    let (servers, stage, daemon) = match started {
         Ok(ready) => ready,
         Err(error) => {
             writeln!(ERR, "tidegate: the demonstration cannot start: {error}");
             return super::FAILED;
         }
     };
-    let code = if options.script { play(&stage) } else { show(&stage, daemon.admin_address()) };
+    let code = if options.script { play(&stage) } else { show(&stage, &servers, daemon.admin_address()) };
     daemon.stop();
-    stage.inbound.iter().chain([&stage.corporate]).for_each(Simulated::end);
+    servers.end();
     code
 }
 
-fn set_up() -> Result<(Stage, Daemon), Box<dyn std::error::Error>> {
-    let inbound_names = inbound_names();
-    let one = Simulated::start(Ipv4Addr::new(127, 20, 1, 10), inbound_names.clone())?;
-    let two = Simulated::start(Ipv4Addr::new(127, 20, 2, 10), inbound_names)?;
-    let corporate_names = Names::parse(
-        &[
-            "intranet.corp.example 10.1.5.10",
-            "wiki.corp.example 10.1.5.11",
-            "files.corp.example -> s3.eu-west-1.amazonaws.com",
-            "s3.eu-west-1.amazonaws.com 203.0.113.80",
-            "www.example.org 203.0.113.7",
-        ],
-        TTL,
-    );
-    let corporate = Simulated::start(Ipv4Addr::new(127, 1, 1, 53), corporate_names)?;
-    let text = configuration(&one, &two, &corporate);
-    let plan =
-        Plan::from_text("demo.toml", &text).map_err(|problems| problems.lines().collect::<Vec<_>>().join("\n"))?;
-    let daemon = Daemon::start(&plan.boot, plan.live)?;
-    let tidegate = *daemon.addresses().first().ok_or("it listens nowhere")?;
-    Ok((Stage { tidegate, inbound: [one, two], corporate }, daemon))
-}
-
-fn inbound_names() -> Names {
-    let mut lines = vec![
-        "ec2.eu-west-1.amazonaws.com -> vpce-0a1b2c3d.ec2.eu-west-1.vpce.amazonaws.com".to_owned(),
-        "vpce-0a1b2c3d.ec2.eu-west-1.vpce.amazonaws.com 10.20.1.30 10.20.2.30".to_owned(),
-        // Without an interface endpoint the VPC's resolver answers as the public DNS does.
-        format!("iam.amazonaws.com {PUBLIC}"),
-        format!("s3.amazonaws.com {PUBLIC}"),
-        format!("support.us-east-1.amazonaws.com {PUBLIC}"),
+fn set_up(servers: &Servers, ttl: u32) -> Result<(Stage, Daemon), DemoError> {
+    let internet = Arc::new(zones::public(ttl)?);
+    let add = |name, ip: [u8; 4], zone: Catalog| servers.add(name, Ipv4Addr::from(ip), zone, &internet);
+    let inbound = [
+        add("inbound 1", [127, 20, 1, 10], zones::inbound(ttl)?)?,
+        add("inbound 2", [127, 20, 2, 10], zones::inbound(ttl)?)?,
     ];
-    for (at, service) in SERVICES.iter().enumerate().filter(|(_, service)| **service != "ec2") {
-        lines.push(format!("{service}.eu-west-1.amazonaws.com 10.20.1.{} 10.20.2.{}", 21 + at, 21 + at));
-    }
-    for prefix in ["bucket", "fresh", "never"] {
-        lines.extend((0..200).map(|number| format!("{prefix}-{number}.s3.eu-west-1.amazonaws.com 10.20.1.21")));
-    }
-    Names::parse(&lines.iter().map(String::as_str).collect::<Vec<_>>(), TTL)
+    let site = add("the site's DNS", [127, 1, 1, 53], zones::site(ttl)?)?;
+    let public = add("the public DNS", [127, 9, 9, 9], zones::public(ttl)?)?;
+    let text = configuration(&inbound, &site);
+    let plan = Plan::from_text("demo.toml", &text)
+        .map_err(|problems| DemoError::Plan(problems.lines().collect::<Vec<_>>().join("\n")))?;
+    let daemon = Daemon::start(&plan.boot, plan.live)?;
+    let tidegate = *daemon.addresses().first().ok_or(DemoError::NoListener)?;
+    let engine = Arc::clone(daemon.engine());
+    let log = Arc::clone(servers.log());
+    Ok((Stage { tidegate, engine, inbound, site, public, log, ttl }, daemon))
 }
 
-fn configuration(one: &Simulated, two: &Simulated, corporate: &Simulated) -> String {
+/// A site's configuration, with probes that a person need not wait for.
+fn configuration(inbound: &[Simulated; 2], site: &Simulated) -> String {
     format!(
         r#"[server]
 listen = ["127.0.0.1:0"]
@@ -131,8 +129,14 @@ http = "127.0.0.1:0"
 socket = ""
 [upstream.vpc]
 servers = ["{}", "{}"]
+[upstream.vpc.health]
+interval = "400ms"
+interval_down = "200ms"
 [upstream.site]
 servers = ["{}"]
+[upstream.site.health]
+interval = "400ms"
+interval_down = "200ms"
 [[forward]]
 name = "aws"
 zones = ["preset:aws"]
@@ -144,7 +148,7 @@ name = "site"
 zones = ["."]
 to = "site"
 "#,
-        one.address, two.address, corporate.address
+        inbound[0].address, inbound[1].address, site.address
     )
 }
 
@@ -163,30 +167,21 @@ fn play(stage: &Stage) -> i32 {
     if broken == 0 { super::OK } else { super::FAILED }
 }
 
-fn show(stage: &Stage, admin: Option<SocketAddr>) -> i32 {
-    let (ip, port) = (stage.tidegate.ip(), stage.tidegate.port());
-    writeln!(OUT, "tidegate listens on {}", stage.tidegate);
-    writeln!(OUT, "  in front of the inbound addresses {} and {}", stage.inbound[0].address, stage.inbound[1].address);
-    writeln!(OUT, "  and the corporate server {}", stage.corporate.address);
-    if let Some(admin) = admin {
-        writeln!(OUT, "  status page http://{admin}/  metrics http://{admin}/metrics");
-    }
-    writeln!(OUT, "\nTry, in another terminal:");
-    for (name, what) in [
-        ("s3.eu-west-1.amazonaws.com", "private, from the inbound endpoint"),
-        ("ec2.eu-west-1.amazonaws.com", "private, behind a vpce alias"),
-        ("intranet.corp.example", "from the corporate server"),
-        ("files.corp.example", "a corporate alias into AWS: private all the same"),
-        ("iam.amazonaws.com", "no endpoint: refused, with the reason"),
-    ] {
-        writeln!(OUT, "  dig @{ip} -p {port} {name:<32} # {what}");
-    }
-    writeln!(OUT, "  cargo run --release -- query s3.eu-west-1.amazonaws.com @{}", stage.tidegate);
-    writeln!(OUT, "\nKeys, each with Enter: 1 or 2 cuts or mends that inbound address, q ends; so does Ctrl-C.");
+fn show(stage: &Stage, servers: &Servers, admin: Option<SocketAddr>) -> i32 {
+    let end = Arc::new(Notify::new());
+    let relay = match relay::start(servers, stage.tidegate, &end) {
+        Ok(relay) => relay,
+        Err(error) => {
+            writeln!(ERR, "tidegate: the demonstration cannot start: {error}");
+            return super::FAILED;
+        }
+    };
+    log_changes();
+    introduce(stage, relay, admin);
     if OUT.is_closed() {
         return super::OK;
     }
-    match until_the_end(stage) {
+    match keys::until_the_end(stage, &end) {
         Ok(()) => super::OK,
         Err(error) => {
             writeln!(ERR, "tidegate: the demonstration ends: {error}");
@@ -195,48 +190,51 @@ fn show(stage: &Stage, admin: Option<SocketAddr>) -> i32 {
     }
 }
 
-/// Waits for the key that ends it, for Ctrl-C or for SIGTERM.
-fn until_the_end(stage: &Stage) -> io::Result<()> {
-    let (end, ended) = oneshot::channel();
-    let inbound = stage.inbound.clone();
-    // It sleeps in a read; the end of the process is its end.
-    thread::Builder::new().name("keys".to_owned()).spawn(move || keys(&inbound, end))?;
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            // Without keys (no terminal) only a signal ends it.
-            Ok(()) = ended => {}
-        }
-        Ok(())
-    })
+/// Says who is who, and what to try.
+fn introduce(stage: &Stage, relay: SocketAddr, admin: Option<SocketAddr>) {
+    writeln!(OUT, "tidegate listens on {}; ask it through {relay}, and each query is told here", stage.tidegate);
+    writeln!(OUT, "  in front of the inbound addresses {} and {}", stage.inbound[0].address, stage.inbound[1].address);
+    writeln!(OUT, "  and the site's DNS {}", stage.site.address);
+    if let Some(admin) = admin {
+        writeln!(OUT, "  status page http://{admin}/  metrics http://{admin}/metrics");
+    }
+    writeln!(OUT, "\nTry, in another terminal:");
+    for (server, name, what) in [
+        (relay, "s3.eu-west-1.amazonaws.com", "private, from the inbound endpoint"),
+        (relay, "ec2.eu-west-1.amazonaws.com", "private, behind a vpce alias"),
+        (relay, "intranet.corp.example", "from the site's DNS"),
+        (relay, "files.corp.example", "an alias of the site's into AWS: private all the same"),
+        (relay, "iam.amazonaws.com", "no endpoint: refused, with the reason"),
+        (stage.public.address, "s3.eu-west-1.amazonaws.com", "what a public DNS says instead"),
+    ] {
+        writeln!(OUT, "  dig @{} -p {} {name:<27} # {what}", server.ip(), server.port());
+    }
+    writeln!(OUT, "  cargo run --release -- query s3.eu-west-1.amazonaws.com @{relay}");
+    writeln!(OUT, "\nKeys, each with Enter:");
+    writeln!(OUT, "  1 or 2  cuts or mends that inbound address");
+    writeln!(OUT, "  s       cuts or mends the site's DNS");
+    writeln!(OUT, "  p       the VPC answers with public addresses, as without private DNS; again: with private ones");
+    writeln!(OUT, "  ?       says how all is");
+    writeln!(OUT, "  q       ends; so does Ctrl-C\n");
 }
 
-fn keys(inbound: &[Simulated; 2], end: oneshot::Sender<()>) {
-    for line in io::stdin().lock().lines() {
-        let Ok(line) = line else { return };
-        let server = match line.trim() {
-            "1" => &inbound[0],
-            "2" => &inbound[1],
-            "q" => {
-                end.send(()).ok();
-                return;
-            }
-            _ => continue,
-        };
-        let word = if server.is_cut() { "mended" } else { "cut" };
-        if server.is_cut() {
-            server.mend()
-        } else {
-            server.cut()
-        }
-        writeln!(OUT, "{} is {word}", server.address);
-        if OUT.is_closed() {
-            end.send(()).ok();
-            return;
-        }
+/// tidegate's own words about changes of state, between the lines about queries.
+fn log_changes() {
+    let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("off,tidegate=warn"));
+    // There is no other one in this process.
+    drop(lines.with_writer(|| Lines).with_ansi(false).with_target(false).without_time().try_init());
+}
+
+/// Where log lines go.
+struct Lines;
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        OUT.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -1,0 +1,173 @@
+//! The address that a person asks in the demonstration: each query passes on to tidegate, and one line tells who asked
+//! what, which way it went, what was answered, and how long it took.
+//!
+//! tidegate itself says nothing of single queries: that would cost more than the answers.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::{Notify, Semaphore},
+    time::timeout,
+};
+
+use super::servers::{QueryLog, Servers, bind};
+use crate::{
+    cli::{ask::Answer, output::OUT},
+    clock::Moment,
+    upstream::Transport,
+    wire::{EdeCode, Flags, Name, NameBuf, Question, Rcode, RecordType},
+};
+
+/// For tidegate's answer; its own deadline is shorter.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// Datagrams and connections at a time.
+const PLACES: usize = 256;
+/// The largest message.
+const LARGEST: usize = u16::MAX as usize;
+
+/// Where queries pass on to, and who may tell of them.
+#[derive(Clone)]
+struct Relay {
+    tidegate: SocketAddr,
+    log: Arc<QueryLog>,
+    /// Told when nobody reads the lines.
+    end: Arc<Notify>,
+    places: Arc<Semaphore>,
+}
+
+/// Starts relaying to `tidegate` on a free port of 127.0.0.1.
+pub(super) fn start(servers: &Servers, tidegate: SocketAddr, end: &Arc<Notify>) -> io::Result<SocketAddr> {
+    let (udp, tcp) = bind(Ipv4Addr::LOCALHOST)?;
+    let address = udp.local_addr()?;
+    let _context = servers.handle().enter();
+    let (log, places) = (Arc::clone(servers.log()), Arc::new(Semaphore::new(PLACES)));
+    let relay = Relay { tidegate, log, end: Arc::clone(end), places };
+    servers.handle().spawn(datagrams(UdpSocket::from_std(udp)?, relay.clone()));
+    servers.handle().spawn(connections(TcpListener::from_std(tcp)?, relay));
+    Ok(address)
+}
+
+async fn datagrams(socket: UdpSocket, relay: Relay) {
+    let socket = Arc::new(socket);
+    let mut buffer = vec![0; LARGEST];
+    loop {
+        let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok(place) = Arc::clone(&relay.places).try_acquire_owned() else { continue };
+        let (query, socket, relay) = (buffer[..length].to_vec(), Arc::clone(&socket), relay.clone());
+        tokio::spawn(async move {
+            let asked = Moment::now();
+            let response = timeout(PATIENCE, relay.over_udp(&query)).await;
+            if let Ok(Ok(response)) = response {
+                relay.tell(client.ip(), &query, &response, asked, Transport::Udp);
+                // A client that is gone has no use for it.
+                drop(socket.send_to(&response, client).await);
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn connections(listener: TcpListener, relay: Relay) {
+    loop {
+        let Ok((stream, client)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&relay.places).try_acquire_owned() else { continue };
+        let relay = relay.clone();
+        tokio::spawn(async move {
+            // Either end may close at any time.
+            drop(relay.over_tcp(stream, client.ip()).await);
+            drop(place);
+        });
+    }
+}
+
+impl Relay {
+    async fn over_udp(&self, query: &[u8]) -> io::Result<Vec<u8>> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+        socket.connect(self.tidegate).await?;
+        socket.send(query).await?;
+        let mut response = vec![0; LARGEST];
+        let length = socket.recv(&mut response).await?;
+        response.truncate(length);
+        Ok(response)
+    }
+
+    /// One connection, its queries one after the other.
+    async fn over_tcp(&self, mut client: TcpStream, ip: IpAddr) -> io::Result<()> {
+        let mut tidegate = TcpStream::connect(self.tidegate).await?;
+        loop {
+            let query = timeout(PATIENCE, read(&mut client)).await??;
+            let asked = Moment::now();
+            write(&mut tidegate, &query).await?;
+            let response = timeout(PATIENCE, read(&mut tidegate)).await??;
+            self.tell(ip, &query, &response, asked, Transport::Tcp);
+            write(&mut client, &response).await?;
+        }
+    }
+
+    fn tell(&self, client: IpAddr, query: &[u8], response: &[u8], asked: Moment, transport: Transport) {
+        let took = Moment::now().since(asked);
+        let Ok(question) = Question::read(query) else { return };
+        let answer = Answer::new(response.to_vec(), took, transport);
+        let name = NameBuf::lowercase_of(question.name()).to_name();
+        let mut names = vec![name.clone()];
+        names.extend(answer.data(RecordType::CNAME).iter().filter_map(|target| target.parse::<Name>().ok()));
+        let way = way(&answer, &self.log.servers_asked(&names, asked));
+        let (qtype, what) = (question.qtype, what(&answer, question.qtype));
+        let took = took.as_secs_f64() * 1000.0;
+        let over = if transport == Transport::Tcp { " over TCP" } else { "" };
+        writeln!(OUT, "{client} asks{over} {name} {qtype}: {what}; {way}; {took:.1} ms");
+        if OUT.is_closed() {
+            self.end.notify_one();
+        }
+    }
+}
+
+/// The answer in short: data or response code, and the reason where one was given.
+fn what(answer: &Answer, qtype: RecordType) -> String {
+    let data = answer.data(qtype);
+    let mut text = match answer.rcode() {
+        Rcode::NOERROR if data.is_empty() => "no data".to_owned(),
+        Rcode::NOERROR => data.join(" "),
+        rcode => rcode.to_string(),
+    };
+    for (_, meaning, words) in answer.extended_errors() {
+        let colon = if words.is_empty() { "" } else { ": " };
+        text.push_str(&format!(" ({meaning}{colon}{words})"));
+    }
+    text
+}
+
+/// Which way the query went.
+fn way(answer: &Answer, servers: &[&str]) -> String {
+    if answer.has_ede(EdeCode::StaleAnswer) {
+        return "from the cache, past its TTL".to_owned();
+    }
+    if !servers.is_empty() {
+        return format!("asked {}", servers.join(", then "));
+    }
+    let is_forwarded = !answer.has_flag(Flags::AA);
+    if is_forwarded && answer.rcode() != Rcode::REFUSED { "from the cache" } else { "tidegate itself" }.to_owned()
+}
+
+async fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = stream.read_u16().await?;
+    let mut message = vec![0; usize::from(length)];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+async fn write(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(message.len()).map_err(io::Error::other)?;
+    let framed = [&length.to_be_bytes(), message].concat();
+    stream.write_all(&framed).await
+}

@@ -1,0 +1,261 @@
+//! The demonstration's servers: hickory-server, an independent implementation, behind a link that can be cut.
+//!
+//! They run on a thread of their own. What each is asked is counted and noted, so that scenes and the relay can tell
+//! who answered a query.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use hickory_server::{
+    Server,
+    net::{runtime::Time, xfer::Protocol},
+    proto::op::{Header, HeaderCounts},
+    server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
+    zone_handler::Catalog,
+};
+use parking_lot::Mutex;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::{oneshot, watch},
+};
+
+use crate::{
+    clock::Moment,
+    upstream::loops::is_probe,
+    wire::{Name, NameBuf, Question, RecordType},
+};
+
+/// Ports tried until one is free for UDP and TCP.
+const PORTS: usize = 16;
+/// How long a connection may be idle.
+const IDLE: Duration = Duration::from_secs(60);
+/// Responses that may wait on one TCP connection.
+const RESPONSES: usize = 64;
+/// Queries that are remembered.
+const REMEMBERED: usize = 256;
+
+/// The thread on which the servers run.
+#[derive(Debug)]
+pub(super) struct Servers {
+    handle: Handle,
+    end: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+    log: Arc<QueryLog>,
+}
+
+/// One simulated server.
+#[derive(Debug, Clone)]
+pub(super) struct Simulated {
+    /// What people call it.
+    pub(super) name: &'static str,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+/// How a server answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// From its own zone.
+    Well,
+    /// Not at all: queries go in, nothing comes out.
+    Cut,
+    /// As the internet does, like a VPC without private DNS.
+    Public,
+}
+
+#[derive(Debug)]
+struct Shared {
+    mode: watch::Sender<Mode>,
+    queries: AtomicU64,
+    probes: AtomicU64,
+}
+
+/// The latest queries of clients that reached a simulated server.
+#[derive(Debug, Default)]
+pub(super) struct QueryLog(Mutex<VecDeque<Seen>>);
+
+#[derive(Debug)]
+struct Seen {
+    server: &'static str,
+    name: Name,
+    at: Moment,
+}
+
+struct Handler {
+    name: &'static str,
+    own: Catalog,
+    public: Arc<Catalog>,
+    shared: Arc<Shared>,
+    log: Arc<QueryLog>,
+}
+
+impl Servers {
+    /// Starts the thread.
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel();
+        let thread = thread::Builder::new().name("demo-servers".to_owned()).spawn(move || {
+            // Either an order to end, or the demonstration is gone: both end the servers.
+            drop(runtime.block_on(ended));
+        })?;
+        Ok(Self { handle, end, thread, log: Arc::default() })
+    }
+
+    /// Where other tasks of the demonstration run.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// What clients asked lately.
+    pub(super) fn log(&self) -> &Arc<QueryLog> {
+        &self.log
+    }
+
+    /// Starts a server on a free port of `ip`, over UDP and TCP.
+    pub(super) fn add(
+        &self,
+        name: &'static str,
+        ip: Ipv4Addr,
+        own: Catalog,
+        public: &Arc<Catalog>,
+    ) -> io::Result<Simulated> {
+        let (udp, tcp) = bind(ip)?;
+        let address = udp.local_addr()?;
+        let (mode, _) = watch::channel(Mode::Well);
+        let shared = Arc::new(Shared { mode, queries: AtomicU64::new(0), probes: AtomicU64::new(0) });
+        let handler =
+            Handler { name, own, public: Arc::clone(public), shared: Arc::clone(&shared), log: Arc::clone(&self.log) };
+        let _context = self.handle.enter();
+        let mut server = Server::new(handler);
+        server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
+        server.register_listener(tokio::net::TcpListener::from_std(tcp)?, IDLE, RESPONSES);
+        self.handle.spawn(async move {
+            if let Err(error) = server.block_until_done().await {
+                tracing::warn!("the simulated server {name} ended: {error}");
+            }
+        });
+        Ok(Simulated { name, address, shared })
+    }
+
+    /// Ends all servers.
+    pub(super) fn end(self) {
+        self.end.send(()).ok();
+        drop(self.thread.join());
+    }
+}
+
+impl Simulated {
+    /// How it answers now.
+    pub(super) fn mode(&self) -> Mode {
+        *self.shared.mode.borrow()
+    }
+
+    /// Changes how it answers.
+    pub(super) fn set(&self, mode: Mode) {
+        self.shared.mode.send_replace(mode);
+    }
+
+    /// Queries of clients that arrived, also while the link was cut.
+    pub(super) fn queries(&self) -> u64 {
+        self.shared.queries.load(Ordering::Relaxed)
+    }
+
+    /// Probes that arrived: whatever tidegate asks by itself.
+    pub(super) fn probes(&self) -> u64 {
+        self.shared.probes.load(Ordering::Relaxed)
+    }
+}
+
+impl QueryLog {
+    /// The servers that were asked for one of these names since `since`, each once, in order.
+    pub(super) fn servers_asked(&self, names: &[Name], since: Moment) -> Vec<&'static str> {
+        let mut servers = Vec::new();
+        for seen in self.0.lock().iter().filter(|seen| seen.at >= since && names.contains(&seen.name)) {
+            if !servers.contains(&seen.server) {
+                servers.push(seen.server);
+            }
+        }
+        servers
+    }
+
+    /// Whether this server was asked for a name in the domain.
+    pub(super) fn has_reached(&self, server: &str, domain: &Name) -> bool {
+        self.0.lock().iter().any(|seen| seen.server == server && seen.name.is_within(domain))
+    }
+
+    fn note(&self, server: &'static str, name: Name) {
+        let mut log = self.0.lock();
+        if log.len() == REMEMBERED {
+            log.pop_front();
+        }
+        log.push_back(Seen { server, name, at: Moment::now() });
+    }
+}
+
+impl Handler {
+    /// Clients ask for addresses; tidegate's own probes ask for other types, or for names of their own.
+    fn count(&self, message: &[u8]) {
+        match Question::read(message) {
+            Ok(question) if question.qtype == RecordType::A && !is_probe(question.name()) => {
+                self.shared.queries.fetch_add(1, Ordering::Relaxed);
+                self.log.note(self.name, NameBuf::lowercase_of(question.name()).to_name());
+            }
+            _ => {
+                self.shared.probes.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Holds a connection silent for as long as the link is cut; a datagram is just lost.
+    async fn lose(&self, protocol: Protocol) {
+        if protocol != Protocol::Udp {
+            // The sender lives as long as the handler.
+            drop(self.shared.mode.subscribe().wait_for(|mode| *mode != Mode::Cut).await);
+        }
+    }
+}
+
+#[async_trait]
+impl RequestHandler for Handler {
+    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, response: R) -> ResponseInfo {
+        self.count(request.as_slice());
+        let mode = *self.shared.mode.borrow();
+        match mode {
+            Mode::Well => self.own.handle_request::<R, T>(request, response).await,
+            Mode::Public => self.public.handle_request::<R, T>(request, response).await,
+            Mode::Cut => {
+                self.lose(request.protocol()).await;
+                Header { metadata: request.metadata, counts: HeaderCounts::default() }.into()
+            }
+        }
+    }
+}
+
+/// Sockets on one port of `ip` that is free for both.
+pub(super) fn bind(ip: Ipv4Addr) -> io::Result<(UdpSocket, TcpListener)> {
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..PORTS {
+        let tcp = TcpListener::bind((ip, 0))?;
+        match UdpSocket::bind(tcp.local_addr()?) {
+            Ok(udp) => {
+                udp.set_nonblocking(true)?;
+                tcp.set_nonblocking(true)?;
+                return Ok((udp, tcp));
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
