@@ -343,7 +343,12 @@ fn a_flush_forgets_what_it_names() {
     let json: Value = serde_json::from_slice(&place.order(&["flush", "--all", "--json"]).stdout).unwrap();
     assert_eq!(json["forgotten"], 4, "{json}");
     assert_eq!(place.order(&["flush"]).status.code(), Some(2), "nothing is named");
-    assert_eq!(place.order(&["flush", "a..b"]).status.code(), Some(2), "that is no name");
+    for words in [&["flush", "s3..foo"][..], &["flush", "--zone", "s3..foo"]] {
+        let output = place.order(words);
+        assert_eq!(output.status.code(), Some(2), "that is no name");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("'s3..foo'") && said.contains("empty label"), "it says which word is wrong: {said}");
+    }
 }
 
 #[test]

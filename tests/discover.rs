@@ -64,6 +64,18 @@ fn addresses_become_a_table_that_is_valid() {
 }
 
 #[test]
+fn what_powershell_saved_is_read() {
+    for file in ["tests/data/resolver-addresses-utf8-bom.json", "tests/data/resolver-addresses-utf16le-bom.json"] {
+        let output = run(&["discover", file]);
+        assert_eq!(output.status.code(), Some(0), "{file}: {}", err(&output));
+        assert!(out(&output).contains("[upstream.vpc]\nservers = [\"10.20."), "{file}: {}", out(&output));
+    }
+    let output = run(&["discover", "/proc/self/exe"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("neither UTF-8 nor UTF-16"), "{}", err(&output));
+}
+
+#[test]
 fn what_lists_endpoints_is_refused_with_the_command_to_run() {
     let output = run(&["discover", ENDPOINTS]);
     assert_eq!(output.status.code(), Some(1));

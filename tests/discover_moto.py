@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """`tidegate discover` on what the real AWS CLI prints about moto's Route 53 Resolver.
 
-    tests/discover_moto.py target/debug/tidegate
+    tests/discover_moto.py TARGET/debug/tidegate
 
-Makes a virtual environment in target/ and installs both from PyPI there. Where PyPI cannot be reached, says so and is
-content, except where CI is set.
+Makes a virtual environment in TARGET, cargo's folder for what it builds, and installs both from PyPI there. Where PyPI
+cannot be reached, says so and is content, except where CI is set.
 """
 
 import json
@@ -14,13 +14,12 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-VENV = ROOT / "target" / "discover-moto"
+TIDEGATE = pathlib.Path(sys.argv[1]).resolve()
+VENV = TIDEGATE.parent.parent / "discover-moto"
 PACKAGES = ("awscli==1.46.3", "moto[server]==5.2.5")
 
 
 def main():
-    tidegate = pathlib.Path(sys.argv[1]).resolve()
     if pathlib.Path(sys.prefix).resolve() != VENV.resolve():
         install()
         # Its own path first: that is how Python knows that it runs in the environment.
@@ -36,7 +35,7 @@ def main():
     server.start()
     try:
         host, port = server.get_host_and_port()
-        check(tidegate, Aws(f"http://{host}:{port}"))
+        check(TIDEGATE, Aws(f"http://{host}:{port}"))
     finally:
         server.stop()
     print("discover_moto: passed")

@@ -30,16 +30,16 @@ const LAYERS: &[(&str, u8)] = &[
     ("cli", 7),
 ];
 
+/// The folders and files of `upstream`, each importing from those before it alone. Its `mod.rs` is the door for other rooms:
+/// nothing within goes through it.
+const UPSTREAM: &[&str] = &["spec", "system", "server", "group", "race", "link", "exchange", "watch"];
+
 /// Words that stand only in files whose path below `src/`, without `.rs`, begins with one of these.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("hickory_server", &["cli/demo/"]),
-    ("hickory_resolver", &["upstream/"]),
-    ("rcgen", &["cli/demo/certificates"]),
-    ("quinn", &["tls/", "upstream/quic"]),
-    ("rustls", &["cli/demo/certificates", "tls/"]),
-    ("rustls_native_certs", &["tls/"]),
+    ("quinn", &["tls/", "upstream/link/quic"]),
+    ("rustls", &["tls/"]),
     ("tokio_rustls", &["tls/"]),
-    ("serde", &["config/file"]),
     ("toml", &["config/file"]),
     ("libc", &["net/mmsg"]),
     ("unsafe", &["net/mmsg"]),
@@ -53,6 +53,42 @@ const NEVER_IN: &[(&str, &[&str])] =
 fn every_room_imports_from_lower_layers_only() {
     let faults: Vec<String> = sources().iter().flat_map(layer_faults).collect();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn every_folder_of_upstream_imports_from_those_before_it_only() {
+    let faults: Vec<String> = sources().iter().flat_map(folder_faults).collect();
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn the_table_names_the_folders_of_upstream_that_exist() {
+    let mut folders: Vec<String> = sources().iter().filter_map(|source| source.folder().map(str::to_owned)).collect();
+    folders.sort_unstable();
+    folders.dedup();
+    let mut table: Vec<String> = UPSTREAM.iter().map(|&folder| folder.to_owned()).collect();
+    table.sort_unstable();
+    assert_eq!(folders, table, "in src/upstream (left) and in the table (right)");
+}
+
+#[test]
+fn no_row_of_the_tables_is_dead() {
+    let sources = sources();
+    let stands = |word: &str, rooms: &[&str]| {
+        let within = |source: &&Source| rooms.iter().any(|room| source.path.starts_with(room));
+        sources.iter().filter(within).any(|source| words(&source.code).any(|found| found == word))
+    };
+    for (word, rooms) in ONLY_IN {
+        assert!(stands(word, rooms), "{word} stands nowhere in {rooms:?}");
+    }
+    for (word, files) in NEVER_IN {
+        for file in *files {
+            assert!(
+                sources.iter().any(|source| source.path.starts_with(file)),
+                "{word} is kept out of {file}, which is not there"
+            );
+        }
+    }
 }
 
 #[test]
@@ -91,15 +127,37 @@ fn an_import_from_above_or_beside_is_a_fault() {
 }
 
 #[test]
+fn an_import_from_a_later_folder_of_upstream_is_a_fault() {
+    let fault = |path: &str, text: &str| folder_faults(&Source::new(path, text)).len();
+    assert_eq!(fault("upstream/group/select", "use crate::upstream::server::Server;"), 0);
+    assert_eq!(
+        fault("upstream/group/select", "use crate::{clock::Moment, upstream::{server::Server, spec::Policy}};"),
+        0
+    );
+    assert_eq!(
+        fault("upstream/group/select", "use crate::{clock::Moment, upstream::{server::Server, link::Link}};"),
+        1
+    );
+    assert_eq!(fault("upstream/group/mod", "fn f() { crate::upstream::link::f() }"), 1);
+    assert_eq!(fault("upstream/group/mod", "use crate::upstream::group::Marks;"), 0);
+    assert_eq!(fault("upstream/group/mod", "use crate::upstream::Server;"), 1);
+    assert_eq!(fault("upstream/group/mod", "use super::server::Server;"), 1);
+    assert_eq!(fault("upstream/group/select", "use super::Group;"), 0);
+    assert_eq!(fault("upstream/spec", "use super::system;"), 1);
+    assert_eq!(fault("upstream/mod", "pub use link::ask_once;"), 0);
+    assert_eq!(fault("zones/mod", "use crate::upstream::Server;"), 0);
+}
+
+#[test]
 fn a_package_out_of_its_room_is_a_fault() {
     let fault = |path: &str, text: &str| fence_faults(&Source::new(path, text)).len();
-    assert_eq!(fault("cli/demo/zones", "use hickory_server::zone_handler::Catalog;"), 0);
-    assert_eq!(fault("serve/udp", "use hickory_server::Server;"), 1);
-    assert_eq!(fault("upstream/stream", "use crate::tls::Client;"), 0);
-    assert_eq!(fault("upstream/stream", "use rustls::ClientConfig;"), 1);
-    assert_eq!(fault("config/file", "#[derive(serde::Deserialize)] struct F;"), 0);
-    assert_eq!(fault("config/plan", "#[derive(serde::Deserialize)] struct F;"), 1);
-    assert_eq!(fault("admin/api", "use serde_json::json;"), 0);
+    assert_eq!(fault("upstream/link/quic", "use quinn::Endpoint;"), 0);
+    assert_eq!(fault("serve/udp", "use quinn::Endpoint;"), 1);
+    assert_eq!(fault("upstream/link/stream", "use crate::tls::Client;"), 0);
+    assert_eq!(fault("upstream/link/stream", "use rustls::ClientConfig;"), 1);
+    assert_eq!(fault("config/file", "use toml::de::DeTable;"), 0);
+    assert_eq!(fault("config/plan", "use toml::de::DeTable;"), 1);
+    assert_eq!(fault("config/plan", "use toml_edit::DocumentMut;"), 0);
     assert_eq!(fault("net/mmsg", "unsafe { libc::recvmmsg() }"), 0);
     assert_eq!(fault("net/options", "unsafe { f() }"), 1);
     assert_eq!(fault("engine/handle", "tokio::spawn(f())"), 1);
@@ -126,6 +184,12 @@ impl Source {
 
     fn room(&self) -> &str {
         self.path.split('/').next().unwrap_or(&self.path)
+    }
+
+    /// The folder or file of `upstream` that it belongs to.
+    fn folder(&self) -> Option<&str> {
+        let within = self.path.strip_prefix("upstream/")?;
+        within.split('/').next().filter(|folder| *folder != "mod")
     }
 
     /// How many `super::` lead from this file's own module to the crate's root.
@@ -190,7 +254,10 @@ fn layer_faults(source: &Source) -> Vec<String> {
     // lib.rs declares the rooms, main.rs starts the uppermost.
     let own = layer(source.room()).unwrap_or(u8::MAX);
     let mut faults = Vec::new();
-    for room in mentions(&source.product, "crate::") {
+    let mut rooms: Vec<String> = mentions(&source.product, "crate::");
+    rooms.iter_mut().for_each(|path| path.truncate(path.find("::").unwrap_or(path.len())));
+    rooms.dedup();
+    for room in rooms {
         let Some(other) = layer(&room) else { continue };
         if room != source.room() && other >= own {
             let mut fault = format!("src/{}.rs (layer {own}) imports from {room} (layer {other});", source.path);
@@ -201,6 +268,28 @@ fn layer_faults(source: &Source) -> Vec<String> {
     let escape = "super::".repeat(source.depth());
     if own != u8::MAX && source.product.contains(&escape) {
         faults.push(format!("src/{}.rs leaves its room by {escape}; say crate:: instead", source.path));
+    }
+    faults
+}
+
+fn folder_faults(source: &Source) -> Vec<String> {
+    let rank = |folder: &str| UPSTREAM.iter().position(|name| *name == folder);
+    let Some(folder) = source.folder() else { return Vec::new() };
+    let own = rank(folder).unwrap_or(usize::MAX);
+    let mut faults = Vec::new();
+    for path in mentions(&source.product, "crate::") {
+        let Some(within) = path.strip_prefix("upstream::") else { continue };
+        let other = within.split("::").next().unwrap_or_default();
+        if rank(other).is_none_or(|other| other > own) {
+            faults.push(format!(
+                "src/{}.rs imports upstream::{other}, which does not stand before {folder}",
+                source.path
+            ));
+        }
+    }
+    let escape = "super::".repeat(source.depth() - 1);
+    if source.product.contains(&escape) {
+        faults.push(format!("src/{}.rs leaves its folder by {escape}; say crate::upstream:: instead", source.path));
     }
     faults
 }
@@ -218,32 +307,36 @@ fn fence_faults(source: &Source) -> Vec<String> {
     strays.chain(guests.map(|(word, _)| format!("src/{}.rs mentions {word}, which is kept out", source.path))).collect()
 }
 
-/// The first names behind each `prefix`, groups in braces taken apart.
+/// The paths behind each `prefix`, groups in braces taken apart.
 fn mentions(code: &str, prefix: &str) -> Vec<String> {
     let mut found = Vec::new();
     for rest in code.split(prefix).skip(1) {
-        let Some(group) = rest.strip_prefix('{') else {
-            found.extend(words(rest).next().map(str::to_owned));
-            continue;
-        };
-        let (mut depth, mut start) = (1, true);
-        for (at, letter) in group.char_indices() {
-            match letter {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                ',' if depth == 1 => start = true,
-                _ if start && !letter.is_whitespace() => {
-                    found.extend(words(&group[at..]).next().map(str::to_owned));
-                    start = false;
-                }
-                _ => {}
-            }
-            if depth == 0 {
-                break;
-            }
-        }
+        paths(rest, "", &mut found);
     }
     found
+}
+
+/// Collects the paths of the tree that `text` begins with, each behind `base`. Gives the tree's length.
+fn paths(text: &str, base: &str, found: &mut Vec<String>) -> usize {
+    let mut at = text.len() - text.trim_start().len();
+    if text[at..].starts_with('{') {
+        while text[at..].starts_with(['{', ',']) {
+            at += 1 + paths(&text[at + 1..], base, found);
+            // Behind a path may stand `as name`.
+            at += text[at..].find([',', '}']).unwrap_or(text.len() - at);
+        }
+        return text.len().min(at + 1);
+    }
+    let word = text[at..].find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(text.len() - at);
+    let path = format!("{base}{}", &text[at..at + word]);
+    at += word;
+    if word > 0 && text[at..].starts_with("::") {
+        return at + 2 + paths(&text[at + 2..], &format!("{path}::"), found);
+    }
+    if word > 0 {
+        found.push(path);
+    }
+    at
 }
 
 fn words(code: &str) -> impl Iterator<Item = &str> {

@@ -31,6 +31,9 @@ fn text(output: &Output) -> String {
 #[case::undrain("undrain")]
 #[case::flush("flush")]
 #[case::log("log")]
+#[case::version("version")]
+#[case::completions("completions")]
+#[case::man("man")]
 fn every_verb_explains_itself(#[case] verb: &str) {
     let output = run(&[verb, "--help"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
@@ -82,6 +85,65 @@ fn query_prints_the_answer_and_tells_by_its_exit_code() {
     assert_eq!(run(&["query", "secret.example", "A", &server]).status.code(), Some(1));
     upstream.stop();
     assert_eq!(run(&["query", "www.example", "A", &server]).status.code(), Some(2));
+}
+
+#[test]
+fn query_asks_for_the_name_of_an_address_and_for_several_types() {
+    let upstream = Upstream::answering("10.0.0.1");
+    upstream.on("8.7.1.10.in-addr.arpa.", rtype::PTR, Reply::of([Record::ptr("@", 300, "printer.corp.example.")]));
+    upstream.on("broken.example.", rtype::AAAA, Reply::servfail());
+    let server = format!("@{}", upstream.address);
+    let v6 = format!("1.{}d.f.ip6.arpa.", "0.".repeat(29));
+    upstream.on(&v6, rtype::PTR, Reply::of([Record::ptr("@", 300, "six.corp.example.")]));
+
+    for words in [&["query", "10.1.7.8", &server][..], &["query", &server, "10.1.7.8", "PTR"]] {
+        let output = run(words);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        assert!(text(&output).contains("printer.corp.example."), "{}", text(&output));
+    }
+    let output = run(&["query", "fd00::1", &server]);
+    assert!(text(&output).contains("six.corp.example."), "{}", text(&output));
+
+    let output = run(&["query", "www.example", "A", "AAAA", "a", &server]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let asked: Vec<String> =
+        text(&output).lines().filter(|l| l.starts_with("www.example")).map(str::to_owned).collect();
+    assert_eq!(asked, ["www.example. A  NOERROR", "www.example. AAAA  NOERROR"], "in the order given, each once");
+    let output = run(&["query", "www.example", "A", "AAAA", &server, "--json"]);
+    let documents: Vec<serde_json::Value> =
+        text(&output).lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect();
+    assert_eq!([&documents[0]["type"], &documents[1]["type"]], ["A", "AAAA"]);
+    assert_eq!(run(&["query", "broken.example", "AAAA", "A", &server]).status.code(), Some(1), "the worst of them");
+
+    for (words, part) in [
+        (&["query", "www.example", "@127.0.0.1", "@127.0.0.2"][..], "\"@127.0.0.2\" is a second server"),
+        (&["query", "www.example", "A", "QUAD"], "\"QUAD\" is no record type"),
+        (&["query", "s3..foo"], "\"s3..foo\" is no name: it has an empty label"),
+        (&["query", "@127.0.0.1"], "no name to ask for"),
+    ] {
+        let output = run(words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        assert!(text(&output).contains(part), "{words:?}: {}", text(&output));
+    }
+}
+
+#[test]
+fn version_knows_the_commit_in_a_clone_and_else_says_why_not() {
+    let output = run(&["version", "--json"]);
+    let version: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let revision = version["revision"].as_str().expect("a revision");
+    let said = text(&run(&["version"]));
+    match version["revision_unknown"].as_str() {
+        Some(why) => assert!(revision == "unknown" && said.contains(&format!("commit   unknown: {why}")), "{said}"),
+        None => {
+            let commit = revision.strip_suffix("+changes").unwrap_or(revision);
+            assert!(commit.len() >= 7 && commit.bytes().all(|byte| byte.is_ascii_hexdigit()), "{version}");
+            assert!(said.contains(&format!("commit   {revision}")), "{said}");
+        }
+    }
+    let is_clone = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".git").exists();
+    assert!(!is_clone || version["revision_unknown"].is_null(), "this is a clone: {version}");
+    assert!(said.contains(&format!("tidegate {}", env!("CARGO_PKG_VERSION"))), "{said}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod control;
 pub mod gate;
 pub mod health;
 pub mod server;
+pub mod status;
 
 mod accept;
 mod router;
@@ -24,6 +25,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use serde_json::Value;
 
+use self::status::{Status, Upstreams};
 pub use self::{gate::Gate, server::serve};
 use crate::metrics::Format;
 
@@ -38,9 +40,9 @@ pub struct Pages {
     /// The text of `/metrics`.
     pub metrics: Arc<dyn Fn(Format) -> String + Send + Sync>,
     /// `/api/v1/status`.
-    pub status: Document,
+    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// `/api/v1/upstreams`.
-    pub upstreams: Document,
+    pub upstreams: Arc<dyn Fn() -> Upstreams + Send + Sync>,
     /// `/api/v1/rules`.
     pub rules: Document,
     /// `/api/v1/perimeter`.

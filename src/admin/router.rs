@@ -1,5 +1,7 @@
 //! Paths to pages, and what stands before them: the Host header, the access list, the headers of every response.
 
+use std::future::ready;
+
 use axum::{
     Router,
     extract::{Request, State},
@@ -14,8 +16,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use serde::Serialize;
 
-use super::{Document, Pages, accept, health, server::Client};
+use super::{Pages, accept, health, server::Client};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -44,10 +47,10 @@ pub(super) fn router(pages: Pages) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/api/v1/status", get(|State(pages): State<Pages>| document(pages.status)))
-        .route("/api/v1/upstreams", get(|State(pages): State<Pages>| document(pages.upstreams)))
-        .route("/api/v1/rules", get(|State(pages): State<Pages>| document(pages.rules)))
-        .route("/api/v1/perimeter", get(|State(pages): State<Pages>| document(pages.perimeter)))
+        .route("/api/v1/status", get(|State(pages): State<Pages>| ready(document(&(pages.status)()))))
+        .route("/api/v1/upstreams", get(|State(pages): State<Pages>| ready(document(&(pages.upstreams)()))))
+        .route("/api/v1/rules", get(|State(pages): State<Pages>| ready(document(&(pages.rules)()))))
+        .route("/api/v1/perimeter", get(|State(pages): State<Pages>| ready(document(&(pages.perimeter)()))))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD alone") })
         .layer(middleware::from_fn_with_state(pages.clone(), gate))
@@ -89,8 +92,11 @@ async fn readyz(State(pages): State<Pages>) -> Response {
     text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
 }
 
-async fn document(document: Document) -> Response {
-    ([(CONTENT_TYPE, JSON)], format!("{}\n", document())).into_response()
+fn document(document: &impl Serialize) -> Response {
+    match serde_json::to_string(document) {
+        Ok(text) => ([(CONTENT_TYPE, JSON)], text + "\n").into_response(),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
 }
 
 fn refusal(status: StatusCode, why: &str) -> Response {

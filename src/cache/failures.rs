@@ -7,14 +7,15 @@
 
 use std::{
     array,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::wire::name::MAX_NAME;
+use crate::{clock::Moment, wire::name::MAX_NAME};
 
 use super::Key;
 
@@ -25,17 +26,18 @@ const SETS: usize = 64;
 /// Locks. With the above: room for 8,192 failures in 256 KiB. At the default of 2 s that is 4,096 failing questions a
 /// second, each asked upstream only once in that time.
 const SHARDS: usize = 16;
-/// The longest time a failure may be remembered, in seconds (RFC 9520 3.2).
-pub const LONGEST: u32 = 300;
+/// The longest time a failure may be remembered (RFC 9520 3.2).
+pub const LONGEST: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     key: u128,
-    /// The first second in which it is tried again; 0 in a slot never used.
-    until: u32,
+    /// When it is tried again; the origin in a slot never used. A moment and no second: counted in whole seconds, one that
+    /// is nearly over would be the whole of the least time that RFC 9520 3.2 allows.
+    until: Moment,
 }
 
-const FREE: Slot = Slot { key: 0, until: 0 };
+const FREE: Slot = Slot { key: 0, until: Moment::from_micros(0) };
 
 type Set = [Slot; WAYS];
 
@@ -44,8 +46,8 @@ type Set = [Slot; WAYS];
 pub struct Failures {
     shards: [CachePadded<Mutex<Box<[Set]>>>; SHARDS],
     seed: u64,
-    /// From then on, in seconds, nothing is remembered: most of the time there is nothing to look up.
-    nothing_from: AtomicU32,
+    /// From then on, in microseconds, nothing is remembered: most of the time there is nothing to look up.
+    nothing_from: AtomicU64,
 }
 
 impl Default for Failures {
@@ -58,15 +60,15 @@ impl Failures {
     /// A memory without failures.
     pub fn new() -> Self {
         let shard = |_| CachePadded::new(Mutex::new(vec![[FREE; WAYS]; SETS].into_boxed_slice()));
-        Self { shards: array::from_fn(shard), seed: rand::random(), nothing_from: AtomicU32::new(0) }
+        Self { shards: array::from_fn(shard), seed: rand::random(), nothing_from: AtomicU64::new(0) }
     }
 
-    /// Remembers that `key` failed at `now`, for `seconds` but at most [`LONGEST`]; with 0 it is forgotten.
-    pub fn remember(&self, key: &Key<'_>, now: u32, seconds: u32) {
-        let until = now.saturating_add(seconds.min(LONGEST));
-        self.nothing_from.fetch_max(until, Ordering::Relaxed);
+    /// Remembers that `key` failed at `now`, for this time but at most [`LONGEST`]; for no time, it is forgotten.
+    pub fn remember(&self, key: &Key<'_>, now: Moment, time: Duration) {
+        let until = now + time.min(LONGEST);
+        self.nothing_from.fetch_max(until.micros(), Ordering::Relaxed);
         self.with_set(key, |set, key| {
-            let same = set.iter().position(|slot| slot.key == key && slot.until > 0);
+            let same = set.iter().position(|slot| slot.key == key && slot.until > FREE.until);
             let first = (0..WAYS).min_by_key(|&way| set[way].until);
             if let Some(way) = same.or(first) {
                 set[way] = Slot { key, until };
@@ -75,8 +77,8 @@ impl Failures {
     }
 
     /// Whether it is still remembered at `now` that `key` failed.
-    pub fn knows(&self, key: &Key<'_>, now: u32) -> bool {
-        now < self.nothing_from.load(Ordering::Relaxed)
+    pub fn knows(&self, key: &Key<'_>, now: Moment) -> bool {
+        now.micros() < self.nothing_from.load(Ordering::Relaxed)
             && self.with_set(key, |set, key| set.iter().any(|slot| slot.key == key && slot.until > now))
     }
 
@@ -97,7 +99,7 @@ impl Failures {
     }
 
     /// How many failures are remembered at `now`.
-    pub fn count(&self, now: u32) -> usize {
+    pub fn count(&self, now: Moment) -> usize {
         let fresh = |set: &Set| set.iter().filter(|slot| slot.until > now).count();
         self.shards.iter().map(|shard| shard.lock().iter().map(fresh).sum::<usize>()).sum()
     }
@@ -132,6 +134,12 @@ mod tests {
         text.parse().unwrap()
     }
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(seconds: f64) -> Moment {
+        Moment::at(Duration::from_secs_f64(seconds))
+    }
+
     fn key(name: &Name) -> Key<'_> {
         Key { name: name.as_wire(), qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false, view: 0 }
     }
@@ -139,33 +147,34 @@ mod tests {
     #[test]
     fn a_failure_is_remembered_for_its_time_and_no_longer() {
         let (failures, name) = (Failures::new(), name("broken.example"));
-        failures.remember(&key(&name), 100, 2);
-        assert!(failures.knows(&key(&name), 101));
-        assert!(!failures.knows(&key(&name), 102));
-        failures.remember(&key(&name), 102, u32::MAX);
-        assert!(failures.knows(&key(&name), 102 + LONGEST - 1));
-        assert!(!failures.knows(&key(&name), 102 + LONGEST));
+        // The second in which it failed is nearly over: the time is a whole second all the same.
+        failures.remember(&key(&name), at(100.9), SECOND);
+        assert!(failures.knows(&key(&name), at(101.8)));
+        assert!(!failures.knows(&key(&name), at(101.9)));
+        failures.remember(&key(&name), at(102.0), Duration::MAX);
+        assert!(failures.knows(&key(&name), at(102.0) + LONGEST - SECOND));
+        assert!(!failures.knows(&key(&name), at(102.0) + LONGEST));
     }
 
     #[test]
     fn an_answer_forgets_the_failure() {
         let (failures, name) = (Failures::new(), name("mended.example"));
-        failures.remember(&key(&name), 100, 60);
+        failures.remember(&key(&name), at(100.0), 60 * SECOND);
         failures.forget(&key(&name));
-        assert!(!failures.knows(&key(&name), 100));
-        failures.remember(&key(&name), 100, 60);
-        failures.remember(&key(&name), 100, 0);
-        assert!(!failures.knows(&key(&name), 100));
-        failures.remember(&key(&name), 100, 60);
+        assert!(!failures.knows(&key(&name), at(100.0)));
+        failures.remember(&key(&name), at(100.0), 60 * SECOND);
+        failures.remember(&key(&name), at(100.0), Duration::ZERO);
+        assert!(!failures.knows(&key(&name), at(100.0)));
+        failures.remember(&key(&name), at(100.0), 60 * SECOND);
         failures.clear();
-        assert_eq!(failures.count(100), 0);
+        assert_eq!(failures.count(at(100.0)), 0);
     }
 
     #[test]
     fn every_part_of_the_key_tells_failures_apart() {
         let (failures, name, other) = (Failures::new(), name("a.example"), name("b.example"));
         let failed = key(&name);
-        failures.remember(&failed, 100, 60);
+        failures.remember(&failed, at(100.0), 60 * SECOND);
         for key in [
             key(&other),
             Key { qtype: RecordType::AAAA, ..failed },
@@ -174,7 +183,7 @@ mod tests {
             Key { cd: true, ..failed },
             Key { view: 1, ..failed },
         ] {
-            assert!(!failures.knows(&key, 100), "{key:?}");
+            assert!(!failures.knows(&key, at(100.0)), "{key:?}");
         }
     }
 
@@ -184,10 +193,10 @@ mod tests {
         let slots = WAYS * SETS * SHARDS;
         for index in 0..4 * slots {
             let name = name(&format!("n{index}.example"));
-            let now = 100 + u32::try_from(index * 100 / slots).unwrap();
+            let now = at(100.0) + SECOND * u32::try_from(index * 100 / slots).unwrap();
             failures.remember(&key(&name), now, LONGEST);
             assert!(failures.knows(&key(&name), now), "the latest is always known");
         }
-        assert_eq!(failures.count(100), slots, "every slot is in use");
+        assert_eq!(failures.count(at(100.0)), slots, "every slot is in use");
     }
 }

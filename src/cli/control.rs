@@ -11,7 +11,7 @@ use super::{
     output::{ERR, OUT},
     page,
 };
-use crate::config;
+use crate::{config, wire::Name};
 
 /// Where the daemon is, and how to speak.
 #[derive(Debug, clap::Args)]
@@ -44,10 +44,10 @@ pub(super) struct Server {
 pub(super) struct Flush {
     /// A name, whatever the type
     #[arg(group = "what")]
-    name: Option<String>,
+    name: Option<Name>,
     /// A name and all below it
     #[arg(long, group = "what", value_name = "ZONE")]
-    zone: Option<String>,
+    zone: Option<Name>,
     /// Everything
     #[arg(long, group = "what")]
     all: bool,
@@ -79,8 +79,8 @@ pub(super) fn undrain(server: &Server) -> i32 {
 
 pub(super) fn flush(flush: &Flush) -> i32 {
     let what = match (&flush.name, &flush.zone) {
-        (Some(name), _) => json!({ "name": name }),
-        (None, Some(zone)) => json!({ "zone": zone }),
+        (Some(name), _) => json!({ "name": name.to_string() }),
+        (None, Some(zone)) => json!({ "zone": zone.to_string() }),
         (None, None) => json!({ "all": flush.all }),
     };
     order(&flush.options, "/v1/flush", &what)

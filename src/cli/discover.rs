@@ -46,6 +46,8 @@ enum DiscoverError {
         #[source]
         error: io::Error,
     },
+    #[error("{} is neither UTF-8 nor UTF-16", .0.display())]
+    NotText(PathBuf),
     #[error("nothing came in; pipe the output of `{COMMAND} ID` here")]
     Nothing,
     #[error("this is not JSON; add --output json to the aws command")]
@@ -114,13 +116,31 @@ fn discover(options: &Options) -> Result<String, DiscoverError> {
 }
 
 fn read(path: &Path) -> Result<String, DiscoverError> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let result = match path == Path::new("-") {
-        true => io::stdin().read_to_string(&mut text),
-        false => File::open(path).and_then(|mut file| file.read_to_string(&mut text)),
+        true => io::stdin().read_to_end(&mut bytes),
+        false => File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)),
     };
     result.map_err(|error| DiscoverError::Unreadable { path: path.to_owned(), error })?;
-    Ok(text)
+    decode(&bytes).ok_or_else(|| DiscoverError::NotText(path.to_owned()))
+}
+
+/// Text as the shells of this world save it: UTF-8, or the UTF-16 of PowerShell's `>`, each with a byte order mark or
+/// without. JSON begins with ASCII, so that its zero octets tell the encoding.
+fn decode(bytes: &[u8]) -> Option<String> {
+    let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
+        let (units, rest) = bytes.as_chunks::<2>();
+        let units: Vec<u16> = units.iter().map(|&octets| unit(octets)).collect();
+        if rest.is_empty() { String::from_utf16(&units).ok() } else { None }
+    };
+    match bytes {
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8(rest.to_vec()).ok(),
+        [1..=u8::MAX, 0, ..] => utf16(bytes, u16::from_le_bytes),
+        [0, 1..=u8::MAX, ..] => utf16(bytes, u16::from_be_bytes),
+        _ => String::from_utf8(bytes.to_vec()).ok(),
+    }
 }
 
 fn parse(text: &str) -> Result<Endpoint, DiscoverError> {
@@ -282,6 +302,27 @@ mod tests {
             endpoint.left_out,
             ["10.20.3.10 (REMAP_ATTACHING)", "an address that is not known yet (CREATING)", "10.20.4.10 (no status)"]
         );
+    }
+
+    #[test]
+    fn text_is_read_in_every_encoding_that_shells_save_it_in() {
+        let text = "{\"Ip\": \"ü\"}";
+        let le: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let be: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for (mark, octets) in [
+            (&[][..], text.as_bytes()),
+            (&[0xef, 0xbb, 0xbf], text.as_bytes()),
+            (&[], &le),
+            (&[0xff, 0xfe], &le),
+            (&[], &be),
+            (&[0xfe, 0xff], &be),
+        ] {
+            assert_eq!(decode(&[mark, octets].concat()).as_deref(), Some(text), "{mark:x?}");
+        }
+        assert_eq!(decode(b""), Some(String::new()));
+        assert_eq!(decode(&[b'{', 0, b'}']), None, "cut in the middle of a character");
+        assert_eq!(decode(&[0xff, 0xfe, 0, 0xd8]), None, "half a character");
+        assert_eq!(decode(&[b'{', 0xff]), None);
     }
 
     #[test]

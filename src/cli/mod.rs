@@ -47,8 +47,8 @@ enum Verb {
     /// Shows the whole job on this machine, with simulated servers
     #[command(after_help = "Example: tidegate demo --script")]
     Demo(demo::Options),
-    /// Asks a server one question
-    #[command(after_help = "Example: tidegate query s3.eu-west-1.amazonaws.com A @127.0.0.1")]
+    /// Asks a server for a name, or for the name of an address
+    #[command(after_help = "Example: tidegate query s3.eu-west-1.amazonaws.com A AAAA @127.0.0.1")]
     Query(query::Options),
     /// Turns the addresses of a Route 53 inbound endpoint into an [upstream] table
     #[command(after_help = "Example: aws route53resolver list-resolver-endpoint-ip-addresses --resolver-endpoint-id \

@@ -3,19 +3,21 @@
 use std::{
     fmt::Display,
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     ask::{self, Answer},
     output::{ERR, OUT},
 };
 use crate::{
-    config::FixedServer,
+    config::{FixedServer, reverse_zones},
     daemon,
     tls::Roots,
     upstream::{ServerSpec, Transport, Via},
@@ -28,9 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What to ask whom.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// NAME [TYPE] [@SERVER]: [scheme://]address[:port][/path][#tls-name], with udp, tcp, tls, https or quic as scheme;
-    /// by default the server on this host
-    #[arg(required = true, num_args = 1..=3)]
+    /// A name and the types to ask for (by default A), or an address, which is asked for its PTR; the server, by default
+    /// the one on this host, as [scheme://]address[:port][/path][#tls-name] with udp, tcp, tls, https or quic as scheme
+    #[arg(required = true, num_args = 1.., value_names = ["NAME", "TYPE", "@SERVER"])]
     words: Vec<String>,
     /// Ask for signatures (DO)
     #[arg(long)]
@@ -43,51 +45,78 @@ pub(super) struct Options {
     json: bool,
 }
 
+/// What the words say.
 struct Asked {
-    query: UpstreamQuery,
+    queries: Vec<UpstreamQuery>,
     server: ServerSpec,
 }
 
 pub(super) fn run(options: &Options) -> i32 {
-    let asked = match read(options) {
+    let Asked { queries, server } = match read(options) {
         Ok(asked) => asked,
         Err(problem) => {
             writeln!(ERR, "tidegate: {problem}");
             return super::UNUSABLE;
         }
     };
-    match ask::ask(&asked.server, &asked.query, PATIENCE) {
+    // All at once, as a stub resolver asks for A and AAAA; the worst verdict is the exit code.
+    let answers: Vec<_> = thread::scope(|scope| {
+        let asking = queries.iter().map(|query| scope.spawn(|| ask::ask(&server, query, PATIENCE)));
+        let asking: Vec<_> = asking.collect();
+        asking.into_iter().map(|asking| asking.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    });
+    let verdicts = queries.iter().zip(answers).enumerate().map(|(at, (query, answer))| match answer {
         Ok(answer) => {
             if options.json {
-                print_json(&asked, &answer);
+                writeln!(OUT, "{}", document(query, &server, &answer));
             } else {
-                print(&asked, &answer);
+                write!(OUT, "{}{}", if at == 0 { "" } else { "\n" }, text(query, &server, &answer));
             }
             if matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN) { super::OK } else { super::FAILED }
         }
         Err(error) => {
-            writeln!(ERR, "tidegate: {error}");
+            writeln!(ERR, "tidegate: {} {}: {error}", query.name, query.qtype);
             super::UNUSABLE
         }
-    }
+    });
+    verdicts.fold(super::OK, i32::max)
 }
 
 fn read(options: &Options) -> Result<Asked, String> {
-    let mut name = None;
-    let mut qtype = RecordType::A;
-    let mut server = ServerSpec::plain(Transport::Udp, SocketAddr::from(([127, 0, 0, 1], 53)));
+    let (mut name, mut types, mut server) = (None, Vec::new(), None);
     for word in &options.words {
         if let Some(text) = word.strip_prefix('@') {
-            server = read_server(text, options.ca.as_deref())?;
+            if server.is_some() {
+                return Err(format!("\"{word}\" is a second server; one is asked"));
+            }
+            server = Some(read_server(text, options.ca.as_deref())?);
         } else if name.is_none() {
-            name = Some(word.parse::<Name>().map_err(|error| format!("\"{word}\" is no name: {error}"))?);
+            name = Some(word);
         } else {
-            qtype = word.parse().map_err(|_| format!("\"{word}\" is no record type"))?;
+            let qtype = word.parse().map_err(|_| format!("\"{word}\" is no record type"))?;
+            if !types.contains(&qtype) {
+                types.push(qtype);
+            }
         }
     }
-    let name = name.ok_or_else(|| "there is no name to ask for".to_owned())?;
-    let query = UpstreamQuery { name, qtype, qclass: Class::IN, do_bit: options.dnssec, cd: false };
-    Ok(Asked { query, server })
+    let word = name.ok_or_else(|| "there is no name to ask for".to_owned())?;
+    let pointer = word.parse().ok().and_then(pointer).filter(|_| types.iter().all(|&qtype| qtype == RecordType::PTR));
+    let (name, default) = match pointer {
+        Some(name) => (name, RecordType::PTR),
+        None => (word.parse::<Name>().map_err(|error| format!("\"{word}\" is no name: {error}"))?, RecordType::A),
+    };
+    if types.is_empty() {
+        types.push(default);
+    }
+    let query =
+        |qtype| UpstreamQuery { name: name.clone(), qtype, qclass: Class::IN, do_bit: options.dnssec, cd: false };
+    let this_host = || ServerSpec::plain(Transport::Udp, SocketAddr::from(([127, 0, 0, 1], 53)));
+    Ok(Asked { queries: types.into_iter().map(query).collect(), server: server.unwrap_or_else(this_host) })
+}
+
+/// The name that holds an address's PTR records.
+fn pointer(address: IpAddr) -> Option<Name> {
+    reverse_zones(address.into()).pop()
 }
 
 fn read_server(text: &str, ca: Option<&Path>) -> Result<ServerSpec, String> {
@@ -103,42 +132,44 @@ fn read_server(text: &str, ca: Option<&Path>) -> Result<ServerSpec, String> {
     daemon::server_spec(&server, Via::default(), roots).ok_or_else(|| no_server(&"its interface does not exist"))
 }
 
-fn print(asked: &Asked, answer: &Answer) {
-    writeln!(OUT, "{} {}  {}", asked.query.name, asked.query.qtype, answer.rcode());
+fn text(query: &UpstreamQuery, server: &ServerSpec, answer: &Answer) -> String {
+    let mut text = format!("{} {}  {}\n", query.name, query.qtype, answer.rcode());
     for (title, section) in
         [("answer", Section::Answer), ("authority", Section::Authority), ("additional", Section::Additional)]
     {
         let lines = answer.lines(section);
         if !lines.is_empty() {
-            writeln!(OUT, "\n{title}:");
+            text += &format!("\n{title}:\n");
         }
         for line in lines {
-            writeln!(OUT, "  {line}");
+            text += &format!("  {line}\n");
         }
     }
-    for (code, meaning, text) in answer.extended_errors() {
-        let colon = if text.is_empty() { "" } else { ": " };
-        writeln!(OUT, "\nreason {code} ({meaning}){colon}{text}");
+    for (code, meaning, words) in answer.extended_errors() {
+        let colon = if words.is_empty() { "" } else { ": " };
+        text += &format!("\nreason {code} ({meaning}){colon}{}\n", printable(&words));
     }
-    let (took, server) = (milliseconds(answer), asked.server.address);
+    let milliseconds = answer.took.as_secs_f64() * 1000.0;
     let carrier = answer.carrier.label().to_ascii_uppercase();
-    writeln!(OUT, "\n{took} from {server} over {carrier}; flags {}", answer.flags().join(" "));
+    let flags = answer.flags().join(" ");
+    text + &format!("\n{milliseconds:.2} ms from {} over {carrier}; flags {flags}\n", server.address)
 }
 
-fn milliseconds(answer: &Answer) -> String {
-    format!("{:.2} ms", answer.took.as_secs_f64() * 1000.0)
+/// A server's words without what a terminal would take for orders.
+fn printable(words: &str) -> String {
+    words.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect()
 }
 
-fn print_json(asked: &Asked, answer: &Answer) {
+fn document(query: &UpstreamQuery, server: &ServerSpec, answer: &Answer) -> Value {
     let errors: Vec<_> = answer
         .extended_errors()
         .into_iter()
         .map(|(code, meaning, text)| json!({ "code": code, "meaning": meaning, "text": text }))
         .collect();
-    let document = json!({
-        "name": asked.query.name.to_string(),
-        "type": asked.query.qtype.to_string(),
-        "server": asked.server.address.to_string(),
+    json!({
+        "name": query.name.to_string(),
+        "type": query.qtype.to_string(),
+        "server": server.address.to_string(),
         "transport": answer.carrier.label(),
         "rcode": answer.rcode().to_string(),
         "flags": answer.flags(),
@@ -147,6 +178,5 @@ fn print_json(asked: &Asked, answer: &Answer) {
         "additional": answer.lines(Section::Additional),
         "extended_errors": errors,
         "seconds": answer.took.as_secs_f64(),
-    });
-    writeln!(OUT, "{document}");
+    })
 }

@@ -213,8 +213,9 @@ impl Running<'_> {
 
     async fn replace(&mut self) -> Result<Account, Vec<String>> {
         let plan = self.options.plan().map_err(|problems| {
-            self.daemon.reload_failed();
-            problems.lines().collect::<Vec<_>>()
+            let lines: Vec<String> = problems.lines().collect();
+            self.daemon.reload_failed(lines.clone());
+            lines
         })?;
         let warnings: Vec<String> = plan.warnings.lines().collect();
         let restart = self.boot.differences(&plan.boot);

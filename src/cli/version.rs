@@ -3,6 +3,12 @@
 use serde_json::json;
 
 use super::output::OUT;
+use crate::metrics::registry::{REVISION, RUSTC, VERSION};
+
+/// Why the commit is not known; empty where it is.
+const REVISION_UNKNOWN: &str = env!("TIDEGATE_REVISION_UNKNOWN");
+/// The Cargo features, separated by commas.
+const FEATURES: &str = env!("TIDEGATE_FEATURES");
 
 /// What to print.
 #[derive(Debug, clap::Args)]
@@ -13,12 +19,22 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(options: &Options) -> i32 {
-    let version = env!("CARGO_PKG_VERSION");
-    let revision = option_env!("TIDEGATE_REVISION").unwrap_or("unknown");
+    let is_known = REVISION_UNKNOWN.is_empty();
+    let features: Vec<&str> = FEATURES.split(',').filter(|feature| !feature.is_empty()).collect();
     if options.json {
-        writeln!(OUT, "{}", json!({ "version": version, "revision": revision, "features": [] }));
-    } else {
-        writeln!(OUT, "tidegate {version} ({revision})");
+        let mut document = json!({ "version": VERSION, "revision": REVISION, "rustc": RUSTC, "features": features });
+        if !is_known {
+            document["revision_unknown"] = REVISION_UNKNOWN.into();
+        }
+        writeln!(OUT, "{document}");
+        return super::OK;
     }
+    writeln!(OUT, "tidegate {VERSION}");
+    match is_known {
+        true => writeln!(OUT, "commit   {REVISION}"),
+        false => writeln!(OUT, "commit   unknown: {REVISION_UNKNOWN}"),
+    }
+    writeln!(OUT, "rustc    {RUSTC}");
+    writeln!(OUT, "features {}", if features.is_empty() { "none".to_owned() } else { features.join(", ") });
     super::OK
 }

@@ -98,8 +98,8 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
                 Some(Command::Reload(live, reply)) => {
                     let result = state.replace(*live);
                     match &result {
-                        Ok(_) => report.reloaded(&state.live),
-                        Err(_) => report.reload_failed(),
+                        Ok(_) => report.reloaded(&state.live, Vec::new()),
+                        Err(problems) => report.reload_failed(lines(problems)),
                     }
                     system = system::Watch::new(state.system_files(), state.ours());
                     zones = state.zones().watch().clone();
@@ -127,16 +127,20 @@ fn reread(state: &mut State, report: &Report) -> bool {
     match &result {
         Ok(()) => {
             info!("zone files changed and were read again");
-            report.reloaded(&state.live);
+            report.reloaded(&state.live, vec!["zone files changed".to_owned()]);
         }
         Err(problems) => {
-            report.reload_failed();
+            report.reload_failed(lines(problems));
             for problem in problems {
                 warn!(%problem, "a changed zone file was refused; the old one stays in force");
             }
         }
     }
     result.is_ok()
+}
+
+fn lines(problems: &[ZoneError]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
 }
 
 #[cfg(test)]

@@ -225,8 +225,8 @@ impl Daemon {
     }
 
     /// Counts a reload whose configuration did not even become a plan.
-    pub fn reload_failed(&self) {
-        self.report.reload_failed();
+    pub fn reload_failed(&self, problems: Vec<String>) {
+        self.report.reload_failed(problems);
     }
 
     /// Has the cache snapshot written, where one is configured.

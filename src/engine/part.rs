@@ -83,7 +83,7 @@ async fn ask(context: &Context, errand: &Errand, id: RuleId) -> Part {
         return empty(errand);
     }
     let now = Moment::now();
-    if context.engine.failures.knows(&errand.key(), now.seconds()) {
+    if context.engine.failures.knows(&errand.key(), now) {
         return Part::Unanswered(Failure::servfail(EdeCode::CachedError, format!("rule {}", rule.name)));
     }
     let exchange = |group, now, deadline| context.courier.exchange(group, &rule.loops, &errand.asked, now, deadline);

@@ -127,8 +127,8 @@ pub struct Snapshot {
     pub in_flight: usize,
     /// How long answers are kept.
     pub cache: policy::Limits,
-    /// How long failures are remembered, in seconds.
-    pub failure_ttl: u32,
+    /// How long failures are remembered.
+    pub failure_ttl: Duration,
     /// How long past its lifetime an answer may serve, in seconds.
     pub stale: u32,
     /// How long a client waits before it is given a stale answer.
@@ -169,7 +169,7 @@ impl Snapshot {
             chaos: live.chaos.as_deref().and_then(character_string),
             in_flight: usize::try_from(live.in_flight).unwrap_or(usize::MAX),
             cache: cache_limits(&live.cache),
-            failure_ttl: seconds(live.cache.failure_ttl),
+            failure_ttl: live.cache.failure_ttl,
             stale: seconds(live.cache.stale),
             stale_after: live.cache.stale_after,
             stale_ttl: seconds(live.cache.stale_ttl),

@@ -137,7 +137,7 @@ impl Engine {
     pub(super) fn remember_failure(&self, errand: &Errand, failure: &upstream::Failure) {
         let upstream::Failure::AllFailed(reasons) = failure else { return };
         if reasons.standing == upstream::Standing::Asked {
-            self.failures.remember(&errand.key(), Moment::now().seconds(), errand.snapshot.failure_ttl);
+            self.failures.remember(&errand.key(), Moment::now(), errand.snapshot.failure_ttl);
             // Looked at behind it: a configuration that comes into force later makes everything forgotten.
             if self.snapshot().generation != errand.snapshot.generation {
                 self.failures.forget(&errand.key());

@@ -17,15 +17,9 @@ use super::{
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit it was built from.
-pub const REVISION: &str = match option_env!("TIDEGATE_REVISION") {
-    Some(revision) => revision,
-    None => "unknown",
-};
+pub const REVISION: &str = env!("TIDEGATE_REVISION");
 /// The compiler it was built with.
-pub const RUSTC: &str = match option_env!("TIDEGATE_RUSTC") {
-    Some(rustc) => rustc,
-    None => "unknown",
-};
+pub const RUSTC: &str = env!("TIDEGATE_RUSTC");
 
 /// NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP and REFUSED: the codes that are shown even before their first use.
 const USUAL_RCODES: usize = 6;

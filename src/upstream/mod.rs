@@ -9,46 +9,43 @@
 //! prober ─► probes ─► health ◄── what traffic sees      loops: tagged probes ─► servers left out for a rule
 //! ```
 //!
+//! The folders stand in an order, and each imports only from those before it (`tests/layers.rs` holds them to it):
+//!
+//! | folder | |
+//! | --- | --- |
+//! | `spec`, `system` | what the configuration says; the servers of resolv.conf |
+//! | `server` | what is known of one server: its health, RTT, budgets, counters |
+//! | `group` | tiers of servers, and which one to ask |
+//! | `race` | the tries for one query, and those that outlive it |
+//! | `link` | one worker's way to one server: ports, connections, queries in flight |
+//! | `exchange` | one query to a group |
+//! | `watch` | what servers are asked unasked: probes |
+//!
 //! A [`Group`] and its [`Server`]s are shared by all workers; a [`Courier`] belongs to one. This room does not cache,
 //! does not know rules, and says with a [`Failure`] what happened; what the client is told is decided in `engine`.
 
-mod budget;
-pub mod courier;
-pub mod exchange;
-pub mod failure;
-mod framed;
-pub mod group;
-pub mod health;
-mod https;
+mod exchange;
+mod group;
 mod link;
-pub mod loops;
-pub mod obstacle;
-mod open;
-mod pledges;
-mod pool;
-pub mod prober;
-mod quic;
 mod race;
-mod requests;
-pub mod rtt;
-mod select;
 pub mod server;
-mod single;
 pub mod spec;
-mod stream;
 pub mod system;
-pub mod tally;
-mod udp;
+mod watch;
 
-pub use courier::{Courier, Worker};
 pub use exchange::Exchanged;
-pub use failure::{Failure, Reasons, Standing};
-pub use group::Group;
-pub use health::State;
-pub use loops::{Loops, Marks};
-pub use obstacle::Obstacle;
-pub use select::MOST_SERVERS;
-pub use server::{Alarm, Server};
-pub use single::ask_once;
+pub use group::{Group, MOST_SERVERS, Marks};
+pub use link::{Courier, Worker, ask_once};
+pub use server::{
+    Alarm, Server,
+    failure::{Failure, Reasons, Standing},
+    health::{self, State},
+    obstacle::Obstacle,
+    rtt, tally,
+};
 pub use spec::{Entry, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ServerSpec, Transport, Via};
 pub use system::Ours;
+pub use watch::{
+    loops::{self, Loops},
+    prober,
+};

@@ -10,7 +10,8 @@ use crate::{
     wire::{Name, RecordType, UpstreamQuery},
 };
 
-use super::https::DEFAULT_PATH;
+/// The path of DNS over HTTPS where the configuration names none.
+pub(super) const DEFAULT_PATH: &str = "/dns-query";
 
 /// A group of upstream servers.
 #[derive(Debug, Clone)]

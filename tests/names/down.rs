@@ -17,7 +17,7 @@ const GUARD: &str = "private = [\"10.20.0.0/16\", \"fd20::/16\"]\n";
 fn config(site: &Site, aws: &str) -> Config {
     site.config(aws)
         .servers("public", &[site.outside.address.to_string()], ONE_PATIENT_TRY)
-        .section("cache", "failure_ttl = \"1s\"\nstale_after = \"100ms\"")
+        .section("cache", "failure_ttl = \"30s\"\nstale_after = \"100ms\"")
 }
 
 #[test]

@@ -32,6 +32,11 @@ impl Record {
         Self::raw(owner, rtype::CNAME, ttl, wire_name(target))
     }
 
+    /// The name of an address.
+    pub fn ptr(owner: &str, ttl: u32, target: &str) -> Self {
+        Self::raw(owner, rtype::PTR, ttl, wire_name(target))
+    }
+
     /// A start of authority whose minimum is `minimum`.
     pub fn soa(owner: &str, ttl: u32, minimum: u32) -> Self {
         let mut data = wire_name("ns.invalid.");

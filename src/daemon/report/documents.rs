@@ -1,11 +1,18 @@
 //! The JSON documents of `/api/v1`. Times are in seconds, sizes in octets; what is not known is null.
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::Report;
+use super::{Report, findings, words};
 use crate::{
+    admin::status::{
+        CacheStatus, ConfigurationStatus, DurationStatus, GroupStatus, ServerStatus, Severity, Status, Upstreams,
+    },
     clock::Moment,
     config::{Aaaa, OnPublic, Rebind, Rule, WhenDown},
     metrics::{
@@ -21,62 +28,76 @@ use crate::{
 
 impl Report {
     /// The whole at one glance.
-    pub(super) fn status(&self, now: Moment) -> Value {
+    pub(super) fn status(&self, now: Moment) -> Status {
         let registry = &self.registry;
+        let snapshot = self.engine.snapshot_owned();
+        let groups: Vec<GroupStatus> =
+            snapshot.groups.iter().map(|group| self::group(group, &self.engine.loops, now)).collect();
+        let findings = findings::all(self, &groups, now);
         let reasons = self.unready();
-        let configuration = self.configuration.load();
-        json!({
-            "version": VERSION,
-            "revision": REVISION,
-            "rustc": RUSTC,
-            "started": registry.started().as_secs(),
-            "uptime": now.since(self.started).as_secs(),
-            "ready": reasons.is_empty(),
-            "reasons": reasons,
-            "listen": self.listeners.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "workers": registry.workers().len(),
-            "configuration": {
-                "hash": configuration.hash,
-                "generation": self.engine.snapshot().generation,
-                "reloads": { "success": self.reloads.succeeded.value(), "failure": self.reloads.failed.value() },
-                "last_reload_success": self.reloads.last_succeeded.load(Relaxed),
-            },
-            "queries": by(&Transport::ALL, |transport| (transport.label(), registry.queries(transport).into())),
-            "responses": by(&Source::ALL, |source| (source.label(), registry.responses(source).into())),
-            "durations": by(&Source::ALL, |source| (source.label(), duration(&registry.durations(source)))),
-            "dropped": by(&DropReason::ALL, |reason| (reason.label(), registry.dropped(reason).into())),
-            "coalesced": registry.coalesced(),
-            "in_flight": self.engine.waiting.count(),
-            "connections": self.connections.open(),
-            "guard": by(&GuardAction::ALL, |action| {
+        Status {
+            version: VERSION.to_owned(),
+            revision: REVISION.to_owned(),
+            rustc: RUSTC.to_owned(),
+            started: registry.started().as_secs(),
+            uptime: now.since(self.started).as_secs(),
+            health: findings.first().map_or(Severity::Ok, |worst| worst.severity),
+            findings,
+            ready: reasons.is_empty(),
+            reasons,
+            listen: self.listeners.iter().map(ToString::to_string).collect(),
+            workers: registry.workers().len(),
+            configuration: self.configuration_status(snapshot.generation),
+            queries: by(&Transport::ALL, |transport| (transport.label(), registry.queries(transport))),
+            responses: by(&Source::ALL, |source| (source.label(), registry.responses(source))),
+            durations: by(&Source::ALL, |source| (source.label(), duration(&registry.durations(source)))),
+            dropped: by(&DropReason::ALL, |reason| (reason.label(), registry.dropped(reason))),
+            coalesced: registry.coalesced(),
+            in_flight: self.engine.waiting.count(),
+            connections: self.connections.open(),
+            guard: by(&GuardAction::ALL, |action| {
                 let rules = registry.rules().all();
-                (action.label(), rules.iter().map(|(_, rule)| rule.violations(action)).sum::<u64>().into())
+                (action.label(), rules.iter().map(|(_, rule)| rule.violations(action)).sum())
             }),
-            "cache": self.cache(),
-        })
+            cache: self.cache(),
+            groups,
+        }
     }
 
-    fn cache(&self) -> Value {
+    fn configuration_status(&self, generation: u32) -> ConfigurationStatus {
+        let reloads = &self.reloads;
+        let counts = [("success", reloads.succeeded.value()), ("failure", reloads.failed.value())];
+        ConfigurationStatus {
+            hash: self.configuration.load().hash.clone(),
+            generation,
+            reloads: counts.into_iter().map(|(result, count)| (result.to_owned(), count)).collect(),
+            last_reload_success: reloads.last_succeeded.load(Relaxed),
+            last_reload: reloads.last.lock().clone(),
+        }
+    }
+
+    fn cache(&self) -> CacheStatus {
         let registry = &self.registry;
         let stats = self.engine.cache.stats();
-        json!({
-            "hits": registry.hits(),
-            "misses": registry.misses(),
-            "stale": registry.stale(),
-            "prefetches": registry.prefetches(),
-            "evictions": stats.evictions,
-            "entries": stats.entries,
-            "bytes": stats.bytes,
-            "capacity": stats.capacity,
-        })
+        let (hits, misses) = (registry.hits(), registry.misses());
+        CacheStatus {
+            hits,
+            misses,
+            hit_ratio: ratio(hits, hits + misses),
+            stale: registry.stale(),
+            prefetches: registry.prefetches(),
+            evictions: stats.evictions,
+            entries: stats.entries,
+            bytes: stats.bytes,
+            capacity: stats.capacity,
+        }
     }
 
     /// Every group with its servers.
-    pub(super) fn upstreams(&self, now: Moment) -> Value {
+    pub(super) fn upstreams(&self, now: Moment) -> Upstreams {
         let snapshot = self.engine.snapshot_owned();
-        let groups: Vec<Value> =
-            snapshot.groups.iter().map(|group| self::group(group, &self.engine.loops, now)).collect();
-        json!({ "groups": groups })
+        let groups = snapshot.groups.iter().map(|group| self::group(group, &self.engine.loops, now)).collect();
+        Upstreams { groups }
     }
 
     /// Every rule with its counters, and what is answered here.
@@ -118,92 +139,102 @@ impl Report {
             "follow": rule.follow,
             "negative_ttl": rule.negative_ttl.as_secs(),
             "queries": counters.queries(),
-            "violations": by(&GuardAction::ALL, |action| (action.label(), counters.violations(action).into())),
+            "violations": by(&GuardAction::ALL, |action| (action.label(), counters.violations(action))),
             "negatives_without_soa": counters.negatives_without_soa(),
         })
     }
 }
 
-fn group(group: &Group, loops: &Loops, now: Moment) -> Value {
-    let tiers: Vec<Vec<Value>> =
-        group.tiers().iter().map(|tier| tier.iter().map(|server| self::server(server, loops, now)).collect()).collect();
-    json!({
-        "name": group.name(),
-        "policy": match group.policy() {
+fn group(group: &Group, loops: &Loops, now: Moment) -> GroupStatus {
+    let server = |server: &Arc<Server>| self::server(server, loops, now);
+    let mut status = GroupStatus {
+        name: group.name().to_owned(),
+        policy: match group.policy() {
             Policy::Fastest => "fastest",
             Policy::Spread => "spread",
             Policy::Ordered => "ordered",
-        },
-        "down": group.is_down(),
-        "tier": group.tier(now),
-        "in_flight": group.in_flight(),
-        "hedges": group.hedges(),
-        "hedge_wins": group.hedge_wins(),
-        "tiers": tiers,
-    })
+        }
+        .to_owned(),
+        down: group.is_down(),
+        usable: words::usable(group),
+        tier: group.tier(now),
+        in_flight: group.in_flight(),
+        hedges: group.hedges(),
+        hedge_wins: group.hedge_wins(),
+        tiers: group.tiers().iter().map(|tier| tier.iter().map(server).collect()).collect(),
+        ..GroupStatus::default()
+    };
+    status.words = words::of_group(&status);
+    status.health = findings::of_group(&status).iter().map(|finding| finding.severity).max().unwrap_or_default();
+    status
 }
 
-fn server(server: &Server, loops: &Loops, now: Moment) -> Value {
+fn server(server: &Server, loops: &Loops, now: Moment) -> ServerStatus {
     let (spec, tally) = (server.spec(), &server.tally);
     let rtt = server.rtt();
     let micros = |micros: u32| Duration::from_micros(micros.into()).as_secs_f64();
     let queries = by(&QueryResult::ALL, |result| {
         let all = crate::upstream::Transport::ALL.iter();
-        (result.label(), all.map(|&transport| tally.queries(transport, result)).sum::<u64>().into())
+        (result.label(), all.map(|&transport| tally.queries(transport, result)).sum())
     });
-    json!({
-        "server": server.label(),
-        "address": spec.address.to_string(),
-        "transport": spec.transport.label(),
-        "source": spec.via.source.map(|source| source.to_string()),
-        "device": spec.via.device,
-        "mark": spec.via.mark,
-        "state": server.state().label(),
-        "drained": server.is_drained(),
-        "judged": server.is_judged(),
-        "loops_for": loops.rules_of(server).iter().map(|rule| &**rule).collect::<Vec<_>>(),
-        "fault": server.last_fault().map(crate::upstream::health::ProbeFault::label),
-        "cause": server.obstacle().map(|obstacle| obstacle.to_string()),
-        "rtt": rtt.map(|rtt| micros(rtt.mean)),
-        "rtt_deviation": rtt.map(|rtt| micros(rtt.deviation)),
-        "last_answer": server.last_answer().map(|at| now.since(at).as_secs_f64()),
-        "in_flight": tally.in_flight(),
-        "source_ports": tally.source_ports(),
-        "queries": queries,
-        "mismatches": MismatchReason::ALL.iter().map(|&reason| tally.mismatches(reason)).sum::<u64>(),
-        "transitions": by(&State::ALL, |state| (state.label(), server.transitions(state).into())),
-    })
+    ServerStatus {
+        server: server.label().to_owned(),
+        address: spec.address.to_string(),
+        transport: spec.transport.label().to_owned(),
+        source: spec.via.source.map(|source| source.to_string()),
+        device: spec.via.device.clone(),
+        mark: spec.via.mark,
+        state: server.state().label().to_owned(),
+        words: words::of_server(server),
+        drained: server.is_drained(),
+        judged: server.is_judged(),
+        loops_for: loops.rules_of(server).iter().map(|rule| rule.to_string()).collect(),
+        fault: server.last_fault().map(|fault| fault.label().to_owned()),
+        cause: server.obstacle().map(|obstacle| obstacle.to_string()),
+        rtt: rtt.map(|rtt| micros(rtt.mean)),
+        rtt_deviation: rtt.map(|rtt| micros(rtt.deviation)),
+        last_answer: server.last_answer().map(|at| now.since(at).as_secs_f64()),
+        in_flight: tally.in_flight(),
+        source_ports: tally.source_ports(),
+        queries,
+        mismatches: MismatchReason::ALL.iter().map(|&reason| tally.mismatches(reason)).sum(),
+        transitions: by(&State::ALL, |state| (state.label(), server.transitions(state))),
+    }
 }
 
 /// How many, their mean, and the upper bounds of median and 99th percentile as far as the buckets tell.
-fn duration(reading: &Reading) -> Value {
+fn duration(reading: &Reading) -> DurationStatus {
     let count: u64 = reading.buckets.iter().sum();
     if count == 0 {
-        return json!({ "count": 0, "mean": null, "median": null, "p99": null });
+        return DurationStatus::default();
     }
-    json!({
-        "count": count,
-        "mean": Duration::from_nanos(reading.nanoseconds / count).as_secs_f64(),
-        "median": quantile(reading, count.div_ceil(2)),
-        "p99": quantile(reading, count - count / 100),
-    })
+    DurationStatus {
+        count,
+        mean: Some(Duration::from_nanos(reading.nanoseconds / count).as_secs_f64()),
+        median: quantile(reading, count.div_ceil(2)),
+        p99: quantile(reading, count - count / 100),
+    }
 }
 
-/// The upper bound of the bucket that holds the `rank`th of all; null beyond the last bound.
-fn quantile(reading: &Reading, rank: u64) -> Value {
+/// The upper bound of the bucket that holds the `rank`th of all; none beyond the last bound.
+fn quantile(reading: &Reading, rank: u64) -> Option<f64> {
     let mut seen = 0;
     for (bound, bucket) in BOUNDS_MICROS.into_iter().zip(reading.buckets) {
         seen += bucket;
         if seen >= rank {
-            return Duration::from_micros(bound).as_secs_f64().into();
+            return Some(Duration::from_micros(bound).as_secs_f64());
         }
     }
-    Value::Null
+    None
 }
 
-fn by<T: Copy>(all: &[T], entry: impl Fn(T) -> (&'static str, Value)) -> Value {
-    let pairs = all.iter().map(|&one| entry(one)).map(|(name, value)| (name.to_owned(), value));
-    Value::Object(pairs.collect::<Map<String, Value>>())
+#[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn by<T: Copy, V>(all: &[T], entry: impl Fn(T) -> (&'static str, V)) -> BTreeMap<String, V> {
+    all.iter().map(|&one| entry(one)).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn texts<T: ToString>(all: &[T]) -> Vec<String> {
@@ -217,12 +248,13 @@ mod tests {
     #[test]
     fn quantiles_are_the_bounds_of_their_buckets() {
         let mut reading = Reading::default();
-        assert_eq!(duration(&reading)["median"], Value::Null);
+        assert_eq!(duration(&reading).median, None);
         reading.buckets[0] = 98;
         reading.buckets[6] = 2;
         reading.nanoseconds = 100_000;
-        assert_eq!(duration(&reading), json!({ "count": 100, "mean": 0.000_001, "median": 0.000_01, "p99": 0.001 }));
+        let expected = DurationStatus { count: 100, mean: Some(0.000_001), median: Some(0.000_01), p99: Some(0.001) };
+        assert_eq!(duration(&reading), expected);
         reading.buckets[BOUNDS_MICROS.len()] = 1000;
-        assert_eq!(duration(&reading)["p99"], Value::Null, "longer than every bound");
+        assert_eq!(duration(&reading).p99, None, "longer than every bound");
     }
 }

@@ -5,6 +5,8 @@
 
 mod documents;
 mod families;
+mod findings;
+mod words;
 
 use std::{
     net::SocketAddr,
@@ -16,11 +18,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::keeper::Kept;
 use crate::{
-    admin::{Gate, Pages},
+    admin::{Gate, Pages, status::ReloadStatus},
     clock::{self, Moment},
     config::Live,
     engine::Engine,
@@ -64,6 +67,7 @@ struct Reloads {
     succeeded: Shared,
     failed: Shared,
     last_succeeded: AtomicBool,
+    last: Mutex<Option<ReloadStatus>>,
 }
 
 impl Report {
@@ -90,23 +94,24 @@ impl Report {
                 succeeded: Shared::default(),
                 failed: Shared::default(),
                 last_succeeded: AtomicBool::new(true),
+                last: Mutex::default(),
             },
             is_draining: AtomicBool::new(false),
         }
     }
 
-    /// Another configuration is in force.
-    pub(super) fn reloaded(&self, live: &Live) {
+    /// Another configuration is in force; `lines` say what changed.
+    pub(super) fn reloaded(&self, live: &Live, lines: Vec<String>) {
         self.configuration.store(Arc::new(Configuration::of(live)));
         self.gate.store(Arc::new(gate(live)));
-        self.reloads.last_succeeded.store(true, Relaxed);
         self.reloads.succeeded.add(1);
+        self.reloads.ended(true, lines);
     }
 
-    /// A configuration was refused; the one in force stays.
-    pub(super) fn reload_failed(&self) {
-        self.reloads.last_succeeded.store(false, Relaxed);
+    /// A configuration was refused, for the reasons in `lines`; the one in force stays.
+    pub(super) fn reload_failed(&self, lines: Vec<String>) {
         self.reloads.failed.add(1);
+        self.reloads.ended(false, lines);
     }
 
     /// The process is about to stop: it answers, and is not ready for more.
@@ -173,6 +178,13 @@ impl Report {
 
     fn silence(&self, now: Moment) -> Duration {
         now.since(Moment::from_micros(self.registry.oldest_beat()))
+    }
+}
+
+impl Reloads {
+    fn ended(&self, success: bool, lines: Vec<String>) {
+        self.last_succeeded.store(success, Relaxed);
+        *self.last.lock() = Some(ReloadStatus { at: clock::wall().as_secs(), success, lines });
     }
 }
 

@@ -11,13 +11,16 @@
 //!   It is a hedge only where no other tier has a server that is up, and where something came since from a server that
 //!   was asked: then it is this question that was lost, and not the way.
 //! - A try that is not over when its question has its answer is held against its server at its limit, as any other
-//!   ([`crate::upstream::pledges`]). Otherwise hedges would hide a server that went silent.
+//!   ([`crate::upstream::race::late`]). Otherwise hedges would hide a server that went silent.
 
 use std::{rc::Rc, sync::Arc};
 
 use crate::{
     clock::Moment,
-    upstream::{health::State, pledges::Pledge, race::Role, rtt::LEAST_TAIL},
+    upstream::{
+        race::late::Pledge,
+        server::{Role, health::State, rtt::LEAST_TAIL},
+    },
 };
 
 use super::{Cause, Phase, Run, Try};

@@ -1,0 +1,267 @@
+//! The documents of `/api/v1/status` and `/api/v1/upstreams`: what the daemon says of itself at one glance.
+//!
+//! One set of types serves whoever writes a document (the daemon) and whoever reads one (the status page, `tidegate
+//! status`). Times are in seconds, sizes in octets; what is not known is null. Fields are only ever added: a reader
+//! older than the daemon skips those that it does not know, one that is newer finds defaults.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+/// Numbers by the label that metrics give them, all labels always present.
+pub type Counts = BTreeMap<String, u64>;
+
+/// The document of `/api/v1/status`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// The commit that it was built from.
+    pub revision: String,
+    /// The compiler that it was built with.
+    pub rustc: String,
+    /// When it started, in seconds since 1970.
+    pub started: u64,
+    /// Seconds since the start.
+    pub uptime: u64,
+    /// The worst of the findings; `ok` without any.
+    pub health: Severity,
+    /// All that is out of the ordinary, the worst first.
+    pub findings: Vec<Finding>,
+    /// Whether clients may be sent here, as `/readyz` says.
+    pub ready: bool,
+    /// Why not.
+    pub reasons: Vec<String>,
+    /// The addresses that it answers on.
+    pub listen: Vec<String>,
+    /// Threads that answer queries.
+    pub workers: usize,
+    /// The configuration in force.
+    pub configuration: ConfigurationStatus,
+    /// Queries that came in, by transport.
+    pub queries: Counts,
+    /// Responses, by where they came from.
+    pub responses: Counts,
+    /// How long responses took, by where they came from.
+    pub durations: BTreeMap<String, DurationStatus>,
+    /// Messages without a response, by reason.
+    pub dropped: Counts,
+    /// Queries that waited for another's answer.
+    pub coalesced: u64,
+    /// Queries that wait for an upstream's answer now.
+    pub in_flight: usize,
+    /// Open connections from clients.
+    pub connections: usize,
+    /// Answers with addresses outside the private networks of their rule, by what was done.
+    pub guard: Counts,
+    /// The cache.
+    pub cache: CacheStatus,
+    /// Every upstream group.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// How bad something is, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// All is well.
+    #[default]
+    Ok,
+    /// Worth knowing, and as somebody wanted it.
+    Note,
+    /// Something is wrong, and clients are answered all the same.
+    Warning,
+    /// Clients do not get the answers that they should.
+    Error,
+}
+
+impl Severity {
+    /// Whether somebody should see to it.
+    pub const fn is_wrong(self) -> bool {
+        matches!(self, Self::Warning | Self::Error)
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// Something out of the ordinary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What kind of thing it is, for scripts: `group-down`, `group-empty`, `server-down`, `drained`, `tier`, `loop`,
+    /// `no-verdict`, `reload-refused`, `guard`, `worker`, `draining`.
+    pub kind: String,
+    /// The group that it is about.
+    pub group: Option<String>,
+    /// The server that it is about.
+    pub server: Option<String>,
+    /// All of it in a sentence for people.
+    pub text: String,
+}
+
+/// The configuration in force, and how it came to be.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigurationStatus {
+    /// The same hash is the same configuration.
+    pub hash: String,
+    /// Grows with each change of what is in force.
+    pub generation: u32,
+    /// Reloads so far, by `success` and `failure`.
+    pub reloads: Counts,
+    /// Whether the configuration that was loaded last is in force.
+    pub last_reload_success: bool,
+    /// The last reload; null before the first one.
+    pub last_reload: Option<ReloadStatus>,
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadStatus {
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// Whether what was read is in force.
+    pub success: bool,
+    /// What changed, or each reason why it was refused, one a line.
+    pub lines: Vec<String>,
+}
+
+/// How long responses took, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DurationStatus {
+    /// How many responses.
+    pub count: u64,
+    /// Their mean.
+    pub mean: Option<f64>,
+    /// The upper bound of their median, as far as the histogram's buckets tell.
+    pub median: Option<f64>,
+    /// The upper bound of their 99th percentile.
+    pub p99: Option<f64>,
+}
+
+/// The cache's counters and its size.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheStatus {
+    /// Queries that it answered.
+    pub hits: u64,
+    /// Queries that it did not answer.
+    pub misses: u64,
+    /// Hits of all queries that it was asked for, from 0 to 1; null before the first.
+    pub hit_ratio: Option<f64>,
+    /// Queries answered from an expired entry.
+    pub stale: u64,
+    /// Entries fetched before they expired.
+    pub prefetches: u64,
+    /// Entries that had to go before their time.
+    pub evictions: u64,
+    /// Entries, expired ones included.
+    pub entries: usize,
+    /// Octets in use.
+    pub bytes: usize,
+    /// The bound on them.
+    pub capacity: usize,
+}
+
+/// The document of `/api/v1/upstreams`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Upstreams {
+    /// Every group, in the order of the configuration.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// One upstream group.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GroupStatus {
+    /// Its name.
+    pub name: String,
+    /// How a server is chosen: `fastest`, `spread` or `ordered`.
+    pub policy: String,
+    /// The worst finding about it.
+    pub health: Severity,
+    /// Its state in words.
+    pub words: String,
+    /// Whether no server can be asked with any hope.
+    pub down: bool,
+    /// Servers that are neither down nor drained.
+    pub usable: usize,
+    /// The tier in use, 0 the preferred one.
+    pub tier: usize,
+    /// Queries that wait on it.
+    pub in_flight: usize,
+    /// Queries sent to a second server since the first was slow.
+    pub hedges: u64,
+    /// Hedges that answered first.
+    pub hedge_wins: u64,
+    /// Its servers by tier, the preferred tier first.
+    pub tiers: Vec<Vec<ServerStatus>>,
+}
+
+impl GroupStatus {
+    /// All its servers, the preferred tier's first.
+    pub fn servers(&self) -> impl Iterator<Item = &ServerStatus> {
+        self.tiers.iter().flatten()
+    }
+}
+
+/// One upstream server.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerStatus {
+    /// Its name, as the configuration has it.
+    pub server: String,
+    /// Its address and port.
+    pub address: String,
+    /// `udp`, `tcp`, `tls`, `https` or `quic`.
+    pub transport: String,
+    /// The source address of what is sent to it, where one is set.
+    pub source: Option<String>,
+    /// The network device that it is reached by, where one is set.
+    pub device: Option<String>,
+    /// The mark on what is sent to it; 0 = none.
+    pub mark: u32,
+    /// What is thought of it: `up`, `suspect` or `down`.
+    pub state: String,
+    /// The same in words, with the cause where it is not up.
+    pub words: String,
+    /// Whether an operator took it out of service.
+    pub drained: bool,
+    /// Whether there is a first verdict.
+    pub judged: bool,
+    /// Rules that it gets no queries of, since those come back here.
+    pub loops_for: Vec<String>,
+    /// What was wrong with the last probe that failed.
+    pub fault: Option<String>,
+    /// Why the last connection to it could not be opened.
+    pub cause: Option<String>,
+    /// The smoothed round-trip time.
+    pub rtt: Option<f64>,
+    /// Its mean deviation.
+    pub rtt_deviation: Option<f64>,
+    /// Seconds since it last answered anything.
+    pub last_answer: Option<f64>,
+    /// Queries that wait for its answer.
+    pub in_flight: u64,
+    /// Local UDP ports open towards it.
+    pub source_ports: u64,
+    /// Queries sent to it, by how they ended.
+    pub queries: Counts,
+    /// Messages from it that matched no query.
+    pub mismatches: u64,
+    /// How often it came into a state.
+    pub transitions: Counts,
+}

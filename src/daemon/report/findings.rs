@@ -1,0 +1,130 @@
+//! What is out of the ordinary, in words: for `tidegate status`, the status page and systemd.
+//!
+//! Policy:
+//! - An error is what clients feel: a group without a usable server, a worker that hangs.
+//! - A warning is what somebody must see to while clients are served: a server that is down, a backup tier in use, a
+//!   loop, a reload that was refused, public answers for names that should be private in the last quarter of an hour.
+//! - A note is as somebody wanted it: a drained server, a process that is about to stop, verdicts that are not in yet.
+
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
+use super::{
+    Report,
+    words::{self, Plural},
+};
+use crate::{
+    admin::{
+        health::SILENCE,
+        status::{Finding, GroupStatus, ServerStatus, Severity},
+    },
+    clock::Moment,
+    engine::perimeter::Verdict,
+};
+
+/// How long a public answer is news.
+const RECENT: Duration = Duration::from_mins(15);
+
+/// All findings, the worst first.
+pub(super) fn all(report: &Report, groups: &[GroupStatus], now: Moment) -> Vec<Finding> {
+    let mut all: Vec<Finding> = groups.iter().flat_map(of_group).collect();
+    all.extend(of_process(report, now));
+    all.extend(of_reload(report));
+    all.extend(of_perimeter(report, now));
+    all.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    all
+}
+
+/// Findings about one group and its servers.
+pub(super) fn of_group(group: &GroupStatus) -> Vec<Finding> {
+    let about = |severity, kind: &str, text: String| Finding {
+        severity,
+        kind: kind.to_owned(),
+        group: Some(group.name.clone()),
+        server: None,
+        text,
+    };
+    let name = &group.name;
+    let mut findings = Vec::new();
+    if group.servers().next().is_none() {
+        findings.push(about(Severity::Error, "group-empty", format!("upstream {name} has no server to ask")));
+    } else if group.usable == 0 {
+        findings.push(about(Severity::Error, "group-down", format!("upstream {name}: {}", group.words)));
+    } else if group.tier > 0 {
+        let text = format!("upstream {name} uses its backup tier {}: no server before it is usable", group.tier);
+        findings.push(about(Severity::Warning, "tier", text));
+    }
+    if group.servers().next().is_some() && group.servers().all(|server| !server.judged) {
+        findings.push(about(Severity::Note, "no-verdict", format!("upstream {name}: no verdict on a server yet")));
+    }
+    findings.extend(group.servers().flat_map(|server| of_server(group, server)));
+    findings
+}
+
+fn of_server(group: &GroupStatus, server: &ServerStatus) -> Vec<Finding> {
+    let about = |severity, kind: &str, text: String| Finding {
+        severity,
+        kind: kind.to_owned(),
+        group: Some(group.name.clone()),
+        server: Some(server.server.clone()),
+        text,
+    };
+    let subject = format!("upstream {} of group {}", server.server, group.name);
+    let mut findings = Vec::new();
+    if server.drained {
+        findings.push(about(Severity::Note, "drained", format!("{subject} is {}", server.words)));
+    } else if words::is_down(server) {
+        findings.push(about(Severity::Warning, "server-down", format!("{subject} is {}", server.words)));
+    }
+    if !server.loops_for.is_empty() {
+        let rules = server.loops_for.join(", ");
+        let text = format!("{subject} gets no queries of rule {rules}: they come back here");
+        findings.push(about(Severity::Warning, "loop", text));
+    }
+    findings
+}
+
+fn of_process(report: &Report, now: Moment) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if report.silence(now) > SILENCE {
+        findings.push(plain(Severity::Error, "worker", "a worker hangs: queries that reach it wait".to_owned()));
+    }
+    if report.is_draining.load(Relaxed) {
+        findings.push(plain(Severity::Note, "draining", "the process is about to stop".to_owned()));
+    }
+    findings
+}
+
+fn of_reload(report: &Report) -> Option<Finding> {
+    let last = report.reloads.last.lock().clone().filter(|last| !last.success)?;
+    let why = last.lines.first().map(|line| format!(": {line}")).unwrap_or_default();
+    let more = match last.lines.len() {
+        0 | 1 => String::new(),
+        lines => format!(" (and {} more)", lines - 1),
+    };
+    let text = format!("the last reload was refused, and the configuration before it stays in force{why}{more}");
+    Some(plain(Severity::Warning, "reload-refused", text))
+}
+
+fn of_perimeter(report: &Report, now: Moment) -> Option<Finding> {
+    let seen = report.engine.perimeter.report();
+    let mut recent: Vec<_> = seen
+        .names
+        .iter()
+        .filter(|seen| seen.verdict == Verdict::Public && !seen.excepted && now.since(seen.last) < RECENT)
+        .collect();
+    recent.sort_by_key(|seen| std::cmp::Reverse(seen.last));
+    let newest = recent.first()?;
+    let names = Plural(u64::try_from(recent.len()).unwrap_or(u64::MAX), "name");
+    let name = newest.name.to_string();
+    let text = format!(
+        "public answers for {names} that should be private in the last {} minutes, the last one for {}; `tidegate \
+         perimeter` tells more",
+        RECENT.as_secs() / 60,
+        name.trim_end_matches('.')
+    );
+    Some(plain(Severity::Warning, "guard", text))
+}
+
+fn plain(severity: Severity, kind: &str, text: String) -> Finding {
+    Finding { severity, kind: kind.to_owned(), group: None, server: None, text }
+}

@@ -1,0 +1,73 @@
+//! The state of servers and groups in words: for the status document, the log and systemd.
+
+use std::fmt;
+
+use crate::{
+    admin::status::{GroupStatus, ServerStatus},
+    upstream::{Group, Server, State},
+};
+
+/// Servers of the group that queries may go to.
+pub(super) fn usable(group: &Group) -> usize {
+    group.servers().filter(|server| !server.is_drained() && server.state() != State::Down).count()
+}
+
+/// A server's state, with the cause where it is not up.
+pub(super) fn of_server(server: &Server) -> String {
+    let state = match server.state() {
+        _ if !server.is_judged() => "no verdict yet".to_owned(),
+        State::Up => "up".to_owned(),
+        State::Suspect => format!("in doubt: {}", cause(server).unwrap_or_else(|| "answers are late or broken".into())),
+        State::Down => format!("down: {}", cause(server).unwrap_or_else(|| "no answer to any query".into())),
+    };
+    if server.is_drained() { format!("drained ({state})") } else { state }
+}
+
+fn cause(server: &Server) -> Option<String> {
+    let obstacle = server.obstacle().map(|obstacle| obstacle.to_string());
+    obstacle.or_else(|| server.last_fault().map(|fault| fault.label().to_owned()))
+}
+
+/// How many of a group's servers are usable, and what is the matter with the others.
+pub(super) fn of_group(group: &GroupStatus) -> String {
+    let all = group.servers().count();
+    let (drained, down) =
+        (count(group, |server| server.drained), count(group, |server| !server.drained && is_down(server)));
+    let others: Vec<String> = [(down, "down"), (drained, "drained")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    let mut words = match (group.usable, all) {
+        (_, 0) => return "it has no server".to_owned(),
+        (0, _) => format!("no server is usable: {}", others.join(", ")),
+        (1, 1) => "its server is usable".to_owned(),
+        (usable, all) if usable == all => format!("all {all} servers are usable"),
+        (usable, _) => format!("{usable} of {all} servers {} usable: {}", is_or_are(usable), others.join(", ")),
+    };
+    if group.tier > 0 {
+        words += &format!("; tier {} is in use", group.tier);
+    }
+    words
+}
+
+pub(super) fn is_down(server: &ServerStatus) -> bool {
+    server.state == State::Down.label()
+}
+
+fn count(group: &GroupStatus, is: impl Fn(&ServerStatus) -> bool) -> usize {
+    group.servers().filter(|server| is(server)).count()
+}
+
+const fn is_or_are(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
+
+/// So many of something: "1 answer", "2 answers".
+pub(super) struct Plural(pub u64, pub &'static str);
+
+impl fmt::Display for Plural {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
+    }
+}

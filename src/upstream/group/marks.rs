@@ -1,0 +1,111 @@
+//! The servers that a rule must do without, since what they are asked comes back here (see `watch::loops`).
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::{upstream::server::Server, wire::Name};
+
+/// The servers that one rule's questions must not go to.
+#[derive(Debug, Default)]
+pub struct Marks {
+    /// Whether there are any, for who has no time.
+    any: AtomicBool,
+    servers: Mutex<Vec<Mark>>,
+}
+
+#[derive(Debug)]
+struct Mark {
+    server: u64,
+    /// The zones whose questions come back; never empty.
+    zones: Vec<Name>,
+    is_told: bool,
+}
+
+/// What the end of a loop leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cleared {
+    /// There was none.
+    Nothing,
+    /// Loops of the server in other zones.
+    Others,
+    /// A server that may be asked.
+    Server,
+}
+
+impl Marks {
+    /// Whether any server is marked.
+    pub fn any(&self) -> bool {
+        self.any.load(Relaxed)
+    }
+
+    /// Whether this server is.
+    pub fn has(&self, server: &Server) -> bool {
+        self.any() && self.servers.lock().iter().any(|mark| mark.server == server.id())
+    }
+
+    pub(crate) fn set(&self, server: u64, zone: &Name) {
+        let mut servers = self.servers.lock();
+        match servers.iter_mut().find(|mark| mark.server == server) {
+            Some(mark) if mark.zones.contains(zone) => {}
+            Some(mark) => mark.zones.push(zone.clone()),
+            None => servers.push(Mark { server, zones: vec![zone.clone()], is_told: false }),
+        }
+        self.any.store(true, Relaxed);
+    }
+
+    /// Whether the server's mark is to be told of, which it is once.
+    pub(crate) fn take_news(&self, server: u64) -> bool {
+        let mut servers = self.servers.lock();
+        let mark = servers.iter_mut().find(|mark| mark.server == server);
+        mark.is_some_and(|mark| !std::mem::replace(&mut mark.is_told, true))
+    }
+
+    pub(crate) fn clear(&self, server: u64, zone: &Name) -> Cleared {
+        let mut cleared = Cleared::Nothing;
+        self.keep(|marked, looping| {
+            let is_it = marked == server && looping == zone;
+            if is_it {
+                cleared = Cleared::Server;
+            }
+            !is_it
+        });
+        if cleared == Cleared::Server && self.servers.lock().iter().any(|mark| mark.server == server) {
+            return Cleared::Others;
+        }
+        cleared
+    }
+
+    /// Forgets the loops that are none any more.
+    pub(crate) fn keep(&self, mut is_there: impl FnMut(u64, &Name) -> bool) {
+        let mut servers = self.servers.lock();
+        servers.retain_mut(|mark| {
+            mark.zones.retain(|zone| is_there(mark.server, zone));
+            !mark.zones.is_empty()
+        });
+        self.any.store(!servers.is_empty(), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_stays_marked_until_its_last_loop_ends() {
+        let (marks, one, two) = (Marks::default(), "one.example".parse().unwrap(), "two.example".parse().unwrap());
+        marks.set(7, &one);
+        assert!(marks.take_news(7), "the first loop is news");
+        marks.set(7, &two);
+        marks.set(7, &two);
+        assert!(!marks.take_news(7) && !marks.take_news(8));
+        assert_eq!(marks.clear(8, &one), Cleared::Nothing);
+        assert_eq!(marks.clear(7, &one), Cleared::Others);
+        assert_eq!(marks.clear(7, &one), Cleared::Nothing);
+        assert!(marks.any());
+        assert_eq!(marks.clear(7, &two), Cleared::Server);
+        assert!(!marks.any());
+        marks.set(7, &one);
+        assert!(marks.take_news(7), "another loop is news again");
+    }
+}

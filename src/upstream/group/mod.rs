@@ -1,0 +1,306 @@
+//! A group of upstream servers in tiers: what workers share of it, and what of it lives on over a reload.
+//!
+//! Policy:
+//! - The tiers are used in order while the tiers before have no healthy server, that is, none but down (or drained)
+//!   ones. Leaving a tier takes effect with the next question.
+//! - A better tier is used again once a server of it has not been down for `fail_back`; at once if the tier in use has
+//!   no healthy server itself.
+//! - While every server is down, one real question a second is let through; the others fail at once (see `select`).
+//! - Questions that wait on the group are bounded, so that a dead link does not starve the other groups.
+
+mod marks;
+pub(crate) mod select;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+};
+
+use crossbeam_utils::CachePadded;
+
+use crate::{
+    clock::Moment,
+    upstream::{
+        server::{
+            Alarm, Rules, Server,
+            budget::{RateBudget, ShareBudget},
+            health::{ProbeFault, State},
+        },
+        spec::{Entry, GroupSpec, HealthSpec, Limits, Policy, ServerSpec, Transport},
+        system::{self, Ours},
+    },
+};
+
+pub(crate) use self::marks::Cleared;
+pub use self::{marks::Marks, select::MOST_SERVERS};
+
+/// While every server of a group is down, a real question is let through this often (see [`Group::takes_trial`]).
+const TRIALS_PER_SECOND: u64 = 1;
+
+/// A group, shared by all workers.
+#[derive(Debug)]
+pub struct Group {
+    name: Arc<str>,
+    tiers: Vec<Vec<Arc<Server>>>,
+    policy: Policy,
+    limits: Limits,
+    health: HealthSpec,
+    running: Arc<Running>,
+}
+
+/// What changes with each question, kept over reloads.
+#[derive(Debug, Default)]
+struct Running {
+    tier: AtomicUsize,
+    last_trial: AtomicU64,
+    hedge_wins: AtomicU64,
+    busy: CachePadded<Busy>,
+}
+
+#[derive(Debug, Default)]
+struct Busy {
+    waiting: AtomicUsize,
+    turn: AtomicUsize,
+    hedges: AtomicU64,
+    hedge_budget: ShareBudget,
+}
+
+/// A question's place among those that wait on a group.
+#[derive(Debug)]
+pub(super) struct Place<'a>(&'a Group);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.running.busy.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Group {
+    /// Builds a group. A server that `previous` has too keeps its health, its RTT and its counters. Servers that are our
+    /// own listeners are left out with a warning. `alarm` wakes the prober.
+    pub fn build(spec: &GroupSpec, previous: Option<&Self>, ours: &Ours, alarm: &Arc<Alarm>) -> Self {
+        let name: Arc<str> = spec.name.as_str().into();
+        let rules = Rules { health: spec.health.clone(), timeout: spec.limits.timeout };
+        let mut seen: Vec<ServerSpec> = Vec::new();
+        let mut tiers = Vec::with_capacity(spec.tiers.len());
+        for entries in &spec.tiers {
+            let mut tier = Vec::new();
+            for server in entries.iter().flat_map(|entry| expand(entry, ours)) {
+                if ours.holds(server.address) {
+                    tracing::warn!(group = spec.name, %server, "upstream left out: it is our own listener");
+                    continue;
+                }
+                if seen.contains(&server) {
+                    continue;
+                }
+                seen.push(server.clone());
+                tier.push(keep_or_make(&name, server, &rules, previous, alarm));
+            }
+            tiers.push(tier);
+        }
+        let running = previous.map(|group| Arc::clone(&group.running)).unwrap_or_default();
+        if running.tier.load(Relaxed) >= tiers.len() {
+            running.tier.store(0, Relaxed);
+        }
+        let health = spec.health.clone();
+        Self { name, tiers, policy: spec.policy, limits: spec.limits.clone(), health, running }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its servers by tier, the preferred tier first.
+    pub fn tiers(&self) -> &[Vec<Arc<Server>>] {
+        &self.tiers
+    }
+
+    /// All its servers.
+    pub fn servers(&self) -> impl Iterator<Item = &Arc<Server>> {
+        self.tiers.iter().flatten()
+    }
+
+    /// All its servers, each with its tier and place in it.
+    pub(super) fn places(&self) -> impl Iterator<Item = ((u8, u8), &Arc<Server>)> {
+        self.tiers
+            .iter()
+            .zip(0..)
+            .flat_map(|(servers, tier)| servers.iter().zip(0..).map(move |(server, place)| ((tier, place), server)))
+    }
+
+    /// How a server is chosen.
+    pub const fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Its bounds.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How its servers are watched.
+    pub const fn health(&self) -> &HealthSpec {
+        &self.health
+    }
+
+    /// Whether some server is known to answer, or all are known not to: the first verdict that readiness waits for. A
+    /// group without servers has its verdict.
+    pub fn has_first_verdict(&self) -> bool {
+        let answers = |server: &Arc<Server>| server.is_judged() && server.state() == State::Up;
+        self.servers().any(answers) || self.servers().all(|server| server.is_judged())
+    }
+
+    /// Whether no server can be asked with any hope: all are down without as much as an error for an answer, or drained,
+    /// or there is none.
+    pub fn is_down(&self) -> bool {
+        self.is_down_but(|_| false)
+    }
+
+    /// The same for a rule that has to do without some of the servers.
+    pub fn is_down_without(&self, loops: &Marks) -> bool {
+        self.is_down_but(|server| loops.has(server))
+    }
+
+    fn is_down_but(&self, is_left_out: impl Fn(&Server) -> bool) -> bool {
+        let answers = |server: &Arc<Server>| {
+            self.health.expect.is_empty() && !server.is_drained() && server.last_fault() == Some(ProbeFault::Rcode)
+        };
+        !self.servers().any(|server| (is_usable(server) || answers(server)) && !is_left_out(server))
+    }
+
+    /// Questions that wait on it now.
+    pub fn in_flight(&self) -> usize {
+        self.running.busy.waiting.load(Relaxed)
+    }
+
+    /// Hedges sent.
+    pub fn hedges(&self) -> u64 {
+        self.running.busy.hedges.load(Relaxed)
+    }
+
+    /// Hedges that answered first.
+    pub fn hedge_wins(&self) -> u64 {
+        self.running.hedge_wins.load(Relaxed)
+    }
+
+    /// The tier in use, 0 the preferred one, brought up to date.
+    pub fn tier(&self, now: Moment) -> usize {
+        let current = self.running.tier.load(Relaxed);
+        if current == 0 && self.tier_is_usable(0) {
+            return 0;
+        }
+        let next = self.next_tier(current, now);
+        let swapped = self.running.tier.compare_exchange(current, next, Relaxed, Relaxed).is_ok();
+        if next != current && swapped {
+            if next > current {
+                tracing::warn!(group = &*self.name, from = current, to = next, "upstream tier changed");
+            } else {
+                tracing::info!(group = &*self.name, from = current, to = next, "upstream tier changed");
+            }
+        }
+        next
+    }
+
+    fn next_tier(&self, current: usize, now: Moment) -> usize {
+        if !self.tier_is_usable(current) {
+            return (0..self.tiers.len()).find(|&tier| self.tier_is_usable(tier)).unwrap_or(current);
+        }
+        let is_steady = |server: &Arc<Server>| {
+            is_usable(server) && server.is_judged() && now.since(server.steady_since()) >= self.limits.fail_back
+        };
+        (0..current).find(|&tier| self.tiers[tier].iter().any(is_steady)).unwrap_or(current)
+    }
+
+    fn tier_is_usable(&self, tier: usize) -> bool {
+        self.tiers.get(tier).is_some_and(|servers| servers.iter().any(is_usable))
+    }
+
+    /// A place for one more question, if there is one.
+    pub(super) fn enter(&self) -> Option<Place<'_>> {
+        let waiting = self.running.busy.waiting.fetch_add(1, Relaxed);
+        let place = Place(self);
+        (waiting < self.limits.in_flight).then_some(place)
+    }
+
+    /// The next number for taking turns.
+    pub(super) fn turn(&self) -> usize {
+        self.running.busy.turn.fetch_add(1, Relaxed)
+    }
+
+    /// Whether this question may try servers that are all down.
+    pub(super) fn takes_trial(&self, now: Moment) -> bool {
+        let wait = 1_000_000 / TRIALS_PER_SECOND;
+        let due = |last: u64| (now.micros() >= last.saturating_add(wait)).then_some(now.micros());
+        self.running.last_trial.fetch_update(Relaxed, Relaxed, due).is_ok()
+    }
+
+    /// An ordinary question earns its share of a hedge.
+    pub(super) fn earn_hedge(&self) {
+        if let Some(share) = self.limits.hedge_budget {
+            self.running.busy.hedge_budget.earn(share);
+        }
+    }
+
+    /// Takes a hedge, if hedging is on and the budget has one.
+    pub(super) fn take_hedge(&self) -> bool {
+        self.limits.hedge_budget.is_some() && self.running.busy.hedge_budget.take()
+    }
+
+    pub(super) fn hedge_sent(&self) {
+        self.running.busy.hedges.fetch_add(1, Relaxed);
+    }
+
+    /// A hedge that added nothing.
+    pub(super) fn return_hedge(&self) {
+        self.running.busy.hedge_budget.give_back();
+    }
+
+    pub(super) fn hedge_won(&self) {
+        self.running.hedge_wins.fetch_add(1, Relaxed);
+    }
+
+    /// Takes one query out of a server's `max_qps`.
+    pub(super) fn take_rate(&self, rate: &RateBudget, now: Moment) -> bool {
+        self.limits.max_qps.is_none_or(|per_second| rate.take(now, per_second))
+    }
+}
+
+/// Whether questions may go to a server at all.
+pub(super) fn is_usable(server: &Arc<Server>) -> bool {
+    server.state() != State::Down && !server.is_drained()
+}
+
+fn expand(entry: &Entry, ours: &Ours) -> Vec<ServerSpec> {
+    match entry {
+        Entry::Server(server) => vec![server.clone()],
+        Entry::System { path, via } => {
+            let of = |address| ServerSpec { via: via.clone(), ..ServerSpec::plain(Transport::Udp, address) };
+            system::read(path.as_deref(), ours).into_iter().map(of).collect()
+        }
+    }
+}
+
+fn keep_or_make(
+    group: &Arc<str>,
+    server: ServerSpec,
+    rules: &Rules,
+    previous: Option<&Group>,
+    alarm: &Arc<Alarm>,
+) -> Arc<Server> {
+    let kept = previous.and_then(|group| group.servers().find(|old| *old.spec() == server));
+    let Some(kept) = kept else {
+        // Another way to a machine that an operator drained (source, device) does not put it back into service.
+        let is_same = |old: &&Arc<Server>| {
+            (old.spec().transport, old.spec().address) == (server.transport, server.address) && old.is_drained()
+        };
+        let was_drained = previous.is_some_and(|group| group.servers().any(|old| is_same(&old)));
+        let made = Arc::new(Server::new(Arc::clone(group), server, rules.clone(), Arc::clone(alarm)));
+        if was_drained {
+            made.drain();
+        }
+        return made;
+    };
+    kept.set_rules(rules.clone());
+    Arc::clone(kept)
+}

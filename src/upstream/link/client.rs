@@ -1,0 +1,173 @@
+//! Carries one worker's questions to servers: the worker's links, its random numbers, its two small tasks.
+//!
+//! A courier belongs to one thread and one runtime that can spawn local tasks (a `LocalRuntime`, or a `LocalSet` that is
+//! being driven); the tasks are started with the first question. One flushes what a turn of the loop raised; woken by
+//! the first query of a turn it runs after the tasks that were ready with it, so that their queries leave in one batch.
+//! The other looks after time-outs, ports and idle streams four times a second.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    rc::{Rc, Weak},
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+use hashbrown::HashMap;
+use rand::rngs::StdRng;
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, MissedTickBehavior},
+};
+
+use crate::{
+    clock::Moment,
+    net::mmsg::Inbox,
+    upstream::{
+        race::late::Pledges,
+        server::{Server, tally::Stripe},
+    },
+};
+
+use super::{Link, udp};
+
+/// How often links are looked after.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Which of how many workers this is: each has its share of the source ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Worker {
+    /// From 0.
+    pub index: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Worker {
+    /// The one and only.
+    pub const ALONE: Self = Self { index: 0, count: 1 };
+
+    /// This worker's part of `whole`: the parts add up, but nobody gets nothing.
+    pub(crate) fn share_of(self, whole: u16) -> usize {
+        let whole = usize::from(whole);
+        let count = self.count.max(1);
+        (whole / count + usize::from(self.index < whole % count)).max(1)
+    }
+}
+
+/// One worker's way to all servers.
+pub struct Courier {
+    pub(crate) shared: Rc<Shared>,
+    links: Rc<RefCell<Links>>,
+    tasks: RefCell<Option<[AbortHandle; 2]>>,
+}
+
+type Links = HashMap<u64, Rc<Link>, foldhash::fast::FixedState>;
+
+/// What the links of a worker have in common.
+pub(crate) struct Shared {
+    pub(crate) worker: Worker,
+    pub(crate) stripe: Stripe,
+    pub(crate) random: RefCell<StdRng>,
+    pub(crate) inbox: RefCell<Inbox>,
+    pub(crate) pledges: RefCell<Pledges>,
+    /// The same moment on both clocks.
+    anchor: (Moment, Instant),
+    /// Links with queries that wait for the end of the turn.
+    dirty: RefCell<Vec<Rc<Link>>>,
+    flusher: Cell<Option<Waker>>,
+}
+
+impl Shared {
+    /// A moment as timers have it.
+    pub(crate) fn instant(&self, at: Moment) -> Instant {
+        self.anchor.1 + at.since(self.anchor.0)
+    }
+
+    pub(crate) fn needs_flush(&self, link: &Rc<Link>) {
+        self.dirty.borrow_mut().push(Rc::clone(link));
+        if let Some(waker) = self.flusher.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Courier {
+    /// A courier for this worker. Ids, ports and letter case come from a generator seeded by the operating system.
+    pub fn new(worker: Worker) -> Self {
+        let shared = Shared {
+            worker,
+            stripe: Stripe::of(worker.index),
+            random: RefCell::new(rand::make_rng()),
+            inbox: RefCell::new(udp::inbox()),
+            pledges: RefCell::default(),
+            anchor: (Moment::now(), Instant::now()),
+            dirty: RefCell::default(),
+            flusher: Cell::default(),
+        };
+        Self { shared: Rc::new(shared), links: Rc::default(), tasks: RefCell::default() }
+    }
+
+    /// The link to a server.
+    pub(crate) fn link(&self, server: &Arc<Server>) -> Rc<Link> {
+        if self.tasks.borrow().is_none() {
+            self.start();
+        }
+        let mut links = self.links.borrow_mut();
+        let link = links.entry(server.id()).or_insert_with(|| Link::new(Arc::clone(server), Rc::clone(&self.shared)));
+        Rc::clone(link)
+    }
+
+    fn start(&self) {
+        let flusher = tokio::task::spawn_local(flush(Rc::clone(&self.shared)));
+        let tender = tokio::task::spawn_local(tend(Rc::clone(&self.shared), Rc::downgrade(&self.links)));
+        self.tasks.replace(Some([flusher.abort_handle(), tender.abort_handle()]));
+    }
+}
+
+impl Drop for Courier {
+    fn drop(&mut self) {
+        for task in self.tasks.take().into_iter().flatten() {
+            task.abort();
+        }
+        // What was raised in this turn keeps its link alive.
+        self.shared.dirty.take();
+    }
+}
+
+async fn flush(shared: Rc<Shared>) {
+    poll_fn(|context| {
+        let mut dirty = shared.dirty.take();
+        if !dirty.is_empty() {
+            let now = Moment::now();
+            for link in dirty.drain(..) {
+                udp::flush(&link, now);
+            }
+            // Keep the buffer.
+            if shared.dirty.borrow().is_empty() {
+                shared.dirty.replace(dirty);
+            }
+        }
+        shared.flusher.set(Some(context.waker().clone()));
+        Poll::<()>::Pending
+    })
+    .await;
+}
+
+async fn tend(shared: Rc<Shared>, links: Weak<RefCell<Links>>) {
+    let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(links) = links.upgrade() else { return };
+        let now = Moment::now();
+        shared.pledges.borrow_mut().redeem(now);
+        // A server that only its link remembers has left the configuration, and nobody waits for it.
+        links.borrow_mut().retain(|_, link| Arc::strong_count(&link.server) > 1);
+        let all: Vec<_> = links.borrow().values().map(Rc::clone).collect();
+        for link in all {
+            link.tick(now);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Opens connections to servers: the socket, its way out of this host, and the handshake.
+
+use hyper::Uri;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::{
+    net::socket::upstream_tcp,
+    tls::{Alpn, Client, Connected},
+    upstream::{
+        server::obstacle::Obstacle,
+        spec::{ServerSpec, Transport},
+    },
+};
+
+use super::{
+    https::{self, Https},
+    quic::{self, Quic},
+};
+
+/// An open connection, by how queries go over it.
+pub(super) enum Carrier {
+    /// Messages behind their lengths.
+    Tcp(TcpStream),
+    /// The same, encrypted.
+    Tls(Box<Connected<TcpStream>>),
+    /// POST requests to this URI.
+    Https(Box<Https>, Uri),
+    /// Streams.
+    Quic(Quic),
+}
+
+/// Opens a connection. The caller bounds the time. `tls` is none for plain DNS alone.
+pub(super) async fn open(spec: &ServerSpec, transport: Transport, tls: Option<&Client>) -> Result<Carrier, Obstacle> {
+    let tls = || tls.ok_or(Obstacle::Unidentified);
+    match transport {
+        Transport::Udp | Transport::Tcp => Ok(Carrier::Tcp(tcp(spec).await?)),
+        Transport::Tls => Ok(Carrier::Tls(Box::new(tls()?.connect(tcp(spec).await?).await?))),
+        Transport::Https => {
+            let name = spec.identity.as_ref().and_then(|identity| identity.name.as_deref());
+            let uri = https::uri(spec.address, name, spec.path.as_deref()).ok_or(Obstacle::Http)?;
+            let connected = tls()?.connect(tcp(spec).await?).await?;
+            if connected.get_ref().1.alpn_protocol() != Some(Alpn::H2.id()) {
+                return Err(Obstacle::Http);
+            }
+            Ok(Carrier::Https(Box::new(https::open(connected).await?), uri))
+        }
+        Transport::Quic => Ok(Carrier::Quic(quic::open(spec.address, &spec.via, tls()?).await?)),
+    }
+}
+
+async fn tcp(spec: &ServerSpec) -> Result<TcpStream, Obstacle> {
+    let socket = upstream_tcp(spec.address, &spec.via)?;
+    Ok(TcpSocket::from_std_stream(socket.into()).connect(spec.address).await?)
+}

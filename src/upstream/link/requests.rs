@@ -1,0 +1,103 @@
+//! Queries that each have a stream of their own on one connection: DNS over HTTPS (RFC 8484) and over QUIC (RFC 9250).
+//!
+//! The id on the wire is 0, as both ask for; which answer belongs to which query is what the streams say, and is checked
+//! all the same: id, QR and question must be those of the query. An answer that is another's ends its query, since no
+//! other can come on that stream.
+
+use std::{future::Future, pin::pin, rc::Rc, rc::Weak, time::Duration};
+
+use tokio::task::JoinSet;
+
+use crate::{clock::Moment, upstream::server::obstacle::Obstacle, wire::MessageId};
+
+use super::{
+    Link,
+    stream::{Asked, GOODBYE, Stream},
+};
+
+/// What came back on a query's stream.
+pub(super) struct Reply {
+    pub(super) message: Vec<u8>,
+    /// Seconds that it lay in a cache of HTTP (RFC 8484 5.1).
+    pub(super) age: u32,
+}
+
+/// Why nothing came back.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The stream or its connection was closed.
+    Closed,
+    /// The server answered, and not with a DNS message.
+    Refused(Obstacle),
+    /// Nothing within the time-out.
+    Late,
+}
+
+/// How one query ended.
+pub(super) type Ended = Result<Reply, Trouble>;
+
+/// Asks what waits, each query by `ask`, until `closed`; then waits for those that are under way.
+pub(super) async fn carry<F: Future<Output = Ended> + 'static>(
+    stream: &Rc<Stream>,
+    link: &Weak<Link>,
+    timeout: Duration,
+    closed: impl Future<Output = ()>,
+    ask: impl Fn(Vec<u8>) -> F,
+) {
+    let mut closed = pin!(closed);
+    let mut asking = JoinSet::new();
+    let mut framed = Vec::new();
+    loop {
+        framed.clear();
+        stream.take_outgoing(&mut framed);
+        for (asked, query) in queries(stream, &framed) {
+            let ended = ask(query);
+            // The link ends queries by their time-out; this ends those whose connection it let go.
+            asking.spawn_local(async move {
+                (asked, tokio::time::timeout(timeout * 2, ended).await.unwrap_or(Err(Trouble::Late)))
+            });
+        }
+        tokio::select! {
+            // First: what ended with the connection is to be asked on another.
+            biased;
+            () = &mut closed => break,
+            Some(Ok((asked, ended))) = asking.join_next() => settle(stream, link, asked, ended),
+            () = stream.has_work() => if stream.is_leaving() {
+                drop(ask);
+                drop(tokio::time::timeout(GOODBYE, closed).await);
+                return;
+            },
+        }
+    }
+    if let Some(link) = link.upgrade() {
+        link.retire(stream);
+    }
+    framed.clear();
+    stream.take_outgoing(&mut framed);
+    for (asked, _) in queries(stream, &framed) {
+        settle(stream, link, asked, Err(Trouble::Closed));
+    }
+    while let Some(Ok((asked, ended))) = asking.join_next().await {
+        settle(stream, link, asked, ended);
+    }
+}
+
+fn settle(stream: &Stream, link: &Weak<Link>, asked: Asked, ended: Ended) {
+    if let Some(link) = link.upgrade() {
+        link.receive_alone(stream, asked, ended, Moment::now());
+    }
+}
+
+/// The queries among framed messages whose time is not over, with the id 0.
+fn queries(stream: &Stream, mut framed: &[u8]) -> impl Iterator<Item = (Asked, Vec<u8>)> {
+    let all = std::iter::from_fn(move || {
+        let (head, rest) = framed.split_first_chunk::<2>()?;
+        let (query, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*head)))?;
+        framed = rest;
+        let (id, _) = query.split_first_chunk::<2>()?;
+        let mut anonymous = query.to_vec();
+        anonymous[..2].copy_from_slice(&MessageId(0).0.to_be_bytes());
+        Some((u16::from_be_bytes(*id), anonymous))
+    });
+    all.filter_map(|(id, query)| Some((stream.asked(id)?, query)))
+}

@@ -1,0 +1,58 @@
+//! One query on a connection of its own, for who looks at a server by hand: `tidegate query`.
+
+use std::{io, pin::pin};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::upstream::{
+    server::{obstacle::Obstacle, tls_client},
+    spec::ServerSpec,
+};
+
+use super::{
+    https,
+    open::{Carrier, open},
+    quic,
+    requests::{Ended, Trouble},
+};
+
+/// Asks a server as its specification says, over TCP where that says UDP, and gives the message that came back. The
+/// query's id should be 0, as HTTPS and QUIC ask for. The caller bounds the time, and checks what came.
+///
+/// # Errors
+/// Why there is no connection, or no answer on it.
+pub async fn ask_once(spec: &ServerSpec, query: &[u8]) -> Result<Vec<u8>, Obstacle> {
+    let client = tls_client(spec);
+    match open(spec, spec.transport, client.as_ref()).await? {
+        Carrier::Tcp(io) => over(io, query).await,
+        Carrier::Tls(io) => over(io, query).await,
+        Carrier::Https(https, uri) => {
+            let (sender, driver, _kept) = https.into_parts();
+            let mut asking = pin!(https::ask(sender, uri, query.to_vec()));
+            message(tokio::select! {
+                ended = &mut asking => ended,
+                // The connection may end right behind its last answer.
+                () = driver => asking.await,
+            })
+        }
+        Carrier::Quic(quic) => message(quic::ask(quic.connection, query.to_vec()).await),
+    }
+}
+
+fn message(ended: Ended) -> Result<Vec<u8>, Obstacle> {
+    match ended {
+        Ok(reply) => Ok(reply.message),
+        Err(Trouble::Refused(obstacle)) => Err(obstacle),
+        Err(Trouble::Closed) => Err(Obstacle::Network(io::ErrorKind::ConnectionReset)),
+        Err(Trouble::Late) => Err(Obstacle::Slow),
+    }
+}
+
+async fn over<S: AsyncRead + AsyncWrite + Unpin>(mut io: S, query: &[u8]) -> Result<Vec<u8>, Obstacle> {
+    let length = u16::try_from(query.len()).unwrap_or(u16::MAX).to_be_bytes();
+    io.write_all(&[&length[..], query].concat()).await?;
+    io.flush().await?;
+    let mut message = vec![0; usize::from(io.read_u16().await?)];
+    io.read_exact(&mut message).await?;
+    Ok(message)
+}

@@ -1,0 +1,233 @@
+//! One question under way: what its task and those who read its answers share.
+//!
+//! A race has a slot for each try, and each try sends one query at a time (a *leg*: first over UDP with EDNS, then
+//! perhaps without, or over TCP). Whoever reads an answer puts it in here and wakes the task; a leg that is no longer
+//! waited for is told by its number. Everything here stays on one thread.
+
+pub(crate) mod late;
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::time::Sleep;
+
+use crate::{
+    clock::Moment,
+    upstream::{
+        group::Group,
+        server::{
+            Role,
+            tally::{MismatchReason, QueryResult},
+        },
+    },
+    wire::{Kind, MessageId, Mismatch, Rcode, Response, UpstreamQuery, header::HEADER},
+};
+
+/// How one leg ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Data, NODATA or NXDOMAIN.
+    Answer(Response),
+    /// TC: ask the same server over a stream.
+    Truncated,
+    /// The server does not know EDNS: ask it without.
+    WithoutEdns,
+    /// No answer; the response code, if there was one.
+    Failed(QueryResult, Option<Rcode>),
+    /// The stream had carried answers before, and was closed meanwhile: ask again on a new one.
+    Closed,
+}
+
+impl Outcome {
+    /// What a well-matched response means for the try that waits for it.
+    fn of(response: Response, edns: EdnsUse) -> Self {
+        let rcode = response.rcode();
+        let is_unread = matches!(rcode, Rcode::FORMERR | Rcode::NOTIMP) && !response.has_edns();
+        match response.kind() {
+            Kind::Positive | Kind::NoData | Kind::NxDomain => Self::Answer(response),
+            Kind::Truncated => Self::Truncated,
+            Kind::Referral => Self::Failed(QueryResult::Refused, Some(Rcode::REFUSED)),
+            Kind::Failure if edns == EdnsUse::With && (is_unread || rcode == Rcode::BADVERS) => Self::WithoutEdns,
+            Kind::Failure => match rcode {
+                Rcode::SERVFAIL => Self::Failed(QueryResult::Servfail, Some(rcode)),
+                Rcode::FORMERR => Self::Failed(QueryResult::Malformed, Some(rcode)),
+                _ => Self::Failed(QueryResult::Refused, Some(rcode)),
+            },
+        }
+    }
+
+    /// As counted.
+    pub(super) const fn result(&self) -> QueryResult {
+        match self {
+            Self::Answer(_) | Self::Truncated => QueryResult::Ok,
+            Self::WithoutEdns => QueryResult::Malformed,
+            Self::Failed(result, _) => *result,
+            Self::Closed => QueryResult::Network,
+        }
+    }
+
+    /// Whether it is a doubt about the server. A code that merely rejects the kind of question is none.
+    pub(super) const fn is_broken(&self) -> bool {
+        match self {
+            Self::Failed(QueryResult::Servfail | QueryResult::Malformed, _) => true,
+            Self::Failed(QueryResult::Refused, Some(rcode)) => rcode.0 == Rcode::REFUSED.0,
+            _ => false,
+        }
+    }
+}
+
+/// Whether a query carries an OPT record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EdnsUse {
+    /// It does.
+    With,
+    /// It does not.
+    Without,
+}
+
+/// An outcome on its way to the task.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(super) leg: Leg,
+    pub(super) outcome: Outcome,
+    pub(super) rtt: Duration,
+    /// When it came.
+    pub(super) at: Moment,
+}
+
+/// Which query of which try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leg {
+    pub(super) slot: u8,
+    pub(super) number: u32,
+}
+
+/// A question under way.
+pub(crate) struct Race {
+    pub(super) query: Arc<UpstreamQuery>,
+    pub(super) group: Arc<Group>,
+    pub(super) role: Role,
+    is_over: Cell<bool>,
+    /// A bit for each slot whose server answered, however late.
+    answered: Cell<u16>,
+    /// Nearly always one: the vector allocates for a second alone.
+    first: RefCell<Option<Arrival>>,
+    more: RefCell<Vec<Arrival>>,
+    waker: RefCell<Option<std::task::Waker>>,
+}
+
+impl Race {
+    pub(super) fn new(query: &Arc<UpstreamQuery>, group: &Arc<Group>, role: Role) -> Rc<Self> {
+        Rc::new(Self {
+            query: Arc::clone(query),
+            group: Arc::clone(group),
+            role,
+            is_over: Cell::new(false),
+            answered: Cell::new(0),
+            first: RefCell::default(),
+            more: RefCell::default(),
+            waker: RefCell::default(),
+        })
+    }
+
+    /// Nobody waits any longer; late answers are still counted.
+    pub(super) fn end(&self) {
+        self.is_over.set(true);
+        self.first.take();
+        self.waker.take();
+    }
+
+    /// Whether the server of this try answered, late or not; a failure is no answer.
+    pub(super) fn has_answer_of(&self, slot: u8) -> bool {
+        self.answered.get() & bit(slot) != 0
+    }
+
+    pub(super) fn deliver(&self, arrival: Arrival) {
+        if !matches!(arrival.outcome, Outcome::Failed(..)) {
+            self.answered.set(self.answered.get() | bit(arrival.leg.slot));
+        }
+        if self.is_over.get() {
+            return;
+        }
+        let mut first = self.first.borrow_mut();
+        if first.is_none() {
+            *first = Some(arrival);
+        } else {
+            self.more.borrow_mut().push(arrival);
+        }
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn take(&self) -> Option<Arrival> {
+        self.first.take().or_else(|| self.more.borrow_mut().pop())
+    }
+
+    /// The next arrival; none when `sleep` ends first.
+    pub(super) async fn next(&self, sleep: &mut Pin<&mut Sleep>) -> Option<Arrival> {
+        poll_fn(|context| {
+            if let Some(arrival) = self.take() {
+                return Poll::Ready(Some(arrival));
+            }
+            let mut waker = self.waker.borrow_mut();
+            match waker.as_mut() {
+                Some(waker) => waker.clone_from(context.waker()),
+                None => *waker = Some(context.waker().clone()),
+            }
+            sleep.as_mut().poll(context).map(|()| None)
+        })
+        .await
+    }
+}
+
+/// A question has 16 tries at the most.
+const fn bit(slot: u8) -> u16 {
+    1 << (slot % 16)
+}
+
+/// A query on the wire.
+pub(crate) struct Flight {
+    pub(super) race: Rc<Race>,
+    pub(super) leg: Leg,
+    pub(super) sent_at: Moment,
+    pub(super) edns: EdnsUse,
+    /// With mixed case, what the letters were drawn from.
+    pub(super) case_seed: Option<u64>,
+    /// Which socket sent it; on a stream, which query of that stream it is.
+    pub(super) serial: u32,
+}
+
+impl Flight {
+    /// Reads a message that came under this query's id.
+    pub(super) fn read(&self, message: &[u8], id: MessageId) -> Result<Outcome, MismatchReason> {
+        let query = &self.race.query;
+        let response = match self.case_seed {
+            None => Response::read(message, query, id, None),
+            Some(seed) => {
+                let mut sent = [0; UpstreamQuery::MAX];
+                let end = query.write(id, None, Some(seed), &mut sent).unwrap_or(HEADER);
+                Response::read(message, query, id, Some(&sent[HEADER..end]))
+            }
+        };
+        match response {
+            Ok(response) => Ok(Outcome::of(response, self.edns)),
+            Err(Mismatch::Malformed(_)) => Ok(Outcome::Failed(QueryResult::Malformed, None)),
+            Err(Mismatch::Short) => Err(MismatchReason::Short),
+            Err(Mismatch::NotAResponse) => Err(MismatchReason::NotAResponse),
+            Err(Mismatch::Id) => Err(MismatchReason::Id),
+            Err(Mismatch::Question) => Err(MismatchReason::Question),
+        }
+    }
+
+    pub(super) fn deliver(&self, outcome: Outcome, now: Moment) {
+        self.race.deliver(Arrival { leg: self.leg, outcome, rtt: now.since(self.sent_at), at: now });
+    }
+}

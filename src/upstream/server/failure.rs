@@ -1,0 +1,108 @@
+//! Why a question has no answer: whose fault it was, so that a caller knows what to do next.
+
+use std::fmt;
+
+use crate::wire::Rcode;
+
+use super::tally::QueryResult;
+
+/// Why an exchange gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No server gave an answer.
+    #[error("no server answered: {0}")]
+    AllFailed(Reasons),
+    /// Too many questions wait on the group already; this one was not asked.
+    #[error("too many questions wait on this group")]
+    Overload,
+    /// Every server that could be asked is over its `max_qps`; it was not asked.
+    #[error("every server is over its budget")]
+    Budget,
+}
+
+impl Failure {
+    /// Whether a server answered, if only with an error.
+    pub const fn has_rcode(&self) -> bool {
+        matches!(self, Self::AllFailed(reasons) if reasons.rcode.is_some())
+    }
+}
+
+/// What stood in the way before any query was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Servers were asked.
+    Asked,
+    /// Every server is down, and the one real question a second was another.
+    AllDown,
+    /// The group has no servers, or all are drained.
+    NoServers,
+    /// What the servers that could be asked are asked comes back here (see `loops`).
+    Loops,
+}
+
+/// How the tries of one question ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reasons {
+    /// Whether any server was asked.
+    pub standing: Standing,
+    /// The last response code that was no answer.
+    pub rcode: Option<Rcode>,
+    /// Tries by how they ended, in the order of [`QueryResult::ALL`].
+    pub tries: [u8; QueryResult::ALL.len()],
+}
+
+impl Reasons {
+    pub(crate) const fn new(standing: Standing) -> Self {
+        Self { standing, rcode: None, tries: [0; QueryResult::ALL.len()] }
+    }
+
+    pub(crate) fn count(&mut self, result: QueryResult) {
+        let count = &mut self.tries[result as usize];
+        *count = count.saturating_add(1);
+    }
+
+    /// How many tries ended so.
+    pub const fn of(&self, result: QueryResult) -> u8 {
+        self.tries[result as usize]
+    }
+}
+
+impl fmt::Display for Reasons {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.standing {
+            Standing::AllDown => return f.write_str("every server is down"),
+            Standing::Loops => return f.write_str("every server leads back here"),
+            Standing::NoServers => return f.write_str("there is no server to ask"),
+            Standing::Asked => {}
+        }
+        let mut separator = "";
+        for (result, &count) in QueryResult::ALL.iter().zip(&self.tries) {
+            if count > 0 {
+                write!(f, "{separator}{count} {}", result.label())?;
+                separator = ", ";
+            }
+        }
+        match self.rcode {
+            Some(rcode) => write!(f, " (last {rcode})"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_how_its_tries_ended() {
+        let mut reasons = Reasons::new(Standing::Asked);
+        reasons.count(QueryResult::Timeout);
+        reasons.count(QueryResult::Timeout);
+        reasons.count(QueryResult::Servfail);
+        reasons.rcode = Some(Rcode::SERVFAIL);
+        let text = Failure::AllFailed(reasons).to_string();
+        assert_eq!(text, "no server answered: 1 servfail, 2 timeout (last SERVFAIL)");
+        let text = Failure::AllFailed(Reasons::new(Standing::AllDown)).to_string();
+        assert_eq!(text, "no server answered: every server is down");
+    }
+}

@@ -1,0 +1,286 @@
+//! Whether a server is to be trusted with questions: up, suspect, down. A synchronous machine; time comes in.
+//!
+//! Policy:
+//! - **Suspect** is a doubt, not a verdict. SERVFAIL, REFUSED or garbage in traffic, or a try that passed its limit while
+//!   the server answered nothing else since, raise it; so does one failed probe. A suspect server is asked after those
+//!   that are up, and is probed at once.
+//! - A slow name is no doubt: while other answers of the server come in, a late one says nothing about it. Nor does a
+//!   broken name that comes right behind a good probe, so that a thousand names that are SERVFAIL at their origin change
+//!   nothing but one probe a second.
+//! - **Down** is a verdict, and traffic alone cannot give it: only `fall` failed probes in a row, a refusal by ICMP (or a
+//!   reset, on TCP), a certificate that is not the server's, or silence for every question over a time-out.
+//! - A good probe clears a doubt at once, and a verdict after `rise` in a row. A good answer in traffic counts as a good
+//!   probe, but not where `expect` is set: an answer to something else does not show that the answers are private.
+//! - A server begins as suspect, not yet vouched for; its first probe goes out at once.
+//! - What a better tier waits for (`fail_back`) is time since its server was last down, see [`Health::steady_since`].
+
+use crate::{clock::Moment, upstream::spec::HealthSpec};
+
+/// What is thought of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum State {
+    /// It answers.
+    Up,
+    /// There is a doubt.
+    Suspect,
+    /// It does not answer, or not as it should.
+    Down,
+}
+
+impl State {
+    /// Every state, in the order of its discriminants.
+    pub const ALL: [Self; 3] = [Self::Up, Self::Suspect, Self::Down];
+
+    /// The label of metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A good answer in traffic: data, NODATA or NXDOMAIN.
+    Answered,
+    /// An answer in traffic that another server should give better: SERVFAIL, REFUSED, garbage.
+    Broken,
+    /// A try in traffic passed its limit, and nothing came from the server since it was sent.
+    Late,
+    /// Nothing came for any question over a time-out.
+    Silent,
+    /// The far end says that nobody listens: ICMP port unreachable, a TCP reset.
+    Refused,
+    /// Its certificate is not what it should be.
+    Untrusted,
+    /// A probe was answered as it should be.
+    ProbePassed,
+    /// A probe failed.
+    ProbeFailed(ProbeFault),
+}
+
+/// What was wrong with a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeFault {
+    /// No answer.
+    Silent,
+    /// The network or the far host said no.
+    Network,
+    /// SERVFAIL, REFUSED, or another code that is no answer.
+    Rcode,
+    /// It did not parse.
+    Malformed,
+    /// It answers, but not privately: an address outside `expect`, or none at all.
+    Public,
+}
+
+impl ProbeFault {
+    /// In words, for a log line.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Silent => "no answer",
+            Self::Network => "network error",
+            Self::Rcode => "it answers with an error",
+            Self::Malformed => "its answers do not parse",
+            Self::Public => "it answers, but not privately",
+        }
+    }
+}
+
+/// A change of state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// What it was.
+    pub from: State,
+    /// What it is.
+    pub to: State,
+    /// Why.
+    pub because: Event,
+}
+
+/// The machine.
+///
+/// Invariant: `failed` counts probes since the last good one, `passed` good ones since the last doubt.
+#[derive(Debug, Clone)]
+pub struct Health {
+    state: State,
+    failed: u32,
+    passed: u32,
+    vouched_at: Option<Moment>,
+    steady_since: Moment,
+}
+
+impl Health {
+    /// A server nobody has asked yet.
+    pub fn new() -> Self {
+        Self { state: State::Suspect, failed: 0, passed: 0, vouched_at: None, steady_since: Moment::default() }
+    }
+
+    /// What is thought of it.
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Since when it has not been down; the origin of time if it never was.
+    pub const fn steady_since(&self) -> Moment {
+        self.steady_since
+    }
+
+    /// Failed probes since the last good one.
+    pub const fn failed(&self) -> u32 {
+        self.failed
+    }
+
+    /// Takes in what happened.
+    pub fn on(&mut self, event: Event, now: Moment, spec: &HealthSpec) -> Option<Change> {
+        let from = self.state;
+        self.state = match event {
+            Event::Answered if !spec.expect.is_empty() => from,
+            Event::Answered => self.vouch(spec),
+            Event::ProbePassed => {
+                self.vouched_at = Some(now);
+                self.vouch(spec)
+            }
+            Event::Broken if self.is_vouched_for(now, spec) => from,
+            Event::Broken | Event::Late => {
+                self.passed = 0;
+                from.max(State::Suspect)
+            }
+            Event::Silent | Event::Refused | Event::Untrusted => {
+                self.passed = 0;
+                State::Down
+            }
+            Event::ProbeFailed(_) => {
+                self.passed = 0;
+                self.vouched_at = None;
+                self.failed = self.failed.saturating_add(1);
+                if self.failed >= spec.fall { State::Down } else { from.max(State::Suspect) }
+            }
+        };
+        if from == State::Down && self.state != State::Down {
+            self.steady_since = now;
+        }
+        (self.state != from).then_some(Change { from, to: self.state, because: event })
+    }
+
+    fn vouch(&mut self, spec: &HealthSpec) -> State {
+        self.passed = self.passed.saturating_add(1);
+        if self.state == State::Down && self.passed < spec.rise {
+            return State::Down;
+        }
+        self.failed = 0;
+        State::Up
+    }
+
+    fn is_vouched_for(&self, now: Moment, spec: &HealthSpec) -> bool {
+        self.state == State::Up && self.vouched_at.is_some_and(|at| now.since(at) < spec.interval_down)
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rstest::rstest;
+
+    use super::{Event::*, *};
+    use crate::wire::{Name, RecordType};
+
+    const FAILED: Event = ProbeFailed(ProbeFault::Silent);
+
+    fn spec() -> HealthSpec {
+        HealthSpec::probing(Name::root(), RecordType::NS)
+    }
+
+    fn after(events: &[Event]) -> Health {
+        let mut health = Health::new();
+        let mut now = Moment::now();
+        for &event in events {
+            health.on(event, now, &spec());
+            now = now + Duration::from_secs(2);
+        }
+        health
+    }
+
+    #[rstest]
+    #[case::not_yet_vouched_for(&[], State::Suspect)]
+    #[case::one_good_probe(&[ProbePassed], State::Up)]
+    #[case::one_good_answer(&[Answered], State::Up)]
+    #[case::servfail_is_a_doubt(&[ProbePassed, Broken], State::Suspect)]
+    #[case::late_is_a_doubt(&[ProbePassed, Late], State::Suspect)]
+    #[case::doubts_never_add_up(&[ProbePassed, Broken, Broken, Late, Late, Broken, Late, Broken], State::Suspect)]
+    #[case::a_good_probe_clears_a_doubt(&[ProbePassed, Late, ProbePassed], State::Up)]
+    #[case::traffic_clears_a_doubt(&[ProbePassed, Late, Answered], State::Up)]
+    #[case::two_failed_probes(&[ProbePassed, FAILED, FAILED], State::Suspect)]
+    #[case::three_failed_probes(&[ProbePassed, FAILED, FAILED, FAILED], State::Down)]
+    #[case::not_in_a_row(&[ProbePassed, FAILED, FAILED, ProbePassed, FAILED, FAILED], State::Suspect)]
+    #[case::traffic_breaks_the_row(&[ProbePassed, FAILED, FAILED, Answered, FAILED, FAILED], State::Suspect)]
+    #[case::refused_at_once(&[ProbePassed, Refused], State::Down)]
+    #[case::silent_at_once(&[ProbePassed, Silent], State::Down)]
+    #[case::one_good_does_not_raise(&[Refused, ProbePassed], State::Down)]
+    #[case::two_good_raise(&[Refused, ProbePassed, ProbePassed], State::Up)]
+    #[case::good_ones_in_a_row(&[Refused, ProbePassed, FAILED, ProbePassed], State::Down)]
+    #[case::a_doubt_breaks_the_rise(&[Refused, ProbePassed, Late, ProbePassed], State::Down)]
+    #[case::a_doubt_does_not_raise(&[Refused, Broken, Late], State::Down)]
+    fn events_lead_to(#[case] events: &[Event], #[case] state: State) {
+        assert_eq!(after(events).state(), state);
+    }
+
+    #[test]
+    fn broken_names_right_behind_a_good_probe_change_nothing() {
+        let mut health = after(&[]);
+        let now = Moment::now();
+        health.on(ProbePassed, now, &spec());
+        for ms in 0..999 {
+            assert_eq!(health.on(Broken, now + Duration::from_millis(ms), &spec()), None);
+        }
+        let change = health.on(Broken, now + Duration::from_secs(1), &spec());
+        assert_eq!(change.map(|c| c.to), Some(State::Suspect));
+    }
+
+    #[test]
+    fn a_good_probe_does_not_excuse_silence() {
+        let mut health = after(&[]);
+        let now = Moment::now();
+        health.on(ProbePassed, now, &spec());
+        assert_eq!(health.on(Late, now, &spec()).map(|c| c.to), Some(State::Suspect));
+    }
+
+    #[test]
+    fn with_expect_only_probes_vouch() {
+        let private = HealthSpec { expect: vec!["10.0.0.0/8".parse().unwrap()], ..spec() };
+        let mut health = Health::new();
+        let now = Moment::now();
+        health.on(Answered, now, &private);
+        assert_eq!(health.state(), State::Suspect);
+        for _ in 0..3 {
+            health.on(ProbeFailed(ProbeFault::Public), now, &private);
+            health.on(Answered, now, &private);
+        }
+        assert_eq!(health.state(), State::Down);
+    }
+
+    #[test]
+    fn steadiness_counts_from_leaving_down() {
+        let mut health = after(&[ProbePassed]);
+        assert_eq!(health.steady_since(), Moment::default());
+        let now = Moment::now();
+        health.on(Refused, now, &spec());
+        health.on(ProbePassed, now, &spec());
+        let risen = now + Duration::from_secs(3);
+        health.on(ProbePassed, risen, &spec());
+        assert_eq!(health.steady_since(), risen);
+        health.on(Late, risen + Duration::from_secs(9), &spec());
+        health.on(ProbePassed, risen + Duration::from_secs(10), &spec());
+        assert_eq!(health.steady_since(), risen);
+    }
+}

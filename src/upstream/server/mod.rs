@@ -1,0 +1,452 @@
+//! One upstream server: what is known of it, shared by all workers and kept over reloads.
+//!
+//! What an exchange touches is atomic. The health machine stands behind a lock that is taken only when something out of
+//! the ordinary happened: a good answer of a healthy server stops at one load.
+
+pub(crate) mod budget;
+pub mod failure;
+pub mod health;
+pub mod obstacle;
+mod role;
+pub mod rtt;
+pub mod tally;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::{
+    clock::Moment,
+    tls::{Alpn, Client},
+    upstream::spec::{HealthSpec, ServerSpec, Transport},
+};
+
+pub(crate) use self::role::Role;
+use self::{
+    budget::RateBudget,
+    health::{Change, Event, Health, ProbeFault, State},
+    obstacle::Obstacle,
+    rtt::{Rtt, Smoothed},
+    tally::Tally,
+};
+
+/// Tries without any answer that it takes, beside the time, until silence is a verdict. At 30 % loss each way this many
+/// are lost in a row once in a few hundred times.
+const SILENT_TRIES: u32 = 8;
+/// How long a server that could not read EDNS is asked without.
+const WITHOUT_EDNS: Duration = Duration::from_secs(900);
+/// Answers closer together than this are one sign of life.
+const LIFE_GRAIN: Duration = Duration::from_millis(1);
+
+/// Wakes the prober: a server became suspect.
+pub type Alarm = Notify;
+
+/// What a server is judged by; a reload may change it.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Probes and thresholds.
+    pub health: HealthSpec,
+    /// The ceiling of one try.
+    pub timeout: Duration,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// An upstream server.
+#[derive(Debug)]
+pub struct Server {
+    id: u64,
+    group: Arc<str>,
+    label: String,
+    spec: ServerSpec,
+    /// Shared by all workers, and so are the sessions that it resumes.
+    tls: Option<Client>,
+    rules: ArcSwap<Rules>,
+    alarm: Arc<Alarm>,
+    /// Mirrors the machine's state, and whether good news would change nothing.
+    state: AtomicU8,
+    is_calm: AtomicBool,
+    is_judged: AtomicBool,
+    is_drained: AtomicBool,
+    health: Mutex<Health>,
+    transitions: [AtomicU64; State::ALL.len()],
+    doubts: AtomicU64,
+    rtt: Rtt,
+    last_life: AtomicU64,
+    last_good: AtomicU64,
+    silent_tries: AtomicU32,
+    silent_since: AtomicU64,
+    without_edns_until: AtomicU64,
+    last_fault: Mutex<Option<ProbeFault>>,
+    obstacle: Mutex<Option<Obstacle>>,
+    pub(super) rate: RateBudget,
+    /// Its counters.
+    pub tally: Tally,
+}
+
+impl Server {
+    /// A server nobody has asked yet.
+    pub fn new(group: Arc<str>, spec: ServerSpec, rules: Rules, alarm: Arc<Alarm>) -> Self {
+        Self {
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            group,
+            label: spec.to_string(),
+            tls: tls_client(&spec),
+            spec,
+            rules: ArcSwap::from_pointee(rules),
+            alarm,
+            state: AtomicU8::new(State::Suspect as u8),
+            is_calm: AtomicBool::new(false),
+            is_judged: AtomicBool::new(false),
+            is_drained: AtomicBool::new(false),
+            health: Mutex::default(),
+            transitions: Default::default(),
+            doubts: AtomicU64::new(1),
+            rtt: Rtt::default(),
+            last_life: AtomicU64::new(0),
+            last_good: AtomicU64::new(0),
+            silent_tries: AtomicU32::new(0),
+            silent_since: AtomicU64::new(0),
+            without_edns_until: AtomicU64::new(0),
+            last_fault: Mutex::default(),
+            obstacle: Mutex::default(),
+            rate: RateBudget::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// A number no other server of this process has had.
+    pub(super) const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The name of its group.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Its name in logs and metrics, as the configuration has it.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Where it is and how to reach it.
+    pub const fn spec(&self) -> &ServerSpec {
+        &self.spec
+    }
+
+    /// What is thought of it.
+    pub fn state(&self) -> State {
+        State::ALL[usize::from(self.state.load(Relaxed)).min(State::ALL.len() - 1)]
+    }
+
+    /// Whether there is a first verdict: it answered, or a probe of it failed.
+    pub fn is_judged(&self) -> bool {
+        self.is_judged.load(Relaxed)
+    }
+
+    /// Whether an operator took it out of service.
+    pub fn is_drained(&self) -> bool {
+        self.is_drained.load(Relaxed)
+    }
+
+    /// Takes it out of service: no new question goes to it. It is still probed.
+    pub fn drain(&self) {
+        if !self.is_drained.swap(true, Relaxed) {
+            tracing::info!(group = %self.group, server = %self.label, "upstream drained");
+        }
+    }
+
+    /// Puts it back into service.
+    pub fn undrain(&self) {
+        if self.is_drained.swap(false, Relaxed) {
+            tracing::info!(group = %self.group, server = %self.label, "upstream back in service");
+        }
+    }
+
+    /// The smoothed round-trip time; none before the first answer.
+    pub fn rtt(&self) -> Option<Smoothed> {
+        self.rtt.load()
+    }
+
+    /// How often it came into a state.
+    pub fn transitions(&self, to: State) -> u64 {
+        self.transitions[to as usize].load(Relaxed)
+    }
+
+    /// When it last answered anything; none if it never did.
+    pub fn last_answer(&self) -> Option<Moment> {
+        let micros = self.last_life.load(Relaxed);
+        (micros > 0).then(|| Moment::from_micros(micros))
+    }
+
+    /// What was wrong with the last failed probe; none since one passed.
+    pub fn last_fault(&self) -> Option<ProbeFault> {
+        *self.last_fault.lock()
+    }
+
+    /// Why the last connection to it could not be opened; none since one was, or since a probe passed.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        self.obstacle.lock().clone()
+    }
+
+    pub(super) fn set_obstacle(&self, obstacle: Option<Obstacle>) {
+        *self.obstacle.lock() = obstacle;
+    }
+
+    /// How to shake hands with it; none where it speaks plain DNS.
+    pub(super) const fn tls(&self) -> Option<&Client> {
+        self.tls.as_ref()
+    }
+
+    /// Since when it has not been down.
+    pub fn steady_since(&self) -> Moment {
+        self.health.lock().steady_since()
+    }
+
+    /// What it is judged by now.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// A reload may bring other rules.
+    pub(super) fn set_rules(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+    }
+
+    /// How long a try may take before the next server is asked.
+    pub(super) fn limit(&self, ceiling: Duration) -> Duration {
+        self.rtt.limit(ceiling)
+    }
+
+    /// A number that grows with each doubt that asks for a probe.
+    pub(super) fn doubts(&self) -> u64 {
+        self.doubts.load(Relaxed)
+    }
+
+    /// When traffic last had a good answer, which counts as a good probe.
+    pub(super) fn last_good(&self) -> Moment {
+        Moment::from_micros(self.last_good.load(Relaxed))
+    }
+
+    pub(super) fn sample(&self, rtt: Duration) {
+        self.rtt.sample(rtt);
+    }
+
+    /// Something came from it that belongs to a question of ours.
+    pub(super) fn lives(&self, now: Moment) {
+        stamp(&self.last_life, now);
+        if self.silent_tries.load(Relaxed) != 0 {
+            self.silent_tries.store(0, Relaxed);
+        }
+    }
+
+    /// Whether something came from it since.
+    pub(super) fn has_lived_since(&self, at: Moment) -> bool {
+        self.last_life.load(Relaxed) > at.micros()
+    }
+
+    /// A good answer in traffic.
+    pub(super) fn answered(&self, now: Moment) {
+        stamp(&self.last_good, now);
+        if !self.is_calm.load(Relaxed) {
+            self.observe(Event::Answered, now);
+        }
+    }
+
+    /// A try passed its limit, or could not leave. It is held against the server only if nothing came since. Whether a
+    /// probe passed is for the prober to say; here it counts as one more question without an answer.
+    pub(super) fn late(&self, sent_at: Moment, now: Moment, role: Role) {
+        if role == Role::Tagged || self.has_lived_since(sent_at) {
+            return;
+        }
+        if self.silent_tries.fetch_add(1, Relaxed) == 0 {
+            self.silent_since.store(sent_at.micros(), Relaxed);
+        }
+        if role == Role::Traffic {
+            self.observe(Event::Late, now);
+        }
+        self.judge_silence(now);
+    }
+
+    /// Silence for every question over nearly a whole time-out is a verdict: it is there within the time-out, though the
+    /// next try must pass its limit first.
+    fn judge_silence(&self, now: Moment) {
+        let since = Moment::from_micros(self.silent_since.load(Relaxed));
+        let is_silent = self.silent_tries.load(Relaxed) >= SILENT_TRIES;
+        if is_silent && self.state() != State::Down && now.since(since) >= self.rules.load().timeout * 9 / 10 {
+            self.observe(Event::Silent, now);
+        }
+    }
+
+    /// Tells the health machine what happened.
+    pub(super) fn observe(&self, event: Event, now: Moment) {
+        let rules = self.rules.load();
+        let change = {
+            let mut health = self.health.lock();
+            let change = health.on(event, now, &rules.health);
+            self.state.store(health.state() as u8, Relaxed);
+            self.is_calm.store(health.state() == State::Up && health.failed() == 0, Relaxed);
+            change
+        };
+        match event {
+            Event::ProbeFailed(fault) => *self.last_fault.lock() = Some(fault),
+            Event::ProbePassed => {
+                *self.last_fault.lock() = None;
+                self.set_obstacle(None);
+            }
+            _ => {}
+        }
+        if !matches!(event, Event::Late | Event::Broken) {
+            self.is_judged.store(true, Relaxed);
+        }
+        if let Some(change) = change {
+            self.changed(change);
+        }
+    }
+
+    fn changed(&self, change: Change) {
+        self.transitions[change.to as usize].fetch_add(1, Relaxed);
+        let (group, server) = (&*self.group, &*self.label);
+        let (from, to) = (change.from.label(), change.to.label());
+        let because = match change.because {
+            Event::Answered | Event::ProbePassed => "it answers",
+            Event::Broken => "it answered with an error",
+            Event::Late => "an answer is late",
+            Event::Silent => "no answer to any question",
+            Event::Refused => "nobody listens there",
+            Event::Untrusted => "it does not show that it is the right server",
+            Event::ProbeFailed(fault) => fault.label(),
+        };
+        match (change.from, change.to) {
+            (_, State::Down) => {
+                let cause = self.obstacle().map(tracing::field::display);
+                tracing::warn!(group, server, from, to, because, cause, "upstream down");
+            }
+            (State::Down, _) => tracing::info!(group, server, from, to, because, "upstream up"),
+            _ => tracing::debug!(group, server, from, to, because, "upstream changed"),
+        }
+        if change.to != State::Up {
+            self.doubts.fetch_add(1, Relaxed);
+            self.alarm.notify_one();
+        }
+    }
+
+    /// Whether queries to it carry EDNS at the moment.
+    pub(super) fn takes_edns(&self, now: Moment) -> bool {
+        self.without_edns_until.load(Relaxed) <= now.micros()
+    }
+
+    /// It answered without EDNS what it could not read with it.
+    pub(super) fn asked_without_edns(&self, now: Moment) {
+        self.without_edns_until.store((now + WITHOUT_EDNS).micros(), Relaxed);
+    }
+}
+
+/// How to shake hands with a server; none where it speaks plain DNS.
+pub(super) fn tls_client(spec: &ServerSpec) -> Option<Client> {
+    let identity = spec.identity.as_ref()?;
+    let alpn = match spec.transport {
+        Transport::Udp | Transport::Tcp => return None,
+        Transport::Tls => Alpn::Dot,
+        Transport::Https => Alpn::H2,
+        Transport::Quic => Alpn::Doq,
+    };
+    Some(Client::new(&identity.roots, spec.address.ip(), identity.name.as_deref(), alpn))
+}
+
+/// Stores a moment unless the one stored is as good, so that workers do not fight over the cache line.
+fn stamp(place: &AtomicU64, now: Moment) {
+    if now.since(Moment::from_micros(place.load(Relaxed))) >= LIFE_GRAIN {
+        place.store(now.micros(), Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        upstream::spec::Transport,
+        wire::{Name, RecordType},
+    };
+
+    fn server() -> Server {
+        let spec = ServerSpec::plain(Transport::Udp, "192.0.2.1:53".parse().unwrap());
+        let rules =
+            Rules { health: HealthSpec::probing(Name::root(), RecordType::NS), timeout: Duration::from_secs(1) };
+        Server::new("vpc".into(), spec, rules, Arc::default())
+    }
+
+    #[test]
+    fn a_late_answer_among_others_is_no_doubt() {
+        let server = server();
+        let start = Moment::now();
+        server.answered(start);
+        server.lives(start + Duration::from_millis(10));
+        server.late(start + Duration::from_millis(5), start + Duration::from_millis(30), Role::Traffic);
+        assert_eq!(server.state(), State::Up);
+        server.late(start + Duration::from_millis(11), start + Duration::from_millis(40), Role::Traffic);
+        assert_eq!(server.state(), State::Suspect);
+    }
+
+    #[test]
+    fn silence_for_every_question_over_a_timeout_is_down() {
+        let server = server();
+        let start = Moment::now();
+        server.answered(start);
+        server.lives(start);
+        for at in 1..=20_u64 {
+            let sent_at = start + Duration::from_millis(at);
+            server.late(sent_at, sent_at + Duration::from_millis(20), Role::Traffic);
+        }
+        assert_eq!(server.state(), State::Suspect);
+        server.late(start + Duration::from_millis(800), start + Duration::from_millis(890), Role::Traffic);
+        assert_eq!(server.state(), State::Suspect);
+        server.late(start + Duration::from_millis(810), start + Duration::from_millis(902), Role::Traffic);
+        assert_eq!(server.state(), State::Down);
+    }
+
+    #[test]
+    fn one_answer_ends_a_silence() {
+        let server = server();
+        let start = Moment::now();
+        for at in 1..=20_u64 {
+            let sent_at = start + Duration::from_millis(at);
+            server.late(sent_at, sent_at + Duration::from_millis(20), Role::Traffic);
+        }
+        server.lives(start + Duration::from_millis(500));
+        server.late(start + Duration::from_millis(900), start + Duration::from_millis(1100), Role::Traffic);
+        assert_eq!(server.state(), State::Suspect);
+    }
+
+    #[test]
+    fn few_lost_questions_are_not_silence() {
+        let server = server();
+        let start = Moment::now();
+        for at in 1..SILENT_TRIES {
+            let sent_at = start + Duration::from_secs(u64::from(at));
+            server.late(sent_at, sent_at + Duration::from_millis(250), Role::Traffic);
+        }
+        assert_eq!(server.state(), State::Suspect);
+    }
+
+    #[test]
+    fn each_doubt_wakes_the_prober_once() {
+        let server = server();
+        let now = Moment::now();
+        let before = server.doubts();
+        server.answered(now);
+        server.observe(Event::Broken, now);
+        server.observe(Event::Broken, now);
+        assert_eq!(server.doubts(), before + 1);
+        assert_eq!(server.transitions(State::Suspect), 1);
+    }
+}

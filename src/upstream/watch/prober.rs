@@ -1,0 +1,156 @@
+//! Asks servers how they are: one task on one runtime, the control thread's, with a courier and sockets of its own.
+//!
+//! Policy: a healthy server is probed when it has had no good answer and no probe for `interval`, so that a busy one never
+//! is (one with `expect` always is, since only a probe shows that answers are private). A suspect or down one is probed
+//! every `interval_down`, and at once when a doubt arises. Intervals are jittered by a fifth, so that many instances do
+//! not beat in step. A probe sends up to three datagrams within the group's time-out: one lost packet is no failed probe.
+//! Probes are neither hedged nor held to `max_qps`.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+
+use hashbrown::HashMap;
+use rand::RngExt;
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    clock::Moment,
+    networks::Networks,
+    upstream::{
+        group::Group,
+        link::Courier,
+        server::{
+            Alarm, Server,
+            health::{Event, ProbeFault, State},
+        },
+        spec::HealthSpec,
+    },
+    wire::{Response, addresses::find_address},
+};
+
+/// The groups to watch; a reload sends others.
+pub type Targets = Vec<Arc<Group>>;
+
+/// However many doubts arise, a server's probes are this far apart.
+const LEAST_SPACING: Duration = Duration::from_millis(100);
+/// Groups are looked at this often, so that a better tier is taken up again without a question.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What is known of a server's probes.
+#[derive(Debug, Clone, Copy)]
+struct Schedule {
+    last: Option<Moment>,
+    /// The share of an interval to wait.
+    jitter: f64,
+    doubts_seen: u64,
+    is_asking: bool,
+}
+
+type Schedules = HashMap<u64, Schedule>;
+
+/// Watches `targets` until their sender is gone. Must run where local tasks can be spawned. The courier opens
+/// its share of the source ports at the most.
+pub async fn run(courier: Rc<Courier>, mut targets: watch::Receiver<Targets>, alarm: Arc<Alarm>) {
+    let schedules: Rc<RefCell<Schedules>> = Rc::default();
+    let done = Rc::new(Notify::new());
+    loop {
+        let groups = targets.borrow_and_update().clone();
+        let wait = look(&groups, &courier, &schedules, &done);
+        tokio::select! {
+            changed = targets.changed() => if changed.is_err() {
+                return;
+            },
+            () = alarm.notified() => {}
+            () = done.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Starts the probes that are due and gives the time until the next one.
+fn look(groups: &Targets, courier: &Rc<Courier>, schedules: &Rc<RefCell<Schedules>>, done: &Rc<Notify>) -> Duration {
+    let now = Moment::now();
+    let mut wait = LOOK;
+    schedules.borrow_mut().retain(|id, _| groups.iter().any(|group| group.servers().any(|s| s.id() == *id)));
+    for group in groups {
+        group.tier(now);
+        for (place, server) in group.places() {
+            let mut all = schedules.borrow_mut();
+            let schedule = all.entry(server.id()).or_insert_with(Schedule::new);
+            if schedule.is_asking {
+                continue;
+            }
+            let due = schedule.due(server, group.health());
+            if due > now {
+                wait = wait.min(due.since(now).max(Duration::from_millis(1)));
+                continue;
+            }
+            schedule.begin(server, now);
+            let asking = ask(Rc::clone(courier), Arc::clone(group), place);
+            let (schedules, done, id) = (Rc::clone(schedules), Rc::clone(done), server.id());
+            tokio::task::spawn_local(async move {
+                asking.await;
+                if let Some(schedule) = schedules.borrow_mut().get_mut(&id) {
+                    schedule.is_asking = false;
+                }
+                done.notify_one();
+            });
+        }
+    }
+    wait
+}
+
+impl Schedule {
+    const fn new() -> Self {
+        Self { last: None, jitter: 1.0, doubts_seen: 0, is_asking: false }
+    }
+
+    fn begin(&mut self, server: &Server, now: Moment) {
+        self.last = Some(now);
+        self.jitter = rand::rng().random_range(0.8..=1.2);
+        self.doubts_seen = server.doubts();
+        self.is_asking = true;
+    }
+
+    fn due(&self, server: &Server, spec: &HealthSpec) -> Moment {
+        let Some(last) = self.last else { return Moment::default() };
+        if server.doubts() != self.doubts_seen {
+            return last + LEAST_SPACING;
+        }
+        if server.state() != State::Up {
+            return last + spec.interval_down.mul_f64(self.jitter);
+        }
+        let good = if spec.expect.is_empty() { server.last_good() } else { Moment::default() };
+        last.max(good) + spec.interval.mul_f64(self.jitter)
+    }
+}
+
+async fn ask(courier: Rc<Courier>, group: Arc<Group>, (tier, place): (u8, u8)) {
+    let deadline = Moment::now() + group.limits().timeout;
+    let query = Arc::new(group.health().probe.clone());
+    let answer = courier.probe(&group, (tier, place), &query, deadline).await;
+    let verdict = answer.and_then(|response| judge(&response, group.health()));
+    let server = &group.tiers()[usize::from(tier)][usize::from(place)];
+    let event = match verdict {
+        Ok(()) => Event::ProbePassed,
+        Err(fault) => Event::ProbeFailed(fault),
+    };
+    server.observe(event, Moment::now());
+}
+
+/// With `expect`, every address must lie in it, and there must be one.
+fn judge(response: &Response, spec: &HealthSpec) -> Result<(), ProbeFault> {
+    if spec.expect.is_empty() {
+        return Ok(());
+    }
+    let expected = Networks::new(spec.expect.iter().map(|&network| (network, ())));
+    let mut seen = 0;
+    let foreign = find_address(response.message(), |address| {
+        seen += 1;
+        (!expected.contains(address)).then_some(address)
+    });
+    match foreign {
+        Ok(None) if seen > 0 => Ok(()),
+        Ok(_) => Err(ProbeFault::Public),
+        Err(_) => Err(ProbeFault::Malformed),
+    }
+}
