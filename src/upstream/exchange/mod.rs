@@ -81,29 +81,9 @@ impl Courier {
         run.finish(now, deadline).await
     }
 
-    /// Asks one server of a group, given by tier and place, once more when a datagram may be lost.
+    /// Asks one server of a group, given by tier and place, and once more when a datagram may be lost. The role says
+    /// whether the outcome has an effect on what is thought of the server.
     pub(super) async fn probe(
-        &self,
-        group: &Arc<Group>,
-        place: (u8, u8),
-        query: &Arc<UpstreamQuery>,
-        deadline: Moment,
-    ) -> Result<Response, ProbeFault> {
-        self.ask_one(group, place, query, Role::Probe, deadline).await
-    }
-
-    /// The same, without any effect on what is thought of the server.
-    pub(super) async fn tagged_probe(
-        &self,
-        group: &Arc<Group>,
-        place: (u8, u8),
-        query: &Arc<UpstreamQuery>,
-        deadline: Moment,
-    ) -> Result<Response, ProbeFault> {
-        self.ask_one(group, place, query, Role::Tagged, deadline).await
-    }
-
-    async fn ask_one(
         &self,
         group: &Arc<Group>,
         (tier, place): (u8, u8),
@@ -351,10 +331,7 @@ impl<'a> Run<'a> {
         t.sent_at = now;
         t.phase = Phase::Waiting;
         let leg = Leg { slot: u8::try_from(slot).unwrap_or(u8::MAX), number: t.leg };
-        let posted = match t.transport {
-            Transport::Udp => t.link.post(&self.race, leg, t.edns, now),
-            _ => t.link.post_stream(&self.race, leg, t.edns, now),
-        };
+        let posted = t.link.post(&self.race, leg, t.transport, t.edns, now);
         if let Err(result) = posted {
             self.failed(slot, result, None);
         }

@@ -1,20 +1,75 @@
 //! Messages over an ordered stream of octets, two octets of length before each (RFC 1035 4.2.2, RFC 7766, RFC 7858).
 //!
-//! The same for TCP and TLS. Queries are written as they come, answers are matched by their ids in any order.
+//! The same for TCP and TLS. Queries are written as they come, and each message that comes in is handed on at once.
 
-use std::{io, rc::Weak};
-
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-
-use crate::{clock::Moment, wire::MAX_MESSAGE};
-
-use super::{
-    Link,
-    stream::{GOODBYE, Stream},
+use std::{
+    cell::{Cell, RefCell},
+    io, mem,
+    ops::ControlFlow,
+    time::Duration,
 };
 
-/// Writes what waits and reads what comes, until either end is done.
-pub(super) async fn carry<S: AsyncRead + AsyncWrite>(stream: &Stream, link: &Weak<Link>, io: S) {
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::Notify,
+};
+
+use crate::wire::MAX_MESSAGE;
+
+/// A far end has this long to hear that a connection ends.
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Framed queries that wait to be written to a connection.
+#[derive(Default)]
+pub(super) struct SendQueue {
+    framed: RefCell<Vec<u8>>,
+    work: Notify,
+    /// Nothing more is to be asked on it: it ends once it has said so to the far end.
+    is_leaving: Cell<bool>,
+}
+
+impl SendQueue {
+    /// Adds a message.
+    pub(super) fn push(&self, message: &[u8]) {
+        let mut framed = self.framed.borrow_mut();
+        framed.extend_from_slice(&u16::try_from(message.len()).unwrap_or(0).to_be_bytes());
+        framed.extend_from_slice(message);
+        self.work.notify_one();
+    }
+
+    /// Moves what waits behind `sending`.
+    pub(super) fn take(&self, sending: &mut Vec<u8>) {
+        let mut framed = self.framed.borrow_mut();
+        if sending.is_empty() {
+            mem::swap(sending, &mut framed);
+        } else {
+            sending.append(&mut framed);
+        }
+    }
+
+    /// Waits until there is something, or the connection is to end.
+    pub(super) async fn has_work(&self) {
+        self.work.notified().await;
+    }
+
+    /// Whether the connection is to end.
+    pub(super) const fn is_leaving(&self) -> bool {
+        self.is_leaving.get()
+    }
+
+    /// Ends the connection.
+    pub(super) fn leave(&self) {
+        self.is_leaving.set(true);
+        self.work.notify_one();
+    }
+}
+
+/// Writes what waits and reads what comes, until either end is done or `receive` breaks off.
+pub(super) async fn carry<S: AsyncRead + AsyncWrite>(
+    queue: &SendQueue,
+    io: S,
+    mut receive: impl FnMut(&[u8]) -> ControlFlow<()>,
+) {
     let (mut reader, mut writer) = tokio::io::split(io);
     let mut incoming = Vec::with_capacity(2048);
     let mut sending: Vec<u8> = Vec::new();
@@ -25,15 +80,13 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite>(stream: &Stream, link: &Wea
         if sent == sending.len() {
             sending.clear();
             sent = 0;
-            stream.take_outgoing(&mut sending);
+            queue.take(&mut sending);
         }
         tokio::select! {
             read = reader.read_buf(&mut incoming) => {
-                if !matches!(read, Ok(1..)) {
+                if !matches!(read, Ok(1..)) || take_frames(&mut incoming, &mut receive).is_break() {
                     return;
                 }
-                let Some(link) = link.upgrade() else { return };
-                take_frames(stream, &link, &mut incoming, Moment::now());
             }
             written = push(&mut writer, &sending[sent..]), if sent < sending.len() || !is_flushed => match written {
                 Ok(0) if sent < sending.len() => return,
@@ -43,7 +96,7 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite>(stream: &Stream, link: &Wea
                 }
                 Err(_) => return,
             },
-            () = stream.has_work(), if sent == sending.len() => if stream.is_leaving() {
+            () = queue.has_work(), if sent == sending.len() => if queue.is_leaving() {
                 // TLS takes an end without it for one that was forged (RFC 8446 6.1).
                 drop(tokio::time::timeout(GOODBYE, writer.shutdown()).await);
                 return;
@@ -60,16 +113,17 @@ async fn push<W: AsyncWrite + Unpin>(writer: &mut W, octets: &[u8]) -> io::Resul
     writer.write(octets).await
 }
 
-fn take_frames(stream: &Stream, link: &Link, incoming: &mut Vec<u8>, now: Moment) {
+fn take_frames(incoming: &mut Vec<u8>, mut receive: impl FnMut(&[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
     let mut start = 0;
     while let Some(head) = incoming[start..].first_chunk::<2>() {
         let length = usize::from(u16::from_be_bytes(*head));
         let Some(message) = incoming.get(start + 2..start + 2 + length) else { break };
-        link.receive_framed(stream, message, now);
+        receive(message)?;
         start += 2 + length;
     }
     incoming.drain(..start);
     if incoming.is_empty() && incoming.capacity() > MAX_MESSAGE {
         *incoming = Vec::with_capacity(2048);
     }
+    ControlFlow::Continue(())
 }

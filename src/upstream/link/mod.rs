@@ -6,6 +6,7 @@
 mod client;
 mod framed;
 mod https;
+mod in_flight;
 mod open;
 mod pool;
 mod quic;
@@ -16,25 +17,18 @@ mod udp;
 
 use std::{cell::RefCell, io, rc::Rc, sync::Arc};
 
-use hashbrown::HashMap;
-use rand::Rng;
-
 use crate::{
     clock::Moment,
     upstream::{
-        race::{EdnsUse, Flight, Leg, Outcome, Race},
-        server::{
-            Role, Server,
-            health::Event,
-            tally::{MismatchReason, QueryResult},
-        },
-        spec::{LetterCase, Transport},
+        race::{EdnsUse, Leg, Outcome, Race},
+        server::{Role, Server, health::Event, tally::QueryResult},
+        spec::Transport,
     },
-    wire::{MessageId, header},
 };
 
 use self::{
     client::Shared,
+    in_flight::{Flight, InFlight},
     pool::{Pool, Port},
     stream::Streams,
     udp::Turn,
@@ -44,17 +38,11 @@ pub use self::{
     single::ask_once,
 };
 
-/// Half of all ids: a random one is then free at the second attempt on average.
-const MOST_IN_FLIGHT: usize = 32_768;
-
-/// Queries by id.
-pub(super) type Flights = HashMap<u16, Flight, foldhash::fast::FixedState>;
-
 /// One worker's way to one server.
 pub(crate) struct Link {
     pub(super) server: Arc<Server>,
     pub(super) shared: Rc<Shared>,
-    flights: RefCell<Flights>,
+    in_flight: RefCell<InFlight>,
     pool: RefCell<Pool>,
     turn: RefCell<Turn>,
     streams: RefCell<Streams>,
@@ -65,25 +53,39 @@ impl Link {
         Rc::new(Self {
             server,
             shared,
-            flights: RefCell::default(),
+            in_flight: RefCell::default(),
             pool: RefCell::default(),
             turn: RefCell::new(Turn::new()),
             streams: RefCell::default(),
         })
     }
 
-    /// Sends a query by datagram at the end of this turn. On an error nothing was sent.
+    /// Sends a query over this transport: at the end of this turn by datagram, else on a connection. On an error nothing
+    /// was sent.
     pub(super) fn post(
+        self: &Rc<Self>,
+        race: &Rc<Race>,
+        leg: Leg,
+        transport: Transport,
+        edns: EdnsUse,
+        now: Moment,
+    ) -> Result<(), QueryResult> {
+        match transport {
+            Transport::Udp => self.post_datagram(race, leg, edns, now),
+            _ => self.post_stream(race, leg, edns, now),
+        }
+    }
+
+    fn post_datagram(
         self: &Rc<Self>,
         race: &Rc<Race>,
         leg: Leg,
         edns: EdnsUse,
         now: Moment,
     ) -> Result<(), QueryResult> {
-        let limits = race.group.limits();
         let is_first = self.turn.borrow().port.is_none();
         if is_first {
-            let drawn = pool::draw(self, limits.source_ports, now);
+            let drawn = pool::draw(self, race.group.limits().source_ports, now);
             let port = drawn.map_err(|error| self.unsent(error.kind(), now))?;
             self.turn.borrow_mut().port = Some(port);
             self.shared.needs_flush(self);
@@ -91,16 +93,11 @@ impl Link {
             udp::send(self, now);
         }
         let mut turn = self.turn.borrow_mut();
-        let mut flights = self.flights.borrow_mut();
-        if flights.len() >= MOST_IN_FLIGHT {
-            return Err(QueryResult::Network);
-        }
         let Some(port) = turn.port.clone() else { return Err(QueryResult::Network) };
-        let (id, case_seed) = self.shared.draw_id(&flights, limits.case);
-        let payload = (edns == EdnsUse::With).then_some(limits.udp_payload);
-        turn.push(id, |buffer| race.query.write(MessageId(id), payload, case_seed, buffer));
-        let flight = Flight { race: Rc::clone(race), leg, sent_at: now, edns, case_seed, serial: port.serial };
-        flights.insert(id, flight);
+        let mut in_flight = self.in_flight.borrow_mut();
+        let flight = Flight::new(race, leg, edns, port.serial, now);
+        let flight = in_flight.insert(flight, &mut self.shared.random.borrow_mut()).ok_or(QueryResult::Network)?;
+        turn.push(flight.id(), |buffer| flight.write(buffer));
         port.waiting.set(port.waiting.get() + 1);
         self.server.tally.waiting(self.shared.stripe, 1);
         Ok(())
@@ -108,28 +105,19 @@ impl Link {
 
     /// A datagram came to `port`.
     fn receive(&self, port: &Port, datagram: &[u8], now: Moment) {
-        let mut flights = self.flights.borrow_mut();
-        let outcome = match header::id(datagram) {
-            Err(_) => Err(MismatchReason::Short),
-            Ok(id) => match flights.get(&id.0) {
-                None => Err(MismatchReason::Id),
-                Some(flight) if flight.serial != port.serial => Err(MismatchReason::Socket),
-                Some(flight) => flight.read(datagram, id).map(|outcome| (id, outcome)),
-            },
-        };
-        let (id, outcome) = match outcome {
-            Ok(matched) => matched,
-            Err(reason) => return self.server.tally.mismatched(self.shared.stripe, reason),
-        };
-        let Some(flight) = flights.remove(&id.0) else { return };
-        drop(flights);
-        port.waiting.set(port.waiting.get().saturating_sub(1));
-        self.settle(&flight, outcome, Transport::Udp, now);
+        let taken = self.in_flight.borrow_mut().take(datagram, Some(port.serial));
+        match taken {
+            Ok((flight, outcome)) => {
+                port.waiting.set(port.waiting.get().saturating_sub(1));
+                self.settle(&flight, outcome, Transport::Udp, now);
+            }
+            Err(reason) => self.server.tally.mismatched(self.shared.stripe, reason),
+        }
     }
 
     /// The far host says that nobody listens: every query on that socket is lost, and the server is down.
     fn refused(&self, port: &Port, now: Moment) {
-        let lost = self.take_flights(|_, flight| flight.serial == port.serial);
+        let lost = self.in_flight.borrow_mut().take_of(port.serial);
         self.server.observe(Event::Refused, now);
         self.lose(lost, Transport::Udp, now);
     }
@@ -138,7 +126,7 @@ impl Link {
     pub(super) fn undeliverable(&self, ids: &[u16], kind: io::ErrorKind, now: Moment) {
         let mut lost = Vec::with_capacity(ids.len());
         for id in ids {
-            lost.extend(self.flights.borrow_mut().remove(id));
+            lost.extend(self.in_flight.borrow_mut().take_id(*id));
         }
         self.unsent(kind, now);
         self.lose(lost, Transport::Udp, now);
@@ -156,39 +144,35 @@ impl Link {
     /// Queries whose time is over, and ports and streams to renew.
     pub(super) fn tick(self: &Rc<Self>, now: Moment) {
         let timeout = self.server.rules().timeout;
-        let over = self.take_flights(|_, flight| now.since(flight.sent_at) >= timeout);
+        let over = self.in_flight.borrow_mut().expire(timeout, now);
         for flight in over {
-            self.pool.borrow().forget_one(flight.serial);
+            self.pool.borrow().forget_one(flight.sender());
             self.ended(Transport::Udp, QueryResult::Timeout);
         }
         pool::tend(self, now);
         stream::tend(self, timeout, now);
     }
 
-    fn take_flights(&self, mut which: impl FnMut(u16, &Flight) -> bool) -> Vec<Flight> {
-        self.flights.borrow_mut().extract_if(|id, flight| which(*id, flight)).map(|(_, flight)| flight).collect()
-    }
-
     fn lose(&self, lost: Vec<Flight>, transport: Transport, now: Moment) {
         for flight in lost {
-            self.pool.borrow().forget_one(flight.serial);
+            self.pool.borrow().forget_one(flight.sender());
             self.settle(&flight, Outcome::Failed(QueryResult::Network, None), transport, now);
         }
     }
 
     /// A query ended: counts it, tells health and the question.
-    pub(super) fn settle(&self, flight: &Flight, outcome: Outcome, transport: Transport, now: Moment) {
+    fn settle(&self, flight: &Flight, outcome: Outcome, transport: Transport, now: Moment) {
         let server = &*self.server;
         self.ended(transport, outcome.result());
         if !matches!(outcome, Outcome::Closed | Outcome::Failed(QueryResult::Network, _)) {
-            let rtt = now.since(flight.sent_at);
+            let rtt = now.since(flight.sent_at());
             server.lives(now);
             server.tally.took(self.shared.stripe, rtt);
-            if transport == server.spec().transport && flight.race.role != Role::Tagged {
+            if transport == server.spec().transport && flight.race().role != Role::Tagged {
                 server.sample(rtt);
             }
         }
-        if flight.race.role == Role::Traffic {
+        if flight.race().role == Role::Traffic {
             if matches!(outcome, Outcome::Answer(_)) {
                 server.answered(now);
             } else if outcome.is_broken() {
@@ -213,24 +197,9 @@ fn is_about_the_path(kind: io::ErrorKind) -> bool {
     matches!(kind, AddrNotAvailable | HostUnreachable | NetworkDown | NetworkUnreachable | NotFound | PermissionDenied)
 }
 
-impl Shared {
-    /// An id that is not in use, and the letter case.
-    pub(super) fn draw_id(&self, flights: &Flights, case: LetterCase) -> (u16, Option<u64>) {
-        let mut random = self.random.borrow_mut();
-        let seed = (case == LetterCase::Mixed).then(|| random.next_u64());
-        loop {
-            let bits = random.next_u32();
-            let halves = [bits & 0xffff, bits >> 16].map(|half| u16::try_from(half).unwrap_or(0));
-            if let Some(&id) = halves.iter().find(|id| !flights.contains_key(*id)) {
-                return (id, seed);
-            }
-        }
-    }
-}
-
 impl Drop for Link {
     fn drop(&mut self) {
-        let waiting = i64::try_from(self.flights.borrow().len()).unwrap_or(0);
+        let waiting = i64::try_from(self.in_flight.borrow().len()).unwrap_or(0);
         self.server.tally.waiting(self.shared.stripe, -waiting);
         pool::close_all(self);
         stream::close_all(self);

@@ -4,15 +4,15 @@
 //! all the same: id, QR and question must be those of the query. An answer that is another's ends its query, since no
 //! other can come on that stream.
 
-use std::{future::Future, pin::pin, rc::Rc, rc::Weak, time::Duration};
+use std::{future::Future, pin::pin, time::Duration};
 
 use tokio::task::JoinSet;
 
-use crate::{clock::Moment, upstream::server::obstacle::Obstacle, wire::MessageId};
+use crate::{upstream::server::obstacle::Obstacle, wire::MessageId};
 
 use super::{
-    Link,
-    stream::{Asked, GOODBYE, Stream},
+    framed::{GOODBYE, SendQueue},
+    in_flight::FlightKey,
 };
 
 /// What came back on a query's stream.
@@ -36,60 +36,53 @@ pub(super) enum Trouble {
 /// How one query ended.
 pub(super) type Ended = Result<Reply, Trouble>;
 
-/// Asks what waits, each query by `ask`, until `closed`; then waits for those that are under way.
+/// Asks what waits, each query by `ask`, until `closed`; then waits for those that are under way. `find` tells which query
+/// has an id now, if its time is not over; `settle` is told how each ended.
 pub(super) async fn carry<F: Future<Output = Ended> + 'static>(
-    stream: &Rc<Stream>,
-    link: &Weak<Link>,
+    queue: &SendQueue,
     timeout: Duration,
     closed: impl Future<Output = ()>,
     ask: impl Fn(Vec<u8>) -> F,
+    find: impl Fn(u16) -> Option<FlightKey>,
+    settle: impl Fn(FlightKey, Ended),
 ) {
     let mut closed = pin!(closed);
     let mut asking = JoinSet::new();
     let mut framed = Vec::new();
     loop {
         framed.clear();
-        stream.take_outgoing(&mut framed);
-        for (asked, query) in queries(stream, &framed) {
+        queue.take(&mut framed);
+        for (key, query) in queries(&framed, &find) {
             let ended = ask(query);
             // The link ends queries by their time-out; this ends those whose connection it let go.
             asking.spawn_local(async move {
-                (asked, tokio::time::timeout(timeout * 2, ended).await.unwrap_or(Err(Trouble::Late)))
+                (key, tokio::time::timeout(timeout * 2, ended).await.unwrap_or(Err(Trouble::Late)))
             });
         }
         tokio::select! {
             // First: what ended with the connection is to be asked on another.
             biased;
             () = &mut closed => break,
-            Some(Ok((asked, ended))) = asking.join_next() => settle(stream, link, asked, ended),
-            () = stream.has_work() => if stream.is_leaving() {
+            Some(Ok((key, ended))) = asking.join_next() => settle(key, ended),
+            () = queue.has_work() => if queue.is_leaving() {
                 drop(ask);
                 drop(tokio::time::timeout(GOODBYE, closed).await);
                 return;
             },
         }
     }
-    if let Some(link) = link.upgrade() {
-        link.retire(stream);
-    }
     framed.clear();
-    stream.take_outgoing(&mut framed);
-    for (asked, _) in queries(stream, &framed) {
-        settle(stream, link, asked, Err(Trouble::Closed));
+    queue.take(&mut framed);
+    for (key, _) in queries(&framed, &find) {
+        settle(key, Err(Trouble::Closed));
     }
-    while let Some(Ok((asked, ended))) = asking.join_next().await {
-        settle(stream, link, asked, ended);
-    }
-}
-
-fn settle(stream: &Stream, link: &Weak<Link>, asked: Asked, ended: Ended) {
-    if let Some(link) = link.upgrade() {
-        link.receive_alone(stream, asked, ended, Moment::now());
+    while let Some(Ok((key, ended))) = asking.join_next().await {
+        settle(key, ended);
     }
 }
 
 /// The queries among framed messages whose time is not over, with the id 0.
-fn queries(stream: &Stream, mut framed: &[u8]) -> impl Iterator<Item = (Asked, Vec<u8>)> {
+fn queries(mut framed: &[u8], find: impl Fn(u16) -> Option<FlightKey>) -> impl Iterator<Item = (FlightKey, Vec<u8>)> {
     let all = std::iter::from_fn(move || {
         let (head, rest) = framed.split_first_chunk::<2>()?;
         let (query, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*head)))?;
@@ -99,5 +92,5 @@ fn queries(stream: &Stream, mut framed: &[u8]) -> impl Iterator<Item = (Asked, V
         anonymous[..2].copy_from_slice(&MessageId(0).0.to_be_bytes());
         Some((u16::from_be_bytes(*id), anonymous))
     });
-    all.filter_map(|(id, query)| Some((stream.asked(id)?, query)))
+    all.filter_map(move |(id, query)| Some((find(id)?, query)))
 }

@@ -8,32 +8,31 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::Future,
     io,
+    ops::ControlFlow,
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
 };
 
-use hashbrown::hash_map::Entry;
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::task::AbortHandle;
 
 use crate::{
     clock::Moment,
     upstream::{
-        race::{EdnsUse, Flight, Leg, Outcome, Race},
-        server::{
-            Role, Server,
-            health::Event,
-            obstacle::Obstacle,
-            tally::{MismatchReason, QueryResult},
-        },
+        race::{EdnsUse, Leg, Outcome, Race},
+        server::{Role, Server, health::Event, obstacle::Obstacle, tally::QueryResult},
         spec::Transport,
     },
-    wire::{MessageId, UpstreamQuery, header},
+    wire::{MessageId, UpstreamQuery},
 };
 
 use super::{
-    Flights, Link, framed, https,
+    Link,
+    framed::{self, SendQueue},
+    https,
+    in_flight::{Flight, FlightKey, InFlight},
     open::{Carrier, open},
     quic::{self, Quic},
     requests::{self, Ended, Reply, Trouble},
@@ -43,8 +42,6 @@ use super::{
 const IDLE: Duration = Duration::from_secs(10);
 /// The same where another handshake would cost more than the memory it holds (RFC 7858 3.4).
 const IDLE_ENCRYPTED: Duration = Duration::from_secs(60);
-/// A far end has this long to hear that a connection ends.
-pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 /// More queries than this wait on one connection only where nobody reads them.
 const MOST_IN_FLIGHT: usize = 8192;
 
@@ -55,35 +52,24 @@ pub(super) struct Streams(Vec<Rc<Stream>>);
 /// A connection, being opened or open.
 pub(super) struct Stream {
     transport: Transport,
-    flights: RefCell<Flights>,
+    in_flight: RefCell<InFlight>,
     /// Queries so far.
     last_serial: Cell<u32>,
-    /// Framed queries that wait to be written.
-    outgoing: RefCell<Vec<u8>>,
-    has_work: Notify,
+    queue: SendQueue,
     /// Messages that came in.
     received: Cell<u64>,
     /// When it was open: no query on it was asked before.
     opened: Cell<Moment>,
-    /// When a query was last put on it,
+    /// When a query was last put on it.
     last_query: Cell<Moment>,
-    /// and when a message last came in.
+    /// When a message last came in.
     last_message: Cell<Moment>,
-    /// Nothing more is to be asked on it: it ends once it has said so to the far end.
-    is_leaving: Cell<bool>,
     task: RefCell<Option<AbortHandle>>,
 }
 
-/// A query on a stream, told from others that had its id.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
-    id: u16,
-    serial: u32,
-}
-
 impl Link {
-    /// Sends a query on a stream. On an error nothing was sent.
-    pub(crate) fn post_stream(
+    /// Sends a query on a connection. On an error nothing was sent.
+    pub(super) fn post_stream(
         self: &Rc<Self>,
         race: &Rc<Race>,
         leg: Leg,
@@ -92,23 +78,19 @@ impl Link {
     ) -> Result<(), QueryResult> {
         let limits = race.group.limits();
         let stream = self.stream(limits.connections.max(1), limits.timeout, now).ok_or(QueryResult::Network)?;
-        let mut flights = stream.flights.borrow_mut();
-        let (id, case_seed) = self.shared.draw_id(&flights, limits.case);
-        let payload = (edns == EdnsUse::With).then_some(limits.udp_payload);
-        let mut query = [0; UpstreamQuery::MAX_PADDED];
-        let mut length = race.query.write(MessageId(id), payload, case_seed, &mut query).unwrap_or(0);
-        if stream.transport.is_encrypted() && payload.is_some() {
-            length = UpstreamQuery::pad(&mut query, length);
-        }
-        let mut outgoing = stream.outgoing.borrow_mut();
-        outgoing.extend_from_slice(&u16::try_from(length).unwrap_or(0).to_be_bytes());
-        outgoing.extend_from_slice(&query[..length]);
+        let mut in_flight = stream.in_flight.borrow_mut();
         let serial = stream.last_serial.get().wrapping_add(1);
         stream.last_serial.set(serial);
-        flights.insert(id, Flight { race: Rc::clone(race), leg, sent_at: now, edns, case_seed, serial });
+        let flight = Flight::new(race, leg, edns, serial, now);
+        let flight = in_flight.insert(flight, &mut self.shared.random.borrow_mut()).ok_or(QueryResult::Network)?;
+        let mut query = [0; UpstreamQuery::MAX_PADDED];
+        let mut length = flight.write(&mut query).unwrap_or(0);
+        if stream.transport.is_encrypted() && flight.has_edns() {
+            length = UpstreamQuery::pad(&mut query, length);
+        }
+        stream.queue.push(&query[..length]);
         stream.last_query.set(now);
         self.server.tally.waiting(self.shared.stripe, 1);
-        stream.has_work.notify_one();
         Ok(())
     }
 
@@ -120,7 +102,7 @@ impl Link {
     /// The least busy connection, or a new one while all are busy and there may be more.
     fn stream(self: &Rc<Self>, most: usize, timeout: Duration, now: Moment) -> Option<Rc<Stream>> {
         let mut streams = self.streams.borrow_mut();
-        let waiting = |stream: &Rc<Stream>| stream.flights.borrow().len();
+        let waiting = |stream: &Rc<Stream>| stream.in_flight.borrow().len();
         let least = streams.0.iter().min_by_key(|stream| waiting(stream)).map(Rc::clone);
         if let Some(stream) = least
             && (waiting(&stream) == 0 || streams.0.len() >= most)
@@ -129,15 +111,13 @@ impl Link {
         }
         let stream = Rc::new(Stream {
             transport: self.server.spec().transport.of_streams(),
-            flights: RefCell::default(),
+            in_flight: RefCell::default(),
             last_serial: Cell::default(),
-            outgoing: RefCell::default(),
-            has_work: Notify::new(),
+            queue: SendQueue::default(),
             received: Cell::new(0),
             opened: Cell::default(),
             last_query: Cell::new(now),
             last_message: Cell::default(),
-            is_leaving: Cell::default(),
             task: RefCell::default(),
         });
         let task = tokio::task::spawn_local(run(Rc::clone(&stream), Rc::downgrade(self), timeout));
@@ -149,7 +129,7 @@ impl Link {
     /// The connection ended: its queries are to be asked elsewhere.
     fn stream_ended(&self, stream: &Rc<Stream>, end: End, now: Moment) {
         self.retire(stream);
-        let lost: Vec<Flight> = stream.flights.borrow_mut().drain().map(|(_, flight)| flight).collect();
+        let lost = stream.in_flight.borrow_mut().drain();
         let is_renewable = end == End::Closed && stream.received.get() > 0;
         if self.server.spec().transport == stream.transport {
             match end {
@@ -167,41 +147,27 @@ impl Link {
         }
     }
 
-    /// A message came in on a stream.
-    pub(super) fn receive_framed(&self, stream: &Stream, message: &[u8], now: Moment) {
+    /// A message came in on a connection.
+    fn receive_framed(&self, stream: &Stream, message: &[u8], now: Moment) {
         stream.received.set(stream.received.get() + 1);
         stream.last_message.set(now);
-        let mut flights = stream.flights.borrow_mut();
-        let outcome = match header::id(message) {
-            Err(_) => Err(MismatchReason::Short),
-            Ok(id) => match flights.get(&id.0) {
-                None => Err(MismatchReason::Id),
-                Some(flight) => flight.read(message, id).map(|outcome| (id, outcome)),
-            },
-        };
-        let (id, outcome) = match outcome {
-            // TC has no meaning on a stream.
-            Ok((id, Outcome::Truncated)) => (id, Outcome::Failed(QueryResult::Malformed, None)),
-            Ok(matched) => matched,
-            Err(reason) => return self.server.tally.mismatched(self.shared.stripe, reason),
-        };
-        let Some(mut flight) = flights.remove(&id.0) else { return };
-        drop(flights);
-        flight.sent_at = flight.sent_at.max(stream.opened.get());
-        self.settle(&flight, outcome, stream.transport, now);
+        let taken = stream.in_flight.borrow_mut().take(message, None);
+        match taken {
+            Ok((mut flight, outcome)) => {
+                flight.sent_no_sooner_than(stream.opened.get());
+                // TC has no meaning on a stream.
+                let outcome = if matches!(outcome, Outcome::Truncated) { Outcome::malformed() } else { outcome };
+                self.settle(&flight, outcome, stream.transport, now);
+            }
+            Err(reason) => self.server.tally.mismatched(self.shared.stripe, reason),
+        }
     }
 
     /// A query that had a stream of its own ended. If its time was over before, its id may be another's by now.
-    pub(super) fn receive_alone(&self, stream: &Stream, asked: Asked, ended: Ended, now: Moment) {
-        let Asked { id, serial } = asked;
-        let mut flights = stream.flights.borrow_mut();
-        let Entry::Occupied(entry) = flights.entry(id) else { return };
-        if entry.get().serial != serial {
-            return;
-        }
-        let mut flight = entry.remove();
-        drop(flights);
-        flight.sent_at = flight.sent_at.max(stream.opened.get());
+    fn receive_alone(&self, stream: &Stream, key: FlightKey, ended: Ended, now: Moment) {
+        let taken = stream.in_flight.borrow_mut().take_key(key);
+        let Some(mut flight) = taken else { return };
+        flight.sent_no_sooner_than(stream.opened.get());
         let outcome = match ended {
             Ok(reply) => {
                 stream.received.set(stream.received.get() + 1);
@@ -213,7 +179,7 @@ impl Link {
             Err(Trouble::Closed) => Outcome::Failed(QueryResult::Network, None),
             Err(Trouble::Refused(obstacle)) => {
                 self.server.set_obstacle(Some(obstacle));
-                Outcome::Failed(QueryResult::Malformed, None)
+                Outcome::malformed()
             }
         };
         self.settle(&flight, outcome, stream.transport, now);
@@ -225,50 +191,18 @@ impl Link {
                 response.age(reply.age);
                 Outcome::Answer(response)
             }
-            Ok(Outcome::Truncated) => Outcome::Failed(QueryResult::Malformed, None),
+            Ok(Outcome::Truncated) => Outcome::malformed(),
             Ok(other) => other,
             Err(reason) => {
                 self.server.tally.mismatched(self.shared.stripe, reason);
-                Outcome::Failed(QueryResult::Malformed, None)
+                Outcome::malformed()
             }
         }
     }
 
     /// No more queries go on this connection.
-    pub(super) fn retire(&self, stream: &Rc<Stream>) {
+    fn retire(&self, stream: &Rc<Stream>) {
         self.streams.borrow_mut().0.retain(|kept| !Rc::ptr_eq(kept, stream));
-    }
-}
-
-impl Stream {
-    /// Appends the framed queries that wait to be written.
-    pub(super) fn take_outgoing(&self, sending: &mut Vec<u8>) {
-        let mut outgoing = self.outgoing.borrow_mut();
-        if sending.is_empty() {
-            std::mem::swap(sending, &mut outgoing);
-        } else {
-            sending.append(&mut outgoing);
-        }
-    }
-
-    /// Which query goes by this id now, if its time is not over.
-    pub(super) fn asked(&self, id: u16) -> Option<Asked> {
-        self.flights.borrow().get(&id).map(|flight| Asked { id, serial: flight.serial })
-    }
-
-    /// Waits until there are some, or the connection is to end.
-    pub(super) async fn has_work(&self) {
-        self.has_work.notified().await;
-    }
-
-    /// Whether it is to end.
-    pub(super) const fn is_leaving(&self) -> bool {
-        self.is_leaving.get()
-    }
-
-    fn leave(&self) {
-        self.is_leaving.set(true);
-        self.has_work.notify_one();
     }
 }
 
@@ -316,22 +250,51 @@ async fn run(stream: Rc<Stream>, link: Weak<Link>, timeout: Duration) {
 }
 
 async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier, timeout: Duration) {
+    let receive = |message: &[u8]| match link.upgrade() {
+        Some(link) => {
+            link.receive_framed(stream, message, Moment::now());
+            ControlFlow::Continue(())
+        }
+        None => ControlFlow::Break(()),
+    };
     match carrier {
-        Carrier::Tcp(io) => framed::carry(stream, link, io).await,
-        Carrier::Tls(io) => framed::carry(stream, link, io).await,
+        Carrier::Tcp(io) => framed::carry(&stream.queue, io, receive).await,
+        Carrier::Tls(io) => framed::carry(&stream.queue, io, receive).await,
         Carrier::Https(https, uri) => {
             let (sender, closed, _kept) = https.into_parts();
             let ask = move |query| https::ask(sender.clone(), uri.clone(), query);
-            requests::carry(stream, link, timeout, closed, ask).await;
+            carry_requests(stream, link, timeout, closed, ask).await;
         }
         Carrier::Quic(Quic { connection, endpoint: _endpoint }) => {
             // Its last handle gone, a connection says goodbye by itself.
             let watched = connection.clone();
             let closed = async move { drop(watched.closed().await) };
             let ask = move |query| quic::ask(connection.clone(), query);
-            requests::carry(stream, link, timeout, closed, ask).await;
+            carry_requests(stream, link, timeout, closed, ask).await;
         }
     }
+}
+
+async fn carry_requests<F: Future<Output = Ended> + 'static>(
+    stream: &Rc<Stream>,
+    link: &Weak<Link>,
+    timeout: Duration,
+    closed: impl Future<Output = ()>,
+    ask: impl Fn(Vec<u8>) -> F,
+) {
+    let closed = async {
+        closed.await;
+        if let Some(link) = link.upgrade() {
+            link.retire(stream);
+        }
+    };
+    let find = |id| stream.in_flight.borrow().key(id);
+    let settle = |key, ended| {
+        if let Some(link) = link.upgrade() {
+            link.receive_alone(stream, key, ended, Moment::now());
+        }
+    };
+    requests::carry(&stream.queue, timeout, closed, ask, find, settle).await;
 }
 
 /// Leaves word for operators why there is no connection, or that there is one.
@@ -349,21 +312,20 @@ fn note(server: &Server, transport: Transport, obstacle: Option<&Obstacle>) {
 pub(super) fn tend(link: &Rc<Link>, timeout: Duration, now: Moment) {
     let all: Vec<_> = link.streams.borrow().0.iter().map(Rc::clone).collect();
     for stream in all {
-        let is_over = |_: &u16, flight: &mut Flight| now.since(flight.sent_at) >= timeout;
-        let over: Vec<Flight> = stream.flights.borrow_mut().extract_if(is_over).map(|(_, flight)| flight).collect();
+        let over = stream.in_flight.borrow_mut().expire(timeout, now);
         for _ in &over {
             link.ended(stream.transport, QueryResult::Timeout);
         }
         let idle = if stream.transport == Transport::Tcp { IDLE } else { IDLE_ENCRYPTED };
         let last_use = stream.last_query.get().max(stream.last_message.get());
-        let is_idle = stream.flights.borrow().is_empty() && now.since(last_use) >= idle;
-        let is_dead = over.iter().any(|flight| flight.sent_at > stream.last_message.get());
+        let is_idle = stream.in_flight.borrow().is_empty() && now.since(last_use) >= idle;
+        let is_dead = over.iter().any(|flight| flight.sent_at() > stream.last_message.get());
         if is_dead {
             close(&stream);
             link.stream_ended(&stream, End::Closed, now);
         } else if is_idle {
             link.retire(&stream);
-            stream.leave();
+            stream.queue.leave();
         }
     }
 }
@@ -372,7 +334,7 @@ pub(super) fn tend(link: &Rc<Link>, timeout: Duration, now: Moment) {
 pub(super) fn close_all(link: &Link) {
     for stream in link.streams.take().0 {
         close(&stream);
-        let waiting = i64::try_from(stream.flights.borrow().len()).unwrap_or(0);
+        let waiting = i64::try_from(stream.in_flight.borrow().len()).unwrap_or(0);
         link.server.tally.waiting(link.shared.stripe, -waiting);
     }
 }

@@ -22,12 +22,9 @@ use crate::{
     clock::Moment,
     upstream::{
         group::Group,
-        server::{
-            Role,
-            tally::{MismatchReason, QueryResult},
-        },
+        server::{Role, tally::QueryResult},
     },
-    wire::{Kind, MessageId, Mismatch, Rcode, Response, UpstreamQuery, header::HEADER},
+    wire::{Kind, Rcode, Response, UpstreamQuery},
 };
 
 /// How one leg ended.
@@ -47,7 +44,7 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// What a well-matched response means for the try that waits for it.
-    fn of(response: Response, edns: EdnsUse) -> Self {
+    pub(crate) fn of(response: Response, edns: EdnsUse) -> Self {
         let rcode = response.rcode();
         let is_unread = matches!(rcode, Rcode::FORMERR | Rcode::NOTIMP) && !response.has_edns();
         match response.kind() {
@@ -61,6 +58,11 @@ impl Outcome {
                 _ => Self::Failed(QueryResult::Refused, Some(rcode)),
             },
         }
+    }
+
+    /// A message that does not parse, or cannot be an answer where it came.
+    pub(super) const fn malformed() -> Self {
+        Self::Failed(QueryResult::Malformed, None)
     }
 
     /// As counted.
@@ -191,43 +193,4 @@ impl Race {
 /// A question has 16 tries at the most.
 const fn bit(slot: u8) -> u16 {
     1 << (slot % 16)
-}
-
-/// A query on the wire.
-pub(crate) struct Flight {
-    pub(super) race: Rc<Race>,
-    pub(super) leg: Leg,
-    pub(super) sent_at: Moment,
-    pub(super) edns: EdnsUse,
-    /// With mixed case, what the letters were drawn from.
-    pub(super) case_seed: Option<u64>,
-    /// Which socket sent it; on a stream, which query of that stream it is.
-    pub(super) serial: u32,
-}
-
-impl Flight {
-    /// Reads a message that came under this query's id.
-    pub(super) fn read(&self, message: &[u8], id: MessageId) -> Result<Outcome, MismatchReason> {
-        let query = &self.race.query;
-        let response = match self.case_seed {
-            None => Response::read(message, query, id, None),
-            Some(seed) => {
-                let mut sent = [0; UpstreamQuery::MAX];
-                let end = query.write(id, None, Some(seed), &mut sent).unwrap_or(HEADER);
-                Response::read(message, query, id, Some(&sent[HEADER..end]))
-            }
-        };
-        match response {
-            Ok(response) => Ok(Outcome::of(response, self.edns)),
-            Err(Mismatch::Malformed(_)) => Ok(Outcome::Failed(QueryResult::Malformed, None)),
-            Err(Mismatch::Short) => Err(MismatchReason::Short),
-            Err(Mismatch::NotAResponse) => Err(MismatchReason::NotAResponse),
-            Err(Mismatch::Id) => Err(MismatchReason::Id),
-            Err(Mismatch::Question) => Err(MismatchReason::Question),
-        }
-    }
-
-    pub(super) fn deliver(&self, outcome: Outcome, now: Moment) {
-        self.race.deliver(Arrival { leg: self.leg, outcome, rtt: now.since(self.sent_at), at: now });
-    }
 }

@@ -19,7 +19,7 @@ use crate::{
         group::Group,
         link::Courier,
         server::{
-            Alarm, Server,
+            Alarm, Role, Server,
             health::{Event, ProbeFault, State},
         },
         spec::HealthSpec,
@@ -127,7 +127,7 @@ impl Schedule {
 async fn ask(courier: Rc<Courier>, group: Arc<Group>, (tier, place): (u8, u8)) {
     let deadline = Moment::now() + group.limits().timeout;
     let query = Arc::new(group.health().probe.clone());
-    let answer = courier.probe(&group, (tier, place), &query, deadline).await;
+    let answer = courier.probe(&group, (tier, place), &query, Role::Probe, deadline).await;
     let verdict = answer.and_then(|response| judge(&response, group.health()));
     let server = &group.tiers()[usize::from(tier)][usize::from(place)];
     let event = match verdict {

@@ -45,15 +45,17 @@ fn the_end_of_a_query_is_not_taken_for_that_of_another_with_its_id() {
         let courier = Courier::new(Worker::ALONE);
         let link = courier.link(group.servers().next().unwrap());
         let (race, now) = (Race::new(&query(), &group, Role::Traffic), Moment::now());
-        link.post_stream(&race, Leg { slot: 0, number: 1 }, EdnsUse::With, now).unwrap();
+        let leg = Leg { slot: 0, number: 1 };
+        link.post(&race, leg, Transport::Tcp, EdnsUse::With, now).unwrap();
         let stream = Rc::clone(&link.streams.borrow().0[0]);
-        let id = *stream.flights.borrow().keys().next().unwrap();
-        let newer = stream.asked(id).unwrap();
-        let older = Asked { serial: newer.serial - 1, ..newer };
+        let mut framed = Vec::new();
+        stream.queue.take(&mut framed);
+        let newer = stream.in_flight.borrow().key(u16::from_be_bytes([framed[2], framed[3]])).unwrap();
+        let older = FlightKey { sender: newer.sender - 1, ..newer };
         link.receive_alone(&stream, older, Err(Trouble::Closed), now);
-        assert_eq!(stream.flights.borrow().len(), 1, "it is still asked");
+        assert_eq!(stream.in_flight.borrow().len(), 1, "it is still asked");
         link.receive_alone(&stream, newer, Err(Trouble::Closed), now);
-        assert!(stream.asked(id).is_none());
+        assert!(stream.in_flight.borrow().is_empty());
     });
 }
 

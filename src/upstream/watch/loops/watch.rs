@@ -25,7 +25,7 @@ use crate::{
     upstream::{
         group::{Cleared, Group, Marks},
         link::Courier,
-        server::{Server, health::ProbeFault},
+        server::{Role, Server, health::ProbeFault},
     },
     wire::{Class, Name, RecordType, UpstreamQuery},
 };
@@ -148,7 +148,7 @@ impl Watcher {
         let query = Arc::new(UpstreamQuery { name, qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false });
         let deadline = until.min(sent + self.group.limits().timeout);
         let asking = async {
-            let answer = self.courier.tagged_probe(&self.group, self.place, &query, deadline).await;
+            let answer = self.courier.probe(&self.group, self.place, &query, Role::Tagged, deadline).await;
             // The way round may be longer than the way back: the tag is waited for as long as it is good.
             tokio::time::sleep(until.since(Moment::now())).await;
             answer

@@ -1,0 +1,240 @@
+//! Queries in flight by their ids: one table serves the ports of a link, another each of its connections.
+
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use rand::{Rng, rngs::StdRng};
+
+use crate::{
+    clock::Moment,
+    upstream::{
+        race::{Arrival, EdnsUse, Leg, Outcome, Race},
+        server::tally::MismatchReason,
+        spec::LetterCase,
+    },
+    wire::{MessageId, Mismatch, Response, UpstreamQuery, header, header::HEADER},
+};
+
+/// Half of all ids: a random one is then free at the second attempt on average.
+const MOST: usize = 32_768;
+
+/// Queries by id.
+#[derive(Default)]
+pub(super) struct InFlight(HashMap<u16, Flight, foldhash::fast::FixedState>);
+
+/// A query on the wire.
+pub(super) struct Flight {
+    race: Rc<Race>,
+    leg: Leg,
+    edns: EdnsUse,
+    sent_at: Moment,
+    id: MessageId,
+    /// Seed of the letter case, with mixed case.
+    case_seed: Option<u64>,
+    sender: u32,
+}
+
+/// A query in flight, told from an earlier one that had its id.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FlightKey {
+    pub(super) id: u16,
+    pub(super) sender: u32,
+}
+
+impl InFlight {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds a query under a random id that no other has; none where there are too many.
+    pub(super) fn insert(&mut self, mut flight: Flight, random: &mut StdRng) -> Option<&Flight> {
+        if self.0.len() >= MOST {
+            return None;
+        }
+        flight.case_seed = (flight.race.group.limits().case == LetterCase::Mixed).then(|| random.next_u64());
+        let id = self.free_id(random);
+        flight.id = MessageId(id);
+        Some(self.0.entry(id).insert(flight).into_mut())
+    }
+
+    fn free_id(&self, random: &mut StdRng) -> u16 {
+        loop {
+            let bits = random.next_u32();
+            let halves = [bits & 0xffff, bits >> 16].map(|half| u16::try_from(half).unwrap_or(0));
+            if let Some(&id) = halves.iter().find(|id| !self.0.contains_key(*id)) {
+                return id;
+            }
+        }
+    }
+
+    /// Takes the query that a message answers, with what the message means for it. `sender` is the socket that the
+    /// message came to, where there are several.
+    pub(super) fn take(&mut self, message: &[u8], sender: Option<u32>) -> Result<(Flight, Outcome), MismatchReason> {
+        let id = header::id(message).map_err(|_| MismatchReason::Short)?;
+        let flight = self.0.get(&id.0).ok_or(MismatchReason::Id)?;
+        if sender.is_some_and(|sender| sender != flight.sender) {
+            return Err(MismatchReason::Socket);
+        }
+        let outcome = flight.read(message, id)?;
+        let flight = self.0.remove(&id.0).ok_or(MismatchReason::Id)?;
+        Ok((flight, outcome))
+    }
+
+    /// What tells the query that has this id now from others.
+    pub(super) fn key(&self, id: u16) -> Option<FlightKey> {
+        self.0.get(&id).map(|flight| FlightKey { id, sender: flight.sender })
+    }
+
+    /// Takes a query, unless its time was over and its id is another's by now.
+    pub(super) fn take_key(&mut self, key: FlightKey) -> Option<Flight> {
+        self.0.get(&key.id).filter(|flight| flight.sender == key.sender)?;
+        self.0.remove(&key.id)
+    }
+
+    /// Takes the query with this id.
+    pub(super) fn take_id(&mut self, id: u16) -> Option<Flight> {
+        self.0.remove(&id)
+    }
+
+    /// Takes the queries of one socket.
+    pub(super) fn take_of(&mut self, sender: u32) -> Vec<Flight> {
+        self.0.extract_if(|_, flight| flight.sender == sender).map(|(_, flight)| flight).collect()
+    }
+
+    /// Takes the queries that were sent `timeout` ago or earlier.
+    pub(super) fn expire(&mut self, timeout: std::time::Duration, now: Moment) -> Vec<Flight> {
+        let is_over = |_: &u16, flight: &mut Flight| now.since(flight.sent_at) >= timeout;
+        self.0.extract_if(is_over).map(|(_, flight)| flight).collect()
+    }
+
+    /// Takes all.
+    pub(super) fn drain(&mut self) -> Vec<Flight> {
+        self.0.drain().map(|(_, flight)| flight).collect()
+    }
+}
+
+impl Flight {
+    /// A query that gets its id when it is put into the table. `sender` is the socket that sends it, or its number on
+    /// a connection.
+    pub(super) fn new(race: &Rc<Race>, leg: Leg, edns: EdnsUse, sender: u32, now: Moment) -> Self {
+        Self { race: Rc::clone(race), leg, edns, sent_at: now, id: MessageId(0), case_seed: None, sender }
+    }
+
+    pub(super) fn race(&self) -> &Race {
+        &self.race
+    }
+
+    pub(super) const fn id(&self) -> u16 {
+        self.id.0
+    }
+
+    pub(super) const fn sender(&self) -> u32 {
+        self.sender
+    }
+
+    pub(super) const fn sent_at(&self) -> Moment {
+        self.sent_at
+    }
+
+    /// The connection was opened after the query was put on it: its RTT begins then.
+    pub(super) fn sent_no_sooner_than(&mut self, at: Moment) {
+        self.sent_at = self.sent_at.max(at);
+    }
+
+    pub(super) fn has_edns(&self) -> bool {
+        self.edns == EdnsUse::With
+    }
+
+    /// Writes the message; none where `buffer` is too short.
+    pub(super) fn write(&self, buffer: &mut [u8]) -> Option<usize> {
+        let payload = self.has_edns().then(|| self.race.group.limits().udp_payload);
+        self.race.query.write(self.id, payload, self.case_seed, buffer)
+    }
+
+    /// Reads a message that came under this query's id, which is `id` on the wire.
+    pub(super) fn read(&self, message: &[u8], id: MessageId) -> Result<Outcome, MismatchReason> {
+        let query = &self.race.query;
+        let response = match self.case_seed {
+            None => Response::read(message, query, id, None),
+            Some(seed) => {
+                let mut sent = [0; UpstreamQuery::MAX];
+                let end = query.write(id, None, Some(seed), &mut sent).unwrap_or(HEADER);
+                Response::read(message, query, id, Some(&sent[HEADER..end]))
+            }
+        };
+        match response {
+            Ok(response) => Ok(Outcome::of(response, self.edns)),
+            Err(Mismatch::Malformed(_)) => Ok(Outcome::malformed()),
+            Err(Mismatch::Short) => Err(MismatchReason::Short),
+            Err(Mismatch::NotAResponse) => Err(MismatchReason::NotAResponse),
+            Err(Mismatch::Id) => Err(MismatchReason::Id),
+            Err(Mismatch::Question) => Err(MismatchReason::Question),
+        }
+    }
+
+    pub(super) fn deliver(&self, outcome: Outcome, now: Moment) {
+        self.race.deliver(Arrival { leg: self.leg, outcome, rtt: now.since(self.sent_at), at: now });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        upstream::{Entry, Group, GroupSpec, HealthSpec, Limits, Ours, Policy, ServerSpec, Transport, server::Role},
+        wire::{Class, Name, RecordType},
+    };
+
+    fn race() -> Rc<Race> {
+        let server = ServerSpec::plain(Transport::Udp, "192.0.2.1:53".parse().unwrap());
+        let spec = GroupSpec {
+            name: "vpc".into(),
+            tiers: vec![vec![Entry::Server(server)]],
+            policy: Policy::Ordered,
+            limits: Limits::default(),
+            health: HealthSpec::probing(Name::root(), RecordType::NS),
+        };
+        let group = Arc::new(Group::build(&spec, None, &Ours::default(), &Arc::default()));
+        let query = UpstreamQuery {
+            name: "a.example".parse().unwrap(),
+            qtype: RecordType::A,
+            qclass: Class::IN,
+            do_bit: false,
+            cd: false,
+        };
+        Race::new(&Arc::new(query), &group, Role::Traffic)
+    }
+
+    #[test]
+    fn a_query_is_taken_once_by_its_id_its_socket_or_its_time() {
+        let (mut random, race, start): (StdRng, _, _) = (rand::make_rng(), race(), Moment::now());
+        let mut in_flight = InFlight::default();
+        let mut add = |in_flight: &mut InFlight, sender, now| {
+            let flight = Flight::new(&race, Leg { slot: 0, number: 1 }, EdnsUse::With, sender, now);
+            in_flight.insert(flight, &mut random).unwrap().id()
+        };
+        let ids = [1, 1, 2, 3].map(|sender| add(&mut in_flight, sender, start));
+        let late = add(&mut in_flight, 3, start + Duration::from_secs(1));
+        let mut answer = [0; UpstreamQuery::MAX];
+        let asked = in_flight.0.get(&ids[2]).unwrap();
+        let length = asked.write(&mut answer).unwrap();
+        // An empty answer: QR is set, the OPT record cut off.
+        let end = length - 11;
+        (answer[2], answer[11]) = (answer[2] | 0x80, 0);
+        assert!(matches!(in_flight.take(&answer[..end], Some(1)), Err(MismatchReason::Socket)));
+        assert!(in_flight.take(&answer[..end], Some(2)).is_ok());
+        assert!(matches!(in_flight.take(&answer[..end], Some(2)), Err(MismatchReason::Id)));
+        assert!(matches!(in_flight.take(&answer[..1], None), Err(MismatchReason::Short)));
+        assert_eq!(in_flight.take_of(1).len(), 2);
+        assert!(in_flight.take_key(FlightKey { id: ids[3], sender: 9 }).is_none());
+        let expired = in_flight.expire(Duration::from_secs(1), start + Duration::from_millis(1500));
+        assert_eq!(expired.iter().map(Flight::id).collect::<Vec<_>>(), [ids[3]]);
+        assert!(in_flight.take_id(late).is_some() && in_flight.is_empty());
+    }
+}
