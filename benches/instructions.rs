@@ -34,7 +34,7 @@ use tidegate::{
     engine::{Action, Context},
     net::socket::{Options, udp_listeners},
     serve::udp,
-    upstream::{self, Courier, Entry, ServerSpec, Transport},
+    upstream::{self, Entry, ServerSpec, Transport, UpstreamClient},
     wire::Name,
 };
 use tokio::{
@@ -227,8 +227,8 @@ fn listen(bench: &Bench) {
         stop.send(true)
     });
     runtime.block_on(async {
-        let courier = Rc::new(Courier::new(upstream::Worker::ALONE));
-        let context = Rc::new(Context::new(Arc::clone(&bench.engine), courier, Arc::clone(&bench.counters)));
+        let upstream_client = Rc::new(UpstreamClient::new(upstream::Worker::ALONE));
+        let context = Rc::new(Context::new(Arc::clone(&bench.engine), upstream_client, Arc::clone(&bench.counters)));
         udp::serve(socket, context, 1232, stopped).await.expect("it stops when it is told to");
     });
 }

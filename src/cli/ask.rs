@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     clock::Moment,
-    upstream::{Obstacle, ServerSpec, Transport, ask_once},
+    upstream::{ConnectError, ServerSpec, Transport, ask_once},
     wire::{
         EdeCode, Edns, Flags, Header, Malformed, MessageId, NameBuf, Rcode, RecordType, UpstreamQuery, ede,
         name::DisplayWire,
@@ -40,7 +40,7 @@ pub(super) enum AskError {
         /// Who was asked.
         server: String,
         /// What stood in the way.
-        source: Obstacle,
+        source: ConnectError,
     },
     /// What came does not parse.
     #[error("the answer is malformed: {0}")]
@@ -86,7 +86,7 @@ fn encrypted(spec: &ServerSpec, query: &UpstreamQuery, patience: Duration) -> Re
     let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default());
     let asking = async { tokio::time::timeout(patience, ask_once(spec, &out[..length])).await };
     let answered = runtime.map_err(|cause| error(cause.into()))?.block_on(asking);
-    let message = answered.unwrap_or(Err(Obstacle::Slow)).map_err(error)?;
+    let message = answered.unwrap_or(Err(ConnectError::Slow)).map_err(error)?;
     if is_reply(&message, MessageId(0)) {
         return Ok(message);
     }

@@ -20,7 +20,7 @@ use crate::{
     admin::{self, control::Request},
     config::Live,
     upstream::{
-        self, Courier,
+        self, UpstreamClient,
         loops::{self, watch::Timing},
         prober, system,
     },
@@ -82,11 +82,11 @@ impl Doors {
 }
 
 async fn control(mut state: State, workers: usize, mut commands: mpsc::UnboundedReceiver<Command>, report: &Report) {
-    let courier = Rc::new(Courier::new(upstream::Worker { index: workers, count: workers + 1 }));
+    let upstream_client = Rc::new(UpstreamClient::new(upstream::Worker { index: workers, count: workers + 1 }));
     let mut tasks = JoinSet::new();
-    tasks.spawn_local(prober::run(Rc::clone(&courier), state.targets(), state.alarm()));
+    tasks.spawn_local(prober::run(Rc::clone(&upstream_client), state.targets(), state.alarm()));
     let loops = Arc::clone(&state.engine.loops);
-    tasks.spawn_local(loops::watch::run(courier, loops, state.loop_targets(), Timing::default()));
+    tasks.spawn_local(loops::watch::run(upstream_client, loops, state.loop_targets(), Timing::default()));
     let mut system = system::Watch::new(state.system_files(), state.ours());
     let mut zones = state.zones().watch().clone();
     let mut ticks = interval_at(Instant::now() + WATCH, WATCH);
@@ -151,7 +151,7 @@ mod tests {
         config::Plan,
         metrics,
         serve::connections::Connections,
-        upstream::{Alarm, Ours},
+        upstream::{Alarm, OwnAddresses},
     };
 
     const TEXT: &str = "[upstream.site]\nservers = [\"192.0.2.1\"]\n[[forward]]\nzones = [\".\"]\nto = \"site\"\n";
@@ -161,7 +161,8 @@ mod tests {
         let plan = Plan::from_text("t.toml", TEXT).unwrap();
         let rules = Arc::new(metrics::Rules::new(1));
         let state =
-            State::new(plan.live, Cache::new(0), Arc::clone(&rules), Ours::new([]), Arc::<Alarm>::default()).unwrap();
+            State::new(plan.live, Cache::new(0), Arc::clone(&rules), OwnAddresses::new([]), Arc::<Alarm>::default())
+                .unwrap();
         let (engine, connections) = (Arc::clone(&state.engine), Connections::new(1, 1));
         let report = Report::new(Vec::new(), rules, engine, connections, Arc::default(), &[], &state.live);
         let (commands, told) = mpsc::unbounded_channel();

@@ -51,7 +51,7 @@ use crate::{
         socket::{self, BindError, Listeners, Options},
     },
     serve::{connections::Connections, stream::StreamLimits},
-    upstream::{Alarm, Ours},
+    upstream::{Alarm, OwnAddresses},
     zones::ZoneError,
 };
 
@@ -129,7 +129,7 @@ impl Daemon {
         let mut listeners = bind(boot, count)?;
         let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
         let admin = bind_admin(boot)?;
-        let ours = Ours::new(addresses.iter().copied());
+        let ours = OwnAddresses::new(addresses.iter().copied());
         let rules = Arc::new(metrics::Rules::new(count));
         let cache = Cache::new(usize::try_from(boot.cache_size).unwrap_or(usize::MAX));
         let payload = usize::from(live.udp_payload);

@@ -10,7 +10,7 @@ use crate::{
     config::{Live, ServerAddress, SpecialNames, ZoneData},
     engine::{Engine, snapshot::Snapshot},
     metrics,
-    upstream::{Alarm, Group, Loops, Ours, loops},
+    upstream::{Alarm, Group, Loops, OwnAddresses, loops},
     wire::Name,
     zones::{InlineRecord, LocalSpec, Place, Scope, Source, SpecialUse, ZoneError, Zones},
 };
@@ -23,7 +23,7 @@ pub(super) struct State {
     zones: Arc<Zones>,
     rules: Arc<metrics::Rules>,
     alarm: Arc<Alarm>,
-    ours: Ours,
+    ours: OwnAddresses,
     generation: u32,
     targets: watch::Sender<Vec<Arc<Group>>>,
     loop_targets: watch::Sender<Vec<loops::Target>>,
@@ -59,7 +59,7 @@ impl State {
         live: Live,
         cache: Cache,
         rules: Arc<metrics::Rules>,
-        ours: Ours,
+        ours: OwnAddresses,
         alarm: Arc<Alarm>,
     ) -> Result<Self, Vec<ZoneError>> {
         let zones = Arc::new(build_zones(&live)?);
@@ -135,7 +135,7 @@ impl State {
         &self.zones
     }
 
-    pub(super) fn ours(&self) -> Ours {
+    pub(super) fn ours(&self) -> OwnAddresses {
         self.ours.clone()
     }
 
@@ -144,7 +144,7 @@ impl State {
     }
 }
 
-fn build_groups(live: &Live, previous: &[Arc<Group>], ours: &Ours, alarm: &Arc<Alarm>) -> Vec<Arc<Group>> {
+fn build_groups(live: &Live, previous: &[Arc<Group>], ours: &OwnAddresses, alarm: &Arc<Alarm>) -> Vec<Arc<Group>> {
     let build = |spec: crate::upstream::GroupSpec| {
         let old = previous.iter().find(|group| group.name() == spec.name);
         Arc::new(Group::build(&spec, old.map(|group| &**group), ours, alarm))

@@ -27,7 +27,7 @@ use crate::{
         stream::{self, StreamLimits},
         udp,
     },
-    upstream::{self, Courier},
+    upstream::{self, UpstreamClient},
 };
 
 /// How often a worker shows that it turns.
@@ -76,8 +76,8 @@ fn run(spec: WorkerSpec) -> io::Result<()> {
 }
 
 async fn work(spec: WorkerSpec) -> io::Result<()> {
-    let courier = Rc::new(Courier::new(upstream::Worker { index: spec.index, count: spec.workers + 1 }));
-    let context = Rc::new(Context::new(spec.engine, courier, spec.counters));
+    let upstream_client = Rc::new(UpstreamClient::new(upstream::Worker { index: spec.index, count: spec.workers + 1 }));
+    let context = Rc::new(Context::new(spec.engine, upstream_client, spec.counters));
     let mut listeners = JoinSet::new();
     for socket in spec.udp {
         listeners.spawn_local(udp::serve(socket, Rc::clone(&context), spec.payload, spec.stop.clone()));
@@ -128,7 +128,7 @@ mod tests {
         cache::Cache,
         config::Plan,
         daemon::state::State,
-        upstream::{Alarm, Ours},
+        upstream::{Alarm, OwnAddresses},
     };
 
     const TEXT: &str = "[upstream.site]\nservers = [\"192.0.2.1\"]\n[[forward]]\nzones = [\".\"]\nto = \"site\"\n";
@@ -137,7 +137,8 @@ mod tests {
     fn a_listener_that_ends_ends_its_worker() {
         let plan = Plan::from_text("t.toml", TEXT).unwrap();
         let rules = Arc::new(metrics::Rules::new(1));
-        let state = State::new(plan.live, Cache::new(0), rules, Ours::new([]), Arc::<Alarm>::default()).unwrap();
+        let state =
+            State::new(plan.live, Cache::new(0), rules, OwnAddresses::new([]), Arc::<Alarm>::default()).unwrap();
         // Nobody can wait for datagrams on a file.
         let no_socket = UdpSocket::from(OwnedFd::from(tempfile::tempfile().unwrap()));
         let (_stop, stopping) = watch::channel(false);

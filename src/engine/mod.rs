@@ -36,7 +36,7 @@ use crate::{
     cache::{Cache, failures::Failures},
     clock::Moment,
     metrics,
-    upstream::{Courier, Loops},
+    upstream::{Loops, UpstreamClient},
     wire::{Flags, Header, MAX_MESSAGE, MessageId, cookie::Secret},
 };
 
@@ -102,7 +102,7 @@ pub struct Context {
     /// Shared by all workers.
     pub engine: Arc<Engine>,
     /// This worker's sockets to upstreams.
-    pub courier: Rc<Courier>,
+    pub upstream_client: Rc<UpstreamClient>,
     /// This worker's counters.
     pub counters: Arc<metrics::Worker>,
     /// Room for one message of any length; borrowed for a moment at a time.
@@ -111,7 +111,7 @@ pub struct Context {
 
 impl Context {
     /// For one worker.
-    pub fn new(engine: Arc<Engine>, courier: Rc<Courier>, counters: Arc<metrics::Worker>) -> Self {
-        Self { engine, courier, counters, scratch: Rc::new(RefCell::new(vec![0; MAX_MESSAGE].into())) }
+    pub fn new(engine: Arc<Engine>, upstream_client: Rc<UpstreamClient>, counters: Arc<metrics::Worker>) -> Self {
+        Self { engine, upstream_client, counters, scratch: Rc::new(RefCell::new(vec![0; MAX_MESSAGE].into())) }
     }
 }

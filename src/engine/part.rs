@@ -86,7 +86,8 @@ async fn ask(context: &Context, errand: &Errand, id: RuleId) -> Part {
     if context.engine.failures.knows(&errand.key(), now) {
         return Part::Unanswered(Failure::servfail(EdeCode::CachedError, format!("rule {}", rule.name)));
     }
-    let exchange = |group, now, deadline| context.courier.exchange(group, &rule.loops, &errand.asked, now, deadline);
+    let exchange =
+        |group, now, deadline| context.upstream_client.exchange(group, &rule.loops, &errand.asked, now, deadline);
     let exchanged = match &rule.fallback {
         None => exchange(&rule.group, now, errand.deadline).await,
         Some(fallback) => {
@@ -94,7 +95,7 @@ async fn ask(context: &Context, errand: &Errand, id: RuleId) -> Part {
             let half = now + errand.deadline.since(now) / 2;
             match exchange(&rule.group, now, half).await {
                 // Servers over their budget are not down.
-                exchanged @ (Ok(_) | Err(upstream::Failure::Budget)) => exchanged,
+                exchanged @ (Ok(_) | Err(upstream::ExchangeError::Budget)) => exchanged,
                 Err(_) => exchange(fallback, Moment::now(), errand.deadline).await,
             }
         }
@@ -205,15 +206,15 @@ fn leaves(errand: &Errand, rule: &Rule, id: RuleId, response: &Response) -> Opti
     })
 }
 
-fn told(failure: upstream::Failure, errand: &Errand, id: RuleId) -> Failure {
+fn told(failure: upstream::ExchangeError, errand: &Errand, id: RuleId) -> Failure {
     match failure {
-        upstream::Failure::AllFailed(reasons) if reasons.standing == upstream::Standing::Loops => {
+        upstream::ExchangeError::AllFailed(reasons) if reasons.availability == upstream::Availability::Loops => {
             let rule = &errand.snapshot.rule(id).name;
             Failure::servfail(EdeCode::Other, format!("rule {rule}: a loop, every server leads back here"))
         }
-        upstream::Failure::AllFailed(_) => unreachable(errand, id),
-        upstream::Failure::Overload => Failure::servfail(EdeCode::Other, "overload"),
-        upstream::Failure::Budget => Failure::servfail(EdeCode::Other, "upstream budget"),
+        upstream::ExchangeError::AllFailed(_) => unreachable(errand, id),
+        upstream::ExchangeError::Overload => Failure::servfail(EdeCode::Other, "overload"),
+        upstream::ExchangeError::Budget => Failure::servfail(EdeCode::Other, "upstream budget"),
     }
 }
 

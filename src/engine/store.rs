@@ -134,9 +134,9 @@ impl Engine {
 
     /// Remembers that a question failed, unless it was not even asked, or other rules are in force by now: what failed
     /// under those before says nothing about them.
-    pub(super) fn remember_failure(&self, errand: &Errand, failure: &upstream::Failure) {
-        let upstream::Failure::AllFailed(reasons) = failure else { return };
-        if reasons.standing == upstream::Standing::Asked {
+    pub(super) fn remember_failure(&self, errand: &Errand, failure: &upstream::ExchangeError) {
+        let upstream::ExchangeError::AllFailed(reasons) = failure else { return };
+        if reasons.availability == upstream::Availability::Asked {
             self.failures.remember(&errand.key(), Moment::now(), errand.snapshot.failure_ttl);
             // Looked at behind it: a configuration that comes into force later makes everything forgotten.
             if self.snapshot().generation != errand.snapshot.generation {

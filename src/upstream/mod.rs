@@ -1,7 +1,7 @@
 //! Other servers: groups in tiers, which server to ask, the exchange of messages, and who is healthy.
 //!
 //! ```text
-//! engine ─► Courier::exchange(group, query, deadline) ─► select: candidates in order
+//! engine ─► UpstreamClient::exchange(group, query, deadline) ─► select: candidates in order
 //!         exchange, hedge: a race of tries ─► link (one worker's way to one server)
 //!                   ▲                          ├─ udp, pool: datagrams through few random ports
 //!                   └──── race ◄── answers ────┴─ stream: kept connections ─► open ─┬─ framed: TCP, TLS
@@ -21,8 +21,8 @@
 //! | `exchange` | one query to a group |
 //! | `watch` | what servers are asked unasked: probes |
 //!
-//! A [`Group`] and its [`Server`]s are shared by all workers; a [`Courier`] belongs to one. This room does not cache,
-//! does not know rules, and says with a [`Failure`] what happened; what the client is told is decided in `engine`.
+//! A [`Group`] and its [`Server`]s are shared by all workers; a [`UpstreamClient`] belongs to one. This room does not cache,
+//! does not know rules, and says with a [`ExchangeError`] what happened; what the client is told is decided in `engine`.
 
 mod exchange;
 mod group;
@@ -35,16 +35,16 @@ mod watch;
 
 pub use exchange::Exchanged;
 pub use group::{Group, MOST_SERVERS, Marks};
-pub use link::{Courier, Worker, ask_once};
+pub use link::{UpstreamClient, Worker, ask_once};
 pub use server::{
     Alarm, Server,
-    failure::{Failure, Reasons, Standing},
+    failure::{Availability, ExchangeError, Reasons},
     health::{self, State},
-    obstacle::Obstacle,
+    obstacle::ConnectError,
     rtt, tally,
 };
 pub use spec::{Entry, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ServerSpec, Transport, Via};
-pub use system::Ours;
+pub use system::OwnAddresses;
 pub use watch::{
     loops::{self, Loops},
     prober,

@@ -179,13 +179,13 @@ pub enum Policy {
 pub struct Limits {
     /// The ceiling of one try.
     pub timeout: Duration,
-    /// The most tries for one question.
+    /// The most tries for one query.
     pub attempts: u8,
-    /// Hedges as a share of questions, none where hedging is off.
+    /// Hedges as a share of queries, none where hedging is off.
     pub hedge_budget: Option<f64>,
     /// The most queries a second to one server, none where there is no bound.
     pub max_qps: Option<u32>,
-    /// The most questions waiting on the group.
+    /// The most queries waiting on the group.
     pub in_flight: usize,
     /// Stream connections kept for each server and worker.
     pub connections: usize,
@@ -228,7 +228,7 @@ pub enum LetterCase {
 /// How servers are watched.
 #[derive(Debug, Clone)]
 pub struct HealthSpec {
-    /// The question of a probe.
+    /// The query of a probe.
     pub probe: UpstreamQuery,
     /// Networks that the probe's addresses must lie in; empty where any answer will do.
     pub expect: Vec<IpNet>,

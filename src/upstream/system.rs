@@ -26,9 +26,9 @@ pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The addresses we listen on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ours(Vec<SocketAddr>);
+pub struct OwnAddresses(Vec<SocketAddr>);
 
-impl Ours {
+impl OwnAddresses {
     /// Addresses as bound; a wildcard stands for every address of this host.
     pub fn new(listen: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self(listen.into_iter().collect())
@@ -50,7 +50,7 @@ fn is_local(ip: IpAddr) -> bool {
 }
 
 /// The name servers that `path` lists now, or the host's usual file; empty where it cannot be read or none is left.
-pub fn read(path: Option<&Path>, ours: &Ours) -> Vec<SocketAddr> {
+pub fn read(path: Option<&Path>, ours: &OwnAddresses) -> Vec<SocketAddr> {
     let text = match path {
         Some(path) => fs::read(path),
         None => fs::read(RESOLVED).or_else(|_| fs::read(RESOLV_CONF)),
@@ -95,13 +95,13 @@ fn interface_index(name: &str) -> Option<u32> {
 /// Notices when `system` servers change.
 #[derive(Debug)]
 pub struct Watch {
-    ours: Ours,
+    ours: OwnAddresses,
     files: Vec<(Option<PathBuf>, Vec<SocketAddr>)>,
 }
 
 impl Watch {
     /// Watches these files (none is the host's usual one), from what they say now.
-    pub fn new(paths: impl IntoIterator<Item = Option<PathBuf>>, ours: Ours) -> Self {
+    pub fn new(paths: impl IntoIterator<Item = Option<PathBuf>>, ours: OwnAddresses) -> Self {
         let with_servers = |path: Option<PathBuf>| {
             let servers = read(path.as_deref(), &ours);
             (path, servers)
@@ -172,18 +172,18 @@ mod tests {
         let path = directory.path().join("resolv.conf");
         fs::write(&path, "nameserver 127.0.0.53\nnameserver 127.0.0.54\nnameserver 127.0.0.1\nnameserver 10.1.1.53\n")
             .unwrap();
-        let ours = Ours::new(["127.0.0.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
+        let ours = OwnAddresses::new(["127.0.0.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
         assert_eq!(texts(&read(Some(&path), &ours)), ["10.1.1.53:53"]);
-        assert_eq!(texts(&read(Some(&path), &Ours::default())), ["127.0.0.1:53", "10.1.1.53:53"]);
-        let elsewhere = Ours::new(["127.0.0.1:5353".parse().unwrap()]);
+        assert_eq!(texts(&read(Some(&path), &OwnAddresses::default())), ["127.0.0.1:53", "10.1.1.53:53"]);
+        let elsewhere = OwnAddresses::new(["127.0.0.1:5353".parse().unwrap()]);
         assert_eq!(read(Some(&path), &elsewhere).len(), 2);
-        let wildcard = Ours::new(["0.0.0.0:53".parse().unwrap()]);
+        let wildcard = OwnAddresses::new(["0.0.0.0:53".parse().unwrap()]);
         assert_eq!(texts(&read(Some(&path), &wildcard)), ["10.1.1.53:53"]);
     }
 
     #[test]
     fn a_missing_file_has_no_servers() {
-        assert!(read(Some(Path::new("/no/such/resolv.conf")), &Ours::default()).is_empty());
+        assert!(read(Some(Path::new("/no/such/resolv.conf")), &OwnAddresses::default()).is_empty());
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
         fs::write(&one, "nameserver 10.1.1.53\n").unwrap();
         fs::write(&two, "nameserver 10.1.1.54\n").unwrap();
         symlink(&one, &link).unwrap();
-        let mut watch = Watch::new([Some(link.clone())], Ours::default());
+        let mut watch = Watch::new([Some(link.clone())], OwnAddresses::default());
         assert_eq!(watch.check(), Changes::None);
         fs::write(&one, "nameserver 10.1.1.55\n").unwrap();
         assert_eq!(watch.check(), Changes::Servers);

@@ -1,4 +1,4 @@
-//! Servers over encrypted transports: who is believed, what is kept open, and what a question suffers from neither.
+//! Servers over encrypted transports: who is believed, what is kept open, and what a query suffers from neither.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -12,13 +12,13 @@ use tidegate::{
     clock::Moment,
     tls::{Fault, Roots},
     upstream::{
-        Entry, Group, Identity, Obstacle, ServerSpec, State, Transport,
+        ConnectError, Entry, Group, Identity, ServerSpec, State, Transport,
         tally::{MismatchReason, QueryResult},
     },
 };
 
 use crate::{
-    address, ask, build, courier, on_a_worker, server, spec,
+    address, ask, build, client, on_a_worker, server, spec,
     support::{
         authority::{Authority, Validity},
         encrypted::{Encrypted, Manner, Speaks, address_of},
@@ -82,14 +82,14 @@ fn expected(name: &str) -> Ipv4Addr {
 }
 
 #[rstest]
-fn a_question_is_answered_on_one_kept_connection(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+fn a_query_is_answered_on_one_kept_connection(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
     let site = Site::new(speaks);
     let group = build(&spec(&[&[site.entry(&site.good)]]));
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         for at in 0..10 {
             let name = format!("n{at}.example");
-            let exchanged = ask(&courier, &group, &name).await.unwrap();
+            let exchanged = ask(&client, &group, &name).await.unwrap();
             assert_eq!((address(&exchanged), exchanged.transport), (expected(&name), transport(speaks)));
         }
     });
@@ -102,7 +102,7 @@ fn a_question_is_answered_on_one_kept_connection(#[values(Speaks::Tls, Speaks::H
     let greeting = &site.good.greetings()[0];
     assert_eq!((greeting.name.as_deref(), greeting.protocol.as_deref()), (Some(NAME), Some(protocol)));
     assert_eq!(server(&group, 0).tally.queries(transport(speaks), QueryResult::Ok), 10);
-    assert_eq!(server(&group, 0).obstacle(), None);
+    assert_eq!(server(&group, 0).connect_error(), None);
 }
 
 /// RFC 8467 4.1.
@@ -111,9 +111,9 @@ fn queries_are_padded_to_a_multiple_of_128_octets(#[values(Speaks::Tls, Speaks::
     let site = Site::new(speaks);
     let group = build(&spec(&[&[site.entry(&site.good)]]));
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         for name in ["a.example".to_owned(), format!("{}example", "abcdefghi.".repeat(9))] {
-            ask(&courier, &group, &name).await.unwrap();
+            ask(&client, &group, &name).await.unwrap();
             let query = site.good.last_query();
             assert_eq!(query.len() % 128, 0);
             let edns = Message::from_vec(&query).unwrap().edns.unwrap();
@@ -123,12 +123,12 @@ fn queries_are_padded_to_a_multiple_of_128_octets(#[values(Speaks::Tls, Speaks::
 }
 
 #[rstest]
-fn questions_leave_from_the_source(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+fn queries_leave_from_the_source(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
     let site = Site::new(speaks);
     let Entry::Server(mut server) = site.entry(&site.good) else { panic!("it is one") };
     server.via.source = Some("127.0.0.9".parse().unwrap());
     let group = build(&spec(&[&[Entry::Server(server)]]));
-    on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap() });
     assert_eq!(site.good.greetings()[0].from.to_string(), "127.0.0.9");
 }
 
@@ -142,11 +142,11 @@ fn without_a_name_the_address_is_what_the_certificate_must_be_for(
     let good = build(&spec(&[&[entry(speaks, &by_address, None, &authority)]]));
     let bad = build(&spec(&[&[entry(speaks, &by_name, None, &authority)]]));
     on_a_worker(async {
-        ask(&courier(), &good, "a.example").await.unwrap();
-        ask(&courier(), &bad, "a.example").await.unwrap_err();
+        ask(&client(), &good, "a.example").await.unwrap();
+        ask(&client(), &bad, "a.example").await.unwrap_err();
     });
     assert_eq!(by_address.greetings()[0].name, None, "SNI has no addresses");
-    let told = server(&bad, 0).obstacle().unwrap().to_string();
+    let told = server(&bad, 0).connect_error().unwrap().to_string();
     match speaks {
         Speaks::Tls | Speaks::Https => {
             assert_eq!(told, "its certificate is not for 127.0.0.1, but for dns.corp.example");
@@ -161,7 +161,7 @@ fn without_a_name_the_address_is_what_the_certificate_must_be_for(
 #[case::another_key_of_the_ca(CA, NAME, Validity::Now, Some(Fault::OtherKey))]
 #[case::expired(CA, NAME, Validity::Past, Some(Fault::Expired))]
 #[case::not_yet(CA, NAME, Validity::Future, Some(Fault::NotYetValid))]
-fn a_server_that_is_not_who_it_should_be_gets_no_question(
+fn a_server_that_is_not_who_it_should_be_gets_no_query(
     #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
     #[case] ca: &str,
     #[case] name: &str,
@@ -175,7 +175,7 @@ fn a_server_that_is_not_who_it_should_be_gets_no_question(
     let bad = Encrypted::start(speaks, &issuer.issue(name, validity), Manner::Answers);
     let group = site.behind(&bad);
     on_a_worker(async {
-        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        let exchanged = ask(&client(), &group, "a.example").await.unwrap();
         assert_eq!(exchanged.server.spec().address, site.good.address);
     });
     let bad_server = server(&group, 0);
@@ -184,9 +184,9 @@ fn a_server_that_is_not_who_it_should_be_gets_no_question(
     assert_eq!(bad_server.state(), State::Down);
     let presented = vec![name.to_owned()];
     let fault = fault.unwrap_or(Fault::OtherName { wanted: NAME.to_owned(), presented });
-    match (speaks, bad_server.obstacle()) {
-        (Speaks::Quic, Some(Obstacle::Handshake(told))) => assert!(told.is_about_identity(), "{told}"),
-        (_, obstacle) => assert_eq!(obstacle, Some(Obstacle::Handshake(fault))),
+    match (speaks, bad_server.connect_error()) {
+        (Speaks::Quic, Some(ConnectError::Handshake(told))) => assert!(told.is_about_identity(), "{told}"),
+        (_, obstacle) => assert_eq!(obstacle, Some(ConnectError::Handshake(fault))),
     }
 }
 
@@ -198,12 +198,12 @@ fn a_connection_closed_behind_each_answer_is_renewed_and_the_session_resumed(
     let closing = site.server(Manner::OneEach);
     let group = with_one_try(site.entry(&closing));
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         for at in 0..10 {
-            ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
+            ask(&client, &group, &format!("n{at}.example")).await.unwrap();
         }
     });
-    // The goodbye of HTTP/2 may cross the next question, which is then answered.
+    // The goodbye of HTTP/2 may cross the next query, which is then answered.
     let least = if speaks == Speaks::Https { 2 } else { 10 };
     assert!(closing.connections() >= least, "{}", closing.connections());
     assert_eq!(closing.resumed(), closing.connections() - 1);
@@ -214,7 +214,7 @@ fn another_courier_resumes_the_session_too(#[values(Speaks::Tls, Speaks::Https, 
     let site = Site::new(speaks);
     let group = build(&spec(&[&[site.entry(&site.good)]]));
     for _ in 0..3 {
-        on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+        on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap() });
     }
     assert_eq!((site.good.connections(), site.good.resumed()), (3, 2));
 }
@@ -227,7 +227,7 @@ fn anothers_answer_is_a_mismatch_and_the_other_server_answers(
     let bad = site.server(Manner::AnswersAnother);
     let group = site.behind(&bad);
     on_a_worker(async {
-        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        let exchanged = ask(&client(), &group, "a.example").await.unwrap();
         assert_eq!(address(&exchanged), expected("a.example"));
         assert_eq!(exchanged.server.spec().address, site.good.address);
     });
@@ -235,7 +235,7 @@ fn anothers_answer_is_a_mismatch_and_the_other_server_answers(
 }
 
 #[rstest]
-fn answers_out_of_order_find_their_questions(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+fn answers_out_of_order_find_their_queries(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
     let site = Site::new(speaks);
     let backwards = site.server(Manner::Backwards(20));
     let mut spec = spec(&[&[site.entry(&backwards)]]);
@@ -243,13 +243,13 @@ fn answers_out_of_order_find_their_questions(#[values(Speaks::Tls, Speaks::Https
     (spec.limits.attempts, spec.limits.timeout) = (1, Duration::from_secs(3));
     let group = build(&spec);
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         let mut asking = tokio::task::JoinSet::new();
         for at in 0..20 {
-            let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
+            let (client, group) = (std::rc::Rc::clone(&client), Arc::clone(&group));
             asking.spawn_local(async move {
                 let name = format!("n{at}.example");
-                assert_eq!(address(&ask(&courier, &group, &name).await.unwrap()), expected(&name));
+                assert_eq!(address(&ask(&client, &group, &name).await.unwrap()), expected(&name));
             });
         }
         assert_eq!(asking.join_all().await.len(), 20);
@@ -260,7 +260,7 @@ fn answers_out_of_order_find_their_questions(#[values(Speaks::Tls, Speaks::Https
 #[rstest]
 #[case::deaf(Manner::Deaf)]
 #[case::mute(Manner::Mute)]
-fn a_server_that_stops_reading_holds_no_question_up(
+fn a_server_that_stops_reading_holds_no_query_up(
     #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
     #[case] manner: Manner,
 ) {
@@ -269,7 +269,7 @@ fn a_server_that_stops_reading_holds_no_question_up(
     let group = site.behind(&bad);
     on_a_worker(async {
         let start = Moment::now();
-        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        let exchanged = ask(&client(), &group, "a.example").await.unwrap();
         assert_eq!(exchanged.server.spec().address, site.good.address);
         assert!(Moment::now().since(start) < group.limits().timeout, "within the try's limit");
     });
@@ -283,34 +283,34 @@ fn a_connection_that_died_is_given_up_and_another_one_serves(
     let moody = site.server(Manner::Answers);
     let group = build(&spec(&[&[site.entry(&moody)]]));
     on_a_worker(async {
-        let courier = courier();
-        ask(&courier, &group, "a.example").await.unwrap();
+        let client = client();
+        ask(&client, &group, "a.example").await.unwrap();
         moody.behave(Manner::Deaf);
-        ask(&courier, &group, "b.example").await.unwrap_err();
+        ask(&client, &group, "b.example").await.unwrap_err();
         moody.behave(Manner::Answers);
         for _ in 0..20 {
-            if ask(&courier, &group, "c.example").await.is_ok() {
+            if ask(&client, &group, "c.example").await.is_ok() {
                 break;
             }
         }
-        ask(&courier, &group, "d.example").await.unwrap();
+        ask(&client, &group, "d.example").await.unwrap();
     });
     assert!(moody.connections() > 1);
 }
 
 #[rstest]
-fn no_question_is_lost_to_a_connection_that_closes_meanwhile(
+fn no_query_is_lost_to_a_connection_that_closes_meanwhile(
     #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
 ) {
     let site = Site::new(speaks);
     let moody = site.server(Manner::Answers);
     let group = build(&spec(&[&[site.entry(&moody)]]));
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         for round in 0..50 {
-            // The close is on its way while the next question is asked.
+            // The close is on its way while the next query is asked.
             moody.behave(if round % 2 == 0 { Manner::OneEach } else { Manner::Answers });
-            let exchanged = ask(&courier, &group, &format!("n{round}.example")).await.unwrap();
+            let exchanged = ask(&client, &group, &format!("n{round}.example")).await.unwrap();
             assert_eq!(address(&exchanged), expected(&format!("n{round}.example")));
         }
     });
@@ -318,15 +318,15 @@ fn no_question_is_lost_to_a_connection_that_closes_meanwhile(
 }
 
 #[test]
-fn an_http_status_that_is_no_answer_sends_the_question_elsewhere() {
+fn an_http_status_that_is_no_answer_sends_the_query_elsewhere() {
     let site = Site::new(Speaks::Https);
     let bad = site.server(Manner::Status(503));
     let group = site.behind(&bad);
     on_a_worker(async {
-        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        let exchanged = ask(&client(), &group, "a.example").await.unwrap();
         assert_eq!(exchanged.server.spec().address, site.good.address);
     });
-    assert_eq!(server(&group, 0).obstacle(), Some(Obstacle::Status(503)));
+    assert_eq!(server(&group, 0).connect_error(), Some(ConnectError::Status(503)));
     assert_eq!(server(&group, 0).tally.queries(Transport::Https, QueryResult::Malformed), 1);
     assert_eq!(server(&group, 0).state(), State::Suspect);
 }
@@ -338,25 +338,25 @@ fn time_in_a_cache_of_http_is_off_the_ttl(#[case] age: u32, #[case] left: u32) {
     let site = Site::new(Speaks::Https);
     let cached = site.server(Manner::Aged(age));
     let group = build(&spec(&[&[site.entry(&cached)]]));
-    let exchanged = on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    let exchanged = on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap() });
     assert_eq!(exchanged.response.least_ttl().map(|ttl| ttl.seconds()), Some(left));
 }
 
 #[rstest]
-fn many_questions_at_once_share_one_connection(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+fn many_queries_at_once_share_one_connection(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
     let site = Site::new(speaks);
     let mut spec = spec(&[&[site.entry(&site.good)]]);
     // A machine under load is to be given time.
     (spec.limits.attempts, spec.limits.timeout) = (1, Duration::from_secs(3));
     let group = build(&spec);
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         let mut asking = tokio::task::JoinSet::new();
         for at in 0..500 {
-            let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
+            let (client, group) = (std::rc::Rc::clone(&client), Arc::clone(&group));
             asking.spawn_local(async move {
                 let name = format!("n{at}.example");
-                assert_eq!(address(&ask(&courier, &group, &name).await.unwrap()), expected(&name));
+                assert_eq!(address(&ask(&client, &group, &name).await.unwrap()), expected(&name));
             });
         }
         assert_eq!(asking.join_all().await.len(), 500);
@@ -365,45 +365,45 @@ fn many_questions_at_once_share_one_connection(#[values(Speaks::Tls, Speaks::Htt
 }
 
 #[rstest]
-fn a_server_that_only_listens_holds_no_question_up(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
+fn a_server_that_only_listens_holds_no_query_up(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
     let site = Site::new(speaks);
     let bad = site.server(Manner::Silent);
     let group = site.behind(&bad);
     on_a_worker(async {
-        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        let exchanged = ask(&client(), &group, "a.example").await.unwrap();
         assert_eq!(exchanged.server.spec().address, site.good.address);
     });
 }
 
 #[test]
-fn a_request_that_is_given_up_sends_the_question_elsewhere() {
+fn a_request_that_is_given_up_sends_the_query_elsewhere() {
     let site = Site::new(Speaks::Https);
     let bad = site.server(Manner::Resets);
     let group = site.behind(&bad);
     on_a_worker(async {
-        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        let exchanged = ask(&client(), &group, "a.example").await.unwrap();
         assert_eq!(exchanged.server.spec().address, site.good.address);
     });
     assert_eq!(server(&group, 0).tally.queries(Transport::Https, QueryResult::Network), 1);
 }
 
 #[test]
-fn behind_a_goodbye_over_http_questions_go_on_a_new_connection() {
+fn behind_a_goodbye_over_http_queries_go_on_a_new_connection() {
     let site = Site::new(Speaks::Https);
     let moody = site.server(Manner::Answers);
     let group = with_one_try(site.entry(&moody));
     on_a_worker(async {
-        let courier = courier();
-        ask(&courier, &group, "a.example").await.unwrap();
+        let client = client();
+        ask(&client, &group, "a.example").await.unwrap();
         moody.behave(Manner::Leaves);
         let held = tokio::task::spawn_local({
-            let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
-            async move { ask(&courier, &group, "b.example").await }
+            let (client, group) = (std::rc::Rc::clone(&client), Arc::clone(&group));
+            async move { ask(&client, &group, "b.example").await }
         });
-        crate::until("the held question", || moody.queries() == 2).await;
+        crate::until("the held query", || moody.queries() == 2).await;
         moody.behave(Manner::Answers);
         for at in 0..10 {
-            ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
+            ask(&client, &group, &format!("n{at}.example")).await.unwrap();
         }
         held.abort();
     });
@@ -439,7 +439,7 @@ fn lossy_relay(server: SocketAddr, lost: usize) -> SocketAddr {
 }
 
 #[test]
-fn a_lost_first_packet_over_quic_is_no_lost_question() {
+fn a_lost_first_packet_over_quic_is_no_lost_query() {
     let site = Site::new(Speaks::Quic);
     let Entry::Server(mut relayed) = site.entry(&site.good) else { panic!("it is one") };
     relayed.address = lossy_relay(site.good.address, 1);
@@ -447,5 +447,5 @@ fn a_lost_first_packet_over_quic_is_no_lost_question() {
     // A busy machine is late by itself.
     spec.limits.timeout = Duration::from_secs(3);
     let group = build(&spec);
-    on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap() });
 }

@@ -1,4 +1,4 @@
-//! A question gets its answer whatever one server does.
+//! A query gets its answer whatever one server does.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use rstest::rstest;
 use tidegate::{
     clock::Moment,
     upstream::{
-        Failure, LetterCase, Standing, Transport,
+        Availability, ExchangeError, LetterCase, Transport,
         tally::{MismatchReason, QueryResult},
     },
     wire::{Kind, Rcode},
 };
 
 use crate::{
-    address, ask, build, courier, on_a_worker, query,
+    address, ask, build, client, on_a_worker, query,
     script::{ONE, Says, Script, TWO, Tcp, Way},
     server, spec, tcp, udp,
 };
@@ -36,7 +36,7 @@ fn the_other_server_answers_after(#[case] first: Says, #[case] result: Option<Qu
     let (bad, good) = (Script::new(first), Script::new(Says::Address(ONE)));
     let group = build(&spec(&[&[udp(bad.address), udp(good.address)]]));
     on_a_worker(async {
-        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        let exchanged = ask(&client(), &group, "a.example").await.unwrap();
         assert_eq!(address(&exchanged), ONE);
         assert_eq!(exchanged.tries, 2);
         assert_eq!(exchanged.server.spec().address, good.address);
@@ -55,9 +55,9 @@ fn what_does_not_match_is_counted_and_the_wait_goes_on(#[case] says: Says, #[cas
     let bad = Script::new(says);
     let group = build(&spec(&[&[udp(bad.address)]]));
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         // The true answer comes behind the false one, to the try that is still waiting.
-        let asking = ask(&courier, &group, "a.example");
+        let asking = ask(&client, &group, "a.example");
         let mending = async {
             crate::until("a mismatch", || server(&group, 0).tally.mismatches(reason) > 0).await;
             bad.say(Says::Address(ONE));
@@ -71,7 +71,7 @@ fn what_does_not_match_is_counted_and_the_wait_goes_on(#[case] says: Says, #[cas
 fn nxdomain_is_an_answer() {
     let (first, second) = (Script::new(Says::NxDomain), Script::new(Says::Address(ONE)));
     let group = build(&spec(&[&[udp(first.address), udp(second.address)]]));
-    let exchanged = on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    let exchanged = on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap() });
     assert_eq!(exchanged.response.kind(), Kind::NxDomain);
     assert_eq!(second.queries(), 0);
 }
@@ -80,8 +80,8 @@ fn nxdomain_is_an_answer() {
 fn where_all_fail_the_last_code_is_told() {
     let (first, second) = (Script::new(REFUSED), Script::new(SERVFAIL));
     let group = build(&spec(&[&[udp(first.address), udp(second.address)]]));
-    let failure = on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap_err() });
-    let Failure::AllFailed(reasons) = failure else { panic!("{failure}") };
+    let failure = on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap_err() });
+    let ExchangeError::AllFailed(reasons) = failure else { panic!("{failure}") };
     assert_eq!(reasons.rcode, Some(Rcode::SERVFAIL));
     assert_eq!((reasons.of(QueryResult::Refused), reasons.of(QueryResult::Servfail)), (1, 1));
     assert_eq!(first.queries() + second.queries(), 2, "a server that said no is not asked again");
@@ -93,7 +93,7 @@ fn the_deadline_holds_against_silence() {
     let group = build(&spec(&[&[udp(silent.address)]]));
     on_a_worker(async {
         let start = Moment::now();
-        let result = courier()
+        let result = client()
             .exchange(
                 &group,
                 &tidegate::upstream::Marks::default(),
@@ -102,17 +102,17 @@ fn the_deadline_holds_against_silence() {
                 start + Duration::from_millis(120),
             )
             .await;
-        assert!(matches!(result, Err(Failure::AllFailed(_))));
+        assert!(matches!(result, Err(ExchangeError::AllFailed(_))));
         let took = Moment::now().since(start);
         assert!((Duration::from_millis(119)..Duration::from_millis(400)).contains(&took), "{took:?}");
     });
 }
 
 #[test]
-fn one_question_is_a_bounded_number_of_queries() {
+fn one_query_is_a_bounded_number_of_queries() {
     let silent = Script::new(Says::Nothing);
     let group = build(&spec(&[&[udp(silent.address)]]));
-    on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap_err() });
+    on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap_err() });
     assert_eq!(silent.queries(), 3);
 }
 
@@ -122,7 +122,7 @@ fn a_late_answer_still_wins() {
     let silent = Script::new(Says::Nothing);
     slow.delay(Duration::from_millis(400));
     let group = build(&spec(&[&[udp(slow.address), udp(silent.address)]]));
-    let exchanged = on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    let exchanged = on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap() });
     assert_eq!(exchanged.server.spec().address, slow.address);
     assert!(exchanged.tries > 1);
 }
@@ -131,7 +131,7 @@ fn a_late_answer_still_wins() {
 fn a_truncated_answer_is_asked_again_over_tcp() {
     let script = Script::with_tcp(Says::Truncated, Tcp::Says(Says::Address(TWO)));
     let group = build(&spec(&[&[udp(script.address)]]));
-    let exchanged = on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    let exchanged = on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap() });
     assert_eq!((address(&exchanged), exchanged.transport, exchanged.tries), (TWO, Transport::Tcp, 1));
 }
 
@@ -145,22 +145,25 @@ fn a_truncated_answer_is_never_handed_on(#[case] how: Tcp) {
     let both = build(&spec(&[&[udp(bad.address), udp(good.address)]]));
     let alone = build(&spec(&[&[udp(bad.address)]]));
     on_a_worker(async {
-        let exchanged = ask(&courier(), &both, "a.example").await.unwrap();
+        let exchanged = ask(&client(), &both, "a.example").await.unwrap();
         assert_eq!(address(&exchanged), ONE);
-        let failure = ask(&courier(), &alone, "a.example").await.unwrap_err();
-        assert!(matches!(failure, Failure::AllFailed(reasons) if reasons.standing == Standing::Asked), "{failure}");
+        let failure = ask(&client(), &alone, "a.example").await.unwrap_err();
+        assert!(
+            matches!(failure, ExchangeError::AllFailed(reasons) if reasons.availability == Availability::Asked),
+            "{failure}"
+        );
     });
 }
 
 #[rstest]
 #[case::dead(Tcp::Dead)]
 #[case::dripping(Tcp::Drip(Duration::from_secs(1)))]
-fn one_octet_a_second_holds_no_question_up(#[case] how: Tcp) {
+fn one_octet_a_second_holds_no_query_up(#[case] how: Tcp) {
     let (slow, good) = (Script::with_tcp(Says::Nothing, how), Script::new(Says::Address(TWO)));
     let group = build(&spec(&[&[tcp(slow.address), tcp(good.address)]]));
     on_a_worker(async {
         let start = Moment::now();
-        let exchanged = ask(&courier(), &group, "a.example").await.unwrap();
+        let exchanged = ask(&client(), &group, "a.example").await.unwrap();
         assert_eq!(address(&exchanged), TWO);
         assert!(Moment::now().since(start) < Duration::from_millis(600));
     });
@@ -171,15 +174,15 @@ fn a_connection_is_kept_and_pipelined() {
     let script = Script::new(Says::Address(ONE));
     let group = build(&spec(&[&[tcp(script.address)]]));
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         let names: Vec<String> = (0..20).map(|at| format!("n{at}.example")).collect();
         let mut asking = tokio::task::JoinSet::new();
         for name in names {
-            let (courier, group) = (std::rc::Rc::clone(&courier), std::sync::Arc::clone(&group));
-            asking.spawn_local(async move { ask(&courier, &group, &name).await.unwrap() });
+            let (client, group) = (std::rc::Rc::clone(&client), std::sync::Arc::clone(&group));
+            asking.spawn_local(async move { ask(&client, &group, &name).await.unwrap() });
         }
         assert_eq!(asking.join_all().await.len(), 20);
-        ask(&courier, &group, "last.example").await.unwrap();
+        ask(&client, &group, "last.example").await.unwrap();
     });
     assert_eq!(script.connections(), 1);
 }
@@ -189,9 +192,9 @@ fn a_connection_closed_by_the_far_end_is_renewed() {
     let script = Script::with_tcp(Says::Nothing, Tcp::OneEach(ONE));
     let group = build(&spec(&[&[tcp(script.address)]]));
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         for at in 0..10 {
-            let exchanged = ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
+            let exchanged = ask(&client, &group, &format!("n{at}.example")).await.unwrap();
             assert_eq!(exchanged.tries, 1);
         }
     });
@@ -205,11 +208,11 @@ fn a_server_that_answers_one_query_a_connection_answers_all_that_were_asked_at_o
     spec.limits.attempts = 1;
     let group = build(&spec);
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         let mut asking = tokio::task::JoinSet::new();
         for at in 0..20 {
-            let (courier, group) = (std::rc::Rc::clone(&courier), std::sync::Arc::clone(&group));
-            asking.spawn_local(async move { ask(&courier, &group, &format!("n{at}.example")).await });
+            let (client, group) = (std::rc::Rc::clone(&client), std::sync::Arc::clone(&group));
+            asking.spawn_local(async move { ask(&client, &group, &format!("n{at}.example")).await });
         }
         for exchanged in asking.join_all().await {
             assert_eq!(address(&exchanged.unwrap()), ONE);
@@ -219,29 +222,29 @@ fn a_server_that_answers_one_query_a_connection_answers_all_that_were_asked_at_o
 }
 
 #[test]
-fn a_question_is_answered_behind_any_number_of_closed_connections() {
+fn a_query_is_answered_behind_any_number_of_closed_connections() {
     let script = Script::with_tcp(Says::Nothing, Tcp::OneEach(ONE));
     script.on_the_way("last", Way::Loses);
     let mut spec = spec(&[&[tcp(script.address)]]);
     (spec.limits.attempts, spec.limits.connections, spec.limits.timeout) = (1, 1, Duration::from_secs(30));
     let group = build(&spec);
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         let last = tokio::task::spawn_local({
-            let (courier, group) = (std::rc::Rc::clone(&courier), std::sync::Arc::clone(&group));
+            let (client, group) = (std::rc::Rc::clone(&client), std::sync::Arc::clone(&group));
             async move {
                 let now = Moment::now();
                 let marks = tidegate::upstream::Marks::default();
-                courier.exchange(&group, &marks, &query("last.example"), now, now + Duration::from_secs(30)).await
+                client.exchange(&group, &marks, &query("last.example"), now, now + Duration::from_secs(30)).await
             }
         });
-        crate::until("the question that waits", || script.queries() > 0).await;
+        crate::until("the query that waits", || script.queries() > 0).await;
         // More than a small number holds.
         for at in 0..300 {
-            ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
+            ask(&client, &group, &format!("n{at}.example")).await.unwrap();
         }
         script.clear_the_way();
-        ask(&courier, &group, "end.example").await.unwrap();
+        ask(&client, &group, "end.example").await.unwrap();
         assert_eq!(address(&last.await.unwrap().unwrap()), ONE);
     });
 }
@@ -251,10 +254,10 @@ fn a_server_without_edns_is_asked_without_and_remembered() {
     let script = Script::new(Says::NoEdns(ONE));
     let group = build(&spec(&[&[udp(script.address)]]));
     on_a_worker(async {
-        let courier = courier();
-        assert_eq!(address(&ask(&courier, &group, "a.example").await.unwrap()), ONE);
+        let client = client();
+        assert_eq!(address(&ask(&client, &group, "a.example").await.unwrap()), ONE);
         assert_eq!(script.queries(), 2);
-        assert_eq!(ask(&courier, &group, "b.example").await.unwrap().tries, 1);
+        assert_eq!(ask(&client, &group, "b.example").await.unwrap().tries, 1);
         assert_eq!(script.queries(), 3);
     });
 }
@@ -266,9 +269,9 @@ fn mixed_case_must_come_back() {
     spec.limits.case = LetterCase::Mixed;
     let group = build(&spec);
     let name = "a-rather-long-name-with-many-letters.example";
-    on_a_worker(async { ask(&courier(), &group, name).await.unwrap() });
+    on_a_worker(async { ask(&client(), &group, name).await.unwrap() });
     script.say(Says::Lowered(ONE));
-    let failure = on_a_worker(async { ask(&courier(), &group, name).await });
+    let failure = on_a_worker(async { ask(&client(), &group, name).await });
     assert!(failure.is_err());
     assert!(server(&group, 0).tally.mismatches(MismatchReason::Question) > 0);
 }
@@ -280,11 +283,11 @@ fn the_second_tier_answers_while_the_first_is_silent() {
     let first: Vec<_> = silent.iter().map(|script| udp(script.address)).collect();
     let group = build(&spec(&[&first, &[udp(good.address)]]));
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         let alarm = std::sync::Arc::new(tidegate::upstream::Alarm::new());
         let probes = crate::probe(&group, &alarm);
         crate::until("tier two up", || crate::is(&group.tiers()[1][0], tidegate::upstream::State::Up)).await;
-        let exchanged = ask(&courier, &group, "a.example").await.unwrap();
+        let exchanged = ask(&client, &group, "a.example").await.unwrap();
         assert_eq!(address(&exchanged), TWO);
         drop(probes);
     });

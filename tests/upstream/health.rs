@@ -4,18 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use tidegate::{
     clock::Moment,
-    upstream::{Alarm, Failure, Group, GroupSpec, Ours, Standing, State, health::ProbeFault, prober},
+    upstream::{Alarm, Availability, ExchangeError, Group, GroupSpec, OwnAddresses, State, health::ProbeError, prober},
 };
 
 use crate::{
-    address, ask, courier, is, on_a_worker, probe,
+    address, ask, client, is, on_a_worker, probe,
     script::{ONE, Says, Script, TWO},
     server, spec, tcp, udp, until,
 };
 
 fn watched(spec: &GroupSpec) -> (Arc<Group>, Arc<Alarm>) {
     let alarm = Arc::new(Alarm::new());
-    (Arc::new(Group::build(spec, None, &Ours::default(), &alarm)), alarm)
+    (Arc::new(Group::build(spec, None, &OwnAddresses::default(), &alarm)), alarm)
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_silent_server_goes_down_and_comes_back() {
         script.say(Says::Nothing);
         until("down", || is(server, State::Down)).await;
         assert!(group.is_down());
-        assert_eq!(server.last_fault(), Some(ProbeFault::Silent));
+        assert_eq!(server.last_probe_error(), Some(ProbeError::Silent));
         script.say(Says::Address(ONE));
         let mended = Moment::now();
         until("up again", || is(server, State::Up)).await;
@@ -71,13 +71,13 @@ fn a_thousand_broken_names_do_not_bring_a_server_down() {
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
         until("both up", || group.servers().all(|server| is(server, State::Up))).await;
-        let courier = courier();
+        let client = client();
         for at in 0..1000 {
-            let failure = ask(&courier, &group, &format!("broken{at}.example")).await.unwrap_err();
-            assert!(matches!(failure, Failure::AllFailed(_)));
+            let failure = ask(&client, &group, &format!("broken{at}.example")).await.unwrap_err();
+            assert!(matches!(failure, ExchangeError::AllFailed(_)));
             assert!(!group.is_down());
         }
-        assert_eq!(address(&ask(&courier, &group, "a.example").await.unwrap()), ONE);
+        assert_eq!(address(&ask(&client, &group, "a.example").await.unwrap()), ONE);
         for server in group.servers() {
             assert_eq!(server.transitions(State::Down), 0);
         }
@@ -94,9 +94,9 @@ fn slow_names_do_not_bring_a_server_down() {
         let _probes = probe(&group, &alarm);
         until("up", || is(server(&group, 0), State::Up)).await;
         script.delay(Duration::from_millis(300));
-        let courier = courier();
+        let client = client();
         for at in 0..4 {
-            assert_eq!(address(&ask(&courier, &group, &format!("slow{at}.example")).await.unwrap()), ONE);
+            assert_eq!(address(&ask(&client, &group, &format!("slow{at}.example")).await.unwrap()), ONE);
         }
         assert_eq!(server(&group, 0).transitions(State::Down), 0);
     });
@@ -113,19 +113,19 @@ fn servfail_raises_a_doubt_that_a_probe_clears() {
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
         until("both up", || group.servers().all(|server| is(server, State::Up))).await;
-        let courier = courier();
+        let client = client();
         let first = server(&group, 0);
         let suspected = first.transitions(State::Suspect);
-        until("a doubt", || first.transitions(State::Suspect) > suspected || ask_now(&courier, &group)).await;
+        until("a doubt", || first.transitions(State::Suspect) > suspected || ask_now(&client, &group)).await;
         until("cleared", || is(first, State::Up)).await;
         assert_eq!(first.transitions(State::Down), 0);
     });
 }
 
-/// Puts a broken question on its way; never true.
-fn ask_now(courier: &std::rc::Rc<tidegate::upstream::Courier>, group: &Arc<Group>) -> bool {
-    let (courier, group) = (std::rc::Rc::clone(courier), Arc::clone(group));
-    tokio::task::spawn_local(async move { ask(&courier, &group, "broken.example").await.map(drop) });
+/// Puts a broken query on its way; never true.
+fn ask_now(client: &std::rc::Rc<tidegate::upstream::UpstreamClient>, group: &Arc<Group>) -> bool {
+    let (client, group) = (std::rc::Rc::clone(client), Arc::clone(group));
+    tokio::task::spawn_local(async move { ask(&client, &group, "broken.example").await.map(drop) });
     false
 }
 
@@ -135,9 +135,9 @@ fn a_refusal_counts_at_once() {
     let good = Script::new(Says::Address(ONE));
     let (group, _alarm) = watched(&spec(&[&[udp(gone), udp(good.address)]]));
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         let start = Moment::now();
-        assert_eq!(address(&ask(&courier, &group, "a.example").await.unwrap()), ONE);
+        assert_eq!(address(&ask(&client, &group, "a.example").await.unwrap()), ONE);
         assert!(Moment::now().since(start) < Duration::from_millis(100));
         assert!(is(server(&group, 0), State::Down));
     });
@@ -149,31 +149,31 @@ fn a_reset_on_connect_counts_at_once() {
     let good = Script::new(Says::Address(ONE));
     let (group, _alarm) = watched(&spec(&[&[tcp(gone), tcp(good.address)]]));
     on_a_worker(async {
-        assert_eq!(address(&ask(&courier(), &group, "a.example").await.unwrap()), ONE);
+        assert_eq!(address(&ask(&client(), &group, "a.example").await.unwrap()), ONE);
         assert!(is(server(&group, 0), State::Down));
     });
 }
 
 #[test]
-fn while_all_are_down_one_question_a_second_is_let_through() {
+fn while_all_are_down_one_query_a_second_is_let_through() {
     let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (group, _alarm) = watched(&spec(&[&[udp(gone)]]));
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         let mut standings = Vec::new();
         for at in 0..10 {
-            let failure = ask(&courier, &group, &format!("n{at}.example")).await.unwrap_err();
-            let Failure::AllFailed(reasons) = failure else { panic!("{failure}") };
-            standings.push(reasons.standing);
+            let failure = ask(&client, &group, &format!("n{at}.example")).await.unwrap_err();
+            let ExchangeError::AllFailed(reasons) = failure else { panic!("{failure}") };
+            standings.push(reasons.availability);
         }
         // The first brought it down, the second was the trial.
-        assert_eq!(standings[..2], [Standing::Asked; 2]);
-        assert_eq!(standings[2..], [Standing::AllDown; 8]);
+        assert_eq!(standings[..2], [Availability::Asked; 2]);
+        assert_eq!(standings[2..], [Availability::AllDown; 8]);
     });
 }
 
 #[test]
-fn the_one_question_reaches_every_server() {
+fn the_one_query_reaches_every_server() {
     let scripts = [Script::new(Says::Nothing), Script::new(Says::Nothing)];
     let mut spec = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
     spec.limits.timeout = Duration::from_millis(100);
@@ -183,7 +183,7 @@ fn the_one_question_reaches_every_server() {
         until("all down", || group.is_down()).await;
         drop(probes);
         scripts[1].say(Says::Address(TWO));
-        assert_eq!(address(&ask(&courier(), &group, "a.example").await.unwrap()), TWO);
+        assert_eq!(address(&ask(&client(), &group, "a.example").await.unwrap()), TWO);
     });
 }
 
@@ -197,11 +197,11 @@ fn public_answers_to_a_probe_with_expect_are_told_apart() {
         let _probes = probe(&group, &alarm);
         let server = server(&group, 0);
         until("down", || is(server, State::Down)).await;
-        assert_eq!(server.last_fault(), Some(ProbeFault::Public));
+        assert_eq!(server.last_probe_error(), Some(ProbeError::Public));
         assert!(group.is_down());
-        let failure = ask(&courier(), &group, "a.example").await.unwrap_err();
-        let Failure::AllFailed(reasons) = failure else { panic!("{failure}") };
-        assert_eq!(reasons.standing, Standing::AllDown, "not even a trial may bring a public answer");
+        let failure = ask(&client(), &group, "a.example").await.unwrap_err();
+        let ExchangeError::AllFailed(reasons) = failure else { panic!("{failure}") };
+        assert_eq!(reasons.availability, Availability::AllDown, "not even a trial may bring a public answer");
         script.say(Says::Address(ONE));
         until("up", || is(server, State::Up)).await;
     });
@@ -215,12 +215,12 @@ fn a_server_that_only_refuses_the_probe_goes_on_answering() {
         let probes = probe(&group, &alarm);
         until("down", || is(server(&group, 0), State::Down)).await;
         drop(probes);
-        assert_eq!(server(&group, 0).last_fault(), Some(ProbeFault::Rcode));
+        assert_eq!(server(&group, 0).last_probe_error(), Some(ProbeError::Rcode));
         assert!(!group.is_down(), "it answers");
         script.say(Says::Address(ONE));
-        let courier = courier();
+        let client = client();
         for number in 0..20 {
-            assert_eq!(address(&ask(&courier, &group, &format!("n{number}.example")).await.unwrap()), ONE);
+            assert_eq!(address(&ask(&client, &group, &format!("n{number}.example")).await.unwrap()), ONE);
         }
     });
 }
@@ -235,12 +235,12 @@ fn busy_servers_are_not_probed() {
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
         until("up", || is(server(&group, 0), State::Up)).await;
-        let courier = courier();
+        let client = client();
         let before = script.queries();
         let start = Moment::now();
         let mut asked = 0;
         while Moment::now().since(start) < Duration::from_millis(500) {
-            ask(&courier, &group, &format!("n{asked}.example")).await.unwrap();
+            ask(&client, &group, &format!("n{asked}.example")).await.unwrap();
             asked += 1;
         }
         // What a busy machine makes late is a doubt, and that asks for a probe or two.
@@ -261,7 +261,7 @@ fn a_server_that_dies_under_load_is_not_noticed() {
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
         until("all up", || group.servers().all(|server| is(server, State::Up))).await;
-        let courier = courier();
+        let client = client();
         let mut asking = tokio::task::JoinSet::new();
         let mut ticks = tokio::time::interval(Duration::from_millis(2));
         for at in 0..1000 {
@@ -269,10 +269,10 @@ fn a_server_that_dies_under_load_is_not_noticed() {
             if at == 200 {
                 scripts[1].say(Says::Nothing);
             }
-            let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
+            let (client, group) = (std::rc::Rc::clone(&client), Arc::clone(&group));
             asking.spawn_local(async move {
                 let start = Moment::now();
-                ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
+                ask(&client, &group, &format!("n{at}.example")).await.unwrap();
                 Moment::now().since(start)
             });
         }
@@ -294,16 +294,16 @@ fn loss_alone_brings_no_server_down() {
         let _probes = probe(&group, &alarm);
         until("both up", || group.servers().all(|server| is(server, State::Up))).await;
         scripts.iter().for_each(|script| script.lose(30));
-        let courier = courier();
+        let client = client();
         let mut asking = tokio::task::JoinSet::new();
         let mut ticks = tokio::time::interval(Duration::from_millis(4));
         for at in 0..400 {
             ticks.tick().await;
-            let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
-            asking.spawn_local(async move { ask(&courier, &group, &format!("n{at}.example")).await.map(drop) });
+            let (client, group) = (std::rc::Rc::clone(&client), Arc::clone(&group));
+            asking.spawn_local(async move { ask(&client, &group, &format!("n{at}.example")).await.map(drop) });
         }
         let answers = asking.join_all().await;
-        // Eight losses in a row are one in 15,000: three questions of 400 that meet them, one run in 300,000.
+        // Eight losses in a row are one in 15,000: three queries of 400 that meet them, one run in 300,000.
         assert!(answers.iter().filter(|answer| answer.is_err()).count() < 3);
         assert!(group.servers().all(|server| server.transitions(State::Down) == 0));
     });
@@ -314,10 +314,10 @@ fn a_reload_keeps_what_is_known() {
     let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
     let before = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
     let (group, alarm) = watched(&before);
-    on_a_worker(async { ask(&courier(), &group, "a.example").await.unwrap() });
+    on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap() });
     let mut after = spec(&[&[udp(scripts[0].address)], &[udp("127.0.0.1:5399".parse().unwrap())]]);
     after.health.fall = 9;
-    let next = Group::build(&after, Some(&group), &Ours::default(), &alarm);
+    let next = Group::build(&after, Some(&group), &OwnAddresses::default(), &alarm);
     assert!(Arc::ptr_eq(server(&group, 0), server(&next, 0)));
     assert!(is(server(&next, 0), State::Up));
     assert_eq!(server(&next, 0).rules().health.fall, 9);
@@ -342,7 +342,7 @@ fn a_better_tier_is_used_again_only_after_a_while() {
         until("first up", || is(server(&group, 0), State::Up)).await;
         let up_at = Moment::now();
         assert_eq!(group.tier(up_at), 1);
-        assert_eq!(address(&ask(&courier(), &group, "a.example").await.unwrap()), TWO);
+        assert_eq!(address(&ask(&client(), &group, "a.example").await.unwrap()), TWO);
         until("first tier", || group.tier(Moment::now()) == 0).await;
         assert!(Moment::now().since(up_at) >= Duration::from_millis(650));
     });
@@ -352,7 +352,7 @@ fn a_better_tier_is_used_again_only_after_a_while() {
 fn the_prober_follows_a_reload() {
     let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
     let (first, alarm) = watched(&spec(&[&[udp(scripts[0].address)]]));
-    let second = Arc::new(Group::build(&spec(&[&[udp(scripts[1].address)]]), None, &Ours::default(), &alarm));
+    let second = Arc::new(Group::build(&spec(&[&[udp(scripts[1].address)]]), None, &OwnAddresses::default(), &alarm));
     on_a_worker(async {
         let probes: tokio::sync::watch::Sender<prober::Targets> = probe(&first, &alarm);
         until("first up", || is(server(&first, 0), State::Up)).await;

@@ -4,11 +4,11 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tidegate::{
     clock::Moment,
-    upstream::{Alarm, Courier, Entry, Exchanged, Group, Marks, Ours, State},
+    upstream::{Alarm, Entry, Exchanged, Group, Marks, OwnAddresses, State, UpstreamClient},
 };
 
 use crate::{
-    address, ask, courier, is, on_a_worker, probe, query,
+    address, ask, client, is, on_a_worker, probe, query,
     script::{ONE, Says, Script, TWO, Tcp, Way},
     server, spec, tcp, udp, until,
 };
@@ -20,19 +20,19 @@ const SLOW: Duration = Duration::from_millis(12);
 struct Site {
     scripts: Vec<Script>,
     group: Arc<Group>,
-    courier: Rc<Courier>,
+    client: Rc<UpstreamClient>,
 }
 
 impl Site {
     async fn ask(&self, name: &str) -> Exchanged {
-        ask(&self.courier, &self.group, name).await.expect("an answer")
+        ask(&self.client, &self.group, name).await.expect("an answer")
     }
 
     /// Gives up long before the limit of a try.
     async fn ask_briefly(&self, name: &str) {
         let now = Moment::now();
         let deadline = now + Duration::from_millis(15);
-        let asked = self.courier.exchange(&self.group, &Marks::default(), &query(name), now, deadline).await;
+        let asked = self.client.exchange(&self.group, &Marks::default(), &query(name), now, deadline).await;
         assert!(asked.is_err());
     }
 
@@ -61,8 +61,8 @@ fn at_a_site_over(
     let mut spec = spec(&tiers);
     spec.limits.hedge_budget = hedge_budget;
     let alarm = Arc::new(Alarm::new());
-    let group = Arc::new(Group::build(&spec, None, &Ours::default(), &alarm));
-    let site = Site { scripts, group, courier: courier() };
+    let group = Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &alarm));
+    let site = Site { scripts, group, client: client() };
     on_a_worker(async {
         let probes = probe(&site.group, &alarm);
         until("all up", || site.group.servers().all(|server| is(server, State::Up))).await;
@@ -90,12 +90,12 @@ fn a_hedge_answers_before_the_limit() {
             }
             sound(site, at).await;
         }
-        panic!("no hedge in a hundred questions");
+        panic!("no hedge in a hundred queries");
     });
 }
 
 #[test]
-fn questions_over_streams_are_hedged_too() {
+fn queries_over_streams_are_hedged_too() {
     at_a_site_over(tcp, 2, Some(0.0), async |site| {
         for at in 0..20 {
             site.scripts[0].say_tcp(Tcp::Dead);
@@ -107,7 +107,7 @@ fn questions_over_streams_are_hedged_too() {
             site.scripts[0].say_tcp(Tcp::Says(Says::Address(ONE)));
             until("it is up again", || is(server(&site.group, 0), State::Up)).await;
         }
-        panic!("no hedge in twenty questions");
+        panic!("no hedge in twenty queries");
     });
 }
 
@@ -168,7 +168,7 @@ fn a_server_that_is_silent_behind_hedges_is_found() {
 }
 
 #[test]
-fn a_question_that_is_lost_twice_is_hedged_twice_while_others_are_answered() {
+fn a_query_that_is_lost_twice_is_hedged_twice_while_others_are_answered() {
     at_a_site(2, Some(1.0), async |site| {
         site.scripts.iter().for_each(|script| script.on_the_way("lost", Way::Loses));
         for at in 0..50 {
@@ -220,7 +220,7 @@ fn the_last_try_is_kept_for_another_tier() {
     });
 }
 
-/// A question that is answered, and shows that the way is open.
+/// A query that is answered, and shows that the way is open.
 async fn sound(site: &Site, at: usize) {
     site.ask(&format!("sound{at}.example")).await;
 }

@@ -4,52 +4,52 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use tidegate::{
     clock::Moment,
-    upstream::{Alarm, Failure, Group, Ours, Policy, Standing, State, Transport, tally::QueryResult},
+    upstream::{Alarm, Availability, ExchangeError, Group, OwnAddresses, Policy, State, Transport, tally::QueryResult},
 };
 use tokio::task::JoinSet;
 
 use crate::{
-    address, ask, build, courier, is, on_a_worker, probe, query,
+    address, ask, build, client, is, on_a_worker, probe, query,
     script::{ONE, Says, Script, TWO},
     server, spec, udp, until,
 };
 
 #[test]
-fn questions_over_max_qps_go_to_the_next_server_and_then_fail_at_once() {
+fn queries_over_max_qps_go_to_the_next_server_and_then_fail_at_once() {
     let (first, second) = (Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO)));
     let mut spec = spec(&[&[udp(first.address), udp(second.address)]]);
     spec.limits.max_qps = Some(1);
     let group = build(&spec);
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         // Four at once each, then nothing for a second.
         for at in 0..4 {
-            assert_eq!(address(&ask(&courier, &group, &format!("n{at}.example")).await.unwrap()), ONE);
+            assert_eq!(address(&ask(&client, &group, &format!("n{at}.example")).await.unwrap()), ONE);
         }
         for at in 4..8 {
-            assert_eq!(address(&ask(&courier, &group, &format!("n{at}.example")).await.unwrap()), TWO);
+            assert_eq!(address(&ask(&client, &group, &format!("n{at}.example")).await.unwrap()), TWO);
         }
-        assert!(matches!(ask(&courier, &group, "last.example").await, Err(Failure::Budget)));
+        assert!(matches!(ask(&client, &group, "last.example").await, Err(ExchangeError::Budget)));
     });
     assert_eq!((first.queries(), second.queries()), (4, 4));
     assert_eq!(server(&group, 0).tally.queries(Transport::Udp, QueryResult::Budget), 5);
 }
 
 #[test]
-fn questions_over_in_flight_fail_at_once_and_places_are_given_back() {
+fn queries_over_in_flight_fail_at_once_and_places_are_given_back() {
     let silent = Script::new(Says::Nothing);
     let mut spec = spec(&[&[udp(silent.address)]]);
     spec.limits.in_flight = 3;
     let group = build(&spec);
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         let mut asking = JoinSet::new();
         for at in 0..5 {
-            let (courier, group) = (Rc::clone(&courier), Arc::clone(&group));
+            let (client, group) = (Rc::clone(&client), Arc::clone(&group));
             asking.spawn_local(async move {
                 let now = Moment::now();
                 let deadline = now + Duration::from_millis(50);
-                courier
+                client
                     .exchange(
                         &group,
                         &tidegate::upstream::Marks::default(),
@@ -62,18 +62,18 @@ fn questions_over_in_flight_fail_at_once_and_places_are_given_back() {
             });
         }
         let failures = asking.join_all().await;
-        assert_eq!(failures.iter().filter(|failure| **failure == Failure::Overload).count(), 2);
+        assert_eq!(failures.iter().filter(|failure| **failure == ExchangeError::Overload).count(), 2);
         assert_eq!(group.in_flight(), 0);
     });
 }
 
 #[test]
-fn a_question_that_is_given_up_gives_its_place_back() {
+fn a_query_that_is_given_up_gives_its_place_back() {
     let silent = Script::new(Says::Nothing);
     let group = build(&spec(&[&[udp(silent.address)]]));
     on_a_worker(async {
-        let courier = courier();
-        let asked = tokio::time::timeout(Duration::from_millis(20), ask(&courier, &group, "a.example")).await;
+        let client = client();
+        let asked = tokio::time::timeout(Duration::from_millis(20), ask(&client, &group, "a.example")).await;
         assert!(asked.is_err());
         assert_eq!(group.in_flight(), 0);
     });
@@ -89,17 +89,17 @@ fn spread_is_even_and_fastest_leaves_slow_servers_out() {
         spec.policy = policy;
         spec.health.interval = Duration::from_secs(60);
         let alarm = Arc::new(Alarm::new());
-        let group = Arc::new(Group::build(&spec, None, &Ours::default(), &alarm));
+        let group = Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &alarm));
         on_a_worker(async {
             let _probes = probe(&group, &alarm);
             until("all up", || group.servers().all(|server| is(server, State::Up))).await;
-            let courier = courier();
+            let client = client();
             for at in 0..9 {
-                ask(&courier, &group, &format!("warm{at}.example")).await.unwrap();
+                ask(&client, &group, &format!("warm{at}.example")).await.unwrap();
             }
             let before = scripts.each_ref().map(Script::queries);
             for at in 0..60 {
-                ask(&courier, &group, &format!("n{at}.example")).await.unwrap();
+                ask(&client, &group, &format!("n{at}.example")).await.unwrap();
             }
             let after = scripts.each_ref().map(Script::queries);
             std::array::from_fn::<_, 3, _>(|at| after[at] - before[at])
@@ -118,14 +118,16 @@ fn drained_servers_are_not_asked() {
     let (first, second) = (Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO)));
     let group = build(&spec(&[&[udp(first.address), udp(second.address)]]));
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         server(&group, 0).drain();
-        assert_eq!(address(&ask(&courier, &group, "a.example").await.unwrap()), TWO);
+        assert_eq!(address(&ask(&client, &group, "a.example").await.unwrap()), TWO);
         server(&group, 1).drain();
-        let failure = ask(&courier, &group, "b.example").await.unwrap_err();
-        assert!(matches!(failure, Failure::AllFailed(reasons) if reasons.standing == Standing::NoServers));
+        let failure = ask(&client, &group, "b.example").await.unwrap_err();
+        assert!(
+            matches!(failure, ExchangeError::AllFailed(reasons) if reasons.availability == Availability::NoServers)
+        );
         server(&group, 0).undrain();
-        assert_eq!(address(&ask(&courier, &group, "c.example").await.unwrap()), ONE);
+        assert_eq!(address(&ask(&client, &group, "c.example").await.unwrap()), ONE);
     });
 }
 
@@ -133,7 +135,7 @@ fn drained_servers_are_not_asked() {
 fn our_own_listener_is_left_out() {
     let script = Script::new(Says::Address(ONE));
     let spec = spec(&[&[udp(script.address), udp("127.0.0.1:5399".parse().unwrap())]]);
-    let ours = Ours::new([script.address]);
+    let ours = OwnAddresses::new([script.address]);
     let group = Group::build(&spec, None, &ours, &Arc::new(Alarm::new()));
     let left: Vec<&str> = group.servers().map(|server| server.label()).collect();
     assert_eq!(left, ["127.0.0.1:5399"]);

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tidegate::{
     clock::Moment,
     upstream::{
-        Alarm, Failure, Group, Loops, Marks, Ours, Standing, State,
+        Alarm, Availability, ExchangeError, Group, Loops, Marks, OwnAddresses, State,
         loops::{
             self, Target,
             watch::{self, Timing},
@@ -17,7 +17,7 @@ use tidegate::{
 use tokio::sync::watch::Sender;
 
 use crate::{
-    address, build, courier, is, on_a_worker, query,
+    address, build, client, is, on_a_worker, query,
     script::ONE,
     server, spec,
     support::{query::rtype, records::Reply, script::Script, upstream::Upstream},
@@ -30,7 +30,7 @@ const HASTY: Timing =
 /// Watches the group for a rule `aws` of these zones.
 fn watch(loops: &Arc<Loops>, group: &Arc<Group>, zones: &[&str], timing: Timing) -> Sender<Vec<Target>> {
     let (sender, receiver) = tokio::sync::watch::channel(vec![target(group, zones)]);
-    tokio::task::spawn_local(watch::run(courier(), Arc::clone(loops), receiver, timing));
+    tokio::task::spawn_local(watch::run(client(), Arc::clone(loops), receiver, timing));
     sender
 }
 
@@ -50,15 +50,15 @@ fn probes(upstream: &Upstream) -> Vec<Name> {
     names
 }
 
-async fn ask(loops: &Marks, group: &Arc<Group>, name: &str) -> Result<std::net::Ipv4Addr, Failure> {
+async fn ask(loops: &Marks, group: &Arc<Group>, name: &str) -> Result<std::net::Ipv4Addr, ExchangeError> {
     let now = Moment::now();
-    let exchanged = courier().exchange(group, loops, &query(name), now, now + Duration::from_secs(2)).await?;
+    let exchanged = client().exchange(group, loops, &query(name), now, now + Duration::from_secs(2)).await?;
     Ok(address(&exchanged))
 }
 
-fn standing(failure: Failure) -> Standing {
-    let Failure::AllFailed(reasons) = failure else { panic!("{failure}") };
-    reasons.standing
+fn availability(failure: ExchangeError) -> Availability {
+    let ExchangeError::AllFailed(reasons) = failure else { panic!("{failure}") };
+    reasons.availability
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_marked_server_is_probed_again_and_used_from_the_first_clean_probe_on() {
         }
         assert!(aws.has(server(&group, 0)) && !other.has(server(&group, 0)));
         assert_eq!(loops.rules_of(server(&group, 0)), ["aws".into()]);
-        assert_eq!(standing(ask(&aws, &group, "a.example").await.unwrap_err()), Standing::Loops);
+        assert_eq!(availability(ask(&aws, &group, "a.example").await.unwrap_err()), Availability::Loops);
         assert_eq!(ask(&other, &group, "b.example").await.unwrap(), ONE);
 
         until("a second probe", || probes(&upstream).len() == 2).await;
@@ -206,7 +206,7 @@ fn where_the_servers_that_do_not_lead_back_are_down_the_rule_is_down() {
     let looping = Upstream::answering("10.0.0.1");
     let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let spec = spec(&[&[udp(looping.address), udp(gone)]]);
-    let group = Arc::new(Group::build(&spec, None, &Ours::default(), &Arc::new(Alarm::new())));
+    let group = Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &Arc::new(Alarm::new())));
     let loops = Arc::<Loops>::default();
     on_a_worker(async {
         let _targets = watch(&loops, &group, &["amazonaws.com"], Timing::default());
@@ -217,8 +217,8 @@ fn where_the_servers_that_do_not_lead_back_are_down_the_rule_is_down() {
         assert!(group.is_down_without(&marks) && !group.is_down());
         let mut standings = Vec::new();
         for at in 0..10 {
-            standings.push(standing(ask(&marks, &group, &format!("n{at}.example")).await.unwrap_err()));
+            standings.push(availability(ask(&marks, &group, &format!("n{at}.example")).await.unwrap_err()));
         }
-        assert!(standings.contains(&Standing::AllDown), "one question a second is a trial: {standings:?}");
+        assert!(standings.contains(&Availability::AllDown), "one query a second is a trial: {standings:?}");
     });
 }

@@ -25,8 +25,8 @@ use std::{
 use tidegate::{
     clock::Moment,
     upstream::{
-        Alarm, Courier, Entry, Exchanged, Failure, Group, GroupSpec, HealthSpec, Limits, Ours, Policy, Server,
-        ServerSpec, State, Transport, Worker, prober,
+        Alarm, Entry, ExchangeError, Exchanged, Group, GroupSpec, HealthSpec, Limits, OwnAddresses, Policy, Server,
+        ServerSpec, State, Transport, UpstreamClient, Worker, prober,
     },
     wire::{Class, Name, RecordType, UpstreamQuery, addresses::find_address},
 };
@@ -65,7 +65,7 @@ fn spec(tiers: &[&[Entry]]) -> GroupSpec {
 }
 
 fn build(spec: &GroupSpec) -> Arc<Group> {
-    Arc::new(Group::build(spec, None, &Ours::default(), &Arc::new(Alarm::new())))
+    Arc::new(Group::build(spec, None, &OwnAddresses::default(), &Arc::new(Alarm::new())))
 }
 
 fn query(name: &str) -> Arc<UpstreamQuery> {
@@ -73,9 +73,9 @@ fn query(name: &str) -> Arc<UpstreamQuery> {
     Arc::new(UpstreamQuery { name, qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false })
 }
 
-async fn ask(courier: &Courier, group: &Arc<Group>, name: &str) -> Result<Exchanged, Failure> {
+async fn ask(client: &UpstreamClient, group: &Arc<Group>, name: &str) -> Result<Exchanged, ExchangeError> {
     let now = Moment::now();
-    courier
+    client
         .exchange(group, &tidegate::upstream::Marks::default(), &query(name), now, now + Duration::from_millis(3500))
         .await
 }
@@ -103,12 +103,12 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Probes a group until the returned sender is dropped.
 fn probe(group: &Arc<Group>, alarm: &Arc<Alarm>) -> tokio::sync::watch::Sender<prober::Targets> {
     let (sender, receiver) = tokio::sync::watch::channel(vec![Arc::clone(group)]);
-    tokio::task::spawn_local(prober::run(courier(), receiver, Arc::clone(alarm)));
+    tokio::task::spawn_local(prober::run(client(), receiver, Arc::clone(alarm)));
     sender
 }
 
-fn courier() -> Rc<Courier> {
-    Rc::new(Courier::new(Worker::ALONE))
+fn client() -> Rc<UpstreamClient> {
+    Rc::new(UpstreamClient::new(Worker::ALONE))
 }
 
 fn is(server: &Server, state: State) -> bool {

@@ -3,20 +3,20 @@
 use std::{collections::HashSet, sync::Arc};
 
 use tidegate::upstream::{
-    Courier, Transport, Worker,
+    Transport, UpstreamClient, Worker,
     tally::{MismatchReason, QueryResult},
 };
 
 use crate::{
-    ask, build, courier, on_a_worker,
+    ask, build, client, on_a_worker,
     script::{ONE, Says, Script},
     server, spec, udp,
 };
 
-/// Asks so many questions, one a turn.
-async fn ask_in_turn(courier: &Courier, group: &Arc<tidegate::upstream::Group>, count: usize) {
+/// Asks so many queries, one a turn.
+async fn ask_in_turn(client: &UpstreamClient, group: &Arc<tidegate::upstream::Group>, count: usize) {
     for at in 0..count {
-        ask(courier, group, &format!("n{at}.example")).await.unwrap();
+        ask(client, group, &format!("n{at}.example")).await.unwrap();
     }
 }
 
@@ -29,30 +29,30 @@ fn there_are_no_more_ports_than_configured_over_all_workers() {
     for index in 0..3 {
         let group = Arc::clone(&group);
         on_a_worker(async move {
-            let courier = Courier::new(Worker { index, count: 3 });
-            ask_in_turn(&courier, &group, 100).await;
+            let client = UpstreamClient::new(Worker { index, count: 3 });
+            ask_in_turn(&client, &group, 100).await;
             let open = server(&group, 0).tally.source_ports();
             assert!((2..=3).contains(&open), "{open}");
         });
     }
     assert_eq!(script.ports().len(), 7);
-    assert_eq!(server(&group, 0).tally.source_ports(), 0, "closed with their courier");
+    assert_eq!(server(&group, 0).tally.source_ports(), 0, "closed with their client");
 }
 
 #[test]
-fn questions_of_one_turn_leave_through_one_port_and_turns_take_any() {
+fn queries_of_one_turn_leave_through_one_port_and_turns_take_any() {
     let script = Script::new(Says::Address(ONE));
     let mut spec = spec(&[&[udp(script.address)]]);
     spec.limits.source_ports = 16;
     let group = build(&spec);
     on_a_worker(async {
-        let courier = courier();
+        let client = client();
         for turn in 0..50 {
             let mut asking = tokio::task::JoinSet::new();
             for at in 0..10 {
-                let (courier, group) = (std::rc::Rc::clone(&courier), Arc::clone(&group));
+                let (client, group) = (std::rc::Rc::clone(&client), Arc::clone(&group));
                 let name = format!("n{at}-{turn}.example");
-                asking.spawn_local(async move { ask(&courier, &group, &name).await.unwrap() });
+                asking.spawn_local(async move { ask(&client, &group, &name).await.unwrap() });
             }
             asking.join_all().await;
         }
@@ -73,7 +73,7 @@ fn ids_and_ports_cannot_be_told_from_the_last() {
     let mut spec = spec(&[&[udp(script.address)]]);
     spec.limits.source_ports = 16;
     let group = build(&spec);
-    on_a_worker(async { ask_in_turn(&courier(), &group, count).await });
+    on_a_worker(async { ask_in_turn(&client(), &group, count).await });
     let seen = script.seen();
     // Chi-square with 15 degrees of freedom is above 44.3 once in ten thousand times.
     let chi_square = |counts: [u32; 16]| {
@@ -101,19 +101,19 @@ fn ids_and_ports_cannot_be_told_from_the_last() {
 
 #[test]
 fn an_answer_to_another_socket_is_not_heard() {
-    // The answer goes to the port of the question before.
+    // The answer goes to the port of the query before.
     let script = Script::new(Says::Address(ONE));
     let mut spec = spec(&[&[udp(script.address)]]);
     spec.limits.source_ports = 64;
     let group = build(&spec);
     on_a_worker(async {
-        let courier = courier();
-        ask_in_turn(&courier, &group, 1).await;
+        let client = client();
+        ask_in_turn(&client, &group, 1).await;
         script.answer_to_the_last(true);
         for at in 0..5 {
             let now = tidegate::clock::Moment::now();
             let deadline = now + std::time::Duration::from_millis(60);
-            let _ = courier
+            let _ = client
                 .exchange(
                     &group,
                     &tidegate::upstream::Marks::default(),
@@ -134,8 +134,8 @@ fn every_query_is_counted_once() {
     spec.limits.timeout = std::time::Duration::from_millis(100);
     let group = build(&spec);
     on_a_worker(async {
-        let courier = courier();
-        ask_in_turn(&courier, &group, 5).await;
+        let client = client();
+        ask_in_turn(&client, &group, 5).await;
         let tally = &server(&group, 0).tally;
         let timed_out = || tally.queries(Transport::Udp, QueryResult::Timeout) == silent.queries() as u64;
         crate::until("every query to the silent server timed out", timed_out).await;

@@ -63,7 +63,7 @@ struct State {
     tcp: Mutex<Tcp>,
     delay_ms: AtomicU32,
     lost_percent: AtomicU32,
-    /// Questions whose first label begins so get SERVFAIL, whatever else is said.
+    /// Queries whose first label begins so get SERVFAIL, whatever else is said.
     broken: Mutex<Option<&'static str>>,
     /// The same for what happens on the way.
     ways: Mutex<Vec<(&'static str, Way)>>,

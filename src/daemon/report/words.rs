@@ -24,8 +24,8 @@ pub(super) fn of_server(server: &Server) -> String {
 }
 
 fn cause(server: &Server) -> Option<String> {
-    let obstacle = server.obstacle().map(|obstacle| obstacle.to_string());
-    obstacle.or_else(|| server.last_fault().map(|fault| fault.label().to_owned()))
+    let error = server.connect_error().map(|error| error.to_string());
+    error.or_else(|| server.last_probe_error().map(|error| error.label().to_owned()))
 }
 
 /// How many of a group's servers are usable, and what is the matter with the others.

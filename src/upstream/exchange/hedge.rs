@@ -9,8 +9,8 @@
 //!   from a suspect server a hedge is free.
 //! - The last try of three or more is worth most later, when a short break of the way may be over, or in another tier.
 //!   It is a hedge only where no other tier has a server that is up, and where something came since from a server that
-//!   was asked: then it is this question that was lost, and not the way.
-//! - A try that is not over when its question has its answer is held against its server at its limit, as any other
+//!   was asked: then it is this query that was lost, and not the way.
+//! - A try that is not over when its query has its answer is held against its server at its limit, as any other
 //!   ([`crate::upstream::race::late`]). Otherwise hedges would hide a server that went silent.
 
 use std::{rc::Rc, sync::Arc};
@@ -18,7 +18,7 @@ use std::{rc::Rc, sync::Arc};
 use crate::{
     clock::Moment,
     upstream::{
-        race::late::Pledge,
+        race::late::LateTry,
         server::{Role, health::State, rtt::LEAST_TAIL},
     },
 };
@@ -72,11 +72,11 @@ impl Run<'_> {
         }
     }
 
-    /// What becomes of the tries that are under way when the question ends.
+    /// What becomes of the tries that are under way when the query ends.
     pub(super) fn leave(&self) {
         for (slot, t) in (0..).zip(&self.tries) {
             if t.phase == Phase::Waiting && self.race.role == Role::Traffic {
-                self.courier.shared.pledges.borrow_mut().add(Pledge {
+                self.client.shared.late_tries.borrow_mut().add(LateTry {
                     race: Rc::clone(&self.race),
                     slot,
                     server: Arc::clone(&t.link.server),

@@ -1,11 +1,11 @@
-//! One question to a group: a race of tries until there is an answer, the tries are used up, or the deadline is there.
+//! One query to a group: a race of tries until there is an answer, the tries are used up, or the deadline is there.
 //!
 //! Policy:
 //! - There is always one try within its limit, as long as there are tries left: one starts when another fails (SERVFAIL,
 //!   REFUSED, a lame referral, garbage, a network error) or passes its limit. A try that passed its limit still wins
 //!   with a late answer, up to the group's time-out. NXDOMAIN and NODATA are answers.
 //! - The limit is smoothed RTT and four deviations, 20 ms at the least, the group's time-out at the most; 250 ms for a
-//!   server that was never measured; twice that for each time this question already went to the same server.
+//!   server that was never measured; twice that for each time this query already went to the same server.
 //! - A try goes to the next candidate that was not asked. When all were, it goes back to those that only were silent. A
 //!   server that is down is asked when nothing else is left. The last try leaves the tier, where all before it stayed
 //!   unanswered in one tier and another has a server that is up.
@@ -27,12 +27,12 @@ use crate::{
             Group, Marks,
             select::{Candidate, Candidates},
         },
-        link::{Courier, Link},
+        link::{Link, UpstreamClient},
         race::{Arrival, EdnsUse, Leg, Outcome, Race},
         server::{
             Role, Server,
-            failure::{Failure, Reasons, Standing},
-            health::{ProbeFault, State},
+            failure::{Availability, ExchangeError, Reasons},
+            health::{ProbeError, State},
             tally::QueryResult,
         },
         spec::Transport,
@@ -62,7 +62,7 @@ pub struct Exchanged {
     pub tries: u8,
 }
 
-impl Courier {
+impl UpstreamClient {
     /// Asks a group, but for the servers that `loops` marks, beginning `now`. Ends by `deadline`.
     pub async fn exchange(
         &self,
@@ -71,11 +71,11 @@ impl Courier {
         query: &Arc<UpstreamQuery>,
         now: Moment,
         deadline: Moment,
-    ) -> Result<Exchanged, Failure> {
-        self.shared.pledges.borrow_mut().redeem(now);
-        let _place = group.enter().ok_or(Failure::Overload)?;
-        let candidates =
-            Candidates::of(group, loops, now).map_err(|standing| Failure::AllFailed(Reasons::new(standing)))?;
+    ) -> Result<Exchanged, ExchangeError> {
+        self.shared.late_tries.borrow_mut().settle(now);
+        let _place = group.enter().ok_or(ExchangeError::Overload)?;
+        let candidates = Candidates::of(group, loops, now)
+            .map_err(|availability| ExchangeError::AllFailed(Reasons::new(availability)))?;
         group.earn_hedge();
         let mut run = Run::new(self, Race::new(query, group, Role::Traffic), candidates, group.limits().attempts);
         run.finish(now, deadline).await
@@ -90,16 +90,18 @@ impl Courier {
         query: &Arc<UpstreamQuery>,
         role: Role,
         deadline: Moment,
-    ) -> Result<Response, ProbeFault> {
+    ) -> Result<Response, ProbeError> {
         let candidates = Candidates::only(tier, place);
         let race = Race::new(query, group, role);
         let mut run = Run::new(self, race, candidates, PROBE_TRIES);
         match run.finish(Moment::now(), deadline).await {
             Ok(exchanged) => Ok(exchanged.response),
-            Err(Failure::AllFailed(reasons)) if reasons.of(QueryResult::Network) > 0 => Err(ProbeFault::Network),
-            Err(Failure::AllFailed(reasons)) if reasons.rcode.is_some() => Err(ProbeFault::Rcode),
-            Err(Failure::AllFailed(reasons)) if reasons.of(QueryResult::Malformed) > 0 => Err(ProbeFault::Malformed),
-            Err(_) => Err(ProbeFault::Silent),
+            Err(ExchangeError::AllFailed(reasons)) if reasons.of(QueryResult::Network) > 0 => Err(ProbeError::Network),
+            Err(ExchangeError::AllFailed(reasons)) if reasons.rcode.is_some() => Err(ProbeError::Rcode),
+            Err(ExchangeError::AllFailed(reasons)) if reasons.of(QueryResult::Malformed) > 0 => {
+                Err(ProbeError::Malformed)
+            }
+            Err(_) => Err(ProbeError::Silent),
         }
     }
 }
@@ -157,7 +159,7 @@ struct Asked {
 }
 
 struct Run<'a> {
-    courier: &'a Courier,
+    client: &'a UpstreamClient,
     race: Rc<Race>,
     candidates: Candidates,
     asked: [Asked; Candidates::MOST],
@@ -175,22 +177,22 @@ impl Drop for Run<'_> {
 }
 
 impl<'a> Run<'a> {
-    fn new(courier: &'a Courier, race: Rc<Race>, candidates: Candidates, attempts: u8) -> Self {
+    fn new(client: &'a UpstreamClient, race: Rc<Race>, candidates: Candidates, attempts: u8) -> Self {
         Self {
-            courier,
+            client,
             race,
             candidates,
             asked: [Asked::default(); Candidates::MOST],
             attempts: attempts.max(1),
             tries: Vec::with_capacity(2),
             hedge_at: None,
-            reasons: Reasons::new(Standing::Asked),
+            reasons: Reasons::new(Availability::Asked),
         }
     }
 
-    async fn finish(&mut self, start: Moment, deadline: Moment) -> Result<Exchanged, Failure> {
+    async fn finish(&mut self, start: Moment, deadline: Moment) -> Result<Exchanged, ExchangeError> {
         let mut now = start;
-        let shared = Rc::clone(&self.courier.shared);
+        let shared = Rc::clone(&self.client.shared);
         let instant = |at: Moment| shared.instant(at);
         self.keep_one_waiting(now);
         let mut sleep = pin!(sleep_until(instant(self.next_event(deadline))));
@@ -287,7 +289,7 @@ impl<'a> Run<'a> {
         let server = &group.tiers()[usize::from(tier)][usize::from(place)];
         if self.race.role == Role::Traffic && !group.take_rate(&server.rate, now) {
             self.asked[candidate].is_spent = true;
-            server.tally.ended(self.courier.shared.stripe, server.spec().transport, QueryResult::Budget);
+            server.tally.ended(self.client.shared.stripe, server.spec().transport, QueryResult::Budget);
             self.reasons.count(QueryResult::Budget);
             return false;
         }
@@ -299,7 +301,7 @@ impl<'a> Run<'a> {
             Role::Traffic => Duration::ZERO,
             Role::Probe | Role::Tagged => timeout / PROBE_SPACING,
         };
-        let link = self.courier.link(server);
+        let link = self.client.link(server);
         // A handshake comes first. The limit of a server that was never measured has room for it.
         let is_new = transport != Transport::Udp && server.rtt().is_some() && !link.has_stream();
         let trips = if is_new { transport.round_trips() } else { 1 };
@@ -369,7 +371,7 @@ impl<'a> Run<'a> {
         None
     }
 
-    /// The connection carried answers, and was closed: each that does so has brought the question nearer to its turn. The
+    /// The connection carried answers, and was closed: each that does so has brought the query nearer to its turn. The
     /// try has time for one handshake more, whatever their number.
     fn ask_anew(&mut self, slot: usize, now: Moment) {
         let t = &mut self.tries[slot];
@@ -400,13 +402,13 @@ impl<'a> Run<'a> {
         Exchanged { response, server, transport, rtt, at: now, tries }
     }
 
-    fn failure(&mut self) -> Failure {
+    fn failure(&mut self) -> ExchangeError {
         for _ in self.tries.iter().filter(|t| t.phase != Phase::Over) {
             self.reasons.count(QueryResult::Timeout);
         }
         if self.tries.is_empty() && self.reasons.of(QueryResult::Budget) > 0 {
-            return Failure::Budget;
+            return ExchangeError::Budget;
         }
-        Failure::AllFailed(self.reasons)
+        ExchangeError::AllFailed(self.reasons)
     }
 }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::{upstream::server::Server, wire::Name};
 
-/// The servers that one rule's questions must not go to.
+/// The servers that one rule's queries must not go to.
 #[derive(Debug, Default)]
 pub struct Marks {
     /// Whether there are any, for who has no time.
@@ -17,7 +17,7 @@ pub struct Marks {
 #[derive(Debug)]
 struct Mark {
     server: u64,
-    /// The zones whose questions come back; never empty.
+    /// The zones whose queries come back; never empty.
     zones: Vec<Name>,
     is_told: bool,
 }

@@ -2,11 +2,11 @@
 //!
 //! Policy:
 //! - The tiers are used in order while the tiers before have no healthy server, that is, none but down (or drained)
-//!   ones. Leaving a tier takes effect with the next question.
+//!   ones. Leaving a tier takes effect with the next query.
 //! - A better tier is used again once a server of it has not been down for `fail_back`; at once if the tier in use has
 //!   no healthy server itself.
-//! - While every server is down, one real question a second is let through; the others fail at once (see `select`).
-//! - Questions that wait on the group are bounded, so that a dead link does not starve the other groups.
+//! - While every server is down, one real query a second is let through; the others fail at once (see `select`).
+//! - Queries that wait on the group are bounded, so that a dead link does not starve the other groups.
 
 mod marks;
 pub(crate) mod select;
@@ -24,17 +24,17 @@ use crate::{
         server::{
             Alarm, Rules, Server,
             budget::{RateBudget, ShareBudget},
-            health::{ProbeFault, State},
+            health::{ProbeError, State},
         },
         spec::{Entry, GroupSpec, HealthSpec, Limits, Policy, ServerSpec, Transport},
-        system::{self, Ours},
+        system::{self, OwnAddresses},
     },
 };
 
 pub(crate) use self::marks::Cleared;
 pub use self::{marks::Marks, select::MOST_SERVERS};
 
-/// While every server of a group is down, a real question is let through this often (see [`Group::takes_trial`]).
+/// While every server of a group is down, a real query is let through this often (see [`Group::takes_trial`]).
 const TRIALS_PER_SECOND: u64 = 1;
 
 /// A group, shared by all workers.
@@ -48,7 +48,7 @@ pub struct Group {
     running: Arc<Running>,
 }
 
-/// What changes with each question, kept over reloads.
+/// What changes with each query, kept over reloads.
 #[derive(Debug, Default)]
 struct Running {
     tier: AtomicUsize,
@@ -65,7 +65,7 @@ struct Busy {
     hedge_budget: ShareBudget,
 }
 
-/// A question's place among those that wait on a group.
+/// A query's place among those that wait on a group.
 #[derive(Debug)]
 pub(super) struct Place<'a>(&'a Group);
 
@@ -78,7 +78,7 @@ impl Drop for Place<'_> {
 impl Group {
     /// Builds a group. A server that `previous` has too keeps its health, its RTT and its counters. Servers that are our
     /// own listeners are left out with a warning. `alarm` wakes the prober.
-    pub fn build(spec: &GroupSpec, previous: Option<&Self>, ours: &Ours, alarm: &Arc<Alarm>) -> Self {
+    pub fn build(spec: &GroupSpec, previous: Option<&Self>, ours: &OwnAddresses, alarm: &Arc<Alarm>) -> Self {
         let name: Arc<str> = spec.name.as_str().into();
         let rules = Rules { health: spec.health.clone(), timeout: spec.limits.timeout };
         let mut seen: Vec<ServerSpec> = Vec::new();
@@ -164,12 +164,14 @@ impl Group {
 
     fn is_down_but(&self, is_left_out: impl Fn(&Server) -> bool) -> bool {
         let answers = |server: &Arc<Server>| {
-            self.health.expect.is_empty() && !server.is_drained() && server.last_fault() == Some(ProbeFault::Rcode)
+            self.health.expect.is_empty()
+                && !server.is_drained()
+                && server.last_probe_error() == Some(ProbeError::Rcode)
         };
         !self.servers().any(|server| (is_usable(server) || answers(server)) && !is_left_out(server))
     }
 
-    /// Questions that wait on it now.
+    /// Queries that wait on it now.
     pub fn in_flight(&self) -> usize {
         self.running.busy.waiting.load(Relaxed)
     }
@@ -216,7 +218,7 @@ impl Group {
         self.tiers.get(tier).is_some_and(|servers| servers.iter().any(is_usable))
     }
 
-    /// A place for one more question, if there is one.
+    /// A place for one more query, if there is one.
     pub(super) fn enter(&self) -> Option<Place<'_>> {
         let waiting = self.running.busy.waiting.fetch_add(1, Relaxed);
         let place = Place(self);
@@ -228,14 +230,14 @@ impl Group {
         self.running.busy.turn.fetch_add(1, Relaxed)
     }
 
-    /// Whether this question may try servers that are all down.
+    /// Whether this query may try servers that are all down.
     pub(super) fn takes_trial(&self, now: Moment) -> bool {
         let wait = 1_000_000 / TRIALS_PER_SECOND;
         let due = |last: u64| (now.micros() >= last.saturating_add(wait)).then_some(now.micros());
         self.running.last_trial.fetch_update(Relaxed, Relaxed, due).is_ok()
     }
 
-    /// An ordinary question earns its share of a hedge.
+    /// An ordinary query earns its share of a hedge.
     pub(super) fn earn_hedge(&self) {
         if let Some(share) = self.limits.hedge_budget {
             self.running.busy.hedge_budget.earn(share);
@@ -266,12 +268,12 @@ impl Group {
     }
 }
 
-/// Whether questions may go to a server at all.
+/// Whether queries may go to a server at all.
 pub(super) fn is_usable(server: &Arc<Server>) -> bool {
     server.state() != State::Down && !server.is_drained()
 }
 
-fn expand(entry: &Entry, ours: &Ours) -> Vec<ServerSpec> {
+fn expand(entry: &Entry, ours: &OwnAddresses) -> Vec<ServerSpec> {
     match entry {
         Entry::Server(server) => vec![server.clone()],
         Entry::System { path, via } => {

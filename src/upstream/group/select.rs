@@ -1,12 +1,12 @@
-//! Which servers to ask for one question, in order.
+//! Which servers to ask for one query, in order.
 //!
 //! Policy: the tier in use first, then the others in their order; within a tier those that are up before suspect ones,
 //! each set by the group's policy; servers that are down last of all, drained ones never, nor those whose answers to the
 //! rule would lead back here.
 //!
-//! Where every server is down, one real question a second is a trial. Two kinds of down are told apart. A server that
+//! Where every server is down, one real query a second is a trial. Two kinds of down are told apart. A server that
 //! answers its probes with an error answers at once: the error may be about the probe's name alone (a server that is
-//! authoritative for the site's zones refuses ". NS"), so questions are let through. With `expect` nothing is: only a
+//! authoritative for the site's zones refuses ". NS"), so queries are let through. With `expect` nothing is: only a
 //! probe shows that a server's answers are private.
 //!
 //! `fastest` spreads evenly over all whose smoothed RTT is within 1.5 times or 5 ms of the lowest (a server without an
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::{
     clock::Moment,
     upstream::{
-        server::{Server, failure::Standing, health::State},
+        server::{Server, failure::Availability, health::State},
         spec::Policy,
     },
 };
@@ -33,11 +33,11 @@ const SLACK: u32 = 5_000;
 pub(crate) struct Candidate {
     pub(crate) tier: u8,
     pub(crate) place: u8,
-    /// What was thought of it when the question began.
+    /// What was thought of it when the query began.
     pub(crate) state: State,
 }
 
-/// No question asks more servers than this; a group's further ones are left out.
+/// No query asks more servers than this; a group's further ones are left out.
 pub const MOST_SERVERS: usize = 16;
 
 /// Servers in the order to ask them.
@@ -50,8 +50,8 @@ pub(crate) struct Candidates {
 impl Candidates {
     pub(crate) const MOST: usize = MOST_SERVERS;
 
-    /// Candidates for a question, or why there are none. Where every server is down, only a trial has candidates.
-    pub(crate) fn of(group: &Group, loops: &Marks, now: Moment) -> Result<Self, Standing> {
+    /// Candidates for a query, or why there are none. Where every server is down, only a trial has candidates.
+    pub(crate) fn of(group: &Group, loops: &Marks, now: Moment) -> Result<Self, Availability> {
         let mut candidates =
             Self { list: [Candidate { tier: 0, place: 0, state: State::Down }; Self::MOST], length: 0 };
         let active = group.tier(now);
@@ -70,12 +70,12 @@ impl Candidates {
         if candidates.length == 0 {
             let mut rest = group.servers().filter(|server| !server.is_drained()).peekable();
             if rest.peek().is_none() {
-                return Err(Standing::NoServers);
+                return Err(Availability::NoServers);
             }
-            return Err(if rest.all(|server| loops.has(server)) { Standing::Loops } else { Standing::AllDown });
+            return Err(if rest.all(|server| loops.has(server)) { Availability::Loops } else { Availability::AllDown });
         }
         if !has_usable && group.is_down_without(loops) && !group.takes_trial(now) {
-            return Err(Standing::AllDown);
+            return Err(Availability::AllDown);
         }
         Ok(candidates)
     }

@@ -1,7 +1,7 @@
-//! Carries one worker's questions to servers: the worker's links, its random numbers, its two small tasks.
+//! Carries one worker's queries to servers: the worker's links, its random numbers, its two small tasks.
 //!
-//! A courier belongs to one thread and one runtime that can spawn local tasks (a `LocalRuntime`, or a `LocalSet` that is
-//! being driven); the tasks are started with the first question. One flushes what a turn of the loop raised; woken by
+//! A client belongs to one thread and one runtime that can spawn local tasks (a `LocalRuntime`, or a `LocalSet` that is
+//! being driven); the tasks are started with the first query. One flushes what a turn of the loop raised; woken by
 //! the first query of a turn it runs after the tasks that were ready with it, so that their queries leave in one batch.
 //! The other looks after time-outs, ports and idle streams four times a second.
 
@@ -25,7 +25,7 @@ use crate::{
     clock::Moment,
     net::mmsg::Inbox,
     upstream::{
-        race::late::Pledges,
+        race::late::LateTries,
         server::{Server, tally::Stripe},
     },
 };
@@ -57,7 +57,7 @@ impl Worker {
 }
 
 /// One worker's way to all servers.
-pub struct Courier {
+pub struct UpstreamClient {
     pub(crate) shared: Rc<Shared>,
     links: Rc<RefCell<Links>>,
     tasks: RefCell<Option<[AbortHandle; 2]>>,
@@ -71,7 +71,7 @@ pub(crate) struct Shared {
     pub(crate) stripe: Stripe,
     pub(crate) random: RefCell<StdRng>,
     pub(crate) inbox: RefCell<Inbox>,
-    pub(crate) pledges: RefCell<Pledges>,
+    pub(crate) late_tries: RefCell<LateTries>,
     /// The same moment on both clocks.
     anchor: (Moment, Instant),
     /// Links with queries that wait for the end of the turn.
@@ -93,15 +93,15 @@ impl Shared {
     }
 }
 
-impl Courier {
-    /// A courier for this worker. Ids, ports and letter case come from a generator seeded by the operating system.
+impl UpstreamClient {
+    /// A client for this worker. Ids, ports and letter case come from a generator seeded by the operating system.
     pub fn new(worker: Worker) -> Self {
         let shared = Shared {
             worker,
             stripe: Stripe::of(worker.index),
             random: RefCell::new(rand::make_rng()),
             inbox: RefCell::new(udp::inbox()),
-            pledges: RefCell::default(),
+            late_tries: RefCell::default(),
             anchor: (Moment::now(), Instant::now()),
             dirty: RefCell::default(),
             flusher: Cell::default(),
@@ -126,7 +126,7 @@ impl Courier {
     }
 }
 
-impl Drop for Courier {
+impl Drop for UpstreamClient {
     fn drop(&mut self) {
         for task in self.tasks.take().into_iter().flatten() {
             task.abort();
@@ -162,7 +162,7 @@ async fn tend(shared: Rc<Shared>, links: Weak<RefCell<Links>>) {
         ticks.tick().await;
         let Some(links) = links.upgrade() else { return };
         let now = Moment::now();
-        shared.pledges.borrow_mut().redeem(now);
+        shared.late_tries.borrow_mut().settle(now);
         // A server that only its link remembers has left the configuration, and nobody waits for it.
         links.borrow_mut().retain(|_, link| Arc::strong_count(&link.server) > 1);
         let all: Vec<_> = links.borrow().values().map(Rc::clone).collect();

@@ -21,9 +21,11 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet};
 
-use crate::{tls::Connected, upstream::server::obstacle::Obstacle, upstream::spec::DEFAULT_PATH, wire::MAX_MESSAGE};
+use crate::{
+    tls::Connected, upstream::server::obstacle::ConnectError, upstream::spec::DEFAULT_PATH, wire::MAX_MESSAGE,
+};
 
-use super::requests::{Ended, Reply, Trouble};
+use super::requests::{Ended, Reply, RequestError};
 
 const DNS_MESSAGE: &str = "application/dns-message";
 
@@ -50,10 +52,10 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
 }
 
 /// Speaks HTTP/2 over a connection after its TLS handshake.
-pub(super) async fn open(tls: Connected<TcpStream>) -> Result<Https, Obstacle> {
+pub(super) async fn open(tls: Connected<TcpStream>) -> Result<Https, ConnectError> {
     let tasks = Rc::<RefCell<JoinSet<()>>>::default();
     let builder = http2::Builder::new(Local(Rc::downgrade(&tasks)));
-    let (sender, connection) = builder.handshake(TokioIo::new(tls)).await.map_err(|_| Obstacle::Http)?;
+    let (sender, connection) = builder.handshake(TokioIo::new(tls)).await.map_err(|_| ConnectError::Http)?;
     Ok(Https { sender, connection, tasks })
 }
 
@@ -89,18 +91,18 @@ pub(super) async fn ask(mut sender: SendRequest<Full<Bytes>>, uri: Uri, query: V
         .header(ACCEPT, DNS_MESSAGE)
         .body(Full::new(Bytes::from(query)))
         .expect("a URI that was parsed, and headers that are constants");
-    let response = sender.send_request(request).await.map_err(|_| Trouble::Closed)?;
+    let response = sender.send_request(request).await.map_err(|_| RequestError::Closed)?;
     if !response.status().is_success() {
-        return Err(Trouble::Refused(Obstacle::Status(response.status().as_u16())));
+        return Err(RequestError::Refused(ConnectError::Status(response.status().as_u16())));
     }
     if !is_dns(&response) {
-        return Err(Trouble::Refused(Obstacle::Http));
+        return Err(RequestError::Refused(ConnectError::Http));
     }
     let age = response.headers().get(AGE).and_then(|age| age.to_str().ok()?.trim().parse().ok()).unwrap_or(0);
     match Limited::new(response.into_body(), MAX_MESSAGE).collect().await {
         Ok(body) => Ok(Reply { message: body.to_bytes().into(), age }),
-        Err(error) if error.is::<LengthLimitError>() => Err(Trouble::Refused(Obstacle::Http)),
-        Err(_) => Err(Trouble::Closed),
+        Err(error) if error.is::<LengthLimitError>() => Err(RequestError::Refused(ConnectError::Http)),
+        Err(_) => Err(RequestError::Closed),
     }
 }
 

@@ -187,7 +187,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        upstream::{Entry, Group, GroupSpec, HealthSpec, Limits, Ours, Policy, ServerSpec, Transport, server::Role},
+        upstream::{
+            Entry, Group, GroupSpec, HealthSpec, Limits, OwnAddresses, Policy, ServerSpec, Transport, server::Role,
+        },
         wire::{Class, Name, RecordType},
     };
 
@@ -200,7 +202,7 @@ mod tests {
             limits: Limits::default(),
             health: HealthSpec::probing(Name::root(), RecordType::NS),
         };
-        let group = Arc::new(Group::build(&spec, None, &Ours::default(), &Arc::default()));
+        let group = Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &Arc::default()));
         let query = UpstreamQuery {
             name: "a.example".parse().unwrap(),
             qtype: RecordType::A,

@@ -1,7 +1,7 @@
 //! What one worker has towards one server: its queries on the wire, its UDP ports, its streams.
 //!
 //! Every query ends here exactly once, and is counted then: when its answer is read, when the network refuses it, or
-//! when the group's time-out has passed, long after its question may have been answered by another server.
+//! when the group's time-out has passed, long after its query may have been answered by another server.
 
 mod client;
 mod framed;
@@ -34,7 +34,7 @@ use self::{
     udp::Turn,
 };
 pub use self::{
-    client::{Courier, Worker},
+    client::{UpstreamClient, Worker},
     single::ask_once,
 };
 
@@ -160,7 +160,7 @@ impl Link {
         }
     }
 
-    /// A query ended: counts it, tells health and the question.
+    /// A query ended: counts it, tells health and the query.
     fn settle(&self, flight: &Flight, outcome: Outcome, transport: Transport, now: Moment) {
         let server = &*self.server;
         self.ended(transport, outcome.result());

@@ -7,7 +7,7 @@ use crate::{
     net::socket::upstream_tcp,
     tls::{Alpn, Client, Connected},
     upstream::{
-        server::obstacle::Obstacle,
+        server::obstacle::ConnectError,
         spec::{ServerSpec, Transport},
     },
 };
@@ -30,17 +30,21 @@ pub(super) enum Carrier {
 }
 
 /// Opens a connection. The caller bounds the time. `tls` is none for plain DNS alone.
-pub(super) async fn open(spec: &ServerSpec, transport: Transport, tls: Option<&Client>) -> Result<Carrier, Obstacle> {
-    let tls = || tls.ok_or(Obstacle::Unidentified);
+pub(super) async fn open(
+    spec: &ServerSpec,
+    transport: Transport,
+    tls: Option<&Client>,
+) -> Result<Carrier, ConnectError> {
+    let tls = || tls.ok_or(ConnectError::Unidentified);
     match transport {
         Transport::Udp | Transport::Tcp => Ok(Carrier::Tcp(tcp(spec).await?)),
         Transport::Tls => Ok(Carrier::Tls(Box::new(tls()?.connect(tcp(spec).await?).await?))),
         Transport::Https => {
             let name = spec.identity.as_ref().and_then(|identity| identity.name.as_deref());
-            let uri = https::uri(spec.address, name, spec.path.as_deref()).ok_or(Obstacle::Http)?;
+            let uri = https::uri(spec.address, name, spec.path.as_deref()).ok_or(ConnectError::Http)?;
             let connected = tls()?.connect(tcp(spec).await?).await?;
             if connected.get_ref().1.alpn_protocol() != Some(Alpn::H2.id()) {
-                return Err(Obstacle::Http);
+                return Err(ConnectError::Http);
             }
             Ok(Carrier::Https(Box::new(https::open(connected).await?), uri))
         }
@@ -48,7 +52,7 @@ pub(super) async fn open(spec: &ServerSpec, transport: Transport, tls: Option<&C
     }
 }
 
-async fn tcp(spec: &ServerSpec) -> Result<TcpStream, Obstacle> {
+async fn tcp(spec: &ServerSpec) -> Result<TcpStream, ConnectError> {
     let socket = upstream_tcp(spec.address, &spec.via)?;
     Ok(TcpSocket::from_std_stream(socket.into()).connect(spec.address).await?)
 }

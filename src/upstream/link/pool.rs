@@ -3,7 +3,7 @@
 //! Policy (Route 53 suffers past 40,000 address-port pairs; RFC 5452 wants ports that cannot be guessed): a server has
 //! `source_ports` of them over all workers, each worker an equal share, at least one. A port is opened when it is first
 //! drawn, at a number the kernel picks at random, and is given up 60 to 120 s later, at random; it is read until its
-//! questions are done. A port is drawn at random for each turn of the worker's loop, so who is off the path has port and
+//! queries are done. A port is drawn at random for each turn of the worker's loop, so who is off the path has port and
 //! id to guess, and the far end sees at most two ports a slot in any minute.
 //!
 //! When a server goes down its ports are given up, and those opened meanwhile live ten seconds at most: a connected
@@ -45,7 +45,7 @@ pub(super) struct Port {
 #[derive(Default)]
 pub(super) struct Pool {
     slots: Vec<Option<Rc<Port>>>,
-    /// Given up, but with questions left.
+    /// Given up, but with queries left.
     retired: Vec<Rc<Port>>,
     last_serial: u32,
     was_down: bool,
@@ -111,7 +111,7 @@ fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<Rc<Por
     Ok(port)
 }
 
-/// Gives up ports whose time is over, and closes those whose questions are done.
+/// Gives up ports whose time is over, and closes those whose queries are done.
 pub(super) fn tend(link: &Link, now: Moment) {
     let mut pool = link.pool.borrow_mut();
     let is_down = link.server.state() == State::Down;

@@ -1,7 +1,7 @@
 //! DNS over QUIC (RFC 9250), over quinn: a stream for each query, two octets of length before each message.
 //!
 //! Not hickory-resolver's exchange: besides decoding each answer, it does not see that a connection was closed until the
-//! next question fails on it.
+//! next query fails on it.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,14 +13,14 @@ use quinn::{
 use crate::{
     net::socket::{Egress, upstream_udp},
     tls::{Client, Fault},
-    upstream::server::obstacle::Obstacle,
+    upstream::server::obstacle::ConnectError,
     wire::MAX_MESSAGE,
 };
 
-use super::requests::{Ended, Reply, Trouble};
+use super::requests::{Ended, Reply, RequestError};
 
 /// Until the path is measured a lost packet of the handshake is sent again after three of these. With the 333 ms of
-/// RFC 9002 6.2.2 that is a second, and a question's time is over.
+/// RFC 9002 6.2.2 that is a second, and a query's time is over.
 const FIRST_RTT: Duration = Duration::from_millis(50);
 /// Longer than we keep an idle connection: what ends here is dead.
 const SILENCE: Duration = Duration::from_secs(75);
@@ -33,13 +33,13 @@ pub(super) struct Quic {
 }
 
 /// Shakes hands over a socket of its own, at a random port.
-pub(super) async fn open(address: SocketAddr, egress: &Egress, tls: &Client) -> Result<Quic, Obstacle> {
+pub(super) async fn open(address: SocketAddr, egress: &Egress, tls: &Client) -> Result<Quic, ConnectError> {
     let socket = upstream_udp(address, egress)?;
     let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
     let mut config = ClientConfig::new(tls.quic());
     config.transport_config(Arc::new(transport()));
-    let connecting = endpoint.connect_with(config, address, &tls.name()).map_err(|_| Obstacle::Unidentified)?;
-    let connection = connecting.await.map_err(obstacle)?;
+    let connecting = endpoint.connect_with(config, address, &tls.name()).map_err(|_| ConnectError::Unidentified)?;
+    let connection = connecting.await.map_err(connect_error)?;
     Ok(Quic { connection, endpoint })
 }
 
@@ -51,24 +51,24 @@ fn transport() -> TransportConfig {
     config
 }
 
-fn obstacle(error: ConnectionError) -> Obstacle {
+fn connect_error(error: ConnectionError) -> ConnectError {
     match error {
         ConnectionError::TransportError(error) => Fault::of_quic(u64::from(error.code), error.reason).into(),
         ConnectionError::ConnectionClosed(close) => Fault::refused_in_quic(u64::from(close.error_code)).into(),
-        ConnectionError::TimedOut => Obstacle::Slow,
-        ConnectionError::VersionMismatch => Obstacle::Handshake(Fault::Io(io::ErrorKind::Unsupported)),
-        _ => Obstacle::Network(io::ErrorKind::ConnectionReset),
+        ConnectionError::TimedOut => ConnectError::Slow,
+        ConnectionError::VersionMismatch => ConnectError::Handshake(Fault::Io(io::ErrorKind::Unsupported)),
+        _ => ConnectError::Network(io::ErrorKind::ConnectionReset),
     }
 }
 
 /// Asks one query.
 pub(super) async fn ask(connection: Connection, query: Vec<u8>) -> Ended {
-    let (mut sender, mut receiver) = connection.open_bi().await.map_err(|_| Trouble::Closed)?;
+    let (mut sender, mut receiver) = connection.open_bi().await.map_err(|_| RequestError::Closed)?;
     let length = u16::try_from(query.len()).unwrap_or(u16::MAX).to_be_bytes();
-    sender.write_all(&[&length[..], &query].concat()).await.map_err(|_| Trouble::Closed)?;
+    sender.write_all(&[&length[..], &query].concat()).await.map_err(|_| RequestError::Closed)?;
     // The end of the stream is the end of the query (RFC 9250 4.2).
-    sender.finish().map_err(|_| Trouble::Closed)?;
-    let framed = receiver.read_to_end(2 + MAX_MESSAGE).await.map_err(|_| Trouble::Closed)?;
+    sender.finish().map_err(|_| RequestError::Closed)?;
+    let framed = receiver.read_to_end(2 + MAX_MESSAGE).await.map_err(|_| RequestError::Closed)?;
     let whole =
         framed.split_first_chunk::<2>().filter(|(head, rest)| rest.len() == usize::from(u16::from_be_bytes(**head)));
     // What is no framed message is shown to the check of answers, which counts it.

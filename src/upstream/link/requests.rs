@@ -8,7 +8,7 @@ use std::{future::Future, pin::pin, time::Duration};
 
 use tokio::task::JoinSet;
 
-use crate::{upstream::server::obstacle::Obstacle, wire::MessageId};
+use crate::{upstream::server::obstacle::ConnectError, wire::MessageId};
 
 use super::{
     framed::{GOODBYE, SendQueue},
@@ -24,17 +24,17 @@ pub(super) struct Reply {
 
 /// Why nothing came back.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum RequestError {
     /// The stream or its connection was closed.
     Closed,
     /// The server answered, and not with a DNS message.
-    Refused(Obstacle),
+    Refused(ConnectError),
     /// Nothing within the time-out.
     Late,
 }
 
 /// How one query ended.
-pub(super) type Ended = Result<Reply, Trouble>;
+pub(super) type Ended = Result<Reply, RequestError>;
 
 /// Asks what waits, each query by `ask`, until `closed`; then waits for those that are under way. `find` tells which query
 /// has an id now, if its time is not over; `settle` is told how each ended.
@@ -56,7 +56,7 @@ pub(super) async fn carry<F: Future<Output = Ended> + 'static>(
             let ended = ask(query);
             // The link ends queries by their time-out; this ends those whose connection it let go.
             asking.spawn_local(async move {
-                (key, tokio::time::timeout(timeout * 2, ended).await.unwrap_or(Err(Trouble::Late)))
+                (key, tokio::time::timeout(timeout * 2, ended).await.unwrap_or(Err(RequestError::Late)))
             });
         }
         tokio::select! {
@@ -74,7 +74,7 @@ pub(super) async fn carry<F: Future<Output = Ended> + 'static>(
     framed.clear();
     queue.take(&mut framed);
     for (key, _) in queries(&framed, &find) {
-        settle(key, Err(Trouble::Closed));
+        settle(key, Err(RequestError::Closed));
     }
     while let Some(Ok((key, ended))) = asking.join_next().await {
         settle(key, ended);

@@ -5,7 +5,7 @@ use std::{io, pin::pin};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::upstream::{
-    server::{obstacle::Obstacle, tls_client},
+    server::{obstacle::ConnectError, tls_client},
     spec::ServerSpec,
 };
 
@@ -13,7 +13,7 @@ use super::{
     https,
     open::{Carrier, open},
     quic,
-    requests::{Ended, Trouble},
+    requests::{Ended, RequestError},
 };
 
 /// Asks a server as its specification says, over TCP where that says UDP, and gives the message that came back. The
@@ -21,7 +21,7 @@ use super::{
 ///
 /// # Errors
 /// Why there is no connection, or no answer on it.
-pub async fn ask_once(spec: &ServerSpec, query: &[u8]) -> Result<Vec<u8>, Obstacle> {
+pub async fn ask_once(spec: &ServerSpec, query: &[u8]) -> Result<Vec<u8>, ConnectError> {
     let client = tls_client(spec);
     match open(spec, spec.transport, client.as_ref()).await? {
         Carrier::Tcp(io) => over(io, query).await,
@@ -39,16 +39,16 @@ pub async fn ask_once(spec: &ServerSpec, query: &[u8]) -> Result<Vec<u8>, Obstac
     }
 }
 
-fn message(ended: Ended) -> Result<Vec<u8>, Obstacle> {
+fn message(ended: Ended) -> Result<Vec<u8>, ConnectError> {
     match ended {
         Ok(reply) => Ok(reply.message),
-        Err(Trouble::Refused(obstacle)) => Err(obstacle),
-        Err(Trouble::Closed) => Err(Obstacle::Network(io::ErrorKind::ConnectionReset)),
-        Err(Trouble::Late) => Err(Obstacle::Slow),
+        Err(RequestError::Refused(error)) => Err(error),
+        Err(RequestError::Closed) => Err(ConnectError::Network(io::ErrorKind::ConnectionReset)),
+        Err(RequestError::Late) => Err(ConnectError::Slow),
     }
 }
 
-async fn over<S: AsyncRead + AsyncWrite + Unpin>(mut io: S, query: &[u8]) -> Result<Vec<u8>, Obstacle> {
+async fn over<S: AsyncRead + AsyncWrite + Unpin>(mut io: S, query: &[u8]) -> Result<Vec<u8>, ConnectError> {
     let length = u16::try_from(query.len()).unwrap_or(u16::MAX).to_be_bytes();
     io.write_all(&[&length[..], query].concat()).await?;
     io.flush().await?;

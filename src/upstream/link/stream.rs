@@ -4,7 +4,7 @@
 //! is closed when it was idle for a while or when nothing came for a whole time-out though queries wait. If the far end
 //! closes a connection that carried answers before, the queries on it are asked again on a new one (RFC 7766 6.2.4).
 //! A far end that sends one octet a second holds nobody up, nor does one that never ends a handshake: the limit of a try
-//! is kept by its question, not here. A server whose certificate is not what it should be gets no question, and is down.
+//! is kept by its query, not here. A server whose certificate is not what it should be gets no query, and is down.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,7 +22,7 @@ use crate::{
     clock::Moment,
     upstream::{
         race::{EdnsUse, Leg, Outcome, Race},
-        server::{Role, Server, health::Event, obstacle::Obstacle, tally::QueryResult},
+        server::{Role, Server, health::Event, obstacle::ConnectError, tally::QueryResult},
         spec::Transport,
     },
     wire::{MessageId, UpstreamQuery},
@@ -35,7 +35,7 @@ use super::{
     in_flight::{Flight, FlightKey, InFlight},
     open::{Carrier, open},
     quic::{self, Quic},
-    requests::{self, Ended, Reply, Trouble},
+    requests::{self, Ended, Reply, RequestError},
 };
 
 /// A connection without queries is kept this long (RFC 7766 6.2.3: the order of seconds).
@@ -174,11 +174,11 @@ impl Link {
                 stream.last_message.set(now);
                 self.read_alone(&flight, &reply)
             }
-            Err(Trouble::Late) => return self.ended(stream.transport, QueryResult::Timeout),
-            Err(Trouble::Closed) if stream.received.get() > 0 => Outcome::Closed,
-            Err(Trouble::Closed) => Outcome::Failed(QueryResult::Network, None),
-            Err(Trouble::Refused(obstacle)) => {
-                self.server.set_obstacle(Some(obstacle));
+            Err(RequestError::Late) => return self.ended(stream.transport, QueryResult::Timeout),
+            Err(RequestError::Closed) if stream.received.get() > 0 => Outcome::Closed,
+            Err(RequestError::Closed) => Outcome::Failed(QueryResult::Network, None),
+            Err(RequestError::Refused(error)) => {
+                self.server.set_connect_error(Some(error));
                 Outcome::malformed()
             }
         };
@@ -220,9 +220,9 @@ enum End {
 }
 
 impl End {
-    const fn of(obstacle: &Obstacle) -> Self {
-        match obstacle {
-            Obstacle::Network(io::ErrorKind::ConnectionRefused) => Self::Refused,
+    const fn of(error: &ConnectError) -> Self {
+        match error {
+            ConnectError::Network(io::ErrorKind::ConnectionRefused) => Self::Refused,
             other if other.is_about_identity() => Self::Untrusted,
             _ => Self::Unreachable,
         }
@@ -233,7 +233,7 @@ async fn run(stream: Rc<Stream>, link: Weak<Link>, timeout: Duration) {
     // No longer: a server that only its link remembers is forgotten.
     let Some(server) = link.upgrade().map(|link| Arc::clone(&link.server)) else { return };
     let opening = tokio::time::timeout(timeout, open(server.spec(), stream.transport, server.tls())).await;
-    let opened = opening.unwrap_or(Err(Obstacle::Slow));
+    let opened = opening.unwrap_or(Err(ConnectError::Slow));
     note(&server, stream.transport, opened.as_ref().err());
     drop(server);
     let end = match opened {
@@ -242,7 +242,7 @@ async fn run(stream: Rc<Stream>, link: Weak<Link>, timeout: Duration) {
             carry(&stream, &link, carrier, timeout).await;
             End::Closed
         }
-        Err(obstacle) => End::of(&obstacle),
+        Err(error) => End::of(&error),
     };
     if let Some(link) = link.upgrade() {
         link.stream_ended(&stream, end, Moment::now());
@@ -298,13 +298,13 @@ async fn carry_requests<F: Future<Output = Ended> + 'static>(
 }
 
 /// Leaves word for operators why there is no connection, or that there is one.
-fn note(server: &Server, transport: Transport, obstacle: Option<&Obstacle>) {
-    if let Some(cause) = obstacle {
+fn note(server: &Server, transport: Transport, error: Option<&ConnectError>) {
+    if let Some(cause) = error {
         let (group, server) = (server.group(), server.label());
         tracing::debug!(group, server, transport = transport.label(), %cause, "upstream connection not opened");
     }
     if server.spec().transport == transport {
-        server.set_obstacle(obstacle.cloned());
+        server.set_connect_error(error.cloned());
     }
 }
 

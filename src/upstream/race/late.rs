@@ -1,4 +1,4 @@
-//! Tries that outlive their question: what their servers make of them still counts.
+//! Tries that outlive their query: what their servers make of them still counts.
 
 use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
@@ -9,8 +9,8 @@ use crate::{
 
 use super::Race;
 
-/// A try that its question no longer waits for, until its limit.
-pub(crate) struct Pledge {
+/// A try that its query no longer waits for, until its limit.
+pub(crate) struct LateTry {
     pub(crate) race: Rc<Race>,
     pub(crate) slot: u8,
     pub(crate) server: Arc<Server>,
@@ -20,26 +20,26 @@ pub(crate) struct Pledge {
     pub(crate) is_hedged: bool,
 }
 
-/// The pledges of one worker, in the order of their making.
+/// The late_tries of one worker, in the order of their making.
 #[derive(Default)]
-pub(crate) struct Pledges(VecDeque<Pledge>);
+pub(crate) struct LateTries(VecDeque<LateTry>);
 
-impl Pledges {
-    pub(crate) fn add(&mut self, pledge: Pledge) {
-        self.0.push_back(pledge);
+impl LateTries {
+    pub(crate) fn add(&mut self, late_try: LateTry) {
+        self.0.push_back(late_try);
     }
 
     /// Redeems those whose time has come: what was not answered is held against its server, and its hedge came in place of
     /// a retry.
-    pub(crate) fn redeem(&mut self, now: Moment) {
-        while self.0.front().is_some_and(|pledge| pledge.due <= now) {
-            let Some(pledge) = self.0.pop_front() else { return };
-            if pledge.race.has_answer_of(pledge.slot) {
+    pub(crate) fn settle(&mut self, now: Moment) {
+        while self.0.front().is_some_and(|late_try| late_try.due <= now) {
+            let Some(late_try) = self.0.pop_front() else { return };
+            if late_try.race.has_answer_of(late_try.slot) {
                 continue;
             }
-            pledge.server.late(pledge.sent_at, now, Role::Traffic);
-            if pledge.is_hedged {
-                pledge.race.group.return_hedge();
+            late_try.server.late(late_try.sent_at, now, Role::Traffic);
+            if late_try.is_hedged {
+                late_try.race.group.return_hedge();
             }
         }
     }

@@ -1,4 +1,4 @@
-//! One question under way: what its task and those who read its answers share.
+//! One query under way: what its task and those who read its answers share.
 //!
 //! A race has a slot for each try, and each try sends one query at a time (a *leg*: first over UDP with EDNS, then
 //! perhaps without, or over TCP). Whoever reads an answer puts it in here and wakes the task; a leg that is no longer
@@ -75,7 +75,7 @@ impl Outcome {
         }
     }
 
-    /// Whether it is a doubt about the server. A code that merely rejects the kind of question is none.
+    /// Whether it is a doubt about the server. A code that merely rejects the kind of query is none.
     pub(super) const fn is_broken(&self) -> bool {
         match self {
             Self::Failed(QueryResult::Servfail | QueryResult::Malformed, _) => true,
@@ -111,7 +111,7 @@ pub(crate) struct Leg {
     pub(super) number: u32,
 }
 
-/// A question under way.
+/// A query under way.
 pub(crate) struct Race {
     pub(super) query: Arc<UpstreamQuery>,
     pub(super) group: Arc<Group>,
@@ -190,7 +190,7 @@ impl Race {
     }
 }
 
-/// A question has 16 tries at the most.
+/// A query has 16 tries at the most.
 const fn bit(slot: u8) -> u16 {
     1 << (slot % 16)
 }

@@ -1,4 +1,4 @@
-//! Budgets shared by all workers: queries a second to a server, hedges as a share of questions. One atomic each.
+//! Budgets shared by all workers: queries a second to a server, hedges as a share of queries. One atomic each.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn hedges_are_a_share_of_questions_and_a_burst() {
+    fn hedges_are_a_share_of_queries_and_a_burst() {
         let budget = ShareBudget::new();
         let mut taken = 0;
         for _ in 0..10_000 {

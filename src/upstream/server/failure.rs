@@ -1,4 +1,4 @@
-//! Why a question has no answer: whose fault it was, so that a caller knows what to do next.
+//! Why a query has no answer: whose fault it was, so that a caller knows what to do next.
 
 use std::fmt;
 
@@ -8,19 +8,19 @@ use super::tally::QueryResult;
 
 /// Why an exchange gave no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub enum ExchangeError {
     /// No server gave an answer.
     #[error("no server answered: {0}")]
     AllFailed(Reasons),
-    /// Too many questions wait on the group already; this one was not asked.
-    #[error("too many questions wait on this group")]
+    /// Too many queries wait on the group already; this one was not asked.
+    #[error("too many queries wait on this group")]
     Overload,
     /// Every server that could be asked is over its `max_qps`; it was not asked.
     #[error("every server is over its budget")]
     Budget,
 }
 
-impl Failure {
+impl ExchangeError {
     /// Whether a server answered, if only with an error.
     pub const fn has_rcode(&self) -> bool {
         matches!(self, Self::AllFailed(reasons) if reasons.rcode.is_some())
@@ -29,10 +29,10 @@ impl Failure {
 
 /// What stood in the way before any query was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Availability {
     /// Servers were asked.
     Asked,
-    /// Every server is down, and the one real question a second was another.
+    /// Every server is down, and the one real query a second was another.
     AllDown,
     /// The group has no servers, or all are drained.
     NoServers,
@@ -40,11 +40,11 @@ pub enum Standing {
     Loops,
 }
 
-/// How the tries of one question ended.
+/// How the tries of one query ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reasons {
     /// Whether any server was asked.
-    pub standing: Standing,
+    pub availability: Availability,
     /// The last response code that was no answer.
     pub rcode: Option<Rcode>,
     /// Tries by how they ended, in the order of [`QueryResult::ALL`].
@@ -52,8 +52,8 @@ pub struct Reasons {
 }
 
 impl Reasons {
-    pub(crate) const fn new(standing: Standing) -> Self {
-        Self { standing, rcode: None, tries: [0; QueryResult::ALL.len()] }
+    pub(crate) const fn new(availability: Availability) -> Self {
+        Self { availability, rcode: None, tries: [0; QueryResult::ALL.len()] }
     }
 
     pub(crate) fn count(&mut self, result: QueryResult) {
@@ -69,11 +69,11 @@ impl Reasons {
 
 impl fmt::Display for Reasons {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.standing {
-            Standing::AllDown => return f.write_str("every server is down"),
-            Standing::Loops => return f.write_str("every server leads back here"),
-            Standing::NoServers => return f.write_str("there is no server to ask"),
-            Standing::Asked => {}
+        match self.availability {
+            Availability::AllDown => return f.write_str("every server is down"),
+            Availability::Loops => return f.write_str("every server leads back here"),
+            Availability::NoServers => return f.write_str("there is no server to ask"),
+            Availability::Asked => {}
         }
         let mut separator = "";
         for (result, &count) in QueryResult::ALL.iter().zip(&self.tries) {
@@ -95,14 +95,14 @@ mod tests {
 
     #[test]
     fn a_failure_says_how_its_tries_ended() {
-        let mut reasons = Reasons::new(Standing::Asked);
+        let mut reasons = Reasons::new(Availability::Asked);
         reasons.count(QueryResult::Timeout);
         reasons.count(QueryResult::Timeout);
         reasons.count(QueryResult::Servfail);
         reasons.rcode = Some(Rcode::SERVFAIL);
-        let text = Failure::AllFailed(reasons).to_string();
+        let text = ExchangeError::AllFailed(reasons).to_string();
         assert_eq!(text, "no server answered: 1 servfail, 2 timeout (last SERVFAIL)");
-        let text = Failure::AllFailed(Reasons::new(Standing::AllDown)).to_string();
+        let text = ExchangeError::AllFailed(Reasons::new(Availability::AllDown)).to_string();
         assert_eq!(text, "no server answered: every server is down");
     }
 }

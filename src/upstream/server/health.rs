@@ -1,4 +1,4 @@
-//! Whether a server is to be trusted with questions: up, suspect, down. A synchronous machine; time comes in.
+//! Whether a server is to be trusted with queries: up, suspect, down. A synchronous machine; time comes in.
 //!
 //! Policy:
 //! - **Suspect** is a doubt, not a verdict. SERVFAIL, REFUSED or garbage in traffic, or a try that passed its limit while
@@ -8,7 +8,7 @@
 //!   broken name that comes right behind a good probe, so that a thousand names that are SERVFAIL at their origin change
 //!   nothing but one probe a second.
 //! - **Down** is a verdict, and traffic alone cannot give it: only `fall` failed probes in a row, a refusal by ICMP (or a
-//!   reset, on TCP), a certificate that is not the server's, or silence for every question over a time-out.
+//!   reset, on TCP), a certificate that is not the server's, or silence for every query over a time-out.
 //! - A good probe clears a doubt at once, and a verdict after `rise` in a row. A good answer in traffic counts as a good
 //!   probe, but not where `expect` is set: an answer to something else does not show that the answers are private.
 //! - A server begins as suspect, not yet vouched for; its first probe goes out at once.
@@ -50,7 +50,7 @@ pub enum Event {
     Broken,
     /// A try in traffic passed its limit, and nothing came from the server since it was sent.
     Late,
-    /// Nothing came for any question over a time-out.
+    /// Nothing came for any query over a time-out.
     Silent,
     /// The far end says that nobody listens: ICMP port unreachable, a TCP reset.
     Refused,
@@ -59,12 +59,12 @@ pub enum Event {
     /// A probe was answered as it should be.
     ProbePassed,
     /// A probe failed.
-    ProbeFailed(ProbeFault),
+    ProbeFailed(ProbeError),
 }
 
 /// What was wrong with a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProbeFault {
+pub enum ProbeError {
     /// No answer.
     Silent,
     /// The network or the far host said no.
@@ -77,7 +77,7 @@ pub enum ProbeFault {
     Public,
 }
 
-impl ProbeFault {
+impl ProbeError {
     /// In words, for a log line.
     pub const fn label(self) -> &'static str {
         match self {
@@ -195,7 +195,7 @@ mod tests {
     use super::{Event::*, *};
     use crate::wire::{Name, RecordType};
 
-    const FAILED: Event = ProbeFailed(ProbeFault::Silent);
+    const FAILED: Event = ProbeFailed(ProbeError::Silent);
 
     fn spec() -> HealthSpec {
         HealthSpec::probing(Name::root(), RecordType::NS)
@@ -263,7 +263,7 @@ mod tests {
         health.on(Answered, now, &private);
         assert_eq!(health.state(), State::Suspect);
         for _ in 0..3 {
-            health.on(ProbeFailed(ProbeFault::Public), now, &private);
+            health.on(ProbeFailed(ProbeError::Public), now, &private);
             health.on(Answered, now, &private);
         }
         assert_eq!(health.state(), State::Down);

@@ -32,8 +32,8 @@ use crate::{
 pub(crate) use self::role::Role;
 use self::{
     budget::RateBudget,
-    health::{Change, Event, Health, ProbeFault, State},
-    obstacle::Obstacle,
+    health::{Change, Event, Health, ProbeError, State},
+    obstacle::ConnectError,
     rtt::{Rtt, Smoothed},
     tally::Tally,
 };
@@ -85,8 +85,8 @@ pub struct Server {
     silent_tries: AtomicU32,
     silent_since: AtomicU64,
     without_edns_until: AtomicU64,
-    last_fault: Mutex<Option<ProbeFault>>,
-    obstacle: Mutex<Option<Obstacle>>,
+    last_probe_error: Mutex<Option<ProbeError>>,
+    connect_error: Mutex<Option<ConnectError>>,
     pub(super) rate: RateBudget,
     /// Its counters.
     pub tally: Tally,
@@ -116,8 +116,8 @@ impl Server {
             silent_tries: AtomicU32::new(0),
             silent_since: AtomicU64::new(0),
             without_edns_until: AtomicU64::new(0),
-            last_fault: Mutex::default(),
-            obstacle: Mutex::default(),
+            last_probe_error: Mutex::default(),
+            connect_error: Mutex::default(),
             rate: RateBudget::default(),
             tally: Tally::default(),
         }
@@ -158,7 +158,7 @@ impl Server {
         self.is_drained.load(Relaxed)
     }
 
-    /// Takes it out of service: no new question goes to it. It is still probed.
+    /// Takes it out of service: no new query goes to it. It is still probed.
     pub fn drain(&self) {
         if !self.is_drained.swap(true, Relaxed) {
             tracing::info!(group = %self.group, server = %self.label, "upstream drained");
@@ -189,17 +189,17 @@ impl Server {
     }
 
     /// What was wrong with the last failed probe; none since one passed.
-    pub fn last_fault(&self) -> Option<ProbeFault> {
-        *self.last_fault.lock()
+    pub fn last_probe_error(&self) -> Option<ProbeError> {
+        *self.last_probe_error.lock()
     }
 
     /// Why the last connection to it could not be opened; none since one was, or since a probe passed.
-    pub fn obstacle(&self) -> Option<Obstacle> {
-        self.obstacle.lock().clone()
+    pub fn connect_error(&self) -> Option<ConnectError> {
+        self.connect_error.lock().clone()
     }
 
-    pub(super) fn set_obstacle(&self, obstacle: Option<Obstacle>) {
-        *self.obstacle.lock() = obstacle;
+    pub(super) fn set_connect_error(&self, error: Option<ConnectError>) {
+        *self.connect_error.lock() = error;
     }
 
     /// How to shake hands with it; none where it speaks plain DNS.
@@ -241,7 +241,7 @@ impl Server {
         self.rtt.sample(rtt);
     }
 
-    /// Something came from it that belongs to a question of ours.
+    /// Something came from it that belongs to a query of ours.
     pub(super) fn lives(&self, now: Moment) {
         stamp(&self.last_life, now);
         if self.silent_tries.load(Relaxed) != 0 {
@@ -263,7 +263,7 @@ impl Server {
     }
 
     /// A try passed its limit, or could not leave. It is held against the server only if nothing came since. Whether a
-    /// probe passed is for the prober to say; here it counts as one more question without an answer.
+    /// probe passed is for the prober to say; here it counts as one more query without an answer.
     pub(super) fn late(&self, sent_at: Moment, now: Moment, role: Role) {
         if role == Role::Tagged || self.has_lived_since(sent_at) {
             return;
@@ -277,7 +277,7 @@ impl Server {
         self.judge_silence(now);
     }
 
-    /// Silence for every question over nearly a whole time-out is a verdict: it is there within the time-out, though the
+    /// Silence for every query over nearly a whole time-out is a verdict: it is there within the time-out, though the
     /// next try must pass its limit first.
     fn judge_silence(&self, now: Moment) {
         let since = Moment::from_micros(self.silent_since.load(Relaxed));
@@ -298,10 +298,10 @@ impl Server {
             change
         };
         match event {
-            Event::ProbeFailed(fault) => *self.last_fault.lock() = Some(fault),
+            Event::ProbeFailed(fault) => *self.last_probe_error.lock() = Some(fault),
             Event::ProbePassed => {
-                *self.last_fault.lock() = None;
-                self.set_obstacle(None);
+                *self.last_probe_error.lock() = None;
+                self.set_connect_error(None);
             }
             _ => {}
         }
@@ -321,14 +321,14 @@ impl Server {
             Event::Answered | Event::ProbePassed => "it answers",
             Event::Broken => "it answered with an error",
             Event::Late => "an answer is late",
-            Event::Silent => "no answer to any question",
+            Event::Silent => "no answer to any query",
             Event::Refused => "nobody listens there",
             Event::Untrusted => "it does not show that it is the right server",
             Event::ProbeFailed(fault) => fault.label(),
         };
         match (change.from, change.to) {
             (_, State::Down) => {
-                let cause = self.obstacle().map(tracing::field::display);
+                let cause = self.connect_error().map(tracing::field::display);
                 tracing::warn!(group, server, from, to, because, cause, "upstream down");
             }
             (State::Down, _) => tracing::info!(group, server, from, to, because, "upstream up"),
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_for_every_question_over_a_timeout_is_down() {
+    fn silence_for_every_query_over_a_timeout_is_down() {
         let server = server();
         let start = Moment::now();
         server.answered(start);
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn few_lost_questions_are_not_silence() {
+    fn few_lost_queries_are_not_silence() {
         let server = server();
         let start = Moment::now();
         for at in 1..SILENT_TRIES {

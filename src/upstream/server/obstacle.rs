@@ -6,7 +6,7 @@ use crate::tls;
 
 /// Why a connection could not be opened.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Obstacle {
+pub enum ConnectError {
     /// The network, or a socket of ours, said no.
     #[error("{0}")]
     Network(io::ErrorKind),
@@ -27,14 +27,14 @@ pub enum Obstacle {
     Unidentified,
 }
 
-impl Obstacle {
+impl ConnectError {
     /// Whether the server answered, and is not who it should be.
     pub const fn is_about_identity(&self) -> bool {
         matches!(self, Self::Handshake(fault) if fault.is_about_identity())
     }
 }
 
-impl From<io::Error> for Obstacle {
+impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
         Self::Network(error.kind())
     }

@@ -3,7 +3,7 @@
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// A client's question.
+    /// A client's query.
     Traffic,
     /// A probe, whose outcome the prober judges.
     Probe,

@@ -46,14 +46,14 @@ impl QueryResult {
     }
 }
 
-/// Why a message from a server matched no question.
+/// Why a message from a server matched no query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MismatchReason {
     /// Shorter than a header.
     Short,
     /// QR is clear, or the opcode is another.
     NotAResponse,
-    /// No question waits under this id.
+    /// No query waits under this id.
     Id,
     /// Another question, or another letter case.
     Question,
@@ -150,7 +150,7 @@ impl Tally {
         counters.rtt_micros.fetch_add(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// A message matched no question.
+    /// A message matched no query.
     pub fn mismatched(&self, stripe: Stripe, reason: MismatchReason) {
         self.stripes[stripe.0].mismatches[reason as usize].fetch_add(1, Relaxed);
     }
@@ -170,7 +170,7 @@ impl Tally {
         self.stripes.iter().map(|stripe| stripe.results[transport as usize][result as usize].load(Relaxed)).sum()
     }
 
-    /// How many messages matched no question for this reason.
+    /// How many messages matched no query for this reason.
     pub fn mismatches(&self, reason: MismatchReason) -> u64 {
         self.stripes.iter().map(|stripe| stripe.mismatches[reason as usize].load(Relaxed)).sum()
     }

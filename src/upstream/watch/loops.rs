@@ -2,13 +2,13 @@
 //!
 //! An inbound endpoint may forward to an outbound one, that to the site, the site to us; AWS warns of it and stops
 //! nothing. Policy:
-//! - Each server of each rule is asked a tagged question below each zone of the rule (below the [`ZONES`] widest, where
+//! - Each server of each rule is asked a tagged query below each zone of the rule (below the [`ZONES`] widest, where
 //!   there are more): conditional forwarders lead back for one zone and not for another. That is when it is first seen,
 //!   on each reload, and about hourly; a minute later, then two, then four, where it did not answer or only with an
 //!   error, and a minute behind a loop that ended: what lies behind it may just not have been there.
-//! - The tag is 128 random bits, used for one probe and good for 5 s. A question to us that holds one is answered
-//!   SERVFAIL, never forwarded, and marks its server for that rule. A tag that is not outstanding is any question.
-//! - A marked server gets none of the rule's questions. It is probed again every minute; any answer without the tag's
+//! - The tag is 128 random bits, used for one probe and good for 5 s. A query to us that holds one is answered
+//!   SERVFAIL, never forwarded, and marks its server for that rule. A tag that is not outstanding is any query.
+//! - A marked server gets none of the rule's queries. It is probed again every minute; any answer without the tag's
 //!   coming back clears the mark. Other rules that use the server go on.
 //! - Of two servers like this one that lead to each other, it is enough that one finds it: the way round is then cut.
 //! - Marks outlive a reload as long as the rule has the server and the zone.
@@ -47,7 +47,7 @@ pub const ZONES: usize = 16;
 /// What is used once.
 type Tag = [u8; TAG];
 
-/// One rule and a group that its questions go to.
+/// One rule and a group that its queries go to.
 #[derive(Debug, Clone)]
 pub struct Target {
     rule: Arc<str>,
@@ -106,7 +106,7 @@ impl Loops {
         rules
     }
 
-    /// Whether a question for `name` (wire form, lower case) is a probe of ours that came back; then its server is
+    /// Whether a query for `name` (wire form, lower case) is a probe of ours that came back; then its server is
     /// marked. It may come more than once: who forwarded it may not be content with SERVFAIL.
     pub fn comes_back(&self, name: &[u8], now: Moment) -> bool {
         let Some(tag) = tag_of(name) else { return false };

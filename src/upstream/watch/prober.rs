@@ -1,4 +1,4 @@
-//! Asks servers how they are: one task on one runtime, the control thread's, with a courier and sockets of its own.
+//! Asks servers how they are: one task on one runtime, the control thread's, with a client and sockets of its own.
 //!
 //! Policy: a healthy server is probed when it has had no good answer and no probe for `interval`, so that a busy one never
 //! is (one with `expect` always is, since only a probe shows that answers are private). A suspect or down one is probed
@@ -17,10 +17,10 @@ use crate::{
     networks::Networks,
     upstream::{
         group::Group,
-        link::Courier,
+        link::UpstreamClient,
         server::{
             Alarm, Role, Server,
-            health::{Event, ProbeFault, State},
+            health::{Event, ProbeError, State},
         },
         spec::HealthSpec,
     },
@@ -32,7 +32,7 @@ pub type Targets = Vec<Arc<Group>>;
 
 /// However many doubts arise, a server's probes are this far apart.
 const LEAST_SPACING: Duration = Duration::from_millis(100);
-/// Groups are looked at this often, so that a better tier is taken up again without a question.
+/// Groups are looked at this often, so that a better tier is taken up again without a query.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What is known of a server's probes.
@@ -47,14 +47,14 @@ struct Schedule {
 
 type Schedules = HashMap<u64, Schedule>;
 
-/// Watches `targets` until their sender is gone. Must run where local tasks can be spawned. The courier opens
+/// Watches `targets` until their sender is gone. Must run where local tasks can be spawned. The client opens
 /// its share of the source ports at the most.
-pub async fn run(courier: Rc<Courier>, mut targets: watch::Receiver<Targets>, alarm: Arc<Alarm>) {
+pub async fn run(client: Rc<UpstreamClient>, mut targets: watch::Receiver<Targets>, alarm: Arc<Alarm>) {
     let schedules: Rc<RefCell<Schedules>> = Rc::default();
     let done = Rc::new(Notify::new());
     loop {
         let groups = targets.borrow_and_update().clone();
-        let wait = look(&groups, &courier, &schedules, &done);
+        let wait = look(&groups, &client, &schedules, &done);
         tokio::select! {
             changed = targets.changed() => if changed.is_err() {
                 return;
@@ -67,7 +67,12 @@ pub async fn run(courier: Rc<Courier>, mut targets: watch::Receiver<Targets>, al
 }
 
 /// Starts the probes that are due and gives the time until the next one.
-fn look(groups: &Targets, courier: &Rc<Courier>, schedules: &Rc<RefCell<Schedules>>, done: &Rc<Notify>) -> Duration {
+fn look(
+    groups: &Targets,
+    client: &Rc<UpstreamClient>,
+    schedules: &Rc<RefCell<Schedules>>,
+    done: &Rc<Notify>,
+) -> Duration {
     let now = Moment::now();
     let mut wait = LOOK;
     schedules.borrow_mut().retain(|id, _| groups.iter().any(|group| group.servers().any(|s| s.id() == *id)));
@@ -85,7 +90,7 @@ fn look(groups: &Targets, courier: &Rc<Courier>, schedules: &Rc<RefCell<Schedule
                 continue;
             }
             schedule.begin(server, now);
-            let asking = ask(Rc::clone(courier), Arc::clone(group), place);
+            let asking = ask(Rc::clone(client), Arc::clone(group), place);
             let (schedules, done, id) = (Rc::clone(schedules), Rc::clone(done), server.id());
             tokio::task::spawn_local(async move {
                 asking.await;
@@ -124,10 +129,10 @@ impl Schedule {
     }
 }
 
-async fn ask(courier: Rc<Courier>, group: Arc<Group>, (tier, place): (u8, u8)) {
+async fn ask(client: Rc<UpstreamClient>, group: Arc<Group>, (tier, place): (u8, u8)) {
     let deadline = Moment::now() + group.limits().timeout;
     let query = Arc::new(group.health().probe.clone());
-    let answer = courier.probe(&group, (tier, place), &query, Role::Probe, deadline).await;
+    let answer = client.probe(&group, (tier, place), &query, Role::Probe, deadline).await;
     let verdict = answer.and_then(|response| judge(&response, group.health()));
     let server = &group.tiers()[usize::from(tier)][usize::from(place)];
     let event = match verdict {
@@ -138,7 +143,7 @@ async fn ask(courier: Rc<Courier>, group: Arc<Group>, (tier, place): (u8, u8)) {
 }
 
 /// With `expect`, every address must lie in it, and there must be one.
-fn judge(response: &Response, spec: &HealthSpec) -> Result<(), ProbeFault> {
+fn judge(response: &Response, spec: &HealthSpec) -> Result<(), ProbeError> {
     if spec.expect.is_empty() {
         return Ok(());
     }
@@ -150,7 +155,7 @@ fn judge(response: &Response, spec: &HealthSpec) -> Result<(), ProbeFault> {
     });
     match foreign {
         Ok(None) if seen > 0 => Ok(()),
-        Ok(_) => Err(ProbeFault::Public),
-        Err(_) => Err(ProbeFault::Malformed),
+        Ok(_) => Err(ProbeError::Public),
+        Err(_) => Err(ProbeError::Malformed),
     }
 }

@@ -14,7 +14,8 @@ use super::*;
 use crate::{
     tls::Roots,
     upstream::{
-        Alarm, Courier, Entry, Group, GroupSpec, HealthSpec, Identity, Limits, Marks, Ours, Policy, ServerSpec, Worker,
+        Alarm, Entry, Group, GroupSpec, HealthSpec, Identity, Limits, Marks, OwnAddresses, Policy, ServerSpec,
+        UpstreamClient, Worker,
     },
     wire::{Class, Name, RecordType},
 };
@@ -27,7 +28,7 @@ fn group_of(server: ServerSpec) -> Arc<Group> {
         limits: Limits::default(),
         health: HealthSpec::probing(Name::root(), RecordType::NS),
     };
-    Arc::new(Group::build(&spec, None, &Ours::default(), &Arc::new(Alarm::new())))
+    Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &Arc::new(Alarm::new())))
 }
 
 fn query() -> Arc<UpstreamQuery> {
@@ -42,8 +43,8 @@ fn the_end_of_a_query_is_not_taken_for_that_of_another_with_its_id() {
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let group = group_of(ServerSpec::plain(Transport::Tcp, listener.local_addr().unwrap()));
-        let courier = Courier::new(Worker::ALONE);
-        let link = courier.link(group.servers().next().unwrap());
+        let client = UpstreamClient::new(Worker::ALONE);
+        let link = client.link(group.servers().next().unwrap());
         let (race, now) = (Race::new(&query(), &group, Role::Traffic), Moment::now());
         let leg = Leg { slot: 0, number: 1 };
         link.post(&race, leg, Transport::Tcp, EdnsUse::With, now).unwrap();
@@ -52,9 +53,9 @@ fn the_end_of_a_query_is_not_taken_for_that_of_another_with_its_id() {
         stream.queue.take(&mut framed);
         let newer = stream.in_flight.borrow().key(u16::from_be_bytes([framed[2], framed[3]])).unwrap();
         let older = FlightKey { sender: newer.sender - 1, ..newer };
-        link.receive_alone(&stream, older, Err(Trouble::Closed), now);
+        link.receive_alone(&stream, older, Err(RequestError::Closed), now);
         assert_eq!(stream.in_flight.borrow().len(), 1, "it is still asked");
-        link.receive_alone(&stream, newer, Err(Trouble::Closed), now);
+        link.receive_alone(&stream, newer, Err(RequestError::Closed), now);
         assert!(stream.in_flight.borrow().is_empty());
     });
 }
@@ -89,14 +90,14 @@ fn an_idle_encrypted_connection_ends_with_a_goodbye() {
             tls.read(&mut [0]).await.unwrap()
         });
         let group = group_of(server);
-        let courier = Courier::new(Worker::ALONE);
+        let client = UpstreamClient::new(Worker::ALONE);
         let now = Moment::now();
-        courier.exchange(&group, &Marks::default(), &query(), now, now + Duration::from_secs(5)).await.unwrap();
-        let link = courier.link(group.servers().next().unwrap());
+        client.exchange(&group, &Marks::default(), &query(), now, now + Duration::from_secs(5)).await.unwrap();
+        let link = client.link(group.servers().next().unwrap());
         tend(&link, Duration::from_secs(1), Moment::now() + IDLE_ENCRYPTED - Duration::from_secs(1));
         assert!(link.has_stream(), "it is not idle for long yet");
         tend(&link, Duration::from_secs(1), Moment::now() + IDLE_ENCRYPTED);
-        assert!(!link.has_stream(), "no question goes on it any more");
+        assert!(!link.has_stream(), "no query goes on it any more");
         assert_eq!(far_end.await.unwrap(), 0);
     });
 }

@@ -24,8 +24,8 @@ use crate::{
     clock::Moment,
     upstream::{
         group::{Cleared, Group, Marks},
-        link::Courier,
-        server::{Role, Server, health::ProbeFault},
+        link::UpstreamClient,
+        server::{Role, Server, health::ProbeError},
     },
     wire::{Class, Name, RecordType, UpstreamQuery},
 };
@@ -52,7 +52,12 @@ impl Default for Timing {
 
 /// Probes the servers of `targets`, and of those that come in their place, until the sender is gone. Must run where local
 /// tasks can be spawned.
-pub async fn run(courier: Rc<Courier>, loops: Arc<Loops>, mut targets: watch::Receiver<Vec<Target>>, timing: Timing) {
+pub async fn run(
+    client: Rc<UpstreamClient>,
+    loops: Arc<Loops>,
+    mut targets: watch::Receiver<Vec<Target>>,
+    timing: Timing,
+) {
     let places = Rc::new(Semaphore::new(UNDER_WAY));
     loop {
         let all = targets.borrow_and_update().clone();
@@ -62,7 +67,7 @@ pub async fn run(courier: Rc<Courier>, loops: Arc<Loops>, mut targets: watch::Re
             for (place, server) in target.group.places() {
                 for zone in &*target.zones {
                     let watcher = Watcher {
-                        courier: Rc::clone(&courier),
+                        client: Rc::clone(&client),
                         loops: Arc::clone(&loops),
                         places: Rc::clone(&places),
                         marks: loops.marks(&target.rule),
@@ -99,7 +104,7 @@ enum Outcome {
 
 /// Watches one server for one zone of one rule.
 struct Watcher {
-    courier: Rc<Courier>,
+    client: Rc<UpstreamClient>,
     loops: Arc<Loops>,
     places: Rc<Semaphore>,
     marks: Arc<Marks>,
@@ -122,7 +127,7 @@ impl Watcher {
             };
             if cleared == Cleared::Server {
                 let (rule, group, server) = (&*self.rule, self.server.group(), self.server.label());
-                tracing::info!(rule, group, server, "the loop is gone; this server gets the rule's questions again");
+                tracing::info!(rule, group, server, "the loop is gone; this server gets the rule's queries again");
             }
             let says_little = matches!(outcome, Outcome::Failed | Outcome::Unknown);
             let is_unsure = says_little && cleared == Cleared::Nothing && !self.marks.has(&self.server);
@@ -148,7 +153,7 @@ impl Watcher {
         let query = Arc::new(UpstreamQuery { name, qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false });
         let deadline = until.min(sent + self.group.limits().timeout);
         let asking = async {
-            let answer = self.courier.probe(&self.group, self.place, &query, Role::Tagged, deadline).await;
+            let answer = self.client.probe(&self.group, self.place, &query, Role::Tagged, deadline).await;
             // The way round may be longer than the way back: the tag is waited for as long as it is good.
             tokio::time::sleep(until.since(Moment::now())).await;
             answer
@@ -164,7 +169,7 @@ impl Watcher {
         Some(match answer {
             _ if outstanding.has_come_back.load(Relaxed) => Outcome::Loops,
             Ok(_) => Outcome::Clean,
-            Err(ProbeFault::Rcode) => Outcome::Failed,
+            Err(ProbeError::Rcode) => Outcome::Failed,
             Err(_) => Outcome::Unknown,
         })
     }
@@ -189,7 +194,7 @@ impl Watcher {
                 group = self.server.group(),
                 server = self.server.label(),
                 zone = %self.zone,
-                "a loop: what this server is asked comes back here; it gets no more questions of this rule"
+                "a loop: what this server is asked comes back here; it gets no more queries of this rule"
             );
         }
     }
