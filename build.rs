@@ -27,6 +27,7 @@ fn main() {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let rustc = said(Command::new(rustc).arg("--version")).unwrap_or_default();
     println!("cargo:rustc-env=TIDEGATE_RUSTC={}", rustc.split(' ').nth(1).unwrap_or("unknown"));
+    println!("cargo:rustc-env=TIDEGATE_DATE={}", date(&root).unwrap_or_else(|_| "2026-11-01".to_owned()));
     let features = env::vars().filter_map(|(key, _)| key.strip_prefix("CARGO_FEATURE_").map(str::to_lowercase));
     println!("cargo:rustc-env=TIDEGATE_FEATURES={}", features.collect::<Vec<_>>().join(","));
 }
@@ -52,6 +53,18 @@ fn revision(root: &Path) -> Result<String, String> {
     let commit = said(git(root).args(["rev-parse", "HEAD"]))?;
     let changes = said(git(root).args(["status", "--porcelain", "--"]).args(SOURCES))?;
     Ok(short(&commit) + if changes.is_empty() { "" } else { "+changes" })
+}
+
+/// The date of the manual's pages: the same each time that the same sources are built.
+fn date(root: &Path) -> Result<String, String> {
+    println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    if let Ok(epoch) = env::var("SOURCE_DATE_EPOCH") {
+        return said(Command::new("date").args(["-u", "+%F", "-d", &format!("@{epoch}")]));
+    }
+    if root.join(".git").exists() {
+        return said(git(root).args(["log", "-1", "--format=%cs"]));
+    }
+    said(Command::new("date").args(["-u", "+%F", "-r"]).arg(root.join("Cargo.toml")))
 }
 
 fn short(commit: &str) -> String {

@@ -5,6 +5,7 @@ mod check;
 mod control;
 mod demo;
 mod discover;
+mod man;
 mod output;
 mod page;
 mod perimeter;
@@ -26,6 +27,11 @@ const FAILED: i32 = 1;
 /// The configuration or the arguments are wrong.
 const UNUSABLE: i32 = 2;
 
+/// How the line of a verb's help begins that gives its exit codes, of which the manual makes a section.
+const EXIT: &str = "Exit status: ";
+/// The same for an example.
+const EXAMPLE: &str = "Example: ";
+
 /// The DNS gateway between an on-premises network and AWS private endpoints.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, disable_help_subcommand = true, arg_required_else_help = true)]
@@ -38,55 +44,79 @@ struct Arguments {
 enum Verb {
     /// Runs the server in the foreground
     #[command(
-        after_help = "Example: tidegate serve --listen 127.0.0.1:53 --aws 10.20.1.10,10.20.2.10 --default system"
+        after_help = "Exit status: 0 stopped when told to, 1 failed, 2 the configuration or an argument is wrong\nExample: tidegate serve --listen 127.0.0.1:53 --aws 10.20.1.10,10.20.2.10 --default system"
     )]
     Serve(serve::Options),
     /// Says what is wrong with a configuration, and how it would be understood
-    #[command(after_help = "Example: tidegate check /etc/tidegate/tidegate.toml")]
+    #[command(
+        after_help = "Exit status: 0 the configuration can be used, 2 it cannot\nExample: tidegate check /etc/tidegate/tidegate.toml"
+    )]
     Check(check::Options),
     /// Shows the whole job on this machine, with simulated servers
-    #[command(after_help = "Example: tidegate demo --script")]
+    #[command(
+        after_help = "Exit status: 0 ended when told to, or every scene went as it should; 1 one did not\nExample: tidegate demo --script"
+    )]
     Demo(demo::Options),
     /// Asks a server for a name, or for the name of an address
-    #[command(after_help = "Example: tidegate query s3.eu-west-1.amazonaws.com A AAAA @127.0.0.1")]
+    #[command(
+        after_help = "Exit status: 0 answered (NXDOMAIN is an answer), 1 SERVFAIL, REFUSED or another error, 2 no answer; of several the highest\nExample: tidegate query s3.eu-west-1.amazonaws.com A AAAA @127.0.0.1"
+    )]
     Query(query::Options),
     /// Turns the addresses of a Route 53 inbound endpoint into an [upstream] table
-    #[command(after_help = "Example: aws route53resolver list-resolver-endpoint-ip-addresses --resolver-endpoint-id \
-                            rslvr-in-1234 | tidegate discover --write /etc/tidegate/tidegate.toml")]
+    #[command(
+        after_help = "Exit status: 0 done, 1 nothing was found, or the file could not be changed or brought into force\nExample: aws route53resolver list-resolver-endpoint-ip-addresses --resolver-endpoint-id \
+                            rslvr-in-1234 | tidegate discover --write /etc/tidegate/tidegate.toml"
+    )]
     Discover(discover::Options),
     /// Tells which AWS names were asked for, and which of them are public
-    #[command(after_help = "Example: tidegate perimeter --json")]
+    #[command(
+        after_help = "Exit status: 0 no public address was seen, 1 one was, or no daemon answered\nExample: tidegate perimeter --json"
+    )]
     Perimeter(perimeter::Options),
     /// Has the running daemon read its configuration again, and waits for the verdict
-    #[command(after_help = "Example: tidegate reload")]
+    #[command(
+        after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and the old configuration stays in force\nExample: tidegate reload"
+    )]
     Reload(control::Options),
     /// Sends no more questions to an upstream server
-    #[command(after_help = "Example: tidegate drain 10.20.1.10")]
+    #[command(
+        after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and nothing has changed\nExample: tidegate drain 10.20.1.10"
+    )]
     Drain(control::Server),
     /// Sends questions to a drained server again
-    #[command(after_help = "Example: tidegate undrain vpc/10.20.1.10")]
+    #[command(
+        after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and nothing has changed\nExample: tidegate undrain vpc/10.20.1.10"
+    )]
     Undrain(control::Server),
     /// Forgets answers
-    #[command(after_help = "Example: tidegate flush --zone amazonaws.com")]
+    #[command(
+        after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and nothing has changed\nExample: tidegate flush --zone amazonaws.com"
+    )]
     Flush(control::Flush),
     /// Changes the level of the running daemon's log, until it restarts, or a reload changes `log.level`
-    #[command(after_help = "Example: tidegate log debug")]
+    #[command(
+        after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and nothing has changed\nExample: tidegate log debug"
+    )]
     Log(control::Log),
     /// Prints the AWS name families and what each is for
-    #[command(after_help = "Example: tidegate presets")]
+    #[command(after_help = "Exit status: 0\nExample: tidegate presets")]
     Presets(presets::Options),
     /// Prints version, commit and features
-    #[command(after_help = "Example: tidegate version --json")]
+    #[command(after_help = "Exit status: 0\nExample: tidegate version --json")]
     Version(version::Options),
     /// Prints completions for a shell
-    #[command(after_help = "Example: tidegate completions bash > /usr/share/bash-completion/completions/tidegate")]
+    #[command(
+        after_help = "Exit status: 0\nExample: tidegate completions bash > /usr/share/bash-completion/completions/tidegate"
+    )]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Prints the manual page
-    #[command(after_help = "Example: tidegate man > /usr/share/man/man1/tidegate.1")]
-    Man,
+    /// Prints a page of the manual, or puts all of them where man finds them
+    #[command(
+        after_help = "Exit status: 0 done, 1 a page could not be written, 2 there is no such page\nExample: tidegate man --into /usr/local/share/man"
+    )]
+    Man(man::Options),
 }
 
 /// Runs the program with these arguments, the first of which is its name; gives its exit code.
@@ -123,7 +153,7 @@ fn run_verb(verb: Verb) -> i32 {
             OUT.write(&script);
             OK
         }
-        Verb::Man => manual(),
+        Verb::Man(options) => man::run(&options, &Arguments::command()),
     }
 }
 
@@ -133,16 +163,6 @@ fn print_styled(stream: &Stream, text: &clap::builder::StyledStr) {
     } else {
         write!(stream, "{text}");
     }
-}
-
-fn manual() -> i32 {
-    let mut page = Vec::new();
-    if let Err(error) = clap_mangen::Man::new(Arguments::command()).render(&mut page) {
-        writeln!(ERR, "tidegate: the manual page cannot be rendered: {error}");
-        return FAILED;
-    }
-    OUT.write(&page);
-    OK
 }
 
 /// An error with its causes, in one line.

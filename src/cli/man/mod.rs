@@ -1,0 +1,80 @@
+//! `tidegate man`: the manual, made from what the program knows of itself: `tidegate(1)`, `tidegate-VERB(1)` from the
+//! verbs' help, `tidegate.toml(5)` from the reference file.
+
+mod program;
+mod reference;
+mod roff;
+mod verb;
+
+use std::{fs, io, path::PathBuf};
+
+use clap::Command;
+
+use super::output::{ERR, OUT};
+
+/// The date that pages carry: of the commit, or of `SOURCE_DATE_EPOCH`.
+const DATE: &str = env!("TIDEGATE_DATE");
+
+/// Which pages, and where to.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// The page to print: a verb, or tidegate.toml [default: the program's own]
+    #[arg(conflicts_with = "into")]
+    page: Option<String>,
+    /// Writes every page below this folder, such as /usr/local/share/man
+    #[arg(long, value_name = "FOLDER")]
+    into: Option<PathBuf>,
+}
+
+/// A page of the manual.
+struct Page {
+    name: String,
+    section: u8,
+    roff: String,
+}
+
+pub(super) fn run(options: &Options, program: &Command) -> i32 {
+    let pages = pages(program);
+    if let Some(folder) = &options.into {
+        return match install(folder, &pages) {
+            Ok(()) => {
+                writeln!(OUT, "{} pages in {}", pages.len(), folder.display());
+                super::OK
+            }
+            Err(error) => {
+                writeln!(ERR, "tidegate: the manual cannot be written below {}: {error}", folder.display());
+                super::FAILED
+            }
+        };
+    }
+    let wanted = options.page.as_deref().unwrap_or("tidegate");
+    let page = pages.iter().find(|page| page.name == wanted || page.name.strip_prefix("tidegate-") == Some(wanted));
+    let Some(page) = page else {
+        let names: Vec<&str> = pages.iter().map(|page| page.name.as_str()).collect();
+        writeln!(ERR, "tidegate: there is no page \"{wanted}\"; there are {}", names.join(", "));
+        return super::UNUSABLE;
+    };
+    write!(OUT, "{}", page.roff);
+    super::OK
+}
+
+fn pages(program: &Command) -> Vec<Page> {
+    let mut program = program.clone();
+    program.build();
+    let verbs = program.get_subcommands();
+    let page = |name: &str, section, roff| Page { name: name.to_owned(), section, roff };
+    let mut pages = vec![page("tidegate", 1, program::page(&program, DATE))];
+    pages.extend(verbs.map(|verb| page(&format!("tidegate-{}", verb.get_name()), 1, verb::page(verb, DATE))));
+    pages.push(page("tidegate.toml", 5, reference::page(DATE)));
+    pages
+}
+
+/// Writes `FOLDER/man1/tidegate.1` and so on.
+fn install(folder: &std::path::Path, pages: &[Page]) -> io::Result<()> {
+    for page in pages {
+        let folder = folder.join(format!("man{}", page.section));
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(format!("{}.{}", page.name, page.section)), &page.roff)?;
+    }
+    Ok(())
+}
