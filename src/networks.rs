@@ -1,11 +1,86 @@
 //! Address networks with a value each, looked up by the longest prefix: who may ask, whose view, what is private.
 //!
 //! The nested networks are flattened once into ranges that do not overlap, so that a look-up is one binary search over
-//! plain numbers. IPv4-mapped IPv6 addresses count as the IPv4 address they hold.
+//! plain numbers. IPv4-mapped IPv6 addresses and networks (RFC 4291 2.5.5.2) count as the IPv4 ones they hold: sockets
+//! for both families show clients that way, and a rule about 10.0.0.0/8 must not miss them.
+//!
+//! [`parse`] is the only way from a text to a network.
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
+
+/// The prefix length of IPv4 within the IPv4-mapped addresses, `::ffff:0:0/96`.
+const MAPPED: u8 = 96;
+
+/// Special-purpose networks that the internet does not route (IANA's registries, "globally reachable" is false).
+const NOT_GLOBAL: [&str; 20] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "240.0.0.0/4",
+    "::/127",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "2001:db8::/32",
+    "3fff::/20",
+    "fc00::/7",
+    "fe80::/10",
+];
+
+/// Why a text is not a network; each reads on behind the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// Neither an address nor an address with a prefix length.
+    #[error("is not an address, with or without a prefix length")]
+    NotANetwork,
+    /// An address with a scope (`%eth0`).
+    #[error("has a scope; networks have none")]
+    Scope,
+    /// The address has bits set beyond the prefix; this is the network that it lies in.
+    #[error("has bits beyond its prefix")]
+    HostBits(IpNet),
+    /// An IPv4-mapped address with a prefix that reaches beyond IPv4.
+    #[error("is IPv4-mapped and wider than /{MAPPED}: it holds more than IPv4")]
+    ShortMapped,
+}
+
+/// Reads a network; an address alone is the network of itself, an IPv4-mapped network the IPv4 network it holds.
+pub fn parse(text: &str) -> Result<IpNet, NetworkError> {
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let network: IpNet = network.map_err(|_| match text.contains('%') {
+        true => NetworkError::Scope,
+        false => NetworkError::NotANetwork,
+    })?;
+    let network = match mapped(network) {
+        None => network,
+        Some(_) if network.prefix_len() < MAPPED => return Err(NetworkError::ShortMapped),
+        Some(v4) => v4,
+    };
+    if network.trunc() == network { Ok(network) } else { Err(NetworkError::HostBits(network.trunc())) }
+}
+
+/// Whether some address of the network is routed on the internet.
+pub fn holds_public(network: IpNet) -> bool {
+    let mut special = NOT_GLOBAL.iter().filter_map(|text| parse(text).ok());
+    !special.any(|special| special.contains(&network))
+}
+
+/// The IPv4 network of an IPv4-mapped one, whatever its prefix.
+fn mapped(network: IpNet) -> Option<IpNet> {
+    let IpNet::V6(v6) = network else { return None };
+    let address = v6.addr().to_ipv4_mapped()?;
+    Ipv4Net::new(address, v6.prefix_len().saturating_sub(MAPPED)).ok().map(IpNet::V4)
+}
 
 /// A map from networks to values.
 ///
@@ -29,7 +104,8 @@ impl<V: Clone> Networks<V> {
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
         for (network, value) in networks {
-            match network {
+            let is_mapped = network.prefix_len() >= MAPPED;
+            match mapped(network).filter(|_| is_mapped).unwrap_or(network) {
                 IpNet::V4(n) => {
                     v4.push((
                         n.prefix_len(),
@@ -136,5 +212,55 @@ mod tests {
         assert_eq!(networks.lookup("fd12::1".parse().unwrap()), Some(&3));
         assert_eq!(networks.lookup("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap()), Some(&2));
         assert_eq!(networks.lookup("11.0.0.1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_mapped_network_is_the_ipv4_network_it_holds() {
+        for (text, network) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::FFFF:a01:203/128", "10.1.2.3/32"),
+        ] {
+            assert_eq!(parse(text), Ok(network.parse().unwrap()), "{text}");
+            let networks = Networks::new([(text.parse().unwrap_or_else(|_| parse(text).unwrap()), 1)]);
+            assert_eq!(networks.lookup("10.1.2.3".parse().unwrap()), Some(&1), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_says_why() {
+        let within = |text: &str| NetworkError::HostBits(text.parse().unwrap());
+        for (text, error) in [
+            ("", NetworkError::NotANetwork),
+            ("10.0.0.0/33", NetworkError::NotANetwork),
+            ("private", NetworkError::NotANetwork),
+            ("fe80::%eth0/64", NetworkError::Scope),
+            ("10.1.2.3/8", within("10.0.0.0/8")),
+            ("fd00::1/8", within("fd00::/8")),
+            ("::ffff:10.1.2.3/104", within("10.0.0.0/8")),
+            ("::ffff:10.0.0.0/95", NetworkError::ShortMapped),
+            ("::ffff:0:0/80", NetworkError::ShortMapped),
+        ] {
+            assert_eq!(parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_network_is_public_unless_all_of_it_is_for_special_use() {
+        for (text, expected) in [
+            ("10.20.0.0/16", false),
+            ("172.16.0.0/12", false),
+            ("172.0.0.0/8", true),
+            ("100.64.0.0/10", false),
+            ("fd00:20::/32", false),
+            ("0.0.0.0/0", true),
+            ("::/0", true),
+            ("52.94.0.0/16", true),
+            ("8.8.8.8", true),
+            ("2600:1f00::/24", true),
+        ] {
+            assert_eq!(holds_public(parse(text).unwrap()), expected, "{text}");
+        }
     }
 }

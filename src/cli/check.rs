@@ -1,4 +1,4 @@
-//! `tidegate check`: the whole start without opening a socket.
+//! `tidegate check`: the whole start without opening a listening socket.
 
 use std::path::PathBuf;
 
@@ -11,12 +11,23 @@ use crate::{
 /// What to check.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// The configuration file
-    #[arg(default_value = super::serve::DEFAULT_FILE)]
-    file: PathBuf,
+    /// The configuration file [default: TIDEGATE_CONFIG, else /etc/tidegate/tidegate.toml]
+    #[arg(conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// The same, as other verbs take it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Prints every default instead
     #[arg(long)]
     defaults: bool,
+}
+
+impl Options {
+    fn file(&self) -> PathBuf {
+        let named = self.file.clone().or_else(|| self.config.clone());
+        let variable = || std::env::var_os("TIDEGATE_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from);
+        named.or_else(variable).unwrap_or_else(|| super::serve::DEFAULT_FILE.into())
+    }
 }
 
 pub(super) fn run(options: &Options) -> i32 {
@@ -25,7 +36,7 @@ pub(super) fn run(options: &Options) -> i32 {
         return super::OK;
     }
     let color = if ERR.has_colour() { Color::Always } else { Color::Never };
-    let plan = match Plan::load(&options.file) {
+    let plan = match Plan::load(&options.file()) {
         Ok(plan) => plan,
         Err(problems) => {
             write!(ERR, "{}", problems.render(color));
@@ -33,6 +44,10 @@ pub(super) fn run(options: &Options) -> i32 {
         }
     };
     write!(ERR, "{}", plan.warnings.render(color));
+    let missing = daemon::missing_listeners(&plan.boot).into_iter();
+    for line in missing.chain(daemon::missing_upstreams(&plan.live, &plan.boot)) {
+        writeln!(ERR, "warning: {line}");
+    }
     if let Err(problems) = daemon::build_zones(&plan.live) {
         for problem in problems {
             writeln!(ERR, "{problem}");

@@ -2,11 +2,13 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs},
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
+
+use crate::config;
 
 /// Where the daemon's pages are unless the configuration says otherwise.
 pub(super) const DEFAULT_ADMIN: &str = "http://127.0.0.1:9153";
@@ -23,6 +25,12 @@ pub(super) enum PageError {
     /// The address makes no sense.
     #[error("\"{0}\" is no address of a daemon; write it as {DEFAULT_ADMIN}")]
     Address(String),
+    /// The configuration switches them off.
+    #[error("{}: `http` in [admin] is off", .0.display())]
+    Off(PathBuf),
+    /// The configuration cannot be read.
+    #[error("{file} cannot be read: {1}; say --admin URL", file = .0.display())]
+    Config(PathBuf, #[source] io::Error),
     /// Nobody answered.
     #[error("no daemon answers at {0}: {1}; is `admin.http` another address? Then say --admin http://ADDRESS:PORT")]
     Unreachable(String, #[source] io::Error),
@@ -49,6 +57,29 @@ fn hint(status: u16) -> &'static str {
         404 => ": it is older than this program",
         421 => ": it does not go by that name; use its address, or add the name to `admin.hosts`",
         _ => "",
+    }
+}
+
+/// Where the daemon's pages are: at the URL that was given, else where its configuration says.
+pub(super) fn admin(url: Option<&str>, config: Option<&Path>) -> Result<String, PageError> {
+    if let Some(url) = url {
+        return Ok(url.to_owned());
+    }
+    let file = config.unwrap_or_else(|| Path::new(super::serve::DEFAULT_FILE));
+    match config::admin_http(file) {
+        Ok(Some(mut endpoint)) => {
+            // A wildcard is every address of the host, the loopback ones among them.
+            match endpoint.address.ip {
+                IpAddr::V4(ip) if ip.is_unspecified() => endpoint.address.ip = Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => endpoint.address.ip = Ipv6Addr::LOCALHOST.into(),
+                _ => {}
+            }
+            Ok(format!("http://{endpoint}"))
+        }
+        Ok(None) => Err(PageError::Off(file.to_owned())),
+        // A sidecar has no file.
+        Err(_) if config.is_none() => Ok(DEFAULT_ADMIN.to_owned()),
+        Err(error) => Err(PageError::Config(file.to_owned(), error)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `tidegate perimeter`: what the running daemon has seen of the data perimeter.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use super::{
@@ -15,8 +17,12 @@ pub(super) struct Options {
     #[arg(long)]
     json: bool,
     /// Where the daemon's `admin.http` is
-    #[arg(long, value_name = "URL", default_value = page::DEFAULT_ADMIN)]
-    admin: String,
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// The daemon's configuration, which says where `admin.http` is unless --admin does [default:
+    /// /etc/tidegate/tidegate.toml]
+    #[arg(long, env = "TIDEGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 /// Verdicts in the order they are shown, each with what it means.
@@ -28,7 +34,14 @@ const VERDICTS: [(&str, &str); 4] = [
 ];
 
 pub(super) fn run(options: &Options) -> i32 {
-    let body = match page::fetch(&options.admin, "/api/v1/perimeter") {
+    let admin = match page::admin(options.admin.as_deref(), options.config.as_deref()) {
+        Ok(admin) => admin,
+        Err(error) => {
+            writeln!(ERR, "tidegate: {error}");
+            return super::FAILED;
+        }
+    };
+    let body = match page::fetch(&admin, "/api/v1/perimeter") {
         Ok(body) => body,
         Err(error) => {
             writeln!(ERR, "tidegate: {error}");
@@ -36,7 +49,7 @@ pub(super) fn run(options: &Options) -> i32 {
         }
     };
     let Ok(report) = serde_json::from_str::<Value>(&body) else {
-        writeln!(ERR, "tidegate: the daemon at {} sent no report", options.admin);
+        writeln!(ERR, "tidegate: the daemon at {} sent no report", admin);
         return super::FAILED;
     };
     if options.json {

@@ -18,7 +18,7 @@ use crate::{
     admin::control::{Account, Order, Request, Verdict},
     config::{Boot, Color, Flags, Live, Plan, Problems},
     daemon::{
-        Daemon, Duty, Event, Reread, StartError,
+        self, Daemon, Duty, Event, Reread, StartError,
         logging::{self, LevelHandle},
     },
 };
@@ -81,7 +81,7 @@ pub(super) fn run(options: &Options) -> i32 {
         }
     };
     let level = logging::start(plan.live.log_level, plan.boot.log_format);
-    for line in plan.warnings.lines() {
+    for line in plan.warnings.lines().chain(daemon::missing_upstreams(&plan.live, &plan.boot)) {
         warn!("{line}");
     }
     match serve(options, plan, &level) {
@@ -217,7 +217,8 @@ impl Running<'_> {
             self.daemon.reload_failed(lines.clone());
             lines
         })?;
-        let warnings: Vec<String> = plan.warnings.lines().collect();
+        let missing = daemon::missing_upstreams(&plan.live, &plan.boot);
+        let warnings: Vec<String> = plan.warnings.lines().chain(missing).collect();
         let restart = self.boot.differences(&plan.boot);
         let mut lines = warnings.clone();
         lines.extend(restart.iter().map(|key| format!("{key}: this change needs a restart")));

@@ -52,15 +52,40 @@ impl Address {
             return Err(AddressError::Empty);
         }
         let Some((ip, scope)) = text.split_once('%') else {
-            return text.parse().map(|ip| Self { ip, scope: None }).map_err(|_| AddressError::NotAnAddress);
+            let ip: IpAddr = text.parse().map_err(|_| AddressError::NotAnAddress)?;
+            // An IPv4-mapped address is the IPv4 address: one host is never two.
+            return Ok(Self { ip: ip.to_canonical(), scope: None });
         };
         let ip: Ipv6Addr = ip.parse().map_err(|_| AddressError::NotAnAddress)?;
         let local = ip.is_unicast_link_local() || ip.segments()[0] == 0xff02;
+        if scope.contains(':') {
+            return Err(AddressError::Brackets);
+        }
         if !local || scope.is_empty() || scope.contains(['%', '/']) || scope.contains(char::is_whitespace) {
             return Err(AddressError::Scope);
         }
         Ok(Self { ip: ip.into(), scope: Some(scope.into()) })
     }
+}
+
+/// What was meant by an address with a port as other programs write it (`10.1.1.53#5353`, `10.1.1.53@5353`,
+/// `10.1.1.53 port 5353`), in our own notation; none for any other text.
+pub(super) fn with_colon(text: &str) -> Option<String> {
+    let (address, port) =
+        text.split_once(['#', '@']).or_else(|| text.split_once(" port ")).or_else(|| text.split_once(' '))?;
+    let address = address.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')).unwrap_or(address);
+    let endpoint = Endpoint { address: Address::parse(address).ok()?, port: parse_port(port).ok()? };
+    Some(endpoint.to_string())
+}
+
+/// An IPv6 address without brackets whose last group looks like a port that was meant, as in `fd00::53:53`: what stands
+/// before it is an address too, and a DNS port ends in 53 (53, 5353, 853, 8053) or 443.
+pub(super) fn port_was_meant(text: &str) -> Option<Endpoint> {
+    let (address, port) = text.rsplit_once(':')?;
+    let address: Ipv6Addr = address.parse().ok()?;
+    let is_port = (port.ends_with("53") || port.ends_with("443")) && !port.starts_with('0');
+    let port = parse_port(port).ok().filter(|_| is_port)?;
+    Some(Endpoint { address: Address { ip: address.into(), scope: None }, port })
 }
 
 impl Endpoint {
@@ -69,7 +94,7 @@ impl Endpoint {
         if let Some(rest) = text.strip_prefix('[') {
             let (inside, behind) = rest.split_once(']').ok_or(AddressError::Brackets)?;
             let address = Address::parse(inside)?;
-            if address.ip.is_ipv4() {
+            if !inside.contains(':') {
                 return Err(AddressError::Brackets);
             }
             let port = match behind.strip_prefix(':') {
@@ -143,6 +168,8 @@ mod tests {
             ("[2001:db8::1]:853", "[2001:db8::1]:853"),
             ("fe80::1%eth0", "[fe80::1%eth0]:53"),
             ("[fe80::1%eth0]:5353", "[fe80::1%eth0]:5353"),
+            ("::ffff:10.1.1.53", "10.1.1.53:53"),
+            ("[::ffff:10.1.1.53]:5353", "10.1.1.53:5353"),
         ] {
             assert_eq!(Endpoint::parse(text, 53).unwrap().to_string(), printed, "{text}");
         }
@@ -162,9 +189,46 @@ mod tests {
             ("[10.1.1.1]:53", AddressError::Brackets),
             ("2001:db8::1%eth0", AddressError::Scope),
             ("fe80::1%", AddressError::Scope),
+            ("fe80::1%eth0:53", AddressError::Brackets),
             ("10.1.1.1%eth0", AddressError::NotAnAddress),
         ] {
             assert_eq!(Endpoint::parse(text, 53), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_notations_of_other_programs_are_understood_for_advice() {
+        for (text, meant) in [
+            ("10.1.1.53#5353", Some("10.1.1.53:5353")),
+            ("10.1.1.53@5353", Some("10.1.1.53:5353")),
+            ("10.1.1.53 5353", Some("10.1.1.53:5353")),
+            ("10.1.1.53 port 5353", Some("10.1.1.53:5353")),
+            ("fd00::53@53", Some("[fd00::53]:53")),
+            ("[fd00::53]#5353", Some("[fd00::53]:5353")),
+            ("fe80::1%eth0#53", Some("[fe80::1%eth0]:53")),
+            ("10.1.1.53#dns.example", None),
+            ("10.1.1.53:5353", None),
+            ("dns.example@53", None),
+        ] {
+            assert_eq!(with_colon(text).as_deref(), meant, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_whose_port_was_meant_is_told() {
+        for (text, meant) in [
+            ("fd00::53:53", Some("[fd00::53]:53")),
+            ("::1:53", Some("[::1]:53")),
+            ("fd00::53:5353", Some("[fd00::53]:5353")),
+            ("2001:db8:1:2:3:4:5:53", None),
+            ("fd00:1:2::7:853", Some("[fd00:1:2::7]:853")),
+            ("fd00::53", None),
+            ("fd00::1:10", None),
+            ("fd00::1:0053", None),
+            ("[fd00::53:53]", None),
+            ("10.1.1.53:53", None),
+        ] {
+            assert_eq!(port_was_meant(text).map(|endpoint| endpoint.to_string()).as_deref(), meant, "{text}");
         }
     }
 

@@ -7,6 +7,8 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use super::plan::WrittenAt;
+
 /// A text that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
@@ -116,7 +118,7 @@ impl Problems {
         self.problems.iter().map(|problem| headline(&self.sources, problem, ""))
     }
 
-    /// All of them for people, with the lines they stand on and what would be right.
+    /// All of them for people, with the lines they stand on and what would be right; every line is whole.
     pub fn render(&self, color: Color) -> String {
         let renderer = match color {
             Color::Always => Renderer::styled(),
@@ -127,7 +129,10 @@ impl Problems {
             text.push_str(&renderer.render(&[self.group(problem)]));
             text.push_str("\n\n");
         }
-        text.truncate(text.trim_end().len());
+        // An empty line between problems, and none behind the last.
+        if text.ends_with("\n\n") {
+            text.pop();
+        }
         text
     }
 
@@ -149,7 +154,7 @@ impl Problems {
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render(Color::Never))
+        f.write_str(self.render(Color::Never).trim_end())
     }
 }
 
@@ -167,6 +172,18 @@ fn headline(sources: &[Source], problem: &Problem, word: &str) -> String {
     match problem.place.as_ref() {
         Some(place) => format!("{}: {word}{}", locate(sources, place), problem.message),
         None => format!("{word}{}", problem.message),
+    }
+}
+
+/// The file and line of a place; a flag is a file of that name.
+pub(super) fn written_at(sources: &[Source], place: &Place) -> WrittenAt {
+    match sources.get(place.source.0) {
+        Some(Source::File { name, text }) => {
+            let before = text.get(..place.span.start).unwrap_or(text);
+            WrittenAt { file: name.into(), line: before.matches('\n').count() + 1 }
+        }
+        Some(Source::Flag(flag)) => WrittenAt { file: flag.into(), line: 0 },
+        None => WrittenAt::default(),
     }
 }
 

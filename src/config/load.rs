@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    address::Endpoint,
     build,
     error::{Place, Problem, Problems, Source, SourceId},
     file::{
@@ -48,7 +49,7 @@ impl Plan {
 
     /// Reads `text`; `name` stands in messages, and relative paths start from its directory.
     pub fn from_text(name: &str, text: &str) -> Result<Self, Problems> {
-        overlay(file::parse(name, text.to_owned()), &Flags::default())
+        overlay(file::parse(name, text.into()), &Flags::default())
     }
 
     /// The plan of a sidecar without a file.
@@ -60,12 +61,20 @@ impl Plan {
 /// Where the control socket of the daemon is that has the file at `path`; none = it is off. What else is wrong with the
 /// file has no part in it: whoever wants a bad file reloaded is to hear of it from the daemon.
 pub fn control_socket(path: &Path) -> io::Result<Option<PathBuf>> {
-    let text = fs::read_to_string(path)?;
-    let Loaded { file, sources, .. } = file::parse(&path.display().to_string(), text);
+    let octets = fs::read(path)?;
+    let Loaded { file, sources, .. } = file::parse(&path.display().to_string(), octets);
     let Some(socket) = file.admin.as_ref().and_then(|admin| admin.value.socket.as_ref()) else {
         return Ok(Some(limits::CONTROL_SOCKET.into()));
     };
     Ok(build::path(&sources, socket))
+}
+
+/// Where the operators' HTTP of the daemon is that has the file at `path`; none = it is off, or what stands there is no
+/// address. Nothing else of the file matters.
+pub fn admin_http(path: &Path) -> io::Result<Option<Endpoint>> {
+    let octets = fs::read(path)?;
+    let Loaded { file, .. } = file::parse(&path.display().to_string(), octets);
+    Ok(build::admin_http(file.admin.as_ref().and_then(|admin| admin.value.http.as_ref())))
 }
 
 fn overlay(mut loaded: Loaded, flags: &Flags) -> Result<Plan, Problems> {

@@ -30,10 +30,11 @@ pub use group::{
     Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Server, ServerAddress, Share, Transport,
 };
 pub use limits::{CONTROL_SOCKET, MOST_SERVERS};
-pub use load::{Flags, control_socket};
+pub use load::{Flags, admin_http, control_socket};
 pub use plan::{
     Aaaa, Access, AdminAccess, Boot, CachePolicy, CookieSecret, Guard, Listen, Live, LocalZone, LogFormat, LogLevel,
-    Need, OnPublic, Plan, Rebind, Rule, Sandbox, SpecialNames, StreamLimits, WhenDown, Workers, ZoneData, ZoneEntry,
+    Need, OnPublic, Plan, Rebind, Rule, Sandbox, SpecialNames, StreamLimits, WhenDown, Workers, WrittenAt, ZoneData,
+    ZoneEntry,
 };
 pub use presets::{Family, PRESETS, PUBLIC_ONLY, Preset, Remedy, is_aws_name, preset, remedy};
 pub use reverse::{private_reverse_zones, reverse_zones};

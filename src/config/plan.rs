@@ -3,7 +3,12 @@
 //! [`Boot`] is what needs a restart, [`Live`] what a reload brings into force. Paths are resolved against the file
 //! that names them, presets and reverse networks are zones, defaults are filled in, and every index leads somewhere.
 
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    hash::{Hash, Hasher},
+    num::NonZeroU32,
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -311,8 +316,32 @@ pub enum Aaaa {
 pub struct LocalZone {
     /// Its apex.
     pub zone: Name,
+    /// Where the configuration names it.
+    pub place: WrittenAt,
     /// Where its records are.
     pub data: ZoneData,
+}
+
+/// Where something stands in the configuration, for messages. All places are equal to each other: what has moved within
+/// its file has not changed.
+#[derive(Debug, Clone, Default)]
+pub struct WrittenAt {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+}
+
+impl PartialEq for WrittenAt {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for WrittenAt {}
+
+impl Hash for WrittenAt {
+    fn hash<H: Hasher>(&self, _state: &mut H) {}
 }
 
 /// Where a zone's records are.
@@ -320,8 +349,8 @@ pub struct LocalZone {
 pub enum ZoneData {
     /// In a master file (RFC 1035 5).
     File(PathBuf),
-    /// In the configuration: master-file lines.
-    Records(Vec<String>),
+    /// In the configuration: master-file lines, and where each stands.
+    Records(Vec<(String, WrittenAt)>),
 }
 
 impl Live {

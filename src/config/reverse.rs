@@ -5,7 +5,7 @@
 
 use ipnet::IpNet;
 
-use crate::wire::Name;
+use crate::{networks, wire::Name};
 
 /// Private use: RFC 6303 4.1 and 4.4 to 4.5 (RFC 1918 and link-local networks, unique local and link-local IPv6) and
 /// RFC 7793, which put shared address space into the same registry. What no site forwards (loopback, this network,
@@ -42,7 +42,7 @@ pub fn reverse_zones(network: IpNet) -> Vec<Name> {
 
 /// The reverse zones of networks for private use.
 pub fn private_reverse_zones() -> Vec<Name> {
-    PRIVATE.iter().filter_map(|network| network.parse().ok()).flat_map(reverse_zones).collect()
+    PRIVATE.iter().filter_map(|network| networks::parse(network).ok()).flat_map(reverse_zones).collect()
 }
 
 /// The digits, given from the left of the address, stand from the right in the name.

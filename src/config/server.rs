@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use super::{
-    address::{AddressError, Endpoint},
+    address::{AddressError, Endpoint, with_colon},
     build::usable,
     group::{FixedServer, Transport},
 };
@@ -22,6 +22,9 @@ pub enum ServerError {
     /// What stands there is no address.
     #[error("{0}")]
     Address(#[from] AddressError),
+    /// A port in the notation of another program; this is ours.
+    #[error("a port stands behind a colon: write \"{0}\"")]
+    Notation(String),
     /// It is the address of no single host.
     #[error("no server can have this address")]
     Unusable,
@@ -53,6 +56,9 @@ impl FromStr for FixedServer {
                 (*transport.ok_or_else(|| ServerError::Scheme(scheme.to_owned()))?, rest)
             }
         };
+        if let Some(meant) = with_other_port(transport, text.len() - rest.len(), text) {
+            return Err(ServerError::Notation(meant));
+        }
         let (rest, tls_name) = match rest.split_once('#') {
             Some((rest, name)) => (rest, Some(name)),
             None => (rest, None),
@@ -84,6 +90,18 @@ impl FromStr for FixedServer {
         let http_path = (transport == Transport::Https).then(|| path.unwrap_or(DNS_QUERY).to_owned());
         Ok(Self { transport, endpoint, http_path, tls_name })
     }
+}
+
+/// What was meant by a server with its port behind `#`, `@` or a space, and perhaps `#tls-name` behind that, as Unbound
+/// has it (`10.1.1.53@853#dns.example`); `start` is where the address begins.
+fn with_other_port(transport: Transport, start: usize, text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_at(start);
+    if let Some(meant) = with_colon(rest) {
+        return Some(format!("{scheme}{meant}"));
+    }
+    let (server, name) = rest.rsplit_once('#').filter(|(server, _)| server.contains('@'))?;
+    let scheme = if transport.is_encrypted() { scheme } else { "tls://" };
+    Some(format!("{scheme}{}#{name}", with_colon(server)?))
 }
 
 /// Path and query of RFC 3986, which leaves out what a URI template is written with: POST needs none.
@@ -127,6 +145,11 @@ mod tests {
             ("10.1.1.1#dns.example", "only tls, https and quic take a name behind \"#\""),
             ("tls://10.1.1.1#", "the name behind \"#\" is no name of a host"),
             ("10.1.1.1:0", "port 0 is no port of a server"),
+            ("10.1.1.1#5353", "a port stands behind a colon: write \"10.1.1.1:5353\""),
+            ("10.1.1.1@5353", "a port stands behind a colon: write \"10.1.1.1:5353\""),
+            ("fd00::1@53", "a port stands behind a colon: write \"[fd00::1]:53\""),
+            ("tls://10.1.1.1@853", "a port stands behind a colon: write \"tls://10.1.1.1:853\""),
+            ("10.1.1.1@853#dns.example", "a port stands behind a colon: write \"tls://10.1.1.1:853#dns.example\""),
             ("0.0.0.0", "no server can have this address"),
             ("224.0.0.1", "no server can have this address"),
             ("[::1", "an IPv6 address with a port is written [address]:port"),

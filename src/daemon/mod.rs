@@ -9,6 +9,7 @@ pub mod perimeter;
 
 mod control;
 mod groups;
+mod host;
 mod keeper;
 mod orders;
 mod report;
@@ -36,6 +37,7 @@ use self::{
 };
 pub use self::{
     groups::server_spec,
+    host::{missing_listeners, missing_upstreams},
     orders::Duty,
     state::{Reread, build_zones},
 };

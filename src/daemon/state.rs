@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::groups;
 use crate::{
     cache::Cache,
-    config::{Live, ServerAddress, SpecialNames, ZoneData},
+    config::{Live, ServerAddress, SpecialNames, WrittenAt, ZoneData},
     engine::{Engine, snapshot::Snapshot},
     metrics,
     upstream::{Alarm, Group, Loops, OwnAddresses, loops},
@@ -154,17 +154,17 @@ fn build_groups(live: &Live, previous: &[Arc<Group>], ours: &OwnAddresses, alarm
 
 /// Reads every local zone of a plan, as the start and `check` do.
 pub fn build_zones(live: &Live) -> Result<Zones, Vec<ZoneError>> {
-    let place = || Place { file: PathBuf::from("tidegate.toml"), line: 0 };
+    let place = |at: &WrittenAt| Place { file: at.file.clone(), line: at.line };
     let specs: Vec<LocalSpec> = live
         .local
         .iter()
         .map(|local| LocalSpec {
             zone: local.zone.clone(),
-            place: place(),
+            place: place(&local.place),
             source: match &local.data {
                 ZoneData::File(path) => Source::File(path.clone()),
                 ZoneData::Records(lines) => Source::Records(
-                    lines.iter().map(|text| InlineRecord { text: text.clone(), place: place() }).collect(),
+                    lines.iter().map(|(text, at)| InlineRecord { text: text.clone(), place: place(at) }).collect(),
                 ),
             },
         })

@@ -17,9 +17,10 @@ use crate::{
     wire::{Malformed, Name, Response, UpstreamQuery, addresses, name, record::Record, splice},
 };
 
-/// What `rebind = "refuse"` takes for private: RFC 1918, 6598, 4193, loopback, link-local, and "this host" (RFC 6890).
-/// An IPv6 address that is [translated] to one of these is no better.
-const PRIVATE: [&str; 11] = [
+/// What `rebind = "refuse"` takes for private: RFC 1918, 6598, 4193, loopback, link-local and its site-local forerunner
+/// (RFC 3879), local-use NAT64 (RFC 8215), and "this host" (RFC 6890). An IPv6 address that is [translated] to one of
+/// these is no better.
+const PRIVATE: [&str; 13] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
@@ -29,7 +30,9 @@ const PRIVATE: [&str; 11] = [
     "192.168.0.0/16",
     "::/128",
     "::1/128",
+    "64:ff9b:1::/48",
     "fc00::/7",
+    "fec0::/10",
     "fe80::/10",
 ];
 
@@ -78,7 +81,9 @@ impl Guard {
     pub fn of(rule: &Rule) -> Self {
         let inside = rule.guard.as_ref().map(|guard| (set(guard.networks.iter().copied()), guard.on_public));
         let outside = (rule.rebind == Rebind::Refuse).then(|| set(PRIVATE.iter().filter_map(|text| text.parse().ok())));
-        Self { inside, outside, except: rule.except.clone() }
+        // A name that neither lies within a zone of the rule nor holds one is another rule's business.
+        let is_ours = |name: &&Name| rule.zones.iter().any(|zone| name.is_within(zone) || zone.is_within(name));
+        Self { inside, outside, except: rule.except.iter().filter(is_ours).cloned().collect() }
     }
 
     /// Judges a response to `query`.

@@ -82,3 +82,28 @@ fn a_file_that_is_not_there_says_what_to_do() {
     assert_eq!(lines(&problems), ["/nonexistent/t.toml: cannot be read: No such file or directory (os error 2)"]);
     assert!(problems.to_string().contains("--config"), "{problems}");
 }
+
+#[test]
+fn every_error_in_an_included_file_names_that_file_and_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let main = folder.path().join("t.toml");
+    fs::write(&main, format!("include = [\"conf.d/*.toml\"]\n{BASE}")).unwrap();
+    fs::create_dir(folder.path().join("conf.d")).unwrap();
+    let included = folder.path().join("conf.d/a.toml");
+    for (octets, place, message) in [
+        (&b"\n[cache]\nsise = \"1\"\n"[..], ":3:1: ", "did you mean \"size\"?"),
+        (b"[cache]\nsize = 1\n", ":2:8: ", "must be a text"),
+        (b"[cache\n", ":1:7: ", "not TOML"),
+        (b"\n\n[log]\nlevel = \"\xff\"\n", ":4:10: ", "this is not UTF-8"),
+        (b"[[forward]]\nzones = [\"a.example\"]\nto = \"nope\"\n", ":3:6: ", "no [upstream.nope]"),
+        (b"\n[[local]]\nzone = \"b.example\"\nrecords = [\n  \"x 300 BAD 1\"]\n", ":5: ", "is not a record type"),
+        (b"\n[[local]]\nzone = \"b.example\"\nfile = \"none.zone\"\n", ":3", "cannot be read"),
+    ] {
+        fs::write(&included, octets).unwrap();
+        let output = crate::support::tidegate::run(&["check", &main.to_string_lossy()]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let named = format!("{}{place}", included.display());
+        assert!(said.contains(&named) && said.contains(message), "{named} {message}: {said}");
+    }
+}

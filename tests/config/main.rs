@@ -1,14 +1,20 @@
 //! The configuration as users meet it: example files, every kind of mistake by its message, defaults, includes, flags.
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod check;
 mod cookies;
 mod encrypted;
 mod examples;
 mod flags;
+mod guard;
 mod includes;
 mod meaning;
 mod mistakes;
 mod presets;
 mod reference;
+mod servers;
 mod warned;
 
 use tidegate::config::{Plan, Problems};

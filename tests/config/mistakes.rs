@@ -216,8 +216,8 @@ const MISTAKES_IN_RULES: &[(&str, &str)] = &[
         "t.toml:6:12: \"private\" is not a network",
     ),
     (
-        "zones = [\".\"]\nto = \"vpc\"\non_public = \"drop\"",
-        "t.toml:6:13: on_public cannot be \"drop\"; it is one of log, strip, refuse",
+        "zones = [\".\"]\nto = \"vpc\"\nprivate = [\"10.0.0.0/8\"]\non_public = \"drop\"",
+        "t.toml:7:13: on_public cannot be \"drop\"; it is one of log, strip, refuse",
     ),
     (
         "zones = [\".\"]\nto = \"vpc\"\nwhen_down = \"upstream:site\"",

@@ -59,7 +59,7 @@ fn what_looks_like_a_mistake_is_warned_of_by_place() {
         ),
         (
             "[upstream.vpc]\nservers = [\"10.20.1.10\"]\n[special]\nenabled = false\n[[forward]]\nzones = \
-             [\"preset:aws\", \"reverse:10.0.0.0/8\"]\nto = \"vpc\"\n"
+             [\"preset:aws\", \"reverse:10.0.0.0/8\"]\nto = \"vpc\"\nprivate = [\"10.0.0.0/8\"]\non_public = \"log\"\n"
                 .to_owned(),
             "t.toml:6:24: rule \
              \"preset:aws\" sends the reverse names of all of 10.0.0.0/8 to upstream \"vpc\", which answers AWS names: \

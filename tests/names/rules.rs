@@ -25,6 +25,8 @@ link A 169.254.169.254
 local6 AAAA fd00:1::3
 link6 AAAA fe80::1
 self6 AAAA ::1
+site6 AAAA fec0::1
+local-nat AAAA 64:ff9b:1::808:808
 mapped AAAA ::ffff:10.1.2.3
 compatible AAAA ::10.1.2.3
 translated AAAA 64:ff9b::10.1.2.3
@@ -62,6 +64,8 @@ fn one_group(peer: &Peer, lines: &str) -> Config {
 #[case("local6", "AAAA", "fd00:1::3")]
 #[case("link6", "AAAA", "fe80::1")]
 #[case("self6", "AAAA", "::1")]
+#[case("site6", "AAAA", "fec0::1")]
+#[case("local-nat", "AAAA", "64:ff9b:1::808:808")]
 #[case("mapped", "AAAA", "::ffff:10.1.2.3")]
 #[case("compatible", "AAAA", "::a01:203")]
 #[case("translated", "AAAA", "64:ff9b::a01:203")]

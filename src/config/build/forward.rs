@@ -10,13 +10,16 @@ use super::{
         file::{File, ForwardSection, Located, Text},
         group::GroupIndex,
         limits,
-        plan::{CachePolicy, Guard, Rule, WhenDown, ZoneEntry},
+        plan::{CachePolicy, Rebind, Rule, WhenDown, ZoneEntry},
         presets, reverse,
     },
     Builder,
-    values::{flag, parse_network, plain},
+    values::{flag, plain},
 };
-use crate::wire::Name;
+use crate::{
+    networks::{self, NetworkError},
+    wire::Name,
+};
 
 /// Who claims a zone.
 pub(super) struct Claim {
@@ -27,9 +30,6 @@ pub(super) struct Claim {
     /// Where.
     pub(super) place: Place,
 }
-
-const ON_PUBLIC_HELP: &str = "add on_public = \"refuse\" (SERVFAIL), \"strip\" (NODATA where nothing is left) or \
-                              \"log\" (answers pass)";
 
 impl Builder<'_> {
     pub(super) fn rules(&mut self, file: &File, cache: &CachePolicy) -> Vec<Rule> {
@@ -50,10 +50,8 @@ impl Builder<'_> {
         let clients = self.networks(table.clients.as_ref());
         let (written, zones) = self.zones(forward, &name, &clients);
         let guard = self.guard(forward, &name);
-        let mut except = Vec::new();
-        for text in table.except.iter().flat_map(|except| &except.value) {
-            except.extend(self.name(text));
-        }
+        let rebind = self.word(table.rebind.as_ref(), &limits::REBIND);
+        let except = self.except(forward, &name, &zones, guard.is_some() || rebind == Rebind::Refuse);
         let when_down = self.when_down(table, &name, groups);
         let to = self.target(forward, &name, groups);
         let rule = Rule {
@@ -63,7 +61,7 @@ impl Builder<'_> {
             clients,
             guard,
             except,
-            rebind: self.word(table.rebind.as_ref(), &limits::REBIND),
+            rebind,
             negative_ttl: match &table.negative_ttl {
                 Some(_) => self.duration(table.negative_ttl.as_ref(), &limits::NEGATIVE_TTL),
                 None => cache.negative_ttl,
@@ -145,18 +143,6 @@ impl Builder<'_> {
         self.group_index(text, other, &who, groups).map_or(WhenDown::Stale, WhenDown::Upstream)
     }
 
-    fn guard(&mut self, forward: &Located<ForwardSection>, name: &str) -> Option<Guard> {
-        let table = &forward.value;
-        let on_public = self.word(table.on_public.as_ref(), &limits::ON_PUBLIC);
-        let private = table.private.as_ref().filter(|private| !private.value.is_empty())?;
-        if table.on_public.is_none() {
-            let message = format!("rule \"{name}\" has `private`, and does not say what happens to public addresses");
-            self.problem_with_help(&private.place, message, ON_PUBLIC_HELP);
-        }
-        let networks = self.networks(Some(private));
-        (!networks.is_empty()).then_some(Guard { networks, on_public })
-    }
-
     fn zones(
         &mut self,
         forward: &Located<ForwardSection>,
@@ -215,7 +201,7 @@ impl Builder<'_> {
             self.problem_with_help(&text.place, message, format!("write \"{below}\""));
             return None;
         }
-        if let Some(network) = parse_network(&text.value) {
+        if let Ok(network) | Err(NetworkError::HostBits(network)) = networks::parse(&text.value) {
             let message = format!("\"{}\" is a network, not a zone", text.value);
             let help = format!("write \"reverse:{network}\" for its reverse zones");
             self.problem_with_help(&text.place, message, help);
@@ -239,19 +225,20 @@ impl Builder<'_> {
         if network == "private" {
             return Some(reverse::private_reverse_zones());
         }
-        match parse_network(network) {
-            Some(parsed) if parsed.trunc() == parsed => Some(reverse::reverse_zones(parsed)),
-            Some(parsed) => {
-                let message = format!("network \"{network}\" has bits beyond its prefix");
-                self.problem_with_help(&text.place, message, format!("write \"reverse:{}\"", parsed.trunc()));
-                None
-            }
-            None => {
-                let message = format!("\"{network}\" is not a network");
-                self.problem_with_help(&text.place, message, "write \"reverse:10.20.0.0/16\" or \"reverse:private\"");
-                None
-            }
-        }
+        let error = match networks::parse(network) {
+            Ok(network) => return Some(reverse::reverse_zones(network)),
+            Err(error) => error,
+        };
+        let message = match error {
+            NetworkError::NotANetwork => format!("\"{network}\" is not a network"),
+            _ => format!("network \"{network}\" {error}"),
+        };
+        let help = match error {
+            NetworkError::HostBits(network) => format!("write \"reverse:{network}\""),
+            _ => "write \"reverse:10.20.0.0/16\" or \"reverse:private\"".to_owned(),
+        };
+        self.problem_with_help(&text.place, message, help);
+        None
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::{
     super::{
-        file::{File, LocalSection, Located},
+        error::written_at,
+        file::{File, LocalSection, Located, Text},
         plan::{LocalZone, ZoneData},
     },
     Builder,
@@ -25,7 +26,10 @@ impl Builder<'_> {
         let file = file.as_ref().filter(|file| !file.value.is_empty());
         let data = match (file, records) {
             (Some(file), None) => ZoneData::File(self.beside(&file.place, &file.value)),
-            (None, Some(records)) => ZoneData::Records(records.value.iter().map(|line| line.value.clone()).collect()),
+            (None, Some(records)) => {
+                let line = |line: &Text| (line.value.clone(), written_at(self.sources, &line.place));
+                ZoneData::Records(records.value.iter().map(line).collect())
+            }
             (Some(_), Some(records)) => {
                 let message = format!("local zone \"{}\" has a file and records; it takes one of them", text.value);
                 self.problem(&records.place, message);
@@ -37,6 +41,6 @@ impl Builder<'_> {
                 return None;
             }
         };
-        Some(LocalZone { zone, data })
+        Some(LocalZone { zone, place: written_at(self.sources, &text.place), data })
     }
 }

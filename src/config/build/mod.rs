@@ -4,6 +4,7 @@
 //! if there was none.
 
 mod forward;
+mod guard;
 mod local;
 mod own;
 mod server;
@@ -14,6 +15,7 @@ mod warn;
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use self::forward::Claim;
+pub(super) use self::server::admin_http;
 pub(super) use self::values::{path, plain, usable};
 use super::{
     error::{Problem, Problems, Source},

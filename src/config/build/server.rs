@@ -4,7 +4,7 @@ use std::{fs, num::NonZeroU32};
 
 use super::{
     super::{
-        address::{Address, Endpoint},
+        address::{Address, Endpoint, with_colon},
         file::{File, NumberOrWord, ServerSection, Text, Texts},
         limits,
         plan::{
@@ -72,9 +72,15 @@ impl Builder<'_> {
 
     fn listener(&mut self, text: &Text, key: &str, port: u16) -> Option<Endpoint> {
         let message = match Endpoint::parse(&text.value, port) {
-            Ok(endpoint) if !endpoint.address.ip.is_multicast() => return Some(endpoint),
+            Ok(endpoint) if !endpoint.address.ip.is_multicast() => {
+                self.warn_of_meant_port(&text.place, &text.value);
+                return Some(endpoint);
+            }
             Ok(_) => format!("{key} \"{}\" is a multicast address", text.value),
-            Err(error) => format!("{key} \"{}\" is no address to listen on: {error}", text.value),
+            Err(error) => match with_colon(&text.value) {
+                Some(meant) => format!("{key} \"{}\": a port stands behind a colon: write \"{meant}\"", text.value),
+                None => format!("{key} \"{}\" is no address to listen on: {error}", text.value),
+            },
         };
         let help = format!("write \"127.0.0.1:{port}\", \"[::1]:{port}\", \"0.0.0.0:{port}\" or \"[::]:{port}\"");
         self.problem_with_help(&text.place, message, help);
@@ -106,9 +112,8 @@ impl Builder<'_> {
 
     fn admin_http(&mut self, text: Option<&Text>) -> Option<Endpoint> {
         match text {
-            None => Endpoint::parse(ADMIN_HTTP, ADMIN_PORT).ok(),
-            Some(text) if text.value.is_empty() => None,
-            Some(text) => self.listener(text, "http", ADMIN_PORT),
+            Some(text) if !text.value.is_empty() => self.listener(text, "http", ADMIN_PORT),
+            _ => admin_http(text),
         }
     }
 
@@ -197,6 +202,12 @@ impl Builder<'_> {
         }
         AdminAccess { allow: self.clients(admin.allow.as_ref(), &limits::ADMIN_ALLOW), hosts }
     }
+}
+
+/// The address of the operators' HTTP, as far as it is one.
+pub(in crate::config) fn admin_http(text: Option<&Text>) -> Option<Endpoint> {
+    let text = text.map_or(ADMIN_HTTP, |text| &text.value);
+    Endpoint::parse(text, ADMIN_PORT).ok()
 }
 
 /// Only IPv6 may be missing on a host.

@@ -152,7 +152,11 @@ impl Builder<'_> {
             }
             Some(path) => Some(ServerAddress::System { path: Some(self.beside(&text.place, path)) }),
             None => match text.value.parse::<FixedServer>() {
-                Ok(server) => Some(ServerAddress::Fixed(server)),
+                Ok(server) => {
+                    let address = text.value.split_once("://").map_or(text.value.as_str(), |(_, rest)| rest);
+                    self.warn_of_meant_port(&text.place, address.split(['/', '#']).next().unwrap_or(address));
+                    Some(ServerAddress::Fixed(server))
+                }
                 Err(reason) => {
                     let message = format!("server \"{}\" cannot be used: {reason}", text.value);
                     self.problem_with_help(&text.place, message, SERVER_HELP);

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::{
     super::{
-        address::Address,
+        address::{Address, port_was_meant},
         error::{Place, Problem, Source},
         file::{Flag, Float, Integer, Text, Texts, nearest},
         limits::{Limit, Words},
@@ -21,7 +21,10 @@ use super::{
     },
     Builder,
 };
-use crate::wire::Name;
+use crate::{
+    networks::{self, NetworkError},
+    wire::Name,
+};
 
 const DURATION_HELP: &str = "write a whole number and a unit: \"250ms\", \"5s\", \"10m\", \"1h\", \"1d\"";
 const SIZE_HELP: &str = "write a whole number and a unit: \"512KiB\", \"64MiB\", \"1GiB\", or \"0\"";
@@ -158,21 +161,37 @@ impl Builder<'_> {
     }
 
     fn network(&mut self, text: &Text, wanted: &str) -> Option<IpNet> {
-        if let Some(network) = parse_network(&text.value) {
-            if network.trunc() == network {
-                return Some(network);
-            }
-            let message = format!("network \"{}\" has bits beyond its prefix", text.value);
-            let host = IpNet::from(network.addr());
-            self.problem_with_help(&text.place, message, format!("write \"{}\", or \"{host}\"", network.trunc()));
-            return None;
-        }
-        let message = match text.value.contains('%') {
-            true => format!("network \"{}\" has a scope; networks have none", text.value),
-            false => format!("\"{}\" is not {wanted}", text.value),
+        let error = match networks::parse(&text.value) {
+            Ok(network) => return Some(network),
+            Err(error) => error,
         };
-        self.problem_with_help(&text.place, message, NETWORK_HELP);
+        let message = match error {
+            NetworkError::NotANetwork => format!("\"{}\" is not {wanted}", text.value),
+            _ => format!("network \"{}\" {error}", text.value),
+        };
+        let help = match error {
+            NetworkError::HostBits(network) => {
+                let address = text.value.split('/').next().and_then(|address| address.parse::<IpAddr>().ok());
+                let host = address.map_or(network, |address| IpNet::from(address.to_canonical()));
+                format!("write \"{network}\", or \"{host}\"")
+            }
+            NetworkError::ShortMapped => {
+                "write the IPv4 network: \"10.0.0.0/8\" for \"::ffff:10.0.0.0/104\"".to_owned()
+            }
+            _ => NETWORK_HELP.to_owned(),
+        };
+        self.problem_with_help(&text.place, message, help);
         None
+    }
+
+    /// An address as written that may hide a port: a warning, since it is an address.
+    pub(super) fn warn_of_meant_port(&mut self, place: &Place, address: &str) {
+        if let Some(endpoint) = port_was_meant(address) {
+            let message =
+                format!("\"{address}\" is one IPv6 address; if {} was meant as a port, it is not", endpoint.port);
+            let help = format!("write \"{endpoint}\", or put the address in brackets: \"[{address}]\"");
+            self.warnings.push(Problem::at(place, message).help(help));
+        }
     }
 
     /// A path relative to the file that names it; empty is none.
@@ -187,7 +206,10 @@ impl Builder<'_> {
     pub(super) fn source_address(&mut self, text: Option<&Text>) -> Option<Address> {
         let text = text.filter(|text| !text.value.is_empty())?;
         match Address::parse(&text.value) {
-            Ok(address) if usable(address.ip) => Some(address),
+            Ok(address) if usable(address.ip) => {
+                self.warn_of_meant_port(&text.place, &text.value);
+                Some(address)
+            }
             Ok(_) => {
                 self.problem(&text.place, format!("source \"{}\" is no address that a host can have", text.value));
                 None
@@ -230,19 +252,14 @@ pub(in crate::config) fn usable(ip: IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
 
-/// A network; an address alone is the network of itself.
-pub(super) fn parse_network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
-}
-
 fn named(word: &str) -> Option<Vec<IpNet>> {
-    let networks = match word {
+    let texts = match word {
         "loopback" => LOOPBACK,
         "private" => PRIVATE,
         "any" => ANY,
         _ => return None,
     };
-    Some(networks.iter().filter_map(|network| network.parse().ok()).collect())
+    Some(texts.iter().filter_map(|text| networks::parse(text).ok()).collect())
 }
 
 /// A boolean, or its default.

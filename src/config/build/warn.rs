@@ -1,6 +1,9 @@
 //! What looks like a mistake and stops nothing: `check` prints it, `serve` logs it.
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -10,13 +13,12 @@ use super::{
         file::{File, ForwardSection, Located},
         group::{Group, GroupIndex, Server, ServerAddress},
         plan::{Live, Rule, SpecialNames, WhenDown},
-        presets::{PRESETS, PUBLIC_ONLY, is_aws_name},
+        presets::PRESETS,
         reverse::reverse_zones,
     },
     Builder, section,
-    values::plain,
 };
-use crate::wire::Name;
+use crate::{networks, wire::Name};
 
 /// The networks of RFC 1918 and RFC 4193 that sites number their clients from.
 const SITE_NETWORKS: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8"];
@@ -49,9 +51,47 @@ impl Builder<'_> {
             self.warn_of_hijack(rule, forward, live);
         }
         self.warn_of_reverse(file, live);
+        self.warn_of_budgets(file, live);
+        self.warn_of_blind_follow(file, live);
     }
 
-    fn warning(&mut self, place: &Place, message: String, help: &str) {
+    /// One address has one budget, over all groups (`max_qps`).
+    fn warn_of_budgets(&mut self, file: &File, live: &Live) {
+        let mut first: HashMap<IpAddr, &Group> = HashMap::new();
+        for (group, upstream) in live.groups.iter().zip(&file.upstream) {
+            let place = upstream.table.max_qps.as_ref().map_or(&upstream.name.place, |max_qps| &max_qps.place);
+            for address in addresses(group) {
+                let other = *first.entry(address).or_insert(group);
+                if other.max_qps == group.max_qps {
+                    continue;
+                }
+                let [one, two] = [other, group].map(|group| {
+                    let limit = group.max_qps.map_or_else(|| "no limit".to_owned(), |limit| limit.to_string());
+                    format!("{limit} in upstream \"{}\"", group.name)
+                });
+                let message = format!("{address} has max_qps {one} and {two}: the lower holds for both");
+                self.warning(place, message, "give both the same max_qps");
+            }
+        }
+    }
+
+    /// A guard sees what is asked through its rule. Where an answer's CNAME is not followed, nothing is.
+    fn warn_of_blind_follow(&mut self, file: &File, live: &Live) {
+        let Some(guarded) = live.rules.iter().find(|rule| rule.guard.is_some()) else { return };
+        for (rule, forward) in live.rules.iter().zip(&file.forward) {
+            let Some(follow) = forward.value.follow.as_ref().filter(|_| !rule.follow && rule.name != guarded.name)
+            else {
+                continue;
+            };
+            let message = format!(
+                "rule \"{}\" does not follow: an alias in its answers leads to names of rule \"{}\" past their guard",
+                rule.name, guarded.name
+            );
+            self.warning(&follow.place, message, "follow = true is the default");
+        }
+    }
+
+    pub(super) fn warning(&mut self, place: &Place, message: String, help: &str) {
         self.warnings.push(Problem::at(place, message).help(help));
     }
 
@@ -81,41 +121,6 @@ impl Builder<'_> {
                 self.warning(place, message, "give one of them another source, device or mark, or another address");
             }
             before.extend(tier);
-        }
-    }
-
-    fn warn_of_guard(&mut self, rule: &Rule, forward: &Located<ForwardSection>, live: &Live) {
-        for (name, text) in rule.except.iter().zip(forward.value.except.iter().flat_map(|except| &except.value)) {
-            if !rule.zones.iter().any(|zone| name.is_within(zone)) {
-                let message =
-                    format!("rule \"{}\" excepts \"{}\", which is below none of its zones", rule.name, text.value);
-                self.warning(&text.place, message, "it has no effect there");
-            }
-        }
-        let Some(private) = forward.value.private.as_ref().filter(|_| rule.guard.is_some()) else { return };
-        let excepted = |zone: &Name| rule.except.iter().any(|except| zone.is_within(except));
-        for zone in &rule.zones {
-            // A longer zone of any rule has its own word on what is below it.
-            let reaches = |domain: &Name| {
-                let mut zones = live.rules.iter().flat_map(|rule| &rule.zones);
-                domain.is_within(zone)
-                    && !zones.any(|other| domain.is_within(other) && other != zone && other.is_within(zone))
-            };
-            let public = PUBLIC_ONLY.iter().find(|family| {
-                family.domain.parse().is_ok_and(|domain: Name| {
-                    zone.is_within(&domain) && !excepted(zone) || reaches(&domain) && !excepted(&domain)
-                })
-            });
-            if let Some(family) = public {
-                let message = format!(
-                    "rule \"{}\" guards \"{}\", and names there exist in public only ({}: {})",
-                    rule.name,
-                    plain(zone),
-                    family.domain,
-                    family.about
-                );
-                self.warning(&private.place, message, "the guard will treat every answer for them as a violation");
-            }
         }
     }
 
@@ -161,32 +166,6 @@ impl Builder<'_> {
         }
     }
 
-    /// An endpoint's addresses lie in its VPC, and so do those that it answers service names with. Where the first tier
-    /// lies within the guard's networks and a later one does not, the later one answers with other addresses. Without a
-    /// guard nothing tells to which Region an address belongs.
-    fn warn_of_other_region(&mut self, rule: &Rule, forward: &Located<ForwardSection>, live: &Live) {
-        let (Some(guard), Some(private)) = (&rule.guard, &forward.value.private) else { return };
-        if !rule.zones.iter().any(is_aws_name) {
-            return;
-        }
-        let group = live.group(rule.to);
-        let (first, mut later) = addresses(group);
-        if let WhenDown::Upstream(index) = rule.when_down {
-            let (fallback, more) = addresses(live.group(index));
-            later.extend(fallback.into_iter().chain(more));
-        }
-        let is_inside = |address: &IpAddr| guard.networks.iter().any(|network| network.contains(address));
-        let stranger = later.iter().find(|address| !is_inside(address));
-        if let Some(address) = stranger.filter(|_| first.iter().any(is_inside)) {
-            let message = format!(
-                "rule \"{}\" falls back from upstream \"{}\" to {address}, which is outside `private`: an endpoint of \
-                 another VPC or Region answers service names with its own addresses, and they are violations here",
-                rule.name, group.name
-            );
-            self.warning(&private.place, message, "add that VPC's network to `private`, if clients can reach it");
-        }
-    }
-
     /// A VPC's resolver knows the reverse zones of its own networks only.
     fn warn_of_hijack(&mut self, rule: &Rule, forward: &Located<ForwardSection>, live: &Live) {
         let sent: Vec<&Name> =
@@ -219,7 +198,7 @@ impl Builder<'_> {
         let domains = live.rules.iter().flat_map(|rule| &rule.zones).filter(|zone| !zone.is_root());
         let domains: Vec<&Name> = domains.chain(live.local.iter().map(|local| &local.zone)).collect();
         let covered = |zone: &Name| domains.iter().any(|domain| zone.is_within(domain));
-        let networks = SITE_NETWORKS.iter().filter_map(|network| network.parse::<IpNet>().ok());
+        let networks = SITE_NETWORKS.iter().filter_map(|network| networks::parse(network).ok());
         let bare: Vec<String> = networks
             .flat_map(|site| live.access.allow.iter().filter_map(move |allowed| narrower(site, *allowed)))
             .filter(|network| !reverse_zones(*network).iter().all(covered))
@@ -241,7 +220,7 @@ impl Builder<'_> {
 /// A whole private network, which no VPC is, that these reverse zones cover.
 fn whole_network(zones: &[Name]) -> Option<IpNet> {
     let covered = |reverse: &Name| zones.iter().any(|zone| reverse.is_within(zone));
-    let networks = SITE_NETWORKS.iter().filter_map(|network| network.parse::<IpNet>().ok());
+    let networks = SITE_NETWORKS.iter().filter_map(|network| networks::parse(network).ok());
     networks.into_iter().find(|network| reverse_zones(*network).iter().all(covered))
 }
 
@@ -253,14 +232,13 @@ fn is_denied(client: IpNet, live: &Live) -> bool {
     !allowed.any(|allowed| narrower(*allowed, client).is_some())
 }
 
-/// The addresses that a group's tiers name, the first tier's apart.
-fn addresses(group: &Group) -> (Vec<IpAddr>, Vec<IpAddr>) {
+/// The addresses of the servers that a group names, over all tiers, none twice.
+fn addresses(group: &Group) -> BTreeSet<IpAddr> {
     let fixed = |server: &Server| match &server.address {
         ServerAddress::Fixed(fixed) => Some(fixed.endpoint.address.ip),
         ServerAddress::System { .. } => None,
     };
-    let (first, later) = group.tiers.split_at(group.tiers.len().min(1));
-    (first.iter().flatten().filter_map(fixed).collect(), later.iter().flatten().filter_map(fixed).collect())
+    group.tiers.iter().flatten().filter_map(fixed).collect()
 }
 
 /// Of two networks the one within the other.

@@ -33,8 +33,8 @@ pub(in crate::config) struct Loaded {
 
 /// Reads the file at `path` and what it includes.
 pub(in crate::config) fn load(path: &Path) -> Loaded {
-    match fs::read_to_string(path) {
-        Ok(text) => parse(&path.display().to_string(), text),
+    match fs::read(path) {
+        Ok(octets) => parse(&path.display().to_string(), octets),
         Err(error) => {
             let mut loaded = Loaded::default();
             loaded.problems.push(unreadable(path, &error));
@@ -44,10 +44,10 @@ pub(in crate::config) fn load(path: &Path) -> Loaded {
     }
 }
 
-/// Reads `text`, known as `name`, and what it includes.
-pub(in crate::config) fn parse(name: &str, text: String) -> Loaded {
+/// Reads the text `octets`, known as `name`, and what it includes.
+pub(in crate::config) fn parse(name: &str, octets: Vec<u8>) -> Loaded {
     let mut loaded = Loaded::default();
-    loaded.file = loaded.read_source(name.to_owned(), text);
+    loaded.file = loaded.read_source(name.to_owned(), octets);
     let Some(include) = loaded.file.include.clone() else { return loaded };
     let base = Path::new(name).parent().unwrap_or_else(|| Path::new("")).to_owned();
     for pattern in &include.value {
@@ -59,8 +59,16 @@ pub(in crate::config) fn parse(name: &str, text: String) -> Loaded {
 }
 
 impl Loaded {
-    fn read_source(&mut self, name: String, text: String) -> File {
+    fn read_source(&mut self, name: String, octets: Vec<u8>) -> File {
         let source = SourceId(self.sources.len());
+        let text = String::from_utf8(octets).unwrap_or_else(|error| {
+            self.unreadable = true;
+            let start = error.utf8_error().valid_up_to();
+            // What is not UTF-8 becomes one U+FFFD, of three octets, in the text that is shown.
+            let place = Place { source, span: start..start + 3 };
+            self.problems.push(Problem::at(&place, "this is not UTF-8").help("save the file as UTF-8"));
+            String::from_utf8_lossy(error.as_bytes()).into_owned()
+        });
         let (table, errors) = DeTable::parse_recoverable(&text);
         if !errors.is_empty() {
             self.unreadable = true;
@@ -96,15 +104,15 @@ impl Loaded {
             self.problems.push(Problem::at(&pattern.place, format!("{name} is included twice")));
             return;
         }
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
+        let octets = match fs::read(path) {
+            Ok(octets) => octets,
             Err(error) => {
                 self.problems.push(Problem::at(&pattern.place, unreadable(path, &error).message));
                 self.unreadable = true;
                 return;
             }
         };
-        let file = self.read_source(name, text);
+        let file = self.read_source(name, octets);
         if let Some(include) = &file.include {
             let problem = Problem::at(&include.place, "an included file cannot include others");
             self.problems.push(problem.help("move this line to the including file"));

@@ -1,0 +1,188 @@
+//! The guard of a rule: `private`, `on_public`, `except`, and what looks as if it guarded less than was meant.
+//!
+//! No configuration switches the guard off unseen. One that guards nothing although it names a guard is refused; one
+//! that leaves AWS names without a guard, or lets public networks pass, is warned of.
+
+use std::net::IpAddr;
+
+use super::{
+    super::{
+        file::{ForwardSection, Located},
+        group::{Group, Server, ServerAddress},
+        limits,
+        plan::{Guard, Live, Rule, WhenDown},
+        presets::{PUBLIC_ONLY, is_aws_name},
+    },
+    Builder,
+    values::plain,
+};
+use crate::{networks, wire::Name};
+
+const ON_PUBLIC_HELP: &str = "add on_public = \"refuse\" (SERVFAIL), \"strip\" (NODATA where nothing is left) or \
+                              \"log\" (answers pass)";
+const PRIVATE_HELP: &str = "add private = [\"10.20.0.0/16\"], the networks that clients reach over the private link";
+/// The shortest prefix that AWS gives a VPC for IPv6, whose addresses are public by kind.
+const VPC_V6: u8 = 44;
+
+impl Builder<'_> {
+    pub(super) fn guard(&mut self, forward: &Located<ForwardSection>, name: &str) -> Option<Guard> {
+        let table = &forward.value;
+        let on_public = self.word(table.on_public.as_ref(), &limits::ON_PUBLIC);
+        let Some(private) = table.private.as_ref().filter(|private| !private.value.is_empty()) else {
+            if let Some(text) = &table.on_public {
+                let place = table.private.as_ref().map_or(&text.place, |private| &private.place);
+                let message =
+                    format!("rule \"{name}\" has `on_public` and no networks in `private`: it guards nothing");
+                self.problem_with_help(place, message, format!("{PRIVATE_HELP}, or take `on_public` out"));
+            }
+            return None;
+        };
+        if table.on_public.is_none() {
+            let message = format!("rule \"{name}\" has `private`, and does not say what happens to public addresses");
+            self.problem_with_help(&private.place, message, ON_PUBLIC_HELP);
+        }
+        let networks = self.networks(Some(private));
+        (!networks.is_empty()).then_some(Guard { networks, on_public })
+    }
+
+    /// The names that the guard leaves alone; an error where that is all of the rule.
+    pub(super) fn except(
+        &mut self,
+        forward: &Located<ForwardSection>,
+        rule: &str,
+        zones: &[Name],
+        has_guard: bool,
+    ) -> Vec<Name> {
+        let Some(texts) = &forward.value.except else { return Vec::new() };
+        let except: Vec<Name> = texts.value.iter().filter_map(|text| self.name(text)).collect();
+        if has_guard && !zones.is_empty() && zones.iter().all(|zone| is_spared(zone, &except)) {
+            let message = format!("rule \"{rule}\" excepts all of its zones: it guards nothing");
+            let help = "name in `except` only what lies below the zones, such as \"s3.amazonaws.com\"";
+            self.problem_with_help(&texts.place, message, help);
+        }
+        except
+    }
+
+    pub(super) fn warn_of_guard(&mut self, rule: &Rule, forward: &Located<ForwardSection>, live: &Live) {
+        self.warn_of_except(rule, forward);
+        let Some(private) = forward.value.private.as_ref().filter(|_| rule.guard.is_some()) else {
+            self.warn_of_no_guard(rule, forward);
+            return;
+        };
+        self.warn_of_public_networks(rule, forward);
+        for zone in &rule.zones {
+            // A longer zone of any rule has its own word on what is below it.
+            let reaches = |domain: &Name| {
+                let mut zones = live.rules.iter().flat_map(|rule| &rule.zones);
+                domain.is_within(zone)
+                    && !zones.any(|other| domain.is_within(other) && other != zone && other.is_within(zone))
+            };
+            let public = PUBLIC_ONLY.iter().find(|family| {
+                family.domain.parse().is_ok_and(|domain: Name| {
+                    zone.is_within(&domain) && !is_spared(zone, &rule.except)
+                        || reaches(&domain) && !is_spared(&domain, &rule.except)
+                })
+            });
+            if let Some(family) = public {
+                let message = format!(
+                    "rule \"{}\" guards \"{}\", and names there exist in public only ({}: {})",
+                    rule.name,
+                    plain(zone),
+                    family.domain,
+                    family.about
+                );
+                self.warning(&private.place, message, "the guard will treat every answer for them as a violation");
+            }
+        }
+    }
+
+    fn warn_of_except(&mut self, rule: &Rule, forward: &Located<ForwardSection>) {
+        for text in forward.value.except.iter().flat_map(|except| &except.value) {
+            let Ok(name) = text.value.parse::<Name>() else { continue };
+            let spared: Vec<String> = rule.zones.iter().filter(|zone| zone.is_within(&name)).map(plain).collect();
+            if !spared.is_empty() {
+                let message = format!(
+                    "rule \"{}\" excepts \"{}\", which is all of its zone {}: nothing there is guarded",
+                    rule.name,
+                    text.value,
+                    spared.join(", ")
+                );
+                self.warning(&text.place, message, "name the services that need it, such as \"s3.amazonaws.com\"");
+            } else if !rule.zones.iter().any(|zone| name.is_within(zone)) {
+                let message =
+                    format!("rule \"{}\" excepts \"{}\", which is below none of its zones", rule.name, text.value);
+                self.warning(&text.place, message, "it has no effect there");
+            }
+        }
+    }
+
+    fn warn_of_no_guard(&mut self, rule: &Rule, forward: &Located<ForwardSection>) {
+        let Some(zone) = rule.zones.iter().find(|zone| is_aws_name(zone)) else { return };
+        let place = forward.value.private.as_ref().map_or(&forward.place, |private| &private.place);
+        let message = format!(
+            "rule \"{}\" sends AWS names (\"{}\") and has no `private`: an answer with a public address passes, and \
+             traffic to it leaves the private link",
+            rule.name,
+            plain(zone)
+        );
+        let help = format!("{PRIVATE_HELP}, and on_public = \"refuse\"; on_public = \"log\" only counts and reports");
+        self.warning(place, message, &help);
+    }
+
+    fn warn_of_public_networks(&mut self, rule: &Rule, forward: &Located<ForwardSection>) {
+        for text in forward.value.private.iter().flat_map(|private| &private.value) {
+            let Ok(network) = networks::parse(&text.value) else { continue };
+            let is_vpc = network.addr().is_ipv6() && network.prefix_len() >= VPC_V6;
+            if networks::holds_public(network) && !is_vpc {
+                let message = format!(
+                    "rule \"{}\" takes {network} for private, and it holds public addresses: the guard lets them pass",
+                    rule.name
+                );
+                let help = "name only networks that clients reach over the private link; a public one that is yours is \
+                            right here";
+                self.warning(&text.place, message, help);
+            }
+        }
+    }
+
+    /// An endpoint's addresses lie in its VPC, and so do those that it answers service names with. Where the first tier
+    /// lies within the guard's networks and a later one does not, the later one answers with other addresses. Without a
+    /// guard nothing tells to which Region an address belongs.
+    pub(super) fn warn_of_other_region(&mut self, rule: &Rule, forward: &Located<ForwardSection>, live: &Live) {
+        let (Some(guard), Some(private)) = (&rule.guard, &forward.value.private) else { return };
+        if !rule.zones.iter().any(is_aws_name) {
+            return;
+        }
+        let group = live.group(rule.to);
+        let (first, mut later) = addresses(group);
+        if let WhenDown::Upstream(index) = rule.when_down {
+            let (fallback, more) = addresses(live.group(index));
+            later.extend(fallback.into_iter().chain(more));
+        }
+        let is_inside = |address: &IpAddr| guard.networks.iter().any(|network| network.contains(address));
+        let stranger = later.iter().find(|address| !is_inside(address));
+        if let Some(address) = stranger.filter(|_| first.iter().any(is_inside)) {
+            let message = format!(
+                "rule \"{}\" falls back from upstream \"{}\" to {address}, which is outside `private`: an endpoint of \
+                 another VPC or Region answers service names with its own addresses, and they are violations here",
+                rule.name, group.name
+            );
+            self.warning(&private.place, message, "add that VPC's network to `private`, if clients can reach it");
+        }
+    }
+}
+
+/// Whether `except` spares a name and all below it.
+fn is_spared(name: &Name, except: &[Name]) -> bool {
+    except.iter().any(|except| name.is_within(except))
+}
+
+/// The addresses that a group's tiers name, the first tier's apart.
+fn addresses(group: &Group) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    let fixed = |server: &Server| match &server.address {
+        ServerAddress::Fixed(fixed) => Some(fixed.endpoint.address.ip),
+        ServerAddress::System { .. } => None,
+    };
+    let (first, later) = group.tiers.split_at(group.tiers.len().min(1));
+    (first.iter().flatten().filter_map(fixed).collect(), later.iter().flatten().filter_map(fixed).collect())
+}

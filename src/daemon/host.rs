@@ -1,0 +1,89 @@
+//! What a plan needs of this host and the host does not have: addresses, devices, name servers. Warnings, since a host
+//! changes under a configuration that is right.
+
+use std::{collections::BTreeSet, io::ErrorKind, net::UdpSocket, path::Path};
+
+use super::groups::resolve;
+use crate::{
+    config::{Address, Boot, Endpoint, Live, Need, NetworkPath, ServerAddress},
+    net::mmsg::interface_index,
+    upstream::{OwnAddresses, system},
+};
+
+/// Where the host's name servers are written, unless the configuration names another file.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Addresses to listen on that this host does not have. With `freebind` none is missed.
+pub fn missing_listeners(boot: &Boot) -> Vec<String> {
+    let required = boot.listen.iter().filter(|listen| listen.need == Need::Required).map(|listen| &listen.endpoint);
+    let dns = required.filter(|_| !boot.freebind).filter_map(|endpoint| {
+        let reason = missing(&endpoint.address)?;
+        Some(format!("listen {endpoint}: {reason}; `serve` will not start, unless freebind = true"))
+    });
+    let admin = boot.admin_http.iter().filter_map(|endpoint| {
+        let reason = missing(&endpoint.address)?;
+        Some(format!("admin.http {endpoint}: {reason}; `serve` will not start"))
+    });
+    dns.chain(admin).collect()
+}
+
+/// Paths to upstreams that this host does not have, and groups for which it names no server.
+pub fn missing_upstreams(live: &Live, boot: &Boot) -> Vec<String> {
+    let ours = OwnAddresses::new(boot.listen.iter().filter_map(|listen| resolve(&listen.endpoint)));
+    let mut lines = BTreeSet::new();
+    for group in &live.groups {
+        for server in group.tiers.iter().flatten() {
+            let NetworkPath { source, device, .. } = &server.path;
+            if let Some(source) = source
+                && let Some(reason) = missing(source)
+            {
+                lines.insert(format!("upstream \"{}\": source {source}: {reason}", group.name));
+            }
+            if let Some(device) = device
+                && interface_index(device).is_err()
+            {
+                lines.insert(format!("upstream \"{}\": device {device}: this host has no such device", group.name));
+            }
+            let alone = group.tiers.iter().flatten().all(|other| matches!(other.address, ServerAddress::System { .. }));
+            if let ServerAddress::System { path } = &server.address
+                && let Some(reason) = no_name_server(path.as_deref(), &ours)
+            {
+                let effect = match alone {
+                    true => "every name that is sent there gets SERVFAIL",
+                    false => "the other servers of the group take the queries",
+                };
+                let advice = "name the site's own DNS servers instead of \"system\"";
+                lines.insert(format!("upstream \"{}\": {reason}: {effect}; {advice}", group.name));
+            }
+        }
+    }
+    lines.into_iter().collect()
+}
+
+/// Why `system` stands for no server at all; none where it stands for some.
+fn no_name_server(path: Option<&Path>, ours: &OwnAddresses) -> Option<String> {
+    if !system::read(path, ours).is_empty() {
+        return None;
+    }
+    let shown = path.unwrap_or_else(|| Path::new(RESOLV_CONF)).display();
+    if let Some(server) = system::read(path, &OwnAddresses::default()).first() {
+        return Some(format!("{shown} names no server but this tidegate itself ({})", server.ip()));
+    }
+    Some(match std::fs::read(path.unwrap_or_else(|| Path::new(RESOLV_CONF))) {
+        Ok(_) => format!("{shown} names no server that could be asked"),
+        Err(error) => format!("{shown} cannot be read ({error})"),
+    })
+}
+
+/// Why no socket can have this address here; none if one can, or if that cannot be told.
+fn missing(address: &Address) -> Option<String> {
+    let Some(socket) = resolve(&Endpoint { address: address.clone(), port: 0 }) else {
+        return Some("this host has no such interface".to_owned());
+    };
+    let error = UdpSocket::bind(socket).err()?;
+    match error.kind() {
+        ErrorKind::AddrNotAvailable => Some("this host does not have that address".to_owned()),
+        ErrorKind::PermissionDenied | ErrorKind::AddrInUse => None,
+        _ => Some(format!("no socket can have that address here ({error})")),
+    }
+}
