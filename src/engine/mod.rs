@@ -16,6 +16,7 @@ pub mod query;
 pub mod resolve;
 pub mod snapshot;
 
+mod shape;
 mod store;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc};

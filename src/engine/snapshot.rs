@@ -1,59 +1,24 @@
-//! The configuration as questions see it: one value, replaced whole by a reload.
+//! The configuration as queries see it: one value, replaced whole by a reload.
 //!
-//! Each stored answer carries a fingerprint of what shaped it: the rule or zone of QNAME and of every CNAME target in
-//! it, in order. After a reload an answer serves on only if the same names lead to rules that are the same in every
-//! respect; that is looked up once an entry and generation, not once a question, so a reload needs no sweep and leaves
-//! no window.
+//! What an answer was made under, and whether it may serve after a reload, is decided in [`shape`].
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use hashbrown::HashMap;
-use xxhash_rust::xxh3::xxh3_64;
-
-use super::{access::Access, guard::Guard};
+use super::{
+    access::Access,
+    guard::Guard,
+    shape::{self, ZoneFingerprints},
+};
 use crate::{
     cache::{Stamp, policy},
     clock::{self, Moment},
-    config::{self, Aaaa, GroupIndex, Live, SpecialNames, WhenDown},
+    config::{self, Aaaa, Live, SpecialNames, WhenDown},
     metrics::{self, RuleCounters},
     route::{Found, Reach, Route, Table, View},
     upstream::{Group, Loops, Marks},
-    wire::{
-        Malformed, Name, NameBuf, RecordType, addresses,
-        cookie::Secret,
-        header::HEADER,
-        record::{Records, Section},
-    },
+    wire::{Name, cookie::Secret},
     zones::{Scope, Zones},
 };
-
-/// What each local zone, host or special-use name was built from, by its wire name.
-#[derive(Debug, Default)]
-struct ZonePrints {
-    /// Of the name and all below it.
-    domains: HashMap<Box<[u8]>, u64>,
-    /// Of the name alone, where it beats the domain's.
-    names: HashMap<Box<[u8]>, u64>,
-}
-
-impl ZonePrints {
-    fn of(&self, name: &[u8]) -> u64 {
-        if let Some(print) = self.names.get(name) {
-            return *print;
-        }
-        let mut at = 0;
-        loop {
-            if let Some(print) = self.domains.get(&name[at..]) {
-                return *print;
-            }
-            let length = usize::from(name[at]);
-            if length == 0 {
-                return 0;
-            }
-            at += 1 + length;
-        }
-    }
-}
 
 /// A rule's position in its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,9 +26,6 @@ pub struct RuleId(pub u16);
 
 /// The generation of entries that were read from a file, and not asked for since: before the first.
 pub(super) const FROM_FILE: u32 = 0;
-
-/// The stamp's rule of an answer that no rule brought.
-const NO_RULE: u16 = u16::MAX;
 
 /// From here on a view holds what is kept for one [audience](Table::audience) alone.
 pub(super) const OWN: View = 1 << 15;
@@ -140,7 +102,7 @@ pub struct Snapshot {
     /// The groups in the order of the plan, for who shows or watches them.
     pub groups: Vec<Arc<Group>>,
     rules: Vec<Rule>,
-    zone_prints: ZonePrints,
+    zone_fingerprints: ZoneFingerprints,
     wall_offset: u32,
 }
 
@@ -157,7 +119,7 @@ impl Snapshot {
     ) -> Self {
         let build = |rule| Rule::build(rule, live, &groups, counters, loops);
         let rules: Vec<Rule> = live.rules.iter().map(build).collect();
-        let (routes, zone_prints) = routes(live, &zones);
+        let (routes, zone_fingerprints) = routes(live, &zones);
         Self {
             generation,
             access: Access::new(&live.access.allow, &live.access.deny),
@@ -176,7 +138,7 @@ impl Snapshot {
             prefetch: live.cache.prefetch,
             groups,
             rules,
-            zone_prints,
+            zone_fingerprints,
             wall_offset: wall_offset(),
         }
     }
@@ -210,100 +172,28 @@ impl Snapshot {
         (self.table.has_views() && self.rules.len() < usize::from(OWN)).then_some(OWN | audience)
     }
 
-    /// What an answer that is kept under `view` is stamped with, to a question that was `found` in the table; none if it
-    /// must not be kept, because its chain leads where the clients of that view go different ways.
+    /// The stamp of an answer stored under `view`, to a query whose name was `found` in the table; none if it must not
+    /// be stored there, because its chain leads where the clients of that view go different ways.
     pub fn stamp(&self, message: &[u8], client: IpAddr, found: Found<Target>, view: View) -> Option<Stamp> {
-        self.shape(message, client, found).ok()?.stamp(self.generation, view)
+        shape::of_found(self, message, client, found).ok()?.stamp(self.generation, view)
     }
 
     /// Looks an entry of an earlier generation up in this one: its new stamp, or none if it is shaped otherwise now, for
     /// this client or for others who would find it. One that was read from a file must pass the guard once more.
     pub fn revalidate(&self, message: &[u8], stamp: Stamp, client: IpAddr, view: View) -> Option<Stamp> {
-        let shape = self.shape_of(message, client)?;
-        if stamp.generation == FROM_FILE && !self.passes(message, client).unwrap_or(false) {
-            return None;
-        }
-        shape.stamp(self.generation, view).filter(|new| new.fingerprint == stamp.fingerprint)
-    }
-
-    /// Whether the guards of all rules that the chain leads through let every address pass. That is more than was asked
-    /// when the answer came: one that fails is only fetched again.
-    fn passes(&self, message: &[u8], client: IpAddr) -> Result<bool, Malformed> {
-        let stops = |name: &NameBuf| -> Result<bool, Malformed> {
-            let found = self.table.find(name.as_wire(), client);
-            let Some(Target::Rule(id)) = found.map(|found| found.target) else { return Ok(false) };
-            let guard = &self.rule(id).guard;
-            let stopped = |address| guard.stops(address).then_some(());
-            Ok(!guard.spares(name.as_wire()) && addresses::find_address(message, stopped)?.is_some())
-        };
-        let mut name = NameBuf::new();
-        name.expand(message, HEADER)?;
-        name.make_lowercase();
-        if stops(&name)? {
-            return Ok(false);
-        }
-        for record in Records::of(message)? {
-            let record = record?;
-            if record.section == Section::Answer && record.rtype == RecordType::CNAME {
-                name.expand(message, record.rdata_at)?;
-                name.make_lowercase();
-                if stops(&name)? {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
+        shape::revalidate(self, message, stamp, client, view)
     }
 
     /// The fingerprint of all that shapes this message for this client.
     pub fn fingerprint(&self, message: &[u8], client: IpAddr) -> Option<u64> {
-        self.shape_of(message, client).map(|shape| shape.fingerprint)
+        shape::of(self, message, client).map(|shape| shape.fingerprint)
     }
 
-    /// What shapes a message, none where no rule covers QNAME.
-    fn shape_of(&self, message: &[u8], client: IpAddr) -> Option<Shape> {
-        let mut name = NameBuf::new();
-        name.expand(message, HEADER).ok()?;
-        name.make_lowercase();
-        self.shape(message, client, self.table.find(name.as_wire(), client)?).ok()
-    }
-
-    /// Walks every CNAME target of the answer section behind QNAME, which was `found` in the table.
-    fn shape(&self, message: &[u8], client: IpAddr, found: Found<Target>) -> Result<Shape, Malformed> {
-        let rule = match found.target {
-            Target::Rule(id) => id.0,
-            Target::Local => NO_RULE,
-        };
-        let has_views = self.table.has_views();
-        let mut name = NameBuf::new();
-        if has_views || found.target == Target::Local {
-            name.expand(message, HEADER)?;
-            name.make_lowercase();
-        }
-        let fingerprint = self.print_of(found.target, name.as_wire());
-        let mut shape = Shape { fingerprint, rule, view: found.view, is_shared: true };
-        let choice = if has_views { self.table.choice(name.as_wire()) } else { None };
-        for record in Records::of(message)? {
-            let record = record?;
-            if record.section != Section::Answer {
-                break;
-            }
-            if record.rtype != RecordType::CNAME {
-                continue;
-            }
-            name.expand(message, record.rdata_at)?;
-            name.make_lowercase();
-            shape.is_shared &= self.table.choice(name.as_wire()).is_none_or(|other| Some(other) == choice);
-            let Some(found) = self.table.find(name.as_wire(), client) else { continue };
-            shape.joins(self.print_of(found.target, name.as_wire()));
-        }
-        Ok(shape)
-    }
-
-    fn print_of(&self, target: Target, name: &[u8]) -> u64 {
+    /// The fingerprint of what answers `name` at `target`.
+    pub(super) fn fingerprint_of(&self, target: Target, name: &[u8]) -> u64 {
         match target {
             Target::Rule(id) => self.rule(id).fingerprint,
-            Target::Local => self.zone_prints.of(name),
+            Target::Local => self.zone_fingerprints.of(name),
         }
     }
 
@@ -318,30 +208,6 @@ impl Snapshot {
     /// Whether questions that go there cannot be answered now: no server of the rule is up.
     pub fn is_down(&self, target: Option<Target>) -> bool {
         matches!(target, Some(Target::Rule(rule)) if self.rule(rule).is_down())
-    }
-}
-
-/// What shapes an answer.
-struct Shape {
-    fingerprint: u64,
-    rule: u16,
-    /// The view of QNAME, which is the key's.
-    view: View,
-    /// Whether all clients of that view get the same.
-    is_shared: bool,
-}
-
-impl Shape {
-    /// Another rule or zone has its part in the answer, behind those before.
-    fn joins(&mut self, print: u64) {
-        let [before, then] = [self.fingerprint, print].map(u64::to_le_bytes);
-        self.fingerprint = xxh3_64([before, then].as_flattened());
-    }
-
-    /// None where it must not be kept under `view`.
-    fn stamp(&self, generation: u32, view: View) -> Option<Stamp> {
-        let fits = view >= OWN || (self.is_shared && self.view == view);
-        fits.then_some(Stamp { generation, fingerprint: self.fingerprint, rule: self.rule })
     }
 }
 
@@ -387,18 +253,6 @@ impl Rule {
             WhenDown::Upstream(index) => Some(Arc::clone(&groups[index.0])),
             WhenDown::Stale | WhenDown::Fail => None,
         };
-        // The text of every setting that shapes an answer, and of nothing else: how fast or from which port a server is
-        // asked changes no answer, nor does a group's place in the plan.
-        let servers = |index: GroupIndex| {
-            let group = live.group(index);
-            format!("{} {:?}", group.name, group.tiers)
-        };
-        let (when_down, others) = match rule.when_down {
-            WhenDown::Upstream(index) => (WhenDown::Upstream(GroupIndex(0)), servers(index)),
-            when_down => (when_down, String::new()),
-        };
-        let placeless = config::Rule { to: GroupIndex(0), when_down, ..rule.clone() };
-        let text = format!("{placeless:?} {} {others}", servers(rule.to));
         Self {
             name: rule.name.as_str().into(),
             group: Arc::clone(&groups[rule.to.0]),
@@ -410,13 +264,13 @@ impl Rule {
             follow: rule.follow,
             loops: loops.marks(&rule.name),
             counters: counters.of(&rule.name),
-            fingerprint: xxh3_64(text.as_bytes()),
+            fingerprint: shape::rule_fingerprint(rule, live),
         }
     }
 }
 
 /// Rules, local zones, hosts, and the special-use names that nothing else covers ("." does not count).
-fn routes(live: &Live, zones: &Zones) -> (Vec<Route<Target>>, ZonePrints) {
+fn routes(live: &Live, zones: &Zones) -> (Vec<Route<Target>>, ZoneFingerprints) {
     let mut routes = Vec::new();
     for (at, rule) in live.rules.iter().enumerate() {
         let Ok(id) = u16::try_from(at) else { break };
@@ -431,13 +285,13 @@ fn routes(live: &Live, zones: &Zones) -> (Vec<Route<Target>>, ZonePrints) {
         }));
     }
     let local = |name, reach| Route { domain: name, reach, clients: Vec::new(), view: 0, target: Target::Local };
-    let mut prints = ZonePrints::default();
+    let mut fingerprints = ZoneFingerprints::default();
     for domain in zones.domains() {
-        let (reach, prints) = match domain.scope {
-            Scope::Subtree => (Reach::Domain, &mut prints.domains),
-            Scope::Name => (Reach::Name, &mut prints.names),
+        let (reach, of_scope) = match domain.scope {
+            Scope::Subtree => (Reach::Domain, &mut fingerprints.domains),
+            Scope::Name => (Reach::Name, &mut fingerprints.names),
         };
-        prints.insert(domain.name.as_wire().into(), domain.fingerprint);
+        of_scope.insert(domain.name.as_wire().into(), domain.fingerprint);
         routes.push(local(domain.name.clone(), reach));
     }
     if live.special == SpecialNames::AnsweredHere {
@@ -448,9 +302,9 @@ fn routes(live: &Live, zones: &Zones) -> (Vec<Route<Target>>, ZonePrints) {
         let is_free = |domain: &Name| !routes.iter().any(|route| covers(domain, route));
         let free: Vec<_> = zones.special_domains().filter(|domain| is_free(domain.name)).collect();
         for domain in free {
-            prints.domains.insert(domain.name.as_wire().into(), domain.fingerprint);
+            fingerprints.domains.insert(domain.name.as_wire().into(), domain.fingerprint);
             routes.push(local(domain.name.clone(), Reach::Domain));
         }
     }
-    (routes, prints)
+    (routes, fingerprints)
 }

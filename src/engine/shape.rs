@@ -1,0 +1,185 @@
+//! What shapes an answer, as a fingerprint that is stored beside it.
+//!
+//! The fingerprint covers the rule or local zone of QNAME and of every CNAME target in the answer, in their order. After
+//! a reload an entry serves on only if the same names lead to rules that are the same in every respect. That is looked
+//! up once for each entry and generation, not for each query, so that a reload needs no sweep and leaves no window.
+
+use std::net::IpAddr;
+
+use hashbrown::HashMap;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::snapshot::{FROM_FILE, OWN, Snapshot, Target};
+use crate::{
+    cache::Stamp,
+    config::{self, GroupIndex, Live, WhenDown},
+    route::{Found, View},
+    wire::{
+        Malformed, NameBuf, RecordType, addresses,
+        header::HEADER,
+        record::{Records, Section},
+    },
+};
+
+/// The rule of a stamp where no rule brought the answer.
+const NO_RULE: u16 = u16::MAX;
+
+/// Fingerprints of the local zones, hosts and special-use names, by wire name.
+#[derive(Debug, Default)]
+pub(super) struct ZoneFingerprints {
+    /// Of the name and all below it.
+    pub(super) domains: HashMap<Box<[u8]>, u64>,
+    /// Of the name alone, where it beats the domain's.
+    pub(super) names: HashMap<Box<[u8]>, u64>,
+}
+
+impl ZoneFingerprints {
+    /// The fingerprint of what answers `name`.
+    pub(super) fn of(&self, name: &[u8]) -> u64 {
+        if let Some(fingerprint) = self.names.get(name) {
+            return *fingerprint;
+        }
+        let mut at = 0;
+        loop {
+            if let Some(fingerprint) = self.domains.get(&name[at..]) {
+                return *fingerprint;
+            }
+            let length = usize::from(name[at]);
+            if length == 0 {
+                return 0;
+            }
+            at += 1 + length;
+        }
+    }
+}
+
+/// The fingerprint of every setting of a rule that shapes its answers, and of nothing else: how fast or from which port
+/// a server is asked changes no answer, nor does a group's place in the plan.
+pub(super) fn rule_fingerprint(rule: &config::Rule, live: &Live) -> u64 {
+    let servers = |index: GroupIndex| {
+        let group = live.group(index);
+        format!("{} {:?}", group.name, group.tiers)
+    };
+    let (when_down, others) = match rule.when_down {
+        WhenDown::Upstream(index) => (WhenDown::Upstream(GroupIndex(0)), servers(index)),
+        when_down => (when_down, String::new()),
+    };
+    let placeless = config::Rule { to: GroupIndex(0), when_down, ..rule.clone() };
+    let text = format!("{placeless:?} {} {others}", servers(rule.to));
+    xxh3_64(text.as_bytes())
+}
+
+/// What shapes an answer.
+pub(super) struct Shape {
+    /// Of all rules and zones in it.
+    pub(super) fingerprint: u64,
+    rule: u16,
+    /// The view of QNAME, which is the key's.
+    view: View,
+    /// Whether all clients of that view get the same.
+    is_shared: bool,
+}
+
+impl Shape {
+    /// Adds the rule or zone of the next name in the chain.
+    fn extend(&mut self, fingerprint: u64) {
+        let [before, then] = [self.fingerprint, fingerprint].map(u64::to_le_bytes);
+        self.fingerprint = xxh3_64([before, then].as_flattened());
+    }
+
+    /// The stamp of an entry under `view`; none where the answer must not be stored there.
+    pub(super) fn stamp(&self, generation: u32, view: View) -> Option<Stamp> {
+        let fits = view >= OWN || (self.is_shared && self.view == view);
+        fits.then_some(Stamp { generation, fingerprint: self.fingerprint, rule: self.rule })
+    }
+}
+
+/// The shape of a message for this client; none where no rule covers QNAME.
+pub(super) fn of(snapshot: &Snapshot, message: &[u8], client: IpAddr) -> Option<Shape> {
+    let mut name = NameBuf::new();
+    name.expand(message, HEADER).ok()?;
+    name.make_lowercase();
+    of_found(snapshot, message, client, snapshot.table.find(name.as_wire(), client)?).ok()
+}
+
+/// The shape of a message whose QNAME was `found` in the table: walks every CNAME target of the answer section.
+pub(super) fn of_found(
+    snapshot: &Snapshot,
+    message: &[u8],
+    client: IpAddr,
+    found: Found<Target>,
+) -> Result<Shape, Malformed> {
+    let rule = match found.target {
+        Target::Rule(id) => id.0,
+        Target::Local => NO_RULE,
+    };
+    let table = &snapshot.table;
+    let has_views = table.has_views();
+    let mut name = NameBuf::new();
+    if has_views || found.target == Target::Local {
+        name.expand(message, HEADER)?;
+        name.make_lowercase();
+    }
+    let fingerprint = snapshot.fingerprint_of(found.target, name.as_wire());
+    let mut shape = Shape { fingerprint, rule, view: found.view, is_shared: true };
+    let choice = if has_views { table.choice(name.as_wire()) } else { None };
+    for record in Records::of(message)? {
+        let record = record?;
+        if record.section != Section::Answer {
+            break;
+        }
+        if record.rtype != RecordType::CNAME {
+            continue;
+        }
+        name.expand(message, record.rdata_at)?;
+        name.make_lowercase();
+        shape.is_shared &= table.choice(name.as_wire()).is_none_or(|other| Some(other) == choice);
+        let Some(found) = table.find(name.as_wire(), client) else { continue };
+        shape.extend(snapshot.fingerprint_of(found.target, name.as_wire()));
+    }
+    Ok(shape)
+}
+
+/// See [`Snapshot::revalidate`].
+pub(super) fn revalidate(
+    snapshot: &Snapshot,
+    message: &[u8],
+    stamp: Stamp,
+    client: IpAddr,
+    view: View,
+) -> Option<Stamp> {
+    let shape = of(snapshot, message, client)?;
+    if stamp.generation == FROM_FILE && !passes(snapshot, message, client).unwrap_or(false) {
+        return None;
+    }
+    shape.stamp(snapshot.generation, view).filter(|new| new.fingerprint == stamp.fingerprint)
+}
+
+/// Whether the guards of all rules that the chain leads through let every address pass. That is stricter than what was
+/// judged when the answer came: one that fails is only fetched again.
+fn passes(snapshot: &Snapshot, message: &[u8], client: IpAddr) -> Result<bool, Malformed> {
+    let stops = |name: &NameBuf| -> Result<bool, Malformed> {
+        let found = snapshot.table.find(name.as_wire(), client);
+        let Some(Target::Rule(id)) = found.map(|found| found.target) else { return Ok(false) };
+        let guard = &snapshot.rule(id).guard;
+        let stopped = |address| guard.stops(address).then_some(());
+        Ok(!guard.spares(name.as_wire()) && addresses::find_address(message, stopped)?.is_some())
+    };
+    let mut name = NameBuf::new();
+    name.expand(message, HEADER)?;
+    name.make_lowercase();
+    if stops(&name)? {
+        return Ok(false);
+    }
+    for record in Records::of(message)? {
+        let record = record?;
+        if record.section == Section::Answer && record.rtype == RecordType::CNAME {
+            name.expand(message, record.rdata_at)?;
+            name.make_lowercase();
+            if stops(&name)? {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
