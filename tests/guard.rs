@@ -31,7 +31,7 @@ use support::{
 use tidegate::{
     cache::{
         EntryView, Stamp,
-        snapshot::{Header, Reader, Rule, Saved, Writer},
+        snapshot::{SavedEntry, SnapshotHeader, SnapshotReader, SnapshotRule, SnapshotWriter},
     },
     clock::Moment,
     config::Plan,
@@ -419,16 +419,18 @@ fn a_stale_answer_from_before_the_guard_does_not_leave() {
 /// The file of a daemon without a guard, its rules and entries signed as if the guard had been there.
 fn signed_anew(file: &[u8], guarded: &Daemon) -> Vec<u8> {
     let snapshot = guarded.engine().snapshot_owned();
-    let reader = Reader::begin(file).expect("a whole file");
-    let rule =
-        |rule: &tidegate::engine::snapshot::Rule| Rule { name: rule.name.to_string(), fingerprint: rule.fingerprint };
-    let header = Header { rules: snapshot.rules().iter().map(rule).collect(), ..reader.header().clone() };
-    let mut writer = Writer::begin(Vec::new(), 1, &header).expect("memory takes it");
+    let reader = SnapshotReader::begin(file).expect("a whole file");
+    let rule = |rule: &tidegate::engine::snapshot::Rule| SnapshotRule {
+        name: rule.name.to_string(),
+        fingerprint: rule.fingerprint,
+    };
+    let header = SnapshotHeader { rules: snapshot.rules().iter().map(rule).collect(), ..reader.header().clone() };
+    let mut writer = SnapshotWriter::begin(Vec::new(), 1, &header).expect("memory takes it");
     reader
         .read(|saved, ttl_offsets| {
             let fingerprint = snapshot.fingerprint(saved.message, [127, 0, 0, 1].into()).expect("a rule covers it");
             let stamp = Stamp { generation: 0, fingerprint, rule: saved.rule };
-            let Saved { key, message, lifetime, integrity, .. } = *saved;
+            let SavedEntry { key, message, lifetime, integrity, .. } = *saved;
             writer.push(&EntryView { key, message, ttl_offsets, stored_at: 0, lifetime, stamp, integrity }, saved.age);
         })
         .expect("a whole file");

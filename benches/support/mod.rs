@@ -7,7 +7,7 @@ use tidegate::{
     cache::{Cache, Integrity, Key, New, Stamp},
     clock::Moment,
     config::Plan,
-    engine::{Action, Asked, Carrier, Engine, snapshot::Snapshot},
+    engine::{Action, Carrier, Engine, Incoming, snapshot::Snapshot},
     metrics::{self, Rules},
     upstream::{Entry, Group, GroupSpec, Loops},
     wire::{Class, MessageId, Name, RecordType, Response, UpstreamQuery, record::Section, writer::Writer},
@@ -122,8 +122,8 @@ impl Bench {
 
     /// Hands the engine a query, as a worker does.
     pub(crate) fn handle(&self, message: &[u8], reply: &mut [u8]) -> Action {
-        let asked = Asked { message, client: self.client, carrier: Carrier::Datagram, now: self.now };
-        self.engine.handle(&self.snapshot, &self.counters, &asked, reply)
+        let incoming = Incoming { message, client: self.client, carrier: Carrier::Datagram, now: self.now };
+        self.engine.handle(&self.snapshot, &self.counters, &incoming, reply)
     }
 }
 

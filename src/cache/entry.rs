@@ -51,7 +51,7 @@ impl Flag {
     pub(super) const CLAIMED: Self = Self(0x20);
     /// Removed or replaced: only its length still counts.
     pub(super) const DEAD: Self = Self(0x40);
-    /// Policy took something out.
+    /// The guard took something out.
     pub(super) const STRIPPED: Self = Self(0x80);
 }
 
@@ -303,7 +303,7 @@ pub struct EntryView<'a> {
     pub lifetime: u32,
     /// The rules it was made under.
     pub stamp: Stamp,
-    /// Whether it is all that was answered.
+    /// Whether the guard took something out.
     pub integrity: Integrity,
 }
 

@@ -23,7 +23,7 @@ use super::Key;
 const WAYS: usize = 8;
 /// Sets behind one lock.
 const SETS: usize = 64;
-/// Locks. With the above: room for 8,192 failures in 256 KiB. At the default of 2 s that is 4,096 failing questions a
+/// Locks. With the above: room for 8,192 failures in 256 KiB. At the default of 2 s that is 4,096 failing queries a
 /// second, each asked upstream only once in that time.
 const SHARDS: usize = 16;
 /// The longest time a failure may be remembered (RFC 9520 3.2).

@@ -13,8 +13,8 @@
 //! **What counts.** The capacity bounds the ring, the table at its largest, and the shards themselves. Memory is taken
 //! as it is filled, and [`Stats::bytes`] is what has been taken.
 //!
-//! The engine calls: `get` and `stale` from the hot path, `insert` from the slow one. The cache decides nothing about
-//! rules: entries carry a [`Stamp`], and whoever asks judges a stamp from another generation.
+//! The engine calls `get` from the hot path, `stale` and `insert` from the slow one. The cache decides nothing about
+//! rules: entries carry a [`Stamp`], and the caller judges a stamp of another generation.
 
 pub mod failures;
 pub mod policy;
@@ -63,20 +63,20 @@ pub struct New<'a> {
     pub now: u32,
     /// Under which rules.
     pub stamp: Stamp,
-    /// Whether it is all that was answered.
+    /// Whether the guard took something out.
     pub integrity: Integrity,
 }
 
-/// Whether policy took something out of an answer before it was stored.
+/// Whether the guard took something out of an answer before it was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Integrity {
-    /// It did not.
+    /// Nothing was taken out.
     Whole,
-    /// It did, and who asks is told so.
+    /// Something was, and clients are told so.
     Stripped,
 }
 
-/// What became of an answer to be stored.
+/// The result of an insertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Insertion {
     /// It is stored.
@@ -100,10 +100,10 @@ pub enum Refusal {
     Mismatch,
 }
 
-/// What the cache has for a key.
+/// The result of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookup {
-    /// Nothing.
+    /// No entry.
     Miss,
     /// The answer, copied, its TTLs counted down.
     Hit(Found),
@@ -128,16 +128,16 @@ pub struct Found {
     pub past: u32,
     /// Whether the caller is to fetch it again now.
     pub prefetch: Prefetch,
-    /// Whether it is all that was answered.
+    /// Whether the guard took something out.
     pub integrity: Integrity,
 }
 
 /// Whether an entry is to be fetched again before it expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefetch {
-    /// It is not, or another caller does.
+    /// Not by this caller.
     NotDue,
-    /// It is: it was hit twice or more (this hit counts), is in the last tenth of a lifetime of 10 s or more, and no
+    /// By this caller: it was hit twice or more (this hit counts), is in the last tenth of a lifetime of 10 s or more, and no
     /// caller was told before.
     Due,
 }

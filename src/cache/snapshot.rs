@@ -12,7 +12,7 @@
 //!
 //! The first block holds when the file was written and the rules that its entries name; the last has no body, and counts
 //! the entries of all blocks. Integers are little-endian. A file that ends early, goes on behind its last block, or has a
-//! bit that was not written is [`Damage`]: who reads it must then forget what it gave. Checksums are seeded so that
+//! bit that was not written is [`SnapshotError`]: who reads it must then forget what it gave. Checksums are seeded so that
 //! no block of an older file, left on the disk, passes for one of this.
 //!
 //! Ages are seconds at the time of writing. Views and rules are numbers of the configuration that wrote the file; its
@@ -46,7 +46,7 @@ const STRIPPED: u8 = 4;
 
 /// Why a file is not believed.
 #[derive(Debug, thiserror::Error)]
-pub enum Damage {
+pub enum SnapshotError {
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
@@ -69,18 +69,18 @@ pub enum Damage {
 
 /// What the file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Header {
+pub struct SnapshotHeader {
     /// When it was written, in seconds of the wall clock since 1970.
     pub written: u64,
     /// About how many entries follow.
     pub entries: u64,
     /// The rules that entries name by their position.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<SnapshotRule>,
 }
 
 /// A rule as the file names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct SnapshotRule {
     /// Its name.
     pub name: String,
     /// The fingerprint of all that shapes its answers.
@@ -89,7 +89,7 @@ pub struct Rule {
 
 /// An entry in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Saved<'a> {
+pub struct SavedEntry<'a> {
     /// What it was stored under; the view is of the configuration that wrote the file.
     pub key: Key<'a>,
     /// The message.
@@ -108,7 +108,7 @@ pub struct Saved<'a> {
 
 /// Writes a file.
 #[derive(Debug)]
-pub struct Writer<W> {
+pub struct SnapshotWriter<W> {
     out: W,
     nonce: u64,
     number: u64,
@@ -117,9 +117,9 @@ pub struct Writer<W> {
     total: u32,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> SnapshotWriter<W> {
     /// Begins a file. `nonce` is another for each file.
-    pub fn begin(mut out: W, nonce: u64, header: &Header) -> io::Result<Self> {
+    pub fn begin(mut out: W, nonce: u64, header: &SnapshotHeader) -> io::Result<Self> {
         let mut preamble = Vec::with_capacity(PREAMBLE);
         preamble.extend_from_slice(&MAGIC);
         preamble.extend_from_slice(&VERSION.to_le_bytes());
@@ -203,12 +203,12 @@ fn checksum(nonce: u64, number: u64, length: [u8; 4], entries: [u8; 4], body: &[
 
 /// Reads a file.
 #[derive(Debug)]
-pub struct Reader<R> {
+pub struct SnapshotReader<R> {
     input: R,
     nonce: u64,
     number: u64,
     body: Vec<u8>,
-    header: Header,
+    header: SnapshotHeader,
 }
 
 /// A block was read, or the last.
@@ -217,75 +217,75 @@ enum Next {
     End { total: u32 },
 }
 
-impl<R: Read> Reader<R> {
+impl<R: Read> SnapshotReader<R> {
     /// Reads as far as the header.
-    pub fn begin(mut input: R) -> Result<Self, Damage> {
+    pub fn begin(mut input: R) -> Result<Self, SnapshotError> {
         let mut preamble = Vec::with_capacity(PREAMBLE);
         input.by_ref().take(PREAMBLE as u64).read_to_end(&mut preamble)?;
-        let (magic, rest) = preamble.split_at_checked(MAGIC.len()).ok_or(Damage::Foreign)?;
+        let (magic, rest) = preamble.split_at_checked(MAGIC.len()).ok_or(SnapshotError::Foreign)?;
         if magic != MAGIC {
-            return Err(Damage::Foreign);
+            return Err(SnapshotError::Foreign);
         }
         let mut rest = Fields(rest);
-        let version = rest.u32().ok_or(Damage::Torn(0))?;
+        let version = rest.u32().ok_or(SnapshotError::Torn(0))?;
         if version != VERSION {
-            return Err(Damage::Version(version));
+            return Err(SnapshotError::Version(version));
         }
-        let nonce = rest.u64().ok_or(Damage::Torn(0))?;
-        let mut reader = Self { input, nonce, number: 0, body: Vec::new(), header: Header::default() };
+        let nonce = rest.u64().ok_or(SnapshotError::Torn(0))?;
+        let mut reader = Self { input, nonce, number: 0, body: Vec::new(), header: SnapshotHeader::default() };
         reader.next()?;
-        reader.header = header(&reader.body).ok_or(Damage::Checksum(0))?;
+        reader.header = header(&reader.body).ok_or(SnapshotError::Checksum(0))?;
         Ok(reader)
     }
 
     /// What the file says of itself.
-    pub const fn header(&self) -> &Header {
+    pub const fn header(&self) -> &SnapshotHeader {
         &self.header
     }
 
     /// Gives every entry to `take`, with where its TTLs stand. Only when this ends well was any of them to be believed.
-    pub fn read(mut self, mut take: impl FnMut(&Saved<'_>, &[u16])) -> Result<u32, Damage> {
+    pub fn read(mut self, mut take: impl FnMut(&SavedEntry<'_>, &[u16])) -> Result<u32, SnapshotError> {
         let mut offsets = Vec::new();
         let mut seen = 0_u32;
         loop {
             let entries = match self.next()? {
                 Next::End { total } if total == seen => break,
-                Next::End { .. } => return Err(Damage::Checksum(self.number)),
+                Next::End { .. } => return Err(SnapshotError::Checksum(self.number)),
                 Next::Block { entries } => entries,
             };
             let mut fields = Fields(&self.body);
             for _ in 0..entries {
-                let saved = entry(&mut fields, &mut offsets).ok_or(Damage::Checksum(self.number))?;
+                let saved = entry(&mut fields, &mut offsets).ok_or(SnapshotError::Checksum(self.number))?;
                 take(&saved, &offsets);
             }
             if !fields.0.is_empty() {
-                return Err(Damage::Checksum(self.number));
+                return Err(SnapshotError::Checksum(self.number));
             }
             seen = seen.saturating_add(entries);
         }
         match self.input.read(&mut [0])? {
             0 => Ok(seen),
-            _ => Err(Damage::Trailing),
+            _ => Err(SnapshotError::Trailing),
         }
     }
 
     /// Reads a block into `body`.
-    fn next(&mut self) -> Result<Next, Damage> {
+    fn next(&mut self) -> Result<Next, SnapshotError> {
         let number = self.number;
         let mut frame = [0; FRAME];
         read_whole(&mut self.input, &mut frame, number)?;
         let mut fields = Fields(&frame);
         let (Some(length), Some(entries), Some(sum)) = (fields.four(), fields.four(), fields.u64()) else {
-            return Err(Damage::Torn(number));
+            return Err(SnapshotError::Torn(number));
         };
         let octets = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
         if octets > MAX_BODY {
-            return Err(Damage::Checksum(number));
+            return Err(SnapshotError::Checksum(number));
         }
         self.body.resize(octets, 0);
         read_whole(&mut self.input, &mut self.body, number)?;
         if checksum(self.nonce, number, length, entries, &self.body) != sum {
-            return Err(Damage::Checksum(number));
+            return Err(SnapshotError::Checksum(number));
         }
         self.number += 1;
         let entries = u32::from_le_bytes(entries);
@@ -293,27 +293,27 @@ impl<R: Read> Reader<R> {
     }
 }
 
-fn read_whole(input: &mut impl Read, buffer: &mut [u8], number: u64) -> Result<(), Damage> {
+fn read_whole(input: &mut impl Read, buffer: &mut [u8], number: u64) -> Result<(), SnapshotError> {
     input.read_exact(buffer).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Damage::Torn(number),
-        _ => Damage::Io(error),
+        io::ErrorKind::UnexpectedEof => SnapshotError::Torn(number),
+        _ => SnapshotError::Io(error),
     })
 }
 
-fn header(body: &[u8]) -> Option<Header> {
+fn header(body: &[u8]) -> Option<SnapshotHeader> {
     let mut fields = Fields(body);
-    let mut header = Header { written: fields.u64()?, entries: fields.u64()?, rules: Vec::new() };
+    let mut header = SnapshotHeader { written: fields.u64()?, entries: fields.u64()?, rules: Vec::new() };
     while !fields.0.is_empty() {
         let fingerprint = fields.u64()?;
         let length = usize::try_from(fields.u32()?).ok()?;
         let name = String::from_utf8(fields.octets(length)?.to_vec()).ok()?;
-        header.rules.push(Rule { name, fingerprint });
+        header.rules.push(SnapshotRule { name, fingerprint });
     }
     Some(header)
 }
 
 /// One entry, which must be its question's: the key is read out of the message.
-fn entry<'a>(fields: &mut Fields<'a>, offsets: &mut Vec<u16>) -> Option<Saved<'a>> {
+fn entry<'a>(fields: &mut Fields<'a>, offsets: &mut Vec<u16>) -> Option<SavedEntry<'a>> {
     let (length, count) = (fields.u16()?, fields.u16()?);
     let [flags, _] = fields.u16()?.to_le_bytes();
     let (view, rule, _) = (fields.u16()?, fields.u16()?, fields.u16()?);
@@ -335,7 +335,7 @@ fn entry<'a>(fields: &mut Fields<'a>, offsets: &mut Vec<u16>) -> Option<Saved<'a
         view,
     };
     let integrity = if flags & STRIPPED == 0 { Integrity::Whole } else { Integrity::Stripped };
-    Some(Saved { key, message, age, lifetime, rule, fingerprint, integrity })
+    Some(SavedEntry { key, message, age, lifetime, rule, fingerprint, integrity })
 }
 
 /// Octets, field by field.

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use super::StartError;
 use crate::{
-    cache::snapshot::Damage,
+    cache::snapshot::SnapshotError,
     clock::{self, Moment},
     engine::Engine,
     metrics::counter::Shared,
@@ -122,8 +122,8 @@ fn restore(path: &Path, engine: &Engine, kept: &Kept) {
 }
 
 /// The next write must not destroy what an operator may want to look at.
-fn leave_aside(path: &Path, damage: &Damage) {
-    if !matches!(damage, Damage::Io(_))
+fn leave_aside(path: &Path, damage: &SnapshotError) {
+    if !matches!(damage, SnapshotError::Io(_))
         && let Err(error) = fs::rename(path, beside(path, "rejected"))
     {
         warn!(path = %path.display(), %error, "the snapshot cannot be left aside");

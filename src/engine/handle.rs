@@ -4,7 +4,7 @@
 //! Policy, in this order (the table of replies is in the README):
 //! - What is no query gets no answer; what cannot be taken is refused by its header (RFC 8906, RFC 9619).
 //! - Clients that are not served: REFUSED, EDE 18.
-//! - CH TXT about this server (RFC 4892): the configured text. Other questions in classes other than IN: REFUSED.
+//! - CH TXT about this server (RFC 4892): the configured text. Other queries in classes other than IN: REFUSED.
 //! - Zone transfers: REFUSED, EDE 20. ANY over UDP: HINFO (RFC 8482).
 //! - RD is not asked for: to a client we are its resolver either way.
 //! - A client's cookie is answered with ours in all of these (RFC 7873); only clients that send one pay for it.
@@ -15,48 +15,46 @@ use std::net::IpAddr;
 
 use super::{
     Engine,
-    errand::Past,
-    failure::STRIPPED,
+    error::STRIPPED,
     query::{Carrier, Query},
+    resolution::CacheState,
     snapshot::Snapshot,
 };
 use crate::{
     cache::{Hash, Integrity, Key, Lookup, Prefetch, Stamp},
     clock::Moment,
-    metrics::{self, Source},
+    metrics::{self, CacheUse, CountedReply, DropReason, Outcome, Source},
     wire::{
-        Class, Cookie, Ede, EdeCode, NameBuf, Question, Rcode, RecordType, Reject, UpstreamQuery,
-        cookie::Secret,
+        Class, Cookie, Ede, EdeCode, NameBuf, Question, Rcode, RecordType, Reject, Ttl, UpstreamQuery,
         edns::Edns,
-        header::HEADER,
         question::Echo,
-        reply::{self, Space},
+        reply::{self, SoleRecord, Space},
     },
 };
 
-/// A message as it came.
+/// A message from a client.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
-    /// The message's octets.
+pub struct Incoming<'a> {
+    /// Its octets.
     pub message: &'a [u8],
-    /// Who sent it.
+    /// The sender.
     pub client: IpAddr,
-    /// What carried it.
+    /// The kind of transport it came over.
     pub carrier: Carrier,
     /// When it was read.
     pub now: Moment,
 }
 
-/// What is to be done with a message.
+/// What the caller does with a message.
 #[derive(Debug)]
 pub enum Action {
-    /// The reply stands in the buffer, so many octets long.
+    /// Sends the reply in the buffer, so many octets long.
     Reply(usize),
-    /// The same; and the entry it came from is popular and about to expire: resolve this, for nobody.
+    /// Sends the reply, and resolves this query for no client: the entry is popular and about to expire.
     ReplyAndRefresh(usize, Box<Query>),
-    /// Nothing.
+    /// Sends nothing.
     Drop,
-    /// The answer must be fetched or made.
+    /// Resolves the query, then replies.
     Resolve(Box<Query>),
 }
 
@@ -71,7 +69,7 @@ impl Refusal<'_> {
         Refusal { rcode, ede: Some(Ede::bare(code)) }
     }
 
-    /// What nobody is answered: classes and types that are no data, and zone transfers.
+    /// Refuses classes and types that are no data, and zone transfers.
     fn for_kind(question: &Question<'_>) -> Option<Self> {
         if question.qclass != Class::IN {
             return Some(Refusal { rcode: Rcode::REFUSED, ede: None });
@@ -85,46 +83,32 @@ impl Refusal<'_> {
     }
 }
 
-/// The record of an answer that needs no zone and no upstream.
-struct OwnRecord<'a> {
-    rtype: RecordType,
-    ttl: u32,
-    rdata: &'a [u8],
-}
-
-/// Everything one message needs, in one place.
-struct Turn<'a, 'r> {
+/// Everything that one message needs, in one place.
+struct Handler<'a, 'r> {
     engine: &'a Engine,
     snapshot: &'a Snapshot,
     counters: &'a metrics::Worker,
-    asked: &'a Asked<'a>,
+    incoming: &'a Incoming<'a>,
     reply: &'r mut [u8],
 }
 
-impl Engine {
-    /// Decides about one message. `reply` takes a reply of `udp_payload` octets, or 65,535 for a stream.
-    pub fn handle(
-        &self,
-        snapshot: &Snapshot,
-        counters: &metrics::Worker,
-        asked: &Asked<'_>,
-        reply: &mut [u8],
-    ) -> Action {
-        let turn = Turn { engine: self, snapshot, counters, asked, reply };
-        match Question::read(asked.message) {
-            Ok(mut question) => {
-                if let Some(cookie) = question.edns.as_mut().and_then(|edns| edns.cookie.as_mut()) {
-                    turn.answer_cookie(cookie);
-                }
-                turn.take(&question)
+/// See [`Engine::handle`].
+pub(super) fn handle(
+    engine: &Engine,
+    snapshot: &Snapshot,
+    counters: &metrics::Worker,
+    incoming: &Incoming<'_>,
+    reply: &mut [u8],
+) -> Action {
+    let handler = Handler { engine, snapshot, counters, incoming, reply };
+    match Question::read(incoming.message) {
+        Ok(mut question) => {
+            if let Some(cookie) = question.edns.as_mut().and_then(|edns| edns.cookie.as_mut()) {
+                handler.answer_cookie(cookie);
             }
-            Err(reject) => turn.reject(reject),
+            handler.take(&question)
         }
-    }
-
-    /// What cookies are made with under this configuration.
-    fn cookie_secrets<'a>(&'a self, snapshot: &'a Snapshot) -> &'a [Secret] {
-        if snapshot.cookie_secrets.is_empty() { &self.own_secret } else { &snapshot.cookie_secrets }
+        Err(reject) => handler.reject(reject),
     }
 }
 
@@ -132,37 +116,48 @@ impl Engine {
 const ABOUT_THIS_SERVER: &[&[u8]] =
     &[b"\x07version\x04bind\0", b"\x07version\x06server\0", b"\x02id\x06server\0", b"\x08hostname\x04bind\0"];
 
-impl<'a> Turn<'a, '_> {
+/// The TTL of the HINFO record that answers ANY.
+const ANY_TTL: Ttl = Ttl::from_wire(3600);
+
+impl<'a> Handler<'a, '_> {
     fn reject(self, reject: Reject<'_>) -> Action {
         let (echo, rcode, edns) = match reject {
-            Reject::Malformed => {
-                self.counters.dropped(metrics::DropReason::Malformed);
-                return Action::Drop;
-            }
-            Reject::Response => {
-                self.counters.dropped(metrics::DropReason::Response);
-                return Action::Drop;
-            }
+            Reject::Malformed => return self.drop(DropReason::Malformed),
+            Reject::Response => return self.drop(DropReason::Response),
             Reject::CookieOnly { echo, edns } => return self.cookie_only(&echo, edns),
             Reject::Reply { echo, rcode, edns } => (echo, rcode, edns),
         };
         self.refuse(&echo, edns.as_ref(), &Refusal { rcode, ede: None })
     }
 
+    fn drop(self, reason: DropReason) -> Action {
+        self.counters.record(Outcome::Dropped(reason));
+        Action::Drop
+    }
+
     fn refuse(self, echo: &Echo<'_>, edns: Option<&Edns<'_>>, refusal: &Refusal<'_>) -> Action {
+        self.give_up(echo, edns, refusal, CacheUse::Unused)
+    }
+
+    fn give_up(self, echo: &Echo<'_>, edns: Option<&Edns<'_>>, refusal: &Refusal<'_>, cache: CacheUse<'_>) -> Action {
         let source = if refusal.rcode == Rcode::REFUSED { Source::Refused } else { Source::Error };
-        let ede = refusal.ede.filter(|_| edns.is_some());
-        self.counters.answered_at_once(source, refusal.rcode.0, ede.map(|ede| ede.code.index()));
+        self.count(source, refusal.rcode, refusal.ede.filter(|_| edns.is_some()), cache);
         let space = self.space(edns);
         Action::Reply(reply::bare(self.reply, echo, edns, refusal.rcode, refusal.ede, space))
+    }
+
+    fn count(&self, source: Source, rcode: Rcode, ede: Option<Ede<'_>>, cache: CacheUse<'_>) {
+        let reply = CountedReply { source, rcode: rcode.0, ede: ede.map(|ede| ede.code.index()) };
+        self.counters.record(Outcome::AtOnce(reply, cache));
     }
 
     /// Puts a cookie of ours in the place of the client's. Out of line: most clients send none.
     #[inline(never)]
     fn answer_cookie(&self, cookie: &mut Cookie) {
-        let secrets = self.engine.cookie_secrets(self.snapshot);
-        let now = self.snapshot.wall_seconds(self.asked.now);
-        if let Some(ours) = cookie.answered(secrets, self.asked.client, now) {
+        let configured = &self.snapshot.cookie_secrets[..];
+        let secrets = if configured.is_empty() { &self.engine.own_secret } else { configured };
+        let now = self.snapshot.wall_seconds(self.incoming.now);
+        if let Some(ours) = cookie.answered(secrets, self.incoming.client, now) {
             *cookie = ours;
         }
     }
@@ -172,32 +167,34 @@ impl<'a> Turn<'a, '_> {
         if let Some(cookie) = &mut edns.cookie {
             self.answer_cookie(cookie);
         }
-        if !self.snapshot.access.allows(self.asked.client) {
+        if !self.snapshot.access.allows(self.incoming.client) {
             return self.refuse(echo, Some(&edns), &Refusal::of(Rcode::REFUSED, EdeCode::Prohibited));
         }
-        self.counters.answered_at_once(Source::Local, Rcode::NOERROR.0, None);
+        self.count(Source::Local, Rcode::NOERROR, None, CacheUse::Unused);
         let space = self.space(Some(&edns));
         Action::Reply(reply::bare(self.reply, echo, Some(&edns), Rcode::NOERROR, None, space))
     }
 
     fn space(&self, edns: Option<&Edns<'_>>) -> Space {
-        self.asked.carrier.space(edns, self.snapshot.udp_payload)
+        self.incoming.carrier.space(edns, self.snapshot.udp_payload)
     }
 
     fn take(self, question: &Question<'_>) -> Action {
-        if !self.snapshot.access.allows(self.asked.client) {
+        if !self.snapshot.access.allows(self.incoming.client) {
             let refusal = Refusal::of(Rcode::REFUSED, EdeCode::Prohibited);
             return self.refuse(&question.echo, question.edns.as_ref(), &refusal);
         }
         if let Some(record) = self.own_record(question) {
-            return self.give(question, &record);
+            self.count(Source::Local, Rcode::NOERROR, None, CacheUse::Unused);
+            let space = self.space(question.edns.as_ref());
+            return Action::Reply(reply::with_record(self.reply, question, &record, space));
         }
         if let Some(refusal) = Refusal::for_kind(question) {
             return self.refuse(&question.echo, question.edns.as_ref(), &refusal);
         }
         let name = NameBuf::lowercase_of(question.name());
         let view = match self.snapshot.table.has_views() {
-            true => self.snapshot.table.find(name.as_wire(), self.asked.client).map_or(0, |found| found.view),
+            true => self.snapshot.table.find(name.as_wire(), self.incoming.client).map_or(0, |found| found.view),
             false => 0,
         };
         let key = Key {
@@ -213,15 +210,15 @@ impl<'a> Turn<'a, '_> {
 
     fn look_up(self, question: &Question<'_>, key: &Key<'_>) -> Action {
         let hash = key.hash();
-        let seconds = self.asked.now.seconds();
+        let seconds = self.incoming.now.seconds();
         let snapshot = self.snapshot;
         let revalidate =
-            |message: &[u8], stamp: Stamp| snapshot.revalidate(message, stamp, self.asked.client, key.view);
+            |message: &[u8], stamp: Stamp| snapshot.revalidate(message, stamp, self.incoming.client, key.view);
         let lookup = self.engine.cache.get(key, hash, seconds, snapshot.generation, self.reply, revalidate);
         let found = match lookup {
             Lookup::Hit(found) | Lookup::TooLarge(found) => found,
-            Lookup::Miss => return self.resolve(question, key, hash, Past::Unknown),
-            Lookup::Expired(_) => return self.resolve(question, key, hash, Past::Known),
+            Lookup::Miss => return self.resolve(question, key, hash, CacheState::Empty),
+            Lookup::Expired(_) => return self.resolve(question, key, hash, CacheState::MayHaveEntry),
         };
         let space = self.space(question.edns.as_ref());
         let rcode = Rcode(u16::from(self.reply[3] & 0x0f));
@@ -233,82 +230,66 @@ impl<'a> Turn<'a, '_> {
             Lookup::TooLarge(_) => reply::truncated(self.reply, question, rcode, space),
             _ => reply::finish(self.reply, found.length, question, ede, space),
         };
-        let told = ede.filter(|_| question.edns.is_some()).map(|ede| ede.code.index());
-        self.counters.answered_at_once(Source::Cache, rcode.0, told);
-        self.counters.hit();
-        snapshot.count_rule(found.rule, self.counters);
-        if found.prefetch == Prefetch::NotDue || !snapshot.prefetch {
+        let prefetch = found.prefetch == Prefetch::Due && snapshot.prefetch;
+        let cache = CacheUse::Hit { rule: snapshot.counters_of(found.rule), prefetch };
+        self.count(Source::Cache, rcode, ede.filter(|_| question.edns.is_some()), cache);
+        if !prefetch {
             return Action::Reply(length);
         }
-        self.counters.prefetched();
-        Action::ReplyAndRefresh(length, Box::new(self.query(question, key, hash, Past::Due)))
+        Action::ReplyAndRefresh(length, Box::new(self.query(question, key, hash, CacheState::Refresh)))
     }
 
-    fn query(&self, question: &Question<'_>, key: &Key<'_>, hash: Hash, past: Past) -> Query {
-        let asked = UpstreamQuery {
+    fn query(&self, question: &Question<'_>, key: &Key<'_>, hash: Hash, cached: CacheState) -> Query {
+        let upstream = UpstreamQuery {
             name: NameBuf::lowercase_of(key.name).to_name(),
             qtype: key.qtype,
             qclass: key.qclass,
             do_bit: key.do_bit,
             cd: key.cd,
         };
-        Query::new(question, (asked, hash, key.view), self.asked.client, self.asked.now, self.asked.carrier, past)
+        Query::new(
+            question,
+            (upstream, hash, key.view),
+            self.incoming.client,
+            self.incoming.now,
+            self.incoming.carrier,
+            cached,
+        )
     }
 
-    /// SERVFAIL for a reason in words.
+    /// SERVFAIL for a reason in words, to a query that the cache could not answer.
     fn fail(self, question: &Question<'_>, text: &str) -> Action {
         let refusal = Refusal { rcode: Rcode::SERVFAIL, ede: Some(Ede { code: EdeCode::Other, text }) };
-        self.refuse(&question.echo, question.edns.as_ref(), &refusal)
+        self.give_up(&question.echo, question.edns.as_ref(), &refusal, CacheUse::Miss)
     }
 
-    fn resolve(self, question: &Question<'_>, key: &Key<'_>, hash: Hash, past: Past) -> Action {
-        self.counters.missed();
+    fn resolve(self, question: &Question<'_>, key: &Key<'_>, hash: Hash, cached: CacheState) -> Action {
         // Before the bound on what waits: a loop is what may fill it.
-        if self.engine.loops.comes_back(key.name, self.asked.now) {
+        if self.engine.loops.comes_back(key.name, self.incoming.now) {
             return self.fail(question, "a loop: this question was asked by this server");
         }
         let Some(permit) = self.engine.waiting.admit(self.snapshot.in_flight) else {
             return self.fail(question, "overload");
         };
-        let mut query = self.query(question, key, hash, past);
+        self.counters.record(Outcome::Waiting);
+        let mut query = self.query(question, key, hash, cached);
         query.hold(permit);
         Action::Resolve(Box::new(query))
     }
 
-    /// The one record that answers a question about this server (RFC 4892), or for ANY over UDP: HINFO "RFC8482" ""
+    /// The one record that answers a query about this server (RFC 4892), or for ANY over UDP: HINFO "RFC8482" ""
     /// (RFC 8482 4.2).
-    fn own_record(&self, question: &Question<'_>) -> Option<OwnRecord<'a>> {
+    fn own_record(&self, question: &Question<'_>) -> Option<SoleRecord<'a>> {
         match (question.qclass, question.qtype) {
-            (Class::IN, RecordType::ANY) if self.asked.carrier == Carrier::Datagram => {
-                Some(OwnRecord { rtype: RecordType::HINFO, ttl: 3600, rdata: b"\x07RFC8482\0" })
+            (Class::IN, RecordType::ANY) if self.incoming.carrier == Carrier::Datagram => {
+                Some(SoleRecord { rtype: RecordType::HINFO, ttl: ANY_TTL, rdata: b"\x07RFC8482\0" })
             }
             (Class::CH, RecordType::TXT) => {
                 let rdata = self.snapshot.chaos.as_deref()?;
                 let is_about = ABOUT_THIS_SERVER.iter().any(|name| name.eq_ignore_ascii_case(question.name()));
-                is_about.then_some(OwnRecord { rtype: RecordType::TXT, ttl: 0, rdata })
+                is_about.then_some(SoleRecord { rtype: RecordType::TXT, ttl: Ttl::ZERO, rdata })
             }
             _ => None,
         }
-    }
-
-    fn give(self, question: &Question<'_>, record: &OwnRecord<'_>) -> Action {
-        let Ok(rdata_length) = u16::try_from(record.rdata.len()) else { return Action::Drop };
-        let space = self.space(question.edns.as_ref());
-        let start = HEADER + question.echo.section.len();
-        let shell = reply::bare(self.reply, &question.echo, None, Rcode::NOERROR, None, space);
-        debug_assert_eq!(shell, start, "a shell without OPT is header and question");
-        // The owner is a pointer to QNAME.
-        let mut fixed = [0xc0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        fixed[2..4].copy_from_slice(&record.rtype.0.to_be_bytes());
-        fixed[4..6].copy_from_slice(&question.qclass.0.to_be_bytes());
-        fixed[6..10].copy_from_slice(&record.ttl.to_be_bytes());
-        fixed[10..].copy_from_slice(&rdata_length.to_be_bytes());
-        let rdata_at = start + fixed.len();
-        let end = rdata_at + record.rdata.len();
-        self.reply[start..rdata_at].copy_from_slice(&fixed);
-        self.reply[rdata_at..end].copy_from_slice(record.rdata);
-        self.reply[7] = 1;
-        self.counters.answered_at_once(Source::Local, Rcode::NOERROR.0, None);
-        Action::Reply(reply::finish(self.reply, end, question, None, space))
     }
 }

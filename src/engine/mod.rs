@@ -4,8 +4,7 @@
 //! configuration, which a reload replaces whole.
 
 pub mod access;
-pub mod errand;
-pub mod failure;
+pub mod error;
 pub mod guard;
 pub mod handle;
 pub mod part;
@@ -13,28 +12,35 @@ pub mod pending;
 pub mod perimeter;
 pub mod persist;
 pub mod query;
+pub mod resolution;
 pub mod resolve;
 pub mod snapshot;
 
 mod shape;
 mod store;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    io::{self, Read, Write},
+    rc::Rc,
+    sync::Arc,
+};
 
 use arc_swap::{ArcSwap, Guard};
 
 pub use self::{
-    handle::{Action, Asked},
+    handle::{Action, Incoming},
     query::{Carrier, Query},
 };
 use self::{
     part::Part,
     pending::{Pending, Waiting},
     perimeter::Perimeter,
+    persist::Restored,
     snapshot::Snapshot,
 };
 use crate::{
-    cache::{Cache, failures::Failures},
+    cache::{Cache, failures::Failures, snapshot::SnapshotError},
     clock::Moment,
     metrics,
     upstream::{Loops, UpstreamClient},
@@ -52,17 +58,18 @@ pub struct Engine {
     pub cache: Cache,
     /// Failures, beside the answers (RFC 9520).
     pub failures: Failures,
-    /// Questions that wait for an upstream.
+    /// Queries that wait for an upstream.
     pub pending: Pending<Arc<Part>>,
-    /// How many they are.
+    /// How many queries wait.
     pub waiting: Arc<Waiting>,
-    /// What cookies are made with where no secret is configured; it ends with the process.
+    /// The secret for cookies where none is configured; it ends with the process.
     own_secret: [Secret; 1],
-    /// What the answers of upstreams showed of the data perimeter.
+    /// Which names were private or public, as upstreams answered.
     pub perimeter: Perimeter,
-    /// Probes of ours that may come back.
+    /// Our own probes that may come back through an upstream.
     pub loops: Arc<Loops>,
-    warned: store::Warned,
+    /// Names whose answers the guard was warned about lately.
+    warned: part::Warned,
 }
 
 impl Engine {
@@ -77,7 +84,7 @@ impl Engine {
             own_secret: [Secret::new(rand::random())],
             perimeter: Perimeter::new(Moment::now()),
             loops,
-            warned: store::Warned::default(),
+            warned: part::Warned::default(),
         }
     }
 
@@ -95,9 +102,30 @@ impl Engine {
     pub fn replace(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
     }
+
+    /// Decides about one message. `reply` takes a reply of `udp_payload` octets, or 65,535 for a stream.
+    pub fn handle(
+        &self,
+        snapshot: &Snapshot,
+        counters: &metrics::Worker,
+        incoming: &Incoming<'_>,
+        reply: &mut [u8],
+    ) -> Action {
+        handle::handle(self, snapshot, counters, incoming, reply)
+    }
+
+    /// Writes the cache at `now`, which is `wall` seconds since 1970; gives the output and how many entries it has.
+    pub fn save<W: Write>(&self, out: W, now: Moment, wall: u64) -> io::Result<(W, u32)> {
+        persist::save(self, out, now, wall)
+    }
+
+    /// Takes back what a file holds, `wall` seconds since 1970.
+    pub fn restore<R: Read>(&self, input: R, now: Moment, wall: u64) -> Result<Restored, SnapshotError> {
+        persist::restore(self, input, now, wall)
+    }
 }
 
-/// What one worker works with. It stays on its thread.
+/// Everything that one worker uses. It stays on its thread.
 #[derive(Clone)]
 pub struct Context {
     /// Shared by all workers.

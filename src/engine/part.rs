@@ -1,168 +1,169 @@
 //! One rule's part of an answer: asked once in the whole process, cut where it leaves the rule, guarded, stored.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use hashbrown::HashMap;
+use parking_lot::Mutex;
 use tracing::warn;
 
 use super::{
     Context,
-    errand::{Errand, Leads},
-    failure::{Failure, MAX_STEPS},
+    error::{MAX_STEPS, Reason, ResolveError},
     guard::Verdict,
     pending::{PendingKey, Place},
+    resolution::{LeadCount, Resolution},
     snapshot::{Rule, RuleId, Target},
+    store,
 };
 use crate::{
     clock::Moment,
     config::Aaaa,
     metrics::GuardAction,
     upstream,
-    wire::{EdeCode, RecordType, Response, writer::Writer},
+    wire::{EdeCode, Name, Rcode, RecordType, Response, writer::Writer},
 };
 
-/// What a rule's upstreams said.
+/// The outcome of asking a rule's upstreams.
 #[derive(Debug)]
 pub enum Part {
     /// An answer that passed the guard.
     Answer {
         /// The answer.
         response: Arc<Response>,
-        /// The position in its chain of the first target that another rule decides about.
+        /// The position in its chain of the first target that another rule or a local zone decides about.
         leaves: Option<usize>,
-        /// What the guard did to it.
-        blocked: Option<Failure>,
+        /// What the guard took from it, in words.
+        blocked: Option<Reason>,
     },
-    /// The rule's servers gave none.
-    Unanswered(Failure),
-    /// They gave none in what an alias had left of its question's time: who has more may ask again.
-    OutOfTime(Failure),
-    /// The guard refused it, or it makes no sense.
-    Refused(Failure),
+    /// No server of the rule answered.
+    Unanswered(ResolveError),
+    /// No server answered in the time that the way here had left of the query's: who has more time may ask again.
+    OutOfTime(ResolveError),
+    /// The guard refused the answer, or it makes no sense.
+    Refused(ResolveError),
 }
 
-/// Asks the rule, unless somebody does already.
-pub async fn fetch(context: &Context, errand: &Errand, rule: RuleId) -> Arc<Part> {
+/// Asks the rule's upstreams, or waits for who asks them the same already.
+pub async fn fetch(context: &Context, resolution: &Resolution, rule: RuleId) -> Arc<Part> {
     loop {
         let key = PendingKey {
-            query: Arc::clone(&errand.asked),
-            audience: errand.snapshot.table.audience(errand.client),
+            query: Arc::clone(&resolution.query),
+            audience: resolution.snapshot.table.audience(resolution.client),
             rule: rule.0,
-            generation: errand.snapshot.generation,
+            generation: resolution.snapshot.generation,
         };
-        let receiver = match context.engine.pending.join(errand.hash.0, key) {
+        let receiver = match context.engine.pending.join(resolution.hash.0, key) {
             Place::Lead(lead) => {
-                let _leading = errand.leads.as_ref().map(Leads::begin);
-                let part = Arc::new(ask(context, errand, rule).await);
+                let _leading = resolution.leads.as_ref().map(LeadCount::begin);
+                let part = Arc::new(ask(context, resolution, rule).await);
                 lead.finish(&part);
                 return part;
             }
             Place::Follow(receiver) => receiver,
         };
         context.counters.coalesced();
-        context.engine.perimeter.note_client(errand);
+        context.engine.perimeter.note_client(resolution);
         let now = Moment::now();
-        match tokio::time::timeout(errand.deadline.since(now), receiver).await {
-            // Whoever asked had less time than we have, or is gone.
-            Ok(Ok(part)) if matches!(*part, Part::OutOfTime(_)) && has_time(errand, rule, Moment::now()) => {}
-            Ok(Err(_)) if has_time(errand, rule, Moment::now()) => {}
+        match tokio::time::timeout(resolution.deadline.since(now), receiver).await {
+            // The leader had less time than this query has, or is gone.
+            Ok(Ok(part)) if matches!(*part, Part::OutOfTime(_)) && has_time(resolution, rule, Moment::now()) => {}
+            Ok(Err(_)) if has_time(resolution, rule, Moment::now()) => {}
             Ok(Ok(part)) => return part,
-            _ => return Arc::new(Part::Unanswered(unreachable(errand, rule))),
+            _ => return Arc::new(Part::Unanswered(unreachable(resolution, rule))),
         }
     }
 }
 
-/// Whether the question has as much time left as its servers may need: a failure then is theirs.
-fn has_time(errand: &Errand, rule: RuleId, now: Moment) -> bool {
-    let timeout = errand.snapshot.rule(rule).group.limits().timeout;
-    errand.deadline.since(now) >= timeout.min(errand.snapshot.deadline / 2)
+/// Whether the query has as much time left as its servers may need: then a failure is theirs.
+fn has_time(resolution: &Resolution, rule: RuleId, now: Moment) -> bool {
+    let timeout = resolution.snapshot.rule(rule).group.limits().timeout;
+    resolution.deadline.since(now) >= timeout.min(resolution.snapshot.deadline / 2)
 }
 
-async fn ask(context: &Context, errand: &Errand, id: RuleId) -> Part {
-    let rule = errand.snapshot.rule(id);
-    if rule.aaaa == Aaaa::Empty && errand.asked.qtype == RecordType::AAAA {
-        return empty(errand);
+async fn ask(context: &Context, resolution: &Resolution, id: RuleId) -> Part {
+    let rule = resolution.snapshot.rule(id);
+    if rule.aaaa == Aaaa::Empty && resolution.query.qtype == RecordType::AAAA {
+        return empty(resolution);
     }
     let now = Moment::now();
-    if context.engine.failures.knows(&errand.key(), now) {
-        return Part::Unanswered(Failure::servfail(EdeCode::CachedError, format!("rule {}", rule.name)));
+    if context.engine.failures.knows(&resolution.key(), now) {
+        return Part::Unanswered(ResolveError::servfail(EdeCode::CachedError, format!("rule {}", rule.name)));
     }
     let exchange =
-        |group, now, deadline| context.upstream_client.exchange(group, &rule.loops, &errand.asked, now, deadline);
+        |group, now, deadline| context.upstream_client.exchange(group, &rule.loops, &resolution.query, now, deadline);
     let exchanged = match &rule.fallback {
-        None => exchange(&rule.group, now, errand.deadline).await,
+        None => exchange(&rule.group, now, resolution.deadline).await,
         Some(fallback) => {
-            // Servers that are silent leave it half of the time.
-            let half = now + errand.deadline.since(now) / 2;
+            // The fallback gets half of the time, in case the servers are silent.
+            let half = now + resolution.deadline.since(now) / 2;
             match exchange(&rule.group, now, half).await {
                 // Servers over their budget are not down.
                 exchanged @ (Ok(_) | Err(upstream::ExchangeError::Budget)) => exchanged,
-                Err(_) => exchange(fallback, Moment::now(), errand.deadline).await,
+                Err(_) => exchange(fallback, Moment::now(), resolution.deadline).await,
             }
         }
     };
     match exchanged {
-        Ok(exchanged) => judge(context, errand, id, exchanged.response, exchanged.at),
-        Err(failure) if !has_time(errand, id, now) && !failure.has_rcode() => {
-            Part::OutOfTime(told(failure, errand, id))
+        Ok(exchanged) => judge(context, resolution, id, exchanged.response, exchanged.at),
+        Err(failure) if !has_time(resolution, id, now) && !failure.has_rcode() => {
+            Part::OutOfTime(error_of(failure, resolution, id))
         }
         Err(failure) => {
-            context.engine.remember_failure(errand, &failure);
-            Part::Unanswered(told(failure, errand, id))
+            store::remember_failure(&context.engine, resolution, &failure);
+            Part::Unanswered(error_of(failure, resolution, id))
         }
     }
 }
 
 /// AAAA has no data here (`aaaa = "empty"`).
-fn empty(errand: &Errand) -> Part {
-    let asked = &errand.asked;
+fn empty(resolution: &Resolution) -> Part {
+    let asked = &resolution.query;
     let writer = Writer::new(asked.name.as_wire(), asked.qtype, asked.qclass, 0);
     match Response::ours(&writer.finish(super::OUR_HEADER), asked) {
         Ok(response) => Part::Answer { response: Arc::new(response), leaves: None, blocked: None },
-        Err(error) => Part::Refused(Failure::servfail(EdeCode::Other, error.to_string())),
+        Err(error) => Part::Refused(error.into()),
     }
 }
 
-fn judge(context: &Context, errand: &Errand, id: RuleId, response: Response, now: Moment) -> Part {
-    let rule = errand.snapshot.rule(id);
-    if let Some(cut) = leaves(errand, rule, id, &response) {
-        // What stands behind the cut is thrown away, and need not be judged: only CNAMEs lead there.
-        return keep(context, errand, rule, (response, now), Some(cut), None);
+fn judge(context: &Context, resolution: &Resolution, id: RuleId, response: Response, now: Moment) -> Part {
+    let rule = resolution.snapshot.rule(id);
+    if let Some(cut) = leaves(resolution, rule, id, &response) {
+        // What stands behind the cut is thrown away and need not be judged: only CNAMEs lead there.
+        return keep(context, resolution, rule, (response, now), Some(cut), None);
     }
     if response.is_endless() || response.chain().len() > MAX_STEPS {
-        return Part::Refused(Failure::endless());
+        return Part::Refused(ResolveError::endless());
     }
-    context.engine.perimeter.note(errand, rule, &response, now);
-    match guarded(context, errand, rule, response) {
-        Ok((response, blocked)) => keep(context, errand, rule, (response, now), None, blocked),
+    context.engine.perimeter.note(resolution, rule, &response, now);
+    match guarded(context, resolution, rule, response) {
+        Ok((response, blocked)) => keep(context, resolution, rule, (response, now), None, blocked),
         Err(refused) => Part::Refused(refused),
     }
 }
 
-/// What the rule's guard leaves of an answer to its part of a question, and what is to be said where it took something.
-/// Its refusals are failures.
+/// Applies the rule's guard to an answer: what is left of it, and the reason where something was taken away. A refusal is
+/// an error.
 pub fn guarded(
     context: &Context,
-    errand: &Errand,
+    resolution: &Resolution,
     rule: &Rule,
     response: Response,
-) -> Result<(Response, Option<Failure>), Failure> {
-    let verdict = rule.guard.judge(&errand.asked, &response);
-    let verdict = verdict.map_err(|error| Failure::servfail(EdeCode::Other, error.to_string()))?;
-    let (action, address, rest) = match verdict {
+) -> Result<(Response, Option<Reason>), ResolveError> {
+    let (action, address, rest) = match rule.guard.judge(&resolution.query, &response)? {
         Verdict::Pass => return Ok((response, None)),
         Verdict::Log(address) => (GuardAction::Log, address, Some(response)),
         Verdict::Strip(address, rest) => (GuardAction::Strip, address, Some(*rest)),
         Verdict::Refuse(address) => (GuardAction::Refuse, address, None),
     };
     rule.counters.violated(action, &context.counters);
-    let name = &errand.asked.name;
+    let name = &resolution.query.name;
     let fault = if rule.guard.is_rebinding(address) { "is private" } else { "is not private" };
-    if context.engine.warns(name) {
+    if context.engine.warned.is_due(name, Moment::now()) {
         warn!(rule = &*rule.name, %name, %address, action = action.label(), "an answer {fault}");
     }
-    let blocked = Failure::servfail(EdeCode::Blocked, format!("rule {}: {address} {fault}", rule.name));
+    let blocked = Reason::new(EdeCode::Blocked, format!("rule {}: {address} {fault}", rule.name));
     match rest {
-        None => Err(blocked),
+        None => Err(ResolveError { rcode: Rcode::SERVFAIL, reason: blocked }),
         Some(rest) => Ok((rest, (action == GuardAction::Strip).then_some(blocked))),
     }
 }
@@ -170,35 +171,35 @@ pub fn guarded(
 /// Brings TTLs within their bounds, and stores a part that is a whole answer.
 fn keep(
     context: &Context,
-    errand: &Errand,
+    resolution: &Resolution,
     rule: &Rule,
     (mut response, came): (Response, Moment),
     leaves: Option<usize>,
-    blocked: Option<Failure>,
+    blocked: Option<Reason>,
 ) -> Part {
     if leaves.is_some() {
-        context.engine.bound_links(errand, &mut response);
+        store::bound_links(resolution, &mut response);
         return Part::Answer { response: Arc::new(response), leaves, blocked };
     }
-    // Of an answer that the guard emptied the upstream is not to blame.
+    // Don't count answers that the guard emptied.
     if blocked.is_none() && !response.is_positive() && response.negative_ttl().is_none() {
         rule.counters.without_soa(&context.counters);
     }
-    let lifetime = context.engine.bound(errand, &mut response);
-    context.engine.store(errand, &response, lifetime, came, blocked.as_ref());
+    let lifetime = store::bound(resolution, &mut response);
+    store::insert(&context.engine, resolution, &response, lifetime, came, blocked.as_ref());
     Part::Answer { response: Arc::new(response), leaves, blocked }
 }
 
-/// The first target in the chain that another rule or a local zone decides about. One that only "." covers stays as
+/// The first target in the chain that another rule or a local zone decides about. A target that only "." covers stays as
 /// answered, unless the upstream left it open.
-fn leaves(errand: &Errand, rule: &Rule, id: RuleId, response: &Response) -> Option<usize> {
+fn leaves(resolution: &Resolution, rule: &Rule, id: RuleId, response: &Response) -> Option<usize> {
     if !rule.follow {
         return None;
     }
     let is_open = response.is_open();
     let last = response.chain().len().checked_sub(1)?;
     response.chain().iter().enumerate().position(|(at, target)| {
-        let Some(found) = errand.snapshot.table.find(target.as_wire(), errand.client) else { return false };
+        let Some(found) = resolution.snapshot.table.find(target.as_wire(), resolution.client) else { return false };
         if found.target == Target::Rule(id) {
             return false;
         }
@@ -206,18 +207,47 @@ fn leaves(errand: &Errand, rule: &Rule, id: RuleId, response: &Response) -> Opti
     })
 }
 
-fn told(failure: upstream::ExchangeError, errand: &Errand, id: RuleId) -> Failure {
+fn error_of(failure: upstream::ExchangeError, resolution: &Resolution, id: RuleId) -> ResolveError {
     match failure {
         upstream::ExchangeError::AllFailed(reasons) if reasons.availability == upstream::Availability::Loops => {
-            let rule = &errand.snapshot.rule(id).name;
-            Failure::servfail(EdeCode::Other, format!("rule {rule}: a loop, every server leads back here"))
+            let rule = &resolution.snapshot.rule(id).name;
+            ResolveError::servfail(EdeCode::Other, format!("rule {rule}: a loop, every server leads back here"))
         }
-        upstream::ExchangeError::AllFailed(_) => unreachable(errand, id),
-        upstream::ExchangeError::Overload => Failure::servfail(EdeCode::Other, "overload"),
-        upstream::ExchangeError::Budget => Failure::servfail(EdeCode::Other, "upstream budget"),
+        upstream::ExchangeError::AllFailed(_) => unreachable(resolution, id),
+        upstream::ExchangeError::Overload => ResolveError::servfail(EdeCode::Other, "overload"),
+        upstream::ExchangeError::Budget => ResolveError::servfail(EdeCode::Other, "upstream budget"),
     }
 }
 
-fn unreachable(errand: &Errand, id: RuleId) -> Failure {
-    Failure::servfail(EdeCode::NoReachableAuthority, format!("rule {}", errand.snapshot.rule(id).name))
+fn unreachable(resolution: &Resolution, id: RuleId) -> ResolveError {
+    ResolveError::servfail(EdeCode::NoReachableAuthority, format!("rule {}", resolution.snapshot.rule(id).name))
+}
+
+/// A name is warned about once in this time.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+/// Names remembered as warned about. While there are so many, further names are not warned about.
+const MAX_WARNED: usize = 1024;
+
+/// Names that were warned about lately.
+#[derive(Debug, Default)]
+pub(super) struct Warned {
+    names: Mutex<HashMap<Name, Moment>>,
+}
+
+impl Warned {
+    /// Whether a line about this name is due: one a minute. A name counts as warned about from then on.
+    pub(super) fn is_due(&self, name: &Name, now: Moment) -> bool {
+        let mut names = self.names.lock();
+        if names.get(name).is_some_and(|last| now.since(*last) < WARN_EVERY) {
+            return false;
+        }
+        if names.len() >= MAX_WARNED {
+            names.retain(|_, last| now.since(*last) < WARN_EVERY);
+        }
+        if names.len() >= MAX_WARNED {
+            return false;
+        }
+        names.insert(name.clone(), now);
+        true
+    }
 }

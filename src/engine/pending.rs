@@ -1,7 +1,7 @@
-//! One upstream query for one question in the whole process: who asks first leads, who asks meanwhile waits.
+//! One upstream query for equal queries in the whole process: the first leads, those that come meanwhile wait.
 //!
 //! What is shared is one rule's part of an answer. A leader never waits for another leader, so that no chain of CNAMEs,
-//! however twisted, can make two questions wait for each other.
+//! however twisted, can make two queries wait for each other.
 
 use std::sync::{
     Arc,
@@ -18,21 +18,21 @@ use crate::{route::Audience, wire::UpstreamQuery};
 /// Shards, so that workers seldom meet; a power of two.
 const SHARDS: usize = 64;
 
-/// What makes two questions one: the query, the rule it is asked through, the clients whose CNAMEs lead the same way, and
-/// the snapshot that says so.
+/// What equal queries have in common: question and flags, the rule they go through, the clients whose CNAMEs lead the same
+/// way, and the snapshot that says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingKey {
-    /// The question.
+    /// The query to the upstream.
     pub query: Arc<UpstreamQuery>,
-    /// For which clients.
+    /// The clients it is for.
     pub audience: Audience,
-    /// The rule it is asked through.
+    /// The rule it goes through.
     pub rule: u16,
     /// The snapshot's generation.
     pub generation: u32,
 }
 
-/// Questions that wait for an upstream.
+/// Queries that wait for an upstream.
 #[derive(Debug)]
 pub struct Pending<T> {
     shards: Box<[Shard<T>]>,
@@ -50,19 +50,19 @@ struct Slot<T> {
 /// A place in the table.
 #[derive(Debug)]
 pub enum Place<'a, T> {
-    /// Ask, then [`Lead::finish`].
+    /// The caller asks, then calls [`Lead::finish`].
     Lead(Lead<'a, T>),
-    /// Somebody asks already; the channel closes if they give up.
+    /// Another asks already; the channel closes if it gives up.
     Follow(oneshot::Receiver<T>),
 }
 
-/// The duty to answer all who wait. Dropped without an answer, it lets them know by closing their channels.
+/// The obligation to answer all followers. Dropped without an answer, it closes their channels.
 #[derive(Debug)]
 pub struct Lead<'a, T> {
     pending: &'a Pending<T>,
     hash: u64,
     key: PendingKey,
-    /// Its place in the table is given up, and may be another leader's by now.
+    /// True once its slot in the table is given up: another leader may have it by now.
     is_over: bool,
 }
 
@@ -91,7 +91,7 @@ impl<T: Clone> Pending<T> {
 }
 
 impl<T> Pending<T> {
-    /// How many questions wait for the answer to another, for who looks.
+    /// How many queries wait for the answer to another.
     pub fn followers(&self) -> usize {
         let waiting = |waiters: &[oneshot::Sender<T>]| waiters.iter().filter(|waiter| !waiter.is_closed()).count();
         self.shards.iter().map(|shard| shard.lock().iter().map(|slot| waiting(&slot.waiters)).sum::<usize>()).sum()
@@ -115,11 +115,11 @@ impl<T: Clone> Default for Pending<T> {
 }
 
 impl<T: Clone> Lead<'_, T> {
-    /// Gives the answer to all who wait. Who comes later leads anew.
+    /// Gives the answer to all followers. The next equal query leads again.
     pub fn finish(mut self, answer: &T) {
         self.is_over = true;
         for waiter in self.pending.take(self.hash, &self.key) {
-            // Who left no longer minds.
+            // A follower may have timed out.
             drop(waiter.send(answer.clone()));
         }
     }
@@ -133,12 +133,12 @@ impl<T> Drop for Lead<'_, T> {
     }
 }
 
-/// How many questions wait for an upstream, in the whole process.
+/// The number of queries that wait for an upstream, in the whole process.
 #[derive(Debug, Default)]
 pub struct Waiting(CachePadded<AtomicUsize>);
 
 impl Waiting {
-    /// Counts a question in, unless `most` wait already. The permit counts it out.
+    /// Admits a query unless `most` wait already. It counts until the permit is dropped.
     pub fn admit(self: &Arc<Self>, most: usize) -> Option<Permit> {
         if self.0.fetch_add(1, Ordering::Relaxed) >= most {
             self.0.fetch_sub(1, Ordering::Relaxed);
@@ -153,7 +153,7 @@ impl Waiting {
     }
 }
 
-/// A question's right to wait for an upstream.
+/// A query's right to wait for an upstream.
 #[derive(Debug)]
 pub struct Permit(Arc<Waiting>);
 
@@ -180,16 +180,16 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_meanwhile_gets_the_leaders_answer() {
+    fn a_follower_gets_the_leaders_answer() {
         let pending = Pending::new();
         let Place::Lead(lead) = pending.join(7, key("a.example")) else { panic!("the first leads") };
         let Place::Follow(mut one) = pending.join(7, key("a.example")) else { panic!("the second follows") };
-        // The same hash does not make another question the same.
-        let Place::Lead(other) = pending.join(7, key("b.example")) else { panic!("another question leads") };
+        // The same hash does not make another query equal.
+        let Place::Lead(other) = pending.join(7, key("b.example")) else { panic!("another query leads") };
         lead.finish(&"answer");
         assert_eq!(one.try_recv(), Ok("answer"));
         drop(other);
-        assert!(matches!(pending.join(7, key("a.example")), Place::Lead(_)), "an answered question is asked anew");
+        assert!(matches!(pending.join(7, key("a.example")), Place::Lead(_)), "an answered query is asked again");
     }
 
     #[test]
@@ -202,10 +202,10 @@ mod tests {
         assert!(matches!(pending.join(7, key("a.example")), Place::Lead(_)));
     }
 
-    /// An answer that does something whenever it is given to somebody.
-    struct Meddling(Arc<dyn Fn() + Send + Sync>);
+    /// An answer that runs a callback when it is cloned for a follower.
+    struct CallsBack(Arc<dyn Fn() + Send + Sync>);
 
-    impl Clone for Meddling {
+    impl Clone for CallsBack {
         fn clone(&self) -> Self {
             self.0();
             Self(Arc::clone(&self.0))
@@ -213,12 +213,12 @@ mod tests {
     }
 
     #[test]
-    fn who_leads_anew_while_answers_are_given_out_is_left_alone() {
-        let pending = &*Box::leak(Box::new(Pending::<Meddling>::new()));
+    fn a_new_leader_is_kept_while_the_last_one_gives_out_its_answer() {
+        let pending = &*Box::leak(Box::new(Pending::<CallsBack>::new()));
         let next = Arc::new(Mutex::new(None));
         let kept = Arc::clone(&next);
         // Another worker asks the same while the waiters are given their answers.
-        let answer = Meddling(Arc::new(move || *kept.lock() = Some(pending.join(7, key("a.example")))));
+        let answer = CallsBack(Arc::new(move || *kept.lock() = Some(pending.join(7, key("a.example")))));
         let Place::Lead(lead) = pending.join(7, key("a.example")) else { panic!("the first leads") };
         let Place::Follow(_one) = pending.join(7, key("a.example")) else { panic!("the second follows") };
         lead.finish(&answer);

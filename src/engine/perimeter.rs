@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use rand::RngExt;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{errand::Errand, guard::Guard, snapshot::Rule};
+use super::{guard::Guard, resolution::Resolution, snapshot::Rule};
 use crate::{
     clock::Moment,
     config,
@@ -152,23 +152,23 @@ impl Perimeter {
         Self { since: now, table: Mutex::default() }
     }
 
-    /// Takes note of an upstream's answer to the errand.
-    pub(super) fn note(&self, errand: &Errand, rule: &Rule, response: &Response, now: Moment) {
-        let name = &errand.asked.name;
+    /// Takes note of an upstream's answer to the resolution.
+    pub(super) fn note(&self, resolution: &Resolution, rule: &Rule, response: &Response, now: Moment) {
+        let name = &resolution.query.name;
         if !rule.guard.has_networks() && !config::is_aws_name(name) {
             return;
         }
-        let Some(kind) = Kind::of(errand.asked.qtype) else { return };
+        let Some(kind) = Kind::of(resolution.query.qtype) else { return };
         let Ok(sight) = look(&rule.guard, response) else { return };
-        let about = About { rule: &rule.name, excepted: rule.guard.spares(name.as_wire()), client: errand.client };
+        let about = About { rule: &rule.name, excepted: rule.guard.spares(name.as_wire()), client: resolution.client };
         self.table.lock().note(name, kind, sight, &about, now);
     }
 
     /// Takes note of a client that waits for the answer to another's question.
-    pub(super) fn note_client(&self, errand: &Errand) {
+    pub(super) fn note_client(&self, resolution: &Resolution) {
         let mut table = self.table.lock();
-        if let Some(at) = table.find(&errand.asked.name) {
-            table.entries[at].clients.add(errand.client);
+        if let Some(at) = table.find(&resolution.query.name) {
+            table.entries[at].clients.add(resolution.client);
         }
     }
 

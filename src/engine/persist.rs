@@ -9,7 +9,7 @@
 //!   answers, and if it is not past even its stale life. Rules and views get the numbers of this configuration.
 //! - It comes back as one of an earlier generation: it is looked up in the rules, and judged by their guard again, when
 //!   it is asked for first ([`Snapshot::revalidate`]).
-//! - A file that turns out damaged leaves nothing behind.
+//! - A file that is damaged leaves nothing behind.
 
 use std::{
     io::{self, Read, Write},
@@ -18,12 +18,12 @@ use std::{
 
 use super::{
     Engine,
-    snapshot::{FROM_FILE, OWN, Snapshot},
+    snapshot::{FIRST_AUDIENCE_VIEW, FROM_FILE, Rule, Snapshot},
 };
 use crate::{
     cache::{
         EntryView, Insertion, Key, New, Stamp,
-        snapshot::{Damage, Header, Reader, Rule, Saved, Writer},
+        snapshot::{SavedEntry, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotRule, SnapshotWriter},
     },
     clock::Moment,
 };
@@ -42,86 +42,82 @@ pub struct Restored {
     pub age: u64,
 }
 
-impl Engine {
-    /// Writes the cache at `now`, which is `wall` seconds since 1970; gives the output and how many entries it has.
-    pub fn save<W: Write>(&self, out: W, now: Moment, wall: u64) -> io::Result<(W, u32)> {
-        let snapshot = self.snapshot_owned();
-        let rule = |rule: &super::snapshot::Rule| Rule { name: rule.name.to_string(), fingerprint: rule.fingerprint };
-        let entries = u64::try_from(self.cache.stats().entries).unwrap_or(u64::MAX);
-        let header = Header { written: wall, entries, rules: snapshot.rules().iter().map(rule).collect() };
-        let mut writer = Writer::begin(out, rand::random(), &header)?;
-        let seconds = now.seconds();
-        for page in self.cache.pages() {
-            page.for_each(|entry| {
-                let age = seconds.saturating_sub(entry.stored_at);
-                if age > entry.lifetime.saturating_add(snapshot.stale) {
-                    return;
-                }
-                if let Some(stamp) = snapshot.current(entry) {
-                    writer.push(&EntryView { stamp, ..*entry }, age);
-                }
-            });
-            writer.settle()?;
-        }
-        writer.finish()
-    }
-
-    /// Takes back what a file holds, `wall` seconds since 1970.
-    pub fn restore<R: Read>(&self, input: R, now: Moment, wall: u64) -> Result<Restored, Damage> {
-        let reader = Reader::begin(input)?;
-        let snapshot = self.snapshot_owned();
-        let header = reader.header();
-        let elapsed = wall.saturating_sub(header.written);
-        let plan = Restoring {
-            numbers: header.rules.iter().map(|rule| snapshot.number_of(rule)).collect(),
-            elapsed: u32::try_from(elapsed).unwrap_or(u32::MAX),
-            stale: snapshot.stale,
-            now: now.seconds(),
-        };
-        self.cache.reserve(usize::try_from(header.entries).unwrap_or(usize::MAX));
-        let mut restored = Restored { age: elapsed, ..Restored::default() };
-        let result = reader.read(|saved, ttl_offsets| {
-            let taken = plan.entry(saved, ttl_offsets).is_some_and(|(key, new)| {
-                matches!(self.cache.insert(&key, key.hash(), new, |_| false), Insertion::Stored | Insertion::Replaced)
-            });
-            if taken {
-                restored.entries += 1;
-            } else {
-                restored.left_out += 1;
+/// See [`Engine::save`].
+pub(super) fn save<W: Write>(engine: &Engine, out: W, now: Moment, wall: u64) -> io::Result<(W, u32)> {
+    let snapshot = engine.snapshot_owned();
+    let rule = |rule: &Rule| SnapshotRule { name: rule.name.to_string(), fingerprint: rule.fingerprint };
+    let entries = u64::try_from(engine.cache.stats().entries).unwrap_or(u64::MAX);
+    let header = SnapshotHeader { written: wall, entries, rules: snapshot.rules().iter().map(rule).collect() };
+    let mut writer = SnapshotWriter::begin(out, rand::random(), &header)?;
+    let seconds = now.seconds();
+    for page in engine.cache.pages() {
+        page.for_each(|entry| {
+            let age = seconds.saturating_sub(entry.stored_at);
+            if age > entry.lifetime.saturating_add(snapshot.stale) {
+                return;
+            }
+            if let Some(stamp) = current_stamp(&snapshot, entry) {
+                writer.push(&EntryView { stamp, ..*entry }, age);
             }
         });
-        match result {
-            Ok(_) => Ok(restored),
-            Err(damage) => {
-                self.cache.clear();
-                Err(damage)
-            }
+        writer.settle()?;
+    }
+    writer.finish()
+}
+
+/// See [`Engine::restore`].
+pub(super) fn restore<R: Read>(engine: &Engine, input: R, now: Moment, wall: u64) -> Result<Restored, SnapshotError> {
+    let reader = SnapshotReader::begin(input)?;
+    let snapshot = engine.snapshot_owned();
+    let header = reader.header();
+    let elapsed = wall.saturating_sub(header.written);
+    let plan = Restoring {
+        numbers: header.rules.iter().map(|rule| number_of(&snapshot, rule)).collect(),
+        elapsed: u32::try_from(elapsed).unwrap_or(u32::MAX),
+        stale: snapshot.stale,
+        now: now.seconds(),
+    };
+    engine.cache.reserve(usize::try_from(header.entries).unwrap_or(usize::MAX));
+    let mut restored = Restored { age: elapsed, ..Restored::default() };
+    let result = reader.read(|saved, ttl_offsets| {
+        let taken = plan.entry(saved, ttl_offsets).is_some_and(|(key, new)| {
+            matches!(engine.cache.insert(&key, key.hash(), new, |_| false), Insertion::Stored | Insertion::Replaced)
+        });
+        if taken {
+            restored.entries += 1;
+        } else {
+            restored.left_out += 1;
+        }
+    });
+    match result {
+        Ok(_) => Ok(restored),
+        Err(error) => {
+            engine.cache.clear();
+            Err(error)
         }
     }
 }
 
-impl Snapshot {
-    /// An entry's stamp under this configuration; none if it is not to be written.
-    fn current(&self, entry: &EntryView<'_>) -> Option<Stamp> {
-        if entry.key.view >= OWN {
-            return None;
-        }
-        let stamp = match entry.stamp.generation {
-            generation if generation == self.generation => entry.stamp,
-            // Nobody asked for it since the start; its numbers are those of the first generation.
-            FROM_FILE if self.generation == 1 => entry.stamp,
-            // Nobody asked for it since a reload: it is judged for everybody, or stays behind.
-            _ if entry.key.view == 0 => self.revalidate(entry.message, entry.stamp, NOBODY, 0)?,
-            _ => return None,
-        };
-        (usize::from(stamp.rule) < self.rules().len()).then_some(stamp)
+/// An entry's stamp under this configuration; none if it is not to be written.
+fn current_stamp(snapshot: &Snapshot, entry: &EntryView<'_>) -> Option<Stamp> {
+    if entry.key.view >= FIRST_AUDIENCE_VIEW {
+        return None;
     }
+    let stamp = match entry.stamp.generation {
+        generation if generation == snapshot.generation => entry.stamp,
+        // Nobody asked for it since the start; its numbers are those of the first generation.
+        FROM_FILE if snapshot.generation == 1 => entry.stamp,
+        // Nobody asked for it since a reload: it is judged for everybody, or stays behind.
+        _ if entry.key.view == 0 => snapshot.revalidate(entry.message, entry.stamp, NOBODY, 0)?,
+        _ => return None,
+    };
+    (usize::from(stamp.rule) < snapshot.rules().len()).then_some(stamp)
+}
 
-    /// The number of a rule that shapes answers just as the file's did.
-    fn number_of(&self, rule: &Rule) -> Option<u16> {
-        let is_same = |ours: &super::snapshot::Rule| *ours.name == *rule.name && ours.fingerprint == rule.fingerprint;
-        u16::try_from(self.rules().iter().position(is_same)?).ok()
-    }
+/// The number of a rule that shapes answers just as the file's did.
+fn number_of(snapshot: &Snapshot, rule: &SnapshotRule) -> Option<u16> {
+    let is_same = |ours: &Rule| *ours.name == *rule.name && ours.fingerprint == rule.fingerprint;
+    u16::try_from(snapshot.rules().iter().position(is_same)?).ok()
 }
 
 /// What a file's entries are read with.
@@ -134,7 +130,7 @@ struct Restoring {
 }
 
 impl Restoring {
-    fn entry<'a>(&self, saved: &Saved<'a>, ttl_offsets: &'a [u16]) -> Option<(Key<'a>, New<'a>)> {
+    fn entry<'a>(&self, saved: &SavedEntry<'a>, ttl_offsets: &'a [u16]) -> Option<(Key<'a>, New<'a>)> {
         let number = |position: u16| *self.numbers.get(usize::from(position))?;
         let age = saved.age.saturating_add(self.elapsed);
         if age > saved.lifetime.saturating_add(self.stale) {

@@ -1,10 +1,10 @@
-//! A question that the cache could not answer: what `handle` hands to `resolve`, owned.
+//! A query that the cache could not answer: what `handle` hands to `resolve`, owned.
 
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    errand::{self, Errand, Past},
     pending::Permit,
+    resolution::{self, CacheState, Resolution},
     snapshot::Snapshot,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// What carried the question, and will carry the reply.
+/// What carried the query, and will carry the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carrier {
     /// A datagram: replies are bounded by what the client takes.
@@ -37,23 +37,23 @@ impl Carrier {
     }
 }
 
-/// A question on its way to an answer.
+/// A client's query that is being resolved.
 #[derive(Debug)]
 pub struct Query {
-    /// The question without its client.
-    pub asked: Arc<UpstreamQuery>,
+    /// The query without its client's message.
+    pub upstream: Arc<UpstreamQuery>,
     /// The hash of its cache key.
     pub hash: Hash,
-    /// The view it is asked in.
+    /// The view that its cache key has.
     pub view: View,
-    /// Who asks.
+    /// The client.
     pub client: IpAddr,
-    /// When it came.
+    /// When it was read.
     pub received: Moment,
     /// Where the reply goes.
     pub carrier: Carrier,
-    /// What the cache has of it.
-    pub past: Past,
+    /// What the cache has for it.
+    pub cached: CacheState,
     id: MessageId,
     flags: Flags,
     section: Box<[u8]>,
@@ -63,24 +63,24 @@ pub struct Query {
 }
 
 impl Query {
-    /// Takes what a question needs to outlive its datagram.
+    /// Copies what must outlive the client's message.
     pub fn new(
         question: &Question<'_>,
         key: (UpstreamQuery, Hash, View),
         client: IpAddr,
         received: Moment,
         carrier: Carrier,
-        past: Past,
+        cached: CacheState,
     ) -> Self {
-        let (asked, hash, view) = key;
+        let (upstream, hash, view) = key;
         Self {
-            asked: Arc::new(asked),
+            upstream: Arc::new(upstream),
             hash,
             view,
             client,
             received,
             carrier,
-            past,
+            cached,
             id: question.echo.id,
             flags: question.echo.flags,
             section: question.echo.section.into(),
@@ -94,30 +94,30 @@ impl Query {
         self.permit = Some(permit);
     }
 
-    /// The question without its client's message, to be answered under this snapshot, where the client's view may be
-    /// another than in the one it was read under.
-    pub fn errand(&self, snapshot: &Arc<Snapshot>) -> Errand {
-        let found = snapshot.table.find(self.asked.name.as_wire(), self.client);
+    /// Begins its resolution under this snapshot, where the client's view may be another than in the one it was read
+    /// under.
+    pub fn resolution(&self, snapshot: &Arc<Snapshot>) -> Resolution {
+        let found = snapshot.table.find(self.upstream.name.as_wire(), self.client);
         let view = found.map_or(0, |found| found.view);
-        Errand {
-            asked: Arc::clone(&self.asked),
-            hash: if view == self.view { self.hash } else { errand::hash(&self.asked, view) },
+        Resolution {
+            query: Arc::clone(&self.upstream),
+            hash: if view == self.view { self.hash } else { resolution::hash(&self.upstream, view) },
             view,
             client: self.client,
             found,
             deadline: self.received + snapshot.deadline,
-            past: self.past,
+            cached: self.cached,
             snapshot: Arc::clone(snapshot),
             leads: None,
         }
     }
 
-    /// The question as the client asked it.
+    /// The client's question, for the reply.
     pub fn question(&self) -> Question<'_> {
         Question {
             echo: Echo { id: self.id, flags: self.flags, section: &self.section },
-            qtype: self.asked.qtype,
-            qclass: self.asked.qclass,
+            qtype: self.upstream.qtype,
+            qclass: self.upstream.qclass,
             edns: self.edns,
         }
     }

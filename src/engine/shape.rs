@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::snapshot::{FROM_FILE, OWN, Snapshot, Target};
+use super::snapshot::{FIRST_AUDIENCE_VIEW, FROM_FILE, Snapshot, Target};
 use crate::{
     cache::Stamp,
     config::{self, GroupIndex, Live, WhenDown},
@@ -89,7 +89,7 @@ impl Shape {
 
     /// The stamp of an entry under `view`; none where the answer must not be stored there.
     pub(super) fn stamp(&self, generation: u32, view: View) -> Option<Stamp> {
-        let fits = view >= OWN || (self.is_shared && self.view == view);
+        let fits = view >= FIRST_AUDIENCE_VIEW || (self.is_shared && self.view == view);
         fits.then_some(Stamp { generation, fingerprint: self.fingerprint, rule: self.rule })
     }
 }

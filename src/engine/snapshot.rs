@@ -27,10 +27,10 @@ pub struct RuleId(pub u16);
 /// The generation of entries that were read from a file, and not asked for since: before the first.
 pub(super) const FROM_FILE: u32 = 0;
 
-/// From here on a view holds what is kept for one [audience](Table::audience) alone.
-pub(super) const OWN: View = 1 << 15;
+/// Views from here on hold answers that only one [audience](Table::audience) may share.
+pub(super) const FIRST_AUDIENCE_VIEW: View = 1 << 15;
 
-/// Where a name's questions go.
+/// Where queries for a name go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Answered here.
@@ -44,9 +44,9 @@ pub enum Target {
 pub struct Rule {
     /// Its name, for people.
     pub name: Arc<str>,
-    /// The group its questions go to.
+    /// The group its queries go to.
     pub group: Arc<Group>,
-    /// The group that answers where `group` cannot, if the operator said so.
+    /// The group that is asked where `group` gave no answer, if the operator said so.
     pub fallback: Option<Arc<Group>>,
     /// What happens when no server answers.
     pub when_down: WhenDown,
@@ -58,11 +58,11 @@ pub struct Rule {
     pub aaaa: Aaaa,
     /// Whether chains are followed through other rules.
     pub follow: bool,
-    /// Servers that its questions must not go to, because they would come back.
+    /// Servers that its queries must not go to, because they would come back.
     pub loops: Arc<Marks>,
     /// Its counters, which outlive the snapshot.
     pub counters: Arc<RuleCounters>,
-    /// Of every setting that shapes its answers.
+    /// The fingerprint of every setting that shapes its answers.
     pub fingerprint: u64,
 }
 
@@ -73,7 +73,7 @@ pub struct Snapshot {
     pub generation: u32,
     /// Who is served.
     pub access: Access,
-    /// Where questions go.
+    /// Where queries go.
     pub table: Table<Target>,
     /// What is answered here.
     pub zones: Arc<Zones>,
@@ -81,11 +81,11 @@ pub struct Snapshot {
     pub deadline: Duration,
     /// Our bound on datagrams, and what our OPT advertises.
     pub udp_payload: u16,
-    /// What cookies are made with, newest first; empty = the process's own secret.
+    /// The secrets for cookies, newest first; empty = the process's own.
     pub cookie_secrets: Vec<Secret>,
-    /// What CH TXT questions about this server are answered with, as RDATA; none = REFUSED.
+    /// The RDATA that answers CH TXT queries about this server; none = REFUSED.
     pub chaos: Option<Box<[u8]>>,
-    /// Questions that may wait for upstreams.
+    /// How many queries may wait for upstreams.
     pub in_flight: usize,
     /// How long answers are kept.
     pub cache: policy::Limits,
@@ -159,17 +159,17 @@ impl Snapshot {
         &self.rules
     }
 
-    /// Counts a question for the rule that brought a cached answer.
-    pub fn count_rule(&self, rule: u16, counters: &metrics::Worker) {
-        if let Some(rule) = self.rules.get(usize::from(rule)) {
-            rule.counters.asked(counters);
-        }
+    /// The counters of the rule with this number, where there is one.
+    pub fn counters_of(&self, rule: u16) -> Option<&RuleCounters> {
+        self.rules.get(usize::from(rule)).map(|rule| &*rule.counters)
     }
 
-    /// The view of what is kept for clients like this one alone; none where no view tells clients apart.
-    pub fn own_view(&self, client: IpAddr) -> Option<View> {
-        let audience = View::try_from(self.table.audience(client)).ok().filter(|audience| *audience < OWN)?;
-        (self.table.has_views() && self.rules.len() < usize::from(OWN)).then_some(OWN | audience)
+    /// The view of answers that only this client's audience may share; none where no view tells clients apart.
+    pub fn audience_view(&self, client: IpAddr) -> Option<View> {
+        let audience =
+            View::try_from(self.table.audience(client)).ok().filter(|audience| *audience < FIRST_AUDIENCE_VIEW)?;
+        (self.table.has_views() && self.rules.len() < usize::from(FIRST_AUDIENCE_VIEW))
+            .then_some(FIRST_AUDIENCE_VIEW | audience)
     }
 
     /// The stamp of an answer stored under `view`, to a query whose name was `found` in the table; none if it must not
@@ -197,7 +197,7 @@ impl Snapshot {
         }
     }
 
-    /// Whether an entry is the last word of a rule whose servers are all down: it outlives others.
+    /// Whether an entry belongs to a rule whose servers are all down: then it outlives others.
     pub fn is_protected(&self, stamp: Stamp) -> bool {
         // The numbers of a file's entries are those of the first generation.
         let is_numbered = stamp.generation == self.generation || stamp.generation == FROM_FILE && self.generation == 1;
@@ -205,7 +205,7 @@ impl Snapshot {
         rule.is_some_and(Rule::is_down)
     }
 
-    /// Whether questions that go there cannot be answered now: no server of the rule is up.
+    /// Whether queries that go there cannot be answered now: no server of the rule is up.
     pub fn is_down(&self, target: Option<Target>) -> bool {
         matches!(target, Some(Target::Rule(rule)) if self.rule(rule).is_down())
     }

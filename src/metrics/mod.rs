@@ -14,4 +14,4 @@ mod process;
 pub use exposition::{Exposition, Format};
 pub use registry::Registry;
 pub use rules::{GuardAction, RuleCounters, Rules};
-pub use worker::{DropReason, Source, Transport, Worker};
+pub use worker::{CacheUse, CountedReply, DropReason, Outcome, Source, Transport, Worker};

@@ -215,7 +215,10 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::worker::{CacheUse, CountedReply, Outcome},
+        *,
+    };
 
     fn registry() -> Registry {
         let names =
@@ -229,8 +232,8 @@ mod tests {
         let registry = registry();
         for worker in registry.workers() {
             worker.asked(Transport::Udp, false);
-            worker.hit();
-            worker.answered_at_once(Source::Cache, 0, Some(0));
+            let reply = CountedReply { source: Source::Cache, rcode: 0, ede: Some(0) };
+            worker.record(Outcome::AtOnce(reply, CacheUse::Hit { rule: None, prefetch: false }));
             worker.took_batch(Duration::from_micros(15));
             registry.rules().of("aws").asked(worker);
         }
@@ -259,8 +262,9 @@ mod tests {
         let registry = registry();
         let has = |code: &str| registry.encode(Format::Text, |_| {}).contains(&format!("rcode=\"{code}\""));
         assert!(!has("RCODE16") && !has("other"));
-        registry.workers()[1].answered(Source::Error, 16, None);
-        registry.workers()[0].answered(Source::Upstream, 4000, None);
+        let reply = |source, rcode| Outcome::Late(CountedReply { source, rcode, ede: None }, Duration::ZERO);
+        registry.workers()[1].record(reply(Source::Error, 16));
+        registry.workers()[0].record(reply(Source::Upstream, 4000));
         assert!(has("RCODE16") && has("other"));
     }
 

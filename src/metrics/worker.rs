@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{counter::Counter, histogram::Histogram};
+use super::{counter::Counter, histogram::Histogram, rules::RuleCounters};
 
 /// What carried a question (label `transport`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +91,46 @@ impl DropReason {
     }
 }
 
+/// A reply, as it is counted.
+#[derive(Debug, Clone, Copy)]
+pub struct CountedReply {
+    /// Where it came from.
+    pub source: Source,
+    /// Its response code.
+    pub rcode: u16,
+    /// The position of its extended error in the wire room's list.
+    pub ede: Option<usize>,
+}
+
+/// What the cache had to do with a reply that was made at once.
+#[derive(Debug, Clone, Copy)]
+pub enum CacheUse<'a> {
+    /// It was not asked.
+    Unused,
+    /// It did not have the answer.
+    Miss,
+    /// It had the answer.
+    Hit {
+        /// The counters of the rule that brought it.
+        rule: Option<&'a RuleCounters>,
+        /// Whether the entry is being fetched again before it expires.
+        prefetch: bool,
+    },
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome<'a> {
+    /// It got no reply.
+    Dropped(DropReason),
+    /// The cache did not have the answer, which is being resolved: [`Outcome::Late`] follows.
+    Waiting,
+    /// It was replied to at once. That takes as long as its batch.
+    AtOnce(CountedReply, CacheUse<'a>),
+    /// It was replied to so long after it came.
+    Late(CountedReply, Duration),
+}
+
 /// Response codes counted by number; those beyond are counted as the last.
 pub const RCODES: usize = 24;
 /// Extended errors counted, by their position in the wire room's list.
@@ -134,18 +174,39 @@ impl Worker {
         self.queries[transport as usize][usize::from(!is_ipv4)].add(1);
     }
 
-    /// A reply was made.
-    pub fn answered(&self, source: Source, rcode: u16, ede: Option<usize>) {
-        self.responses[source as usize][usize::from(rcode).min(RCODES - 1)].add(1);
-        if let Some(counter) = ede.and_then(|index| self.ede.get(index)) {
-            counter.add(1);
+    /// Counts what became of one message: the one call for each.
+    pub fn record(&self, outcome: Outcome<'_>) {
+        match outcome {
+            Outcome::Dropped(reason) => self.dropped(reason),
+            Outcome::Waiting => self.misses.add(1),
+            Outcome::AtOnce(reply, cache) => {
+                self.replied(reply);
+                self.unsent[reply.source as usize].add(1);
+                match cache {
+                    CacheUse::Unused => {}
+                    CacheUse::Miss => self.misses.add(1),
+                    CacheUse::Hit { rule, prefetch } => {
+                        self.hits.add(1);
+                        self.prefetches.add(u64::from(prefetch));
+                        if let Some(rule) = rule {
+                            rule.asked(self);
+                        }
+                    }
+                }
+            }
+            Outcome::Late(reply, took) => {
+                self.replied(reply);
+                self.stale.add(u64::from(reply.source == Source::Stale));
+                self.took(reply.source, took, 1);
+            }
         }
     }
 
-    /// A reply was made at once; it takes as long as its batch.
-    pub fn answered_at_once(&self, source: Source, rcode: u16, ede: Option<usize>) {
-        self.answered(source, rcode, ede);
-        self.unsent[source as usize].add(1);
+    fn replied(&self, reply: CountedReply) {
+        self.responses[reply.source as usize][usize::from(reply.rcode).min(RCODES - 1)].add(1);
+        if let Some(counter) = reply.ede.and_then(|index| self.ede.get(index)) {
+            counter.add(1);
+        }
     }
 
     /// A message got no reply.
@@ -153,27 +214,7 @@ impl Worker {
         self.dropped[reason as usize].add(1);
     }
 
-    /// The cache had the answer.
-    pub fn hit(&self) {
-        self.hits.add(1);
-    }
-
-    /// The cache did not have it.
-    pub fn missed(&self) {
-        self.misses.add(1);
-    }
-
-    /// A popular entry is being fetched again.
-    pub fn prefetched(&self) {
-        self.prefetches.add(1);
-    }
-
-    /// A stale answer was given.
-    pub fn stale(&self) {
-        self.stale.add(1);
-    }
-
-    /// A question waited for another's answer.
+    /// A query waited for another's answer.
     pub fn coalesced(&self) {
         self.coalesced.add(1);
     }

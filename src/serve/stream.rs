@@ -20,7 +20,7 @@ use tracing::debug;
 use super::connections::Connections;
 use crate::{
     clock::Moment,
-    engine::{Action, Asked, Carrier, Context, Query, resolve},
+    engine::{Action, Carrier, Context, Incoming, Query, resolve},
     metrics::Transport,
 };
 
@@ -181,10 +181,10 @@ impl Connection {
         let context = Rc::clone(&self.context);
         let engine = &context.engine;
         let now = Moment::now();
-        let asked = Asked { message, client: self.peer.ip(), carrier: Carrier::Stream, now };
+        let incoming = Incoming { message, client: self.peer.ip(), carrier: Carrier::Stream, now };
         context.counters.asked(Transport::Tcp, self.peer.is_ipv4());
         let mut scratch = context.scratch.borrow_mut();
-        match engine.handle(&engine.snapshot(), &context.counters, &asked, &mut scratch) {
+        match engine.handle(&engine.snapshot(), &context.counters, &incoming, &mut scratch) {
             Action::Drop => return Next::Close,
             Action::Reply(length) => self.frame(&scratch[..length]),
             Action::ReplyAndRefresh(length, query) => {

@@ -21,7 +21,7 @@ use tracing::debug;
 
 use crate::{
     clock::Moment,
-    engine::{Action, Asked, Carrier, Context, Query, resolve, snapshot::Snapshot},
+    engine::{Action, Carrier, Context, Incoming, Query, resolve, snapshot::Snapshot},
     metrics::{self, DropReason, Transport},
     net::mmsg::{Batch, Outbox, Path, Pushed},
 };
@@ -166,8 +166,8 @@ impl Listener {
             let message = batch.message(at);
             let client = message.origin.ip();
             context.counters.asked(Transport::Udp, client.is_ipv4());
-            let asked = Asked { message: message.datagram, client, carrier: Carrier::Datagram, now };
-            match context.engine.handle(snapshot, &context.counters, &asked, message.reply) {
+            let incoming = Incoming { message: message.datagram, client, carrier: Carrier::Datagram, now };
+            match context.engine.handle(snapshot, &context.counters, &incoming, message.reply) {
                 Action::Drop => {}
                 Action::Reply(length) => batch.reply(at, length),
                 Action::ReplyAndRefresh(length, query) => {

@@ -6,7 +6,7 @@
 //! over a stream (RFC 2181 9). A client that sent a cookie gets ours in every reply with an OPT record (RFC 7873 5.2.3).
 
 use super::{
-    Ede, Flags, Rcode,
+    Ede, Flags, Rcode, RecordType, Ttl,
     cookie::Standing,
     edns::{Edns, Opt},
     header::HEADER,
@@ -108,6 +108,36 @@ pub fn finish(out: &mut [u8], length: usize, question: &Question<'_>, ede: Optio
     let additional = u16::from_be_bytes([out[10], out[11]]).wrapping_add(1);
     out[10..HEADER].copy_from_slice(&additional.to_be_bytes());
     length + opt.write(&mut out[length..]).unwrap_or(0)
+}
+
+/// The only record of a reply that this server makes by itself. Its owner is QNAME.
+#[derive(Debug, Clone, Copy)]
+pub struct SoleRecord<'a> {
+    /// Its type.
+    pub rtype: RecordType,
+    /// Its TTL.
+    pub ttl: Ttl,
+    /// Its RDATA, which holds no compressed name.
+    pub rdata: &'a [u8],
+}
+
+/// Writes a reply to `question` with one record and gives its length. `out` takes 512 octets and the RDATA.
+pub fn with_record(out: &mut [u8], question: &Question<'_>, record: &SoleRecord<'_>, space: Space) -> usize {
+    let start = write_shell(out, &question.echo, Rcode::NOERROR, Flags(0), None, space);
+    // A pointer to QNAME, type, class, TTL, the length of the RDATA.
+    let mut fixed = [0xc0, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    fixed[2..4].copy_from_slice(&record.rtype.0.to_be_bytes());
+    fixed[4..6].copy_from_slice(&question.qclass.0.to_be_bytes());
+    fixed[6..10].copy_from_slice(&record.ttl.seconds().to_be_bytes());
+    let rdata = &record.rdata[..record.rdata.len().min(usize::from(u16::MAX))];
+    fixed[10..].copy_from_slice(&u16::try_from(rdata.len()).unwrap_or(u16::MAX).to_be_bytes());
+    let rdata_at = start + fixed.len();
+    let end = rdata_at + rdata.len();
+    out[start..rdata_at].copy_from_slice(&fixed);
+    out[rdata_at..end].copy_from_slice(rdata);
+    // ANCOUNT.
+    out[7] = 1;
+    finish(out, end, question, None, space)
 }
 
 /// A reply that says: ask again over a stream.

@@ -6,7 +6,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidegate::{
     cache::{
         EntryView, Integrity, Key, Stamp,
-        snapshot::{Damage, Header, Reader, Rule, Writer},
+        snapshot::{SnapshotError, SnapshotHeader, SnapshotReader, SnapshotRule, SnapshotWriter},
     },
     wire::{Class, Name, RecordType},
 };
@@ -16,9 +16,13 @@ const STAMP: Stamp = Stamp { generation: 7, fingerprint: 0x0123_4567_89ab_cdef, 
 /// Name, type, DO, CD and whether it was stripped, view, message, TTL offsets, age, lifetime, rule, fingerprint.
 type Plain = (Vec<u8>, u16, [bool; 3], u16, Vec<u8>, Vec<u16>, [u32; 2], u16, u64);
 
-fn header() -> Header {
-    let rule = |name: &str, fingerprint| Rule { name: name.to_owned(), fingerprint };
-    Header { written: 1_795_000_000, entries: 3, rules: vec![rule("aws", 1), rule("the rest, \"quoted\"", u64::MAX)] }
+fn header() -> SnapshotHeader {
+    let rule = |name: &str, fingerprint| SnapshotRule { name: name.to_owned(), fingerprint };
+    SnapshotHeader {
+        written: 1_795_000_000,
+        entries: 3,
+        rules: vec![rule("aws", 1), rule("the rest, \"quoted\"", u64::MAX)],
+    }
 }
 
 /// An address record's answer for the `n`th name.
@@ -32,7 +36,7 @@ fn message(n: u32) -> (Name, Vec<u8>) {
 }
 
 fn file(entries: u32) -> Vec<u8> {
-    let mut writer = Writer::begin(Vec::new(), 0x5eed, &header()).unwrap();
+    let mut writer = SnapshotWriter::begin(Vec::new(), 0x5eed, &header()).unwrap();
     for n in 0..entries {
         let (name, message) = message(n);
         let offset = u16::try_from(message.len() - 10).unwrap();
@@ -61,8 +65,8 @@ fn file(entries: u32) -> Vec<u8> {
     file
 }
 
-fn read(input: impl Read) -> Result<Vec<Plain>, Damage> {
-    let reader = Reader::begin(input)?;
+fn read(input: impl Read) -> Result<Vec<Plain>, SnapshotError> {
+    let reader = SnapshotReader::begin(input)?;
     assert_eq!(*reader.header(), header());
     let mut entries = Vec::new();
     reader.read(|saved, offsets| {
@@ -104,10 +108,10 @@ fn a_file_cut_at_any_length_is_not_believed() {
     let file = file(40);
     for length in 0..file.len() {
         let damage = read(&file[..length]).expect_err("a torn file");
-        assert!(matches!(damage, Damage::Torn(_) | Damage::Foreign), "{length}: {damage}");
+        assert!(matches!(damage, SnapshotError::Torn(_) | SnapshotError::Foreign), "{length}: {damage}");
     }
     let longer = [&file[..], &[0]].concat();
-    assert!(matches!(read(&longer[..]), Err(Damage::Trailing)));
+    assert!(matches!(read(&longer[..]), Err(SnapshotError::Trailing)));
 }
 
 #[test]
@@ -139,24 +143,24 @@ fn blocks_in_another_order_or_of_another_file_are_not_believed() {
     swapped.swap(1, 2);
     let mut dropped = blocks.clone();
     dropped.remove(1);
-    let mut last = Writer::begin(Vec::new(), 0x07e4, &header()).unwrap();
+    let mut last = SnapshotWriter::begin(Vec::new(), 0x07e4, &header()).unwrap();
     last.settle().unwrap();
     let (empty, _) = last.finish().unwrap();
     let mut foreign = blocks.clone();
     *foreign.last_mut().unwrap() = &empty[empty.len() - 16..];
     for blocks in [swapped, dropped, foreign] {
         let file = [&file[..28], &blocks.concat()].concat();
-        assert!(matches!(read(&file[..]), Err(Damage::Checksum(_))));
+        assert!(matches!(read(&file[..]), Err(SnapshotError::Checksum(_))));
     }
 }
 
 #[test]
 fn other_files_are_told_apart() {
-    assert!(matches!(read(&b""[..]), Err(Damage::Foreign)));
-    assert!(matches!(read(&b"SQLite format 3\0 and more of it"[..]), Err(Damage::Foreign)));
+    assert!(matches!(read(&b""[..]), Err(SnapshotError::Foreign)));
+    assert!(matches!(read(&b"SQLite format 3\0 and more of it"[..]), Err(SnapshotError::Foreign)));
     let mut newer = file(1);
     newer[16] = 2;
-    assert!(matches!(read(&newer[..]), Err(Damage::Version(2))));
+    assert!(matches!(read(&newer[..]), Err(SnapshotError::Version(2))));
 }
 
 /// Half a million names, damaged at random. `TIDEGATE_SNAPSHOT_CASES` says how often.

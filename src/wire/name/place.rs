@@ -183,10 +183,11 @@ mod tests {
         let message = b"\x03com\0\x07example\xc0\x00\xc0\x05";
         assert_eq!(buffer.expand(message, 15), Ok(17));
         assert_eq!(buffer.as_wire(), b"\x07example\x03com\0");
-        for (message, at) in [(&b"\xc0\x00"[..], 0), (b"\x01a\xc0\x00", 2), (b"\xc0\x02\xc0\x00", 2)] {
-            let result = buffer.expand(message, at);
-            assert!(result.is_err() || at == 2, "{message:?} {result:?}");
+        // To itself, to the pointer before it, which leads to itself, and forwards.
+        for (message, at) in [(&b"\xc0\x00"[..], 0), (b"\xc0\x00\xc0\x00", 2), (b"\x01a\xc0\x04\0", 0)] {
+            assert_eq!(buffer.expand(message, at), Err(Malformed::Pointer), "{message:?}");
         }
+        assert_eq!(buffer.expand(b"\x01a\0\xc0\x00", 3), Ok(5), "backwards is fine");
         assert_eq!(buffer.expand(b"\xc0\x02\xc0\x00", 0), Err(Malformed::Pointer));
         assert_eq!(buffer.expand(b"\x01a\xc0\x00", 0), Err(Malformed::Pointer));
     }

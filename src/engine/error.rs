@@ -1,0 +1,74 @@
+//! Why a query has no answer, or another than the upstream's, as the client is told (RFC 8914).
+
+use std::borrow::Cow;
+
+use crate::wire::{Ede, EdeCode, Rcode};
+
+/// How many CNAMEs are followed, and how often a chain may go from one rule or zone to another.
+pub const MAX_STEPS: usize = 8;
+
+/// What a client is told of an answer that the guard took addresses from, once nobody knows which.
+pub const STRIPPED: &str = "addresses that are not private were left out";
+
+/// An extended error that is sent with a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// The info-code.
+    pub code: EdeCode,
+    /// The reason in words.
+    pub text: Cow<'static, str>,
+}
+
+impl Reason {
+    /// A code with its words.
+    pub fn new(code: EdeCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, text: text.into() }
+    }
+
+    /// For a cached answer that the guard took addresses from.
+    pub const fn stripped() -> Self {
+        Self { code: EdeCode::Blocked, text: Cow::Borrowed(STRIPPED) }
+    }
+
+    /// The option to be written.
+    pub fn ede(&self) -> Ede<'_> {
+        Ede { code: self.code, text: &self.text }
+    }
+}
+
+/// A query that ends without an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolveError {
+    /// The response code.
+    pub rcode: Rcode,
+    /// The reason for it.
+    pub reason: Reason,
+}
+
+impl ResolveError {
+    /// SERVFAIL for a reason.
+    pub fn servfail(code: EdeCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { rcode: Rcode::SERVFAIL, reason: Reason::new(code, text) }
+    }
+
+    /// REFUSED: nothing in the configuration covers the name.
+    pub fn not_covered(text: &'static str) -> Self {
+        Self { rcode: Rcode::REFUSED, reason: Reason::new(EdeCode::NotAuthoritative, text) }
+    }
+
+    /// The configuration changed each time before the answer came.
+    pub fn overtaken() -> Self {
+        Self::servfail(EdeCode::Other, "the configuration changes faster than answers come")
+    }
+
+    /// The CNAME chain has no end.
+    pub fn endless() -> Self {
+        Self::servfail(EdeCode::Other, "the CNAME chain is a loop, or longer than 8")
+    }
+}
+
+impl From<crate::wire::Malformed> for ResolveError {
+    fn from(error: crate::wire::Malformed) -> Self {
+        Self::servfail(EdeCode::Other, error.to_string())
+    }
+}

@@ -1,0 +1,116 @@
+//! The state of one query while it is resolved: what the steps along a CNAME chain pass on, cheap to clone.
+
+use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
+
+use super::snapshot::{Snapshot, Target};
+use crate::{
+    cache::{Hash, Key},
+    clock::Moment,
+    route::{Found, View},
+    wire::{Name, UpstreamQuery},
+};
+
+/// What the cache has for a query that it could not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheState {
+    /// No entry.
+    Empty,
+    /// Perhaps an entry, expired or not.
+    MayHaveEntry,
+    /// An entry that is to be fetched again, for no client: cached answers will not do.
+    Refresh,
+}
+
+/// A query to be answered by a deadline, under one snapshot.
+#[derive(Debug, Clone)]
+pub struct Resolution {
+    /// The query without its client's message.
+    pub query: Arc<UpstreamQuery>,
+    /// The hash of its cache key.
+    pub hash: Hash,
+    /// The view that its cache key has.
+    pub view: View,
+    /// The client.
+    pub client: IpAddr,
+    /// What the cache has for it.
+    pub cached: CacheState,
+    /// Where it goes; none where no rule covers it.
+    pub found: Option<Found<Target>>,
+    /// The time by which the client has its answer.
+    pub deadline: Moment,
+    /// The configuration that it is resolved under.
+    pub snapshot: Arc<Snapshot>,
+    /// The exchanges it leads, where its client may get a stale answer before they end.
+    pub leads: Option<Rc<LeadCount>>,
+}
+
+/// The number of exchanges that a query leads at this moment, whose answers others may wait for.
+#[derive(Debug, Default)]
+pub struct LeadCount(Cell<u32>);
+
+impl LeadCount {
+    /// Whether there are any.
+    pub fn any(&self) -> bool {
+        self.0.get() > 0
+    }
+
+    /// Counts an exchange until the guard is dropped.
+    pub fn begin(self: &Rc<Self>) -> LeadGuard {
+        self.0.set(self.0.get() + 1);
+        LeadGuard(Rc::clone(self))
+    }
+}
+
+/// An exchange that is counted; see [`LeadCount::begin`].
+#[derive(Debug)]
+pub struct LeadGuard(Rc<LeadCount>);
+
+impl Drop for LeadGuard {
+    fn drop(&mut self) {
+        self.0.0.set(self.0.0.get() - 1);
+    }
+}
+
+impl Resolution {
+    /// The same query for another name, which a chain leads to.
+    pub fn onward(&self, name: Name) -> Self {
+        let found = self.snapshot.table.find(name.as_wire(), self.client);
+        let view = found.map_or(0, |found| found.view);
+        let query = UpstreamQuery { name, ..(*self.query).clone() };
+        let hash = hash(&query, view);
+        let cached = if self.cached == CacheState::Refresh { CacheState::Refresh } else { CacheState::MayHaveEntry };
+        Self { query: Arc::new(query), hash, view, found, cached, ..self.clone() }
+    }
+
+    /// The same under the cache key of this client's audience only: for answers that others of its view must not share.
+    pub fn for_audience(&self) -> Option<Self> {
+        let view = self.snapshot.audience_view(self.client)?;
+        Some(Self { hash: hash(&self.query, view), view, cached: CacheState::MayHaveEntry, ..self.clone() })
+    }
+
+    /// Where it goes.
+    pub fn target(&self) -> Option<Target> {
+        self.found.map(|found| found.target)
+    }
+
+    /// Its key in the cache.
+    pub fn key(&self) -> Key<'_> {
+        key(&self.query, self.view)
+    }
+}
+
+/// The hash of a query's cache key in a view.
+pub fn hash(query: &UpstreamQuery, view: View) -> Hash {
+    key(query, view).hash()
+}
+
+fn key(query: &UpstreamQuery, view: View) -> Key<'_> {
+    Key {
+        name: query.name.as_wire(),
+        qtype: query.qtype,
+        qclass: query.qclass,
+        do_bit: query.do_bit,
+        cd: query.cd,
+        view,
+    }
+}
