@@ -18,6 +18,7 @@ pub mod server;
 pub mod status;
 
 mod accept;
+mod page;
 mod router;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

@@ -18,7 +18,8 @@ use axum::{
 };
 use serde::Serialize;
 
-use super::{Pages, accept, health, server::Client};
+use super::{Pages, accept, health, page, server::Client};
+use crate::clock;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -41,7 +42,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
 /// Every page.
 pub(super) fn router(pages: Pages) -> Router {
     Router::new()
-        .route("/", get(|| asset("text/html; charset=utf-8", include_str!("assets/index.html"))))
+        .route("/", get(|State(pages): State<Pages>| ready(status_page(&pages))))
         .route("/app.css", get(|| asset("text/css; charset=utf-8", include_str!("assets/app.css"))))
         .route("/app.js", get(|| asset("text/javascript; charset=utf-8", include_str!("assets/app.js"))))
         .route("/metrics", get(metrics))
@@ -56,6 +57,11 @@ pub(super) fn router(pages: Pages) -> Router {
         .layer(middleware::from_fn_with_state(pages.clone(), gate))
         .layer(middleware::map_response(with_headers))
         .with_state(pages)
+}
+
+fn status_page(pages: &Pages) -> Response {
+    let page = page::page(&(pages.status)(), clock::wall().as_secs());
+    ([(CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
 }
 
 async fn asset(content_type: &'static str, text: &'static str) -> Response {

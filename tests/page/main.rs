@@ -1,0 +1,249 @@
+//! The status page as a person reads it in Chromium: each state, with and without JavaScript.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod browser;
+#[path = "../support/mod.rs"]
+mod support;
+
+use browser::{Browser, Scripts};
+use rstest::rstest;
+use support::{
+    config::{Config, ONE_PATIENT_TRY},
+    eventually,
+    query::Query,
+    tidegate::Tidegate,
+    upstream::Upstream,
+};
+
+/// Probes that tell soon.
+const PROBED_OFTEN: &str = "attempts = 1\nhedge = false\ntimeout = \"500ms\"\n[upstream.vpc.health]\ninterval = \"200ms\"\n\
+                            interval_down = \"100ms\"";
+/// A rule that lets private addresses through alone.
+const GUARDED: &str = "private = [\"10.0.0.0/8\"]\non_public = \"refuse\"";
+
+/// A daemon in front of two addresses of an inbound endpoint and a site's DNS.
+struct Site {
+    vpc: [Upstream; 2],
+    /// Held for as long as the daemon runs.
+    _site: Upstream,
+    config: Config,
+    tidegate: Tidegate,
+}
+
+impl Site {
+    #[track_caller]
+    fn start() -> Self {
+        let vpc = [Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.1")];
+        let site = Upstream::answering("10.9.0.1");
+        let config = Config::new()
+            .section("cache", "max_ttl = \"1s\"")
+            .upstream("vpc", &[&vpc[0], &vpc[1]], PROBED_OFTEN)
+            .upstream("site", &[&site], ONE_PATIENT_TRY)
+            .forward("aws", &["amazonaws.com"], "vpc", GUARDED)
+            .forward("everything", &["."], "site", "");
+        let tidegate = Tidegate::start(&config);
+        eventually("a verdict on every server", || tidegate.get("/readyz").0 == 200);
+        Self { vpc, _site: site, config, tidegate }
+    }
+
+    fn page(&self) -> String {
+        format!("http://{}/", self.tidegate.admin_address())
+    }
+
+    fn ask(&self, name: &str) -> support::client::Answer {
+        self.tidegate.client().ask(&Query::a(name))
+    }
+}
+
+/// A browser that shows the site's page.
+#[track_caller]
+fn show(site: &Site, scripts: Scripts) -> Browser {
+    let browser = Browser::start(scripts);
+    browser.open(&site.page());
+    browser
+}
+
+const HEALTHY: [&str; 6] = [
+    "All is well",
+    "vpc\n✓ all 2 servers are usable",
+    "site\n✓ its server is usable",
+    "Guard violations\n0\n",
+    "Not reloaded since the start.",
+    "✓ up",
+];
+
+#[rstest]
+#[case::with_javascript(Scripts::On)]
+#[case::without_javascript(Scripts::Off)]
+fn all_is_well_in_one_glance(#[case] scripts: Scripts) {
+    let site = Site::start();
+    site.ask("www.example.");
+    site.ask("www.example.");
+    let browser = show(&site, scripts);
+    let text = browser.reads(&HEALTHY);
+    assert!(text.contains("Queries\n2\n2 UDP") && text.contains("Hit ratio\n50.0 %\nhits 1, misses 1"), "{text}");
+    assert!(text.contains(&format!("Answers on {}", site.tidegate.address())), "{text}");
+    for server in &site.vpc {
+        assert!(text.contains(&server.address.to_string()), "{text}");
+    }
+    assert_eq!(browser.title(), "✓ All is well – tidegate");
+}
+
+#[rstest]
+#[case::with_javascript(Scripts::On)]
+#[case::without_javascript(Scripts::Off)]
+fn a_group_that_goes_down_is_told_without_a_key_pressed(#[case] scripts: Scripts) {
+    let site = Site::start();
+    let browser = show(&site, scripts);
+    browser.reads(&HEALTHY);
+    site.vpc.iter().for_each(Upstream::go_silent);
+    let text = browser.reads(&[
+        "Clients do not get the answers they should",
+        "Error: upstream vpc: no server is usable: 2 down",
+        "vpc\n✗ no server is usable: 2 down",
+        "✗ down: ",
+        "site\n✓ its server is usable",
+    ]);
+    assert!(!text.contains("All is well"), "{text}");
+    assert_eq!(browser.title(), "✗ Clients do not get the answers they should – tidegate");
+}
+
+#[rstest]
+#[case::with_javascript(Scripts::On)]
+#[case::without_javascript(Scripts::Off)]
+fn a_guard_violation_is_told_with_the_name(#[case] scripts: Scripts) {
+    let site = Site::start();
+    for server in &site.vpc {
+        server.on(
+            "leak.amazonaws.com.",
+            support::query::rtype::A,
+            support::records::Reply::of([support::records::Record::a("@", 60, "203.0.113.9")]),
+        );
+    }
+    site.ask("leak.amazonaws.com.");
+    let browser = show(&site, scripts);
+    let text =
+        browser.reads(&["Something needs attention", "Guard violations\n1\n1 refused, 0 stripped, 0 only logged"]);
+    assert!(text.contains("Warning: ") && text.contains("leak.amazonaws.com"), "{text}");
+    assert!(text.contains("vpc\n✓ all 2 servers are usable"), "the servers are not to blame: {text}");
+}
+
+#[test]
+fn stale_answers_in_an_outage_are_counted() {
+    let site = Site::start();
+    site.ask("s3.amazonaws.com.");
+    site.vpc.iter().for_each(Upstream::go_silent);
+    eventually("an answer past its TTL", || {
+        site.ask("s3.amazonaws.com.");
+        site.tidegate.metric("tidegate_cache_stale_total", &[]) > 0.0
+    });
+    let browser = show(&site, Scripts::On);
+    let text = browser.reads(&["Clients do not get the answers they should", "Answered past TTL\n"]);
+    assert!(!text.contains("Answered past TTL\n0\n"), "{text}");
+}
+
+#[test]
+fn a_reload_that_was_refused_is_told_with_the_reasons_and_what_stays_in_force() {
+    let site = Site::start();
+    let browser = show(&site, Scripts::On);
+    assert!(!site.tidegate.reload_text(&site.config.clone().forward("more", &["x.example"], "<b>&amp;", "").text()));
+    let text = browser.reads(&["Last reload ", "refused; the configuration before it stays in force"]);
+    assert!(text.contains("Warning: ") && text.contains("\"<b>&amp;\""), "as it was written: {text}");
+    assert!(site.tidegate.reload(&site.config));
+    let text = browser.reads(&["All is well", ": in force"]);
+    assert!(!text.contains("stays in force"), "{text}");
+}
+
+/// What stood there last must not pass for what is.
+#[test]
+fn a_daemon_that_is_gone_is_told() {
+    let site = Site::start();
+    let browser = show(&site, Scripts::On);
+    browser.reads(&HEALTHY);
+    let Site { tidegate, vpc, _site, .. } = site;
+    tidegate.stop();
+    browser.reads(&["tidegate does not answer. What stands below is as of "]);
+    drop(vpc);
+}
+
+/// Whoever reads, has unfolded or has focused something is not disturbed.
+#[test]
+fn a_refresh_touches_only_what_changed() {
+    let site = Site::start();
+    let browser = show(&site, Scripts::On);
+    browser.reads(&HEALTHY);
+    browser.run("window.heading = document.querySelector('h3'); document.querySelector('footer a').focus();");
+    site.ask("www.example.");
+    browser.reads(&["Queries\n1\n"]);
+    let same = "return window.heading === document.querySelector('h3') \
+                && document.activeElement === document.querySelector('footer a');";
+    assert_eq!(browser.run(same), true);
+}
+
+#[test]
+fn it_is_dark_where_dark_is_wished_and_loads_nothing_from_elsewhere() {
+    let site = Site::start();
+    let browser = show(&site, Scripts::On);
+    let brightness = || {
+        let script = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0];";
+        browser.run(script).as_i64().unwrap()
+    };
+    browser.prefer("light");
+    assert!(brightness() > 200);
+    browser.prefer("dark");
+    assert!(brightness() < 60);
+
+    let loaded = browser.run("return performance.getEntriesByType('resource').map((entry) => entry.name);");
+    let loaded: Vec<&str> = loaded.as_array().unwrap().iter().filter_map(|name| name.as_str()).collect();
+    assert!(
+        loaded.iter().any(|name| name.ends_with("/app.css")) && loaded.iter().any(|name| name.ends_with("/app.js"))
+    );
+    assert!(loaded.iter().all(|name| name.starts_with(&site.page()) || name.starts_with("data:")), "{loaded:?}");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+/// Links and whatever scrolls are reached with the Tab key, in the order in which they stand.
+#[test]
+fn everything_is_reached_with_the_keyboard() {
+    let site = Site::start();
+    assert!(!site.tidegate.reload_text("broken"));
+    let browser = show(&site, Scripts::On);
+    browser.reads(&["Last reload "]);
+    let mut reached = Vec::new();
+    for _ in 0..6 {
+        browser.press("\u{e004}");
+        let focused =
+            browser.run("return document.activeElement.getAttribute('href') || document.activeElement.tagName;");
+        reached.push(focused.as_str().unwrap().to_owned());
+    }
+    let links = ["/metrics", "/api/v1/status", "/api/v1/upstreams", "/api/v1/rules", "/api/v1/perimeter"];
+    assert_eq!(reached, [&["PRE"][..], &links].concat());
+}
+
+/// axe-core, which `tests/run` fetches, knows the rules of accessible pages (WCAG 2.2) better than we do.
+#[rstest]
+#[case::light("light")]
+#[case::dark("dark")]
+#[ignore = "tests/run fetches axe-core and runs it"]
+fn axe_finds_nothing(#[case] scheme: &str) {
+    let axe = std::env::var("AXE_CORE").expect("AXE_CORE names axe.min.js");
+    let axe = std::fs::read_to_string(&axe).unwrap();
+    let site = Site::start();
+    let browser = show(&site, Scripts::On);
+    browser.prefer(scheme);
+    let check = || {
+        browser.run(&axe);
+        let run = "const done = arguments[arguments.length - 1]; axe.run().then(done, (error) => done(String(error)));";
+        let found = browser.run_async(run);
+        let violations = found["violations"].as_array().unwrap_or_else(|| panic!("axe ran: {found}"));
+        assert!(violations.is_empty(), "{violations:#?}");
+        assert!(!found["passes"].as_array().unwrap().is_empty());
+    };
+    browser.reads(&HEALTHY);
+    check();
+    assert!(!site.tidegate.reload_text("broken"));
+    site.vpc.iter().for_each(Upstream::go_silent);
+    browser.reads(&["Clients do not get the answers they should", "Last reload "]);
+    check();
+}
