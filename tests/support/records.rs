@@ -88,6 +88,16 @@ pub enum Fault {
     NotAResponse,
     /// These bytes after the right id, instead of an answer.
     Garbage(Vec<u8>),
+    /// These bytes, instead of an answer.
+    Noise(Vec<u8>),
+    /// The first letter of the question is another; the root, which has none, is asked for another type.
+    OtherLetter,
+    /// The question comes back in small letters.
+    Lowered,
+    /// The header alone, without a question.
+    HeaderAlone,
+    /// Id and question are right, the records are none.
+    Malformed,
 }
 
 /// One answer of a scripted upstream.
@@ -202,6 +212,17 @@ impl Reply {
                 question.extend(fixed);
             }
             Some(Fault::Garbage(bytes)) => return [&id[..], bytes].concat(),
+            Some(Fault::Noise(bytes)) => return bytes.clone(),
+            Some(Fault::OtherLetter) if question[0] > 0 => {
+                question[1] = if question[1].eq_ignore_ascii_case(&b'x') { b'y' } else { b'x' };
+            }
+            Some(Fault::OtherLetter) => question[2] ^= 1,
+            Some(Fault::Lowered) => question.make_ascii_lowercase(),
+            Some(Fault::HeaderAlone) => return [&id[..], &flags.to_be_bytes(), &[0; 8]].concat(),
+            Some(Fault::Malformed) => {
+                let counts_and_question = [&[0, 1, 0, 7, 0, 0, 0, 0], &question[..]].concat();
+                return [&id[..], &flags.to_be_bytes(), &counts_and_question, &[0xc0, 0xff, 1, 2, 3]].concat();
+            }
             None => {}
         }
         let kept = |records: &[Record]| match sections {

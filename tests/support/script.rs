@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{PATIENCE, records::Reply};
+use super::{records::Reply, wait::PATIENCE};
 
 /// Steps that follow a question, in order.
 #[derive(Debug, Clone, Default)]
@@ -21,14 +21,24 @@ pub(super) enum Step {
     Hold(Gate),
     Send(Reply),
     SendFrom(IpAddr, Reply),
+    SendToPrevious(Reply),
     Drip(Duration, Reply),
     Close,
+    /// Over TCP nothing more is sent, and what comes is thrown away until the other end closes too.
+    Finish,
+    /// Over UDP the server never sees the query.
+    Lose,
 }
 
 impl Script {
     /// Nothing comes back, ever.
     pub fn silence() -> Self {
         Self::default()
+    }
+
+    /// The query is lost on its way, and not among those seen; over TCP, silence.
+    pub fn lost() -> Self {
+        Self { steps: vec![Step::Lose] }
     }
 
     /// The TCP connection is closed; over UDP, silence.
@@ -51,6 +61,17 @@ impl Script {
         Self { steps: vec![Step::SendFrom(address.parse().expect("an address"), reply)] }
     }
 
+    /// The reply over UDP to where the query before this one came from.
+    pub fn to_previous(reply: Reply) -> Self {
+        Self { steps: vec![Step::SendToPrevious(reply)] }
+    }
+
+    /// The reply, and over TCP no other on this connection. It is closed in order: with octets unread a close is a reset,
+    /// which may overtake the reply.
+    pub fn last(reply: Reply) -> Self {
+        Self { steps: vec![Step::Send(reply), Step::Finish] }
+    }
+
     /// The reply over TCP, an octet at a time.
     pub fn dripping(pause: Duration, reply: Reply) -> Self {
         Self { steps: vec![Step::Drip(pause, reply)] }
@@ -66,6 +87,22 @@ impl Script {
     pub fn then_wait(mut self, delay: Duration) -> Self {
         self.steps.push(Step::Wait(delay));
         self
+    }
+
+    /// The same, all of it this much later.
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.steps.insert(0, Step::Wait(delay));
+        self
+    }
+
+    /// Whether the query is lost before the server sees it.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self.steps[..], [Step::Lose])
+    }
+
+    /// Whether it ends a connection in order.
+    pub(super) fn finishes(&self) -> bool {
+        matches!(self.steps[..], [.., Step::Finish])
     }
 
     /// Whether the steps take time.

@@ -5,19 +5,24 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use hickory_proto::op::Message;
 
 use super::{
-    eventually,
     query::{flag, rtype, short},
     records::Reply,
+    rules::{Match, Rule, Rules},
     script::{Script, Step},
+    wait::{eventually, now},
 };
+
+/// Queries that a server [with a limit](Upstream::limit) takes at once.
+const BURST: f64 = 20.0;
 
 /// What a question came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,17 +75,14 @@ pub struct Upstream {
 
 #[derive(Default)]
 struct Shared {
-    rules: Mutex<Vec<Rule>>,
+    rules: Mutex<Rules>,
     seen: Mutex<Vec<Seen>>,
-}
-
-struct Rule {
-    name: Option<String>,
-    /// Every name that ends so.
-    below: Option<String>,
-    qtype: Option<u16>,
-    transport: Option<Transport>,
-    script: Script,
+    connections: AtomicUsize,
+    /// Of a hundred UDP queries, how many are lost at random.
+    lost_percent: AtomicU32,
+    lost: AtomicUsize,
+    /// UDP queries a second beyond which nothing is seen; 0 = no limit.
+    limit: AtomicU32,
 }
 
 struct Running {
@@ -103,9 +105,7 @@ impl Upstream {
     pub fn start_at(address: SocketAddr) -> Self {
         let shared = Arc::<Shared>::default();
         let mut server = Self { address, shared, running: None };
-        server.otherwise(Reply::nxdomain(300));
-        server.on_type(rtype::SOA, Reply::nodata(300));
-        server.on_type(rtype::NS, Reply::nodata(300));
+        server.know_nothing();
         for attempt in 0.. {
             match server.listen() {
                 Ok(()) => break,
@@ -114,6 +114,22 @@ impl Upstream {
             }
         }
         server
+    }
+
+    /// The same with UDP alone, on a socket of the caller's.
+    pub fn on_udp(socket: UdpSocket) -> io::Result<Self> {
+        let (address, shared) = (socket.local_addr()?, Arc::<Shared>::default());
+        let inside = Arc::clone(&shared);
+        let udp = Thread::start(move |stop| serve_udp(&socket, &inside, stop));
+        let server = Self { address, shared, running: Some(Running { udp, tcp: None }) };
+        server.know_nothing();
+        Ok(server)
+    }
+
+    fn know_nothing(&self) {
+        let probes = [rtype::SOA, rtype::NS].map(|qtype| Match::default().qtype(qtype));
+        let rules = Rules::everything(Reply::nxdomain(300));
+        self.play(probes.into_iter().fold(rules, |rules, probe| rules.and(probe, Reply::nodata(300))));
     }
 
     /// A server that gives this address for every name.
@@ -126,29 +142,43 @@ impl Upstream {
 
     /// What happens for this name and type; the newest rule that fits decides.
     pub fn on(&self, name: &str, qtype: u16, script: impl Into<Script>) -> &Self {
-        self.rule(Some(name), Some(qtype), None, script.into())
+        self.add(Match::default().name(name).qtype(qtype), script)
     }
 
     /// What happens for this name and type over one transport.
     pub fn on_transport(&self, name: &str, qtype: u16, transport: Transport, script: impl Into<Script>) -> &Self {
-        self.rule(Some(name), Some(qtype), Some(transport), script.into())
+        self.add(Match::default().name(name).qtype(qtype).over(transport), script)
     }
 
     /// What happens for every name below this one with this type.
     pub fn on_below(&self, domain: &str, qtype: u16, script: impl Into<Script>) -> &Self {
-        let below = Some(format!(".{}", domain.to_ascii_lowercase()));
-        self.add(Rule { name: None, below, qtype: Some(qtype), transport: None, script: script.into() })
+        self.add(Match::default().below(domain).qtype(qtype), script)
     }
 
     /// What happens for every name with this type.
     pub fn on_type(&self, qtype: u16, script: impl Into<Script>) -> &Self {
-        self.rule(None, Some(qtype), None, script.into())
+        self.add(Match::default().qtype(qtype), script)
     }
 
     /// What happens for everything, whatever was said before.
     pub fn otherwise(&self, script: impl Into<Script>) -> &Self {
-        self.shared.rules.lock().expect("no holder panics").clear();
-        self.rule(None, None, None, script.into())
+        self.play(Rules::everything(script));
+        self
+    }
+
+    /// What happens from now on, whatever was said before.
+    pub fn play(&self, rules: Rules) {
+        *self.shared.rules.lock().expect("no holder panics") = rules;
+    }
+
+    /// So many of a hundred UDP queries are lost on the way, at random.
+    pub fn lose(&self, percent: u32) {
+        self.shared.lost_percent.store(percent, Ordering::SeqCst);
+    }
+
+    /// Drops the UDP queries that are over so many a second.
+    pub fn limit(&self, a_second: u32) {
+        self.shared.limit.store(a_second, Ordering::SeqCst);
     }
 
     /// Takes questions and answers none, health probes included.
@@ -174,6 +204,22 @@ impl Upstream {
     /// How many questions there were for this name.
     pub fn count(&self, name: &str) -> usize {
         self.shared.seen.lock().expect("no holder panics").iter().filter(|seen| seen.is(name)).count()
+    }
+
+    /// How many questions there were with this type for names below this one.
+    pub fn count_below(&self, domain: &str, qtype: u16) -> usize {
+        let queries = Match::default().below(domain).qtype(qtype);
+        self.shared.seen.lock().expect("no holder panics").iter().filter(|seen| queries.fits(seen)).count()
+    }
+
+    /// How many queries were lost on their way by a script.
+    pub fn lost(&self) -> usize {
+        self.shared.lost.load(Ordering::SeqCst)
+    }
+
+    /// How many TCP connections there were.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// Waits until this many questions for this name have arrived.
@@ -213,12 +259,8 @@ impl Upstream {
         self.listen().expect("the port of a stopped upstream is still free");
     }
 
-    fn rule(&self, name: Option<&str>, qtype: Option<u16>, transport: Option<Transport>, script: Script) -> &Self {
-        self.add(Rule { name: name.map(str::to_ascii_lowercase), below: None, qtype, transport, script })
-    }
-
-    fn add(&self, rule: Rule) -> &Self {
-        self.shared.rules.lock().expect("no holder panics").push(rule);
+    fn add(&self, queries: Match, script: impl Into<Script>) -> &Self {
+        self.shared.rules.lock().expect("no holder panics").0.push(Rule { queries, script: script.into() });
         self
     }
 
@@ -264,19 +306,33 @@ impl Shared {
             bytes: query.to_vec(),
         };
         let rules = self.rules.lock().expect("no holder panics");
-        let script = rules.iter().rev().find(|rule| rule.fits(&seen))?.script.clone();
+        let script = rules.0.iter().rev().find(|rule| rule.queries.fits(&seen))?.script.clone();
         drop(rules);
+        if script.is_lost() && transport == Transport::Udp {
+            self.lost.fetch_add(1, Ordering::SeqCst);
+            return None;
+        }
         self.seen.lock().expect("no holder panics").push(seen);
         Some((script, question))
     }
 }
 
-impl Rule {
-    fn fits(&self, seen: &Seen) -> bool {
-        self.name.as_ref().is_none_or(|name| seen.is(name))
-            && self.below.as_ref().is_none_or(|below| seen.name.to_ascii_lowercase().ends_with(below))
-            && self.qtype.is_none_or(|qtype| qtype == seen.qtype)
-            && self.transport.is_none_or(|transport| transport == seen.transport)
+/// What a server with a limit may still take.
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn takes(&mut self, a_second: u32) -> bool {
+        let since = std::mem::replace(&mut self.filled, now());
+        let fresh = f64::from(a_second) * self.filled.duration_since(since).as_secs_f64();
+        self.tokens = (self.tokens + fresh).min(BURST);
+        let is_taken = a_second == 0 || self.tokens >= 1.0;
+        if is_taken && a_second > 0 {
+            self.tokens -= 1.0;
+        }
+        is_taken
     }
 }
 
@@ -315,11 +371,19 @@ impl Question {
 
 fn serve_udp(socket: &UdpSocket, shared: &Arc<Shared>, stop: &AtomicBool) {
     let mut buffer = [0; 4096];
+    let mut bucket = Bucket { tokens: BURST, filled: now() };
+    let mut last = None;
     while !stop.load(Ordering::SeqCst) {
         // A port unreachable from a client that left comes back as an error here.
         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+        if rand::random_range(0..100) < shared.lost_percent.load(Ordering::SeqCst)
+            || !bucket.takes(shared.limit.load(Ordering::SeqCst))
+        {
+            continue;
+        }
         let query = buffer[..length].to_vec();
         let Some((script, question)) = shared.take(&query, from, Transport::Udp) else { continue };
+        let previous = last.replace(from);
         let Ok(socket) = socket.try_clone() else { continue };
         play(script, move |step| match step {
             Step::Send(reply) => drop(socket.send_to(&reply.bytes(&query, question.end, question.payload), from)),
@@ -327,7 +391,11 @@ fn serve_udp(socket: &UdpSocket, shared: &Arc<Shared>, stop: &AtomicBool) {
                 let elsewhere = UdpSocket::bind((*address, 0)).expect("an address of the host");
                 drop(elsewhere.send_to(&reply.bytes(&query, question.end, question.payload), from));
             }
-            Step::Wait(_) | Step::Hold(_) | Step::Drip(..) | Step::Close => {}
+            Step::SendToPrevious(reply) => {
+                let reply = reply.bytes(&query, question.end, question.payload);
+                drop(socket.send_to(&reply, previous.unwrap_or(from)));
+            }
+            Step::Wait(_) | Step::Hold(_) | Step::Drip(..) | Step::Close | Step::Finish | Step::Lose => {}
         });
     }
 }
@@ -339,6 +407,7 @@ fn serve_tcp(listener: &TcpListener, shared: &Arc<Shared>, stop: &AtomicBool) {
             break;
         }
         let Ok(stream) = stream else { continue };
+        shared.connections.fetch_add(1, Ordering::SeqCst);
         streams.extend(stream.try_clone());
         let shared = Arc::clone(shared);
         thread::spawn(move || serve_stream(stream, &shared));
@@ -352,23 +421,29 @@ fn serve_stream(mut stream: TcpStream, shared: &Shared) {
     let Ok(from) = stream.peer_addr() else { return };
     while let Ok(query) = read_frame(&mut stream) {
         let Some((script, question)) = shared.take(&query, from, Transport::Tcp) else { continue };
-        let Ok(mut stream) = stream.try_clone() else { return };
+        let finishes = script.finishes();
+        let Ok(mut other) = stream.try_clone() else { return };
         play(script, move |step| match step {
             Step::Send(reply) => {
                 let message = reply.bytes(&query, question.end, usize::from(u16::MAX));
-                drop(stream.write_all(&frame(&message)));
+                drop(other.write_all(&frame(&message)));
             }
             Step::Drip(pause, reply) => {
                 for octet in frame(&reply.bytes(&query, question.end, usize::from(u16::MAX))) {
-                    if stream.write_all(&[octet]).is_err() {
+                    if other.write_all(&[octet]).is_err() {
                         return;
                     }
                     thread::sleep(*pause);
                 }
             }
-            Step::Close => drop(stream.shutdown(Shutdown::Both)),
-            Step::Wait(_) | Step::Hold(_) | Step::SendFrom(..) => {}
+            Step::Close => drop(other.shutdown(Shutdown::Both)),
+            Step::Finish => drop(other.shutdown(Shutdown::Write)),
+            Step::Wait(_) | Step::Hold(_) | Step::SendFrom(..) | Step::SendToPrevious(_) | Step::Lose => {}
         });
+        if finishes {
+            drop(io::copy(&mut stream, &mut io::sink()));
+            return;
+        }
     }
 }
 
@@ -380,7 +455,7 @@ fn play(script: Script, mut act: impl FnMut(&Step) + Send + 'static) {
             match step {
                 Step::Wait(delay) => thread::sleep(*delay),
                 Step::Hold(gate) => gate.wait(),
-                Step::Send(_) | Step::SendFrom(..) | Step::Drip(..) | Step::Close => act(step),
+                step => act(step),
             }
         }
     };
