@@ -379,8 +379,9 @@ fn a_question_that_every_reload_overtakes_is_judged_by_the_last() {
     socket.send(&Query::a(name));
     let runtime = runtime();
     for (number, guard) in [Guard::On("log"), Guard::Off, Guard::On("log"), Guard::On("refuse")].iter().enumerate() {
+        // A busy machine may not have read it yet: nothing waits then either.
         eventually("it is asked, or given up", || {
-            upstream.count(name) > number || daemon.engine().waiting.count() == 0
+            upstream.count(name) > number || (number > 0 && daemon.engine().waiting.count() == 0)
         });
         reload(&runtime, &daemon, &upstream, *guard);
         let next = held();

@@ -185,21 +185,19 @@ fn questions_are_spread_evenly(#[case] policy: &str) {
     eventually("all are up", || servers.iter().all(|server| transitions(&tidegate, server, "up") > 0.0));
     let client = tidegate.client();
     let counts = || servers.each_ref().map(|server| server.count_type(rtype::A));
+    // A busy machine makes one of them slower than the others, until probes find it as fast as they are: short rounds, of
+    // which one falls between two such moments.
     let mut rounds = Vec::new();
-    // A busy machine makes one of them slower than the others, until probes find it as fast as they are.
-    for round in 0..5 {
+    eventually("the queries are spread evenly", || {
         let before = counts();
-        for number in 0..3000 {
-            let query = Query::a(&format!("n{number}.r{round}.example."));
+        for number in 0..600 {
+            let query = Query::a(&format!("n{number}.r{}.example.", rounds.len()));
             assert_eq!(client.ask(&query).rcode(), ResponseCode::NoError);
         }
         let asked: [usize; 3] = std::array::from_fn(|at| counts()[at] - before[at]);
-        if asked.iter().all(|count| (900..=1100).contains(count)) {
-            return;
-        }
         rounds.push(asked);
-    }
-    panic!("never even: {rounds:?}");
+        asked.iter().all(|count| (180..=220).contains(count))
+    });
 }
 
 /// Two workers, whose sockets the kernel chooses by the client's port; one bucket for both.

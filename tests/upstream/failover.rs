@@ -190,7 +190,9 @@ fn a_connection_is_kept_and_pipelined() {
 #[test]
 fn a_connection_closed_by_the_far_end_is_renewed() {
     let script = Script::with_tcp(Says::Nothing, Tcp::OneEach(ONE));
-    let group = build(&spec(&[&[tcp(script.address)]]));
+    let mut spec = spec(&[&[tcp(script.address)]]);
+    spec.limits.attempts = 1;
+    let group = build(&spec);
     on_a_worker(async {
         let client = client();
         for at in 0..10 {

@@ -19,20 +19,32 @@ fn queries_over_max_qps_go_to_the_next_server_and_then_fail_at_once() {
     let (first, second) = (Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO)));
     let mut spec = spec(&[&[udp(first.address), udp(second.address)]]);
     spec.limits.max_qps = Some(1);
+    // A second try would be paid for too.
+    spec.limits.attempts = 1;
     let group = build(&spec);
-    on_a_worker(async {
+    let start = Moment::now();
+    let asked = on_a_worker(async {
         let client = client();
+        let mut answers = Vec::new();
         // Four at once each, then nothing for a second.
-        for at in 0..4 {
-            assert_eq!(address(&ask(&client, &group, &format!("n{at}.example")).await.unwrap()), ONE);
+        loop {
+            match ask(&client, &group, &format!("n{}.example", answers.len())).await {
+                Ok(exchanged) => answers.push(address(&exchanged)),
+                Err(error) => {
+                    assert!(matches!(error, ExchangeError::Budget), "{error:?}");
+                    return answers;
+                }
+            }
         }
-        for at in 4..8 {
-            assert_eq!(address(&ask(&client, &group, &format!("n{at}.example")).await.unwrap()), TWO);
-        }
-        assert!(matches!(ask(&client, &group, "last.example").await, Err(ExchangeError::Budget)));
     });
-    assert_eq!((first.queries(), second.queries()), (4, 4));
-    assert_eq!(server(&group, 0).tally.queries(Transport::Udp, QueryResult::Budget), 5);
+    assert_eq!((&asked[..4], asked.contains(&TWO)), (&[ONE; 4][..], true));
+    // And one for each second that a busy machine took for them.
+    let most = 4 + usize::try_from(Moment::now().since(start).as_secs()).unwrap();
+    for script in [&first, &second] {
+        assert!((4..=most).contains(&script.queries()), "{} queries where {most} are allowed", script.queries());
+    }
+    let over = server(&group, 0).tally.queries(Transport::Udp, QueryResult::Budget);
+    assert!(over >= 2, "{over} queries were kept from the first server");
 }
 
 #[test]
