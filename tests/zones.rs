@@ -23,7 +23,13 @@ use tidegate::{
 };
 
 /// The zones, and their files in `tests/zones`.
-const ZONES: [(&str, &str); 3] = [("example", "rfc4592.zone"), ("edu", "rfc1034.zone"), ("corp.test", "corp.zone")];
+const ZONES: [(&str, &str); 4] =
+    [("example", "rfc4592.zone"), ("edu", "rfc1034.zone"), ("corp.test", "corp.zone"), ("gen.test", "generate.zone")];
+
+/// Names that `$GENERATE` makes, and neighbours that it does not.
+const GENERATED: &str = "dhcp-0 dhcp-1 dhcp-20 dhcp-21 step-0 step-3 step-9 step-10 host-1 host-3 1 2 3 server1 server2 mx \
+    off-0000 off-0001 off-0002 off-3 oct-010 oct-011 oct-012 oct-10 1.1.0.0.nib 2.1.0.0.nib 3.1.0.0.nib 0.0.nib x.d1 \
+    x.d2 d1 d01 _srv1._tcp _srv2._tcp a\\$1 x.w1 w1 after";
 
 /// How many questions are asked.
 const QUESTIONS: usize = 10_000;
@@ -39,7 +45,7 @@ fn ours() -> Zones {
         place: place.clone(),
         source: Source::File(folder().join(file)),
     });
-    Zones::build(&specs, None, SpecialUse::Ignored).unwrap_or_else(|problems| {
+    Zones::build(&specs, None, SpecialUse::Ignored, None).unwrap_or_else(|problems| {
         let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
         panic!("the zone files are not read:\n{}", lines.join("\n"))
     })
@@ -265,7 +271,8 @@ fn mentioned(zones: &Zones) -> Vec<Name> {
             }
         }
     }
-    names.into_iter().collect()
+    let generated = GENERATED.split_whitespace().map(|name| format!("{name}.gen.test").parse::<Name>().unwrap());
+    names.into_iter().chain(generated).collect()
 }
 
 fn covered(zones: &Zones, name: &Name) -> bool {

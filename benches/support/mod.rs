@@ -72,7 +72,8 @@ impl Bench {
 
     fn under(configuration: &str, servers: Vec<Entry>) -> Self {
         let plan = Plan::from_text("bench.toml", configuration).expect("the configuration is valid");
-        let zones = Arc::new(Zones::build(&[], None, SpecialUse::Answered).expect("there are no zones to be wrong"));
+        let zones =
+            Arc::new(Zones::build(&[], None, SpecialUse::Answered, None).expect("there are no zones to be wrong"));
         let spec = GroupSpec {
             name: "vpc".to_owned(),
             tiers: vec![servers],

@@ -48,11 +48,18 @@ pub(super) fn run(options: &Options) -> i32 {
     for line in missing.chain(daemon::missing_upstreams(&plan.live, &plan.boot)) {
         writeln!(ERR, "warning: {line}");
     }
-    if let Err(problems) = daemon::build_zones(&plan.live) {
-        for problem in problems {
-            writeln!(ERR, "{problem}");
+    match daemon::build_zones(&plan.live, None) {
+        Ok(zones) => {
+            zones.warnings().for_each(|warning| writeln!(ERR, "warning: {warning}"));
+            if !zones.errors().is_empty() {
+                zones.errors().iter().for_each(|error| writeln!(ERR, "{error}"));
+                return super::UNUSABLE;
+            }
         }
-        return super::UNUSABLE;
+        Err(errors) => {
+            errors.iter().for_each(|error| writeln!(ERR, "{error}"));
+            return super::UNUSABLE;
+        }
     }
     write!(OUT, "{}", plan.routing_table());
     super::OK

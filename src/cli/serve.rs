@@ -218,7 +218,7 @@ impl Running<'_> {
             lines
         })?;
         let missing = daemon::missing_upstreams(&plan.live, &plan.boot);
-        let warnings: Vec<String> = plan.warnings.lines().chain(missing).collect();
+        let mut warnings: Vec<String> = plan.warnings.lines().chain(missing).collect();
         let restart = self.boot.differences(&plan.boot);
         let mut lines = warnings.clone();
         lines.extend(restart.iter().map(|key| format!("{key}: this change needs a restart")));
@@ -228,6 +228,8 @@ impl Running<'_> {
         let reread = self.daemon.reload(plan.live.clone()).await;
         let reread = reread.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let changes = changes(&self.live, &plan.live, &reread);
+        lines.extend(reread.warnings.iter().cloned());
+        warnings.extend(reread.warnings);
         if self.live.log_level != plan.live.log_level {
             logging::set(self.level, plan.live.log_level);
         }

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
 use tokio::sync::watch;
+use tracing::{error, warn};
 
 use super::groups;
 use crate::{
@@ -36,10 +37,13 @@ pub struct Reread {
     pub zones: Vec<Name>,
     /// Whether the hosts file says something else.
     pub hosts: bool,
+    /// What was left out of files that were read again.
+    pub warnings: Vec<String>,
 }
 
 impl Reread {
     fn between(old: &Zones, new: &Zones) -> Self {
+        let warnings = new.warnings().collect();
         let apart = |zones: &Zones| {
             let prints = zones.domains().map(|domain| (domain.name.clone(), domain.scope, domain.fingerprint));
             prints.partition::<HashSet<_>, _>(|(_, scope, _)| *scope == Scope::Subtree)
@@ -49,7 +53,7 @@ impl Reread {
         let others = new.difference(&old).map(|(name, ..)| name.clone());
         let mut zones: Vec<Name> = others.filter(was_there).collect();
         zones.sort_unstable();
-        Self { zones, hosts: old_hosts != new_hosts }
+        Self { zones, hosts: old_hosts != new_hosts, warnings }
     }
 }
 
@@ -62,7 +66,8 @@ impl State {
         ours: OwnAddresses,
         alarm: Arc<Alarm>,
     ) -> Result<Self, Vec<ZoneError>> {
-        let zones = Arc::new(build_zones(&live)?);
+        let zones = Arc::new(build_zones(&live, None)?);
+        report(&zones);
         let groups = build_groups(&live, &[], &ours, &alarm);
         let loops = Arc::<Loops>::default();
         let snapshot = Snapshot::build(&live, 1, groups.clone(), Arc::clone(&zones), &rules, &loops);
@@ -74,7 +79,8 @@ impl State {
 
     /// Brings another plan into force, or leaves the old one as it is.
     pub(super) fn replace(&mut self, live: Live) -> Result<Reread, Vec<ZoneError>> {
-        let zones = Arc::new(build_zones(&live)?);
+        let zones = Arc::new(build_zones(&live, Some(&self.zones))?);
+        report(&zones);
         let reread = Reread::between(&self.zones, &zones);
         self.zones = zones;
         self.live = live;
@@ -84,7 +90,8 @@ impl State {
 
     /// Reads zone files again; what is wrong with them leaves the old zones in force.
     pub(super) fn reread_zones(&mut self) -> Result<(), Vec<ZoneError>> {
-        self.zones = Arc::new(build_zones(&self.live)?);
+        self.zones = Arc::new(build_zones(&self.live, Some(&self.zones))?);
+        report(&self.zones);
         // The servers are the same: a file that is written often does not have them probed for loops as often.
         self.build();
         Ok(())
@@ -152,8 +159,23 @@ fn build_groups(live: &Live, previous: &[Arc<Group>], ours: &OwnAddresses, alarm
     groups::specs(live).into_iter().map(build).collect()
 }
 
-/// Reads every local zone of a plan, as the start and `check` do.
-pub fn build_zones(live: &Live) -> Result<Zones, Vec<ZoneError>> {
+/// Says what files that were just read cannot be used for.
+fn report(zones: &Zones) {
+    for error in zones.errors() {
+        error!("{error}");
+    }
+    if !zones.errors().is_empty() {
+        for zone in zones.broken() {
+            error!("the local zone {zone} answers SERVFAIL until its file is mended; all else is served");
+        }
+    }
+    for warning in zones.warnings() {
+        warn!("{warning}");
+    }
+}
+
+/// Reads every local zone of a plan: for the start and `check`, or beside what is in force.
+pub fn build_zones(live: &Live, previous: Option<&Zones>) -> Result<Zones, Vec<ZoneError>> {
     let place = |at: &WrittenAt| Place { file: at.file.clone(), line: at.line };
     let specs: Vec<LocalSpec> = live
         .local
@@ -173,5 +195,5 @@ pub fn build_zones(live: &Live) -> Result<Zones, Vec<ZoneError>> {
         SpecialNames::AnsweredHere => SpecialUse::Answered,
         SpecialNames::Forwarded => SpecialUse::Ignored,
     };
-    Zones::build(&specs, live.hosts.as_deref(), special)
+    Zones::build(&specs, live.hosts.as_deref(), special, previous)
 }

@@ -179,6 +179,10 @@ async fn local(context: &Context, resolution: Resolution, before: Vec<Name>) -> 
     if answer.outcome == zones::Outcome::Endless {
         return Err(ResolveError::endless());
     }
+    if let zones::Outcome::Broken { zone } = &answer.outcome {
+        let text = format!("the file of the local zone {zone} cannot be used; the log and `tidegate check` say why");
+        return Err(ResolveError::servfail(EdeCode::Other, text));
+    }
     let mut response = Response::ours(&answer.message, &resolution.query)?;
     if let zones::Outcome::Leaves { target } = &answer.outcome
         && let Some(cut) = response.chain().iter().position(|name| name == target)

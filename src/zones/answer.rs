@@ -8,8 +8,8 @@
 //!   of the last name (RFC 6604 2.1).
 //! - DS at a cut is the parent's and answered here (RFC 4035 3.1.4.1). Zones are served unsigned, so DO changes nothing.
 //! - ANY is given all that the name owns, without additional records.
-//! - Additional: the addresses in this zone of what NS, MX, SRV, KX, AFSDB, RT, SVCB and HTTPS point to, glue where
-//!   there is nothing better.
+//! - Additional: the addresses in this zone of what NS, MX, SRV, KX, AFSDB, RT, SVCB and HTTPS point to; in a referral
+//!   those below the cut too (glue).
 
 use super::{
     LocalAnswer, LocalQuestion, Outcome,
@@ -42,10 +42,25 @@ pub(super) fn absent(zone: &Zone, question: &LocalQuestion<'_>) -> LocalAnswer {
     walk.finish(Rcode::NXDOMAIN, Outcome::Done)
 }
 
+/// SERVFAIL for any question, since the file of `zone` cannot be used.
+pub(super) fn broken(question: &LocalQuestion<'_>, zone: &Name) -> LocalAnswer {
+    let (rcode, outcome) = (Rcode::SERVFAIL, Outcome::Broken { zone: zone.clone() });
+    LocalAnswer { message: Draft::new(question).finish(rcode), rcode, outcome, aliases: 0 }
+}
+
 /// Types that may stand beside a CNAME, and are asked for where it stands (RFC 4034 2.5, 4; RFC 2181 10.1).
 const fn is_beside_cname(qtype: RecordType) -> bool {
     use RecordType as T;
     matches!(qtype, T::CNAME | T::RRSIG | T::NSEC | T::SIG | T::KEY | T::NXT)
+}
+
+/// What is done with addresses below a zone cut, which are not this zone's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Glue {
+    /// They are given: without them nobody gets to the servers of the cut.
+    Given,
+    /// They are left to the zone that has them.
+    Left,
 }
 
 enum Step {
@@ -101,7 +116,7 @@ impl<'a> Walk<'a> {
     fn only(&mut self, set: Option<&'a RrSet>) -> Step {
         let Some(set) = set else { return self.negative(Rcode::NOERROR) };
         self.give(set);
-        self.addresses(set);
+        self.addresses(set, Glue::Left);
         Step::End(Rcode::NOERROR, Outcome::Done)
     }
 
@@ -147,14 +162,14 @@ impl<'a> Walk<'a> {
     fn refer(&mut self, owner: &[u8], node: &'a Node) -> Step {
         if let Some(servers) = node.set(RecordType::NS) {
             self.draft.set(Section::Authority, owner, servers, servers.ttl);
-            self.addresses(servers);
+            self.addresses(servers, Glue::Given);
         }
         let Ok(cut) = Name::from_wire(owner) else { return Step::End(Rcode::SERVFAIL, Outcome::Done) };
         Step::End(Rcode::NOERROR, Outcome::Delegated { cut, target: self.qname.clone() })
     }
 
-    /// Adds the addresses of what a set points to, as far as this zone has them, glue included.
-    fn addresses(&mut self, set: &RrSet) {
+    /// Adds the addresses of what a set points to, as far as this zone has them.
+    fn addresses(&mut self, set: &RrSet, glue: Glue) {
         for rdata in &set.rdata {
             let Some(target) = rdata::target(set.rtype, rdata) else { continue };
             // A service with target "." is at the owner's own name (RFC 9460 2.5.2).
@@ -165,8 +180,8 @@ impl<'a> Walk<'a> {
             }
             let node = match self.zone.find(&target) {
                 Found::Exact(node) | Found::Wildcard(node) => Some(node),
-                Found::Cut { .. } => self.zone.node(&target),
-                Found::Redirected { .. } | Found::Nothing => None,
+                Found::Cut { .. } if glue == Glue::Given => self.zone.node(&target),
+                Found::Cut { .. } | Found::Redirected { .. } | Found::Nothing => None,
             };
             for rtype in [RecordType::A, RecordType::AAAA] {
                 if let Some(set) = node.and_then(|node| node.set(rtype)) {

@@ -3,7 +3,7 @@
 //! Octets, not characters: a file need not be UTF-8. A string does not go over the end of a line, although RFC 1035
 //! lets it: a forgotten quote would else be reported at the end of the file.
 
-use super::error::ZoneErrorKind;
+use super::{error::ZoneErrorKind, watch};
 
 /// A word or a quoted string, its escapes untouched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,27 @@ impl Token<'_> {
         }
     }
 
+    /// The text to be read once more: of what stood in quotes, `\"` is a quote.
+    pub(super) fn unquoted(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(self.text.len());
+        let mut rest = self.text;
+        while let Some((&octet, behind)) = rest.split_first() {
+            rest = behind;
+            match rest.split_first() {
+                Some((&b'"', behind)) if octet == b'\\' && self.quoting == Quoting::Quoted => {
+                    text.push(b'"');
+                    rest = behind;
+                }
+                Some((&escaped, behind)) if octet == b'\\' => {
+                    text.extend([octet, escaped]);
+                    rest = behind;
+                }
+                _ => text.push(octet),
+            }
+        }
+        text
+    }
+
     /// Whether this is the bare word `word`, in any letter case.
     pub(super) fn is(&self, word: &str) -> bool {
         self.quoting == Quoting::Bare && self.text.eq_ignore_ascii_case(word.as_bytes())
@@ -85,7 +106,7 @@ pub(super) struct Entries<'t> {
 impl<'t> Entries<'t> {
     /// The entries of `text`, whose first line has the number `line`.
     pub(super) fn new(text: &'t [u8], line: usize) -> Self {
-        Self { text: text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text), at: 0, line }
+        Self { text: watch::plain(text), at: 0, line }
     }
 
     fn peek(&self) -> Option<u8> {

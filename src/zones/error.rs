@@ -47,6 +47,9 @@ pub enum ZoneErrorKind {
     /// A file cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[source] io::Error),
+    /// More errors than are told.
+    #[error("{0} more errors are not shown")]
+    More(usize),
     /// A zone is declared twice.
     #[error("zone {0} is here twice; keep one of them")]
     Twice(Name),
@@ -92,11 +95,11 @@ pub enum ZoneErrorKind {
     #[error("{0} is no type of zone data")]
     Meta(RecordType),
     /// A directive that we do not know.
-    #[error("{0} is not supported; there are $ORIGIN, $TTL and $INCLUDE")]
+    #[error("{0} is not supported; there are $ORIGIN, $TTL, $INCLUDE and $GENERATE")]
     Directive(String),
-    /// BIND's own loop.
-    #[error("$GENERATE is not supported; write the records out (named-compilezone does)")]
-    Generate,
+    /// More records from `$GENERATE` than a zone may have.
+    #[error("$GENERATE makes more than {0} records in this zone")]
+    Generated(usize),
     /// A directive with too few or too many words.
     #[error("{0}")]
     Usage(&'static str),
@@ -172,6 +175,9 @@ pub enum ZoneErrorKind {
     /// A line of a hosts file.
     #[error("\"{0}\" is not an address; a line is an address and names")]
     Address(String),
+    /// A line of a hosts file with an address of one interface.
+    #[error("\"{0}\" is an address of one interface, which DNS cannot say")]
+    Scoped(String),
     /// A line of a hosts file with an address alone.
     #[error("an address without a name")]
     NoHost,

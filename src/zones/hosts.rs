@@ -3,6 +3,9 @@
 //! A name that stands in the file is answered here for every type, and it alone (see the room's page). The reverse
 //! name of an address is PTR to the first name of each of its lines. The unspecified addresses, which lists of blocked
 //! names are full of, have no reverse.
+//!
+//! Files are merged by scripts, and one odd line must not take the others out of service: a line with a mistake is left
+//! out, and one warning counts them and shows the first.
 
 use std::{hash::Hasher as _, net::IpAddr, path::Path};
 
@@ -10,11 +13,11 @@ use hashbrown::HashMap;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{
-    LocalAnswer, LocalDomain, LocalQuestion, Outcome, Scope,
+    LocalAnswer, LocalDomain, LocalQuestion, Outcome, Scope, SkippedLines,
     error::{Place, ZoneError, ZoneErrorKind},
     message::Draft,
     special,
-    watch::Watch,
+    watch::{self, Watch},
     zone::{Node, RrSet},
 };
 use crate::wire::{Flags, Name, Rcode, RecordType, record::Section};
@@ -36,23 +39,23 @@ struct Host {
 }
 
 impl Hosts {
-    /// Reads a file; what is wrong goes to `errors`.
-    pub(super) fn read(path: &Path, watch: &mut Watch, errors: &mut Vec<ZoneError>) -> Self {
+    /// Reads a file. A line with a mistake is left out as a whole.
+    pub(super) fn read(path: &Path, files: &mut Watch) -> Result<(Self, Option<SkippedLines>), ZoneError> {
         let mut hosts = Self::default();
+        let mut skipped: Option<SkippedLines> = None;
         let wrong = |line, kind, record: &[u8]| {
             let record = String::from_utf8_lossy(record).trim().to_owned();
             ZoneError { place: Place { file: path.to_owned(), line }, kind, record }
         };
-        let text = match watch.read(path) {
-            Ok(text) => text,
-            Err(error) => {
-                errors.push(wrong(0, ZoneErrorKind::Read(error), b""));
-                return hosts;
-            }
-        };
-        for (line, text) in (1..).zip(text.split(|&octet| octet == b'\n')) {
+        let text = files.read(path).map_err(|error| wrong(0, ZoneErrorKind::Read(error), b""))?;
+        for (line, text) in (1..).zip(watch::plain(&text).split(|&octet| octet == b'\n')) {
             let written = text.split(|&octet| octet == b'#').next().unwrap_or_default();
-            hosts.line(written, &mut |kind| errors.push(wrong(line, kind, written)));
+            if let Err(kind) = hosts.line(written) {
+                match &mut skipped {
+                    Some(skipped) => skipped.count += 1,
+                    None => skipped = Some(SkippedLines { count: 1, first: wrong(line, kind, written) }),
+                }
+            }
         }
         for host in hosts.names.values_mut() {
             host.node.sort();
@@ -60,33 +63,26 @@ impl Hosts {
             host.node.hash(host.name.as_wire(), &mut hasher);
             host.fingerprint = hasher.finish();
         }
-        hosts
+        Ok((hosts, skipped))
     }
 
-    fn line(&mut self, line: &[u8], report: &mut dyn FnMut(ZoneErrorKind)) {
+    fn line(&mut self, line: &[u8]) -> Result<(), ZoneErrorKind> {
         let text = String::from_utf8_lossy(line);
         let mut words = text.split_ascii_whitespace();
-        let Some(address) = words.next() else { return };
-        let Ok(address) = address.parse::<IpAddr>() else { return report(ZoneErrorKind::Address(address.to_owned())) };
-        let mut first = None;
-        let mut named = false;
-        for word in words {
-            named = true;
-            match word.parse::<Name>() {
-                Ok(name) => {
-                    self.add_address(&name, address);
-                    first.get_or_insert(name);
-                }
-                Err(source) => report(ZoneErrorKind::Name { text: word.to_owned(), source }),
-            }
-        }
-        if !named {
-            report(ZoneErrorKind::NoHost);
-        }
-        if let Some(name) = first.filter(|_| !address.is_unspecified()) {
+        let Some(address) = words.next() else { return Ok(()) };
+        let address = address.parse::<IpAddr>().map_err(|_| match address.split_once('%') {
+            Some((bare, _)) if bare.parse::<IpAddr>().is_ok() => ZoneErrorKind::Scoped(address.to_owned()),
+            _ => ZoneErrorKind::Address(address.to_owned()),
+        })?;
+        let name = |word: &str| word.parse().map_err(|source| ZoneErrorKind::Name { text: word.to_owned(), source });
+        let names: Vec<Name> = words.map(name).collect::<Result<_, _>>()?;
+        let first = names.first().ok_or(ZoneErrorKind::NoHost)?;
+        if !address.is_unspecified() {
             let reverse = reverse(address);
-            self.node(&reverse).add(RecordType::PTR, HOSTS_TTL, name.as_wire().into());
+            self.node(&reverse).add(RecordType::PTR, HOSTS_TTL, first.as_wire().into());
         }
+        names.iter().for_each(|name| self.add_address(name, address));
+        Ok(())
     }
 
     fn add_address(&mut self, name: &Name, address: IpAddr) {

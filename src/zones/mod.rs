@@ -29,13 +29,19 @@ mod encoding;
 mod entry;
 mod error;
 mod field;
+mod generate;
+mod load;
 mod message;
 mod rdata;
 mod svcb;
 mod watch;
 mod zone;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use hashbrown::HashMap;
 
@@ -45,6 +51,7 @@ pub use self::{
 };
 use self::{
     hosts::Hosts,
+    load::{Findings, LoadedHosts, LoadedZone, Start},
     special::Special,
     zone::{Found, Zone},
 };
@@ -152,40 +159,97 @@ pub enum Outcome {
     },
     /// The aliases do not end: more than [`answer::MAX_ALIASES`], or a loop.
     Endless,
+    /// The zone's file could not be used when the server started.
+    Broken {
+        /// The zone.
+        zone: Name,
+    },
 }
+
+/// Lines of a hosts file that were left out.
+#[derive(Debug)]
+pub struct SkippedLines {
+    /// How many.
+    pub count: usize,
+    /// What is wrong with the first of them.
+    pub first: ZoneError,
+}
+
+impl fmt::Display for SkippedLines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (file, first) = (self.first.place.file.display(), &self.first);
+        match self.count {
+            1 => write!(f, "{file}: 1 line was skipped, the others are served: {first}"),
+            count => write!(f, "{file}: {count} lines were skipped, the others are served; the first: {first}"),
+        }
+    }
+}
+
+/// The fingerprint of a zone whose file is broken: nothing of it is kept.
+const BROKEN: u64 = 0;
 
 /// All that is answered here.
 #[derive(Debug, Default)]
 pub struct Zones {
-    zones: HashMap<Box<[u8]>, Zone>,
-    hosts: Hosts,
+    zones: HashMap<Box<[u8]>, Arc<LoadedZone>>,
+    hosts: Arc<LoadedHosts>,
     special: HashMap<Box<[u8]>, Special>,
     watch: Watch,
+    findings: Findings,
 }
 
 impl Zones {
-    /// The zones, hosts and special-use names of a configuration, or all that is wrong with them.
-    pub fn build(specs: &[LocalSpec], hosts: Option<&Path>, special_use: SpecialUse) -> Result<Self, Vec<ZoneError>> {
+    /// The zones, hosts and special-use names of a configuration, or all that is wrong with them. Files that have not
+    /// changed since `previous` are not read again; see [`load`] for what becomes of files that cannot be used.
+    pub fn build(
+        specs: &[LocalSpec],
+        hosts: Option<&Path>,
+        special_use: SpecialUse,
+        previous: Option<&Self>,
+    ) -> Result<Self, Vec<ZoneError>> {
+        let start = if previous.is_some() { Start::Later } else { Start::First };
         let mut built = Self::default();
-        let mut errors = Vec::new();
+        let mut findings = Findings::default();
         for (place, spec) in specs.iter().enumerate() {
             if specs[..place].iter().any(|before| before.zone == spec.zone) {
                 let kind = ZoneErrorKind::Twice(spec.zone.clone());
-                errors.push(ZoneError { place: spec.place.clone(), kind, record: String::new() });
+                findings.refused.push(ZoneError { place: spec.place.clone(), kind, record: String::new() });
                 continue;
             }
-            if let Some(zone) = text::read(spec, &mut built.watch, &mut errors) {
+            let before = previous.and_then(|previous| previous.zones.get(spec.zone.as_wire()));
+            if let Some(zone) = load::zone(spec, before, start, &mut findings) {
+                built.watch.extend(&zone.files);
                 built.zones.insert(spec.zone.as_wire().into(), zone);
             }
         }
-        if let Some(path) = hosts {
-            built.hosts = Hosts::read(path, &mut built.watch, &mut errors);
+        if let Some(hosts) = load::hosts(hosts, previous.map(|previous| &previous.hosts), start, &mut findings) {
+            built.watch.extend(&hosts.files);
+            built.hosts = hosts;
+        }
+        if !findings.refused.is_empty() {
+            return Err(findings.refused);
         }
         if special_use == SpecialUse::Answered {
             let special = special::zones();
             built.special = special.map(|(apex, special)| (apex.as_wire().into(), special)).collect();
         }
-        if errors.is_empty() { Ok(built) } else { Err(errors) }
+        built.findings = findings;
+        Ok(built)
+    }
+
+    /// What is wrong with files that were read for this value and could not be used: their zones answer SERVFAIL.
+    pub fn errors(&self) -> &[ZoneError] {
+        &self.findings.broken
+    }
+
+    /// What to tell of files that were read for this value: lines that were left out.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        self.findings.skipped.iter().map(ToString::to_string)
+    }
+
+    /// The zones that answer SERVFAIL because their files cannot be used.
+    pub fn broken(&self) -> impl Iterator<Item = &Name> {
+        self.zones.values().filter(|zone| zone.zone().is_none()).map(|zone| &zone.spec.zone)
     }
 
     /// The special-use domains that are answered here, where nothing but "." covers them otherwise.
@@ -201,28 +265,32 @@ impl Zones {
     /// answers, and the host of that name is left out.
     pub fn domains(&self) -> impl Iterator<Item = LocalDomain<'_>> {
         let zones = self.zones.values().map(|zone| LocalDomain {
-            name: zone.apex(),
+            name: &zone.spec.zone,
             scope: Scope::Subtree,
-            fingerprint: zone.fingerprint(),
+            fingerprint: zone.zone().map_or(BROKEN, Zone::fingerprint),
         });
-        zones.chain(self.hosts.domains().filter(|host| !self.zones.contains_key(host.name.as_wire())))
+        let hosts = self.hosts.hosts().into_iter().flat_map(Hosts::domains);
+        zones.chain(hosts.filter(|host| !self.zones.contains_key(host.name.as_wire())))
     }
 
     /// Answers a question; none if nothing here covers its name. An alias is followed to a name of the same zone if
     /// `stays` says that the question would come back here anyway: `route` may have a rule for it.
     pub fn answer(&self, question: &LocalQuestion<'_>, stays: impl Fn(&Name) -> bool) -> Option<LocalAnswer> {
         let name = question.name.as_wire();
-        let zone = covering(&self.zones, name);
-        let is_apex = zone.is_some_and(|zone| zone.apex() == question.name);
-        if !is_apex && let Some(answer) = self.hosts.answer(question) {
+        let loaded = covering(&self.zones, name);
+        let is_apex = loaded.is_some_and(|loaded| loaded.spec.zone == *question.name);
+        if !is_apex && let Some(answer) = self.hosts.hosts().and_then(|hosts| hosts.answer(question)) {
             return Some(answer);
         }
-        if let Some(zone) = zone.filter(|zone| !zone.apex().is_root() || covering(&self.special, name).is_none()) {
-            let zone = self.parent_of_cut(zone, question).unwrap_or(zone);
+        let is_ours =
+            |loaded: &&Arc<LoadedZone>| !loaded.spec.zone.is_root() || covering(&self.special, name).is_none();
+        if let Some(loaded) = loaded.filter(is_ours) {
+            let loaded = self.parent_of_cut(loaded, question).unwrap_or(loaded);
+            let Some(zone) = loaded.zone() else { return Some(answer::broken(question, &loaded.spec.zone)) };
             let is_ours = |target: &Name| {
                 let nearest = covering(&self.zones, target.as_wire());
-                nearest.is_some_and(|nearest| nearest.apex() == zone.apex())
-                    && !self.hosts.holds(target.as_wire())
+                nearest.is_some_and(|nearest| nearest.spec.zone == *zone.apex())
+                    && !self.hosts.hosts().is_some_and(|hosts| hosts.holds(target.as_wire()))
                     && stays(target)
             };
             return Some(answer::answer(zone, question, &is_ours));
@@ -234,12 +302,13 @@ impl Zones {
     }
 
     /// For DS at a zone's own name, the local zone that delegates it: DS is the parent's (RFC 4035 3.1.4.1).
-    fn parent_of_cut(&self, zone: &Zone, question: &LocalQuestion<'_>) -> Option<&Zone> {
-        if question.qtype != RecordType::DS || zone.apex() != question.name {
+    fn parent_of_cut(&self, loaded: &LoadedZone, question: &LocalQuestion<'_>) -> Option<&Arc<LoadedZone>> {
+        if question.qtype != RecordType::DS || loaded.spec.zone != *question.name {
             return None;
         }
         let parent = covering(&self.zones, question.name.parent()?.as_wire())?;
-        matches!(parent.find(question.name.as_wire()), Found::Cut { .. }).then_some(parent)
+        let Some(zone) = parent.zone() else { return Some(parent) };
+        matches!(zone.find(question.name.as_wire()), Found::Cut { .. }).then_some(parent)
     }
 
     /// Whether a file that was read changed, came or went since.

@@ -7,7 +7,7 @@
 //!   takes an origin; origin and owner of the including file come back after it (RFC 1035 5.1).
 //! - A zone file has a SOA and NS at its apex, as BIND demands; for inline records they are made where missing.
 //! - Refused: CNAME beside other data, a second SOA, owners outside the zone, NS and DNAME of wildcards (RFC 4592 4.2,
-//!   4.4), `$GENERATE`, signatures and NSEC (the zone is served unsigned).
+//!   4.4), signatures and NSEC (the zone is served unsigned).
 
 use std::{
     ffi::OsStr,
@@ -18,9 +18,11 @@ use std::{
 
 use super::{
     InlineRecord, LocalSpec, Source, complete, encoding,
-    entry::{Entries, Entry, Start, Token},
+    entry::{Entries, Entry, Quoting, Start, Token},
     error::{Place, ZoneError, ZoneErrorKind},
-    field, rdata,
+    field,
+    generate::{self, MOST_GENERATED, Range},
+    rdata,
     watch::Watch,
     zone::Zone,
 };
@@ -28,39 +30,41 @@ use crate::wire::{Name, RecordType};
 
 /// The TTL of inline records that have none, and of the SOA and NS made for them, in seconds.
 pub const INLINE_TTL: u32 = 300;
+/// The most errors that are told of one zone; the others are counted.
+const MOST_ERRORS: usize = 100;
 /// How deep files include files.
 const MAX_DEPTH: usize = 8;
 
-/// Reads the zone of a specification; what is wrong goes to `errors`, and then there is no zone.
-pub(super) fn read(spec: &LocalSpec, watch: &mut Watch, errors: &mut Vec<ZoneError>) -> Option<Zone> {
-    let mut found = Vec::new();
-    let mut reader = Reader::new(&spec.zone, watch, &mut found);
+/// Reads the zone of a specification, or tells all that is wrong with it.
+pub(super) fn read(spec: &LocalSpec, watch: &mut Watch) -> Result<Zone, Vec<ZoneError>> {
+    let mut reader = Reader::new(&spec.zone, watch);
     match &spec.source {
         Source::File(path) => reader.file(path, &spec.place),
         Source::Records(records) => reader.inline(records),
     }
-    let mut zone = reader.zone;
+    let (mut zone, mut errors) = reader.finish();
     match &spec.source {
         Source::Records(_) => complete::make(&mut zone),
-        Source::File(path) if found.is_empty() => complete::demand(&zone, path, &mut found),
+        Source::File(path) if errors.is_empty() => complete::demand(&zone, path, &mut errors),
         Source::File(_) => {}
     }
-    if found.is_empty() {
-        complete::bound(&zone, &spec.place, &mut found);
+    if errors.is_empty() {
+        complete::bound(&zone, &spec.place, &mut errors);
     }
-    if !found.is_empty() {
-        errors.append(&mut found);
-        return None;
+    if !errors.is_empty() {
+        return Err(errors);
     }
     zone.seal();
-    Some(zone)
+    Ok(zone)
 }
 
 /// What the next record may take from those before it.
 struct Reader<'a> {
     zone: Zone,
     watch: &'a mut Watch,
-    errors: &'a mut Vec<ZoneError>,
+    /// The first of them, [`MOST_ERRORS`] at most, and how many more there are.
+    errors: Vec<ZoneError>,
+    untold: usize,
     soa: Option<Place>,
     /// The folder that included files must lie in, and the files being read, all canonical.
     folder: Option<PathBuf>,
@@ -70,14 +74,16 @@ struct Reader<'a> {
     owner: Option<Name>,
     default_ttl: Option<u32>,
     last_ttl: Option<u32>,
+    generated: usize,
 }
 
 impl<'a> Reader<'a> {
-    fn new(apex: &Name, watch: &'a mut Watch, errors: &'a mut Vec<ZoneError>) -> Self {
+    fn new(apex: &Name, watch: &'a mut Watch) -> Self {
         Self {
             zone: Zone::new(apex.clone()),
             watch,
-            errors,
+            errors: Vec::new(),
+            untold: 0,
             soa: None,
             folder: None,
             open: Vec::new(),
@@ -85,6 +91,7 @@ impl<'a> Reader<'a> {
             owner: None,
             default_ttl: None,
             last_ttl: None,
+            generated: 0,
         }
     }
 
@@ -94,7 +101,7 @@ impl<'a> Reader<'a> {
             Err(error) => {
                 let place = Place { file: path.to_owned(), line: 0 };
                 let record = format!("zone {}, {declared}", self.zone.apex());
-                self.errors.push(ZoneError { place, kind: ZoneErrorKind::Read(error), record });
+                self.report(place, ZoneErrorKind::Read(error), record);
                 return;
             }
         };
@@ -125,14 +132,30 @@ impl<'a> Reader<'a> {
                 }
                 Err((line, kind)) => (line, kind, String::new()),
             };
-            self.errors.push(ZoneError { place: Place { file: file.to_owned(), line }, kind, record });
+            self.report(Place { file: file.to_owned(), line }, kind, record);
         }
+    }
+
+    fn report(&mut self, place: Place, kind: ZoneErrorKind, record: String) {
+        if self.errors.len() < MOST_ERRORS {
+            self.errors.push(ZoneError { place, kind, record });
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    fn finish(mut self) -> (Zone, Vec<ZoneError>) {
+        if let Some(last) = self.errors.last().filter(|_| self.untold > 0) {
+            let place = Place { line: 0, ..last.place.clone() };
+            self.errors.push(ZoneError { place, kind: ZoneErrorKind::More(self.untold), record: String::new() });
+        }
+        (self.zone, self.errors)
     }
 
     fn entry(&mut self, entry: &Entry<'_>, place: &dyn Fn() -> Place) -> Result<(), ZoneErrorKind> {
         let first = &entry.tokens[0];
         if entry.start == Start::Word && field::is_bare(first) && first.text.starts_with(b"$") {
-            return self.directive(first, &entry.tokens[1..]);
+            return self.directive(first, &entry.tokens[1..], place);
         }
         let tokens = match entry.start {
             Start::Word => {
@@ -205,7 +228,12 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn directive(&mut self, directive: &Token<'_>, words: &[Token<'_>]) -> Result<(), ZoneErrorKind> {
+    fn directive(
+        &mut self,
+        directive: &Token<'_>,
+        words: &[Token<'_>],
+        place: &dyn Fn() -> Place,
+    ) -> Result<(), ZoneErrorKind> {
         if directive.is("$TTL") {
             let [word] = words else { return Err(ZoneErrorKind::Usage("$TTL takes one TTL")) };
             self.default_ttl = Some(encoding::seconds(word.text).ok_or_else(|| ZoneErrorKind::Ttl(word.shown()))?);
@@ -227,10 +255,37 @@ impl<'a> Reader<'a> {
             };
         }
         if directive.is("$GENERATE") {
-            Err(ZoneErrorKind::Generate)
-        } else {
-            Err(ZoneErrorKind::Directive(directive.shown()))
+            return self.generate(words, place);
         }
+        Err(ZoneErrorKind::Directive(directive.shown()))
+    }
+
+    fn generate(&mut self, words: &[Token<'_>], place: &dyn Fn() -> Place) -> Result<(), ZoneErrorKind> {
+        const USAGE: ZoneErrorKind = ZoneErrorKind::Usage(
+            "$GENERATE takes START-STOP or START-STOP/STEP, an owner, a type, and the data, in quotes if it has blanks",
+        );
+        const MODIFIER: ZoneErrorKind =
+            ZoneErrorKind::Usage("a modifier is ${OFFSET,WIDTH,BASE}, with the base d, o, x, X, n or N");
+        let [range, owner, rest @ ..] = words else { return Err(USAGE) };
+        let range = Range::read(range.text).ok_or(USAGE)?;
+        let (ttl, rtype, data) = head(rest)?;
+        let [data] = data else { return Err(USAGE) };
+        let data = data.unquoted();
+        self.generated = self.generated.saturating_add(range.count());
+        if self.generated > MOST_GENERATED {
+            return Err(ZoneErrorKind::Generated(MOST_GENERATED));
+        }
+        for number in range.numbers() {
+            let owner = generate::expand(owner.text, number).ok_or(MODIFIER)?;
+            let owner = field::name(&Token { text: &owner, quoting: Quoting::Bare }, &self.origin)?;
+            let Ok(owner) = Name::from_wire(&owner) else { return Err(USAGE) };
+            let data = generate::expand(&data, number).ok_or(MODIFIER)?;
+            let entry = Entries::new(&data, 1).next().ok_or(USAGE)?.map_err(|(_, kind)| kind)?;
+            let rdata = field::rdata(rtype, &entry.tokens, &self.origin)?;
+            let ttl = self.ttl(ttl, rtype, &rdata)?;
+            self.record(&owner, rtype, ttl, rdata, place)?;
+        }
+        Ok(())
     }
 
     fn include(&mut self, file: &Token<'_>, origin: Option<Vec<u8>>) -> Result<(), ZoneErrorKind> {
@@ -306,10 +361,9 @@ mod tests {
         let place = Place { file: "tidegate.toml".into(), line: 7 };
         let zone = "corp.example".parse().unwrap();
         let spec = LocalSpec { zone, place, source: Source::File(path.to_owned()) };
-        let mut errors = Vec::new();
         let folder = path.parent().unwrap().display().to_string();
         let shown = |errors: &[ZoneError]| errors.iter().map(|p| p.to_string().replace(&folder, "")).collect();
-        read(&spec, &mut Watch::default(), &mut errors).ok_or_else(|| shown(&errors))
+        read(&spec, &mut Watch::default()).map_err(|errors| shown(&errors))
     }
 
     fn errors(text: &str) -> Vec<String> {
@@ -325,9 +379,8 @@ mod tests {
             (10..).zip(records).map(|(line, text)| InlineRecord { text: (*text).to_owned(), place: place(line) });
         let zone = "edge.example".parse().unwrap();
         let spec = LocalSpec { zone, place: place(9), source: Source::Records(records.collect()) };
-        let mut errors = Vec::new();
-        let zone = read(&spec, &mut Watch::default(), &mut errors);
-        zone.ok_or_else(|| errors.iter().map(ToString::to_string).collect())
+        let zone = read(&spec, &mut Watch::default());
+        zone.map_err(|errors| errors.iter().map(ToString::to_string).collect())
     }
 
     fn ttl(zone: &Zone, name: &str, rtype: RecordType) -> Option<u32> {
@@ -349,7 +402,7 @@ c 300 CNAME X
 www.other. 300 A 10.0.0.1
 @ 300 SOA ns hostmaster 2 2h 15m 2w 5m
 sub 300 SOA ns hostmaster 2 2h 15m 2w 5m
-$GENERATE 1-9 h$ A 10.0.0.$
+$GENERATE 255-256 h$ A 10.0.0.$
 $FOO
 *.w 300 NS ns
 d 300 NONSENSE 1
@@ -370,8 +423,8 @@ n 300 TYPE1 \\# 3 0A0000
             "/zone:8: www.other. is not in the zone corp.example., in \"www.other. 300 A 10.0.0.1\"",
             "/zone:9: a second SOA; the first is at /zone:1, in \"@ 300 SOA ns hostmaster 2 2h 15m 2w 5m\"",
             "/zone:10: a SOA stands at the zone's own name, corp.example., alone, in \"sub 300 SOA ns hostmaster 2 2h 15m 2w 5m\"",
-            "/zone:11: $GENERATE is not supported; write the records out (named-compilezone does), in \"$GENERATE 1-9 h$ A 10.0.0.$\"",
-            "/zone:12: $FOO is not supported; there are $ORIGIN, $TTL and $INCLUDE, in \"$FOO\"",
+            "/zone:11: A: \"10.0.0.256\" is not an IPv4 address, in \"$GENERATE 255-256 h$ A 10.0.0.$\"",
+            "/zone:12: $FOO is not supported; there are $ORIGIN, $TTL, $INCLUDE and $GENERATE, in \"$FOO\"",
             "/zone:13: a wildcard cannot have NS (RFC 4592 4), in \"*.w 300 NS ns\"",
             "/zone:14: \"NONSENSE\" is not a record type; unknown types are written TYPE123 \\# LENGTH HEX (RFC 3597), in \"d 300 NONSENSE 1\"",
             "/zone:15: class CH is not supported, zones are of class IN, in \"e 300 CH A 10.0.0.1\"",

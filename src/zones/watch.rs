@@ -7,8 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::clock;
+
 /// The largest file that is read, in octets: some millions of records, and a bound on what a wrong path costs.
 const MAX_FILE: u64 = 1 << 30;
+
+/// A file that changed in this many seconds before it was read is read again whenever that is asked for.
+const YOUNG: u64 = 2;
 
 /// What tells one state of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +22,8 @@ struct Stamp {
     inode: u64,
     size: u64,
     modified: (i64, i64),
+    /// Of the inode: it moves on where a tool sets the time of modification back.
+    changed: (i64, i64),
 }
 
 impl Stamp {
@@ -26,7 +33,15 @@ impl Stamp {
             inode: metadata.ino(),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// Whether the file changed so lately that another change may leave the same stamp: the clock of a file system
+    /// ticks slowly.
+    fn is_young(&self) -> bool {
+        let now = clock::wall().as_secs();
+        u64::try_from(self.changed.0).is_ok_and(|changed| now.saturating_sub(changed) < YOUNG)
     }
 
     /// The state of a file now; none if there is none.
@@ -39,12 +54,25 @@ impl Stamp {
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
     files: Vec<(PathBuf, Option<Stamp>)>,
+    /// Whether a file was so young when it was read that its next change may bear the same stamp.
+    is_unsettled: bool,
 }
 
 impl Watch {
     /// Whether a file changed, came or went since it was read.
     pub fn changed(&self) -> bool {
         self.files.iter().any(|(path, stamp)| *stamp != Stamp::now(path))
+    }
+
+    /// Whether what was read is what the files hold now, beyond doubt.
+    pub(super) fn is_current(&self) -> bool {
+        !self.is_unsettled && !self.changed()
+    }
+
+    /// Adds the files of another.
+    pub(super) fn extend(&mut self, other: &Self) {
+        self.files.extend(other.files.iter().cloned());
+        self.is_unsettled |= other.is_unsettled;
     }
 
     /// Takes the present state of every file as known, and tells whether it was not: a file that turned bad is tried
@@ -67,6 +95,7 @@ impl Watch {
     /// Reads a file whole, and knows its state from before the reading: a change during it counts as one.
     pub(super) fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         let stamp = Stamp::now(path);
+        self.is_unsettled |= stamp.is_some_and(|stamp| stamp.is_young());
         self.files.push((path.to_owned(), stamp));
         let metadata = fs::metadata(path)?;
         if !metadata.is_file() {
@@ -79,4 +108,10 @@ impl Watch {
         }
         Ok(text)
     }
+}
+
+/// A file's text without the marks that Windows puts around it: a byte order mark in front, an end-of-file mark behind.
+pub(super) fn plain(text: &[u8]) -> &[u8] {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    text.strip_suffix(b"\x1a").unwrap_or(text)
 }

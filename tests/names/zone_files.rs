@@ -12,7 +12,13 @@ use tempfile::TempDir;
 
 use crate::{
     Config, Site, ask,
-    support::{client::Client, eventually, peers::dig, query::Query, tidegate::Tidegate},
+    support::{
+        client::Client,
+        eventually,
+        peers::dig,
+        query::Query,
+        tidegate::{Tidegate, run},
+    },
 };
 
 struct Files(TempDir);
@@ -130,6 +136,58 @@ fn a_zone_file_that_is_gone_leaves_the_old_zone_in_force(#[values(By::Watch, By:
     ask(&tidegate, "www.edge.example", "A").shows(&OLD);
     assert!(by.notices(&tidegate, &config, || drop(files.put("zone", &zone("www A 10.3.0.2")))));
     ask(&tidegate, "www.edge.example", "A").shows(&NEW);
+}
+
+#[rstest]
+#[case::does_not_parse(Some("www A 10.3.0.999"))]
+#[case::missing(None)]
+fn a_zone_that_is_broken_at_the_start_alone_is_out_of_service(
+    #[case] records: Option<&str>,
+    #[values(By::Watch, By::Hangup)] by: By,
+) {
+    let files = Files::new();
+    let (path, other) = (files.path("zone"), files.put("other", &zone("www A 10.4.0.1")));
+    if let Some(records) = records {
+        files.put("zone", &zone(records));
+    }
+    let config = with_zone(Config::new(), &path).raw(&format!("[[local]]\nzone = \"other.example\"\nfile = {other:?}"));
+    let tidegate = Tidegate::start(&config);
+    let broken = ask(&tidegate, "www.edge.example", "A");
+    assert_eq!(broken.status, "SERVFAIL");
+    let words = "EDE: 0 (Other): (the file of the local zone edge.example. cannot be used";
+    assert!(broken.text.contains(words), "{}", broken.text);
+    ask(&tidegate, "www.other.example", "A").shows(&["NOERROR qr aa rd ra", "www.other.example. 60 A 10.4.0.1"]);
+    assert!(!tidegate.logged("ERROR", "edge.example. answers SERVFAIL").is_empty(), "{:?}", tidegate.log());
+    let checked = run(&["check".as_ref(), tidegate.folder().join("tidegate.toml").as_os_str()]);
+    let told = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.code() == Some(2) && told.contains(path.to_str().expect("ASCII")), "{told}");
+
+    // What is broken does not stand in the way of other changes.
+    let more = config.clone().raw("[[local]]\nzone = \"more.example\"\nrecords = [\"www A 10.5.0.1\"]");
+    assert!(tidegate.reload(&more));
+    assert_eq!(ask(&tidegate, "www.edge.example", "A").status, "SERVFAIL");
+    ask(&tidegate, "www.more.example", "A").shows(&["NOERROR qr aa rd ra", "www.more.example. 300 A 10.5.0.1"]);
+
+    assert!(by.notices(&tidegate, &more, || drop(files.put("zone", &zone("www A 10.3.0.1")))));
+    ask(&tidegate, "www.edge.example", "A").shows(&OLD);
+}
+
+#[rstest]
+fn odd_lines_of_a_hosts_file_are_skipped_with_one_warning(#[values(By::Watch, By::Hangup)] by: By) {
+    let files = Files::new();
+    let path = files.put("hosts", "10.5.0.1 printer\nfe80::1%lo0 localhost\n10.5.0.2\n10.5.0.3 a..b\n");
+    let config = Config::new().raw(&format!("[local_hosts]\nfile = {path:?}"));
+    let tidegate = Tidegate::start(&config);
+    ask(&tidegate, "printer", "A").shows(&["NOERROR qr aa rd ra", "printer. 60 A 10.5.0.1"]);
+    let warned = || tidegate.logged("WARN", "skipped").len();
+    assert_eq!((warned(), tidegate.logged("WARN", "3 lines were skipped").len()), (1, 1), "{:?}", tidegate.log());
+    assert!(by.notices(&tidegate, &config, || drop(files.put("hosts", "10.5.0.4 printer\nnonsense\n"))));
+    ask(&tidegate, "printer", "A").shows(&["NOERROR qr aa rd ra", "printer. 60 A 10.5.0.4"]);
+    let said = tidegate.logged("WARN", "1 line was skipped");
+    assert!(!said.is_empty() && said[0].contains(":2: "), "{:?}", tidegate.log());
+    let checked = run(&["check".as_ref(), tidegate.folder().join("tidegate.toml").as_os_str()]);
+    let told = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success() && told.matches("skipped").count() == 1, "{told}");
 }
 
 #[test]
