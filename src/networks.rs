@@ -6,7 +6,7 @@
 //!
 //! [`parse`] is the only way from a text to a network.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -139,6 +139,14 @@ impl<V: Clone> Networks<V> {
     /// Whether there is no network at all.
     pub const fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
+    }
+}
+
+/// What counts as one client: whoever has an IPv6 address has its whole /64.
+pub fn client_prefix(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 

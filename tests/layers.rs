@@ -37,7 +37,7 @@ const UPSTREAM: &[&str] = &["spec", "system", "server", "group", "race", "link",
 /// Words that stand only in files whose path below `src/`, without `.rs`, begins with one of these.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("hickory_server", &["cli/demo/"]),
-    ("quinn", &["tls/", "upstream/link/quic"]),
+    ("quinn", &["tls/", "upstream/link/quic", "serve/quic"]),
     ("rustls", &["tls/"]),
     ("tokio_rustls", &["tls/"]),
     ("toml", &["config/file"]),

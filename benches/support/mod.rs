@@ -123,7 +123,7 @@ impl Bench {
 
     /// Hands the engine a query, as a worker does.
     pub(crate) fn handle(&self, message: &[u8], reply: &mut [u8]) -> Action {
-        let incoming = Incoming { message, client: self.client, carrier: Carrier::Datagram, now: self.now };
+        let incoming = Incoming { message, client: self.client, carrier: Carrier::DATAGRAM, now: self.now };
         self.engine.handle(&self.snapshot, &self.counters, &incoming, reply)
     }
 }

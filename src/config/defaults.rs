@@ -69,7 +69,7 @@ fn server(page: &mut Page, boot: &Boot, live: &Live) {
     page.bare("udp_payload", live.udp_payload);
     page.text("deadline", show_duration(live.deadline));
     page.text("lameduck", show_duration(live.lameduck));
-    page.list("proxy_protocol", &[]);
+    page.list("proxy_protocol", &live.balancers.iter().map(ToString::to_string).collect::<Vec<_>>());
     let secrets = live.cookie_secrets.iter().map(|secret| secret.path.display().to_string());
     page.list("cookie_secrets", &secrets.collect::<Vec<_>>());
     page.text("chaos", live.chaos.as_deref().unwrap_or_default());
@@ -87,6 +87,7 @@ fn bounds(page: &mut Page, boot: &Boot, live: &Live) {
     page.table("[limits]");
     page.bare("client_qps", limits::CLIENT_QPS.default);
     page.bare("client_burst", limits::CLIENT_BURST.default);
+    page.list("exempt", &[]);
     page.bare("tcp_connections", boot.streams.connections);
     page.bare("tcp_per_client", boot.streams.per_client);
     page.bare("pipeline", boot.streams.pipeline);

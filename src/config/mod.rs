@@ -32,9 +32,9 @@ pub use group::{
 pub use limits::{CONTROL_SOCKET, MOST_SERVERS};
 pub use load::{Flags, admin_http, control_socket};
 pub use plan::{
-    Aaaa, Access, AdminAccess, Boot, CachePolicy, CookieSecret, Guard, Listen, Live, LocalZone, LogFormat, LogLevel,
-    Need, OnPublic, Plan, Rebind, Rule, Sandbox, SpecialNames, StreamLimits, WhenDown, Workers, WrittenAt, ZoneData,
-    ZoneEntry,
+    Aaaa, Access, AdminAccess, Boot, CachePolicy, Certificate, ClientLimit, CookieSecret, Encryption, Guard,
+    HttpsListen, Listen, Live, LocalZone, LogFormat, LogLevel, Need, OnPublic, Plan, Rebind, Rule, Sandbox,
+    SpecialNames, StreamLimits, WhenDown, Workers, WrittenAt, ZoneData, ZoneEntry,
 };
 pub use presets::{Family, PRESETS, PUBLIC_ONLY, Preset, Remedy, is_aws_name, preset, remedy};
 pub use reverse::{private_reverse_zones, reverse_zones};

@@ -17,7 +17,10 @@ use super::{
     error::Problems,
     group::{Group, GroupIndex},
 };
-use crate::wire::{Name, cookie::Secret};
+use crate::{
+    tls::KeyPair,
+    wire::{Name, cookie::Secret},
+};
 
 /// What the daemon is to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +38,12 @@ pub struct Plan {
 pub struct Boot {
     /// Plain DNS, over UDP and TCP. Never empty.
     pub listen: Vec<Listen>,
+    /// DNS over TLS.
+    pub tls: Vec<Endpoint>,
+    /// DNS over HTTPS.
+    pub https: Vec<HttpsListen>,
+    /// DNS over QUIC.
+    pub quic: Vec<Endpoint>,
     /// Whether to bind addresses that the host does not have yet.
     pub freebind: bool,
     /// How many threads answer.
@@ -62,6 +71,24 @@ pub struct Listen {
     pub endpoint: Endpoint,
     /// Whether the process may start without it.
     pub need: Need,
+}
+
+/// Where DNS over HTTPS is listened for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HttpsListen {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// Whether TLS is spoken here, or by a proxy in front.
+    pub encryption: Encryption,
+}
+
+/// Who ends TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encryption {
+    /// This listener.
+    Here,
+    /// A proxy in front: plain HTTP is spoken here.
+    InFront,
 }
 
 /// Whether a listener must be there.
@@ -134,6 +161,12 @@ pub struct Live {
     pub chaos: Option<String>,
     /// Questions that may wait for an upstream, in all.
     pub in_flight: u32,
+    /// How often one client may ask over UDP; none = as often as it likes.
+    pub client_limit: Option<ClientLimit>,
+    /// The load balancers whose PROXY header is believed.
+    pub balancers: Vec<IpNet>,
+    /// The certificate of the encrypted listeners, where there are any.
+    pub certificate: Option<Certificate>,
     /// What is kept for how long.
     pub cache: CachePolicy,
     /// Who sees what over the operators' HTTP.
@@ -150,6 +183,28 @@ pub struct Live {
     pub hosts: Option<PathBuf>,
     /// What becomes of special-use names (RFC 6761, 6303) that no rule or local zone covers.
     pub special: SpecialNames,
+}
+
+/// How often one client may ask over UDP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientLimit {
+    /// Queries a second.
+    pub qps: NonZeroU32,
+    /// Queries at once.
+    pub burst: u32,
+    /// Networks that it does not hold for.
+    pub exempt: Vec<IpNet>,
+}
+
+/// A certificate with its key, and where they stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The file of the chain.
+    pub chain: PathBuf,
+    /// The file of the key.
+    pub key: PathBuf,
+    /// What they held.
+    pub pair: KeyPair,
 }
 
 /// What DNS cookies are made with.
@@ -365,6 +420,9 @@ impl Boot {
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         let keys = [
             ("server.listen", self.listen == other.listen),
+            ("server.tls.tls", self.tls == other.tls),
+            ("server.tls.https", self.https == other.https),
+            ("server.tls.quic", self.quic == other.quic),
             ("server.freebind", self.freebind == other.freebind),
             ("server.workers", self.workers == other.workers),
             ("server.sandbox", self.sandbox == other.sandbox),

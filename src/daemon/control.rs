@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     admin::{self, control::Request},
+    clock::Moment,
     config::Live,
     upstream::{
         self, UpstreamClient,
@@ -113,6 +114,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
                 if system.check() == system::Changes::Servers {
                     state.rebuild();
                 }
+                state.poll_certificate(Moment::now());
                 if zones.poll() && reread(&mut state, report) {
                     zones = state.zones().watch().clone();
                 }
@@ -149,6 +151,7 @@ mod tests {
     use crate::{
         cache::Cache,
         config::Plan,
+        daemon::listeners::Bound,
         metrics,
         serve::connections::Connections,
         upstream::{Alarm, OwnAddresses},
@@ -164,7 +167,7 @@ mod tests {
             State::new(plan.live, Cache::new(0), Arc::clone(&rules), OwnAddresses::new([]), Arc::<Alarm>::default())
                 .unwrap();
         let (engine, connections) = (Arc::clone(&state.engine), Connections::new(1, 1));
-        let report = Report::new(Vec::new(), rules, engine, connections, Arc::default(), &[], &state.live);
+        let report = Report::new(Vec::new(), rules, engine, connections, Arc::default(), &Bound::default(), &state);
         let (commands, told) = mpsc::unbounded_channel();
         let (end, mut ended) = mpsc::unbounded_channel();
         let doors = Doors { http: None, socket: None, order: mpsc::channel(1).0 };

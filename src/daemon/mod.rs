@@ -7,10 +7,12 @@
 pub mod logging;
 pub mod perimeter;
 
+mod certificate;
 mod control;
 mod groups;
 mod host;
 mod keeper;
+mod listeners;
 mod orders;
 mod report;
 mod socket_file;
@@ -28,8 +30,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use self::{
+    certificate::WatchedCertificate,
     control::{Command, Doors},
     keeper::{Keeper, Kept},
+    listeners::Bound,
     report::Report,
     socket_file::SocketFile,
     state::State,
@@ -45,14 +49,14 @@ use crate::{
     admin::control::Request,
     cache::Cache,
     clock::Moment,
-    config::{Boot, Live, Need, Workers},
+    config::{Boot, Live, Workers},
     engine::Engine,
     metrics,
     net::{
         mmsg::{allowed_cpus, raise_open_files},
-        socket::{self, BindError, Listeners, Options},
+        socket::BindError,
     },
-    serve::{connections::Connections, stream::StreamLimits},
+    serve::{StreamLimits, connections::Connections},
     upstream::{Alarm, OwnAddresses},
     zones::ZoneError,
 };
@@ -128,15 +132,18 @@ impl Daemon {
             warn!(%error, "the limit on open files stays as it is");
         }
         let count = workers(boot)?;
-        let mut listeners = bind(boot, count)?;
-        let addresses: Vec<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
+        let certificate = live.certificate.as_ref().map(WatchedCertificate::new);
+        let shared = certificate.as_ref().map(WatchedCertificate::shared);
+        let mut bound = Bound::bind(boot, shared.as_ref(), count)?;
+        let addresses = bound.plain.clone();
         let admin = bind_admin(boot)?;
         let ours = OwnAddresses::new(addresses.iter().copied());
         let rules = Arc::new(metrics::Rules::new(count));
         let cache = Cache::new(usize::try_from(boot.cache_size).unwrap_or(usize::MAX));
         let payload = usize::from(live.udp_payload);
-        let state =
+        let mut state =
             State::new(live, cache, Arc::clone(&rules), ours, Arc::new(Alarm::default())).map_err(StartError::Zones)?;
+        state.certificate = certificate;
         let engine = Arc::clone(&state.engine);
         let limit = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let connections = Connections::new(limit(boot.streams.connections), limit(boot.streams.per_client));
@@ -145,20 +152,13 @@ impl Daemon {
         counters.iter().for_each(|worker| worker.beat(Moment::now().micros()));
         let kept = Arc::new(Kept::default());
         let keeper = boot.snapshot.as_deref().map(|path| Keeper::start(path, &engine, &kept)).transpose()?;
-        let report = Report::new(
-            counters.clone(),
-            rules,
-            Arc::clone(&engine),
-            Arc::clone(&connections),
-            kept,
-            &addresses,
-            &state.live,
-        );
+        let report =
+            Report::new(counters.clone(), rules, Arc::clone(&engine), Arc::clone(&connections), kept, &bound, &state);
         let report = Arc::new(report);
         let (stop, stopping) = watch::channel(false);
         let (end, ended) = mpsc::unbounded_channel();
         let mut workers = Vec::with_capacity(count);
-        for (index, counters) in counters.into_iter().enumerate() {
+        for (index, (counters, sockets)) in counters.into_iter().zip(bound.take()).enumerate() {
             let spec = WorkerSpec {
                 index,
                 workers: count,
@@ -167,8 +167,7 @@ impl Daemon {
                 connections: Arc::clone(&connections),
                 limits,
                 payload,
-                udp: listeners.iter_mut().filter_map(|listener| listener.udp.pop()).collect(),
-                tcp: listeners.iter_mut().filter_map(|listener| listener.tcp.pop()).collect(),
+                sockets,
                 stop: stopping.clone(),
                 end: end.clone(),
             };
@@ -180,9 +179,7 @@ impl Daemon {
         let (socket, file) = boot.admin_socket.as_deref().and_then(socket_file::bind).unzip();
         let doors = Doors { http: admin.map(|(listener, _)| listener), socket, order };
         let control = control::spawn(state, count, told, Arc::clone(&report), doors, end)?;
-        for address in &addresses {
-            info!(%address, "listening");
-        }
+        bound.log();
         if let Some(address) = admin_address {
             info!(%address, "admin listening");
         }
@@ -287,21 +284,6 @@ fn workers(boot: &Boot) -> Result<usize, StartError> {
         Workers::Auto => allowed_cpus()?.len().max(1),
         Workers::Count(count) => usize::try_from(count.get()).unwrap_or(1),
     })
-}
-
-fn bind(boot: &Boot, count: usize) -> Result<Vec<Listeners>, StartError> {
-    let options = Options { freebind: boot.freebind, ..Options::default() };
-    let mut all = Vec::with_capacity(boot.listen.len());
-    for listen in &boot.listen {
-        let address =
-            groups::resolve(&listen.endpoint).ok_or_else(|| StartError::NoInterface(listen.endpoint.to_string()))?;
-        match socket::listeners(address, count, &options) {
-            Ok(listeners) => all.push(listeners),
-            Err(BindError::NoIpv6 { .. } | BindError::NotHere { .. }) if listen.need == Need::IfSupported => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if all.is_empty() { Err(StartError::NoAddress) } else { Ok(all) }
 }
 
 /// The listener of the operators' HTTP, and its address with the port that the kernel chose.

@@ -5,9 +5,10 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::groups;
+use super::{certificate::WatchedCertificate, groups};
 use crate::{
     cache::Cache,
+    clock::Moment,
     config::{Live, ServerAddress, SpecialNames, WrittenAt, ZoneData},
     engine::{Engine, snapshot::Snapshot},
     metrics,
@@ -26,6 +27,8 @@ pub(super) struct State {
     alarm: Arc<Alarm>,
     ours: OwnAddresses,
     generation: u32,
+    /// The certificate of the encrypted listeners.
+    pub(super) certificate: Option<WatchedCertificate>,
     targets: watch::Sender<Vec<Arc<Group>>>,
     loop_targets: watch::Sender<Vec<loops::Target>>,
 }
@@ -74,7 +77,19 @@ impl State {
         let engine = Arc::new(Engine::new(snapshot, cache, loops));
         let (targets, _) = watch::channel(groups.clone());
         let (loop_targets, _) = watch::channel(groups::loop_targets(&live, &groups));
-        Ok(Self { engine, live, groups, zones, rules, alarm, ours, generation: 1, targets, loop_targets })
+        Ok(Self {
+            engine,
+            live,
+            groups,
+            zones,
+            rules,
+            alarm,
+            ours,
+            generation: 1,
+            certificate: None,
+            targets,
+            loop_targets,
+        })
     }
 
     /// Brings another plan into force, or leaves the old one as it is.
@@ -84,6 +99,9 @@ impl State {
         let reread = Reread::between(&self.zones, &zones);
         self.zones = zones;
         self.live = live;
+        if let (Some(watched), Some(read)) = (&mut self.certificate, &self.live.certificate) {
+            watched.reload(read);
+        }
         self.rebuild();
         Ok(reread)
     }
@@ -112,6 +130,13 @@ impl State {
         self.engine.replace(snapshot);
         self.engine.failures.clear();
         self.targets.send_replace(self.groups.clone());
+    }
+
+    /// Reads the certificate again where its files have changed.
+    pub(super) fn poll_certificate(&mut self, now: Moment) {
+        if let Some(certificate) = &mut self.certificate {
+            certificate.poll(now);
+        }
     }
 
     /// The groups that probes watch, now and after each change.

@@ -3,7 +3,6 @@
 
 use std::{
     io,
-    net::{TcpListener, UdpSocket},
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -17,16 +16,12 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use super::StartError;
+use super::{StartError, listeners::Socket};
 use crate::{
     clock::Moment,
     engine::{Context, Engine},
     metrics,
-    serve::{
-        connections::Connections,
-        stream::{self, StreamLimits},
-        udp,
-    },
+    serve::{StreamLimits, accept, connections::Connections, quic, udp},
     upstream::{self, UpstreamClient},
 };
 
@@ -44,8 +39,7 @@ pub(super) struct WorkerSpec {
     pub connections: Arc<Connections>,
     pub limits: StreamLimits,
     pub payload: usize,
-    pub udp: Vec<UdpSocket>,
-    pub tcp: Vec<TcpListener>,
+    pub sockets: Vec<Socket>,
     /// Becomes true when reading stops.
     pub stop: watch::Receiver<bool>,
     /// Dropped with the thread, whatever ends it.
@@ -79,17 +73,23 @@ async fn work(spec: WorkerSpec) -> io::Result<()> {
     let upstream_client = Rc::new(UpstreamClient::new(upstream::Worker { index: spec.index, count: spec.workers + 1 }));
     let context = Rc::new(Context::new(spec.engine, upstream_client, spec.counters));
     let mut listeners = JoinSet::new();
-    for socket in spec.udp {
-        listeners.spawn_local(udp::serve(socket, Rc::clone(&context), spec.payload, spec.stop.clone()));
-    }
-    for listener in spec.tcp {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let connections = Arc::clone(&spec.connections);
-        let accepting = stream::accept(listener, Rc::clone(&context), connections, spec.limits, spec.stop.clone());
-        listeners.spawn_local(async {
-            accepting.await;
-            Ok(())
-        });
+    for socket in spec.sockets {
+        let (context, connections) = (Rc::clone(&context), Arc::clone(&spec.connections));
+        let (limits, stop) = (spec.limits, spec.stop.clone());
+        match socket {
+            Socket::Udp(socket) => drop(listeners.spawn_local(udp::serve(socket, context, spec.payload, stop))),
+            Socket::Quic(socket, tls) => {
+                drop(listeners.spawn_local(quic::serve(socket, tls, context, connections, limits, stop)));
+            }
+            Socket::Stream(listener, protocol) => {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let accepting = accept::accept(listener, protocol, context, connections, limits, stop);
+                listeners.spawn_local(async {
+                    accepting.await;
+                    Ok(())
+                });
+            }
+        }
     }
     let mut stop = spec.stop;
     let mut beat = interval(HEARTBEAT);
@@ -121,7 +121,7 @@ async fn work(spec: WorkerSpec) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::OwnedFd;
+    use std::{net::UdpSocket, os::fd::OwnedFd};
 
     use super::*;
     use crate::{
@@ -151,8 +151,7 @@ mod tests {
             connections: Connections::new(1, 1),
             limits: StreamLimits { pipeline: 1, idle: Duration::from_secs(1) },
             payload: 1232,
-            udp: vec![no_socket],
-            tcp: Vec::new(),
+            sockets: vec![Socket::Udp(no_socket)],
             stop: stopping,
             end,
         };

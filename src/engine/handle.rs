@@ -15,6 +15,7 @@ use std::net::IpAddr;
 
 use super::{
     Engine,
+    clients::Passage,
     error::STRIPPED,
     query::{Carrier, Query},
     resolution::CacheState,
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     cache::{Hash, Integrity, Key, Lookup, Prefetch, Stamp},
     clock::Moment,
-    metrics::{self, CacheUse, CountedReply, DropReason, Outcome, Source},
+    metrics::{self, CacheUse, CountedReply, DropReason, Outcome, Source, Transport},
     wire::{
         Class, Cookie, Ede, EdeCode, NameBuf, Question, Rcode, RecordType, Reject, Ttl, UpstreamQuery,
         edns::Edns,
@@ -106,9 +107,14 @@ pub(super) fn handle(
             if let Some(cookie) = question.edns.as_mut().and_then(|edns| edns.cookie.as_mut()) {
                 handler.answer_cookie(cookie);
             }
-            handler.take(&question)
+            match handler.passage(question.is_proven()) {
+                Passage::Free => handler.take(&question),
+                Passage::Slip => handler.slip(&question),
+                Passage::Dropped => handler.drop(DropReason::RateLimited),
+            }
         }
-        Err(reject) => handler.reject(reject),
+        Err(reject) if handler.passage(false) == Passage::Free => handler.reject(reject),
+        Err(_) => handler.drop(DropReason::RateLimited),
     }
 }
 
@@ -120,6 +126,23 @@ const ABOUT_THIS_SERVER: &[&[u8]] =
 const ANY_TTL: Ttl = Ttl::from_wire(3600);
 
 impl<'a> Handler<'a, '_> {
+    /// Whether the client asks too often. Over a stream, and with a cookie of ours, its address is its own.
+    fn passage(&self, is_proven: bool) -> Passage {
+        match &self.snapshot.client_limit {
+            Some(limit) if self.incoming.carrier.transport == Transport::Udp && !is_proven => {
+                self.engine.clients.admit(limit, self.incoming.client, self.incoming.now)
+            }
+            _ => Passage::Free,
+        }
+    }
+
+    /// Has a client that asks too often come back over a stream, which shows that its address is its own.
+    fn slip(self, question: &Question<'_>) -> Action {
+        self.count(Source::Refused, Rcode::NOERROR, None, CacheUse::Unused);
+        let space = self.space(question.edns.as_ref());
+        Action::Reply(reply::truncated(self.reply, question, Rcode::NOERROR, space))
+    }
+
     fn reject(self, reject: Reject<'_>) -> Action {
         let (echo, rcode, edns) = match reject {
             Reject::Malformed => return self.drop(DropReason::Malformed),
@@ -281,7 +304,7 @@ impl<'a> Handler<'a, '_> {
     /// (RFC 8482 4.2).
     fn own_record(&self, question: &Question<'_>) -> Option<SoleRecord<'a>> {
         match (question.qclass, question.qtype) {
-            (Class::IN, RecordType::ANY) if self.incoming.carrier == Carrier::Datagram => {
+            (Class::IN, RecordType::ANY) if self.incoming.carrier.transport == Transport::Udp => {
                 Some(SoleRecord { rtype: RecordType::HINFO, ttl: ANY_TTL, rdata: b"\x07RFC8482\0" })
             }
             (Class::CH, RecordType::TXT) => {

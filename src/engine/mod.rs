@@ -4,6 +4,7 @@
 //! configuration, which a reload replaces whole.
 
 pub mod access;
+pub mod clients;
 pub mod error;
 pub mod guard;
 pub mod handle;
@@ -28,16 +29,17 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 
-pub use self::{
-    handle::{Action, Incoming},
-    query::{Carrier, Query},
-};
 use self::{
+    clients::Clients,
     part::Part,
     pending::{Pending, Waiting},
     perimeter::Perimeter,
     persist::Restored,
     snapshot::Snapshot,
+};
+pub use self::{
+    handle::{Action, Incoming},
+    query::{Carrier, Query},
 };
 use crate::{
     cache::{Cache, failures::Failures, snapshot::SnapshotError},
@@ -70,6 +72,8 @@ pub struct Engine {
     pub loops: Arc<Loops>,
     /// Names whose answers the guard was warned about lately.
     warned: part::Warned,
+    /// How often each client asks.
+    clients: Clients,
 }
 
 impl Engine {
@@ -85,6 +89,7 @@ impl Engine {
             perimeter: Perimeter::new(Moment::now()),
             loops,
             warned: part::Warned::default(),
+            clients: Clients::default(),
         }
     }
 

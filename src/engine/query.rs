@@ -1,6 +1,6 @@
 //! A query that the cache could not answer: what `handle` hands to `resolve`, owned.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     pending::Permit,
@@ -10,6 +10,7 @@ use super::{
 use crate::{
     cache::Hash,
     clock::Moment,
+    metrics::Transport,
     route::View,
     wire::{
         Edns, Flags, MessageId, UpstreamQuery,
@@ -20,19 +21,35 @@ use crate::{
 
 /// What carried the query, and will carry the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carrier {
-    /// A datagram: replies are bounded by what the client takes.
-    Datagram,
-    /// A stream: replies may be of any length.
-    Stream,
+pub struct Carrier {
+    /// The transport. Over UDP replies are bounded by what the client takes, elsewhere they may be of any length.
+    pub transport: Transport,
+    /// The connection's idle time-out in units of 100 ms, where there is one to tell (RFC 7828).
+    pub keepalive: Option<u16>,
 }
 
 impl Carrier {
+    /// A datagram over UDP.
+    pub const DATAGRAM: Self = Self { transport: Transport::Udp, keepalive: None };
+
+    /// A connection that is closed when it was idle for so long.
+    pub fn stream(transport: Transport, idle: Duration) -> Self {
+        // HTTP and QUIC have time-outs of their own to tell (RFC 9250 5.5.2).
+        let is_told = matches!(transport, Transport::Tcp | Transport::Tls);
+        let units = u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX);
+        Self { transport, keepalive: is_told.then_some(units) }
+    }
+
     /// The space for a reply to a client with this OPT, where `payload` is our own bound on datagrams.
     pub fn space(self, edns: Option<&Edns<'_>>, payload: u16) -> Space {
-        match self {
-            Self::Datagram => Space::datagram(edns, payload),
-            Self::Stream => Space::stream(payload),
+        let Self { transport, keepalive } = self;
+        match transport {
+            Transport::Udp => Space::datagram(edns, payload),
+            Transport::Tcp => Space { keepalive, ..Space::stream(payload) },
+            // What is encrypted is padded, so that its length says little (RFC 8467).
+            Transport::Tls | Transport::Https | Transport::Quic => {
+                Space { keepalive, pads: true, ..Space::stream(payload) }
+            }
         }
     }
 }

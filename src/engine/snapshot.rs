@@ -6,6 +6,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     access::Access,
+    clients::ClientLimit,
     guard::Guard,
     shape::{self, ZoneFingerprints},
 };
@@ -14,6 +15,7 @@ use crate::{
     clock::{self, Moment},
     config::{self, Aaaa, Live, SpecialNames, WhenDown},
     metrics::{self, RuleCounters},
+    networks::Networks,
     route::{Found, Reach, Route, Table, View},
     upstream::{Group, Loops, Marks},
     wire::{Name, cookie::Secret},
@@ -79,6 +81,10 @@ pub struct Snapshot {
     pub zones: Arc<Zones>,
     /// Time a client waits at most.
     pub deadline: Duration,
+    /// How often one client may ask over UDP; none = as often as it likes.
+    pub client_limit: Option<ClientLimit>,
+    /// The load balancers whose PROXY header is believed.
+    pub balancers: Networks<()>,
     /// Our bound on datagrams, and what our OPT advertises.
     pub udp_payload: u16,
     /// The secrets for cookies, newest first; empty = the process's own.
@@ -126,6 +132,8 @@ impl Snapshot {
             table: Table::new(routes),
             zones,
             deadline: live.deadline,
+            client_limit: live.client_limit.as_ref().map(ClientLimit::new),
+            balancers: Networks::new(live.balancers.iter().map(|&network| (network, ()))),
             udp_payload: live.udp_payload,
             cookie_secrets: live.cookie_secrets.iter().map(|secret| secret.secret.clone()).collect(),
             chaos: live.chaos.as_deref().and_then(character_string),

@@ -1,52 +1,147 @@
-//! How many stream connections there may be: in all, and from one client.
+//! How many connections there may be, and how much they may hold: in all, and from one client.
+//!
+//! Policy: a client is an IPv4 address or an IPv6 /64. Where a bound on connections (`tcp_connections`,
+//! `tcp_per_client`) is reached, the oldest idle connection makes room for the new one: of the client's own where its
+//! bound is reached, else of all. Only where none is idle is the new one refused. A connection is idle while none of its
+//! queries waits for an answer, be it that it was never used, sends half a message, or does not read what it was sent.
+//! What waits to be written to clients and what was read of unfinished messages is bounded for each connection, for each
+//! client and in all. Over a connection's bound nothing more is kept for it; over the others the oldest idle connection,
+//! most likely one that does not read, makes room as above.
 
 use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-/// The bounds (`tcp_connections`, `tcp_per_client`) and what counts against them, for all workers.
+use super::proxy::UNKNOWN_CLIENT;
+use crate::{clock::Moment, metrics::Transport, networks::client_prefix};
+
+/// Octets kept for one connection.
+pub const MOST_HELD: usize = 256 * 1024;
+/// Octets kept for all connections of one client.
+const MOST_HELD_FOR_CLIENT: usize = 16 * MOST_HELD;
+/// Octets kept for all connections.
+const MOST_HELD_IN_ALL: usize = 512 * MOST_HELD;
+/// The stamp of a connection that is not idle.
+const BUSY: u64 = u64::MAX;
+
+/// The bounds and what counts against them, for all workers.
 #[derive(Debug)]
 pub struct Connections {
     most: usize,
     most_per_client: usize,
-    open: AtomicUsize,
-    clients: Mutex<HashMap<IpAddr, usize>>,
+    held: AtomicUsize,
+    open: [AtomicUsize; Transport::ALL.len()],
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    last_id: u64,
+    places: HashMap<u64, Arc<Place>>,
+    clients: HashMap<IpAddr, Client>,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    connections: Vec<u64>,
+    held: Arc<AtomicUsize>,
+}
+
+/// What all may see of one connection.
+#[derive(Debug)]
+struct Place {
+    client: IpAddr,
+    /// Since when it is idle, in microseconds, or [`BUSY`].
+    idle_since: AtomicU64,
+    close: Notify,
 }
 
 impl Connections {
     /// No connections yet.
     pub fn new(most: usize, most_per_client: usize) -> Arc<Self> {
-        Arc::new(Self { most, most_per_client, open: AtomicUsize::new(0), clients: Mutex::new(HashMap::new()) })
+        Arc::new(Self {
+            most: most.max(1),
+            most_per_client: most_per_client.max(1),
+            held: AtomicUsize::new(0),
+            open: Default::default(),
+            table: Mutex::default(),
+        })
     }
 
-    /// Counts a connection in; none if there are too many already.
-    pub fn admit(self: &Arc<Self>, client: IpAddr) -> Option<Admission> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.most {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
+    /// Counts a connection in, which may end the oldest idle one; none if there is no room.
+    pub fn admit(self: &Arc<Self>, client: IpAddr, transport: Transport, now: Moment) -> Option<Admission> {
+        let client = client_prefix(client);
+        let mut table = self.table.lock();
+        let own = table.clients.get(&client).map_or(&[][..], |client| &client.connections);
+        if own.len() >= self.most_per_client && client != UNKNOWN_CLIENT {
+            let oldest = table.oldest_idle(own.iter().copied())?;
+            table.evict(oldest);
         }
-        let mut clients = self.clients.lock();
-        let count = clients.entry(client).or_insert(0);
-        if *count >= self.most_per_client {
-            drop(clients);
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
+        if table.places.len() >= self.most {
+            let oldest = table.oldest_idle(table.places.keys().copied())?;
+            table.evict(oldest);
         }
-        *count += 1;
-        drop(clients);
-        Some(Admission { connections: Arc::clone(self), client })
+        table.last_id += 1;
+        let id = table.last_id;
+        let place = Arc::new(Place { client, idle_since: AtomicU64::new(now.micros()), close: Notify::new() });
+        table.places.insert(id, Arc::clone(&place));
+        let entry = table.clients.entry(client).or_default();
+        entry.connections.push(id);
+        let client_held = Arc::clone(&entry.held);
+        drop(table);
+        self.open[transport as usize].fetch_add(1, Relaxed);
+        Some(Admission { connections: Arc::clone(self), id, place, client_held, held: 0, transport })
     }
 
-    /// How many are open.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+    /// How many are open that came over this transport.
+    pub fn open(&self, transport: Transport) -> usize {
+        self.open[transport as usize].load(Relaxed)
+    }
+
+    /// How many are open in all.
+    pub fn all_open(&self) -> usize {
+        Transport::ALL.iter().map(|&transport| self.open(transport)).sum()
+    }
+
+    /// Whether over half of the places are taken: then clients must show that their address is theirs (RFC 9000 8.1.2).
+    pub fn is_crowded(&self) -> bool {
+        self.table.lock().places.len() * 2 > self.most
+    }
+}
+
+impl Table {
+    fn oldest_idle(&self, among: impl Iterator<Item = u64>) -> Option<u64> {
+        let idle = among.filter_map(|id| {
+            let since = self.places.get(&id)?.idle_since.load(Relaxed);
+            (since != BUSY).then_some((since, id))
+        });
+        idle.min().map(|(_, id)| id)
+    }
+
+    /// Tells a connection to end; its place is free at once.
+    fn evict(&mut self, id: u64) {
+        if let Some(place) = self.remove(id) {
+            place.close.notify_one();
+        }
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Arc<Place>> {
+        let place = self.places.remove(&id)?;
+        if let Some(client) = self.clients.get_mut(&place.client) {
+            client.connections.retain(|&other| other != id);
+            if client.connections.is_empty() {
+                self.clients.remove(&place.client);
+            }
+        }
+        Some(place)
     }
 }
 
@@ -54,40 +149,158 @@ impl Connections {
 #[derive(Debug)]
 pub struct Admission {
     connections: Arc<Connections>,
-    client: IpAddr,
+    id: u64,
+    place: Arc<Place>,
+    client_held: Arc<AtomicUsize>,
+    held: usize,
+    transport: Transport,
+}
+
+impl Admission {
+    /// Ends when the connection has to make room for another.
+    pub async fn evicted(&self) {
+        self.place.close.notified().await;
+    }
+
+    /// The same, apart from the admission.
+    pub fn eviction(&self) -> Eviction {
+        Eviction(Arc::clone(&self.place))
+    }
+
+    /// Something of it waits for an answer: it makes room for nobody.
+    pub fn is_busy(&self) {
+        self.place.idle_since.store(BUSY, Relaxed);
+    }
+
+    /// Nothing of it waits; the last time that a message was whole was `since`.
+    pub fn is_idle(&self, since: Moment) {
+        self.place.idle_since.store(since.micros(), Relaxed);
+    }
+
+    /// Notes that so many octets are kept for it now. False where that is over a bound; then nothing is noted.
+    pub fn hold(&mut self, octets: usize) -> bool {
+        if octets <= self.held {
+            let less = self.held - octets;
+            self.client_held.fetch_sub(less, Relaxed);
+            self.connections.held.fetch_sub(less, Relaxed);
+            self.held = octets;
+            return true;
+        }
+        let more = octets - self.held;
+        let of_client = self.client_held.fetch_add(more, Relaxed) + more;
+        let in_all = self.connections.held.fetch_add(more, Relaxed) + more;
+        let has_room = (of_client <= MOST_HELD_FOR_CLIENT || self.evict_another(Some(self.place.client)))
+            && (in_all <= MOST_HELD_IN_ALL || self.evict_another(None));
+        let fits = octets <= MOST_HELD && has_room;
+        if fits {
+            self.held = octets;
+        } else {
+            self.client_held.fetch_sub(more, Relaxed);
+            self.connections.held.fetch_sub(more, Relaxed);
+        }
+        fits
+    }
+
+    /// Ends the oldest idle connection but this one, of a client or of all; false where none is idle.
+    fn evict_another(&self, client: Option<IpAddr>) -> bool {
+        let mut table = self.connections.table.lock();
+        let of_client = client.and_then(|client| table.clients.get(&client)).map(|client| client.connections.clone());
+        let oldest = match of_client {
+            Some(connections) => table.oldest_idle(connections.into_iter().filter(|&id| id != self.id)),
+            None => table.oldest_idle(table.places.keys().copied().filter(|&id| id != self.id)),
+        };
+        oldest.map(|oldest| table.evict(oldest)).is_some()
+    }
+}
+
+/// Tells when a connection has to make room for another.
+#[derive(Debug)]
+pub struct Eviction(Arc<Place>);
+
+impl Eviction {
+    /// Ends when it has to.
+    pub async fn told(&self) {
+        self.0.close.notified().await;
+    }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.connections.open.fetch_sub(1, Ordering::Relaxed);
-        let mut clients = self.connections.clients.lock();
-        if let Some(count) = clients.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                clients.remove(&self.client);
-            }
-        }
+        self.hold(0);
+        self.connections.open[self.transport as usize].fetch_sub(1, Relaxed);
+        self.connections.table.lock().remove(self.id);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    #[test]
-    fn the_bounds_hold_and_places_become_free_again() {
+    fn admit(connections: &Arc<Connections>, client: &str, now: Moment) -> Option<Admission> {
+        connections.admit(client.parse().unwrap(), Transport::Tcp, now)
+    }
+
+    async fn is_evicted(admission: &Admission) -> bool {
+        tokio::time::timeout(Duration::from_millis(1), admission.evicted()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn the_oldest_idle_one_makes_room() {
         let connections = Connections::new(3, 2);
-        let one: IpAddr = "192.0.2.1".parse().unwrap();
-        let two: IpAddr = "192.0.2.2".parse().unwrap();
-        let first = connections.admit(one).unwrap();
-        let second = connections.admit(one);
-        assert!(second.is_some() && connections.admit(one).is_none(), "two for one client");
-        let third = connections.admit(two);
-        assert!(third.is_some() && connections.admit(two).is_none(), "three in all");
-        drop(first);
-        assert!(connections.admit(two).is_some());
-        drop((second, third));
-        assert_eq!(connections.open(), 0);
-        assert!(connections.clients.lock().is_empty());
+        let at = |second| Moment::default() + Duration::from_secs(second);
+        let first = admit(&connections, "192.0.2.1", at(1)).unwrap();
+        let second = admit(&connections, "192.0.2.1", at(2)).unwrap();
+        let others = admit(&connections, "192.0.2.2", at(0)).unwrap();
+        first.is_idle(at(3));
+        let third = admit(&connections, "192.0.2.1", at(4)).unwrap();
+        assert!(is_evicted(&second).await, "the client's own oldest, though another's is older");
+        assert!(!is_evicted(&first).await && !is_evicted(&others).await);
+        let fourth = admit(&connections, "192.0.2.3", at(5)).unwrap();
+        assert!(is_evicted(&others).await, "the oldest of all");
+        for admission in [&first, &third, &fourth] {
+            admission.is_busy();
+        }
+        assert!(admit(&connections, "192.0.2.4", at(6)).is_none(), "nobody is idle");
+        drop((first, second, others, third, fourth));
+        assert_eq!(connections.open(Transport::Tcp), 0);
+        let table = connections.table.lock();
+        assert!(table.places.is_empty() && table.clients.is_empty());
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_64_bits() {
+        let connections = Connections::new(10, 1);
+        let first = admit(&connections, "2001:db8::1", Moment::default()).unwrap();
+        first.is_busy();
+        assert!(admit(&connections, "2001:db8::ffff:0:0:1", Moment::default()).is_none());
+        assert!(admit(&connections, "2001:db8:0:1::1", Moment::default()).is_some());
+        let mapped = admit(&connections, "::ffff:192.0.2.1", Moment::default()).unwrap();
+        mapped.is_busy();
+        assert!(admit(&connections, "192.0.2.1", Moment::default()).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_bounded_and_given_back() {
+        let connections = Connections::new(2000, 1000);
+        let mut one = admit(&connections, "192.0.2.1", Moment::default()).unwrap();
+        assert!(one.hold(MOST_HELD) && !one.hold(MOST_HELD + 1) && one.hold(1) && one.hold(MOST_HELD));
+        one.is_busy();
+        let mut same = Vec::new();
+        for _ in 0..16 {
+            let other = admit(&connections, "192.0.2.1", Moment::default()).unwrap();
+            other.is_busy();
+            same.push(other);
+        }
+        assert_eq!(same.iter_mut().filter_map(|other| other.hold(MOST_HELD).then_some(())).count(), 15);
+        let last = same.last_mut().unwrap();
+        assert!(!last.hold(1000), "nobody is idle");
+        one.is_idle(Moment::default());
+        assert!(last.hold(1000));
+        assert!(is_evicted(&one).await, "what it held makes room");
+        drop(same);
+        drop(one);
+        assert_eq!(connections.held.load(Relaxed), 0);
     }
 }

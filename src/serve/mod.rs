@@ -1,9 +1,57 @@
 //! Listeners: bytes from clients and back. No DNS decisions are made here.
 //!
-//! Each worker has its own sockets for every address. [`udp`] moves datagrams in batches, [`stream`] framed messages
-//! over TCP; both hand what they read to [`Engine::handle`](crate::engine::Engine::handle) and give a task of its own
-//! to what must wait.
+//! Each worker has its own sockets for every address. [`udp`] moves datagrams in batches; [`accept`] takes connections
+//! and gives them to [`stream`] (TCP, TLS) or [`https`]; [`quic`] has both in one. All hand what they read to
+//! [`Engine::handle`](crate::engine::Engine::handle) and give a task of its own to what must wait. [`connections`] keeps
+//! the bounds on connections and their memory.
 
+pub mod accept;
 pub mod connections;
-pub mod stream;
+pub mod quic;
 pub mod udp;
+
+mod https;
+mod proxy;
+mod stream;
+
+use std::{net::IpAddr, rc::Rc};
+
+use crate::{
+    clock::Moment,
+    engine::{Action, Carrier, Context, Incoming, resolve},
+};
+
+use accept::Session;
+pub use accept::{Protocol, StreamLimits};
+
+/// The response to one message that has its stream to itself; none where nothing is to be said.
+async fn answer(context: &Rc<Context>, message: &[u8], client: IpAddr, carrier: Carrier) -> Option<Vec<u8>> {
+    let now = Moment::now();
+    let incoming = Incoming { message, client, carrier, now };
+    let engine = &context.engine;
+    context.counters.asked(carrier.transport, client.is_ipv4());
+    let action = {
+        let mut scratch = context.scratch.borrow_mut();
+        let action = engine.handle(&engine.snapshot(), &context.counters, &incoming, &mut scratch);
+        context.counters.took_batch(Moment::now().since(now));
+        match action {
+            Action::Drop => return None,
+            Action::Reply(length) => return Some(scratch[..length].to_vec()),
+            Action::ReplyAndRefresh(length, query) => {
+                udp::refresh(context, query);
+                return Some(scratch[..length].to_vec());
+            }
+            Action::Resolve(query) => query,
+        }
+    };
+    // A task of its own: a client that goes away does not take an answer for others with it.
+    let (reply, replied) = tokio::sync::oneshot::channel();
+    let owned = Rc::clone(context);
+    tokio::task::spawn_local(async move {
+        let resolved = resolve::resolve(&owned, &action).await;
+        let mut scratch = owned.scratch.borrow_mut();
+        let length = resolved.write(&owned, &action, &mut scratch);
+        drop(reply.send(scratch[..length].to_vec()));
+    });
+    replied.await.ok()
+}

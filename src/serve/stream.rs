@@ -1,82 +1,56 @@
-//! DNS over TCP (RFC 7766): framed messages, pipelined, answered in whatever order the answers come.
+//! DNS over TCP (RFC 7766) and TLS (RFC 7858): framed messages, pipelined, answered in whatever order the answers come.
 //!
 //! Policy:
-//! - One task a connection reads, handles and writes. Replies of one read go out in one write.
-//! - At most `pipeline` questions of a connection wait at once; then it is not read from until one is answered.
-//! - A connection on which no question was completed for `tcp_idle`, and none waits, is closed: idle ones, and those
-//!   that send or take an octet at a time. So is one that sends what is no query.
-//! - Too many connections: a new one is closed at once. Too few descriptors: accepting pauses for a moment.
+//! - One task a connection reads, handles and writes. Responses of one read go out in one write.
+//! - At most `pipeline` queries of a connection wait at once; then it is not read from until one is answered.
+//! - A connection on which no query was completed for `tcp_idle`, and none waits, is closed: idle ones, and those that
+//!   send or take an octet at a time. So is one that sends what is no query, and one whose handshake takes as long.
+//! - Too many connections: the oldest idle one makes room ([`super::connections`]).
+//! - A client that does not read loses what does not fit its bounds; nothing is queued for it without end.
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{io, rc::Rc};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
     sync::{mpsc, watch},
-    time::Instant,
+    time::{Instant, timeout},
 };
-use tracing::debug;
 
-use super::connections::Connections;
+use super::{Session, connections::MOST_HELD};
 use crate::{
     clock::Moment,
-    engine::{Action, Carrier, Context, Incoming, Query, resolve},
-    metrics::Transport,
+    engine::{Action, Incoming, Query, resolve},
+    metrics::DropReason,
+    tls,
 };
 
-/// What a connection may do.
-#[derive(Debug, Clone, Copy)]
-pub struct StreamLimits {
-    /// Questions in flight.
-    pub pipeline: usize,
-    /// Time without a whole question until it is closed.
-    pub idle: Duration,
-}
-
-/// How long accepting pauses when there are no descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Replies that a client has not taken yet are kept up to this many octets; then no more questions are read.
-const MAX_UNSENT: usize = 256 * 1024;
-/// What is read at once.
+/// Responses that a client has not taken yet are kept up to this many octets; then no more queries are read.
+const MAX_UNSENT: usize = MOST_HELD - READ_SIZE;
+/// What is read at once, and what an idle connection keeps.
 const READ_SIZE: usize = 16 * 1024;
 
-/// Accepts connections until the worker ends.
-pub async fn accept(
-    listener: TcpListener,
-    context: Rc<Context>,
-    connections: Arc<Connections>,
-    limits: StreamLimits,
-    mut stop: watch::Receiver<bool>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stopping| *stopping) => return,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                debug!(%error, "a connection was not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let Some(admission) = connections.admit(peer.ip()) else { continue };
-        let context = Rc::clone(&context);
-        let stop = stop.clone();
-        tokio::task::spawn_local(async move {
-            if let Err(error) = Connection::new(context, peer, limits).run(stream, stop).await {
-                debug!(%peer, %error, "a connection ended");
-            }
-            drop(admission);
-        });
+/// Serves one accepted connection until it ends.
+///
+/// # Errors
+/// The connection broke, or its client did not keep to the protocol.
+pub(super) async fn serve(
+    stream: TcpStream,
+    session: Session,
+    tls: Option<tls::Server>,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    match tls {
+        None => Connection::new(session).run(stream, stop).await,
+        Some(tls) => {
+            let stream = session.within_patience(tls.accept(stream)).await?;
+            Connection::new(session).run(stream, stop).await
+        }
     }
 }
 
 struct Connection {
-    context: Rc<Context>,
-    peer: SocketAddr,
-    limits: StreamLimits,
+    session: Session,
     received: Vec<u8>,
     unsent: Vec<u8>,
     waiting: usize,
@@ -91,12 +65,10 @@ enum Next {
 }
 
 impl Connection {
-    fn new(context: Rc<Context>, peer: SocketAddr, limits: StreamLimits) -> Self {
+    fn new(session: Session) -> Self {
         Self {
-            context,
-            peer,
-            limits,
-            received: Vec::with_capacity(READ_SIZE),
+            session,
+            received: Vec::new(),
             unsent: Vec::new(),
             waiting: 0,
             replies: mpsc::unbounded_channel(),
@@ -104,17 +76,30 @@ impl Connection {
         }
     }
 
-    async fn run(mut self, mut stream: TcpStream, mut stop: watch::Receiver<bool>) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        let (mut reader, mut writer) = stream.split();
+    async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+        mut self,
+        stream: S,
+        mut stop: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let (pipeline, idle) = (self.session.limits.pipeline, self.session.limits.idle);
         let mut is_open = true;
         while is_open || self.waiting > 0 || !self.unsent.is_empty() {
-            let may_read = is_open && self.waiting < self.limits.pipeline && self.unsent.len() < MAX_UNSENT;
+            let may_read = is_open && self.waiting < pipeline && self.unsent.len() < MAX_UNSENT;
+            if may_read {
+                self.received.reserve(READ_SIZE);
+            }
             tokio::select! {
                 biased;
                 written = writer.write(&self.unsent), if !self.unsent.is_empty() => {
-                    self.unsent.drain(..written?);
-                    // Questions that were read already may have waited for this room.
+                    let written = written?;
+                    if written == 0 { return Err(io::ErrorKind::WriteZero.into()); }
+                    self.unsent.drain(..written);
+                    if self.unsent.is_empty() {
+                        // What TLS has encrypted may still stand in its buffer.
+                        timeout(idle, writer.flush()).await??;
+                    }
+                    // Queries that were read already may have waited for this room.
                     if let Next::Close = self.take_messages() { is_open = false; }
                 }
                 Some(reply) = self.replies.1.recv(), if self.waiting > 0 => {
@@ -128,27 +113,55 @@ impl Connection {
                     if read? == 0 { is_open = false; }
                     if let Next::Close = self.take_messages() { is_open = false; }
                 }
+                () = self.session.admission.evicted() => return Ok(()),
                 _ = stop.wait_for(|stopping| *stopping), if is_open => is_open = false,
-                () = tokio::time::sleep_until(self.progress + self.limits.idle) => {
+                () = tokio::time::sleep_until(self.progress + idle) => {
                     if self.waiting == 0 { return Ok(()); }
                     self.progress = Instant::now();
                 }
             }
+            self.settle();
         }
-        writer.shutdown().await
+        timeout(idle, writer.shutdown()).await?
+    }
+
+    /// Tells the others what this connection holds and whether it waits, and gives unused memory back.
+    fn settle(&mut self) {
+        for buffer in [&mut self.received, &mut self.unsent] {
+            if buffer.len() < READ_SIZE && buffer.capacity() > 2 * READ_SIZE {
+                buffer.shrink_to(READ_SIZE);
+            }
+        }
+        if self.received.is_empty() {
+            self.received = Vec::new();
+        }
+        // Shrinking is always granted; growth was asked for where it happened.
+        let held = self.unsent.len() + self.received.len();
+        if !self.session.admission.hold(held) {
+            self.progress = Instant::now() - self.session.limits.idle;
+        }
     }
 
     fn answered(&mut self, reply: &[u8]) {
         self.waiting -= 1;
+        if self.waiting == 0 {
+            self.session.admission.is_idle(Moment::now());
+        }
         self.frame(reply);
     }
 
     fn frame(&mut self, reply: &[u8]) {
         let Ok(length) = u16::try_from(reply.len()) else { return };
-        if length > 0 {
-            self.unsent.extend_from_slice(&length.to_be_bytes());
-            self.unsent.extend_from_slice(reply);
+        if length == 0 {
+            return;
         }
+        let held = self.unsent.len() + self.received.len() + 2 + reply.len();
+        if !self.session.admission.hold(held) {
+            self.session.context.counters.dropped(DropReason::Overload);
+            return;
+        }
+        self.unsent.extend_from_slice(&length.to_be_bytes());
+        self.unsent.extend_from_slice(reply);
     }
 
     /// Handles every whole message that was read, as long as not too many wait.
@@ -156,7 +169,7 @@ impl Connection {
         let received = std::mem::take(&mut self.received);
         let mut rest = &received[..];
         let mut next = Next::GoOn;
-        while self.waiting < self.limits.pipeline
+        while self.waiting < self.session.limits.pipeline
             && self.unsent.len() < MAX_UNSENT
             && let Some((head, behind)) = rest.split_first_chunk::<2>()
             && let Some((message, behind)) = behind.split_at_checked(usize::from(u16::from_be_bytes(*head)))
@@ -178,11 +191,11 @@ impl Connection {
     }
 
     fn take(&mut self, message: &[u8]) -> Next {
-        let context = Rc::clone(&self.context);
+        let context = Rc::clone(&self.session.context);
         let engine = &context.engine;
         let now = Moment::now();
-        let incoming = Incoming { message, client: self.peer.ip(), carrier: Carrier::Stream, now };
-        context.counters.asked(Transport::Tcp, self.peer.is_ipv4());
+        let incoming = Incoming { message, client: self.session.client.ip(), carrier: self.session.carrier, now };
+        context.counters.asked(incoming.carrier.transport, self.session.client.is_ipv4());
         let mut scratch = context.scratch.borrow_mut();
         match engine.handle(&engine.snapshot(), &context.counters, &incoming, &mut scratch) {
             Action::Drop => return Next::Close,
@@ -199,7 +212,8 @@ impl Connection {
 
     fn wait_for(&mut self, query: Box<Query>) {
         self.waiting += 1;
-        let context = Rc::clone(&self.context);
+        self.session.admission.is_busy();
+        let context = Rc::clone(&self.session.context);
         let replies = self.replies.0.clone();
         tokio::task::spawn_local(async move {
             let reply = resolve::resolve(&context, &query).await;

@@ -7,6 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     io,
+    net::SocketAddr,
     os::fd::AsFd,
     rc::Rc,
     task::{Poll, Waker},
@@ -19,10 +20,11 @@ use tokio::{
 };
 use tracing::debug;
 
+use super::proxy;
 use crate::{
     clock::Moment,
     engine::{Action, Carrier, Context, Incoming, Query, resolve, snapshot::Snapshot},
-    metrics::{self, DropReason, Transport},
+    metrics::{self, DropReason, Outcome, Transport},
     net::mmsg::{Batch, Outbox, Path, Pushed},
 };
 
@@ -164,9 +166,17 @@ impl Listener {
         let now = Moment::now();
         for at in 0..read {
             let message = batch.message(at);
-            let client = message.origin.ip();
+            let (mut client, mut datagram) = (message.origin.ip(), message.datagram);
+            if proxy::is_balancer(&snapshot.balancers, client) {
+                let Some((named, start)) = proxy::parse(datagram, SocketAddr::new(client, 0)) else {
+                    context.counters.asked(Transport::Udp, client.is_ipv4());
+                    context.counters.record(Outcome::Dropped(DropReason::Malformed));
+                    continue;
+                };
+                (client, datagram) = (named.ip(), &datagram[start..]);
+            }
             context.counters.asked(Transport::Udp, client.is_ipv4());
-            let incoming = Incoming { message: message.datagram, client, carrier: Carrier::Datagram, now };
+            let incoming = Incoming { message: datagram, client, carrier: Carrier::DATAGRAM, now };
             match context.engine.handle(snapshot, &context.counters, &incoming, message.reply) {
                 Action::Drop => {}
                 Action::Reply(length) => batch.reply(at, length),

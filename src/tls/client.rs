@@ -24,6 +24,8 @@ pub enum Alpn {
     Dot,
     /// HTTP/2.
     H2,
+    /// HTTP/1.1.
+    Http11,
     /// DNS over QUIC (RFC 9250).
     Doq,
 }
@@ -34,6 +36,7 @@ impl Alpn {
         match self {
             Self::Dot => b"dot",
             Self::H2 => b"h2",
+            Self::Http11 => b"http/1.1",
             Self::Doq => b"doq",
         }
     }
@@ -62,7 +65,7 @@ impl Client {
         let builder = match alpn {
             // QUIC knows no other (RFC 9001 4.2).
             Alpn::Doq => builder.with_protocol_versions(&[&rustls::version::TLS13]),
-            Alpn::Dot | Alpn::H2 => builder.with_safe_default_protocol_versions(),
+            Alpn::Dot | Alpn::H2 | Alpn::Http11 => builder.with_safe_default_protocol_versions(),
         };
         let builder = builder.expect("the provider has suites for both versions");
         let mut config = builder.with_root_certificates(roots.store()).with_no_client_auth();

@@ -3,15 +3,17 @@
 //! The one room that knows rustls. Every configuration is made with AWS-LC as its provider, given explicitly: the
 //! process-wide default depends on which features other packages switch on. The cargo feature `fips` takes AWS-LC's
 //! FIPS module instead. This room opens no socket and does not know DNS but for the protocol names of ALPN; `config` reads
-//! bundles with it, `upstream` and `cli` connect with it.
+//! bundles and certificates with it, `upstream` and `cli` connect with it, `serve` accepts with it.
 
 mod client;
 mod fault;
 mod roots;
+mod server;
 
 pub use client::{Alpn, Client, Connected, is_server_name};
 pub use fault::Fault;
 pub use roots::{Roots, RootsError};
+pub use server::{Accepted, CertificateFacts, KeyPair, KeyPairError, Server, ServerCertificate, agreed};
 
 use std::sync::Arc;
 

@@ -13,6 +13,14 @@ pub struct OptionCode(pub u16);
 pub const OPT_LENGTH: usize = 11;
 /// The length of the longest OPT record that must not be cut: one with a cookie.
 pub const OPT_WITH_COOKIE: usize = OPT_LENGTH + Cookie::OPTION_LENGTH;
+/// The padding option (RFC 7830 3).
+const PADDING: OptionCode = OptionCode(12);
+/// The keepalive option (RFC 7828 3.1).
+const KEEPALIVE: OptionCode = OptionCode(11);
+/// The octets a keepalive option of ours takes.
+const KEEPALIVE_LENGTH: usize = 6;
+/// Padded responses are multiples of this (RFC 8467 4.1).
+const PADDING_BLOCK: usize = 468;
 /// The DO bit among the flags of an OPT's TTL field (RFC 3225).
 const DO_BIT: u32 = 0x8000;
 /// The smallest payload size that counts; less is taken as this (RFC 6891 6.2.3).
@@ -31,6 +39,10 @@ pub struct Edns<'a> {
     pub do_bit: bool,
     /// The cookie: the client's as it came, until one of ours takes its place.
     pub cookie: Option<Cookie>,
+    /// Whether there is a padding option (RFC 7830): then the response is padded where the transport is encrypted.
+    pub has_padding: bool,
+    /// Whether there is a keepalive option (RFC 7828): then the response over TCP or TLS tells the idle time-out.
+    pub has_keepalive: bool,
     /// The options, well formed.
     options: &'a [u8],
 }
@@ -53,13 +65,21 @@ impl<'a> Edns<'a> {
             }
         }
         let payload = record.class.0.max(MIN_PAYLOAD);
-        Ok(Self { payload, extended_rcode, version, do_bit: record.raw_ttl & DO_BIT != 0, cookie: None, options })
+        let do_bit = record.raw_ttl & DO_BIT != 0;
+        let (has_padding, has_keepalive) = (false, false);
+        Ok(Self { payload, extended_rcode, version, do_bit, cookie: None, has_padding, has_keepalive, options })
     }
 
-    /// Reads the client's cookie out of the options; the first counts (RFC 7873 5.2).
-    pub(super) fn read_cookie(&mut self) -> Result<(), Malformed> {
-        let data = self.options().find(|(code, _)| *code == Cookie::OPTION).map(|(_, data)| data);
-        self.cookie = data.map(Cookie::read).transpose()?;
+    /// Reads what concerns a server out of a client's options. Of several cookies the first counts (RFC 7873 5.2).
+    pub(super) fn read_options(&mut self) -> Result<(), Malformed> {
+        for (code, data) in self.options() {
+            match code {
+                Cookie::OPTION if self.cookie.is_none() => self.cookie = Some(Cookie::read(data)?),
+                PADDING => self.has_padding = true,
+                KEEPALIVE => self.has_keepalive = true,
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -71,6 +91,8 @@ impl<'a> Edns<'a> {
             version: self.version,
             do_bit: self.do_bit,
             cookie: self.cookie,
+            has_padding: self.has_padding,
+            has_keepalive: self.has_keepalive,
             options: &[],
         }
     }
@@ -89,7 +111,7 @@ impl<'a> Edns<'a> {
 }
 
 /// An OPT record of ours, to be written.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Opt<'a> {
     /// The payload size we advertise.
     pub payload: u16,
@@ -99,15 +121,29 @@ pub struct Opt<'a> {
     pub do_bit: bool,
     /// A cookie of ours.
     pub cookie: Option<Cookie>,
+    /// The idle time-out of the connection, in units of 100 ms (RFC 7828 3.1).
+    pub keepalive: Option<u16>,
     /// The reason for the response code.
     pub ede: Option<Ede<'a>>,
+    /// Octets of padding (RFC 7830), written last.
+    pub padding: Option<u16>,
 }
 
 impl Opt<'_> {
     /// The octets it takes.
     pub fn length(&self) -> usize {
         let cookie = if self.cookie.is_some() { Cookie::OPTION_LENGTH } else { 0 };
-        OPT_LENGTH + cookie + self.ede.map_or(0, |ede| ede.option_length())
+        let keepalive = if self.keepalive.is_some() { KEEPALIVE_LENGTH } else { 0 };
+        let padding = self.padding.map_or(0, |octets| 4 + usize::from(octets));
+        OPT_LENGTH + cookie + keepalive + self.ede.map_or(0, |ede| ede.option_length()) + padding
+    }
+
+    /// The same with the padding that makes a message of `before` octets and this record as long as the next multiple
+    /// of [`PADDING_BLOCK`], as far as `limit` lets it (RFC 8467 4.1).
+    pub fn padded(self, before: usize, limit: usize) -> Self {
+        let bare = before + self.length() + 4;
+        let octets = bare.next_multiple_of(PADDING_BLOCK).min(limit).checked_sub(bare);
+        Self { padding: octets.and_then(|octets| u16::try_from(octets).ok()), ..self }
     }
 
     /// The same with as much of the reason as fits `room` octets: all of it, its code alone, or nothing.
@@ -133,13 +169,24 @@ impl Opt<'_> {
             cookie.write(&mut out[end..]);
             end += Cookie::OPTION_LENGTH;
         }
+        if let Some(keepalive) = self.keepalive {
+            let [high, low] = keepalive.to_be_bytes();
+            out[end..end + KEEPALIVE_LENGTH].copy_from_slice(&[0, 11, 0, 2, high, low]);
+            end += KEEPALIVE_LENGTH;
+        }
         if let Some(ede) = self.ede {
             let text = ede.wire_text().as_bytes();
             let option = &mut out[end..];
             option[..2].copy_from_slice(&Ede::OPTION.0.to_be_bytes());
             option[2..4].copy_from_slice(&u16::try_from(2 + text.len()).ok()?.to_be_bytes());
             option[4..6].copy_from_slice(&ede.code.number().to_be_bytes());
-            option[6..].copy_from_slice(text);
+            option[6..6 + text.len()].copy_from_slice(text);
+            end += 6 + text.len();
+        }
+        if let Some(octets) = self.padding {
+            out[end..end + 2].copy_from_slice(&PADDING.0.to_be_bytes());
+            out[end + 2..end + 4].copy_from_slice(&octets.to_be_bytes());
+            out[end + 4..].fill(0);
         }
         Some(length)
     }

@@ -53,7 +53,7 @@ impl UpstreamQuery {
         section[name.len()..name.len() + 2].copy_from_slice(&self.qtype.0.to_be_bytes());
         section[name.len() + 2..].copy_from_slice(&self.qclass.0.to_be_bytes());
         let Some(payload) = payload else { return Some(end) };
-        let opt = Opt { payload, extended_rcode: 0, do_bit: self.do_bit, cookie: None, ede: None };
+        let opt = Opt { payload, do_bit: self.do_bit, ..Opt::default() };
         opt.write(&mut out[end..]).map(|length| end + length)
     }
 }

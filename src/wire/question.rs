@@ -140,7 +140,7 @@ fn read_rest<'a>(message: &'a [u8], header: &Header, at: usize) -> Result<Option
     }
     let Some(record) = opt else { return Ok(None) };
     let mut edns = Edns::read(message, &record)?;
-    edns.read_cookie()?;
+    edns.read_options()?;
     Ok(Some(edns))
 }
 

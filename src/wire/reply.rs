@@ -6,11 +6,12 @@
 //! over a stream (RFC 2181 9). A client that sent a cookie gets ours in every reply with an OPT record (RFC 7873 5.2.3).
 
 use super::{
-    Ede, Flags, Rcode, RecordType, Ttl,
+    Ede, Flags, Header, Rcode, RecordType, Ttl,
     cookie::Standing,
     edns::{Edns, Opt},
     header::HEADER,
     question::{Echo, Question},
+    record::{Records, Section},
 };
 
 /// How a reply may leave.
@@ -20,18 +21,22 @@ pub struct Space {
     pub limit: usize,
     /// The payload size we advertise in our OPT.
     pub payload: u16,
+    /// The idle time-out to tell a client that asks for it, in units of 100 ms (RFC 7828).
+    pub keepalive: Option<u16>,
+    /// Whether to pad replies for a client that pads its queries (RFC 8467).
+    pub pads: bool,
 }
 
 impl Space {
     /// Over UDP: what the client says it takes, 512 without EDNS, and never more than `payload`, our own bound.
     pub fn datagram(edns: Option<&Edns<'_>>, payload: u16) -> Self {
         let limit = edns.map_or(super::edns::MIN_PAYLOAD, |edns| edns.payload.min(payload));
-        Self { limit: usize::from(limit), payload }
+        Self { limit: usize::from(limit), payload, keepalive: None, pads: false }
     }
 
     /// Over a stream: whatever two octets of length can say.
     pub const fn stream(payload: u16) -> Self {
-        Self { limit: super::MAX_MESSAGE, payload }
+        Self { limit: super::MAX_MESSAGE, payload, keepalive: None, pads: false }
     }
 }
 
@@ -46,14 +51,15 @@ pub fn bare(
     ede: Option<Ede<'_>>,
     space: Space,
 ) -> usize {
-    let opt = edns.map(|edns| our_opt(edns, rcode, ede, space.payload));
-    write_shell(out, echo, rcode, Flags(0), opt, space)
+    write_shell(out, echo, rcode, Flags(0), edns.map(|edns| (edns, our_opt(edns, rcode, ede, space))), space)
 }
 
-fn our_opt<'a>(edns: &Edns<'_>, rcode: Rcode, ede: Option<Ede<'a>>, payload: u16) -> Opt<'a> {
+fn our_opt<'a>(edns: &Edns<'_>, rcode: Rcode, ede: Option<Ede<'a>>, space: Space) -> Opt<'a> {
     let [_, low] = (rcode.0 >> 4).to_be_bytes();
     let cookie = edns.cookie.filter(|cookie| cookie.standing() != Standing::Unchecked);
-    Opt { payload, extended_rcode: low, do_bit: edns.do_bit, cookie, ede }
+    let keepalive = space.keepalive.filter(|_| edns.has_keepalive);
+    let payload = space.payload;
+    Opt { payload, extended_rcode: low, do_bit: edns.do_bit, cookie, keepalive, ede, padding: None }
 }
 
 fn write_shell(
@@ -61,22 +67,23 @@ fn write_shell(
     echo: &Echo<'_>,
     rcode: Rcode,
     extra: Flags,
-    opt: Option<Opt<'_>>,
+    opt: Option<(&Edns<'_>, Opt<'_>)>,
     space: Space,
 ) -> usize {
     let section = echo.section;
     let end = HEADER + section.len();
     let flags = Flags::QR | Flags::RA | repeated(echo.flags) | extra.0 | rcode.0 & 0x0f;
-    let header = super::Header {
+    let header = Header {
         id: echo.id,
         flags: Flags(flags),
         counts: [u16::from(!section.is_empty()), 0, 0, u16::from(opt.is_some())],
     };
     out[..HEADER].copy_from_slice(&header.to_bytes());
     out[HEADER..end].copy_from_slice(section);
-    let Some(opt) = opt else { return end };
+    let Some((edns, opt)) = opt else { return end };
     let limit = space.limit.min(out.len());
     let opt = opt.within(limit.saturating_sub(end));
+    let opt = if space.pads && edns.has_padding { opt.padded(end, limit) } else { opt };
     end + opt.write(&mut out[end..]).unwrap_or(0)
 }
 
@@ -90,7 +97,7 @@ const fn repeated(flags: Flags) -> u16 {
 pub fn finish(out: &mut [u8], length: usize, question: &Question<'_>, ede: Option<Ede<'_>>, space: Space) -> usize {
     let echo = &question.echo;
     let stored = Flags(u16::from_be_bytes([out[2], out[3]]));
-    let opt = question.edns.as_ref().map(|edns| our_opt(edns, stored.rcode(), ede, space.payload));
+    let opt = question.edns.as_ref().map(|edns| our_opt(edns, stored.rcode(), ede, space));
     let limit = space.limit.min(out.len());
     let opt = opt.map(|opt| opt.within(limit.saturating_sub(length)));
     if length + opt.map_or(0, |opt| opt.length()) > limit {
@@ -105,6 +112,8 @@ pub fn finish(out: &mut [u8], length: usize, question: &Question<'_>, ede: Optio
     out[..4].copy_from_slice(&[id_high, id_low, flags_high, flags_low]);
     out[HEADER..HEADER + echo.section.len()].copy_from_slice(echo.section);
     let Some(opt) = opt else { return length };
+    let is_padded = space.pads && question.edns.is_some_and(|edns| edns.has_padding);
+    let opt = if is_padded { opt.padded(length, limit) } else { opt };
     let additional = u16::from_be_bytes([out[10], out[11]]).wrapping_add(1);
     out[10..HEADER].copy_from_slice(&additional.to_be_bytes());
     length + opt.write(&mut out[length..]).unwrap_or(0)
@@ -140,9 +149,34 @@ pub fn with_record(out: &mut [u8], question: &Question<'_>, record: &SoleRecord<
     finish(out, end, question, None, space)
 }
 
+/// How many seconds a response may be kept for by HTTP (RFC 8484 5.1): the least TTL of its answer, or of its SOA where
+/// the answer is negative (RFC 2308 5); none where it must not be kept.
+pub fn lifetime(response: &[u8]) -> Option<u32> {
+    let header = Header::read(response).ok()?;
+    let is_whole = !header.flags.has(Flags::TC) && matches!(header.flags.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN);
+    let records = Records::of(response).ok().filter(|_| is_whole)?;
+    let (mut least, mut negative): (Option<u32>, Option<u32>) = (None, None);
+    for record in records {
+        let record = record.ok()?;
+        let ttl = record.ttl().seconds();
+        match record.section {
+            Section::Answer => least = Some(least.map_or(ttl, |least| least.min(ttl))),
+            Section::Authority if record.rtype == RecordType::SOA => {
+                let minimum = record.rdata(response).last_chunk::<4>().map(|minimum| u32::from_be_bytes(*minimum))?;
+                negative = Some(ttl.min(minimum));
+            }
+            _ => {}
+        }
+    }
+    match (least, negative) {
+        (Some(least), Some(negative)) if header.flags.rcode() == Rcode::NXDOMAIN => Some(least.min(negative)),
+        (least, negative) => least.or(negative),
+    }
+}
+
 /// A reply that says: ask again over a stream.
 pub fn truncated(out: &mut [u8], question: &Question<'_>, rcode: Rcode, space: Space) -> usize {
-    let opt = question.edns.as_ref().map(|edns| our_opt(edns, rcode, None, space.payload));
+    let opt = question.edns.as_ref().map(|edns| (edns, our_opt(edns, rcode, None, space)));
     write_shell(out, &question.echo, rcode, Flags(Flags::TC), opt, space)
 }
 
@@ -283,6 +317,52 @@ mod tests {
 }
 
 #[cfg(test)]
+mod transport_tests {
+    use super::*;
+    use crate::wire::EdeCode;
+
+    const ASKED: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03www\x07example\0\0\x01\0\x01";
+
+    fn reply(options: &[u8], space: Space, length: usize) -> Vec<u8> {
+        let [high, low] = u16::try_from(options.len()).unwrap().to_be_bytes();
+        let message = [ASKED, &[0, 0, 41, 4, 208, 0, 0, 0, 0, high, low], options].concat();
+        let question = Question::read(&message).unwrap();
+        let mut out = vec![0; crate::wire::MAX_MESSAGE];
+        out[..ASKED.len()].copy_from_slice(ASKED);
+        let ede = Ede { code: EdeCode::StaleAnswer, text: "words" };
+        let end = finish(&mut out, length, &question, Some(ede), space);
+        out.truncate(end);
+        out
+    }
+
+    #[test]
+    fn a_client_that_pads_gets_padding_where_the_transport_is_encrypted() {
+        let padding = b"\0\x0c\0\x03\0\0\0";
+        let encrypted = Space { pads: true, ..Space::stream(1232) };
+        for (length, padded) in [(29, 468), (468 - 11 - 11 - 4, 468), (468 - 11 - 11 - 3, 936), (900, 936)] {
+            assert_eq!(reply(padding, encrypted, length).len(), padded, "{length}");
+        }
+        assert_eq!(reply(padding, encrypted, 65_500).len(), 65_535, "never over what fits");
+        assert_eq!(reply(padding, Space::stream(1232), 29).len(), 29 + 22);
+        assert_eq!(reply(b"", encrypted, 29).len(), 29 + 22);
+        let message = [ASKED, b"\0\0\x29\x04\xd0\0\0\0\0\0\x04\0\x0c\0\0"].concat();
+        let question = Question::read(&message).unwrap();
+        let mut out = [0; 2000];
+        let end = bare(&mut out, &question.echo, question.edns.as_ref(), Rcode::REFUSED, None, encrypted);
+        assert_eq!(end, 468);
+    }
+
+    #[test]
+    fn the_idle_timeout_is_told_to_who_asks() {
+        let tcp = Space { keepalive: Some(100), ..Space::stream(1232) };
+        let told = reply(b"\0\x0b\0\0", tcp, 29);
+        assert_eq!(told[29 + 11..29 + 17], [0, 11, 0, 2, 0, 100]);
+        assert_eq!(reply(b"", tcp, 29).len(), 29 + 22);
+        assert_eq!(reply(b"\0\x0b\0\0", Space::datagram(None, 1232), 29).len(), 29 + 22);
+    }
+}
+
+#[cfg(test)]
 mod cookie_tests {
     use super::*;
     use crate::wire::{EdeCode, cookie::Secret};
@@ -325,7 +405,7 @@ mod cookie_tests {
             let mut out = [0; 600];
             let length = 400;
             out[..PLAIN.len()].copy_from_slice(PLAIN);
-            let space = Space { limit: length + room, payload: 1232 };
+            let space = Space { limit: length + room, ..Space::stream(1232) };
             let end = finish(&mut out, length, &question, Some(WORDS), space);
             let is_cut = out[2] & 2 != 0;
             assert_eq!(is_cut, expected.is_none(), "room {room}");

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use rustls::{
     ServerConfig,
@@ -47,7 +48,13 @@ impl Authority {
 
     /// A certificate for this name or address.
     pub fn issue(&self, name: &str, validity: Validity) -> Certificate {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name or an address");
+        self.issue_for(&[name], validity)
+    }
+
+    /// A certificate for several names and addresses.
+    pub fn issue_for(&self, names: &[&str], validity: Validity) -> Certificate {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names and addresses");
         (params.not_before, params.not_after) = match validity {
             Validity::Now => (date_time_ymd(2020, 1, 1), date_time_ymd(2100, 1, 1)),
             Validity::Past => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
@@ -67,6 +74,16 @@ impl Clone for Certificate {
 }
 
 impl Certificate {
+    /// The chain and the key as files have them.
+    pub fn pem(&self) -> (String, String) {
+        let section = |label: &str, der: &[u8]| {
+            let text = STANDARD.encode(der);
+            let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+        };
+        (section("CERTIFICATE", &self.chain[0]), section("PRIVATE KEY", self.key.secret_der()))
+    }
+
     /// A server's side of the handshake; the counter tells how many sessions were resumed.
     pub fn server(&self, alpn: &[u8], resumed: Arc<AtomicUsize>) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));

@@ -3,6 +3,7 @@
 //! Nothing stops at the first problem: what is wrong is noted, a default takes its place, and the plan is given only
 //! if there was none.
 
+mod encrypted;
 mod forward;
 mod guard;
 mod local;
@@ -70,6 +71,9 @@ impl Builder<'_> {
             cookie_secrets: self.cookie_secrets(server.cookie_secrets.as_ref()),
             chaos: self.chaos(server.chaos.as_ref()),
             in_flight: self.number(bounds.in_flight.as_ref(), &limits::IN_FLIGHT),
+            client_limit: self.client_limit(&bounds),
+            balancers: self.networks(server.proxy_protocol.as_ref()),
+            certificate: self.certificate(&server),
             cache,
             admin: self.admin_access(file),
             log_level: self.word(log.level.as_ref(), &limits::LOG_LEVEL),

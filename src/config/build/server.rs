@@ -29,6 +29,9 @@ impl Builder<'_> {
         let log = section(file.log.as_ref());
         Boot {
             listen: self.listen(server.listen.as_ref()),
+            tls: self.encrypted(&server, "tls"),
+            https: self.https(&server),
+            quic: self.encrypted(&server, "quic"),
             freebind: flag(server.freebind.as_ref(), false),
             workers: self.workers(&server),
             streams: StreamLimits {
@@ -70,7 +73,7 @@ impl Builder<'_> {
         listen
     }
 
-    fn listener(&mut self, text: &Text, key: &str, port: u16) -> Option<Endpoint> {
+    pub(super) fn listener(&mut self, text: &Text, key: &str, port: u16) -> Option<Endpoint> {
         let message = match Endpoint::parse(&text.value, port) {
             Ok(endpoint) if !endpoint.address.ip.is_multicast() => {
                 self.warn_of_meant_port(&text.place, &text.value);

@@ -85,7 +85,7 @@ table! {
 table! {
     /// `[limits]`
     LimitsSection {
-        client_qps: Integer, client_burst: Integer, tcp_connections: Integer, tcp_per_client: Integer,
+        client_qps: Integer, client_burst: Integer, exempt: Texts, tcp_connections: Integer, tcp_per_client: Integer,
         pipeline: Integer, tcp_idle: Text, in_flight: Integer,
     }
 }

@@ -54,7 +54,7 @@ impl Report {
             dropped: by(&DropReason::ALL, |reason| (reason.label(), registry.dropped(reason))),
             coalesced: registry.coalesced(),
             in_flight: self.engine.waiting.count(),
-            connections: self.connections.open(),
+            connections: self.connections.all_open(),
             guard: by(&GuardAction::ALL, |action| {
                 let rules = registry.rules().all();
                 (action.label(), rules.iter().map(|(_, rule)| rule.violations(action)).sum())

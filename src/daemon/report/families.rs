@@ -7,8 +7,8 @@ use std::{sync::Arc, sync::atomic::Ordering::Relaxed};
 
 use super::Report;
 use crate::{
-    clock::Moment,
-    metrics::Exposition,
+    clock::{self, Moment},
+    metrics::{self, Exposition},
     upstream::{
         Group, Server, State, Transport,
         tally::{MismatchReason, QueryResult, RTT_BOUNDS, RttHistogram},
@@ -37,10 +37,22 @@ pub(super) fn encode(report: &Report, exposition: &mut Exposition, now: Moment) 
     encode_health(&snapshot.groups, &rows, exposition, now);
     encode_traffic(&rows, exposition);
     encode_groups(&snapshot.groups, exposition);
-    let open = report.connections.open();
-    let help = "Stream connections from clients that are open.";
-    exposition.gauge("tidegate_connections", help).sample(&[("transport", "tcp")], open);
+    encode_connections(report, exposition);
     encode_configuration(report, exposition);
+}
+
+fn encode_connections(report: &Report, exposition: &mut Exposition) {
+    let mut family = exposition.gauge("tidegate_connections", "Connections from clients that are open.");
+    use metrics::Transport;
+
+    for transport in Transport::ALL.into_iter().filter(|&transport| transport != Transport::Udp) {
+        family.sample(&[("transport", transport.label())], report.connections.open(transport));
+    }
+    if let Some((file, certificate)) = &report.certificate {
+        let help = "Seconds until the certificate of the encrypted listeners expires; negative once it has.";
+        let left = certificate.pair().facts().seconds_left(clock::wall());
+        exposition.gauge("tidegate_certificate_expiry_seconds", help).sample(&[("file", file)], left);
+    }
 }
 
 fn encode_cache(report: &Report, exposition: &mut Exposition) {

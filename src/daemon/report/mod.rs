@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::keeper::Kept;
+use super::{keeper::Kept, listeners::Bound, state::State as DaemonState};
 use crate::{
     admin::{Gate, Pages, status::ReloadStatus},
     clock::{self, Moment},
@@ -34,6 +34,7 @@ use crate::{
         worker::{EDES, RCODES},
     },
     serve::connections::Connections,
+    tls::ServerCertificate,
     upstream::{Server, State},
     wire::{EdeCode, Rcode},
 };
@@ -48,6 +49,7 @@ pub(super) struct Report {
     connections: Arc<Connections>,
     kept: Arc<Kept>,
     listeners: Arc<[SocketAddr]>,
+    certificate: Option<(String, Arc<ServerCertificate>)>,
     started: Moment,
     configuration: ArcSwap<Configuration>,
     gate: Arc<ArcSwap<Gate>>,
@@ -78,15 +80,18 @@ impl Report {
         engine: Arc<Engine>,
         connections: Arc<Connections>,
         kept: Arc<Kept>,
-        listeners: &[SocketAddr],
-        live: &Live,
+        bound: &Bound,
+        state: &DaemonState,
     ) -> Self {
+        let live = &state.live;
+        let certificate = state.certificate.as_ref();
         Self {
             registry: Registry::new(workers, rules, names(), clock::wall()),
             engine,
             connections,
             kept,
-            listeners: listeners.into(),
+            listeners: bound.plain.as_slice().into(),
+            certificate: certificate.map(|certificate| (certificate.file(), certificate.shared())),
             started: Moment::now(),
             configuration: ArcSwap::from_pointee(Configuration::of(live)),
             gate: Arc::new(ArcSwap::from_pointee(gate(live))),
@@ -136,7 +141,7 @@ impl Report {
             stale = registry.stale(),
             waiting = self.engine.waiting.count(),
             cached = self.engine.cache.stats().entries,
-            connections = self.connections.open(),
+            connections = self.connections.all_open(),
             not_up = %not_up.collect::<Vec<_>>().join(", "),
             "status"
         );

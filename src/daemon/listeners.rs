@@ -1,0 +1,137 @@
+//! Sockets for clients: every address of every transport, one socket for each worker.
+
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket},
+    sync::Arc,
+};
+
+use tracing::info;
+
+use super::{StartError, groups};
+use crate::{
+    config::{Boot, Encryption, Endpoint, Need},
+    metrics::Transport,
+    net::socket::{self, BindError, Options},
+    serve::Protocol,
+    tls::{self, Alpn, ServerCertificate},
+};
+
+/// What one worker serves.
+#[derive(Debug)]
+pub(super) enum Socket {
+    /// Plain datagrams.
+    Udp(UdpSocket),
+    /// Connections, and what is spoken over them.
+    Stream(TcpListener, Protocol),
+    /// QUIC.
+    Quic(UdpSocket, tls::Server),
+}
+
+/// All sockets, bound.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    /// Plain DNS, which `/healthz` and the search for our own addresses go by.
+    pub(super) plain: Vec<SocketAddr>,
+    /// What each transport listens on, with the ports that the kernel chose.
+    pub(super) all: Vec<(Transport, SocketAddr)>,
+    /// For each worker.
+    workers: Vec<Vec<Socket>>,
+}
+
+impl Bound {
+    /// Binds every address. `certificate` is there where an encrypted listener is.
+    pub(super) fn bind(
+        boot: &Boot,
+        certificate: Option<&Arc<ServerCertificate>>,
+        count: usize,
+    ) -> Result<Self, StartError> {
+        let options = Options { freebind: boot.freebind, ..Options::default() };
+        let mut bound = Self { workers: (0..count).map(|_| Vec::new()).collect(), ..Self::default() };
+        for listen in &boot.listen {
+            let address = resolve(&listen.endpoint)?;
+            match socket::listeners(address, count, &options) {
+                Ok(both) => {
+                    bound.plain.push(both.address);
+                    bound.add(Transport::Udp, both.address, both.udp.into_iter().map(Socket::Udp));
+                    let tcp = both.tcp.into_iter().map(|listener| Socket::Stream(listener, Protocol::Tcp));
+                    bound.add(Transport::Tcp, both.address, tcp);
+                }
+                Err(BindError::NoIpv6 { .. } | BindError::NotHere { .. }) if listen.need == Need::IfSupported => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if bound.plain.is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        bound.encrypted(boot, certificate, &options)?;
+        Ok(bound)
+    }
+
+    fn encrypted(
+        &mut self,
+        boot: &Boot,
+        certificate: Option<&Arc<ServerCertificate>>,
+        options: &Options,
+    ) -> Result<(), StartError> {
+        for listen in boot.https.iter().filter(|listen| listen.encryption == Encryption::InFront) {
+            self.streams(&listen.endpoint, Transport::Https, &Protocol::Https(None), options)?;
+        }
+        let Some(certificate) = certificate else { return Ok(()) };
+        let dot = tls::Server::new(certificate, &[Alpn::Dot])?;
+        for endpoint in &boot.tls {
+            self.streams(endpoint, Transport::Tls, &Protocol::Tls(dot.clone()), options)?;
+        }
+        let https = tls::Server::new(certificate, &[Alpn::H2, Alpn::Http11])?;
+        for listen in boot.https.iter().filter(|listen| listen.encryption == Encryption::Here) {
+            self.streams(&listen.endpoint, Transport::Https, &Protocol::Https(Some(https.clone())), options)?;
+        }
+        let doq = tls::Server::new(certificate, &[Alpn::Doq])?;
+        for endpoint in &boot.quic {
+            let sockets = socket::udp_listeners(resolve(endpoint)?, self.workers.len(), options)?;
+            let address = sockets[0].local_addr()?;
+            self.add(Transport::Quic, address, sockets.into_iter().map(|socket| Socket::Quic(socket, doq.clone())));
+        }
+        Ok(())
+    }
+
+    fn streams(
+        &mut self,
+        endpoint: &Endpoint,
+        transport: Transport,
+        protocol: &Protocol,
+        options: &Options,
+    ) -> Result<(), StartError> {
+        let listeners = socket::tcp_listeners(resolve(endpoint)?, self.workers.len(), options)?;
+        let address = listeners[0].local_addr()?;
+        self.add(transport, address, listeners.into_iter().map(|listener| Socket::Stream(listener, protocol.clone())));
+        Ok(())
+    }
+
+    fn add(&mut self, transport: Transport, address: SocketAddr, sockets: impl Iterator<Item = Socket>) {
+        self.all.push((transport, address));
+        for (worker, socket) in self.workers.iter_mut().zip(sockets) {
+            worker.push(socket);
+        }
+    }
+
+    /// Takes the sockets of each worker.
+    pub(super) fn take(&mut self) -> Vec<Vec<Socket>> {
+        std::mem::take(&mut self.workers)
+    }
+
+    /// Says where it listens.
+    pub(super) fn log(&self) {
+        for address in &self.plain {
+            info!(%address, "listening");
+        }
+        let encrypted = |transport: Transport| !matches!(transport, Transport::Udp | Transport::Tcp);
+        for (transport, address) in self.all.iter().filter(|(transport, _)| encrypted(*transport)) {
+            let transport = transport.label();
+            info!(%address, transport, "listening on {address} ({transport})");
+        }
+    }
+}
+
+fn resolve(endpoint: &Endpoint) -> Result<SocketAddr, StartError> {
+    groups::resolve(endpoint).ok_or_else(|| StartError::NoInterface(endpoint.to_string()))
+}

@@ -1,0 +1,136 @@
+//! Accepts connections for every transport that has them, within the bounds, and finds out who the client is.
+
+use std::{future::Future, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::timeout,
+};
+use tracing::debug;
+
+use super::{
+    connections::{Admission, Connections},
+    https, proxy, stream,
+};
+use crate::{
+    clock::Moment,
+    engine::{Carrier, Context},
+    metrics::Transport,
+    tls,
+};
+
+/// What a connection may do.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamLimits {
+    /// Queries in flight.
+    pub pipeline: usize,
+    /// Time without a whole query until it is closed.
+    pub idle: Duration,
+}
+
+/// What is spoken over the connections of a listener.
+#[derive(Debug, Clone)]
+pub enum Protocol {
+    /// Framed messages over TCP.
+    Tcp,
+    /// Framed messages over TLS.
+    Tls(tls::Server),
+    /// HTTP, over TLS or behind a proxy that ends it.
+    Https(Option<tls::Server>),
+}
+
+impl Protocol {
+    const fn transport(&self) -> Transport {
+        match self {
+            Self::Tcp => Transport::Tcp,
+            Self::Tls(_) => Transport::Tls,
+            Self::Https(_) => Transport::Https,
+        }
+    }
+}
+
+/// How long accepting pauses when there are no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// One client's connection: who it is, and its place among the others.
+pub(super) struct Session {
+    pub(super) context: Rc<Context>,
+    pub(super) client: SocketAddr,
+    pub(super) carrier: Carrier,
+    pub(super) limits: StreamLimits,
+    pub(super) admission: Admission,
+}
+
+impl Session {
+    /// The result of what must happen before the first query, a handshake; an error if it takes too long, or the
+    /// connection has to make room for another.
+    pub(super) async fn within_patience<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        tokio::select! {
+            done = timeout(self.limits.idle, step) => done?,
+            () = self.admission.evicted() => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+}
+
+/// Accepts connections until the worker ends.
+pub async fn accept(
+    listener: TcpListener,
+    protocol: Protocol,
+    context: Rc<Context>,
+    connections: Arc<Connections>,
+    limits: StreamLimits,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stopping| *stopping) => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                debug!(%error, "a connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let is_balancer = proxy::is_balancer(&context.engine.snapshot().balancers, peer.ip());
+        // A balancer's connections count for its clients once they are known.
+        let counted = if is_balancer { proxy::UNKNOWN_CLIENT } else { peer.ip() };
+        let transport = protocol.transport();
+        let Some(admission) = connections.admit(counted, transport, Moment::now()) else { continue };
+        let (context, connections, protocol) = (Rc::clone(&context), Arc::clone(&connections), protocol.clone());
+        let carrier = Carrier::stream(transport, limits.idle);
+        let session = Session { context, client: peer, carrier, limits, admission };
+        let stop = stop.clone();
+        tokio::task::spawn_local(async move {
+            let serving = async {
+                let mut stream = stream;
+                let session =
+                    if is_balancer { behind_balancer(session, &mut stream, &connections).await? } else { session };
+                match protocol {
+                    Protocol::Tcp => stream::serve(stream, session, None, stop).await,
+                    Protocol::Tls(tls) => stream::serve(stream, session, Some(tls), stop).await,
+                    Protocol::Https(tls) => https::serve(stream, session, tls, stop).await,
+                }
+            };
+            if let Err(error) = serving.await {
+                debug!(%peer, %error, "a connection ended");
+            }
+        });
+    }
+}
+
+/// The session of the client that a load balancer names.
+async fn behind_balancer(
+    session: Session,
+    stream: &mut TcpStream,
+    connections: &Arc<Connections>,
+) -> io::Result<Session> {
+    let client = session.within_patience(proxy::read_header(stream, session.client)).await?;
+    let transport = session.carrier.transport;
+    let admission = connections.admit(client.ip(), transport, Moment::now());
+    let admission = admission.ok_or(io::ErrorKind::ConnectionRefused)?;
+    Ok(Session { client, admission, ..session })
+}

@@ -1,0 +1,218 @@
+//! DNS over QUIC (RFC 9250), by quinn: a stream for each query, two octets of length before each message.
+//!
+//! Policy:
+//! - As many streams as queries may be in flight (`pipeline`), none in one direction; windows are no larger than that
+//!   takes. A connection without traffic for `tcp_idle` ends; one that has to make room for another is told so.
+//! - Errors of protocol end the connection (4.3.3): an id other than 0, more or less than one message on a stream, the
+//!   option of TCP's keepalive.
+//! - Early data is not taken. Once half of the places for connections are taken, clients must show their address first
+//!   (Retry, RFC 9000 8.1.2).
+//!
+//! Each worker has an endpoint of its own; which one a connection belongs to is decided by addresses and ports, so a
+//! client that changes its address connects anew.
+
+use std::{cell::Cell, io, net::UdpSocket, rc::Rc, sync::Arc};
+
+use quinn::{
+    Connection, Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
+};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tracing::debug;
+
+use super::{
+    accept::StreamLimits,
+    connections::{Admission, Connections},
+};
+use crate::{
+    clock::Moment,
+    engine::{Carrier, Context},
+    metrics::{DropReason, Transport},
+    tls,
+    wire::{MAX_MESSAGE, Question},
+};
+
+/// Codes that a connection or stream ends with (RFC 9250 4.3).
+const NO_ERROR: VarInt = VarInt::from_u32(0);
+const INTERNAL_ERROR: VarInt = VarInt::from_u32(1);
+const PROTOCOL_ERROR: VarInt = VarInt::from_u32(2);
+const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(4);
+/// A whole stream: the length, and the longest message.
+const LONGEST_STREAM: usize = 2 + MAX_MESSAGE;
+/// What may be on its way to one client.
+const SEND_WINDOW: u64 = 256 * 1024;
+/// What may be on its way from one client.
+const RECEIVE_WINDOW: u32 = 128 * 1024;
+
+/// Serves a socket until the worker ends.
+///
+/// # Errors
+/// The socket cannot be used, or the handshake's configuration is no good.
+pub async fn serve(
+    socket: UdpSocket,
+    tls: tls::Server,
+    context: Rc<Context>,
+    connections: Arc<Connections>,
+    limits: StreamLimits,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut config = ServerConfig::with_crypto(tls.quic()?);
+    config.transport_config(Arc::new(transport(limits))).migration(false);
+    let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))?;
+    let mut clients = JoinSet::new();
+    loop {
+        let incoming = tokio::select! {
+            incoming = endpoint.accept() => incoming,
+            Some(_) = clients.join_next() => continue,
+            _ = stop.wait_for(|stopping| *stopping) => break,
+        };
+        let Some(incoming) = incoming else { return Err(io::Error::other("the QUIC endpoint ended")) };
+        if !incoming.remote_address_validated() && connections.is_crowded() {
+            // Who forged the address never comes back.
+            drop(incoming.retry());
+            continue;
+        }
+        let client = incoming.remote_address().ip();
+        let Some(admission) = connections.admit(client, Transport::Quic, Moment::now()) else {
+            incoming.refuse();
+            continue;
+        };
+        clients.spawn_local(run(incoming, admission, Rc::clone(&context), limits, stop.clone()));
+    }
+    // Queries that were read are answered first.
+    while clients.join_next().await.is_some() {}
+    endpoint.close(NO_ERROR, b"");
+    endpoint.wait_idle().await;
+    Ok(())
+}
+
+fn transport(limits: StreamLimits) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    let streams = u32::try_from(limits.pipeline).unwrap_or(u32::MAX);
+    config
+        .max_concurrent_bidi_streams(streams.into())
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .receive_window(RECEIVE_WINDOW.into())
+        .stream_receive_window(RECEIVE_WINDOW.into())
+        .send_window(SEND_WINDOW)
+        .max_idle_timeout(limits.idle.try_into().ok());
+    config
+}
+
+async fn run(
+    incoming: Incoming,
+    admission: Admission,
+    context: Rc<Context>,
+    limits: StreamLimits,
+    mut stop: watch::Receiver<bool>,
+) {
+    let shaking = async { timeout(limits.idle, incoming.into_future()).await };
+    let connection = tokio::select! {
+        shaken = shaking => match shaken {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return debug!(%error, "a QUIC handshake failed"),
+            Err(_) => return debug!("a QUIC handshake took too long"),
+        },
+        () = admission.evicted() => return,
+    };
+    let client = Rc::new(Client { context, connection, waiting: Cell::new(0), admission, limits });
+    let mut queries = JoinSet::new();
+    let code = loop {
+        tokio::select! {
+            accepted = client.connection.accept_bi() => match accepted {
+                Ok((sender, receiver)) => drop(queries.spawn_local(Rc::clone(&client).answer(sender, receiver))),
+                // It is over, by its own word or by silence.
+                Err(_) => return,
+            },
+            Some(_) = queries.join_next() => {}
+            () = client.admission.evicted() => break EXCESSIVE_LOAD,
+            _ = stop.wait_for(|stopping| *stopping) => break NO_ERROR,
+        }
+    };
+    while queries.join_next().await.is_some() {}
+    client.connection.close(code, b"");
+}
+
+/// One client's connection.
+struct Client {
+    context: Rc<Context>,
+    connection: Connection,
+    waiting: Cell<usize>,
+    admission: Admission,
+    limits: StreamLimits,
+}
+
+impl Client {
+    async fn answer(self: Rc<Self>, mut sender: SendStream, mut receiver: RecvStream) {
+        let read = timeout(self.limits.idle, receiver.read_to_end(LONGEST_STREAM)).await;
+        let framed = match read {
+            Ok(Ok(framed)) => framed,
+            Ok(Err(quinn::ReadToEndError::TooLong)) => return self.connection.close(PROTOCOL_ERROR, b"too long"),
+            // It was given up by the client, or never came to its end.
+            Ok(Err(quinn::ReadToEndError::Read(_))) => return,
+            Err(_) => return drop(receiver.stop(EXCESSIVE_LOAD)),
+        };
+        let message = match query(&framed) {
+            Ok(message) => message,
+            Err(reason) => return self.connection.close(PROTOCOL_ERROR, reason.as_bytes()),
+        };
+        if Question::read(message).is_ok_and(|query| query.edns.is_some_and(|edns| edns.has_keepalive)) {
+            return self.connection.close(PROTOCOL_ERROR, b"the keepalive option of TCP");
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        self.admission.is_busy();
+        let carrier = Carrier::stream(Transport::Quic, self.limits.idle);
+        let address = self.connection.remote_address().ip();
+        let response = super::answer(&self.context, message, address, carrier).await;
+        self.waiting.set(self.waiting.get() - 1);
+        if self.waiting.get() == 0 {
+            self.admission.is_idle(Moment::now());
+        }
+        let Some(response) = response else { return drop(sender.reset(INTERNAL_ERROR)) };
+        let length = u16::try_from(response.len()).unwrap_or(u16::MAX).to_be_bytes();
+        let sending = async {
+            sender.write_all(&[&length[..], &response].concat()).await?;
+            sender.finish().map_err(io::Error::from)?;
+            Ok::<(), io::Error>(())
+        };
+        // A client that does not read keeps its streams, not ours.
+        if timeout(self.limits.idle, sending).await.is_err() {
+            self.context.counters.dropped(DropReason::Overload);
+            drop(sender.reset(EXCESSIVE_LOAD));
+        }
+    }
+}
+
+/// The query that a whole stream holds, or what is wrong with it (RFC 9250 4.2, 4.3.3, 5.5.2).
+fn query(framed: &[u8]) -> Result<&[u8], &'static str> {
+    let (head, message) = framed.split_first_chunk::<2>().ok_or("no length")?;
+    if message.len() != usize::from(u16::from_be_bytes(*head)) {
+        return Err("not one whole message");
+    }
+    match message {
+        [0, 0, ..] => Ok(message),
+        [_, _, ..] => Err("the message id is not 0"),
+        _ => Err("no message"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_holds_one_query_with_the_id_0() {
+        assert_eq!(query(&[0, 3, 0, 0, 7]), Ok(&[0, 0, 7][..]));
+        for (framed, error) in [
+            (&[][..], "no length"),
+            (&[0][..], "no length"),
+            (&[0, 0][..], "no message"),
+            (&[0, 3, 0, 0], "not one whole message"),
+            (&[0, 3, 0, 0, 7, 0, 3, 0, 0, 7], "not one whole message"),
+            (&[0, 3, 0, 1, 7], "the message id is not 0"),
+        ] {
+            assert_eq!(query(framed), Err(error), "{framed:?}");
+        }
+    }
+}
