@@ -10,6 +10,7 @@ use std::{
     thread,
 };
 
+use rstest::rstest;
 use support::{PATIENCE, eventually, now, tidegate::run};
 
 /// `tidegate demo` on a pseudo-terminal of its own, which `script` makes.
@@ -143,15 +144,17 @@ fn shell(line: &str) -> String {
 /// What tidegate asks by itself at the start, it may still ask while the first scenes play.
 #[test]
 fn the_script_succeeds_each_time() {
-    for _ in 0..2 {
-        let output = run(&["demo", "--script"]);
+    for options in [&["demo", "--script"][..], &["demo", "--script"], &["demo", "--script", "--encrypted"]] {
+        let output = run(options);
         assert!(output.status.success() && text(&output).contains("16 passed, 0 failed"), "{}", text(&output));
     }
 }
 
-#[test]
-fn what_it_prints_works_also_after_many_rounds_of_probes() {
-    let mut demo = Demo::start("");
+#[rstest]
+#[case::plain("")]
+#[case::encrypted("--encrypted")]
+fn what_it_prints_works_also_after_many_rounds_of_probes(#[case] options: &str) {
+    let mut demo = Demo::start(options);
     // Servers are probed every 400 ms, and down after three probes in vain.
     eventually("four seconds", || demo.uptime() >= 4);
     for server in ["inbound 1", "inbound 2", "the site's DNS"] {
@@ -193,9 +196,11 @@ fn what_it_prints_works_also_after_many_rounds_of_probes() {
     assert_eq!(demo.end(), Some(0));
 }
 
-#[test]
-fn each_key_does_what_it_says() {
-    let mut demo = Demo::start("");
+#[rstest]
+#[case::plain("")]
+#[case::encrypted("--encrypted")]
+fn each_key_does_what_it_says(#[case] options: &str) {
+    let mut demo = Demo::start(options);
     demo.press("fly", "there is no key \"fly\"");
 
     assert!(demo.dig("intranet.corp.example").contains("10.1.5.10"));

@@ -37,8 +37,9 @@ const UPSTREAM: &[&str] = &["spec", "system", "server", "group", "race", "link",
 /// Words that stand only in files whose path below `src/`, without `.rs`, begins with one of these.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("hickory_server", &["cli/demo/"]),
+    ("rcgen", &["cli/demo/certificates"]),
     ("quinn", &["tls/", "upstream/link/quic", "serve/quic"]),
-    ("rustls", &["tls/"]),
+    ("rustls", &["cli/demo/certificates", "tls/"]),
     ("tokio_rustls", &["tls/"]),
     ("toml", &["config/file"]),
     ("libc", &["net/mmsg"]),

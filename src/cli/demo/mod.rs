@@ -4,23 +4,23 @@
 //! independent server ([`servers`]); tidegate in front of them; and either a person with keys and `dig`, who sees each
 //! query told ([`relay`]), or a script that plays every scene and asserts it ([`scenes`]).
 
+mod certificates;
 mod keys;
 mod relay;
 mod scenes;
 mod servers;
 mod zones;
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
-};
+use std::{io, net::SocketAddr, path::Path, sync::Arc};
 
 use hickory_server::{proto::ProtoError, zone_handler::Catalog};
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 
-use self::servers::{QueryLog, Servers, Simulated};
+use self::{
+    certificates::{Authority, CertificateError},
+    servers::{Carrier, QueryLog, Role, ServerError, Servers, Simulated},
+};
 use super::output::{ERR, OUT};
 use crate::{
     config::Plan,
@@ -34,6 +34,9 @@ pub(super) struct Options {
     /// Plays every scene, asserts each, and ends
     #[arg(long)]
     script: bool,
+    /// Speaks TLS, HTTPS and QUIC with the simulated servers
+    #[arg(long)]
+    encrypted: bool,
 }
 
 /// The life of the simulated records in seconds: short, so that a person sees them expire.
@@ -56,8 +59,12 @@ struct Stage {
 /// Why the demonstration cannot start.
 #[derive(Debug, thiserror::Error)]
 enum DemoError {
-    #[error("a simulated server has no socket: {0}")]
-    Server(#[from] io::Error),
+    #[error("there is no thread for the simulated servers: {0}")]
+    Thread(#[from] io::Error),
+    #[error("a simulated server cannot start: {0}")]
+    Server(#[from] ServerError),
+    #[error("there are no certificates: {0}")]
+    Certificates(#[from] CertificateError),
     #[error("a simulated zone: {0}")]
     Zone(#[from] ProtoError),
     #[error("its own configuration is wrong: {0}")]
@@ -83,10 +90,12 @@ impl Stage {
 pub(super) fn run(options: &Options) -> i32 {
     let started = Servers::start().map_err(DemoError::from).and_then(|servers| {
         let ttl = if options.script { SCRIPT_TTL } else { TTL };
-        let (stage, daemon) = set_up(&servers, ttl)?;
-        Ok((servers, stage, daemon))
+        let authority = options.encrypted.then(Authority::new).transpose()?;
+        let (stage, daemon) = set_up(&servers, ttl, authority.as_ref())?;
+        Ok((servers, stage, daemon, authority))
     });
-    let (servers, stage, daemon) = match started {
+    // The authority's file stays for as long as tidegate may read it.
+    let (servers, stage, daemon, _authority) = match started {
         Ok(ready) => ready,
         Err(error) => {
             writeln!(ERR, "tidegate: the demonstration cannot start: {error}");
@@ -99,16 +108,21 @@ pub(super) fn run(options: &Options) -> i32 {
     code
 }
 
-fn set_up(servers: &Servers, ttl: u32) -> Result<(Stage, Daemon), DemoError> {
+fn set_up(servers: &Servers, ttl: u32, authority: Option<&Authority>) -> Result<(Stage, Daemon), DemoError> {
     let internet = Arc::new(zones::public(ttl)?);
-    let add = |name, ip: [u8; 4], zone: Catalog| servers.add(name, Ipv4Addr::from(ip), zone, &internet);
+    let add =
+        |name, ip: [u8; 4], carrier, zone: Catalog| servers.add(Role { name, ip: ip.into(), carrier }, zone, &internet);
+    let [tls, https, quic] = match authority {
+        Some(authority) => [Carrier::Tls(authority), Carrier::Https(authority), Carrier::Quic(authority)],
+        None => [Carrier::Plain; 3],
+    };
     let inbound = [
-        add("inbound 1", [127, 20, 1, 10], zones::inbound(ttl)?)?,
-        add("inbound 2", [127, 20, 2, 10], zones::inbound(ttl)?)?,
+        add("inbound 1", [127, 20, 1, 10], tls, zones::inbound(ttl)?)?,
+        add("inbound 2", [127, 20, 2, 10], https, zones::inbound(ttl)?)?,
     ];
-    let site = add("the site's DNS", [127, 1, 1, 53], zones::site(ttl)?)?;
-    let public = add("the public DNS", [127, 9, 9, 9], zones::public(ttl)?)?;
-    let text = configuration(&inbound, &site);
+    let site = add("the site's DNS", [127, 1, 1, 53], quic, zones::site(ttl)?)?;
+    let public = add("the public DNS", [127, 9, 9, 9], Carrier::Plain, zones::public(ttl)?)?;
+    let text = configuration(&inbound, &site, authority.map(Authority::file));
     let plan = Plan::from_text("demo.toml", &text)
         .map_err(|problems| DemoError::Plan(problems.lines().collect::<Vec<_>>().join("\n")))?;
     let daemon = Daemon::start(&plan.boot, plan.live)?;
@@ -119,7 +133,8 @@ fn set_up(servers: &Servers, ttl: u32) -> Result<(Stage, Daemon), DemoError> {
 }
 
 /// A site's configuration, with probes that a person need not wait for.
-fn configuration(inbound: &[Simulated; 2], site: &Simulated) -> String {
+fn configuration(inbound: &[Simulated; 2], site: &Simulated, ca: Option<&Path>) -> String {
+    let ca = ca.map(|file| format!("ca = {:?}", file.display().to_string())).unwrap_or_default();
     format!(
         r#"[server]
 listen = ["127.0.0.1:0"]
@@ -129,11 +144,13 @@ http = "127.0.0.1:0"
 socket = ""
 [upstream.vpc]
 servers = ["{}", "{}"]
+{ca}
 [upstream.vpc.health]
 interval = "400ms"
 interval_down = "200ms"
 [upstream.site]
 servers = ["{}"]
+{ca}
 [upstream.site.health]
 interval = "400ms"
 interval_down = "200ms"
@@ -148,7 +165,7 @@ name = "site"
 zones = ["."]
 to = "site"
 "#,
-        inbound[0].address, inbound[1].address, site.address
+        inbound[0].url, inbound[1].url, site.url
     )
 }
 
@@ -193,8 +210,8 @@ fn show(stage: &Stage, servers: &Servers, admin: Option<SocketAddr>) -> i32 {
 /// Says who is who, and what to try.
 fn introduce(stage: &Stage, relay: SocketAddr, admin: Option<SocketAddr>) {
     writeln!(OUT, "tidegate listens on {}; ask it through {relay}, and each query is told here", stage.tidegate);
-    writeln!(OUT, "  in front of the inbound addresses {} and {}", stage.inbound[0].address, stage.inbound[1].address);
-    writeln!(OUT, "  and the site's DNS {}", stage.site.address);
+    writeln!(OUT, "  in front of the inbound addresses {} and {}", stage.inbound[0].url, stage.inbound[1].url);
+    writeln!(OUT, "  and the site's DNS {}", stage.site.url);
     if let Some(admin) = admin {
         writeln!(OUT, "  status page http://{admin}/  metrics http://{admin}/metrics");
     }

@@ -64,10 +64,14 @@ pub(super) const SCENES: [Titled; 16] = [
     ("after all that, no name of AWS has reached any other DNS", nothing_leaked),
 ];
 
-pub(super) fn ask_a(server: SocketAddr, name: &str) -> Result<Answer, Broken> {
+fn ask_a(server: SocketAddr, name: &str) -> Result<Answer, Broken> {
+    ask_server(&ServerSpec::plain(Transport::Udp, server), name)
+}
+
+fn ask_server(server: &ServerSpec, name: &str) -> Result<Answer, Broken> {
     let query =
         UpstreamQuery { name: self::name(name)?, qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false };
-    Ok(ask::ask(&ServerSpec::plain(Transport::Udp, server), &query, PATIENCE)?)
+    Ok(ask::ask(server, &query, PATIENCE)?)
 }
 
 fn name(text: &str) -> Result<Name, Broken> {
@@ -167,7 +171,11 @@ fn of_the_site(stage: &Stage, name: &str) -> Result<String, Broken> {
 fn site_alias(stage: &Stage) -> Scene {
     let name = "files.corp.example";
     let shown = private(stage, name)?;
-    let itself = ask_a(stage.site.address, name)?.data(RecordType::A).join(" ");
+    let snapshot = stage.engine.snapshot_owned();
+    let mut servers = snapshot.groups.iter().flat_map(|group| group.servers());
+    let site = servers.find(|server| server.spec().address == stage.site.address);
+    let site = site.ok_or_else(|| Broken("tidegate does not know the site's DNS".to_owned()))?;
+    let itself = ask_server(site.spec(), name)?.data(RecordType::A).join(" ");
     expect(itself == PUBLIC, format_args!("the site's DNS itself says {itself}"))?;
     Ok(format!("{shown} (the site's DNS itself says {itself})"))
 }

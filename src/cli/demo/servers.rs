@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{self, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,17 +18,19 @@ use std::{
 use async_trait::async_trait;
 use hickory_server::{
     Server,
-    net::{runtime::Time, xfer::Protocol},
+    net::{NetError, runtime::Time, xfer::Protocol},
     proto::op::{Header, HeaderCounts},
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
     zone_handler::Catalog,
 };
 use parking_lot::Mutex;
 use tokio::{
+    net::{TcpListener, UdpSocket},
     runtime::{Builder, Handle},
     sync::{oneshot, watch},
 };
 
+use super::certificates::{Authority, CertificateError};
 use crate::{
     clock::Moment,
     upstream::loops::is_probe,
@@ -41,6 +43,8 @@ const PORTS: usize = 16;
 const IDLE: Duration = Duration::from_secs(60);
 /// Responses that may wait on one TCP connection.
 const RESPONSES: usize = 64;
+/// What the encrypted servers are called in their certificates.
+const TLS_NAME: &str = "dns.demo.example";
 /// Queries that are remembered.
 const REMEMBERED: usize = 256;
 
@@ -60,7 +64,40 @@ pub(super) struct Simulated {
     pub(super) name: &'static str,
     /// Where it listens.
     pub(super) address: SocketAddr,
+    /// The same as a configuration writes it.
+    pub(super) url: String,
     shared: Arc<Shared>,
+}
+
+/// A server's part in the demonstration.
+pub(super) struct Role<'a> {
+    pub(super) name: &'static str,
+    pub(super) ip: Ipv4Addr,
+    pub(super) carrier: Carrier<'a>,
+}
+
+/// How a server is spoken to.
+#[derive(Clone, Copy)]
+pub(super) enum Carrier<'a> {
+    /// UDP and TCP.
+    Plain,
+    /// DNS over TLS (RFC 7858).
+    Tls(&'a Authority),
+    /// DNS over HTTPS (RFC 8484).
+    Https(&'a Authority),
+    /// DNS over QUIC (RFC 9250).
+    Quic(&'a Authority),
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServerError {
+    #[error("its sockets: {0}")]
+    Io(#[from] io::Error),
+    #[error("its certificates: {0}")]
+    Certificate(#[from] CertificateError),
+    #[error("its listener: {0}")]
+    Listener(#[from] NetError),
 }
 
 /// How a server answers.
@@ -123,30 +160,44 @@ impl Servers {
         &self.log
     }
 
-    /// Starts a server on a free port of `ip`, over UDP and TCP.
-    pub(super) fn add(
-        &self,
-        name: &'static str,
-        ip: Ipv4Addr,
-        own: Catalog,
-        public: &Arc<Catalog>,
-    ) -> io::Result<Simulated> {
+    /// Starts a server on a free port of `ip`.
+    pub(super) fn add(&self, role: Role, zone: Catalog, public: &Arc<Catalog>) -> Result<Simulated, ServerError> {
+        let Role { name, ip, carrier } = role;
         let (udp, tcp) = bind(ip)?;
         let address = udp.local_addr()?;
         let (mode, _) = watch::channel(Mode::Well);
         let shared = Arc::new(Shared { mode, queries: AtomicU64::new(0), probes: AtomicU64::new(0) });
-        let handler =
-            Handler { name, own, public: Arc::clone(public), shared: Arc::clone(&shared), log: Arc::clone(&self.log) };
+        let log = Arc::clone(&self.log);
+        let handler = Handler { name, own: zone, public: Arc::clone(public), shared: Arc::clone(&shared), log };
         let _context = self.handle.enter();
+        let (udp, tcp) = (UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?);
         let mut server = Server::new(handler);
-        server.register_socket(tokio::net::UdpSocket::from_std(udp)?);
-        server.register_listener(tokio::net::TcpListener::from_std(tcp)?, IDLE, RESPONSES);
+        let url = match carrier {
+            Carrier::Plain => {
+                server.register_socket(udp);
+                server.register_listener(tcp, IDLE, RESPONSES);
+                address.to_string()
+            }
+            Carrier::Tls(authority) => {
+                server.register_tls_listener_with_tls_config(tcp, IDLE, authority.server(TLS_NAME, b"dot")?)?;
+                format!("tls://{address}#{TLS_NAME}")
+            }
+            Carrier::Https(authority) => {
+                let (tls, path) = (authority.server(TLS_NAME, b"h2")?, "/dns-query");
+                server.register_https_listener_with_tls_config(tcp, IDLE, tls, None, path.to_owned())?;
+                format!("https://{address}{path}#{TLS_NAME}")
+            }
+            Carrier::Quic(authority) => {
+                server.register_quic_listener_and_tls_config(udp, IDLE, authority.server(TLS_NAME, b"doq")?)?;
+                format!("quic://{address}#{TLS_NAME}")
+            }
+        };
         self.handle.spawn(async move {
             if let Err(error) = server.block_until_done().await {
                 tracing::warn!("the simulated server {name} ended: {error}");
             }
         });
-        Ok(Simulated { name, address, shared })
+        Ok(Simulated { name, address, url, shared })
     }
 
     /// Ends all servers.
@@ -244,11 +295,11 @@ impl RequestHandler for Handler {
 }
 
 /// Sockets on one port of `ip` that is free for both.
-pub(super) fn bind(ip: Ipv4Addr) -> io::Result<(UdpSocket, TcpListener)> {
+pub(super) fn bind(ip: Ipv4Addr) -> io::Result<(net::UdpSocket, net::TcpListener)> {
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..PORTS {
-        let tcp = TcpListener::bind((ip, 0))?;
-        match UdpSocket::bind(tcp.local_addr()?) {
+        let tcp = net::TcpListener::bind((ip, 0))?;
+        match net::UdpSocket::bind(tcp.local_addr()?) {
             Ok(udp) => {
                 udp.set_nonblocking(true)?;
                 tcp.set_nonblocking(true)?;
