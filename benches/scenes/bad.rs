@@ -33,7 +33,7 @@ pub(crate) fn rows(servers: &[Kind]) -> Result<Vec<String>> {
 
 fn cell(kind: Kind, fault: Fault) -> Result<String> {
     let nature = Nature { fault: Some(fault), ..Nature::default() };
-    let upstreams = [Upstream::start_with_tcp(nature)?, Upstream::start_with_tcp(nature)?];
+    let mut upstreams = [Upstream::start_with_tcp(nature), Upstream::start_with_tcp(nature)];
     let Running { address, .. } = &kind.start(&[addresses(&upstreams)], "")?;
     let fates = client::ask(
         *address,
@@ -42,7 +42,7 @@ fn cell(kind: Kind, fault: Fault) -> Result<String> {
         |n| format!("n{n}"),
         |n| {
             if n == BEFORE {
-                busiest(&upstreams).into_iter().for_each(Upstream::misbehave);
+                busiest(&mut upstreams).into_iter().for_each(Upstream::misbehave);
             }
         },
     )?;

@@ -12,7 +12,7 @@ use tidegate::clock::Moment;
 
 use crate::{
     Result,
-    stream::{frame, read_frame},
+    scripted::upstream::{frame, read_frame},
 };
 
 /// How long an answer is waited for: stub resolvers give up then.

@@ -1,6 +1,6 @@
 //! The scenes.
 
-use std::{sync::atomic::Ordering::Relaxed, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use crate::{
     Result, Scene, bad, client,
@@ -92,12 +92,12 @@ fn three(ttl: u32) -> Result<Vec<Upstream>> {
     (0..3).map(|_| Upstream::start(Nature { ttl, ..Nature::default() })).collect()
 }
 
-fn asked(upstreams: &[Upstream]) -> u64 {
-    upstreams.iter().map(|upstream| upstream.behaviour.asked.load(Relaxed)).sum()
+fn asked(upstreams: &[Upstream]) -> usize {
+    upstreams.iter().map(Upstream::asked).sum()
 }
 
 fn silent(kind: Kind) -> Result<String> {
-    let upstreams = three(3600)?;
+    let mut upstreams = three(3600)?;
     let Running { address, .. } = &kind.start(&[addresses(&upstreams)], "")?;
     let rate = usize::try_from(RATE)?;
     let (cut, end) = (BEFORE * rate, (BEFORE + AFTER) * rate);
@@ -112,7 +112,7 @@ fn silent(kind: Kind) -> Result<String> {
                 counts.push(asked(&upstreams));
             }
             if n == cut {
-                busiest(&upstreams).into_iter().for_each(|upstream| upstream.behaviour.is_silent.store(true, Relaxed));
+                busiest(&mut upstreams).into_iter().for_each(|upstream| upstream.go_silent());
             }
         },
     )?;
@@ -137,7 +137,7 @@ fn stale(kind: Kind, scene: Scene) -> Result<String> {
     let name = |n: usize| format!("warm{}", n % WARM);
     client::ask(*address, WARM, 4 * RATE, name, |_| {})?;
     match scene {
-        Scene::Mute => upstreams.iter().for_each(|upstream| upstream.behaviour.is_silent.store(true, Relaxed)),
+        Scene::Mute => upstreams.iter().for_each(Upstream::go_silent),
         _ => upstreams.iter_mut().for_each(Upstream::stop),
     }
     thread::sleep(Duration::from_secs(3));
@@ -164,7 +164,7 @@ fn loss(hedge: &str) -> Result<String> {
     let Running { address, .. } = &Kind::Tidegate.start(&[addresses(&upstreams)], &more)?;
     // The usual round-trip time is known before anything is lost.
     client::ask(*address, 1_000, 1_000, |n| format!("before{n}"), |_| {})?;
-    upstreams.iter().for_each(|upstream| upstream.behaviour.loses.store(5, Relaxed));
+    upstreams.iter().for_each(|upstream| upstream.lose(5));
     let (count, before) = (20_000, asked(&upstreams));
     let fates = client::ask(*address, count, 1_000, |n| format!("n{n}"), |_| {})?;
     Ok(format!(
@@ -180,7 +180,7 @@ fn loss(hedge: &str) -> Result<String> {
 
 fn rate(max_qps: u32) -> Result<String> {
     let upstreams = [Upstream::start(Nature::default())?, Upstream::start(Nature::default())?];
-    upstreams.iter().for_each(|upstream| upstream.behaviour.rate.store(LIMIT, Relaxed));
+    upstreams.iter().for_each(|upstream| upstream.limit(LIMIT));
     let Running { address, .. } = &Kind::Tidegate.start(&[addresses(&upstreams)], &format!("max_qps = {max_qps}"))?;
     let load = LIMIT * 19 / 10;
     let fates = client::ask(*address, usize::try_from(load)? * 10, load, |n| format!("n{n}"), |_| {})?;

@@ -21,8 +21,9 @@ mod fault;
 mod figures;
 mod networks;
 mod play;
+#[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
+mod scripted;
 mod server;
-mod stream;
 mod upstream;
 mod ways;
 

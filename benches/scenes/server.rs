@@ -15,7 +15,7 @@ use tidegate::clock::Moment;
 use crate::{
     Result,
     process::{Server, tail},
-    upstream,
+    upstream::{Nature, Upstream},
 };
 
 /// How long a start may take.
@@ -53,7 +53,8 @@ impl Kind {
     /// Starts it in front of upstreams in tiers, the best first, with `more` keys for tidegate's group.
     pub(crate) fn start(self, tiers: &[Vec<SocketAddr>], more: &str) -> Result<Running> {
         let program = self.program().ok_or("it is not installed")?;
-        let address = upstream::bind_both()?.1.local_addr()?;
+        // A port that is free for UDP and TCP: that of a server which ends at once.
+        let address = Upstream::start_with_tcp(Nature::default()).address;
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("config");
         fs::write(&file, self.config(address.port(), tiers, more, folder.path()))?;

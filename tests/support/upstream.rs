@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use hickory_proto::op::Message;
@@ -118,6 +118,8 @@ impl Upstream {
 
     /// The same with UDP alone, on a socket of the caller's.
     pub fn on_udp(socket: UdpSocket) -> io::Result<Self> {
+        // It may be in another network, where no message of ours would wake its thread.
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let (address, shared) = (socket.local_addr()?, Arc::<Shared>::default());
         let inside = Arc::clone(&shared);
         let udp = Thread::start(move |stop| serve_udp(&socket, &inside, stop));
