@@ -1,14 +1,14 @@
 //! tidegate: the DNS gateway between an on-premises network and AWS private endpoints.
 //!
-//! # One question's way
+//! # A query's path
 //!
 //! ```text
 //! clients ─► serve::udp     a batch of datagrams; the clock and the snapshot are read once a batch
 //!            serve::stream  framed messages over TCP
 //!               │ octets, client, room for the reply
 //!               ▼
-//!            engine::handle   question ─► access ─► view ─► cache ─ hit ─► Action::Reply, sent with the batch
-//!               │                                            └ malformed, a response ─► Action::Drop
+//!            engine::handle   query ─► access ─► view ─► cache ─ hit ─► Action::Reply, sent with the batch
+//!               │                                         └ malformed, a response ─► Action::Drop
 //!               │ Action::Resolve(Query)     bounded: when too many wait, SERVFAIL at once
 //!               ▼
 //!            engine::resolve  route: the longest matching domain
@@ -29,8 +29,8 @@
 //! # Threads
 //!
 //! A worker is a thread with a runtime of its own, its own sockets on every listen address and its own ports to every
-//! upstream. A question is answered by the worker that read it. Shared are the snapshot, the cache, the table of
-//! questions that wait, the servers' health and budgets; workers own their counters. The control thread does the rest:
+//! upstream. A query is answered by the worker that read it. Shared are the snapshot, the cache, the table of
+//! pending queries, the servers' health and budgets; workers own their counters. The control thread does the rest:
 //! probes, reloads, files that are watched, HTTP for operators.
 //!
 //! # Rooms

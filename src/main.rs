@@ -1,4 +1,4 @@
-//! Arguments to exit code; the only `process::exit`.
+//! The program: arguments in, exit code out. The only `process::exit`.
 
 use std::process;
 

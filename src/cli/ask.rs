@@ -1,5 +1,5 @@
-//! One question to one server, as `query` and `demo` ask it: over UDP, and over TCP when the answer does not fit; over
-//! encrypted transports as the daemon asks its upstreams.
+//! One query to one server, for `query` and `demo`: over UDP, then TCP when the response was truncated; over encrypted
+//! transports by the same code as the daemon's.
 
 use std::{
     io::{self, Read, Write},
@@ -18,9 +18,9 @@ use crate::{
     },
 };
 
-/// How often a datagram is sent before giving up.
+/// Datagrams sent before giving up.
 const TRIES: usize = 3;
-/// The largest datagram taken.
+/// Largest datagram accepted, as EDNS advertises it.
 const PAYLOAD: u16 = 1232;
 
 /// Why there is no answer.
@@ -29,35 +29,35 @@ pub(super) enum AskError {
     /// The server did not answer in time, or could not be reached.
     #[error("no answer from {server}: {source}")]
     Io {
-        /// Who was asked.
+        /// The server that was asked.
         server: SocketAddr,
-        /// What went wrong.
+        /// The error of the socket.
         source: io::Error,
     },
-    /// The encrypted transport came to nothing.
+    /// The encrypted transport failed.
     #[error("no answer from {server}: {source}")]
     Upstream {
-        /// Who was asked.
+        /// The server that was asked.
         server: String,
-        /// What stood in the way.
+        /// Why it failed.
         source: ConnectError,
     },
-    /// What came does not parse.
+    /// The response does not parse.
     #[error("the answer is malformed: {0}")]
     Malformed(#[from] Malformed),
 }
 
-/// An answer as it came.
+/// A response as it arrived.
 #[derive(Debug)]
 pub(super) struct Answer {
     message: Vec<u8>,
-    /// From the first datagram sent to the answer.
+    /// Time from the first datagram sent to the response.
     pub(super) took: Duration,
-    /// What carried it in the end.
+    /// The transport that delivered it: TCP after truncation.
     pub(super) carrier: Transport,
 }
 
-/// Asks a server, waiting `patience` in all.
+/// Asks a server and waits at most `patience` in all.
 pub(super) fn ask(spec: &ServerSpec, query: &UpstreamQuery, patience: Duration) -> Result<Answer, AskError> {
     let started = Moment::now();
     let server = spec.address;
@@ -90,7 +90,7 @@ fn encrypted(spec: &ServerSpec, query: &UpstreamQuery, patience: Duration) -> Re
     if is_reply(&message, MessageId(0)) {
         return Ok(message);
     }
-    let source = io::Error::new(io::ErrorKind::InvalidData, "it answers another question");
+    let source = io::Error::new(io::ErrorKind::InvalidData, "the response answers another query");
     Err(AskError::Io { server: spec.address, source })
 }
 
@@ -139,11 +139,11 @@ fn over_tcp(server: SocketAddr, query: &UpstreamQuery, patience: Duration) -> io
     if is_reply(&message, id) {
         return Ok(message);
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "it answers another question"))
+    Err(io::Error::new(io::ErrorKind::InvalidData, "the response answers another query"))
 }
 
 impl Answer {
-    /// A response that somebody else asked for.
+    /// Wraps a response that the caller obtained itself.
     pub(super) const fn new(message: Vec<u8>, took: Duration, carrier: Transport) -> Self {
         Self { message, took, carrier }
     }
@@ -195,7 +195,7 @@ impl Answer {
             .collect()
     }
 
-    /// Whether the server gave this extended error.
+    /// Whether the response carries this extended error.
     pub(super) fn has_ede(&self, code: EdeCode) -> bool {
         self.extended_errors().iter().any(|(given, ..)| *given == code.number())
     }
@@ -282,7 +282,7 @@ fn strings(octets: &[u8]) -> String {
     texts.join(" ")
 }
 
-/// RFC 3597 5.
+/// RDATA of an unknown type, as RFC 3597 5 writes it.
 fn generic(octets: &[u8]) -> String {
     use std::fmt::Write as _;
     octets.iter().fold(format!("\\# {} ", octets.len()), |mut text, octet| {

@@ -1,7 +1,7 @@
 //! `tidegate discover`: from the addresses of a Route 53 Resolver endpoint to an `[upstream]` table.
 //!
 //! Policy: only addresses with status ATTACHED are upstreams; the others do not answer, and are named in a comment. A
-//! list that is cut, empty, or of something else than addresses is refused: a half-known endpoint is none. A file is
+//! list that is cut, empty, or of something else than addresses is refused: half an endpoint is worse than an error. A file is
 //! replaced whole by rename, and only if it is no worse than before; then the daemon behind its control socket reloads.
 
 use std::{
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::config::{self, EditError, Plan};
 
-/// What to turn into what.
+/// Where the addresses come from and where they go.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// What `aws route53resolver list-resolver-endpoint-ip-addresses --output json` printed; - is standard input
@@ -34,10 +34,10 @@ pub(super) struct Options {
     group: String,
 }
 
-/// The command that prints what is wanted.
+/// The AWS command whose output is read.
 const COMMAND: &str = "aws route53resolver list-resolver-endpoint-ip-addresses --resolver-endpoint-id";
 
-/// Why nothing was discovered, or nothing written.
+/// Why no server was found, or no file written.
 #[derive(Debug, thiserror::Error)]
 enum DiscoverError {
     #[error("{} cannot be read: {error}", path.display())]
@@ -125,7 +125,7 @@ fn read(path: &Path) -> Result<String, DiscoverError> {
     decode(&bytes).ok_or_else(|| DiscoverError::NotText(path.to_owned()))
 }
 
-/// Text as the shells of this world save it: UTF-8, or the UTF-16 of PowerShell's `>`, each with a byte order mark or
+/// Decodes text as shells save it: UTF-8, or the UTF-16 of PowerShell's `>`, each with a byte order mark or
 /// without. JSON begins with ASCII, so that its zero octets tell the encoding.
 fn decode(bytes: &[u8]) -> Option<String> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
@@ -175,7 +175,7 @@ fn inbound(endpoints: &[Value]) -> String {
     if ids.is_empty() { "(none of them is inbound)".to_owned() } else { ids.join(", ") }
 }
 
-/// A value of AWS that is one word; anything else could be written so as to look like more than a comment.
+/// A value from AWS if it is one word. Anything else is dropped, since it goes into a comment that it could end.
 fn word(value: &Value) -> Option<String> {
     let text = value.as_str()?;
     let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
@@ -204,10 +204,10 @@ impl Endpoint {
     }
 }
 
-/// Puts the servers into the file; says what became of it.
+/// Puts the servers into the file and describes the result.
 fn write(path: &Path, group: &str, servers: &[IpAddr]) -> Result<String, DiscoverError> {
     let unreadable = |error| DiscoverError::Unreadable { path: path.to_owned(), error };
-    // What a symbolic link leads to is replaced, not the link.
+    // Follow a symbolic link: its target is replaced, the link stays.
     let path = fs::canonicalize(path).map_err(unreadable)?;
     let before = fs::read_to_string(&path).map_err(unreadable)?;
     let after = config::set_servers(&before, group, servers)
@@ -225,7 +225,7 @@ fn write(path: &Path, group: &str, servers: &[IpAddr]) -> Result<String, Discove
     Ok(format!("{}: upstream \"{group}\" has {names} now; {then}\n", path.display()))
 }
 
-/// Has the daemon of this configuration reload; says what came of it, or why it did not.
+/// Has the daemon of this configuration reload, and describes the result.
 fn reload(path: &Path) -> Result<String, String> {
     let socket = config::control_socket(path).ok().flatten();
     let Some(socket) = socket.filter(|socket| socket.exists()) else {
@@ -243,11 +243,11 @@ fn reload(path: &Path) -> Result<String, String> {
     }
 }
 
-/// Replaces the file at once, with its owner and mode, unless that turned a good configuration into a bad one.
+/// Replaces the file atomically and keeps owner and mode; refuses to turn a valid configuration into an invalid one.
 fn replace(path: &Path, text: &str) -> Result<(), DiscoverError> {
     let unwritable = |error| DiscoverError::Unwritable { path: path.to_owned(), error };
     let mut aside = path.as_os_str().to_owned();
-    // No pattern of `include` takes it for a file of its own.
+    // With this suffix no `include` pattern matches it.
     aside.push(format!(".{}.new", std::process::id()));
     let aside = PathBuf::from(aside);
     let result = write_aside(path, &aside, text).map_err(unwritable).and_then(|()| {
@@ -258,7 +258,7 @@ fn replace(path: &Path, text: &str) -> Result<(), DiscoverError> {
         fs::rename(&aside, path).map_err(unwritable)
     });
     if result.is_err() {
-        // Nothing more can be done where even that fails.
+        // Best effort: the first error is the one to report.
         drop(fs::remove_file(&aside));
     }
     result

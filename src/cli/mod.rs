@@ -22,7 +22,7 @@ use self::output::{ERR, OUT, Stream};
 
 /// Everything went well.
 const OK: i32 = 0;
-/// Something else than the configuration went wrong.
+/// Something other than the configuration or the arguments went wrong.
 const FAILED: i32 = 1;
 /// The configuration or the arguments are wrong.
 const UNUSABLE: i32 = 2;
@@ -47,12 +47,12 @@ enum Verb {
         after_help = "Exit status: 0 stopped when told to, 1 failed, 2 the configuration or an argument is wrong\nExample: tidegate serve --listen 127.0.0.1:53 --aws 10.20.1.10,10.20.2.10 --default system"
     )]
     Serve(serve::Options),
-    /// Says what is wrong with a configuration, and how it would be understood
+    /// Checks a configuration: prints every problem, and the routing table it means
     #[command(
         after_help = "Exit status: 0 the configuration can be used, 2 it cannot\nExample: tidegate check /etc/tidegate/tidegate.toml"
     )]
     Check(check::Options),
-    /// Shows the whole job on this machine, with simulated servers
+    /// Runs a demonstration on this machine, with simulated servers
     #[command(
         after_help = "Exit status: 0 ended when told to, or every scene went as it should; 1 one did not\nExample: tidegate demo --script"
     )]
@@ -68,27 +68,27 @@ enum Verb {
                             rslvr-in-1234 | tidegate discover --write /etc/tidegate/tidegate.toml"
     )]
     Discover(discover::Options),
-    /// Tells which AWS names were asked for, and which of them are public
+    /// Reports which AWS names were asked for, and which of them are public
     #[command(
         after_help = "Exit status: 0 no public address was seen, 1 one was, or no daemon answered\nExample: tidegate perimeter --json"
     )]
     Perimeter(perimeter::Options),
-    /// Has the running daemon read its configuration again, and waits for the verdict
+    /// Makes the running daemon reload its configuration, and waits for the verdict
     #[command(
         after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and the old configuration stays in force\nExample: tidegate reload"
     )]
     Reload(control::Options),
-    /// Sends no more questions to an upstream server
+    /// Takes an upstream server out of service
     #[command(
         after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and nothing has changed\nExample: tidegate drain 10.20.1.10"
     )]
     Drain(control::Server),
-    /// Sends questions to a drained server again
+    /// Puts a drained server back into service
     #[command(
         after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and nothing has changed\nExample: tidegate undrain vpc/10.20.1.10"
     )]
     Undrain(control::Server),
-    /// Forgets answers
+    /// Removes answers from the cache
     #[command(
         after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and nothing has changed\nExample: tidegate flush --zone amazonaws.com"
     )]

@@ -24,10 +24,10 @@ use crate::{
     wire::{Class, Name, Rcode, RecordType, UpstreamQuery, record::Section},
 };
 
-/// How long an answer is waited for.
+/// Time to wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What to ask whom.
+/// What to ask, and which server.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// A name and the types to ask for (by default A), or an address, which is asked for its PTR; the server, by default
@@ -45,7 +45,7 @@ pub(super) struct Options {
     json: bool,
 }
 
-/// What the words say.
+/// The words of the command line, understood.
 struct Asked {
     queries: Vec<UpstreamQuery>,
     server: ServerSpec,
@@ -155,7 +155,7 @@ fn text(query: &UpstreamQuery, server: &ServerSpec, answer: &Answer) -> String {
     text + &format!("\n{milliseconds:.2} ms from {} over {carrier}; flags {flags}\n", server.address)
 }
 
-/// A server's words without what a terminal would take for orders.
+/// A server's text with control characters escaped, since a terminal would obey them.
 fn printable(words: &str) -> String {
     words.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect()
 }
