@@ -231,16 +231,23 @@ fn reload(path: &Path) -> Result<String, String> {
     let Some(socket) = socket.filter(|socket| socket.exists()) else {
         return Ok("no daemon is running; one that does is told by `tidegate reload`".to_owned());
     };
-    match page::order(&socket, "/v1/reload", "{}") {
-        Ok((200, _)) => Ok("the daemon has reloaded".to_owned()),
-        Ok((_, answer)) => {
-            let account: Value = serde_json::from_str(&answer).unwrap_or_default();
-            let lines = account["lines"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            Err(lines.collect::<Vec<_>>().join("\n"))
-        }
-        Err(error @ PageError::NoSocket(..)) => Ok(error.to_string()),
-        Err(error) => Err(error.to_string()),
+    let (status, answer) = match page::order(&socket, "/v1/reload", "{}") {
+        Ok(answered) => answered,
+        Err(error @ PageError::NoSocket(..)) => return Ok(error.to_string()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let account: Value = serde_json::from_str(&answer).unwrap_or_default();
+    let words = |key: &str| account[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+    // A daemon without files runs on flags.
+    if account["files"].is_array() && !words("files").any(|file| Path::new(file) == path) {
+        let files = words("files").collect::<Vec<_>>().join(", ");
+        let reads = if files.is_empty() { "no file" } else { &files };
+        return Err(format!("the daemon behind {} reads {reads}, not this one", socket.display()));
     }
+    if status == 200 {
+        return Ok("the daemon has reloaded".to_owned());
+    }
+    Err(words("lines").collect::<Vec<_>>().join("\n"))
 }
 
 /// Replaces the file atomically and keeps owner and mode; refuses to turn a valid configuration into an invalid one.

@@ -113,6 +113,14 @@ impl Problems {
         self.problems.len()
     }
 
+    /// Names of the files that the configuration was read from, as they were given.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::File { name, .. } => Some(name.as_str()),
+            Source::Flag(_) => None,
+        })
+    }
+
     /// Each one in a line, `file:line:column: message`: for logs.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.problems.iter().map(|problem| headline(&self.sources, problem, ""))
