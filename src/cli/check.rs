@@ -48,19 +48,21 @@ pub(super) fn run(options: &Options) -> i32 {
     for line in missing.chain(daemon::missing_upstreams(&plan.live, &plan.boot)) {
         writeln!(ERR, "warning: {line}");
     }
-    match daemon::build_zones(&plan.live, None) {
+    let delegations = match daemon::build_zones(&plan.live, None) {
         Ok(zones) => {
             zones.warnings().for_each(|warning| writeln!(ERR, "warning: {warning}"));
             if !zones.errors().is_empty() {
                 zones.errors().iter().for_each(|error| writeln!(ERR, "{error}"));
                 return super::UNUSABLE;
             }
+            daemon::outlook(&plan.live, &zones)
         }
         Err(errors) => {
             errors.iter().for_each(|error| writeln!(ERR, "{error}"));
             return super::UNUSABLE;
         }
-    }
+    };
     write!(OUT, "{}", plan.routing_table());
+    delegations.iter().for_each(|delegation| writeln!(OUT, "{delegation}"));
     super::OK
 }

@@ -39,12 +39,23 @@ pub struct Group {
     pub source_ports: u32,
     /// Whether upstream questions get random letter case (0x20).
     pub mix_case: bool,
+    /// Whether its servers are asked to resolve, or for what they have.
+    pub recursion: Recursion,
     /// How long a better tier must be healthy before it is used again.
     pub fail_back: Duration,
     /// PEM bundle of roots for encrypted transports; none = the system's.
     pub ca: Option<Bundle>,
     /// How health is found out.
     pub health: Health,
+}
+
+/// Whether a query asks for recursion (RD).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Recursion {
+    /// It does: resolvers are asked.
+    Desired,
+    /// It does not: the servers of a delegation are asked.
+    NotDesired,
 }
 
 /// A PEM bundle of roots.

@@ -27,7 +27,8 @@ pub use defaults::defaults;
 pub use error::{Color, Problems};
 pub use file::{EditError, group_table, set_servers};
 pub use group::{
-    Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Server, ServerAddress, Share, Transport,
+    Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Recursion, Server, ServerAddress,
+    Share, Transport,
 };
 pub use limits::{CONTROL_SOCKET, MOST_SERVERS};
 pub use load::{Flags, admin_http, control_socket};

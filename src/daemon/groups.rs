@@ -59,6 +59,7 @@ fn spec(group: &config::Group, udp_payload: u16, system: &SystemRoots) -> GroupS
             connections: usize::try_from(group.connections).unwrap_or(usize::MAX),
             source_ports: u16::try_from(group.source_ports).unwrap_or(u16::MAX),
             case: if group.mix_case { LetterCase::Mixed } else { LetterCase::Lower },
+            recursion: group.recursion,
             fail_back: group.fail_back,
             udp_payload,
         },

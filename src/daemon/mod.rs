@@ -9,6 +9,7 @@ pub mod perimeter;
 
 mod certificate;
 mod control;
+mod delegations;
 mod groups;
 mod host;
 mod keeper;
@@ -40,6 +41,7 @@ use self::{
     worker::WorkerSpec,
 };
 pub use self::{
+    delegations::{Outlook, outlook},
     groups::server_spec,
     host::{missing_listeners, missing_upstreams},
     orders::Duty,

@@ -5,7 +5,7 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::{certificate::WatchedCertificate, groups};
+use super::{certificate::WatchedCertificate, delegations, groups};
 use crate::{
     cache::Cache,
     clock::Moment,
@@ -20,7 +20,10 @@ use crate::{
 /// The configuration in force and what was built from it. One thread owns it.
 pub(super) struct State {
     pub(super) engine: Arc<Engine>,
+    /// The plan in force, with a rule and a group for each delegation that is followed.
     pub(super) live: Live,
+    /// The same as configured.
+    configured: Live,
     groups: Vec<Arc<Group>>,
     zones: Arc<Zones>,
     rules: Arc<metrics::Rules>,
@@ -71,6 +74,8 @@ impl State {
     ) -> Result<Self, Vec<ZoneError>> {
         let zones = Arc::new(build_zones(&live, None)?);
         report(&zones);
+        let configured = live;
+        let live = delegations::followed(&configured, &zones);
         let groups = build_groups(&live, &[], &ours, &alarm);
         let loops = Arc::<Loops>::default();
         let snapshot = Snapshot::build(&live, 1, groups.clone(), Arc::clone(&zones), &rules, &loops);
@@ -80,6 +85,7 @@ impl State {
         Ok(Self {
             engine,
             live,
+            configured,
             groups,
             zones,
             rules,
@@ -98,7 +104,8 @@ impl State {
         report(&zones);
         let reread = Reread::between(&self.zones, &zones);
         self.zones = zones;
-        self.live = live;
+        self.live = delegations::followed(&live, &self.zones);
+        self.configured = live;
         if let (Some(watched), Some(read)) = (&mut self.certificate, &self.live.certificate) {
             watched.reload(read);
         }
@@ -108,8 +115,14 @@ impl State {
 
     /// Reads zone files again; what is wrong with them leaves the old zones in force.
     pub(super) fn reread_zones(&mut self) -> Result<(), Vec<ZoneError>> {
-        self.zones = Arc::new(build_zones(&self.live, Some(&self.zones))?);
+        self.zones = Arc::new(build_zones(&self.configured, Some(&self.zones))?);
         report(&self.zones);
+        let live = delegations::followed(&self.configured, &self.zones);
+        if live != self.live {
+            self.live = live;
+            self.rebuild();
+            return Ok(());
+        }
         // The servers are the same: a file that is written often does not have them probed for loops as often.
         self.build();
         Ok(())

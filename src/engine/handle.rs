@@ -217,7 +217,9 @@ impl<'a> Handler<'a, '_> {
         }
         let name = NameBuf::lowercase_of(question.name());
         let view = match self.snapshot.table.has_views() {
-            true => self.snapshot.table.find(name.as_wire(), self.incoming.client).map_or(0, |found| found.view),
+            true => {
+                self.snapshot.find(name.as_wire(), question.qtype, self.incoming.client).map_or(0, |found| found.view)
+            }
             false => 0,
         };
         let key = Key {

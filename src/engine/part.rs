@@ -199,7 +199,8 @@ fn leaves(resolution: &Resolution, rule: &Rule, id: RuleId, response: &Response)
     let is_open = response.is_open();
     let last = response.chain().len().checked_sub(1)?;
     response.chain().iter().enumerate().position(|(at, target)| {
-        let Some(found) = resolution.snapshot.table.find(target.as_wire(), resolution.client) else { return false };
+        let qtype = resolution.query.qtype;
+        let Some(found) = resolution.snapshot.find(target.as_wire(), qtype, resolution.client) else { return false };
         if found.target == Target::Rule(id) {
             return false;
         }

@@ -114,7 +114,7 @@ impl Query {
     /// Begins its resolution under this snapshot, where the client's view may be another than in the one it was read
     /// under.
     pub fn resolution(&self, snapshot: &Arc<Snapshot>) -> Resolution {
-        let found = snapshot.table.find(self.upstream.name.as_wire(), self.client);
+        let found = snapshot.find(self.upstream.name.as_wire(), self.upstream.qtype, self.client);
         let view = found.map_or(0, |found| found.view);
         Resolution {
             query: Arc::clone(&self.upstream),

@@ -74,7 +74,7 @@ impl Drop for LeadGuard {
 impl Resolution {
     /// The same query for another name, which a chain leads to.
     pub fn onward(&self, name: Name) -> Self {
-        let found = self.snapshot.table.find(name.as_wire(), self.client);
+        let found = self.snapshot.find(name.as_wire(), self.query.qtype, self.client);
         let view = found.map_or(0, |found| found.view);
         let query = UpstreamQuery { name, ..(*self.query).clone() };
         let hash = hash(&query, view);

@@ -171,7 +171,9 @@ async fn local(context: &Context, resolution: Resolution, before: Vec<Name>) -> 
     let question =
         LocalQuestion { name: &resolution.query.name, qtype: resolution.query.qtype, qclass: resolution.query.qclass };
     let stays = |name: &Name| {
-        snapshot.table.find(name.as_wire(), resolution.client).is_some_and(|found| found.target == Target::Local)
+        snapshot
+            .find(name.as_wire(), question.qtype, resolution.client)
+            .is_some_and(|found| found.target == Target::Local)
     };
     let Some(answer) = snapshot.zones.answer(&question, stays) else {
         return Err(ResolveError::not_covered("no zone"));
@@ -183,10 +185,16 @@ async fn local(context: &Context, resolution: Resolution, before: Vec<Name>) -> 
         let text = format!("the file of the local zone {zone} cannot be used; the log and `tidegate check` say why");
         return Err(ResolveError::servfail(EdeCode::Other, text));
     }
+    if let zones::Outcome::Delegated { cut, .. } = &answer.outcome {
+        let text = format!(
+            "{cut} is delegated to servers whose addresses the local zone does not have, and no rule is for it"
+        );
+        return Err(ResolveError::servfail(EdeCode::Other, text));
+    }
     let mut response = Response::ours(&answer.message, &resolution.query)?;
     if let zones::Outcome::Leaves { target } = &answer.outcome
         && let Some(cut) = response.chain().iter().position(|name| name == target)
-        && snapshot.table.find(target.as_wire(), resolution.client).is_some()
+        && snapshot.find(target.as_wire(), question.qtype, resolution.client).is_some()
     {
         return onward(context, &resolution, &response, cut, before).await;
     }

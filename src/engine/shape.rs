@@ -17,6 +17,7 @@ use crate::{
     wire::{
         Malformed, NameBuf, RecordType, addresses,
         header::HEADER,
+        name,
         record::{Records, Section},
     },
 };
@@ -99,7 +100,7 @@ pub(super) fn of(snapshot: &Snapshot, message: &[u8], client: IpAddr) -> Option<
     let mut name = NameBuf::new();
     name.expand(message, HEADER).ok()?;
     name.make_lowercase();
-    of_found(snapshot, message, client, snapshot.table.find(name.as_wire(), client)?).ok()
+    of_found(snapshot, message, client, snapshot.find(name.as_wire(), question_type(message), client)?).ok()
 }
 
 /// The shape of a message whose QNAME was `found` in the table: walks every CNAME target of the answer section.
@@ -115,6 +116,7 @@ pub(super) fn of_found(
     };
     let table = &snapshot.table;
     let has_views = table.has_views();
+    let qtype = question_type(message);
     let mut name = NameBuf::new();
     if has_views || found.target == Target::Local {
         name.expand(message, HEADER)?;
@@ -134,10 +136,16 @@ pub(super) fn of_found(
         name.expand(message, record.rdata_at)?;
         name.make_lowercase();
         shape.is_shared &= table.choice(name.as_wire()).is_none_or(|other| Some(other) == choice);
-        let Some(found) = table.find(name.as_wire(), client) else { continue };
+        let Some(found) = snapshot.find(name.as_wire(), qtype, client) else { continue };
         shape.extend(snapshot.fingerprint_of(found.target, name.as_wire()));
     }
     Ok(shape)
+}
+
+/// QTYPE of a message of ours, whose question is whole.
+fn question_type(message: &[u8]) -> RecordType {
+    let end = name::skip_uncompressed(message, HEADER).unwrap_or(HEADER);
+    RecordType(message.get(end..).and_then(<[u8]>::first_chunk).map_or(0, |octets| u16::from_be_bytes(*octets)))
 }
 
 /// See [`Snapshot::revalidate`].
@@ -158,8 +166,9 @@ pub(super) fn revalidate(
 /// Whether the guards of all rules that the chain leads through let every address pass. That is stricter than what was
 /// judged when the answer came: one that fails is only fetched again.
 fn passes(snapshot: &Snapshot, message: &[u8], client: IpAddr) -> Result<bool, Malformed> {
+    let qtype = question_type(message);
     let stops = |name: &NameBuf| -> Result<bool, Malformed> {
-        let found = snapshot.table.find(name.as_wire(), client);
+        let found = snapshot.find(name.as_wire(), qtype, client);
         let Some(Target::Rule(id)) = found.map(|found| found.target) else { return Ok(false) };
         let guard = &snapshot.rule(id).guard;
         let stopped = |address| guard.stops(address).then_some(());

@@ -18,7 +18,7 @@ use crate::{
     networks::Networks,
     route::{Found, Reach, Route, Table, View},
     upstream::{Group, Loops, Marks},
-    wire::{Name, cookie::Secret},
+    wire::{Name, RecordType, cookie::Secret},
     zones::{Scope, Zones},
 };
 
@@ -155,6 +155,17 @@ impl Snapshot {
     /// that is set meanwhile makes no cookie of ours invalid.
     pub fn wall_seconds(&self, now: Moment) -> u32 {
         self.wall_offset.wrapping_add(now.seconds())
+    }
+
+    /// Where a query for `name` (wire form, lower case) and `qtype` from `client` goes. DS belongs to the parent's side of
+    /// a zone cut (RFC 4035 3.1.4.1): it is asked for where the name above goes, if anything covers that.
+    pub fn find(&self, name: &[u8], qtype: RecordType, client: IpAddr) -> Option<Found<Target>> {
+        let above = match name.first() {
+            Some(&length) if qtype == RecordType::DS && length > 0 => name.get(1 + usize::from(length)..),
+            _ => None,
+        };
+        let parents = above.and_then(|above| self.table.find(above, client));
+        parents.or_else(|| self.table.find(name, client))
     }
 
     /// A rule of this snapshot.

@@ -169,7 +169,7 @@ fn stale_in_view(context: &Context, resolution: &Resolution) -> Option<Stale> {
         |message, stamp| snapshot.revalidate(message, stamp, resolution.client, resolution.view),
     )?;
     let response = Response::ours(&scratch[..found.length], &resolution.query).ok()?;
-    let find = |name: &Name| snapshot.table.find(name.as_wire(), resolution.client);
+    let find = |name: &Name| snapshot.find(name.as_wire(), resolution.query.qtype, resolution.client);
     let allows = |name: &Name| find(name).is_none_or(|found| may(found.target));
     response.chain().iter().all(allows).then_some(Stale(response))
 }

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 pub use crate::net::socket::Egress as Via;
 use crate::{
+    config::Recursion,
     tls::Roots,
     wire::{Name, RecordType, UpstreamQuery},
 };
@@ -193,6 +194,8 @@ pub struct Limits {
     pub source_ports: u16,
     /// The letter case of questions.
     pub case: LetterCase,
+    /// The flag RD of questions.
+    pub recursion: Recursion,
     /// How long a better tier must have been healthy before it is used again.
     pub fail_back: Duration,
     /// The UDP payload size that queries advertise.
@@ -210,6 +213,7 @@ impl Default for Limits {
             connections: 1,
             source_ports: 256,
             case: LetterCase::Lower,
+            recursion: Recursion::Desired,
             fail_back: Duration::from_secs(60),
             udp_payload: 1232,
         }

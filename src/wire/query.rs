@@ -59,6 +59,13 @@ impl UpstreamQuery {
 }
 
 impl UpstreamQuery {
+    /// Asks a server for what it has alone: clears RD in a written query.
+    pub fn clear_rd(out: &mut [u8]) {
+        if let Some(flags) = out.get_mut(2) {
+            *flags &= !Flags::RD.to_be_bytes()[0];
+        }
+    }
+
     /// Pads a query of `length` octets that ends with an OPT record without options to a multiple of 128 octets (RFC 7830,
     /// RFC 8467 4.1), so that its length says little on an encrypted way; gives its new length.
     pub fn pad(out: &mut [u8; Self::MAX_PADDED], length: usize) -> usize {

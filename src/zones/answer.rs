@@ -11,8 +11,10 @@
 //! - Additional: the addresses in this zone of what NS, MX, SRV, KX, AFSDB, RT, SVCB and HTTPS point to; in a referral
 //!   those below the cut too (glue).
 
+use std::net::IpAddr;
+
 use super::{
-    LocalAnswer, LocalQuestion, Outcome,
+    Delegation, LocalAnswer, LocalQuestion, Outcome,
     message::Draft,
     rdata,
     zone::{Found, Node, RrSet, Zone},
@@ -46,6 +48,30 @@ pub(super) fn absent(zone: &Zone, question: &LocalQuestion<'_>) -> LocalAnswer {
 pub(super) fn broken(question: &LocalQuestion<'_>, zone: &Name) -> LocalAnswer {
     let (rcode, outcome) = (Rcode::SERVFAIL, Outcome::Broken { zone: zone.clone() });
     LocalAnswer { message: Draft::new(question).finish(rcode), rcode, outcome, aliases: 0 }
+}
+
+/// The servers of the zone cut at `cut`, and their addresses as far as the zone has them, glue included.
+pub(super) fn delegation(zone: &Zone, cut: &[u8]) -> Option<Delegation> {
+    let targets = &zone.node(cut)?.set(RecordType::NS)?.rdata;
+    let names: Vec<Name> = targets.iter().filter_map(|target| Name::from_wire(target).ok()).collect();
+    let mut servers = Vec::new();
+    let is_ours = |name: &&Name| name.is_within(zone.apex());
+    for node in names.iter().filter(is_ours).filter_map(|name| addresses(zone, name.as_wire(), Glue::Given)) {
+        let of = |rtype| node.set(rtype).into_iter().flat_map(|set| &set.rdata);
+        let v4 = of(RecordType::A).filter_map(|rdata| rdata.first_chunk::<4>()).map(|octets| IpAddr::from(*octets));
+        let v6 = of(RecordType::AAAA).filter_map(|rdata| rdata.first_chunk::<16>()).map(|octets| IpAddr::from(*octets));
+        servers.extend(v4.chain(v6));
+    }
+    Some(Delegation { zone: zone.apex().clone(), cut: Name::from_wire(cut).ok()?, names, servers })
+}
+
+/// What owns the addresses of `target`, a wire name in lower case within the zone.
+fn addresses<'z>(zone: &'z Zone, target: &[u8], glue: Glue) -> Option<&'z Node> {
+    match zone.find(target) {
+        Found::Exact(node) | Found::Wildcard(node) => Some(node),
+        Found::Cut { .. } if glue == Glue::Given => zone.node(target),
+        Found::Cut { .. } | Found::Redirected { .. } | Found::Nothing => None,
+    }
 }
 
 /// Types that may stand beside a CNAME, and are asked for where it stands (RFC 4034 2.5, 4; RFC 2181 10.1).
@@ -178,11 +204,7 @@ impl<'a> Walk<'a> {
             if !name::is_within(&target, self.zone.apex().as_wire()) {
                 continue;
             }
-            let node = match self.zone.find(&target) {
-                Found::Exact(node) | Found::Wildcard(node) => Some(node),
-                Found::Cut { .. } if glue == Glue::Given => self.zone.node(&target),
-                Found::Cut { .. } | Found::Redirected { .. } | Found::Nothing => None,
-            };
+            let node = addresses(self.zone, &target, glue);
             for rtype in [RecordType::A, RecordType::AAAA] {
                 if let Some(set) = node.and_then(|node| node.set(rtype)) {
                     self.draft.set(Section::Additional, &target, set, set.ttl);

@@ -39,6 +39,7 @@ mod zone;
 
 use std::{
     fmt,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -188,6 +189,19 @@ impl fmt::Display for SkippedLines {
 /// The fingerprint of a zone whose file is broken: nothing of it is kept.
 const BROKEN: u64 = 0;
 
+/// A zone cut in a local zone (RFC 1034 4.2.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delegation {
+    /// The local zone.
+    pub zone: Name,
+    /// The name that is delegated with all below it.
+    pub cut: Name,
+    /// The names of its servers.
+    pub names: Vec<Name>,
+    /// Their addresses, as far as the zone has them.
+    pub servers: Vec<IpAddr>,
+}
+
 /// All that is answered here.
 #[derive(Debug, Default)]
 pub struct Zones {
@@ -309,6 +323,17 @@ impl Zones {
         let parent = covering(&self.zones, question.name.parent()?.as_wire())?;
         let Some(zone) = parent.zone() else { return Some(parent) };
         matches!(zone.find(question.name.as_wire()), Found::Cut { .. }).then_some(parent)
+    }
+
+    /// Every delegation of every zone that no other local zone takes over, in no order.
+    pub fn delegations(&self) -> Vec<Delegation> {
+        let zones = self.zones.values().filter_map(|loaded| loaded.zone());
+        let all = zones.flat_map(|zone| zone.cuts().filter_map(|cut| answer::delegation(zone, cut)));
+        all.filter(|delegation| {
+            let nearest = covering(&self.zones, delegation.cut.as_wire());
+            nearest.is_some_and(|nearest| nearest.spec.zone == delegation.zone)
+        })
+        .collect()
     }
 
     /// Whether a file that was read changed, came or went since.

@@ -153,6 +153,14 @@ impl Zone {
         self.nodes.iter().map(|(owner, node)| (&**owner, node))
     }
 
+    /// The zone cuts in wire form, in no order; none is below another.
+    pub(super) fn cuts(&self) -> impl Iterator<Item = &[u8]> {
+        let apex = self.apex.as_wire();
+        let has_ns = self.nodes().filter(move |(owner, node)| *owner != apex && node.set(RecordType::NS).is_some());
+        let is_cut = |owner: &&[u8]| matches!(self.find(owner), Found::Cut { owner: cut, .. } if cut == *owner);
+        has_ns.map(|(owner, _)| owner).filter(is_cut)
+    }
+
     /// What a name owns, whatever stands above it: for glue.
     pub(super) fn node(&self, owner: &[u8]) -> Option<&Node> {
         self.nodes.get(owner)

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod delegations;
 mod down;
 mod follow;
 mod guard;

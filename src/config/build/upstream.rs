@@ -9,7 +9,9 @@ use super::{
     super::{
         error::Place,
         file::{Located, ServerEntry, Text, Upstream, UpstreamSection},
-        group::{Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Server, ServerAddress, Share},
+        group::{
+            Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Recursion, Server, ServerAddress, Share,
+        },
         limits,
         plan::Rule,
     },
@@ -43,6 +45,7 @@ impl Builder<'_> {
             connections: self.number(table.connections.as_ref(), &limits::CONNECTIONS),
             source_ports: self.number(table.source_ports.as_ref(), &limits::SOURCE_PORTS),
             mix_case: flag(table.mix_case.as_ref(), false),
+            recursion: Recursion::Desired,
             fail_back: self.duration(table.fail_back.as_ref(), &limits::FAIL_BACK),
             ca: self.bundle(table.ca.as_ref()),
             health: self.health(table, default_probe(index, rules)),

@@ -7,6 +7,7 @@ use rand::{Rng, rngs::StdRng};
 
 use crate::{
     clock::Moment,
+    config::Recursion,
     upstream::{
         race::{Arrival, EdnsUse, Leg, Outcome, Race},
         server::tally::MismatchReason,
@@ -151,8 +152,13 @@ impl Flight {
 
     /// Writes the message; none where `buffer` is too short.
     pub(super) fn write(&self, buffer: &mut [u8]) -> Option<usize> {
-        let payload = self.has_edns().then(|| self.race.group.limits().udp_payload);
-        self.race.query.write(self.id, payload, self.case_seed, buffer)
+        let limits = self.race.group.limits();
+        let payload = self.has_edns().then_some(limits.udp_payload);
+        let length = self.race.query.write(self.id, payload, self.case_seed, buffer);
+        if limits.recursion == Recursion::NotDesired {
+            UpstreamQuery::clear_rd(buffer);
+        }
+        length
     }
 
     /// Reads a message that came under this query's id, which is `id` on the wire.

@@ -1,0 +1,146 @@
+//! Delegations in local zones: who answers queries at and below a zone cut.
+//!
+//! - A rule for the cut, or for a domain between the zone and the cut, decides: the zone is not asked there at all.
+//! - Else the cut's own servers are asked, where the zone has their addresses. That is a rule and a group like any other,
+//!   with default limits and health, written here instead of by an operator; its queries do not ask for recursion. What
+//!   holds for answers (the guard, TTLs, AAAA) is taken from the rule that covers the name without the zone.
+//! - Without an address the answer is SERVFAIL with an extended error, never the referral itself: a stub resolver would
+//!   read it as NODATA.
+
+use std::{fmt, fmt::Write as _, net::IpAddr};
+
+use crate::{
+    config::{GroupIndex, Live, MOST_SERVERS, Plan, Recursion, Rule},
+    wire::Name,
+    zones::{Delegation, Zones},
+};
+
+/// The most cuts that get a group of their own: each is probed.
+const MOST_GROUPS: usize = 256;
+
+/// A delegation and what becomes of queries below it.
+#[derive(Debug)]
+pub struct Outlook {
+    delegation: Delegation,
+    course: Course,
+}
+
+#[derive(Debug)]
+enum Course {
+    /// An operator's rule decides.
+    Rule(String),
+    /// The servers of the cut are asked.
+    Servers(Vec<IpAddr>),
+    /// There are no addresses.
+    NoAddress,
+    /// Too many cuts have groups already.
+    TooMany,
+}
+
+impl fmt::Display for Outlook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Delegation { zone, cut, .. } = &self.delegation;
+        write!(f, "local zone {zone} delegates {cut}")?;
+        let names: Vec<String> = self.delegation.names.iter().map(ToString::to_string).collect();
+        match &self.course {
+            Course::Rule(rule) => write!(f, ": rule \"{rule}\" decides"),
+            Course::Servers(servers) => {
+                let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+                write!(f, " to {}: its servers are asked ({})", names.join(", "), servers.join(", "))
+            }
+            Course::NoAddress => write!(
+                f,
+                " to {}: the zone has no address of them, so queries below it fail with SERVFAIL; write a rule with \
+                 zones = [\"{}\"]",
+                names.join(", "),
+                cut.to_string().trim_end_matches('.')
+            ),
+            Course::TooMany => write!(
+                f,
+                ": {MOST_GROUPS} delegations are followed at most, so queries below it fail with SERVFAIL; write a rule"
+            ),
+        }
+    }
+}
+
+/// Every delegation of every local zone, in the order of their names.
+pub fn outlook(live: &Live, zones: &Zones) -> Vec<Outlook> {
+    let mut delegations = zones.delegations();
+    delegations.sort_unstable_by(|one, other| one.cut.cmp(&other.cut));
+    let mut groups = 0;
+    let course = |delegation: &Delegation| {
+        let decides = |rule: &&Rule| {
+            let is_between = |domain: &&Name| {
+                **domain != delegation.zone && domain.is_within(&delegation.zone) && delegation.cut.is_within(domain)
+            };
+            rule.clients.is_empty() && rule.zones.iter().any(|domain| is_between(&domain))
+        };
+        if let Some(rule) = live.rules.iter().find(decides) {
+            return Course::Rule(rule.name.clone());
+        }
+        if delegation.servers.is_empty() {
+            return Course::NoAddress;
+        }
+        groups += 1;
+        if groups > MOST_GROUPS {
+            return Course::TooMany;
+        }
+        Course::Servers(delegation.servers.iter().copied().take(MOST_SERVERS).collect())
+    };
+    let courses: Vec<Course> = delegations.iter().map(course).collect();
+    delegations.into_iter().zip(courses).map(|(delegation, course)| Outlook { delegation, course }).collect()
+}
+
+/// The configuration with a rule and a group for each delegation whose servers are asked.
+pub(super) fn followed(configured: &Live, zones: &Zones) -> Live {
+    let mut live = configured.clone();
+    for Outlook { delegation, course } in outlook(configured, zones) {
+        let Course::Servers(servers) = course else { continue };
+        let Some((mut group, mut rule)) = defaults(&delegation.cut, &servers) else { continue };
+        let name = format!("delegation:{}", delegation.cut.to_string().trim_end_matches('.'));
+        group.name.clone_from(&name);
+        group.recursion = Recursion::NotDesired;
+        (rule.name, rule.to) = (name, GroupIndex(live.groups.len()));
+        if let Some(covering) = covering(configured, &delegation.cut) {
+            rule.guard.clone_from(&covering.guard);
+            rule.except.clone_from(&covering.except);
+            (rule.rebind, rule.aaaa, rule.negative_ttl) = (covering.rebind, covering.aaaa, covering.negative_ttl);
+        }
+        // Clients for whom a rule replaces the zone go on to it below the cut, too.
+        for view in live.rules.iter_mut().filter(|rule| !rule.clients.is_empty()) {
+            let replaces = |domain: &Name| domain.is_within(&delegation.zone) && delegation.cut.is_within(domain);
+            if view.zones.iter().any(replaces) && !view.zones.contains(&delegation.cut) {
+                view.zones.push(delegation.cut.clone());
+            }
+        }
+        live.groups.push(group);
+        live.rules.push(rule);
+    }
+    live
+}
+
+/// A group of these servers and a rule for `cut`, with every default as in a file.
+fn defaults(cut: &Name, servers: &[IpAddr]) -> Option<(crate::config::Group, Rule)> {
+    let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+    let mut zone = String::new();
+    for character in cut.to_string().chars() {
+        // As a basic string of TOML has it.
+        match character {
+            '"' | '\\' => write!(zone, "\\{character}").ok()?,
+            _ => zone.push(character),
+        }
+    }
+    let text = format!("[upstream.cut]\nservers = {servers:?}\n[[forward]]\nzones = [\"{zone}\"]\nto = \"cut\"\n");
+    let mut live = Plan::from_text("delegation", &text).ok()?.live;
+    live.groups.pop().zip(live.rules.pop())
+}
+
+/// The rule that would decide about a name if there were no local zone: the one for everybody, if there is one.
+fn covering<'l>(live: &'l Live, name: &Name) -> Option<&'l Rule> {
+    let depth = |rule: &Rule| {
+        let domains = rule.zones.iter().filter(|domain| name.is_within(domain));
+        domains.map(|domain| domain.as_wire().len()).max()
+    };
+    let rules = live.rules.iter().filter_map(|rule| Some((depth(rule)?, rule.clients.is_empty(), rule)));
+    rules.max_by_key(|(depth, is_for_all, _)| (*depth, *is_for_all)).map(|(.., rule)| rule)
+}
