@@ -25,23 +25,12 @@ pub struct Choice(u32);
 /// Clients that no route tells apart: 0 for those that are in no network of any route.
 pub type Audience = u32;
 
-/// How far a route reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// The name and all below it.
-    Domain,
-    /// The name alone.
-    Name,
-}
-
 /// One line of the table, before it is built.
 #[derive(Debug, Clone)]
 pub struct Route<T> {
     /// The domain.
     pub domain: Name,
-    /// Whether names below the domain go there too.
-    pub reach: Reach,
-    /// The clients it is for; empty = everybody. A route for one name alone is for everybody.
+    /// The clients it is for; empty = everybody.
     pub clients: Vec<IpNet>,
     /// The view's number where it is for some clients alone.
     pub view: View,
@@ -70,10 +59,9 @@ pub struct Table<T> {
 
 #[derive(Debug, Clone)]
 struct Targets<T> {
-    /// For the name itself; it beats the domain's.
-    name_alone: Option<T>,
     everybody: Option<T>,
-    views: Networks<(View, T)>,
+    /// Rare, and large: boxed.
+    views: Option<Box<Networks<(View, T)>>>,
     choice: Option<Choice>,
 }
 
@@ -99,17 +87,13 @@ impl<T: Copy + Eq + Hash> Table<T> {
         let mut views = Views::<T>::new();
         let mut domains = HashMap::<Box<[u8]>, Targets<T>>::new();
         for route in routes {
-            let key: Box<[u8]> = route.domain.as_wire().into();
-            let targets = domains.entry(key.clone()).or_insert_with(Targets::none);
-            if route.reach == Reach::Name {
-                targets.name_alone = Some(route.target);
-                continue;
-            }
+            let key = route.domain.as_wire();
+            let targets = domains.entry(key.into()).or_insert_with(Targets::none);
             if route.clients.is_empty() {
                 targets.everybody = Some(route.target);
                 continue;
             }
-            let views = views.entry(key).or_default();
+            let views = views.entry(key.into()).or_default();
             views.extend(route.clients.iter().map(|network| (*network, (route.view, route.target))));
         }
         let has_views = !views.is_empty();
@@ -118,7 +102,7 @@ impl<T: Copy + Eq + Hash> Table<T> {
         let choices = choices(&domains, &views);
         for (domain, networks) in views {
             if let Some(targets) = domains.get_mut(&domain) {
-                targets.views = Networks::new(networks);
+                targets.views = Some(Box::new(Networks::new(networks)));
             }
         }
         for (domain, choice) in choices {
@@ -141,11 +125,8 @@ impl<T: Copy> Table<T> {
         if !self.has_views {
             return None;
         }
-        for (at, suffix) in suffixes(name) {
+        for suffix in suffixes(name) {
             let Some(targets) = self.domains.get(suffix) else { continue };
-            if at == 0 && targets.name_alone.is_some() {
-                return None;
-            }
             if targets.choice.is_some() || targets.everybody.is_some() {
                 return targets.choice;
             }
@@ -164,7 +145,7 @@ impl<T: Copy> Table<T> {
         loop {
             let suffix = name.get(at..)?;
             let length = usize::from(*suffix.first()?);
-            if let Some(found) = self.domains.get(suffix).and_then(|targets| targets.pick(client, at == 0)) {
+            if let Some(found) = self.domains.get(suffix).and_then(|targets| targets.pick(client)) {
                 return Some(Found { is_root: length == 0, ..found });
             }
             if length == 0 {
@@ -175,15 +156,15 @@ impl<T: Copy> Table<T> {
     }
 }
 
-/// A name and the domains above it, the root last, each with its place in the name.
-fn suffixes(name: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+/// A name and the domains above it, the root last.
+fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut next = Some(0);
     std::iter::from_fn(move || {
         let at = next?;
         let suffix = name.get(at..)?;
         let length = usize::from(*suffix.first()?);
         next = (length > 0).then_some(at + 1 + length);
-        Some((at, suffix))
+        Some(suffix)
     })
 }
 
@@ -200,7 +181,7 @@ fn choices<T: Copy + Eq + Hash>(
     let mut choices = HashMap::<Box<[u8]>, Choice>::new();
     for domain in shortest_first {
         let above = || {
-            let mut above = suffixes(domain).skip(1).map(|(_, suffix)| suffix);
+            let mut above = suffixes(domain).skip(1);
             let covers = |suffix: &&[u8]| choices.contains_key(*suffix) || everybody(domains, suffix).is_some();
             above.find(covers).map_or(Others::Above(None, None), |suffix| {
                 Others::Above(choices.get(suffix).copied(), everybody(domains, suffix))
@@ -224,14 +205,11 @@ fn everybody<T: Copy>(domains: &HashMap<Box<[u8]>, Targets<T>>, domain: &[u8]) -
 
 impl<T: Copy> Targets<T> {
     fn none() -> Self {
-        Self { name_alone: None, everybody: None, views: Networks::new([]), choice: None }
+        Self { everybody: None, views: None, choice: None }
     }
 
-    fn pick(&self, client: IpAddr, is_name: bool) -> Option<Found<T>> {
-        if let Some(target) = self.name_alone.filter(|_| is_name) {
-            return Some(Found { target, view: 0, is_root: false });
-        }
-        if let Some(&(view, target)) = self.views.lookup(client) {
+    fn pick(&self, client: IpAddr) -> Option<Found<T>> {
+        if let Some(&(view, target)) = self.views.as_ref().and_then(|views| views.lookup(client)) {
             return Some(Found { target, view, is_root: false });
         }
         self.everybody.map(|target| Found { target, view: 0, is_root: false })
@@ -244,8 +222,7 @@ mod tests {
 
     fn table(routes: &[(&str, &str, u8)]) -> Table<u8> {
         let routes = routes.iter().map(|(domain, clients, target)| Route {
-            domain: domain.trim_end_matches('!').parse().unwrap(),
-            reach: if domain.ends_with('!') { Reach::Name } else { Reach::Domain },
+            domain: domain.parse().unwrap(),
             clients: clients.split_whitespace().map(|network| network.parse().unwrap()).collect(),
             view: if clients.is_empty() { 0 } else { View::from(*target) },
             target: *target,
@@ -276,13 +253,6 @@ mod tests {
     }
 
     #[test]
-    fn a_name_alone_leaves_the_names_below_it_alone() {
-        let table = table(&[("example", "", 1), ("host.example!", "", 2)]);
-        assert_eq!(find(&table, "host.example", "10.0.0.1"), Some((2, 0)));
-        assert_eq!(find(&table, "a.host.example", "10.0.0.1"), Some((1, 0)));
-    }
-
-    #[test]
     fn names_that_go_the_same_way_for_every_client_are_known() {
         let table = table(&[
             (".", "", 1),
@@ -295,7 +265,6 @@ mod tests {
             ("d.example", "10.1.0.0/16", 3),
             ("d.example", "", 4),
             ("below.a.example", "10.0.0.0/8", 2),
-            ("host.a.example!", "", 5),
             ("lower.a.example", "", 1),
         ]);
         let choice = |name: &str| table.choice(name.parse::<Name>().unwrap().as_wire());
@@ -304,10 +273,9 @@ mod tests {
         for other in ["c.example", "d.example", "below.a.example"] {
             assert!(choice(other).is_some_and(|other| Some(other) != choice("a.example")), "{other}");
         }
-        for everybodys in [".", "example", "host.a.example", "lower.a.example", "x.lower.a.example"] {
+        for everybodys in [".", "example", "lower.a.example", "x.lower.a.example"] {
             assert_eq!(choice(everybodys), None, "{everybodys}");
         }
-        assert_eq!(choice("x.host.a.example"), choice("a.example"));
     }
 
     #[test]
@@ -351,7 +319,6 @@ mod tests {
         #[test]
         fn choices_and_audiences_tell_all_that_is_apart(
             rules in proptest::collection::vec((0_u8..64, 0_u8..32), 0..5),
-            alone in proptest::collection::btree_set(0..DOMAINS.len(), 0..3),
         ) {
             // A rule has the same clients for all its domains; the configuration refuses two for one domain and network.
             let mut lines: Vec<(&str, &str, u8)> = Vec::new();
@@ -367,8 +334,6 @@ mod tests {
                     }
                 }
             }
-            let hosts: Vec<String> = alone.iter().map(|&domain| format!("{}!", DOMAINS[domain])).collect();
-            lines.extend(hosts.iter().filter(|host| *host != ".!").map(|host| (host.as_str(), "", 9)));
             let table = table(&lines);
             let names: Vec<Name> =
                 DOMAINS.iter().flat_map(|domain| [domain.parse(), format!("x.{domain}").trim_end_matches('.').parse()])

@@ -1,6 +1,6 @@
 //! What is in force, and how it is replaced.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -14,7 +14,7 @@ use crate::{
     metrics,
     upstream::{Alarm, Group, Loops, OwnAddresses, loops},
     wire::Name,
-    zones::{InlineRecord, LocalSpec, Place, Scope, Source, SpecialUse, ZoneError, Zones},
+    zones::{InlineRecord, LocalSpec, Place, Source, SpecialUse, ZoneError, Zones},
 };
 
 /// The configuration in force and what was built from it. One thread owns it.
@@ -50,16 +50,14 @@ pub struct Reread {
 impl Reread {
     fn between(old: &Zones, new: &Zones) -> Self {
         let warnings = new.warnings().collect();
-        let apart = |zones: &Zones| {
-            let prints = zones.domains().map(|domain| (domain.name.clone(), domain.scope, domain.fingerprint));
-            prints.partition::<HashSet<_>, _>(|(_, scope, _)| *scope == Scope::Subtree)
+        let prints = |zones: &Zones| {
+            zones.domains().map(|domain| (domain.name.clone(), domain.fingerprint)).collect::<HashMap<_, _>>()
         };
-        let ((old, old_hosts), (new, new_hosts)) = (apart(old), apart(new));
-        let was_there = |name: &Name| old.iter().any(|(old, ..)| old == name);
-        let others = new.difference(&old).map(|(name, ..)| name.clone());
-        let mut zones: Vec<Name> = others.filter(was_there).collect();
+        let (before, after) = (prints(old), prints(new));
+        let is_other = |(name, print): &(Name, u64)| before.get(name).is_some_and(|before| before != print);
+        let mut zones: Vec<Name> = after.into_iter().filter(is_other).map(|(name, _)| name).collect();
         zones.sort_unstable();
-        Self { zones, hosts: old_hosts != new_hosts, warnings }
+        Self { zones, hosts: old.hosts_fingerprint() != new.hosts_fingerprint(), warnings }
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::net::IpAddr;
 
-use hashbrown::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::snapshot::{FIRST_AUDIENCE_VIEW, FROM_FILE, Snapshot, Target};
@@ -24,35 +23,6 @@ use crate::{
 
 /// The rule of a stamp where no rule brought the answer.
 const NO_RULE: u16 = u16::MAX;
-
-/// Fingerprints of the local zones, hosts and special-use names, by wire name.
-#[derive(Debug, Default)]
-pub(super) struct ZoneFingerprints {
-    /// Of the name and all below it.
-    pub(super) domains: HashMap<Box<[u8]>, u64>,
-    /// Of the name alone, where it beats the domain's.
-    pub(super) names: HashMap<Box<[u8]>, u64>,
-}
-
-impl ZoneFingerprints {
-    /// The fingerprint of what answers `name`.
-    pub(super) fn of(&self, name: &[u8]) -> u64 {
-        if let Some(fingerprint) = self.names.get(name) {
-            return *fingerprint;
-        }
-        let mut at = 0;
-        loop {
-            if let Some(fingerprint) = self.domains.get(&name[at..]) {
-                return *fingerprint;
-            }
-            let length = usize::from(name[at]);
-            if length == 0 {
-                return 0;
-            }
-            at += 1 + length;
-        }
-    }
-}
 
 /// The fingerprint of every setting of a rule that shapes its answers, and of nothing else: how fast or from which port
 /// a server is asked changes no answer, nor does a group's place in the plan.
@@ -114,17 +84,16 @@ pub(super) fn of_found(
         Target::Rule(id) => id.0,
         Target::Local => NO_RULE,
     };
-    let table = &snapshot.table;
-    let has_views = table.has_views();
+    let has_views = snapshot.table.has_views();
     let qtype = question_type(message);
     let mut name = NameBuf::new();
     if has_views || found.target == Target::Local {
         name.expand(message, HEADER)?;
         name.make_lowercase();
     }
-    let fingerprint = snapshot.fingerprint_of(found.target, name.as_wire());
+    let fingerprint = snapshot.fingerprint_of(found.target, name.as_wire(), qtype);
     let mut shape = Shape { fingerprint, rule, view: found.view, is_shared: true };
-    let choice = if has_views { table.choice(name.as_wire()) } else { None };
+    let choice = if has_views { snapshot.choice(name.as_wire()) } else { None };
     for record in Records::of(message)? {
         let record = record?;
         if record.section != Section::Answer {
@@ -135,9 +104,9 @@ pub(super) fn of_found(
         }
         name.expand(message, record.rdata_at)?;
         name.make_lowercase();
-        shape.is_shared &= table.choice(name.as_wire()).is_none_or(|other| Some(other) == choice);
+        shape.is_shared &= snapshot.choice(name.as_wire()).is_none_or(|other| Some(other) == choice);
         let Some(found) = snapshot.find(name.as_wire(), qtype, client) else { continue };
-        shape.extend(snapshot.fingerprint_of(found.target, name.as_wire()));
+        shape.extend(snapshot.fingerprint_of(found.target, name.as_wire(), qtype));
     }
     Ok(shape)
 }

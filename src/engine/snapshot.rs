@@ -4,22 +4,19 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::{
-    access::Access,
-    clients::ClientLimit,
-    guard::Guard,
-    shape::{self, ZoneFingerprints},
-};
+use hashbrown::HashSet;
+
+use super::{access::Access, clients::ClientLimit, guard::Guard, shape};
 use crate::{
     cache::{Stamp, policy},
     clock::{self, Moment},
     config::{self, Aaaa, Live, SpecialNames, WhenDown},
     metrics::{self, RuleCounters},
     networks::Networks,
-    route::{Found, Reach, Route, Table, View},
+    route::{Choice, Found, Route, Table, View},
     upstream::{Group, Loops, Marks},
     wire::{Name, RecordType, cookie::Secret},
-    zones::{Scope, Zones},
+    zones::Zones,
 };
 
 /// A rule's position in its snapshot.
@@ -108,7 +105,6 @@ pub struct Snapshot {
     /// The groups in the order of the plan, for who shows or watches them.
     pub groups: Vec<Arc<Group>>,
     rules: Vec<Rule>,
-    zone_fingerprints: ZoneFingerprints,
     wall_offset: u32,
 }
 
@@ -125,11 +121,10 @@ impl Snapshot {
     ) -> Self {
         let build = |rule| Rule::build(rule, live, &groups, counters, loops);
         let rules: Vec<Rule> = live.rules.iter().map(build).collect();
-        let (routes, zone_fingerprints) = routes(live, &zones);
         Self {
             generation,
             access: Access::new(&live.access.allow, &live.access.deny),
-            table: Table::new(routes),
+            table: Table::new(routes(live, &zones)),
             zones,
             deadline: live.deadline,
             client_limit: live.client_limit.as_ref().map(ClientLimit::new),
@@ -146,7 +141,6 @@ impl Snapshot {
             prefetch: live.cache.prefetch,
             groups,
             rules,
-            zone_fingerprints,
             wall_offset: wall_offset(),
         }
     }
@@ -160,12 +154,20 @@ impl Snapshot {
     /// Where a query for `name` (wire form, lower case) and `qtype` from `client` goes. DS belongs to the parent's side of
     /// a zone cut (RFC 4035 3.1.4.1): it is asked for where the name above goes, if anything covers that.
     pub fn find(&self, name: &[u8], qtype: RecordType, client: IpAddr) -> Option<Found<Target>> {
+        if self.zones.is_host(name) {
+            return Some(Found { target: Target::Local, view: 0, is_root: false });
+        }
         let above = match name.first() {
             Some(&length) if qtype == RecordType::DS && length > 0 => name.get(1 + usize::from(length)..),
             _ => None,
         };
         let parents = above.and_then(|above| self.table.find(above, client));
         parents.or_else(|| self.table.find(name, client))
+    }
+
+    /// How the way of a name depends on the client; none where all go the same way.
+    pub(super) fn choice(&self, name: &[u8]) -> Option<Choice> {
+        if self.zones.is_host(name) { None } else { self.table.choice(name) }
     }
 
     /// A rule of this snapshot.
@@ -209,10 +211,10 @@ impl Snapshot {
     }
 
     /// The fingerprint of what answers `name` at `target`.
-    pub(super) fn fingerprint_of(&self, target: Target, name: &[u8]) -> u64 {
+    pub(super) fn fingerprint_of(&self, target: Target, name: &[u8], qtype: RecordType) -> u64 {
         match target {
             Target::Rule(id) => self.rule(id).fingerprint,
-            Target::Local => self.zone_fingerprints.of(name),
+            Target::Local => self.zones.fingerprint(name, qtype),
         }
     }
 
@@ -288,42 +290,34 @@ impl Rule {
     }
 }
 
-/// Rules, local zones, hosts, and the special-use names that nothing else covers ("." does not count).
-fn routes(live: &Live, zones: &Zones) -> (Vec<Route<Target>>, ZoneFingerprints) {
+/// Rules, local zones, and the special-use names that nothing else covers ("." does not count). Hosts are no domains:
+/// [`Snapshot::find`] looks at them first.
+fn routes(live: &Live, zones: &Zones) -> Vec<Route<Target>> {
     let mut routes = Vec::new();
     for (at, rule) in live.rules.iter().enumerate() {
         let Ok(id) = u16::try_from(at) else { break };
         let view = if rule.clients.is_empty() { 0 } else { id + 1 };
         let target = Target::Rule(RuleId(id));
+        let clients = || rule.clients.clone();
         routes.extend(rule.zones.iter().map(|domain| Route {
             domain: domain.clone(),
-            reach: Reach::Domain,
-            clients: rule.clients.clone(),
+            clients: clients(),
             view,
             target,
         }));
     }
-    let local = |name, reach| Route { domain: name, reach, clients: Vec::new(), view: 0, target: Target::Local };
-    let mut fingerprints = ZoneFingerprints::default();
-    for domain in zones.domains() {
-        let (reach, of_scope) = match domain.scope {
-            Scope::Subtree => (Reach::Domain, &mut fingerprints.domains),
-            Scope::Name => (Reach::Name, &mut fingerprints.names),
-        };
-        of_scope.insert(domain.name.as_wire().into(), domain.fingerprint);
-        routes.push(local(domain.name.clone(), reach));
-    }
+    let local = |name: &Name| Route { domain: name.clone(), clients: Vec::new(), view: 0, target: Target::Local };
+    routes.extend(zones.domains().map(|domain| local(domain.name)));
     if live.special == SpecialNames::AnsweredHere {
-        let covers = |domain: &Name, route: &Route<Target>| {
-            let is_for_all = route.clients.is_empty() && route.reach == Reach::Domain;
-            is_for_all && !route.domain.is_root() && domain.is_within(&route.domain)
+        let is_for_all = |route: &&Route<Target>| route.clients.is_empty() && !route.domain.is_root();
+        let taken: HashSet<&Name> = routes.iter().filter(is_for_all).map(|route| &route.domain).collect();
+        let is_free = |domain: &Name| {
+            let mut above = std::iter::successors(Some(domain.clone()), Name::parent);
+            !above.any(|name| taken.contains(&name))
         };
-        let is_free = |domain: &Name| !routes.iter().any(|route| covers(domain, route));
         let free: Vec<_> = zones.special_domains().filter(|domain| is_free(domain.name)).collect();
-        for domain in free {
-            fingerprints.domains.insert(domain.name.as_wire().into(), domain.fingerprint);
-            routes.push(local(domain.name.clone(), Reach::Domain));
-        }
+        drop(taken);
+        routes.extend(free.into_iter().map(|domain| local(domain.name)));
     }
-    (routes, fingerprints)
+    routes
 }

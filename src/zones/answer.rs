@@ -51,22 +51,22 @@ pub(super) fn broken(question: &LocalQuestion<'_>, zone: &Name) -> LocalAnswer {
 }
 
 /// The servers of the zone cut at `cut`, and their addresses as far as the zone has them, glue included.
-pub(super) fn delegation(zone: &Zone, cut: &[u8]) -> Option<Delegation> {
-    let targets = &zone.node(cut)?.set(RecordType::NS)?.rdata;
-    let names: Vec<Name> = targets.iter().filter_map(|target| Name::from_wire(target).ok()).collect();
+pub(super) fn delegation(zone: &Zone, cut: Name) -> Option<Delegation> {
+    let targets = zone.node(cut.as_wire())?.set(RecordType::NS)?;
+    let names: Vec<Name> = targets.rdata().filter_map(|target| Name::from_wire(target).ok()).collect();
     let mut servers = Vec::new();
     let is_ours = |name: &&Name| name.is_within(zone.apex());
     for node in names.iter().filter(is_ours).filter_map(|name| addresses(zone, name.as_wire(), Glue::Given)) {
-        let of = |rtype| node.set(rtype).into_iter().flat_map(|set| &set.rdata);
+        let of = |rtype| node.set(rtype).into_iter().flat_map(|set| set.rdata());
         let v4 = of(RecordType::A).filter_map(|rdata| rdata.first_chunk::<4>()).map(|octets| IpAddr::from(*octets));
         let v6 = of(RecordType::AAAA).filter_map(|rdata| rdata.first_chunk::<16>()).map(|octets| IpAddr::from(*octets));
         servers.extend(v4.chain(v6));
     }
-    Some(Delegation { zone: zone.apex().clone(), cut: Name::from_wire(cut).ok()?, names, servers })
+    Some(Delegation { zone: zone.apex().clone(), cut, names, servers })
 }
 
 /// What owns the addresses of `target`, a wire name in lower case within the zone.
-fn addresses<'z>(zone: &'z Zone, target: &[u8], glue: Glue) -> Option<&'z Node> {
+fn addresses<'z>(zone: &'z Zone, target: &[u8], glue: Glue) -> Option<Node<'z>> {
     match zone.find(target) {
         Found::Exact(node) | Found::Wildcard(node) => Some(node),
         Found::Cut { .. } if glue == Glue::Given => zone.node(target),
@@ -107,46 +107,49 @@ impl<'a> Walk<'a> {
     fn step(&mut self, stays: &dyn Fn(&Name) -> bool) -> Step {
         let zone = self.zone;
         let found = zone.find(self.qname.as_wire());
-        if let Found::Cut { owner, node } = found {
-            let is_parents = self.question.qtype == RecordType::DS && *owner == *self.qname.as_wire();
+        if let Found::Cut { at, node } = found {
+            let is_parents = self.question.qtype == RecordType::DS && at == 0;
             if !is_parents {
-                return self.refer(owner, node);
+                return self.refer(at, node);
             }
         }
         self.draft.flag(Flags::AA);
         match found {
             Found::Exact(node) | Found::Wildcard(node) => self.records(node, stays),
             Found::Cut { node, .. } => self.only(node.set(RecordType::DS)),
-            Found::Redirected { owner, dname } => self.redirect(owner, dname, stays),
+            Found::Redirected { at, dname } => self.redirect(at, dname, stays),
             Found::Nothing => self.negative(Rcode::NXDOMAIN),
         }
     }
 
     /// The name exists, or a wildcard speaks for it.
-    fn records(&mut self, node: &'a Node, stays: &dyn Fn(&Name) -> bool) -> Step {
+    fn records(&mut self, node: Node<'a>, stays: &dyn Fn(&Name) -> bool) -> Step {
         let qtype = self.question.qtype;
         if qtype == RecordType::ANY {
             for set in node.sets() {
-                self.give(set);
+                self.give(&set);
             }
-            let is_empty = node.sets().is_empty();
-            return if is_empty { self.negative(Rcode::NOERROR) } else { Step::End(Rcode::NOERROR, Outcome::Done) };
+            return if node.is_empty() {
+                self.negative(Rcode::NOERROR)
+            } else {
+                Step::End(Rcode::NOERROR, Outcome::Done)
+            };
         }
         let alias = node.set(RecordType::CNAME).filter(|_| !is_beside_cname(qtype));
         let Some(cname) = alias else { return self.only(node.set(qtype)) };
-        self.give(cname);
-        let Ok(target) = Name::from_wire(&cname.rdata[0]) else { return Step::End(Rcode::SERVFAIL, Outcome::Done) };
+        self.give(&cname);
+        let Ok(target) = Name::from_wire(cname.first()) else { return Step::End(Rcode::SERVFAIL, Outcome::Done) };
         self.follow(target, stays)
     }
 
-    fn only(&mut self, set: Option<&'a RrSet>) -> Step {
+    fn only(&mut self, set: Option<RrSet<'a>>) -> Step {
         let Some(set) = set else { return self.negative(Rcode::NOERROR) };
-        self.give(set);
-        self.addresses(set, Glue::Left);
+        self.give(&set);
+        self.addresses(&set, Glue::Left);
         Step::End(Rcode::NOERROR, Outcome::Done)
     }
 
-    fn give(&mut self, set: &RrSet) {
+    fn give(&mut self, set: &RrSet<'_>) {
         self.draft.set(Section::Answer, self.qname.as_wire(), set, set.ttl);
     }
 
@@ -164,13 +167,13 @@ impl<'a> Walk<'a> {
     }
 
     /// The DNAME and the CNAME made from it (RFC 6672 3.1); YXDOMAIN where the new name would be too long.
-    fn redirect(&mut self, owner: &[u8], dname: &RrSet, stays: &dyn Fn(&Name) -> bool) -> Step {
-        self.draft.set(Section::Answer, owner, dname, dname.ttl);
-        let kept = self.qname.as_wire().len() - owner.len();
-        let wire = [&self.qname.as_wire()[..kept], &dname.rdata[0]].concat();
+    fn redirect(&mut self, at: usize, dname: RrSet<'_>, stays: &dyn Fn(&Name) -> bool) -> Step {
+        let (kept, owner) = self.qname.as_wire().split_at(at);
+        self.draft.set(Section::Answer, owner, &dname, dname.ttl);
+        let wire = [kept, dname.first()].concat();
         let Ok(target) = Name::from_wire(&wire) else { return Step::End(Rcode::YXDOMAIN, Outcome::Done) };
-        let cname = RrSet { rtype: RecordType::CNAME, ttl: dname.ttl, rdata: vec![wire.into()] };
-        self.give(&cname);
+        let kind = (RecordType::CNAME, dname.ttl);
+        self.draft.records(Section::Answer, self.qname.as_wire(), kind, [&wire[..]]);
         if matches!(self.question.qtype, RecordType::CNAME | RecordType::ANY) {
             return Step::End(Rcode::NOERROR, Outcome::Done);
         }
@@ -178,25 +181,28 @@ impl<'a> Walk<'a> {
     }
 
     fn negative(&mut self, rcode: Rcode) -> Step {
-        if let Some(soa) = self.zone.top().and_then(|node| node.set(RecordType::SOA)) {
-            let ttl = soa.ttl.min(rdata::soa_minimum(&soa.rdata[0]));
-            self.draft.set(Section::Authority, self.zone.apex().as_wire(), soa, ttl);
+        if let Some(soa) = self.zone.top().set(RecordType::SOA) {
+            let ttl = soa.ttl.min(rdata::soa_minimum(soa.first()));
+            self.draft.set(Section::Authority, self.zone.apex().as_wire(), &soa, ttl);
         }
         Step::End(rcode, Outcome::Done)
     }
 
-    fn refer(&mut self, owner: &[u8], node: &'a Node) -> Step {
+    fn refer(&mut self, at: usize, node: Node<'_>) -> Step {
+        let owner = &self.qname.as_wire()[at..];
         if let Some(servers) = node.set(RecordType::NS) {
-            self.draft.set(Section::Authority, owner, servers, servers.ttl);
-            self.addresses(servers, Glue::Given);
+            self.draft.set(Section::Authority, owner, &servers, servers.ttl);
+            self.addresses(&servers, Glue::Given);
         }
-        let Ok(cut) = Name::from_wire(owner) else { return Step::End(Rcode::SERVFAIL, Outcome::Done) };
+        let Ok(cut) = Name::from_wire(&self.qname.as_wire()[at..]) else {
+            return Step::End(Rcode::SERVFAIL, Outcome::Done);
+        };
         Step::End(Rcode::NOERROR, Outcome::Delegated { cut, target: self.qname.clone() })
     }
 
     /// Adds the addresses of what a set points to, as far as this zone has them.
-    fn addresses(&mut self, set: &RrSet, glue: Glue) {
-        for rdata in &set.rdata {
+    fn addresses(&mut self, set: &RrSet<'_>, glue: Glue) {
+        for rdata in set.rdata() {
             let Some(target) = rdata::target(set.rtype, rdata) else { continue };
             // A service with target "." is at the owner's own name (RFC 9460 2.5.2).
             let is_here = target == [0] && rdata::is_service(set.rtype, rdata);
@@ -207,7 +213,7 @@ impl<'a> Walk<'a> {
             let node = addresses(self.zone, &target, glue);
             for rtype in [RecordType::A, RecordType::AAAA] {
                 if let Some(set) = node.and_then(|node| node.set(rtype)) {
-                    self.draft.set(Section::Additional, &target, set, set.ttl);
+                    self.draft.set(Section::Additional, &target, &set, set.ttl);
                 }
             }
         }

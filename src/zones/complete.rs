@@ -3,33 +3,34 @@
 use std::path::Path;
 
 use super::{
+    build::{Builder, Kinds},
     error::{Place, ZoneError, ZoneErrorKind},
     special,
     text::INLINE_TTL,
     zone::Zone,
 };
-use crate::wire::{MAX_MESSAGE, Name, RecordType, name::MAX_NAME};
+use crate::wire::{MAX_MESSAGE, RecordType, name::MAX_NAME};
 
 /// The octets of a message that no record of the answer can have: header, question, and a SOA besides.
 const RESERVED: usize = 12 + MAX_NAME + 4 + 3 * MAX_NAME;
 
 /// Makes SOA and NS where they are missing: the zone itself is its server, as in RFC 6303 3.
-pub(super) fn make(zone: &mut Zone) {
+pub(super) fn make(zone: &mut Builder) -> Result<(), ZoneErrorKind> {
     let apex = zone.apex().clone();
-    let has = |zone: &Zone, rtype| zone.top().is_some_and(|node| node.set(rtype).is_some());
-    if !has(zone, RecordType::SOA) {
+    if !zone.apex_has(Kinds::SOA) {
         let soa = special::soa(&apex, special::NOBODY, [1, 3600, 1200, 604_800, INLINE_TTL]);
-        zone.add(&apex, RecordType::SOA, INLINE_TTL, soa);
+        zone.make(RecordType::SOA, INLINE_TTL, &soa)?;
     }
-    if !has(zone, RecordType::NS) && !has(zone, RecordType::CNAME) {
-        zone.add(&apex, RecordType::NS, INLINE_TTL, apex.as_wire().into());
+    if !zone.apex_has(Kinds::NS) && !zone.apex_has(Kinds::CNAME) {
+        zone.make(RecordType::NS, INLINE_TTL, apex.as_wire())?;
     }
+    Ok(())
 }
 
 /// A zone file has both.
-pub(super) fn demand(zone: &Zone, path: &Path, errors: &mut Vec<ZoneError>) {
-    for rtype in [RecordType::SOA, RecordType::NS] {
-        if zone.top().is_none_or(|node| node.set(rtype).is_none()) {
+pub(super) fn demand(zone: &Builder, path: &Path, errors: &mut Vec<ZoneError>) {
+    for (rtype, kind) in [(RecordType::SOA, Kinds::SOA), (RecordType::NS, Kinds::NS)] {
+        if !zone.apex_has(kind) {
             let place = Place { file: path.to_owned(), line: 0 };
             let kind = ZoneErrorKind::Missing { zone: zone.apex().clone(), rtype };
             errors.push(ZoneError { place, kind, record: String::new() });
@@ -41,9 +42,9 @@ pub(super) fn demand(zone: &Zone, path: &Path, errors: &mut Vec<ZoneError>) {
 pub(super) fn bound(zone: &Zone, place: &Place, errors: &mut Vec<ZoneError>) {
     for (owner, node) in zone.nodes() {
         for set in node.sets() {
-            let octets: usize = set.rdata.iter().map(|rdata| 12 + rdata.len()).sum();
+            let octets: usize = set.rdata().map(|rdata| 12 + rdata.len()).sum();
             if octets + RESERVED > MAX_MESSAGE
-                && let Ok(owner) = Name::from_wire(owner)
+                && let Some(owner) = zone.whole(owner)
             {
                 let kind = ZoneErrorKind::TooMany { owner, rtype: set.rtype };
                 errors.push(ZoneError { place: place.clone(), kind, record: String::new() });

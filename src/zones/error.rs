@@ -47,6 +47,9 @@ pub enum ZoneErrorKind {
     /// A file cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[source] io::Error),
+    /// More names or data than four octets count.
+    #[error("the zone is larger than 4 GiB")]
+    TooLarge,
     /// More errors than are told.
     #[error("{0} more errors are not shown")]
     More(usize),

@@ -6,21 +6,26 @@
 //!
 //! Files are merged by scripts, and one odd line must not take the others out of service: a line with a mistake is left
 //! out, and one warning counts them and shows the first.
+//!
+//! Lists of a million lines are common, so names stand in one piece ([`Names`]) and addresses in sorted vectors, by name
+//! and by address; reverse names are not kept but read from the query.
 
-use std::{hash::Hasher as _, net::IpAddr, path::Path};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
-use hashbrown::HashMap;
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    LocalAnswer, LocalDomain, LocalQuestion, Outcome, Scope, SkippedLines,
+    LocalAnswer, LocalQuestion, Outcome, SkippedLines,
     error::{Place, ZoneError, ZoneErrorKind},
     message::Draft,
+    names::Names,
     special,
     watch::{self, Watch},
-    zone::{Node, RrSet},
 };
-use crate::wire::{Flags, Name, Rcode, RecordType, record::Section};
+use crate::wire::{Flags, Name, Rcode, RecordType, name::Labels, record::Section};
 
 /// How long answers from a hosts file live, in seconds: the file changes without notice to anyone but us.
 pub const HOSTS_TTL: u32 = 60;
@@ -28,14 +33,61 @@ pub const HOSTS_TTL: u32 = 60;
 /// The names of a hosts file.
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
-    names: HashMap<Box<[u8]>, Host>,
+    /// In wire form.
+    names: Names,
+    v4: Addresses<Ipv4Addr>,
+    v6: Addresses<Ipv6Addr>,
+    fingerprint: u64,
 }
 
+/// The addresses of one family.
 #[derive(Debug)]
-struct Host {
-    name: Name,
-    node: Node,
-    fingerprint: u64,
+struct Addresses<A> {
+    /// Sorted by name.
+    forward: Vec<(u32, A)>,
+    /// The first names of lines, sorted by address.
+    reverse: Vec<(A, u32)>,
+}
+
+impl<A> Default for Addresses<A> {
+    fn default() -> Self {
+        Self { forward: Vec::new(), reverse: Vec::new() }
+    }
+}
+
+impl<A: Copy + Ord> Addresses<A> {
+    fn of(&self, id: Option<u32>) -> &[(u32, A)] {
+        let Some(id) = id else { return &[] };
+        let rest = &self.forward[self.forward.partition_point(|&(of, _)| of < id)..];
+        &rest[..rest.partition_point(|&(of, _)| of == id)]
+    }
+
+    fn names_of(&self, address: A) -> &[(A, u32)] {
+        let rest = &self.reverse[self.reverse.partition_point(|&(of, _)| of < address)..];
+        &rest[..rest.partition_point(|&(of, _)| of == address)]
+    }
+
+    fn sort(&mut self) {
+        self.forward.sort_unstable();
+        self.forward.dedup();
+        self.forward.shrink_to_fit();
+        self.reverse.sort_unstable();
+        self.reverse.dedup();
+        self.reverse.shrink_to_fit();
+    }
+}
+
+/// What the file has of one name, as RDATA.
+struct Host<'h> {
+    v4: &'h [(u32, Ipv4Addr)],
+    v6: &'h [(u32, Ipv6Addr)],
+    names: Vec<&'h [u8]>,
+}
+
+impl Host<'_> {
+    fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty() && self.names.is_empty()
+    }
 }
 
 impl Hosts {
@@ -48,25 +100,25 @@ impl Hosts {
             ZoneError { place: Place { file: path.to_owned(), line }, kind, record }
         };
         let text = files.read(path).map_err(|error| wrong(0, ZoneErrorKind::Read(error), b""))?;
+        let mut names = Vec::new();
         for (line, text) in (1..).zip(watch::plain(&text).split(|&octet| octet == b'\n')) {
             let written = text.split(|&octet| octet == b'#').next().unwrap_or_default();
-            if let Err(kind) = hosts.line(written) {
+            if let Err(kind) = hosts.line(written, &mut names) {
                 match &mut skipped {
                     Some(skipped) => skipped.count += 1,
                     None => skipped = Some(SkippedLines { count: 1, first: wrong(line, kind, written) }),
                 }
             }
         }
-        for host in hosts.names.values_mut() {
-            host.node.sort();
-            let mut hasher = Xxh3Default::new();
-            host.node.hash(host.name.as_wire(), &mut hasher);
-            host.fingerprint = hasher.finish();
-        }
+        drop(text);
+        hosts.names.shrink();
+        hosts.v4.sort();
+        hosts.v6.sort();
+        hosts.fingerprint = hosts.digest();
         Ok((hosts, skipped))
     }
 
-    fn line(&mut self, line: &[u8]) -> Result<(), ZoneErrorKind> {
+    fn line(&mut self, line: &[u8], names: &mut Vec<Name>) -> Result<(), ZoneErrorKind> {
         let text = String::from_utf8_lossy(line);
         let mut words = text.split_ascii_whitespace();
         let Some(address) = words.next() else { return Ok(()) };
@@ -74,75 +126,171 @@ impl Hosts {
             Some((bare, _)) if bare.parse::<IpAddr>().is_ok() => ZoneErrorKind::Scoped(address.to_owned()),
             _ => ZoneErrorKind::Address(address.to_owned()),
         })?;
-        let name = |word: &str| word.parse().map_err(|source| ZoneErrorKind::Name { text: word.to_owned(), source });
-        let names: Vec<Name> = words.map(name).collect::<Result<_, _>>()?;
-        let first = names.first().ok_or(ZoneErrorKind::NoHost)?;
-        if !address.is_unspecified() {
-            let reverse = reverse(address);
-            self.node(&reverse).add(RecordType::PTR, HOSTS_TTL, first.as_wire().into());
+        // All are read before the first is taken: a line is left out as a whole.
+        names.clear();
+        for word in words {
+            let name = word.parse().map_err(|source| ZoneErrorKind::Name { text: word.to_owned(), source })?;
+            names.push(name);
         }
-        names.iter().for_each(|name| self.add_address(name, address));
+        if names.is_empty() {
+            return Err(ZoneErrorKind::NoHost);
+        }
+        for (at, name) in names.iter().enumerate() {
+            let id = self.names.intern(name.as_wire()).ok_or(ZoneErrorKind::TooLarge)?;
+            let is_first = at == 0 && !address.is_unspecified();
+            match address {
+                IpAddr::V4(address) => {
+                    self.v4.forward.push((id, address));
+                    self.v4.reverse.extend(is_first.then_some((address, id)));
+                }
+                IpAddr::V6(address) => {
+                    self.v6.forward.push((id, address));
+                    self.v6.reverse.extend(is_first.then_some((address, id)));
+                }
+            }
+        }
         Ok(())
     }
 
-    fn add_address(&mut self, name: &Name, address: IpAddr) {
-        let node = self.node(name);
-        match address {
-            IpAddr::V4(address) => node.add(RecordType::A, HOSTS_TTL, address.octets().into()),
-            IpAddr::V6(address) => node.add(RecordType::AAAA, HOSTS_TTL, address.octets().into()),
-        }
-    }
-
-    fn node(&mut self, name: &Name) -> &mut Node {
-        let host = || Host { name: name.clone(), node: Node::default(), fingerprint: 0 };
-        &mut self.names.entry(name.as_wire().into()).or_insert_with(host).node
+    /// What the file has of a name, forward or reverse; the same for the same lines in any order.
+    fn host(&self, name: &[u8]) -> Host<'_> {
+        let id = self.names.find(name);
+        let ids: Vec<u32> = match reversed(name) {
+            Some(IpAddr::V4(address)) => self.v4.names_of(address).iter().map(|&(_, id)| id).collect(),
+            Some(IpAddr::V6(address)) => self.v6.names_of(address).iter().map(|&(_, id)| id).collect(),
+            None => Vec::new(),
+        };
+        let mut names: Vec<&[u8]> = ids.into_iter().map(|id| self.names.name(id)).collect();
+        names.sort_unstable();
+        Host { v4: self.v4.of(id), v6: self.v6.of(id), names }
     }
 
     /// Whether a name stands in the file, or is the reverse of an address that does.
     pub(super) fn holds(&self, name: &[u8]) -> bool {
-        self.names.contains_key(name)
+        let is_reverse = || match reversed(name) {
+            Some(IpAddr::V4(address)) => !self.v4.names_of(address).is_empty(),
+            Some(IpAddr::V6(address)) => !self.v6.names_of(address).is_empty(),
+            None => false,
+        };
+        self.names.find(name).is_some() || is_reverse()
     }
 
-    /// The names.
-    pub(super) fn domains(&self) -> impl Iterator<Item = LocalDomain<'_>> {
-        let hosts = self.names.values();
-        hosts.map(|host| LocalDomain { name: &host.name, scope: Scope::Name, fingerprint: host.fingerprint })
+    /// A digest of the whole file's meaning.
+    pub(super) const fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    /// A digest of what the file has of a name that it holds.
+    pub(super) fn print_of(&self, name: &[u8]) -> u64 {
+        let host = self.host(name);
+        let mut octets = name.to_vec();
+        host.v4.iter().for_each(|(_, address)| octets.extend(address.octets()));
+        octets.push(b'/');
+        host.v6.iter().for_each(|(_, address)| octets.extend(address.octets()));
+        octets.push(b'/');
+        host.names.iter().for_each(|name| octets.extend_from_slice(name));
+        xxh3_64(&octets)
+    }
+
+    /// The sum of the digests of all pairs of address and name, whatever their order.
+    fn digest(&self) -> u64 {
+        let mut octets = Vec::new();
+        let mut of = |kind: u8, id: u32, address: &[u8]| {
+            octets.clear();
+            octets.push(kind);
+            octets.extend_from_slice(address);
+            octets.extend_from_slice(self.names.name(id));
+            xxh3_64(&octets)
+        };
+        let mut sum = 0_u64;
+        let mut take = |digest: u64| sum = sum.wrapping_add(digest);
+        self.v4.forward.iter().for_each(|(id, address)| take(of(0, *id, &address.octets())));
+        self.v6.forward.iter().for_each(|(id, address)| take(of(1, *id, &address.octets())));
+        self.v4.reverse.iter().for_each(|(address, id)| take(of(2, *id, &address.octets())));
+        self.v6.reverse.iter().for_each(|(address, id)| take(of(3, *id, &address.octets())));
+        sum
     }
 
     /// Answers for a name that stands in the file.
     pub(super) fn answer(&self, question: &LocalQuestion<'_>) -> Option<LocalAnswer> {
-        let Host { name, node, .. } = self.names.get(question.name.as_wire())?;
+        let (name, qtype) = (question.name.as_wire(), question.qtype);
+        let host = self.host(name);
+        if host.is_empty() {
+            return None;
+        }
         let mut draft = Draft::new(question);
         draft.flag(Flags::AA);
-        let is_any = question.qtype == RecordType::ANY;
-        let mut sets = node.sets().iter().filter(|set| is_any || set.rtype == question.qtype).peekable();
-        if sets.peek().is_none() {
+        let wants = |rtype| qtype == rtype || qtype == RecordType::ANY;
+        let kind = |rtype| (rtype, HOSTS_TTL);
+        let v4: Vec<[u8; 4]> = host.v4.iter().filter(|_| wants(RecordType::A)).map(|(_, ip)| ip.octets()).collect();
+        let v6: Vec<[u8; 16]> = host.v6.iter().filter(|_| wants(RecordType::AAAA)).map(|(_, ip)| ip.octets()).collect();
+        let names: Vec<&[u8]> = host.names.iter().copied().filter(|_| wants(RecordType::PTR)).collect();
+        if v4.is_empty() && v6.is_empty() && names.is_empty() {
             // The name itself stands in as the zone: nothing above it is ours.
             let numbers = [1, 3600, 1200, 604_800, HOSTS_TTL];
-            let soa = special::soa(name, special::NOBODY, numbers);
-            let soa = RrSet { rtype: RecordType::SOA, ttl: HOSTS_TTL, rdata: vec![soa] };
-            draft.set(Section::Authority, name.as_wire(), &soa, HOSTS_TTL);
+            let soa = special::soa(question.name, special::NOBODY, numbers);
+            draft.records(Section::Authority, name, kind(RecordType::SOA), [&soa[..]]);
         }
-        for set in sets {
-            draft.set(Section::Answer, name.as_wire(), set, set.ttl);
+        if !v4.is_empty() {
+            draft.records(Section::Answer, name, kind(RecordType::A), v4.iter().map(|octets| &octets[..]));
+        }
+        if !names.is_empty() {
+            draft.records(Section::Answer, name, kind(RecordType::PTR), names);
+        }
+        if !v6.is_empty() {
+            draft.records(Section::Answer, name, kind(RecordType::AAAA), v6.iter().map(|octets| &octets[..]));
         }
         let rcode = Rcode::NOERROR;
         Some(LocalAnswer { message: draft.finish(rcode), rcode, outcome: Outcome::Done, aliases: 0 })
     }
 }
 
-/// The name below in-addr.arpa or ip6.arpa (RFC 1035 3.5, RFC 3596 2.5).
-fn reverse(address: IpAddr) -> Name {
-    let text = match address {
-        IpAddr::V4(address) => {
-            let [a, b, c, d] = address.octets();
-            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+/// The address of a wire name in lower case below in-addr.arpa or ip6.arpa (RFC 1035 3.5, RFC 3596 2.5).
+fn reversed(name: &[u8]) -> Option<IpAddr> {
+    if let Some(labels) = name.strip_suffix(b"\x07in-addr\x04arpa\0") {
+        let mut octets = [0_u8; 4];
+        let mut labels = Labels::of(labels);
+        for octet in octets.iter_mut().rev() {
+            let label = labels.next()?;
+            let is_plain =
+                label.len() <= 3 && label.iter().all(u8::is_ascii_digit) && (label[0] != b'0' || label.len() == 1);
+            *octet = std::str::from_utf8(label).ok()?.parse().ok().filter(|_| is_plain)?;
         }
-        IpAddr::V6(address) => {
-            let octets = address.octets();
-            let nibbles = octets.iter().rev().map(|octet| format!("{:x}.{:x}", octet & 0xf, octet >> 4));
-            nibbles.collect::<Vec<_>>().join(".") + ".ip6.arpa"
+        return labels.next().is_none().then(|| octets.into());
+    }
+    let labels = name.strip_suffix(b"\x03ip6\x04arpa\0")?;
+    let mut bits = 0_u128;
+    let mut count = 0;
+    for label in Labels::of(labels) {
+        let [digit] = label else { return None };
+        let nibble = char::from(*digit).to_digit(16)?;
+        bits = bits >> 4 | u128::from(nibble) << 124;
+        count += 1;
+    }
+    (count == 32).then(|| IpAddr::V6(Ipv6Addr::from_bits(bits)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reverse_names_are_read_as_they_are_written() {
+        for (name, address) in [
+            ("4.3.2.10.in-addr.arpa", Some("10.2.3.4")),
+            ("0.0.0.0.in-addr.arpa", Some("0.0.0.0")),
+            ("255.255.255.255.in-addr.arpa", Some("255.255.255.255")),
+            ("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.2.0.d.f.ip6.arpa", Some("fd02::1")),
+            ("4.3.2.010.in-addr.arpa", None),
+            ("3.2.10.in-addr.arpa", None),
+            ("5.4.3.2.10.in-addr.arpa", None),
+            ("256.3.2.10.in-addr.arpa", None),
+            ("+4.3.2.10.in-addr.arpa", None),
+            ("0.d.f.ip6.arpa", None),
+            ("arpa", None),
+        ] {
+            let name: Name = name.parse().unwrap();
+            assert_eq!(reversed(name.as_wire()), address.map(|text| text.parse().unwrap()), "{name}");
         }
-    };
-    text.parse().expect("digits and dots make a name")
+    }
 }

@@ -49,13 +49,24 @@ impl Draft {
     }
 
     /// Adds a record set under the name `owner` with the TTL `ttl`, once.
-    pub(super) fn set(&mut self, section: Section, owner: &[u8], set: &RrSet, ttl: u32) {
-        if self.holds(owner, set.rtype) {
+    pub(super) fn set(&mut self, section: Section, owner: &[u8], set: &RrSet<'_>, ttl: u32) {
+        self.records(section, owner, (set.rtype, ttl), set.rdata());
+    }
+
+    /// Adds records of one owner, type and TTL, once.
+    pub(super) fn records<'r>(
+        &mut self,
+        section: Section,
+        owner: &[u8],
+        (rtype, ttl): (RecordType, u32),
+        rdata: impl IntoIterator<Item = &'r [u8]>,
+    ) {
+        if self.holds(owner, rtype) {
             return;
         }
         let (length, counts) = (self.bytes.len(), self.counts);
-        for rdata in &set.rdata {
-            self.record(section, owner, set.rtype, ttl, rdata);
+        for rdata in rdata {
+            self.record(section, owner, rtype, ttl, rdata);
             if self.bytes.len() > MAX_MESSAGE {
                 self.bytes.truncate(length);
                 self.counts = counts;
@@ -66,7 +77,7 @@ impl Draft {
                 return;
             }
         }
-        self.present.push((owner.into(), set.rtype));
+        self.present.push((owner.into(), rtype));
     }
 
     fn record(&mut self, section: Section, owner: &[u8], rtype: RecordType, ttl: u32, rdata: &[u8]) {

@@ -24,6 +24,7 @@ pub mod hosts;
 pub mod special;
 pub mod text;
 
+mod build;
 mod complete;
 mod encoding;
 mod entry;
@@ -32,6 +33,7 @@ mod field;
 mod generate;
 mod load;
 mod message;
+mod names;
 mod rdata;
 mod svcb;
 mod watch;
@@ -96,22 +98,11 @@ pub enum SpecialUse {
     Ignored,
 }
 
-/// What of a domain is answered here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// The name and all below it.
-    Subtree,
-    /// The name alone.
-    Name,
-}
-
-/// Names that are answered here.
+/// A name that is answered here with all below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalDomain<'a> {
     /// The name.
     pub name: &'a Name,
-    /// How far it reaches.
-    pub scope: Scope,
     /// A digest of all that shapes answers below it: equal content, equal digest.
     pub fingerprint: u64,
 }
@@ -268,61 +259,83 @@ impl Zones {
 
     /// The special-use domains that are answered here, where nothing but "." covers them otherwise.
     pub fn special_domains(&self) -> impl Iterator<Item = LocalDomain<'_>> {
-        self.special.values().map(|special| LocalDomain {
-            name: special.zone().apex(),
-            scope: Scope::Subtree,
-            fingerprint: special.zone().fingerprint(),
+        self.special
+            .values()
+            .map(|special| LocalDomain { name: special.zone().apex(), fingerprint: special.zone().fingerprint() })
+    }
+
+    /// The local zones.
+    pub fn domains(&self) -> impl Iterator<Item = LocalDomain<'_>> {
+        self.zones.values().map(|zone| LocalDomain {
+            name: &zone.spec.zone,
+            fingerprint: zone.zone().map_or(BROKEN, Zone::fingerprint),
         })
     }
 
-    /// The names that are answered here, special-use names apart ([`Zones::special_domains`]). At a zone's own name the zone
-    /// answers, and the host of that name is left out.
-    pub fn domains(&self) -> impl Iterator<Item = LocalDomain<'_>> {
-        let zones = self.zones.values().map(|zone| LocalDomain {
-            name: &zone.spec.zone,
-            scope: Scope::Subtree,
-            fingerprint: zone.zone().map_or(BROKEN, Zone::fingerprint),
-        });
-        let hosts = self.hosts.hosts().into_iter().flat_map(Hosts::domains);
-        zones.chain(hosts.filter(|host| !self.zones.contains_key(host.name.as_wire())))
+    /// Whether a wire name in lower case stands in the hosts file: it is answered here, and it alone. At a zone's own name
+    /// the zone answers.
+    pub fn is_host(&self, name: &[u8]) -> bool {
+        self.hosts.hosts().is_some_and(|hosts| hosts.holds(name)) && !self.zones.contains_key(name)
+    }
+
+    /// A digest of what the hosts file says, whatever the order of its lines.
+    pub fn hosts_fingerprint(&self) -> u64 {
+        self.hosts.hosts().map_or(0, Hosts::fingerprint)
+    }
+
+    /// A digest of what shapes the answer to a query for a wire name in lower case; 0 where nothing here covers it.
+    pub fn fingerprint(&self, name: &[u8], qtype: RecordType) -> u64 {
+        match self.origin(name, qtype) {
+            Some(Origin::Host(hosts)) => hosts.print_of(name),
+            Some(Origin::Zone(loaded)) => loaded.zone().map_or(BROKEN, Zone::fingerprint),
+            Some(Origin::Special(special)) => special.zone().fingerprint(),
+            None => 0,
+        }
+    }
+
+    /// Where the answer comes from.
+    fn origin(&self, name: &[u8], qtype: RecordType) -> Option<Origin<'_>> {
+        let loaded = covering(&self.zones, name);
+        let is_apex = loaded.is_some_and(|loaded| loaded.spec.zone.as_wire() == name);
+        if !is_apex && let Some(hosts) = self.hosts.hosts().filter(|hosts| hosts.holds(name)) {
+            return Some(Origin::Host(hosts));
+        }
+        let is_ours =
+            |loaded: &&Arc<LoadedZone>| !loaded.spec.zone.is_root() || covering(&self.special, name).is_none();
+        if let Some(loaded) = loaded.filter(is_ours) {
+            let parents = if is_apex && qtype == RecordType::DS { self.parent_of_cut(name) } else { None };
+            return Some(Origin::Zone(parents.unwrap_or(loaded)));
+        }
+        covering(&self.special, name).map(Origin::Special)
     }
 
     /// Answers a question; none if nothing here covers its name. An alias is followed to a name of the same zone if
     /// `stays` says that the question would come back here anyway: `route` may have a rule for it.
     pub fn answer(&self, question: &LocalQuestion<'_>, stays: impl Fn(&Name) -> bool) -> Option<LocalAnswer> {
         let name = question.name.as_wire();
-        let loaded = covering(&self.zones, name);
-        let is_apex = loaded.is_some_and(|loaded| loaded.spec.zone == *question.name);
-        if !is_apex && let Some(answer) = self.hosts.hosts().and_then(|hosts| hosts.answer(question)) {
-            return Some(answer);
-        }
-        let is_ours =
-            |loaded: &&Arc<LoadedZone>| !loaded.spec.zone.is_root() || covering(&self.special, name).is_none();
-        if let Some(loaded) = loaded.filter(is_ours) {
-            let loaded = self.parent_of_cut(loaded, question).unwrap_or(loaded);
-            let Some(zone) = loaded.zone() else { return Some(answer::broken(question, &loaded.spec.zone)) };
-            let is_ours = |target: &Name| {
-                let nearest = covering(&self.zones, target.as_wire());
-                nearest.is_some_and(|nearest| nearest.spec.zone == *zone.apex())
-                    && !self.hosts.hosts().is_some_and(|hosts| hosts.holds(target.as_wire()))
-                    && stays(target)
-            };
-            return Some(answer::answer(zone, question, &is_ours));
-        }
-        match covering(&self.special, name)? {
-            Special::Zone(zone) => Some(answer::answer(zone, question, &stays)),
-            Special::Absent(zone) => Some(answer::absent(zone, question)),
+        match self.origin(name, question.qtype)? {
+            Origin::Host(hosts) => hosts.answer(question),
+            Origin::Zone(loaded) => {
+                let Some(zone) = loaded.zone() else { return Some(answer::broken(question, &loaded.spec.zone)) };
+                let is_ours = |target: &Name| {
+                    let nearest = covering(&self.zones, target.as_wire());
+                    nearest.is_some_and(|nearest| nearest.spec.zone == *zone.apex())
+                        && !self.is_host(target.as_wire())
+                        && stays(target)
+                };
+                Some(answer::answer(zone, question, &is_ours))
+            }
+            Origin::Special(Special::Zone(zone)) => Some(answer::answer(zone, question, &stays)),
+            Origin::Special(Special::Absent(zone)) => Some(answer::absent(zone, question)),
         }
     }
 
     /// For DS at a zone's own name, the local zone that delegates it: DS is the parent's (RFC 4035 3.1.4.1).
-    fn parent_of_cut(&self, loaded: &LoadedZone, question: &LocalQuestion<'_>) -> Option<&Arc<LoadedZone>> {
-        if question.qtype != RecordType::DS || loaded.spec.zone != *question.name {
-            return None;
-        }
-        let parent = covering(&self.zones, question.name.parent()?.as_wire())?;
+    fn parent_of_cut(&self, name: &[u8]) -> Option<&Arc<LoadedZone>> {
+        let length = name.first().copied().filter(|&length| length > 0)?;
+        let parent = covering(&self.zones, &name[1 + usize::from(length)..])?;
         let Some(zone) = parent.zone() else { return Some(parent) };
-        matches!(zone.find(question.name.as_wire()), Found::Cut { .. }).then_some(parent)
+        matches!(zone.find(name), Found::Cut { .. }).then_some(parent)
     }
 
     /// Every delegation of every zone that no other local zone takes over, in no order.
@@ -345,6 +358,13 @@ impl Zones {
     pub const fn watch(&self) -> &Watch {
         &self.watch
     }
+}
+
+/// Where an answer comes from.
+enum Origin<'z> {
+    Host(&'z Hosts),
+    Zone(&'z Arc<LoadedZone>),
+    Special(&'z Special),
 }
 
 /// The entry of the longest domain that `name` is at or below.

@@ -1,5 +1,7 @@
 //! Where names stand in RDATA, which is kept as uncompressed wire bytes.
 
+use std::cmp::Ordering;
+
 use crate::wire::RecordType;
 
 /// For a type whose names may be compressed (RFC 1035's own, RFC 3597 4): the octets before the names, and how many
@@ -17,16 +19,19 @@ pub(super) const fn compressible(rtype: RecordType) -> Option<(usize, usize)> {
 
 /// The name that a record points to and whose addresses are worth adding.
 pub(super) fn target(rtype: RecordType, rdata: &[u8]) -> Option<&[u8]> {
-    let at = match rtype {
-        RecordType::NS => 0,
-        RecordType::MX | RecordType::KX | RecordType::AFSDB | RecordType::RT | RecordType::SVCB | RecordType::HTTPS => {
-            2
-        }
-        RecordType::SRV => 6,
-        _ => return None,
-    };
-    let name = rdata.get(at..)?;
+    let name = rdata.get(target_at(rtype)?..)?;
     name.get(..name_length(name))
+}
+
+const fn target_at(rtype: RecordType) -> Option<usize> {
+    match rtype {
+        RecordType::NS => Some(0),
+        RecordType::MX | RecordType::KX | RecordType::AFSDB | RecordType::RT | RecordType::SVCB | RecordType::HTTPS => {
+            Some(2)
+        }
+        RecordType::SRV => Some(6),
+        _ => None,
+    }
 }
 
 /// Whether a record is an SVCB or HTTPS in service mode: its priority is not zero (RFC 9460 2.4.1).
@@ -51,18 +56,30 @@ pub(super) fn soa_minimum(rdata: &[u8]) -> u32 {
     rdata.last_chunk().map_or(0, |field| u32::from_be_bytes(*field))
 }
 
-/// Whether two records of a type are one: letter case does not count in names (RFC 4343, RFC 4034 6.2).
-pub(super) fn same(rtype: RecordType, one: &[u8], other: &[u8]) -> bool {
-    let at = match (compressible(rtype), target(rtype, one)) {
-        (Some((prefix, _)), _) => prefix,
-        (None, Some(name)) => name.as_ptr().addr() - one.as_ptr().addr(),
-        (None, None) => return one == other,
-    };
-    if one.len() != other.len() || one.len() < at {
-        return false;
+/// Where the name in RDATA begins whose letter case does not count.
+const fn name_at(rtype: RecordType) -> Option<usize> {
+    match (compressible(rtype), target_at(rtype)) {
+        (Some((prefix, _)), _) => Some(prefix),
+        (None, None) if rtype.0 == RecordType::DNAME.0 => Some(0),
+        (None, at) => at,
     }
-    let behind = at + name_length(&one[at..]);
-    one[..at] == other[..at]
-        && one[at..behind].eq_ignore_ascii_case(&other[at..behind])
-        && one[behind..] == other[behind..]
+}
+
+/// The order of two records of a type; they are one where it is [`Ordering::Equal`]. Letter case does not count in names
+/// (RFC 4343, RFC 4034 6.2).
+pub(super) fn order(rtype: RecordType, one: &[u8], other: &[u8]) -> Ordering {
+    let Some(at) = name_at(rtype) else { return one.cmp(other) };
+    let parts = |rdata: &'_ [u8]| -> [usize; 2] {
+        let at = at.min(rdata.len());
+        [at, at + name_length(&rdata[at..])]
+    };
+    let ([at, end], [other_at, other_end]) = (parts(one), parts(other));
+    let lower = |name: &[u8]| name.to_ascii_lowercase();
+    let names = || lower(&one[at..end]).cmp(&lower(&other[other_at..other_end]));
+    one[..at].cmp(&other[..other_at]).then_with(names).then_with(|| one[end..].cmp(&other[other_end..]))
+}
+
+/// Whether two records of a type are one.
+pub(super) fn same(rtype: RecordType, one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && order(rtype, one, other) == Ordering::Equal
 }

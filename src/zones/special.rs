@@ -15,7 +15,7 @@
 //!
 //! Route asks: these domains count only where no rule and no local zone but "." covers the name.
 
-use super::zone::Zone;
+use super::{build::Builder, zone::Zone};
 use crate::wire::{Name, RecordType};
 
 /// The TTL of everything here, and of what does not exist (RFC 6303 3).
@@ -94,36 +94,33 @@ pub(super) fn zones() -> impl Iterator<Item = (Name, Special)> {
 }
 
 fn zone(apex: &Name) -> Zone {
-    let mut zone = empty(apex);
+    let mut zone = Builder::new(apex.clone());
+    let mut add = |owner: &Name, rtype, rdata: &[u8]| {
+        zone.add(owner.as_wire(), rtype, TTL, rdata).expect("the records here are proper");
+    };
+    // A SOA and one NS, the zone itself (RFC 6303 3).
+    add(apex, RecordType::SOA, &soa(apex, NOBODY, SOA_NUMBERS));
+    add(apex, RecordType::NS, apex.as_wire());
     let below = |text: &str| text.parse::<Name>().expect("a name is written here");
     match apex.to_string().as_str() {
         "localhost." => {
             for owner in [apex.clone(), below("*.localhost")] {
-                zone.add(&owner, RecordType::A, TTL, [127, 0, 0, 1].into());
-                zone.add(&owner, RecordType::AAAA, TTL, std::net::Ipv6Addr::LOCALHOST.octets().into());
+                add(&owner, RecordType::A, &[127, 0, 0, 1]);
+                add(&owner, RecordType::AAAA, &std::net::Ipv6Addr::LOCALHOST.octets());
             }
         }
         "127.in-addr.arpa." => {
-            zone.add(&below("1.0.0.127.in-addr.arpa"), RecordType::PTR, TTL, b"\x09localhost\0"[..].into());
+            add(&below("1.0.0.127.in-addr.arpa"), RecordType::PTR, b"\x09localhost\0");
         }
         "resolver.arpa." => {
-            zone.touch(&below("_dns.resolver.arpa"));
+            zone.touch(below("_dns.resolver.arpa").as_wire()).expect("a zone of one name has room");
         }
         text if text.starts_with("1.0.0.0.") => {
-            zone.add(apex, RecordType::PTR, TTL, b"\x09localhost\0"[..].into());
+            add(apex, RecordType::PTR, b"\x09localhost\0");
         }
         _ => {}
     }
-    zone.seal();
-    zone
-}
-
-/// A zone with a SOA and one NS, the zone itself (RFC 6303 3).
-fn empty(apex: &Name) -> Zone {
-    let mut zone = Zone::new(apex.clone());
-    zone.add(apex, RecordType::SOA, TTL, soa(apex, NOBODY, SOA_NUMBERS));
-    zone.add(apex, RecordType::NS, TTL, apex.as_wire().into());
-    zone
+    zone.finish()
 }
 
 /// A SOA's RDATA with the zone itself as primary server.
@@ -144,7 +141,7 @@ mod tests {
         for (apex, special) in zones {
             let zone = special.zone();
             assert_eq!(*zone.apex(), apex);
-            assert!(zone.top().is_some_and(|node| node.set(RecordType::SOA).is_some()), "{apex}");
+            assert!(zone.top().set(RecordType::SOA).is_some(), "{apex}");
         }
     }
 }

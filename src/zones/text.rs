@@ -17,7 +17,9 @@ use std::{
 };
 
 use super::{
-    InlineRecord, LocalSpec, Source, complete, encoding,
+    InlineRecord, LocalSpec, Source,
+    build::Builder,
+    complete, encoding,
     entry::{Entries, Entry, Quoting, Start, Token},
     error::{Place, ZoneError, ZoneErrorKind},
     field,
@@ -26,7 +28,7 @@ use super::{
     watch::Watch,
     zone::Zone,
 };
-use crate::wire::{Name, RecordType};
+use crate::wire::{Name, RecordType, name};
 
 /// The TTL of inline records that have none, and of the SOA and NS made for them, in seconds.
 pub const INLINE_TTL: u32 = 300;
@@ -44,23 +46,24 @@ pub(super) fn read(spec: &LocalSpec, watch: &mut Watch) -> Result<Zone, Vec<Zone
     }
     let (mut zone, mut errors) = reader.finish();
     match &spec.source {
-        Source::Records(_) => complete::make(&mut zone),
+        Source::Records(_) => {
+            let made = complete::make(&mut zone);
+            errors.extend(made.err().map(|kind| ZoneError { place: spec.place.clone(), kind, record: String::new() }));
+        }
         Source::File(path) if errors.is_empty() => complete::demand(&zone, path, &mut errors),
         Source::File(_) => {}
-    }
-    if errors.is_empty() {
-        complete::bound(&zone, &spec.place, &mut errors);
     }
     if !errors.is_empty() {
         return Err(errors);
     }
-    zone.seal();
-    Ok(zone)
+    let zone = zone.finish();
+    complete::bound(&zone, &spec.place, &mut errors);
+    if errors.is_empty() { Ok(zone) } else { Err(errors) }
 }
 
 /// What the next record may take from those before it.
 struct Reader<'a> {
-    zone: Zone,
+    zone: Builder,
     watch: &'a mut Watch,
     /// The first of them, [`MOST_ERRORS`] at most, and how many more there are.
     errors: Vec<ZoneError>,
@@ -71,7 +74,8 @@ struct Reader<'a> {
     open: Vec<PathBuf>,
     /// The origin in wire form.
     origin: Vec<u8>,
-    owner: Option<Name>,
+    /// In wire form and lower case; empty where there is none.
+    owner: Vec<u8>,
     default_ttl: Option<u32>,
     last_ttl: Option<u32>,
     generated: usize,
@@ -80,7 +84,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(apex: &Name, watch: &'a mut Watch) -> Self {
         Self {
-            zone: Zone::new(apex.clone()),
+            zone: Builder::new(apex.clone()),
             watch,
             errors: Vec::new(),
             untold: 0,
@@ -88,7 +92,7 @@ impl<'a> Reader<'a> {
             folder: None,
             open: Vec::new(),
             origin: apex.as_wire().to_vec(),
-            owner: None,
+            owner: Vec::new(),
             default_ttl: None,
             last_ttl: None,
             generated: 0,
@@ -144,7 +148,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn finish(mut self) -> (Zone, Vec<ZoneError>) {
+    fn finish(mut self) -> (Builder, Vec<ZoneError>) {
         if let Some(last) = self.errors.last().filter(|_| self.untold > 0) {
             let place = Place { line: 0, ..last.place.clone() };
             self.errors.push(ZoneError { place, kind: ZoneErrorKind::More(self.untold), record: String::new() });
@@ -160,17 +164,23 @@ impl<'a> Reader<'a> {
         let tokens = match entry.start {
             Start::Word => {
                 // If the name is bad, records that follow it have no owner either; better one kind than many.
-                let owner = field::name(first, &self.origin)?;
-                self.owner = Name::from_wire(&owner).ok();
+                self.owner.clear();
+                self.owner = field::name(first, &self.origin)?;
+                self.owner.make_ascii_lowercase();
                 &entry.tokens[1..]
             }
             Start::Blank => &entry.tokens[..],
         };
-        let Some(owner) = self.owner.clone() else { return Err(ZoneErrorKind::NoOwner) };
+        if self.owner.is_empty() {
+            return Err(ZoneErrorKind::NoOwner);
+        }
         let (ttl, rtype, words) = head(tokens)?;
         let rdata = field::rdata(rtype, words, &self.origin)?;
         let ttl = self.ttl(ttl, rtype, &rdata)?;
-        self.record(&owner, rtype, ttl, rdata, place)
+        let owner = std::mem::take(&mut self.owner);
+        let added = self.record(&owner, rtype, ttl, &rdata, place);
+        self.owner = owner;
+        added
     }
 
     fn ttl(&mut self, written: Option<u32>, rtype: RecordType, rdata: &[u8]) -> Result<u32, ZoneErrorKind> {
@@ -191,41 +201,30 @@ impl<'a> Reader<'a> {
 
     fn record(
         &mut self,
-        owner: &Name,
+        owner: &[u8],
         rtype: RecordType,
         ttl: u32,
-        rdata: Box<[u8]>,
+        rdata: &[u8],
         place: &dyn Fn() -> Place,
     ) -> Result<(), ZoneErrorKind> {
-        let apex = self.zone.apex().clone();
-        if !owner.is_within(&apex) {
-            return Err(ZoneErrorKind::OutOfZone { owner: owner.clone(), zone: apex });
+        let apex = self.zone.apex().as_wire();
+        let named = |wire: &[u8]| Name::from_wire(wire).unwrap_or_else(|_| Name::root());
+        if !name::is_within(owner, apex) {
+            return Err(ZoneErrorKind::OutOfZone { owner: named(owner), zone: self.zone.apex().clone() });
         }
-        let is_wildcard = owner.labels().next() == Some(b"*");
-        if is_wildcard && matches!(rtype, RecordType::NS | RecordType::DNAME) {
+        if owner.starts_with(b"\x01*") && matches!(rtype, RecordType::NS | RecordType::DNAME) {
             return Err(ZoneErrorKind::WildcardOwner(rtype));
         }
         if rtype == RecordType::SOA {
-            if *owner != apex {
-                return Err(ZoneErrorKind::SoaBelow(apex));
+            if owner != apex {
+                return Err(ZoneErrorKind::SoaBelow(self.zone.apex().clone()));
             }
             if let Some(first) = &self.soa {
                 return Err(ZoneErrorKind::SecondSoa(first.clone()));
             }
             self.soa = Some(place());
         }
-        if let Some(node) = self.zone.node(owner.as_wire()) {
-            let is_alias = rtype == RecordType::CNAME;
-            if node.sets().iter().any(|set| (set.rtype == RecordType::CNAME) != is_alias) {
-                return Err(ZoneErrorKind::CnameAndOther(owner.clone()));
-            }
-            let present = node.set(rtype).filter(|_| is_alias || rtype == RecordType::DNAME);
-            if present.is_some_and(|set| !rdata::same(rtype, &set.rdata[0], &rdata)) {
-                return Err(ZoneErrorKind::Single { owner: owner.clone(), rtype });
-            }
-        }
-        self.zone.add(owner, rtype, ttl, rdata);
-        Ok(())
+        self.zone.add(owner, rtype, ttl, rdata)
     }
 
     fn directive(
@@ -277,13 +276,13 @@ impl<'a> Reader<'a> {
         }
         for number in range.numbers() {
             let owner = generate::expand(owner.text, number).ok_or(MODIFIER)?;
-            let owner = field::name(&Token { text: &owner, quoting: Quoting::Bare }, &self.origin)?;
-            let Ok(owner) = Name::from_wire(&owner) else { return Err(USAGE) };
+            let mut owner = field::name(&Token { text: &owner, quoting: Quoting::Bare }, &self.origin)?;
+            owner.make_ascii_lowercase();
             let data = generate::expand(&data, number).ok_or(MODIFIER)?;
             let entry = Entries::new(&data, 1).next().ok_or(USAGE)?.map_err(|(_, kind)| kind)?;
             let rdata = field::rdata(rtype, &entry.tokens, &self.origin)?;
             let ttl = self.ttl(ttl, rtype, &rdata)?;
-            self.record(&owner, rtype, ttl, rdata, place)?;
+            self.record(&owner, rtype, ttl, &rdata, place)?;
         }
         Ok(())
     }

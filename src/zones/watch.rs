@@ -101,7 +101,8 @@ impl Watch {
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
-        let mut text = Vec::new();
+        // Room for all at once: a file of many millions of octets is not moved while it is read.
+        let mut text = Vec::with_capacity(usize::try_from(metadata.len().min(MAX_FILE)).unwrap_or(0) + 1);
         File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?;
         if text.len() as u64 > MAX_FILE {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 GiB"));

@@ -1,78 +1,90 @@
-//! One zone in memory: every name that exists, those without records too (RFC 4592 2.2.2), by its wire form.
+//! One zone in memory: every name that exists, those without records too (RFC 4592 2.2.2), and the records in wire form.
 //!
 //! A look-up walks down from the apex, so that it meets a zone cut or a DNAME before what they hide, and the last
-//! name it finds is the closest encloser (RFC 4592 3.3.1). It costs one hash look-up a label, whatever the zone's size.
+//! name it finds is the closest encloser (RFC 4592 3.3.1). It costs one hash look-up a label, whatever the zone's size,
+//! for names that do not exist as for those that do.
+//!
+//! A million records must cost little: names without the apex's labels stand in one piece ([`Names`]), records in one
+//! vector, sorted by owner, type and RDATA, with their RDATA in another. What a walk must know of a name (an NS, a
+//! DNAME) is a bit beside it.
 
-use std::hash::Hasher as _;
-
-use hashbrown::HashMap;
-use xxhash_rust::xxh3::Xxh3Default;
-
-use super::rdata;
+use super::{
+    build::Kinds,
+    names::{Names, place},
+};
 use crate::wire::{Name, RecordType, name::MAX_NAME};
 
-/// The records of one owner and type. They have one TTL (RFC 2181 5.2) and no order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RrSet {
+/// A record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record {
+    /// The owner's number.
+    pub(super) owner: u32,
+    /// Where its RDATA stands, behind two octets of length.
+    pub(super) rdata: u32,
+    /// In seconds; the same in the whole set (RFC 2181 5.2).
+    pub(super) ttl: u32,
+    /// The type.
+    pub(super) rtype: RecordType,
+}
+
+/// Some RDATA behind two octets of length.
+pub(super) fn rdata_at(octets: &[u8], at: u32) -> &[u8] {
+    let rest = octets.get(place(at)..).unwrap_or_default();
+    let Some((length, rest)) = rest.split_first_chunk::<2>() else { return &[] };
+    rest.get(..usize::from(u16::from_be_bytes(*length))).unwrap_or_default()
+}
+
+/// The records of one owner and type.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RrSet<'z> {
     /// The type.
     pub(super) rtype: RecordType,
     /// In seconds.
     pub(super) ttl: u32,
-    /// Each record's RDATA, names uncompressed; never empty, no two alike.
-    pub(super) rdata: Vec<Box<[u8]>>,
+    records: &'z [Record],
+    octets: &'z [u8],
 }
 
-/// What a name owns, by type; nothing if it only has names below it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Node {
-    sets: Vec<RrSet>,
+impl<'z> RrSet<'z> {
+    /// Each record's RDATA, names uncompressed; no two alike.
+    pub(super) fn rdata(&self) -> impl Iterator<Item = &'z [u8]> + Clone + use<'z> {
+        let octets = self.octets;
+        self.records.iter().map(move |record| rdata_at(octets, record.rdata))
+    }
+
+    /// The first record's RDATA.
+    pub(super) fn first(&self) -> &'z [u8] {
+        self.rdata().next().unwrap_or_default()
+    }
 }
 
-impl Node {
-    /// Every record set.
-    pub(super) fn sets(&self) -> &[RrSet] {
-        &self.sets
+/// What a name owns; nothing if it only has names below it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Node<'z> {
+    records: &'z [Record],
+    octets: &'z [u8],
+}
+
+impl<'z> Node<'z> {
+    /// Every record set, by ascending type.
+    pub(super) fn sets(&self) -> impl Iterator<Item = RrSet<'z>> + use<'z> {
+        let octets = self.octets;
+        let sets = self.records.chunk_by(|one, other| one.rtype == other.rtype);
+        sets.map(move |records| RrSet { rtype: records[0].rtype, ttl: records[0].ttl, records, octets })
     }
 
     /// The record set of a type.
-    pub(super) fn set(&self, rtype: RecordType) -> Option<&RrSet> {
-        self.sets.iter().find(|set| set.rtype == rtype)
+    pub(super) fn set(&self, rtype: RecordType) -> Option<RrSet<'z>> {
+        let start = self.records.partition_point(|record| record.rtype < rtype);
+        let rest = &self.records[start..];
+        let records = &rest[..rest.partition_point(|record| record.rtype == rtype)];
+        let first = records.first()?;
+        Some(RrSet { rtype, ttl: first.ttl, records, octets: self.octets })
     }
 
-    /// Adds a record. A set takes the least TTL of its records (RFC 2181 5.2), one that is there already is kept once
-    /// (RFC 2181 5).
-    pub(super) fn add(&mut self, rtype: RecordType, ttl: u32, rdata: Box<[u8]>) {
-        let Some(set) = self.sets.iter_mut().find(|set| set.rtype == rtype) else {
-            let at = self.sets.partition_point(|set| set.rtype < rtype);
-            self.sets.insert(at, RrSet { rtype, ttl, rdata: vec![rdata] });
-            return;
-        };
-        set.ttl = set.ttl.min(ttl);
-        if !set.rdata.iter().any(|present| rdata::same(rtype, present, &rdata)) {
-            set.rdata.push(rdata);
-        }
-    }
-
-    /// Brings the records into the one order that fingerprints are taken in.
-    pub(super) fn sort(&mut self) {
-        for set in &mut self.sets {
-            set.rdata.sort_unstable();
-        }
-    }
-
-    /// Mixes owner and records into a fingerprint.
-    pub(super) fn hash(&self, owner: &[u8], hasher: &mut Xxh3Default) {
-        hasher.write(owner);
-        hasher.write(&self.sets.len().to_be_bytes());
-        for set in &self.sets {
-            hasher.write(&set.rdata.len().to_be_bytes());
-            hasher.write(&set.rtype.0.to_be_bytes());
-            hasher.write(&set.ttl.to_be_bytes());
-            for rdata in &set.rdata {
-                hasher.write(&rdata.len().to_be_bytes());
-                hasher.write(rdata);
-            }
-        }
+    /// Whether the name owns nothing.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.records.is_empty()
     }
 }
 
@@ -80,44 +92,45 @@ impl Node {
 #[derive(Debug)]
 pub(super) enum Found<'z> {
     /// The name exists.
-    Exact(&'z Node),
+    Exact(Node<'z>),
     /// The name does not exist, a wildcard speaks for it (RFC 4592 3.3).
-    Wildcard(&'z Node),
+    Wildcard(Node<'z>),
     /// The name is at or below a zone cut (RFC 1034 4.2.1).
     Cut {
-        /// The cut, in wire form.
-        owner: &'z [u8],
+        /// Where in the name the cut begins.
+        at: usize,
         /// What the parent has there.
-        node: &'z Node,
+        node: Node<'z>,
     },
     /// The name is below a DNAME (RFC 6672).
     Redirected {
-        /// The DNAME's owner, in wire form.
-        owner: &'z [u8],
+        /// Where in the name the DNAME's owner begins.
+        at: usize,
         /// The DNAME.
-        dname: &'z RrSet,
+        dname: RrSet<'z>,
     },
     /// The name does not exist.
     Nothing,
 }
 
-/// A zone: an apex, and the names at and below it.
+/// A zone: an apex, and the names at and below it. [`Builder`](super::build::Builder) makes it.
 #[derive(Debug)]
 pub(super) struct Zone {
-    apex: Name,
-    /// Invariant: with a name, every name between it and the apex; the apex itself has one SOA.
-    nodes: HashMap<Box<[u8]>, Node>,
-    fingerprint: u64,
+    pub(super) apex: Name,
+    /// Without the apex's labels; the apex itself is the first, and empty. Invariant: with a name, every name between it
+    /// and the apex.
+    pub(super) names: Names,
+    /// For each name what a walk must know of it.
+    pub(super) kinds: Vec<Kinds>,
+    /// For each name the place of its first record; they end where the next name's begin.
+    pub(super) firsts: Vec<u32>,
+    /// Sorted by owner, type and RDATA.
+    pub(super) records: Vec<Record>,
+    pub(super) octets: Vec<u8>,
+    pub(super) fingerprint: u64,
 }
 
 impl Zone {
-    /// A zone that has nothing yet, not even its SOA.
-    pub(super) fn new(apex: Name) -> Self {
-        let mut nodes = HashMap::new();
-        nodes.insert(apex.as_wire().into(), Node::default());
-        Self { apex, nodes, fingerprint: 0 }
-    }
-
     /// The name of the zone.
     pub(super) const fn apex(&self) -> &Name {
         &self.apex
@@ -128,64 +141,54 @@ impl Zone {
         self.fingerprint
     }
 
-    /// Adds a record of a name at or below the apex.
-    pub(super) fn add(&mut self, owner: &Name, rtype: RecordType, ttl: u32, rdata: Box<[u8]>) {
-        self.touch(owner).add(rtype, ttl, rdata);
-    }
-
-    /// Makes a name exist, and those between it and the apex.
-    pub(super) fn touch(&mut self, owner: &Name) -> &mut Node {
-        let wire = owner.as_wire();
-        let depth = wire.len().saturating_sub(self.apex.as_wire().len());
-        let mut at = 0;
-        while at < depth {
-            at += 1 + usize::from(wire[at]);
-            if self.nodes.contains_key(&wire[at..]) {
-                break;
-            }
-            self.nodes.insert(wire[at..].into(), Node::default());
-        }
-        self.nodes.entry(wire.into()).or_default()
-    }
-
-    /// Every name and what it owns, in no order.
-    pub(super) fn nodes(&self) -> impl Iterator<Item = (&[u8], &Node)> {
-        self.nodes.iter().map(|(owner, node)| (&**owner, node))
-    }
-
-    /// The zone cuts in wire form, in no order; none is below another.
-    pub(super) fn cuts(&self) -> impl Iterator<Item = &[u8]> {
-        let apex = self.apex.as_wire();
-        let has_ns = self.nodes().filter(move |(owner, node)| *owner != apex && node.set(RecordType::NS).is_some());
-        let is_cut = |owner: &&[u8]| matches!(self.find(owner), Found::Cut { owner: cut, .. } if cut == *owner);
-        has_ns.map(|(owner, _)| owner).filter(is_cut)
+    /// Every name, without the apex's labels, and what it owns.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&[u8], Node<'_>)> {
+        (0..self.names.len()).filter_map(|id| {
+            let id = u32::try_from(id).ok()?;
+            Some((self.names.name(id), self.node_of(id)))
+        })
     }
 
     /// What a name owns, whatever stands above it: for glue.
-    pub(super) fn node(&self, owner: &[u8]) -> Option<&Node> {
-        self.nodes.get(owner)
+    pub(super) fn node(&self, name: &[u8]) -> Option<Node<'_>> {
+        let depth = name.len().checked_sub(self.apex.as_wire().len())?;
+        self.names.find(&name[..depth]).map(|id| self.node_of(id))
     }
 
     /// What the apex owns.
-    pub(super) fn top(&self) -> Option<&Node> {
-        self.nodes.get(self.apex.as_wire())
+    pub(super) fn top(&self) -> Node<'_> {
+        self.node_of(0)
     }
 
-    /// Takes the digest of what the zone holds now.
-    pub(super) fn seal(&mut self) {
-        self.nodes.values_mut().for_each(Node::sort);
-        let mut owners: Vec<_> = self.nodes.iter().collect();
-        owners.sort_unstable_by_key(|(owner, _)| *owner);
-        let mut hasher = Xxh3Default::new();
-        for (owner, node) in owners {
-            node.hash(owner, &mut hasher);
-        }
-        self.fingerprint = hasher.finish();
+    /// The zone cuts; none is below another.
+    pub(super) fn cuts(&self) -> impl Iterator<Item = Name> {
+        let owners = (1_u32..).zip(self.kinds.iter().skip(1)).filter(|(_, kinds)| kinds.has(Kinds::NS));
+        owners.filter_map(|(id, _)| {
+            let wire = [self.names.name(id), self.apex.as_wire()].concat();
+            let is_cut = matches!(self.find(&wire), Found::Cut { at: 0, .. });
+            Name::from_wire(&wire).ok().filter(|_| is_cut)
+        })
+    }
+
+    /// The whole name of an owner that [`Zone::nodes`] gave.
+    pub(super) fn whole(&self, owner: &[u8]) -> Option<Name> {
+        Name::from_wire(&[owner, self.apex.as_wire()].concat()).ok()
+    }
+
+    fn node_of(&self, id: u32) -> Node<'_> {
+        let id = place(id);
+        let end = self.firsts.get(id + 1).map_or(self.records.len(), |&end| place(end));
+        Node { records: &self.records[place(self.firsts[id])..end], octets: &self.octets }
+    }
+
+    fn has(&self, id: u32, kinds: Kinds) -> bool {
+        self.kinds[place(id)].has(kinds)
     }
 
     /// Looks up `name`, a wire name at or below the apex in lower case.
     pub(super) fn find(&self, name: &[u8]) -> Found<'_> {
         let depth = name.len().saturating_sub(self.apex.as_wire().len());
+        let relative = &name[..depth];
         let mut starts = [0_u8; MAX_NAME / 2 + 1];
         let mut labels = 0;
         let mut at = 0;
@@ -195,19 +198,22 @@ impl Zone {
             labels += 1;
             at += 1 + usize::from(name[at]);
         }
-        let Some((mut owner, mut node)) = self.nodes.get_key_value(&name[depth..]) else { return Found::Nothing };
+        let (mut at, mut id) = (depth, 0);
         for &start in starts[..labels].iter().rev() {
-            if let Some(dname) = node.set(RecordType::DNAME) {
-                return Found::Redirected { owner, dname };
+            if self.has(id, Kinds::DNAME)
+                && let Some(dname) = self.node_of(id).set(RecordType::DNAME)
+            {
+                return Found::Redirected { at, dname };
             }
-            let next = self.nodes.get_key_value(&name[usize::from(start)..]);
-            let Some(below) = next else { return self.wildcard(owner) };
-            (owner, node) = below;
-            if node.set(RecordType::NS).is_some() {
-                return Found::Cut { owner, node };
+            let Some(below) = self.names.find(&relative[usize::from(start)..]) else {
+                return self.wildcard(&relative[at..]);
+            };
+            (at, id) = (usize::from(start), below);
+            if self.has(id, Kinds::NS) {
+                return Found::Cut { at, node: self.node_of(id) };
             }
         }
-        Found::Exact(node)
+        Found::Exact(self.node_of(id))
     }
 
     /// The wildcard right below the closest encloser, which alone can speak for a name (RFC 4592 3.3.1).
@@ -216,6 +222,6 @@ impl Zone {
         source[..2].copy_from_slice(b"\x01*");
         let end = 2 + encloser.len();
         source[2..end].copy_from_slice(encloser);
-        self.nodes.get(&source[..end]).map_or(Found::Nothing, Found::Wildcard)
+        self.names.find(&source[..end]).map_or(Found::Nothing, |id| Found::Wildcard(self.node_of(id)))
     }
 }
