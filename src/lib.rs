@@ -43,7 +43,7 @@
 //! | 6 | [`daemon`]: start, reload, stop |
 //! | 5 | [`serve`]: listeners · [`admin`]: HTTP for operators |
 //! | 4 | [`engine`]: the decisions |
-//! | 3 | [`upstream`]: other servers · [`zones`]: what is answered here |
+//! | 3 | [`upstream`]: other servers · [`zones`]: what is answered here · [`perimeter`]: which names were private or public |
 //! | 2 | [`cache`] · [`route`] · [`config`] |
 //! | 1 | [`net`]: the kernel, and the only unsafe code · [`tls`]: trust and handshakes |
 //! | 0 | [`wire`]: DNS messages as bytes · [`metrics`] · [`networks`] · [`clock`] |
@@ -58,6 +58,7 @@ pub mod engine;
 pub mod metrics;
 pub mod net;
 pub mod networks;
+pub mod perimeter;
 pub mod route;
 pub mod serve;
 pub mod tls;

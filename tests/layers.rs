@@ -23,6 +23,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("config", 2),
     ("upstream", 3),
     ("zones", 3),
+    ("perimeter", 3),
     ("engine", 4),
     ("serve", 5),
     ("admin", 5),

@@ -10,10 +10,7 @@ use std::{
 
 use serde_json::Value;
 use support::{query::Query, tidegate::run};
-use tidegate::{
-    config::Plan,
-    daemon::{Daemon, perimeter},
-};
+use tidegate::{config::Plan, daemon::Daemon, perimeter};
 
 use crate::support::{
     client::Client,
@@ -37,7 +34,7 @@ fn guarded(upstream: &Upstream, on_public: &str) -> Daemon {
 }
 
 fn page(daemon: &Daemon) -> Value {
-    perimeter::page(&daemon.engine().perimeter)
+    perimeter::document::page(&daemon.engine().perimeter)
 }
 
 fn line<'a>(page: &'a Value, name: &str) -> Option<&'a Value> {

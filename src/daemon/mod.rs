@@ -5,7 +5,6 @@
 //! (resolv.conf, zone files), reloads. A worker that ends, ends the process; so does the control thread.
 
 pub mod logging;
-pub mod perimeter;
 
 mod certificate;
 mod control;

@@ -10,7 +10,6 @@ pub mod guard;
 pub mod handle;
 pub mod part;
 pub mod pending;
-pub mod perimeter;
 pub mod persist;
 pub mod query;
 pub mod resolution;
@@ -33,7 +32,6 @@ use self::{
     clients::Clients,
     part::Part,
     pending::{Pending, Waiting},
-    perimeter::Perimeter,
     persist::Restored,
     snapshot::Snapshot,
 };
@@ -45,6 +43,7 @@ use crate::{
     cache::{Cache, failures::Failures, snapshot::SnapshotError},
     clock::Moment,
     metrics,
+    perimeter::Perimeter,
     upstream::{Loops, UpstreamClient},
     wire::{Flags, Header, MAX_MESSAGE, MessageId, cookie::Secret},
 };

@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     clock::Moment,
-    config::Aaaa,
+    config::{self, Aaaa},
     metrics::GuardAction,
+    perimeter::About,
     upstream,
     wire::{EdeCode, Name, Rcode, RecordType, Response, writer::Writer},
 };
@@ -62,7 +63,7 @@ pub async fn fetch(context: &Context, resolution: &Resolution, rule: RuleId) -> 
             Place::Follow(receiver) => receiver,
         };
         context.counters.coalesced();
-        context.engine.perimeter.note_client(resolution);
+        context.engine.perimeter.note_client(&resolution.query.name, resolution.client);
         let now = Moment::now();
         match tokio::time::timeout(resolution.deadline.since(now), receiver).await {
             // The leader had less time than this query has, or is gone.
@@ -134,11 +135,27 @@ fn judge(context: &Context, resolution: &Resolution, id: RuleId, response: Respo
     if response.is_endless() || response.chain().len() > MAX_STEPS {
         return Part::Refused(ResolveError::endless());
     }
-    context.engine.perimeter.note(resolution, rule, &response, now);
+    note(context, resolution, rule, &response, now);
     match guarded(context, resolution, rule, response) {
         Ok((response, blocked)) => keep(context, resolution, rule, (response, now), None, blocked),
         Err(refused) => Part::Refused(refused),
     }
+}
+
+/// Tells the perimeter of an answer to a name that a guard watches, or of AWS.
+fn note(context: &Context, resolution: &Resolution, rule: &Rule, response: &Response, now: Moment) {
+    let name = &resolution.query.name;
+    if !rule.guard.has_networks() && !config::is_aws_name(name) {
+        return;
+    }
+    let about = About {
+        name,
+        qtype: resolution.query.qtype,
+        rule: &rule.name,
+        excepted: rule.guard.spares(name.as_wire()),
+        client: resolution.client,
+    };
+    context.engine.perimeter.note(&about, response, |address| rule.guard.reaches(address), now);
 }
 
 /// Applies the rule's guard to an answer: what is left of it, and the reason where something was taken away. A refusal is

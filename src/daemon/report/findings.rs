@@ -18,7 +18,7 @@ use crate::{
         status::{Finding, GroupStatus, ServerStatus, Severity},
     },
     clock::Moment,
-    engine::perimeter::Verdict,
+    perimeter::Verdict,
 };
 
 /// How long a public answer is news.

@@ -1,5 +1,7 @@
 //! What the perimeter looks like from here: the AWS names that were asked for, and whether their addresses are private.
 //!
+//! It reports and decides nothing: the engine hands in answers, operators read the [`document`].
+//!
 //! Policy:
 //! - A name is noted if its rule has a guard, or if it is of an AWS name family. It is noted when an upstream's answer
 //!   comes in, before the guard strips or refuses anything; never when the cache answers.
@@ -10,23 +12,22 @@
 //! - Memory is bounded: [`MAX_NAMES`] names. Then a new name takes the place of the least telling of a few at random:
 //!   absent before private before unreachable before public, the one seen longest ago first.
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, LazyLock},
-};
+pub mod document;
+
+mod clients;
+mod judge;
+
+use std::{net::IpAddr, sync::Arc};
 
 use hashbrown::HashTable;
-use ipnet::IpNet;
 use parking_lot::Mutex;
 use rand::RngExt;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{guard::Guard, resolution::Resolution, snapshot::Rule};
+use self::{clients::Clients, judge::Sight};
 use crate::{
     clock::Moment,
-    config,
-    networks::Networks,
-    wire::{Malformed, Name, RecordType, Response, addresses},
+    wire::{Name, RecordType, Response},
 };
 
 /// Names kept, about 300 octets each.
@@ -131,13 +132,6 @@ struct Entry {
     last: Moment,
 }
 
-/// What one answer showed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Sight {
-    verdict: Verdict,
-    address: Option<IpAddr>,
-}
-
 /// Question types that bring addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -152,23 +146,18 @@ impl Perimeter {
         Self { since: now, table: Mutex::default() }
     }
 
-    /// Takes note of an upstream's answer to the resolution.
-    pub(super) fn note(&self, resolution: &Resolution, rule: &Rule, response: &Response, now: Moment) {
-        let name = &resolution.query.name;
-        if !rule.guard.has_networks() && !config::is_aws_name(name) {
-            return;
-        }
-        let Some(kind) = Kind::of(resolution.query.qtype) else { return };
-        let Ok(sight) = look(&rule.guard, response) else { return };
-        let about = About { rule: &rule.name, excepted: rule.guard.spares(name.as_wire()), client: resolution.client };
-        self.table.lock().note(name, kind, sight, &about, now);
+    /// Takes note of an upstream's answer. `reaches` says whether clients reach an address, as far as the rule knows.
+    pub fn note(&self, about: &About<'_>, response: &Response, reaches: impl Fn(IpAddr) -> Option<bool>, now: Moment) {
+        let Some(kind) = Kind::of(about.qtype) else { return };
+        let Ok(sight) = judge::look(response, reaches) else { return };
+        self.table.lock().note(kind, sight, about, now);
     }
 
-    /// Takes note of a client that waits for the answer to another's question.
-    pub(super) fn note_client(&self, resolution: &Resolution) {
+    /// Takes note of a client that waits for the answer to another's query for this name.
+    pub fn note_client(&self, name: &Name, client: IpAddr) {
         let mut table = self.table.lock();
-        if let Some(at) = table.find(&resolution.query.name) {
-            table.entries[at].clients.add(resolution.client);
+        if let Some(at) = table.find(name) {
+            table.entries[at].clients.add(client);
         }
     }
 
@@ -183,18 +172,26 @@ impl Perimeter {
     }
 }
 
-/// What stands beside an answer.
-struct About<'a> {
-    rule: &'a Arc<str>,
-    excepted: bool,
-    client: IpAddr,
+/// What an answer is about.
+#[derive(Debug)]
+pub struct About<'a> {
+    /// The name that was asked for.
+    pub name: &'a Name,
+    /// The type that was asked for.
+    pub qtype: RecordType,
+    /// The rule that brought the answer.
+    pub rule: &'a Arc<str>,
+    /// Whether the rule's guard leaves the name alone (`except`).
+    pub excepted: bool,
+    /// Who asked.
+    pub client: IpAddr,
 }
 
 impl Table {
-    fn note(&mut self, name: &Name, kind: Kind, sight: Sight, about: &About<'_>, now: Moment) {
-        let at = match self.find(name) {
+    fn note(&mut self, kind: Kind, sight: Sight, about: &About<'_>, now: Moment) {
+        let at = match self.find(about.name) {
             Some(at) => at,
-            None => self.place(Entry::new(name.clone(), about.rule, now)),
+            None => self.place(Entry::new(about.name.clone(), about.rule, now)),
         };
         let entry = &mut self.entries[at];
         if entry.rule != *about.rule {
@@ -283,88 +280,9 @@ impl Kind {
     }
 }
 
-/// Goes through every address of the answer.
-fn look(guard: &Guard, response: &Response) -> Result<Sight, Malformed> {
-    let mut worst = Sight { verdict: Verdict::Absent, address: None };
-    addresses::find_address(response.message(), |address| {
-        let verdict = judge(guard, address);
-        if verdict > worst.verdict {
-            worst = Sight { verdict, address: Some(address) };
-        }
-        None::<()>
-    })?;
-    Ok(worst)
-}
-
-fn judge(guard: &Guard, address: IpAddr) -> Verdict {
-    let reach = PRIVATE.lookup(address);
-    match (guard.reaches(address), reach) {
-        (Some(true), _) | (None, Some(Reach::Routed)) => Verdict::Private,
-        (Some(false), Some(_)) | (None, Some(Reach::Local)) => Verdict::Unreachable,
-        (_, None) => Verdict::Public,
-    }
-}
-
-/// Whether private addresses can be reached from another network at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    Routed,
-    Local,
-}
-
-/// RFC 1918, 6598 and 4193; link-local, loopback and "this host" (RFC 6890), and what AWS uses within a VPC alone.
-static PRIVATE: LazyLock<Networks<Reach>> = LazyLock::new(|| {
-    let networks = [
-        ("10.0.0.0/8", Reach::Routed),
-        ("100.64.0.0/10", Reach::Routed),
-        ("172.16.0.0/12", Reach::Routed),
-        ("192.168.0.0/16", Reach::Routed),
-        ("fc00::/7", Reach::Routed),
-        ("0.0.0.0/8", Reach::Local),
-        ("127.0.0.0/8", Reach::Local),
-        ("169.254.0.0/16", Reach::Local),
-        ("::/128", Reach::Local),
-        ("::1/128", Reach::Local),
-        ("fd00:ec2::/32", Reach::Local),
-        ("fe80::/10", Reach::Local),
-    ];
-    Networks::new(networks.iter().filter_map(|(text, reach)| Some((text.parse::<IpNet>().ok()?, *reach))))
-});
-
-/// About how many different clients: linear counting over 256 bits, exact for one, within a tenth up to some hundreds,
-/// and no more than [`Clients::MOST`].
-#[derive(Debug, Clone, Copy, Default)]
-struct Clients([u64; 4]);
-
-impl Clients {
-    const BITS: u32 = 256;
-    /// What a full bitmap stands for.
-    const MOST: u32 = 1420;
-
-    fn add(&mut self, client: IpAddr) {
-        let hash = match client.to_canonical() {
-            IpAddr::V4(address) => xxh3_64(&address.octets()),
-            // A host has as many addresses as it likes within its /64.
-            IpAddr::V6(address) => xxh3_64(&address.octets()[..8]),
-        };
-        let bit = hash % u64::from(Self::BITS);
-        self.0[(bit / 64) as usize] |= 1 << (bit % 64);
-    }
-
-    fn estimate(self) -> u32 {
-        let free = Self::BITS - self.0.iter().map(|word| word.count_ones()).sum::<u32>();
-        if free == 0 {
-            return Self::MOST;
-        }
-        let bits = f64::from(Self::BITS);
-        let estimate = (bits * (bits / f64::from(free)).ln()).round();
-        (0..=Self::MOST).find(|&count| f64::from(count) >= estimate).unwrap_or(Self::MOST)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::LazyLock, time::Duration};
 
     use super::*;
 
@@ -380,18 +298,9 @@ mod tests {
 
     const ABSENT: Sight = Sight { verdict: Verdict::Absent, address: None };
 
-    fn about(client: &str) -> About<'static> {
+    fn about<'a>(name: &'a Name, client: &str) -> About<'a> {
         static RULE: LazyLock<Arc<str>> = LazyLock::new(|| "aws".into());
-        About { rule: &RULE, excepted: false, client: client.parse().unwrap() }
-    }
-
-    fn guard(private: &str) -> Guard {
-        let on_public = if private.is_empty() { "" } else { "on_public = \"refuse\"" };
-        let text = format!(
-            "[upstream.vpc]\nservers = [\"10.0.0.1\"]\n[[forward]]\nzones = [\"a.example\"]\nto = \"vpc\"\n\
-             private = [{private}]\n{on_public}"
-        );
-        Guard::of(&config::Plan::from_text("t.toml", &text).unwrap().live.rules[0])
+        About { name, qtype: RecordType::A, rule: &RULE, excepted: false, client: client.parse().unwrap() }
     }
 
     #[test]
@@ -399,13 +308,13 @@ mod tests {
         let mut table = Table::default();
         let name: Name = "sts.eu-west-1.amazonaws.com".parse().unwrap();
         let worst = |table: &Table| table.entries[0].worst().verdict;
-        table.note(&name, Kind::Ipv6, ABSENT, &about("10.0.0.1"), START);
+        table.note(Kind::Ipv6, ABSENT, &about(&name, "10.0.0.1"), START);
         assert_eq!(worst(&table), Verdict::Absent);
-        table.note(&name, Kind::Ipv4, public(), &about("10.0.0.1"), START);
+        table.note(Kind::Ipv4, public(), &about(&name, "10.0.0.1"), START);
         assert_eq!(worst(&table), Verdict::Public);
-        table.note(&name, Kind::Hints, ABSENT, &about("10.0.0.2"), START);
+        table.note(Kind::Hints, ABSENT, &about(&name, "10.0.0.2"), START);
         assert_eq!(worst(&table), Verdict::Public, "another type mends nothing");
-        table.note(&name, Kind::Ipv4, private("10.0.0.9"), &about("10.0.0.3"), START + Duration::from_secs(9));
+        table.note(Kind::Ipv4, private("10.0.0.9"), &about(&name, "10.0.0.3"), START + Duration::from_secs(9));
         let seen = table.entries[0].seen();
         assert_eq!((seen.verdict, seen.answers, seen.clients), (Verdict::Private, [2, 1, 0, 1], 3));
         assert_eq!((seen.first, seen.last), (START, START + Duration::from_secs(9)));
@@ -418,10 +327,10 @@ mod tests {
             (0..count).map(|n| format!("{kind}{n}.amazonaws.com").parse().unwrap()).collect()
         };
         for name in names("public", MAX_NAMES / 4) {
-            table.note(&name, Kind::Ipv4, public(), &about("10.0.0.1"), START);
+            table.note(Kind::Ipv4, public(), &about(&name, "10.0.0.1"), START);
         }
         for name in names("absent", 3 * MAX_NAMES) {
-            table.note(&name, Kind::Ipv4, ABSENT, &about("10.0.0.1"), START);
+            table.note(Kind::Ipv4, ABSENT, &about(&name, "10.0.0.1"), START);
         }
         assert_eq!((table.entries.len(), table.places.len()), (MAX_NAMES, MAX_NAMES));
         assert_eq!(table.given_up, u64::try_from(9 * MAX_NAMES / 4).unwrap());
@@ -431,45 +340,5 @@ mod tests {
         let left = table.entries.iter().filter(|entry| entry.worst().verdict == Verdict::Public).count();
         // All of a sample are public once in 4^8 times.
         assert!(left >= MAX_NAMES / 4 - 8, "{left}");
-    }
-
-    #[test]
-    fn private_addresses_that_clients_cannot_reach_are_told_apart() {
-        for (networks, address, verdict) in [
-            ("\"10.20.0.0/16\"", "10.20.1.1", Verdict::Private),
-            ("\"10.20.0.0/16\"", "10.21.1.1", Verdict::Unreachable),
-            ("\"10.20.0.0/16\"", "169.254.171.5", Verdict::Unreachable),
-            ("\"10.20.0.0/16\"", "52.1.2.3", Verdict::Public),
-            ("\"10.20.0.0/16\", \"52.1.2.0/24\"", "52.1.2.3", Verdict::Private),
-            ("\"10.20.0.0/16\"", "fd00::1", Verdict::Unreachable),
-            ("", "10.21.1.1", Verdict::Private),
-            ("", "169.254.171.5", Verdict::Unreachable),
-            ("", "fd00:ec2:80::1", Verdict::Unreachable),
-            ("", "fd12::1", Verdict::Private),
-            ("", "2600::1", Verdict::Public),
-            ("", "::ffff:10.0.0.1", Verdict::Private),
-        ] {
-            assert_eq!(judge(&guard(networks), address.parse().unwrap()), verdict, "{address} in [{networks}]");
-        }
-    }
-
-    #[test]
-    fn clients_are_counted_about_right_and_bounded() {
-        let count = |clients: u32| {
-            let mut set = Clients::default();
-            for client in 0..clients {
-                set.add(IpAddr::from((0x0a00_0000 + client * 7).to_be_bytes()));
-            }
-            set.estimate()
-        };
-        assert_eq!((count(0), count(1)), (0, 1));
-        assert!((9..=11).contains(&count(10)), "{}", count(10));
-        assert!((170..=230).contains(&count(200)), "{}", count(200));
-        assert_eq!(count(1_000_000), Clients::MOST);
-        let mut one_host = Clients::default();
-        for address in ["2001:db8::1", "2001:db8::2", "2001:db8::3"] {
-            one_host.add(address.parse().unwrap());
-        }
-        assert_eq!(one_host.estimate(), 1);
     }
 }

@@ -1,13 +1,13 @@
-//! What `/api/v1/perimeter` says: the engine's report as JSON.
+//! What `/api/v1/perimeter` says: the report as JSON.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::{Perimeter, Report, Seen, Verdict};
 use crate::{
     clock::{self, Moment},
     config::{self, Remedy},
-    engine::perimeter::{Perimeter, Report, Seen, Verdict},
 };
 
 /// The page's content. Times are seconds since 1970.

@@ -1,0 +1,93 @@
+//! What the addresses of one answer are: private, out of reach, public.
+
+use std::{net::IpAddr, sync::LazyLock};
+
+use ipnet::IpNet;
+
+use super::Verdict;
+use crate::{
+    networks::Networks,
+    wire::{Malformed, Response, addresses},
+};
+
+/// What one answer showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sight {
+    pub verdict: Verdict,
+    pub address: Option<IpAddr>,
+}
+
+/// Goes through every address of the answer.
+pub(super) fn look(response: &Response, reaches: impl Fn(IpAddr) -> Option<bool>) -> Result<Sight, Malformed> {
+    let mut worst = Sight { verdict: Verdict::Absent, address: None };
+    addresses::find_address(response.message(), |address| {
+        let verdict = judge(&reaches, address);
+        if verdict > worst.verdict {
+            worst = Sight { verdict, address: Some(address) };
+        }
+        None::<()>
+    })?;
+    Ok(worst)
+}
+
+fn judge(reaches: impl Fn(IpAddr) -> Option<bool>, address: IpAddr) -> Verdict {
+    match (reaches(address), PRIVATE.lookup(address)) {
+        (Some(true), _) | (None, Some(Reach::Routed)) => Verdict::Private,
+        (Some(false), Some(_)) | (None, Some(Reach::Local)) => Verdict::Unreachable,
+        (_, None) => Verdict::Public,
+    }
+}
+
+/// Whether private addresses can be reached from another network at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Routed,
+    Local,
+}
+
+/// RFC 1918, 6598 and 4193; link-local, loopback and "this host" (RFC 6890), and what AWS uses within a VPC alone.
+static PRIVATE: LazyLock<Networks<Reach>> = LazyLock::new(|| {
+    let networks = [
+        ("10.0.0.0/8", Reach::Routed),
+        ("100.64.0.0/10", Reach::Routed),
+        ("172.16.0.0/12", Reach::Routed),
+        ("192.168.0.0/16", Reach::Routed),
+        ("fc00::/7", Reach::Routed),
+        ("0.0.0.0/8", Reach::Local),
+        ("127.0.0.0/8", Reach::Local),
+        ("169.254.0.0/16", Reach::Local),
+        ("::/128", Reach::Local),
+        ("::1/128", Reach::Local),
+        ("fd00:ec2::/32", Reach::Local),
+        ("fe80::/10", Reach::Local),
+    ];
+    Networks::new(networks.iter().filter_map(|(text, reach)| Some((text.parse::<IpNet>().ok()?, *reach))))
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_addresses_that_clients_cannot_reach_are_told_apart() {
+        for (networks, address, verdict) in [
+            ("10.20.0.0/16", "10.20.1.1", Verdict::Private),
+            ("10.20.0.0/16", "10.21.1.1", Verdict::Unreachable),
+            ("10.20.0.0/16", "169.254.171.5", Verdict::Unreachable),
+            ("10.20.0.0/16", "52.1.2.3", Verdict::Public),
+            ("10.20.0.0/16 52.1.2.0/24", "52.1.2.3", Verdict::Private),
+            ("10.20.0.0/16", "fd00::1", Verdict::Unreachable),
+            ("", "10.21.1.1", Verdict::Private),
+            ("", "169.254.171.5", Verdict::Unreachable),
+            ("", "fd00:ec2:80::1", Verdict::Unreachable),
+            ("", "fd12::1", Verdict::Private),
+            ("", "2600::1", Verdict::Public),
+            ("", "::ffff:10.0.0.1", Verdict::Private),
+        ] {
+            let inside: Vec<IpNet> = networks.split_whitespace().map(|network| network.parse().unwrap()).collect();
+            let inside = Networks::new(inside.iter().map(|network| (*network, ())));
+            let reaches = |address| (!networks.is_empty()).then(|| inside.contains(address));
+            assert_eq!(judge(reaches, address.parse().unwrap()), verdict, "{address} in [{networks}]");
+        }
+    }
+}
