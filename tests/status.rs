@@ -4,11 +4,13 @@
 
 mod support;
 
+use std::{net::TcpListener, path::Path, process::Output};
+
 use support::{
     config::{Config, ONE_PATIENT_TRY},
     eventually,
     query::Query,
-    tidegate::Tidegate,
+    tidegate::{Tidegate, run},
     upstream::Upstream,
 };
 use tidegate::admin::status::{Severity, Status};
@@ -29,7 +31,11 @@ const PROBED_OFTEN: &str = "attempts = 1\nhedge = false\ntimeout = \"500ms\"\n[u
                             interval_down = \"100ms\"";
 
 fn two_groups(vpc: &[&Upstream], site: &Upstream) -> Config {
-    Config::new()
+    two_groups_of(Config::new(), vpc, site)
+}
+
+fn two_groups_of(config: Config, vpc: &[&Upstream], site: &Upstream) -> Config {
+    config
         .upstream("vpc", vpc, PROBED_OFTEN)
         .upstream("site", &[site], ONE_PATIENT_TRY)
         .forward("aws", &["amazonaws.com"], "vpc", "private = [\"10.0.0.0/8\"]\non_public = \"refuse\"")
@@ -90,4 +96,111 @@ fn a_public_answer_for_a_guarded_name_is_a_finding() {
     let finding = status.findings.iter().find(|finding| finding.kind == "guard").unwrap();
     assert!(finding.text.contains("sts.eu-west-1.amazonaws.com"), "{finding:?}");
     assert_eq!(status.guard["refuse"], 1);
+}
+
+/// With a control socket in this folder.
+fn with_socket(folder: &Path) -> Config {
+    let socket = folder.join("control.sock");
+    Config::without_admin().section("admin", &format!("http = \"127.0.0.1:0\"\nsocket = {socket:?}"))
+}
+
+/// What a verb says on standard output and on standard error, and its exit code.
+#[track_caller]
+fn says(folder: &Path, words: &[&str]) -> (Option<i32>, String, String) {
+    let socket = folder.join("control.sock").display().to_string();
+    let Output { status, stdout, stderr } = run(&[words, &["--socket", &socket]].concat());
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn the_verb_shows_the_daemon_and_its_exit_code_says_whether_all_is_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other, site) = (Upstream::start(), Upstream::start(), Upstream::start());
+    let tidegate = Tidegate::start(&two_groups_of(with_socket(folder.path()), &[&one, &other], &site));
+    let says = |words: &[&str]| says(folder.path(), words);
+    eventually("all is well", || says(&["status"]).0 == Some(0));
+    tidegate.client().ask(&Query::a("www.example."));
+    let (code, text, error) = says(&["status"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(text.starts_with("all is well\n\ntidegate "), "{text}");
+    let hash = document(&tidegate).configuration.hash;
+    for part in
+        [&format!("configuration {hash}"), "1 queries (tcp 0, udp 1)", "upstream vpc (", "all 2 servers are usable"]
+    {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    assert_eq!(says(&["status", "--live"]), (Some(0), "live\n".to_owned(), String::new()));
+    assert_eq!(says(&["status", "--ready"]), (Some(0), "ready\n".to_owned(), String::new()));
+
+    let server = one.address.to_string();
+    assert_eq!(says(&["drain", &server]).0, Some(0));
+    let (code, text, _) = says(&["status"]);
+    assert_eq!(code, Some(0), "a drain is as somebody wanted it\n{text}");
+    assert!(text.contains(&format!("note     upstream {server} of group vpc is drained")), "{text}");
+    other.go_silent();
+    eventually("the group is down", || says(&["status"]).0 == Some(1));
+    eventually("down and drained", || says(&["status"]).1.contains("no server is usable: 1 down, 1 drained"));
+    let (_, text, _) = says(&["status"]);
+    assert!(text.contains(&format!("upstream {} of group vpc is down: ", other.address)), "{text}");
+    assert_eq!(says(&["status", "--ready"]), (Some(1), "unready\n".to_owned(), String::new()));
+    assert_eq!(says(&["status", "--live"]).0, Some(0));
+
+    let (code, text, _) = says(&["status", "--json"]);
+    let status: Status = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, status.health), (Some(1), Severity::Error));
+    let admin = format!("http://{}", tidegate.admin_address());
+    let output = run(&["status", "--json", "--admin", &admin]);
+    let over_http: Status = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), over_http.groups.len()), (Some(1), 2));
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_neither_live_nor_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(says(folder.path(), &["status", "--live"]), (Some(1), "dead\n".to_owned(), String::new()));
+    assert_eq!(says(folder.path(), &["status", "--ready"]), (Some(1), "unready\n".to_owned(), String::new()));
+    let (code, text, error) = says(folder.path(), &["status"]);
+    assert_eq!((code, text.as_str()), (Some(1), ""));
+    assert!(error.contains("control.sock"), "{error}");
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).unwrap();
+    let output = run(&["status", "--live", "--admin", &closed.to_string()]);
+    assert_eq!((output.status.code(), output.stdout), (Some(1), b"dead\n".to_vec()));
+}
+
+#[test]
+fn drains_and_empty_groups_are_in_metrics_and_readiness() {
+    let folder = tempfile::tempdir().unwrap();
+    let (vpc, site) = (Upstream::start(), Upstream::start());
+    let nobody = folder.path().join("resolv.conf");
+    std::fs::write(&nobody, "# nobody\n").unwrap();
+    let config = two_groups_of(with_socket(folder.path()), &[&vpc], &site)
+        .servers("host", &[format!("system:{}", nobody.display())], "")
+        .forward("host", &["host.example"], "host", "");
+    let tidegate = Tidegate::start(&config);
+    eventually("ready", || tidegate.get("/readyz").0 == 200);
+    let usable = |group: &str| format!("{:.0}", tidegate.metric("tidegate_upstream_usable", &[("group", group)]));
+    assert!(tidegate.has_metric("tidegate_upstream_usable", &[("group", "host")]));
+    assert_eq!([usable("vpc"), usable("site"), usable("host")], ["1", "1", "0"]);
+    let (_, text) = tidegate.get("/readyz");
+    assert_eq!(text, "ready\nupstream host: it has no server\n");
+    assert_eq!(tidegate.get("/readyz?group=vpc").0, 200);
+    let (code, text) = tidegate.get("/readyz?group=host");
+    assert_eq!((code, text.as_str()), (503, "upstream host: it has no server\n"));
+    let (code, text) = tidegate.get("/readyz?group=dmz");
+    assert_eq!(code, 404);
+    assert!(text.contains("\"dmz\"") && text.contains("vpc, site, host"), "{text}");
+    tidegate.await_logged("WARN", "upstream host has no server to ask");
+
+    let server = vpc.address.to_string();
+    let drained = || tidegate.metric("tidegate_upstream_drained", &[("group", "vpc"), ("server", &server)]) > 0.5;
+    assert!(!drained());
+    assert_eq!(says(folder.path(), &["drain", &format!("vpc/{server}")]).0, Some(0));
+    assert!(drained());
+    assert_eq!(
+        (usable("vpc").as_str(), tidegate.get("/readyz").0, tidegate.get("/readyz?group=vpc").0),
+        ("0", 200, 503)
+    );
+    assert!(tidegate.get("/readyz").1.contains("upstream vpc: no server is usable: 1 drained\n"));
+    assert_eq!(says(folder.path(), &["undrain", &format!("vpc/{server}")]).0, Some(0));
+    assert_eq!((usable("vpc").as_str(), drained(), tidegate.get("/readyz?group=vpc").0), ("1", false, 200));
 }

@@ -1,6 +1,7 @@
 //! The control socket: what operators change in the running daemon.
 //!
-//! HTTP/1.1 over a Unix socket, one order a request: POST with a JSON object. Who may open the socket may give every
+//! HTTP/1.1 over a Unix socket, one order a request: POST with a JSON object. GET `/v1/status`, `/healthz` and `/readyz`
+//! tell how it goes. Who may open the socket may give every
 //! order: its mode says who. An order that was carried out is 200, one that was refused 409, one that nobody understands
 //! 400; the body is an object with `lines` for people, and beside them what scripts want to know. A body has as long to
 //! come as a head; what else bounds a connection is in [`super::server`]. Orders are carried out one after the other, by
@@ -24,7 +25,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::server::{CONNECTIONS, HEAD, PAUSE, converse};
+use super::{
+    Pages, router,
+    server::{CONNECTIONS, HEAD, PAUSE, converse},
+};
 use crate::wire::Name;
 
 /// The longest order.
@@ -90,8 +94,8 @@ pub struct Request {
 }
 
 /// Serves until it is dropped.
-pub async fn serve(listener: UnixListener, orders: mpsc::Sender<Request>) {
-    let service = TowerToHyperService::new(router(orders));
+pub async fn serve(listener: UnixListener, orders: mpsc::Sender<Request>, pages: Pages) {
+    let service = TowerToHyperService::new(router(orders).merge(router::inside(pages)));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };

@@ -48,10 +48,32 @@ pub struct Pages {
     pub rules: Document,
     /// `/api/v1/perimeter`.
     pub perimeter: Document,
-    /// Why the process should get no questions now; empty = it should.
-    pub unready: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// `/readyz`.
+    pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     /// For how long the worker that has been silent longest has not turned.
     pub silence: Arc<dyn Fn() -> Duration + Send + Sync>,
     /// Where the process answers DNS over UDP.
     pub listeners: Arc<[SocketAddr]>,
+}
+
+/// What `/readyz` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Why the process should get no queries now; empty = it should.
+    pub reasons: Vec<String>,
+    /// Every upstream group. What is wrong with one does not make the process unready.
+    pub groups: Vec<GroupReadiness>,
+}
+
+/// How one group is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupReadiness {
+    /// Its name.
+    pub name: String,
+    /// Whether it has a usable server.
+    pub is_usable: bool,
+    /// Whether it has servers, and none is down or drained.
+    pub is_whole: bool,
+    /// Its state in words.
+    pub words: String,
 }

@@ -4,7 +4,7 @@ use std::future::ready;
 
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::{Query, Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode, Version,
         header::{
@@ -16,9 +16,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Pages, accept, health, page, server::Client};
+use super::{GroupReadiness, Pages, Readiness, accept, health, page, server::Client};
 use crate::clock;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -64,6 +64,15 @@ fn status_page(pages: &Pages) -> Response {
     ([(CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
 }
 
+/// What the control socket has of these pages: who may open it may see all of them.
+pub(super) fn inside(pages: Pages) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/v1/status", get(|State(pages): State<Pages>| ready(document(&(pages.status)()))))
+        .with_state(pages)
+}
+
 async fn asset(content_type: &'static str, text: &'static str) -> Response {
     ([(CONTENT_TYPE, content_type)], text).into_response()
 }
@@ -86,16 +95,37 @@ async fn healthz(State(pages): State<Pages>) -> Response {
     text(StatusCode::OK, "healthy\n".to_owned())
 }
 
-/// 200 while questions are welcome; else the reasons, one a line.
-async fn readyz(State(pages): State<Pages>) -> Response {
-    let mut reasons = (pages.unready)();
+/// Which group must have a usable server, for checks that move an address or a route away from a host whose link is dead.
+#[derive(Debug, Deserialize)]
+struct Wanted {
+    group: Option<String>,
+}
+
+/// 200 while queries are welcome, with a line for each group that is not whole; else the reasons, one a line. Upstreams
+/// that are down make no process unready, unless `?group=` asks for one.
+async fn readyz(State(pages): State<Pages>, Query(wanted): Query<Wanted>) -> Response {
+    let Readiness { mut reasons, groups } = (pages.readiness)();
     if (pages.silence)() > health::SILENCE {
         reasons.push("a worker does not turn".to_owned());
     }
-    if reasons.is_empty() {
-        return text(StatusCode::OK, "ready\n".to_owned());
+    let line = |group: &GroupReadiness| format!("upstream {}: {}", group.name, group.words);
+    if let Some(name) = wanted.group {
+        let Some(group) = groups.iter().find(|group| group.name == name) else {
+            let known: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
+            let why = format!("there is no upstream group \"{name}\"; there are: {}", known.join(", "));
+            return refusal(StatusCode::NOT_FOUND, &why);
+        };
+        if !group.is_usable {
+            reasons.push(line(group));
+        } else if reasons.is_empty() {
+            return text(StatusCode::OK, format!("ready\n{}\n", line(group)));
+        }
     }
-    text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+    if !reasons.is_empty() {
+        return text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n");
+    }
+    let notes = groups.iter().filter(|group| !group.is_whole).map(|group| line(group) + "\n");
+    text(StatusCode::OK, "ready\n".to_owned() + &notes.collect::<String>())
 }
 
 fn document(document: &impl Serialize) -> Response {

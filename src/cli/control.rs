@@ -25,7 +25,7 @@ pub(super) struct Options {
     config: Option<PathBuf>,
     /// As JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// A server to drain or not.
@@ -124,7 +124,7 @@ fn order(options: &Options, path: &str, body: &Value) -> i32 {
 
 /// Why it is not known where the daemon is.
 #[derive(Debug, thiserror::Error)]
-enum SocketError {
+pub(super) enum SocketError {
     #[error("{} cannot be read: {error}; say --socket PATH", file.display())]
     Unreadable {
         file: PathBuf,
@@ -137,7 +137,7 @@ enum SocketError {
 
 impl Options {
     /// The socket that was named, or that the configuration names, or the default.
-    fn socket(&self) -> Result<PathBuf, SocketError> {
+    pub(super) fn socket(&self) -> Result<PathBuf, SocketError> {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
         }

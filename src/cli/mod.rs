@@ -5,6 +5,7 @@ mod check;
 mod control;
 mod demo;
 mod discover;
+mod duration;
 mod man;
 mod output;
 mod page;
@@ -12,6 +13,7 @@ mod perimeter;
 mod presets;
 mod query;
 mod serve;
+mod status;
 mod version;
 
 use std::ffi::OsString;
@@ -73,6 +75,11 @@ enum Verb {
         after_help = "Exit status: 0 no public address was seen, 1 one was, or no daemon answered\nExample: tidegate perimeter --json"
     )]
     Perimeter(perimeter::Options),
+    /// Shows the running daemon at one glance: what is wrong, groups, servers, queries
+    #[command(
+        after_help = "Exit status: 0 all is well, 1 something is wrong, or no daemon was reached\nExample: tidegate status"
+    )]
+    Status(status::Options),
     /// Makes the running daemon reload its configuration, and waits for the verdict
     #[command(
         after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and the old configuration stays in force\nExample: tidegate reload"
@@ -140,6 +147,7 @@ fn run_verb(verb: Verb) -> i32 {
         Verb::Query(options) => query::run(&options),
         Verb::Discover(options) => discover::run(&options),
         Verb::Perimeter(options) => perimeter::run(&options),
+        Verb::Status(options) => status::run(&options),
         Verb::Reload(options) => control::reload(&options),
         Verb::Drain(server) => control::drain(&server),
         Verb::Undrain(server) => control::undrain(&server),

@@ -85,14 +85,23 @@ pub(super) fn admin(url: Option<&str>, config: Option<&Path>) -> Result<String, 
 
 /// The body of the page at `path` of the daemon at `admin`.
 pub(super) fn fetch(admin: &str, path: &str) -> Result<String, PageError> {
-    let host = admin.strip_prefix("http://").unwrap_or(admin).trim_end_matches('/');
+    match get(admin, path)? {
+        (200, body) => Ok(body),
+        (status, _) => Err(PageError::Status(host(admin).to_owned(), status)),
+    }
+}
+
+/// Status and body of the page at `path` of the daemon at `admin`.
+pub(super) fn get(admin: &str, path: &str) -> Result<(u16, String), PageError> {
+    let host = host(admin);
     let address = resolve(host).ok_or_else(|| PageError::Address(admin.to_owned()))?;
     let response = exchange(address, host, path).map_err(|error| PageError::Unreachable(host.to_owned(), error))?;
     let (status, body) = split(&response).ok_or_else(|| PageError::NotHttp(host.to_owned()))?;
-    if status != 200 {
-        return Err(PageError::Status(host.to_owned(), status));
-    }
-    Ok(body.to_owned())
+    Ok((status, body.to_owned()))
+}
+
+fn host(admin: &str) -> &str {
+    admin.strip_prefix("http://").unwrap_or(admin).trim_end_matches('/')
 }
 
 fn resolve(host: &str) -> Option<SocketAddr> {
@@ -115,20 +124,30 @@ fn read(stream: impl Read) -> io::Result<String> {
 
 /// Gives the daemon behind a control socket an order: the status and the body of its reply.
 pub(super) fn order(socket: &Path, path: &str, body: &str) -> Result<(u16, String), PageError> {
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    );
+    converse(socket, &request, ORDER_PATIENCE)
+}
+
+/// Status and body of the page at `path` behind a control socket.
+pub(super) fn look(socket: &Path, path: &str) -> Result<(u16, String), PageError> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    converse(socket, &request, PATIENCE)
+}
+
+fn converse(socket: &Path, request: &str, patience: Duration) -> Result<(u16, String), PageError> {
     let name = || socket.display().to_string();
     let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => PageError::Forbidden(name()),
         _ => PageError::NoSocket(name(), error),
     })?;
     let mut send = || {
-        stream.set_read_timeout(Some(ORDER_PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        let length = body.len();
-        write!(
-            stream,
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
-             Connection: close\r\n\r\n{body}"
-        )?;
+        stream.write_all(request.as_bytes())?;
         read(&stream)
     };
     let response = send().map_err(|error| PageError::Silent(name(), error))?;

@@ -10,12 +10,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{
-    StartError,
-    report::Report,
-    state::{Reread, State},
-    worker::Farewell,
-};
+use super::{StartError, report::Report, state::Reloaded, state::State, worker::Farewell};
 use crate::{
     admin::{self, control::Request},
     clock::Moment,
@@ -34,7 +29,7 @@ const WATCH: Duration = Duration::from_secs(2);
 /// What the control thread can be told.
 pub(super) enum Command {
     /// Bring this into force.
-    Reload(Box<Live>, oneshot::Sender<Result<Reread, Vec<ZoneError>>>),
+    Reload(Box<Live>, oneshot::Sender<Result<Reloaded, Vec<ZoneError>>>),
 }
 
 /// Starts the thread. It ends when the sender of commands is gone, or one of its tasks ends; `end` is told of it.
@@ -72,12 +67,14 @@ impl Doors {
         match self.http.map(tokio::net::TcpListener::from_std).transpose() {
             Ok(Some(listener)) => drop(tokio::task::spawn_local(admin::serve(listener, report.pages()))),
             Ok(None) => {}
-            Err(error) => warn!(%error, "no admin server"),
+            Err(error) => warn!(%error, "no status page and no metrics: {error}"),
         }
         match self.socket.map(tokio::net::UnixListener::from_std).transpose() {
-            Ok(Some(listener)) => drop(tokio::task::spawn_local(admin::control::serve(listener, self.order))),
+            Ok(Some(listener)) => {
+                drop(tokio::task::spawn_local(admin::control::serve(listener, self.order, report.pages())))
+            }
             Ok(None) => {}
-            Err(error) => warn!(%error, "no control socket"),
+            Err(error) => warn!(%error, "no control socket: {error}"),
         }
     }
 }
@@ -99,7 +96,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
                 Some(Command::Reload(live, reply)) => {
                     let result = state.replace(*live);
                     match &result {
-                        Ok(_) => report.reloaded(&state.live, Vec::new()),
+                        Ok(reloaded) => report.reloaded(&state.live, reloaded.changes.clone()),
                         Err(problems) => report.reload_failed(lines(problems)),
                     }
                     system = system::Watch::new(state.system_files(), state.ours());
@@ -127,14 +124,17 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
 fn reread(state: &mut State, report: &Report) -> bool {
     let result = state.reread_zones();
     match &result {
-        Ok(()) => {
-            info!("zone files changed and were read again");
-            report.reloaded(&state.live, vec!["zone files changed".to_owned()]);
+        Ok(changes) => {
+            info!(
+                "local files were read again: {}",
+                if changes.is_empty() { "nothing changed".into() } else { changes.join(", ") }
+            );
+            report.reloaded(&state.live, changes.clone());
         }
         Err(problems) => {
             report.reload_failed(lines(problems));
             for problem in problems {
-                warn!(%problem, "a changed zone file was refused; the old one stays in force");
+                warn!(%problem, "a changed local file was refused, the old one stays in force: {problem}");
             }
         }
     }

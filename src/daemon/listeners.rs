@@ -122,7 +122,7 @@ impl Bound {
     /// Says where it listens.
     pub(super) fn log(&self) {
         for address in &self.plain {
-            info!(%address, "listening");
+            info!(%address, "listening on {address}");
         }
         let encrypted = |transport: Transport| !matches!(transport, Transport::Udp | Transport::Tcp);
         for (transport, address) in self.all.iter().filter(|(transport, _)| encrypted(*transport)) {

@@ -10,11 +10,13 @@ mod certificate;
 mod control;
 mod delegations;
 mod groups;
+mod headline;
 mod host;
 mod keeper;
 mod listeners;
 mod orders;
 mod report;
+mod run;
 mod socket_file;
 mod state;
 mod worker;
@@ -44,10 +46,11 @@ pub use self::{
     groups::server_spec,
     host::{missing_listeners, missing_upstreams},
     orders::Duty,
-    state::{Reread, build_zones},
+    run::{Ended, run},
+    state::{Reloaded, build_zones},
 };
 use crate::{
-    admin::control::Request,
+    admin::{control::Request, status::Finding},
     cache::Cache,
     clock::Moment,
     config::{Boot, Live, Workers},
@@ -130,7 +133,7 @@ impl Daemon {
     /// Binds every address, starts the workers and the control thread.
     pub fn start(boot: &Boot, live: Live) -> Result<Self, StartError> {
         if let Err(error) = raise_open_files() {
-            warn!(%error, "the limit on open files stays as it is");
+            warn!(%error, "the limit on open files stays as it is: {error}");
         }
         let count = workers(boot)?;
         let certificate = live.certificate.as_ref().map(WatchedCertificate::new);
@@ -182,7 +185,7 @@ impl Daemon {
         let control = control::spawn(state, count, told, Arc::clone(&report), doors, end)?;
         bound.log();
         if let Some(address) = admin_address {
-            info!(%address, "admin listening");
+            info!(%address, "status page and metrics on http://{address}/");
         }
         Ok(Self {
             addresses,
@@ -215,13 +218,18 @@ impl Daemon {
         &self.engine
     }
 
-    /// Brings another configuration into force, or leaves the one in force as it is and says why.
-    pub async fn reload(&self, live: Live) -> Result<Reread, Vec<ZoneError>> {
+    /// The configuration in force.
+    pub fn live(&self) -> Arc<Live> {
+        self.report.live()
+    }
+
+    /// Brings another configuration into force and says what changed, or leaves the one in force as it is and says why.
+    pub async fn reload(&self, live: Live) -> Result<Reloaded, Vec<ZoneError>> {
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::Reload(Box::new(live), reply)).is_err() {
-            return Ok(Reread::default());
+            return Ok(Reloaded::default());
         }
-        answer.await.unwrap_or_else(|_| Ok(Reread::default()))
+        answer.await.unwrap_or_else(|_| Ok(Reloaded::default()))
     }
 
     /// Counts a reload whose configuration did not even become a plan.
@@ -235,6 +243,11 @@ impl Daemon {
             Some(keeper) => keeper.save(),
             None => info!("no snapshot is configured"),
         }
+    }
+
+    /// What is out of the ordinary, the worst first.
+    fn findings(&self) -> Vec<Finding> {
+        self.report.findings(Moment::now())
     }
 
     /// Writes a line about how it goes to the log.
@@ -265,7 +278,7 @@ impl Daemon {
         for worker in self.workers {
             match worker.join() {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(%error, "a worker ended"),
+                Ok(Err(error)) => warn!(%error, "a worker ended: {error}"),
                 Err(_) => warn!("a worker panicked"),
             }
         }

@@ -21,7 +21,7 @@ use crate::{
 pub(super) struct State {
     pub(super) engine: Arc<Engine>,
     /// The plan in force, with a rule and a group for each delegation that is followed.
-    pub(super) live: Live,
+    pub(super) live: Arc<Live>,
     /// The same as configured.
     configured: Live,
     groups: Vec<Arc<Group>>,
@@ -36,20 +36,26 @@ pub(super) struct State {
     loop_targets: watch::Sender<Vec<loops::Target>>,
 }
 
-/// What of the local names is another than before, wherever it stands.
+/// What a reload brought.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Reread {
-    /// Zones that were there before and have other records now.
-    pub zones: Vec<Name>,
-    /// Whether the hosts file says something else.
-    pub hosts: bool,
+pub struct Reloaded {
+    /// What changed, one line each.
+    pub changes: Vec<String>,
     /// What was left out of files that were read again.
     pub warnings: Vec<String>,
 }
 
+/// What of the local names is another than before, wherever it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Reread {
+    /// Zones that were there before and have other records now.
+    zones: Vec<Name>,
+    /// Whether the hosts file says something else.
+    hosts: bool,
+}
+
 impl Reread {
     fn between(old: &Zones, new: &Zones) -> Self {
-        let warnings = new.warnings().collect();
         let prints = |zones: &Zones| {
             zones.domains().map(|domain| (domain.name.clone(), domain.fingerprint)).collect::<HashMap<_, _>>()
         };
@@ -57,7 +63,19 @@ impl Reread {
         let is_other = |(name, print): &(Name, u64)| before.get(name).is_some_and(|before| before != print);
         let mut zones: Vec<Name> = after.into_iter().filter(is_other).map(|(name, _)| name).collect();
         zones.sort_unstable();
-        Self { zones, hosts: old.hosts_fingerprint() != new.hosts_fingerprint(), warnings }
+        Self { zones, hosts: old.hosts_fingerprint() != new.hosts_fingerprint() }
+    }
+
+    /// What changed in the configuration, and in the files that it names.
+    fn added_to(&self, mut changes: Vec<String>) -> Vec<String> {
+        let zones = self.zones.iter().map(|zone| format!("local zone {zone} changed"));
+        let hosts = self.hosts.then(|| "local_hosts.file changed".to_owned());
+        for line in zones.chain(hosts) {
+            if !changes.contains(&line) {
+                changes.push(line);
+            }
+        }
+        changes
     }
 }
 
@@ -82,7 +100,7 @@ impl State {
         let (loop_targets, _) = watch::channel(groups::loop_targets(&live, &groups));
         Ok(Self {
             engine,
-            live,
+            live: Arc::new(live),
             configured,
             groups,
             zones,
@@ -96,34 +114,37 @@ impl State {
         })
     }
 
-    /// Brings another plan into force, or leaves the old one as it is.
-    pub(super) fn replace(&mut self, live: Live) -> Result<Reread, Vec<ZoneError>> {
+    /// Brings another plan into force and says what changed, or leaves the old one as it is.
+    pub(super) fn replace(&mut self, live: Live) -> Result<Reloaded, Vec<ZoneError>> {
         let zones = Arc::new(build_zones(&live, Some(&self.zones))?);
         report(&zones);
         let reread = Reread::between(&self.zones, &zones);
+        let changes = reread.added_to(self.configured.changes(&live));
         self.zones = zones;
-        self.live = delegations::followed(&live, &self.zones);
+        self.live = Arc::new(delegations::followed(&live, &self.zones));
         self.configured = live;
         if let (Some(watched), Some(read)) = (&mut self.certificate, &self.live.certificate) {
             watched.reload(read);
         }
         self.rebuild();
-        Ok(reread)
+        Ok(Reloaded { changes, warnings: self.zones.warnings().collect() })
     }
 
-    /// Reads zone files again; what is wrong with them leaves the old zones in force.
-    pub(super) fn reread_zones(&mut self) -> Result<(), Vec<ZoneError>> {
-        self.zones = Arc::new(build_zones(&self.configured, Some(&self.zones))?);
-        report(&self.zones);
+    /// Reads zone files again and says which changed; what is wrong with them leaves the old zones in force.
+    pub(super) fn reread_zones(&mut self) -> Result<Vec<String>, Vec<ZoneError>> {
+        let zones = Arc::new(build_zones(&self.configured, Some(&self.zones))?);
+        report(&zones);
+        let changes = Reread::between(&self.zones, &zones).added_to(Vec::new());
+        self.zones = zones;
         let live = delegations::followed(&self.configured, &self.zones);
-        if live != self.live {
-            self.live = live;
+        if live != *self.live {
+            self.live = Arc::new(live);
             self.rebuild();
-            return Ok(());
+            return Ok(changes);
         }
         // The servers are the same: a file that is written often does not have them probed for loops as often.
         self.build();
-        Ok(())
+        Ok(changes)
     }
 
     /// Builds groups and snapshot again from the plan in force, for servers that may be others.

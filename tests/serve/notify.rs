@@ -2,17 +2,31 @@
 
 use std::{os::unix::net::UnixDatagram, path::Path};
 
-use crate::support::{PATIENCE, config::Config, query::Query, tidegate::Tidegate, upstream::Upstream};
+use crate::support::{
+    PATIENCE,
+    config::{Config, ONE_PATIENT_TRY},
+    query::Query,
+    tidegate::Tidegate,
+    upstream::Upstream,
+};
 
 /// Waits for a notification with this assignment on a line of its own.
 #[track_caller]
 fn await_state(socket: &UnixDatagram, state: &str) {
-    let mut buffer = [0; 4096];
+    await_line(socket, |line| line == state);
+}
+
+/// Waits for a notification with such a line.
+#[track_caller]
+fn await_line(socket: &UnixDatagram, is_it: impl Fn(&str) -> bool) {
+    let (mut buffer, mut seen) = ([0; 4096], Vec::new());
     loop {
-        let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("no {state} in time: {error}"));
-        if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == state) {
+        let length = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("not in time: {error}; {seen:#?}"));
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if text.lines().any(&is_it) {
             return;
         }
+        seen.push(text);
     }
 }
 
@@ -47,4 +61,28 @@ fn ready_does_not_wait_for_an_upstream() {
     let variable = format!("NOTIFY_SOCKET={}", path.display());
     let _tidegate = Tidegate::start_by(&["env", &variable], &Config::forwarding_to(&[&upstream]));
     await_state(&socket, "READY=1");
+}
+
+/// `systemctl status` shows it.
+#[test]
+fn the_status_line_follows_what_is_down() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("notify");
+    let socket = listen(&path);
+    let mut upstream = Upstream::answering("10.0.0.1");
+    let variable = format!("NOTIFY_SOCKET={}", path.display());
+    let lines = format!("{ONE_PATIENT_TRY}\n[upstream.site.health]\ninterval = \"200ms\"\ninterval_down = \"100ms\"");
+    let config = Config::new().upstream("site", &[&upstream], &lines).forward("everything", &["."], "site", "");
+    let tidegate = Tidegate::start_by(&["env", &variable], &config);
+
+    await_state(&socket, "STATUS=all is well");
+    upstream.stop();
+    let server = format!("upstream {} of group site is down: ", upstream.address);
+    await_line(&socket, |line| {
+        line.starts_with("STATUS=upstream site: no server is usable: 1 down; ") && line.contains(&server)
+    });
+    tidegate.await_logged("WARN", "upstream site: no server is usable: 1 down");
+    upstream.start_again();
+    await_state(&socket, "STATUS=all is well");
+    tidegate.await_logged("INFO", "upstream site has a usable server again");
 }

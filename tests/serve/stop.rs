@@ -95,6 +95,26 @@ fn while_lame_it_answers_and_is_not_ready() {
 }
 
 #[test]
+fn a_second_sigterm_ends_the_lame_duck_and_the_drain_still_runs() {
+    let upstream = Upstream::start();
+    let gate = Gate::default();
+    upstream.on_type(rtype::A, Script::held(&gate, Reply::a("10.0.0.1")));
+    let config = Config::forwarding_to(&[&upstream]).section("server", "lameduck = \"1h\"");
+    let mut tidegate = Tidegate::start(&config);
+    let socket = tidegate.client().socket();
+    socket.send(&Query::a("www.example."));
+    upstream.wait_for("www.example.", 1);
+
+    tidegate.signal("TERM");
+    crate::support::eventually("draining", || tidegate.get("/readyz").0 == 503);
+    tidegate.signal("TERM");
+    tidegate.await_logged("INFO", "the lame duck ends early");
+    gate.open();
+    assert_eq!(socket.receive().address_texts(), ["10.0.0.1"], "what was received is answered");
+    assert_eq!(tidegate.wait().code(), Some(0));
+}
+
+#[test]
 fn a_reload_brings_another_lameduck() {
     let upstream = Upstream::answering("10.0.0.1");
     let config = Config::forwarding_to(&[&upstream]);

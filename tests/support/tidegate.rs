@@ -224,8 +224,11 @@ impl Tidegate {
         for line in self.log.lines() {
             let Some((message, address)) = message(&line) else { continue };
             match message.as_str() {
-                "listening" => self.addresses.extend(address),
-                "admin listening" => self.admin = address,
+                // The transport of encrypted ones stands in brackets.
+                message if message.starts_with("listening on ") && !message.ends_with(')') => {
+                    self.addresses.extend(address)
+                }
+                message if message.starts_with("status page ") => self.admin = address,
                 _ => {}
             }
         }

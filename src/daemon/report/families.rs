@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, sync::atomic::Ordering::Relaxed};
 
-use super::Report;
+use super::{Report, words};
 use crate::{
     clock::{self, Moment},
     metrics::{self, Exposition},
@@ -98,6 +98,16 @@ fn encode_health(groups: &[Arc<Group>], rows: &[Row<'_>], exposition: &mut Expos
                 family.sample(&labels, u8::from(is_healthy));
             }
         }
+    }
+    let mut family = exposition.gauge("tidegate_upstream_drained", "Whether an operator took a server out of service.");
+    for row in rows {
+        let is_drained = row.servers.iter().all(|server| server.is_drained());
+        family.sample(&[("group", row.group), ("server", row.server)], u8::from(is_drained));
+    }
+    let help = "Servers of a group that queries may go to: neither down nor drained.";
+    let mut family = exposition.gauge("tidegate_upstream_usable", help);
+    for group in groups {
+        family.sample(&[("group", group.name())], words::usable(group));
     }
     let mut family = exposition.gauge("tidegate_upstream_tier", "The tier in use; 0 is the preferred one.");
     for group in groups {

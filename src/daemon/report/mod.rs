@@ -23,7 +23,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{keeper::Kept, listeners::Bound, state::State as DaemonState};
 use crate::{
-    admin::{Gate, Pages, status::ReloadStatus},
+    admin::{
+        Gate, GroupReadiness, Pages, Readiness,
+        status::{Finding, GroupStatus, ReloadStatus},
+    },
     clock::{self, Moment},
     config::Live,
     engine::Engine,
@@ -61,7 +64,7 @@ pub(super) struct Report {
 /// The configuration in force, and a fingerprint by which replicas can be compared.
 #[derive(Debug)]
 struct Configuration {
-    live: Live,
+    live: Arc<Live>,
     hash: String,
 }
 
@@ -107,7 +110,7 @@ impl Report {
     }
 
     /// Another configuration is in force; `lines` say what changed.
-    pub(super) fn reloaded(&self, live: &Live, lines: Vec<String>) {
+    pub(super) fn reloaded(&self, live: &Arc<Live>, lines: Vec<String>) {
         self.configuration.store(Arc::new(Configuration::of(live)));
         self.gate.store(Arc::new(gate(live)));
         self.reloads.succeeded.add(1);
@@ -118,6 +121,16 @@ impl Report {
     pub(super) fn reload_failed(&self, lines: Vec<String>) {
         self.reloads.failed.add(1);
         self.reloads.ended(false, lines);
+    }
+
+    /// The configuration in force.
+    pub(super) fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.configuration.load().live)
+    }
+
+    /// What is out of the ordinary, the worst first.
+    pub(super) fn findings(&self, now: Moment) -> Vec<Finding> {
+        findings::all(self, &self.upstreams(now).groups, now)
     }
 
     /// The process is about to stop: it answers, and is not ready for more.
@@ -152,7 +165,7 @@ impl Report {
     pub(super) fn pages(self: &Arc<Self>) -> Pages {
         let of = || Arc::clone(self);
         let engine = Arc::clone(&self.engine);
-        let (metrics, status, upstreams, rules, unready, silence) = (of(), of(), of(), of(), of(), of());
+        let (metrics, status, upstreams, rules, readiness, silence) = (of(), of(), of(), of(), of(), of());
         Pages {
             gate: Arc::clone(&self.gate),
             metrics: Arc::new(move |format| metrics.metrics(format, Moment::now())),
@@ -160,7 +173,7 @@ impl Report {
             upstreams: Arc::new(move || upstreams.upstreams(Moment::now())),
             rules: Arc::new(move || rules.rules()),
             perimeter: Arc::new(move || perimeter::document::page(&engine.perimeter)),
-            unready: Arc::new(move || unready.unready()),
+            readiness: Arc::new(move || readiness.readiness(Moment::now())),
             silence: Arc::new(move || silence.silence(Moment::now())),
             listeners: Arc::clone(&self.listeners),
         }
@@ -182,6 +195,16 @@ impl Report {
         reasons
     }
 
+    fn readiness(&self, now: Moment) -> Readiness {
+        let of = |group: GroupStatus| GroupReadiness {
+            is_usable: group.usable > 0,
+            is_whole: group.usable > 0 && group.servers().all(|server| !server.drained && !words::is_down(server)),
+            name: group.name,
+            words: group.words,
+        };
+        Readiness { reasons: self.unready(), groups: self.upstreams(now).groups.into_iter().map(of).collect() }
+    }
+
     fn silence(&self, now: Moment) -> Duration {
         now.since(Moment::from_micros(self.registry.oldest_beat()))
     }
@@ -195,8 +218,8 @@ impl Reloads {
 }
 
 impl Configuration {
-    fn of(live: &Live) -> Self {
-        Self { live: live.clone(), hash: format!("{:016x}", xxh3_64(format!("{live:?}").as_bytes())) }
+    fn of(live: &Arc<Live>) -> Self {
+        Self { live: Arc::clone(live), hash: format!("{:016x}", xxh3_64(format!("{live:?}").as_bytes())) }
     }
 }
 

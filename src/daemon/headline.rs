@@ -1,0 +1,91 @@
+//! The state of the whole in one line, for systemd's STATUS=, and the log's lines about groups without a usable server.
+
+use std::collections::BTreeMap;
+
+use tracing::{info, warn};
+
+use crate::admin::status::{Finding, Severity};
+
+/// Findings that are said in full; the others are counted.
+const MOST: usize = 3;
+
+/// What was said last.
+#[derive(Debug, Default)]
+pub(super) struct Headline {
+    said: String,
+    /// Groups without a usable server, each with what was said of it.
+    unusable: BTreeMap<String, String>,
+}
+
+impl Headline {
+    /// Takes in what is out of the ordinary now; gives the line where it is another than before.
+    pub(super) fn update(&mut self, findings: &[Finding]) -> Option<String> {
+        self.log_groups(findings);
+        let line = line(findings);
+        if line == self.said {
+            return None;
+        }
+        self.said.clone_from(&line);
+        Some(line)
+    }
+
+    fn log_groups(&mut self, findings: &[Finding]) {
+        let is_about_all = |finding: &&Finding| finding.severity == Severity::Error && finding.server.is_none();
+        let of = |finding: &Finding| Some((finding.group.clone()?, finding.text.clone()));
+        let now: BTreeMap<String, String> = findings.iter().filter(is_about_all).filter_map(of).collect();
+        for (group, text) in &now {
+            if self.unusable.get(group) != Some(text) {
+                warn!(group, "{text}");
+            }
+        }
+        for group in self.unusable.keys().filter(|group| !now.contains_key(*group)) {
+            info!(group, "upstream {group} has a usable server again");
+        }
+        self.unusable = now;
+    }
+}
+
+/// What is wrong, or that all is well, and what else is worth knowing.
+fn line(findings: &[Finding]) -> String {
+    let is_wrong = findings.iter().any(|finding| finding.severity.is_wrong());
+    let mut parts: Vec<String> = if is_wrong { Vec::new() } else { vec!["all is well".to_owned()] };
+    parts.extend(findings.iter().take(MOST).map(|finding| finding.text.clone()));
+    if findings.len() > MOST {
+        parts.push(format!("and {} more", findings.len() - MOST));
+    }
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(severity: Severity, text: &str) -> Finding {
+        Finding {
+            severity,
+            kind: "group-down".to_owned(),
+            group: Some("vpc".to_owned()),
+            server: None,
+            text: text.into(),
+        }
+    }
+
+    #[test]
+    fn a_line_is_given_once_for_each_change() {
+        let mut headline = Headline::default();
+        assert_eq!(headline.update(&[]).as_deref(), Some("all is well"));
+        assert_eq!(headline.update(&[]), None);
+        let down = [finding(Severity::Error, "upstream vpc: no server is usable: 2 down")];
+        assert_eq!(headline.update(&down).as_deref(), Some("upstream vpc: no server is usable: 2 down"));
+        assert_eq!(headline.update(&down), None);
+        let drained = [finding(Severity::Note, "upstream 10.0.0.1 of group vpc is drained (up)")];
+        let line = headline.update(&drained).unwrap();
+        assert_eq!(line, "all is well; upstream 10.0.0.1 of group vpc is drained (up)");
+    }
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let all: Vec<Finding> = (0..5).map(|n| finding(Severity::Warning, &n.to_string())).collect();
+        assert_eq!(line(&all), "0; 1; 2; and 2 more");
+    }
+}

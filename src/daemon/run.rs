@@ -1,0 +1,240 @@
+//! The daemon as a process: from READY through signals, orders and reloads to the drain.
+//!
+//! Policy:
+//! - SIGHUP and `tidegate reload` bring the configuration into force that the caller's closure reads, or leave the old
+//!   one and say why. What needs a restart is said and waits for it.
+//! - SIGTERM or SIGINT begins the lame duck: `/readyz` is 503, queries and orders are answered as before for
+//!   `server.lameduck`. A second one ends the lame duck; the drain runs all the same.
+//! - Once a second it looks at what is out of the ordinary: systemd's STATUS= follows each change, and the log gets a
+//!   line where a group loses its last usable server or has one again.
+
+use std::{future::pending, io, pin::pin};
+
+use sd_notify::NotifyState;
+use tokio::{
+    runtime::Builder,
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    Daemon, Event, StartError,
+    headline::Headline,
+    host::missing_upstreams,
+    logging::{self, LevelHandle},
+    orders::Duty,
+};
+use crate::{
+    admin::control::{Account, Order, Request, Verdict},
+    config::{Boot, Plan, Problems, Sandbox},
+};
+
+/// How often it looks at what is out of the ordinary.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Why the process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Told,
+    /// A thread ended that should not have.
+    ThreadEnded,
+}
+
+/// Runs until a signal ends it. `read` reads the configuration again for a reload.
+pub fn run(plan: Plan, read: impl Fn() -> Result<Plan, Problems>, level: &LevelHandle) -> Result<Ended, StartError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    // Before the start, which may have a snapshot to read: signals that come meanwhile wait for its end.
+    let (signals, ticks) = {
+        let _runtime = runtime.enter();
+        (Signals::catch()?, ticks())
+    };
+    let daemon = Daemon::start(&plan.boot, plan.live)?;
+    if plan.boot.sandbox != Sandbox::Off {
+        info!("no sandbox of its own is in force: this version does not build one yet; the systemd unit's applies");
+    }
+    let mut running = Running { read, level, daemon, boot: plan.boot, signals, ticks, headline: Headline::default() };
+    let ended = runtime.block_on(running.until_the_end());
+    running.daemon.stop();
+    info!("stopped");
+    Ok(ended)
+}
+
+fn ticks() -> Interval {
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// The signals that mean something to the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    save: Signal,
+    status: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            save: signal(SignalKind::user_defined1())?,
+            status: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
+/// The daemon, and what it takes to run it.
+struct Running<'a, R> {
+    read: R,
+    level: &'a LevelHandle,
+    daemon: Daemon,
+    boot: Boot,
+    signals: Signals,
+    ticks: Interval,
+    headline: Headline,
+}
+
+/// What ends a time of answering.
+enum Step {
+    Stop,
+    ThreadEnded,
+}
+
+impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
+    async fn until_the_end(&mut self) -> Ended {
+        info!("ready");
+        tell(&[NotifyState::Ready]);
+        if let Some(Step::ThreadEnded) = self.answer_until(None).await {
+            error!("a thread ended; the process ends with it");
+            return Ended::ThreadEnded;
+        }
+        tell(&[NotifyState::Stopping]);
+        self.daemon.drain();
+        let lameduck = self.daemon.live().lameduck;
+        if !lameduck.is_zero() {
+            info!("answering for another {} s, and not ready for more", lameduck.as_secs_f64());
+        }
+        if self.answer_until(Some(Instant::now() + lameduck)).await.is_some() {
+            info!("the lame duck ends early");
+        }
+        tell(&[NotifyState::Status("answering what was received, then it ends")]);
+        Ended::Told
+    }
+
+    /// Carries out signals and orders until one says to stop, or until the end, where there is one.
+    async fn answer_until(&mut self, end: Option<Instant>) -> Option<Step> {
+        let end = async {
+            match end {
+                Some(end) => sleep_until(end).await,
+                None => pending().await,
+            }
+        };
+        let mut end = pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return None,
+                _ = self.signals.terminate.recv() => return Some(Step::Stop),
+                _ = self.signals.interrupt.recv() => return Some(Step::Stop),
+                _ = self.signals.hangup.recv() => drop(self.reload().await),
+                _ = self.signals.save.recv() => self.daemon.save_snapshot(),
+                _ = self.signals.status.recv() => self.daemon.log_status(),
+                _ = self.ticks.tick() => self.look(),
+                event = self.daemon.next() => match event {
+                    Event::Order(request) => self.answer(request).await,
+                    Event::ThreadEnded => return Some(Step::ThreadEnded),
+                },
+            }
+        }
+    }
+
+    /// Tells systemd and the log what has changed.
+    fn look(&mut self) {
+        if let Some(status) = self.headline.update(&self.daemon.findings()) {
+            tell(&[NotifyState::Status(&status)]);
+        }
+    }
+
+    async fn answer(&mut self, request: Request) {
+        let verdict = self.carry_out(request.order).await;
+        self.look();
+        // Who asked may have gone.
+        drop(request.reply.send(verdict));
+    }
+
+    async fn carry_out(&mut self, order: Order) -> Verdict {
+        match order {
+            Order::Reload => self.reload().await,
+            Order::Drain(server) => self.daemon.set_duty(&server, Duty::Off),
+            Order::Undrain(server) => self.daemon.set_duty(&server, Duty::On),
+            Order::Flush(what) => Ok(self.daemon.flush(&what)),
+            Order::Log(directives) => match logging::change(self.level, self.daemon.live().log_level, &directives) {
+                Ok(()) => Ok(Account::new(vec![format!("logging {directives}")]).with("log", directives)),
+                Err(error) => Err(Account::new(vec![error.to_string()])),
+            },
+        }
+    }
+
+    /// Reads the configuration again; says what changed, or why it was refused. systemd knows before whoever asked does:
+    /// for `systemctl reload` it is over with our word to the one who asked.
+    async fn reload(&mut self) -> Verdict {
+        tell(&[NotifyState::Reloading]);
+        let verdict = match self.replace().await {
+            Ok(account) => {
+                info!("reloaded");
+                Ok(account)
+            }
+            Err(problems) => {
+                for problem in &problems {
+                    error!("{problem}");
+                }
+                let last = "the configuration was refused; the old one stays in force";
+                warn!("{last}");
+                let lines = problems.iter().cloned().chain([last.to_owned()]);
+                Err(Account::new(lines.collect()).with("problems", problems))
+            }
+        };
+        tell(&[NotifyState::Ready]);
+        self.look();
+        verdict
+    }
+
+    async fn replace(&mut self) -> Result<Account, Vec<String>> {
+        let plan = (self.read)().map_err(|problems| {
+            let lines: Vec<String> = problems.lines().collect();
+            self.daemon.reload_failed(lines.clone());
+            lines
+        })?;
+        let missing = missing_upstreams(&plan.live, &plan.boot);
+        let mut warnings: Vec<String> = plan.warnings.lines().chain(missing).collect();
+        let restart = self.boot.differences(&plan.boot);
+        let mut lines = warnings.clone();
+        lines.extend(restart.iter().map(|key| format!("{key}: this change needs a restart")));
+        for line in &lines {
+            warn!("{line}");
+        }
+        let before = self.daemon.live().log_level;
+        let reloaded = self.daemon.reload(plan.live).await;
+        let reloaded = reloaded.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let changes = reloaded.changes;
+        lines.extend(reloaded.warnings.iter().cloned());
+        warnings.extend(reloaded.warnings);
+        let after = self.daemon.live().log_level;
+        if before != after {
+            logging::set(self.level, after);
+        }
+        lines.extend(if changes.is_empty() { vec!["nothing changed".to_owned()] } else { changes.clone() });
+        Ok(Account::new(lines).with("changes", changes).with("restart", restart).with("warnings", warnings))
+    }
+}
+
+/// Tells systemd, where there is one.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "systemd was not told: {error}");
+    }
+}
