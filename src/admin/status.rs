@@ -59,6 +59,51 @@ pub struct Status {
     pub cache: CacheStatus,
     /// Every upstream group.
     pub groups: Vec<GroupStatus>,
+    /// Queries by the minute, for up to an hour, the oldest minute first; the last one is not over.
+    pub minutes: Vec<MinuteStatus>,
+    /// Findings that came and went, the newest first.
+    pub events: Vec<EventStatus>,
+    /// Responses by how long they took, of all sources, the fastest first.
+    pub latency: Vec<LatencyStatus>,
+}
+
+/// One minute's counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MinuteStatus {
+    /// When it began, in seconds since 1970.
+    pub at: u64,
+    /// Queries that came in.
+    pub queries: u64,
+    /// Queries that the cache answered.
+    pub hits: u64,
+    /// Queries that it did not answer.
+    pub misses: u64,
+    /// Queries that nobody could answer.
+    pub failed: u64,
+    /// Answers with addresses outside the private networks of their rule.
+    pub violations: u64,
+}
+
+/// A finding that came, or that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventStatus {
+    /// When it was seen, in seconds since 1970.
+    pub at: u64,
+    /// How bad what came is; `ok` for what is over.
+    pub severity: Severity,
+    /// All of it in a sentence for people.
+    pub text: String,
+}
+
+/// Responses that took about as long.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LatencyStatus {
+    /// At most this long, in seconds, and longer than the one before; null = longer than all.
+    pub up_to: Option<f64>,
+    /// How many.
+    pub responses: u64,
 }
 
 /// How bad something is, the worst last.

@@ -108,6 +108,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
             // Without probes nobody knows any more which servers answer.
             Some(_) = tasks.join_next() => return,
             _ = ticks.tick() => {
+                report.observe(Moment::now());
                 if system.check() == system::Changes::Servers {
                     state.rebuild();
                 }

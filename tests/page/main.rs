@@ -83,6 +83,7 @@ fn all_is_well_in_one_glance(#[case] scripts: Scripts) {
     let browser = show(&site, scripts);
     let text = browser.reads(&HEALTHY);
     assert!(text.contains("Queries\n2\n2 UDP") && text.contains("Hit ratio\n50.0 %\nhits 1, misses 1"), "{text}");
+    assert!(text.contains("Time to respond\nUp to Share Responses\n"), "{text}");
     assert!(text.contains(&format!("Answers on {}", site.tidegate.address())), "{text}");
     for server in &site.vpc {
         assert!(text.contains(&server.address.to_string()), "{text}");
@@ -129,6 +130,32 @@ fn a_guard_violation_is_told_with_the_name(#[case] scripts: Scripts) {
     assert!(text.contains("vpc\n✓ all 2 servers are usable"), "the servers are not to blame: {text}");
 }
 
+/// Also for who was not there when it happened.
+#[test]
+fn what_came_and_went_is_told_with_its_time() {
+    let mut site = Site::start();
+    site.vpc[0].stop();
+    let down = format!("upstream {} of group vpc is down", site.vpc[0].address);
+    let browser = show(&site, Scripts::On);
+    let text = browser.reads(&["Lately\n", &format!("! {down}"), "Something needs attention"]);
+    assert!(text.contains("vpc\n! 1 of 2 servers is usable: 1 down"), "{text}");
+    site.vpc[0].start_again();
+    let text = browser.reads(&["All is well", &format!("✓ over: {down}")]);
+    assert!(text.contains(&format!("! {down}")) && text.contains(" ago\n"), "{text}");
+}
+
+#[test]
+fn the_last_hour_is_told_in_words_and_drawn() {
+    let site = Site::start();
+    for name in ["www.example.", "www.example.", "www.example.", "mail.example."] {
+        site.ask(name);
+    }
+    let browser = show(&site, Scripts::On);
+    browser.reads(&["The last hour\n4 queries, ", "Hit ratio 50.0 %. 0 failed, 0 guard violations."]);
+    let drawn = browser.run("return document.querySelector('svg.hour rect.queries').getBoundingClientRect().height;");
+    assert!(drawn.as_f64().unwrap() > 10.0, "{drawn}");
+}
+
 #[test]
 fn stale_answers_in_an_outage_are_counted() {
     let site = Site::start();
@@ -152,7 +179,7 @@ fn a_reload_that_was_refused_is_told_with_the_reasons_and_what_stays_in_force() 
     assert!(text.contains("Warning: ") && text.contains("\"<b>&amp;\""), "as it was written: {text}");
     assert!(site.tidegate.reload(&site.config));
     let text = browser.reads(&["All is well", ": in force"]);
-    assert!(!text.contains("stays in force"), "{text}");
+    assert!(!text.contains("refused; the configuration"), "{text}");
 }
 
 /// What stood there last must not pass for what is.

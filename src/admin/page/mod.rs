@@ -6,15 +6,18 @@
 //!
 //! State is always said in words and by a sign; colour only repeats it.
 
+mod chart;
 mod quantity;
 
 use maud::{DOCTYPE, Markup, html};
 
 use self::quantity::{ago, bytes, count, percent, seconds, span, utc};
-use super::status::{Counts, Finding, GroupStatus, ReloadStatus, ServerStatus, Severity, Status};
+use super::status::{Counts, EventStatus, Finding, GroupStatus, ReloadStatus, ServerStatus, Severity, Status};
 
 /// Seconds between two refreshes.
 const REFRESH: u8 = 5;
+/// Changes that are shown.
+const CHANGES: usize = 10;
 
 /// The whole page, as of `now` in seconds since 1970.
 pub(super) fn page(status: &Status, now: u64) -> String {
@@ -45,12 +48,15 @@ pub(super) fn page(status: &Status, now: u64) -> String {
                         div role="status" { h1 #verdict { span.sign aria-hidden="true" { (sign) } " " (verdict) } }
                         (findings(&status.findings))
                     }
-                    (figures(status))
                     section aria-labelledby="upstreams" {
                         h2 #upstreams { "Upstreams" }
                         @if status.groups.is_empty() { p { "The configuration names none." } }
                         @for group in &status.groups { (self::group(group)) }
                     }
+                    (changes(&status.events, now))
+                    (chart::last_hour(&status.minutes))
+                    (figures(status))
+                    (chart::latency(status))
                     (configuration(status, now))
                     p.updated { "As of " time datetime=(utc(now)) { (utc(now)) } }
                 }
@@ -144,6 +150,33 @@ const fn severity(severity: Severity) -> &'static str {
         Severity::Warning => "Warning",
         Severity::Error => "Error",
     }
+}
+
+/// What came and went lately.
+fn changes(events: &[EventStatus], now: u64) -> Markup {
+    html! {
+        @if !events.is_empty() {
+            section aria-labelledby="changes" {
+                h2 #changes { "Lately" }
+                ol.changes {
+                    @for event in events.iter().take(CHANGES) {
+                        li.(class(event.severity)) {
+                            time datetime=(utc(event.at)) title=(utc(event.at)) { (since(event.at, now)) }
+                            span {
+                                span.sign aria-hidden="true" { (sign(event.severity)) } " " (words(&event.text))
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn since(at: u64, now: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "seconds of a process's life")]
+    let seconds = now.saturating_sub(at) as f64;
+    ago(seconds)
 }
 
 /// What it has done since its start.
@@ -301,12 +334,10 @@ fn configuration(status: &Status, now: u64) -> Markup {
 }
 
 fn reload(reload: &ReloadStatus, now: u64) -> Markup {
-    #[expect(clippy::cast_precision_loss, reason = "seconds since a reload")]
-    let since = now.saturating_sub(reload.at) as f64;
     html! {
         p.(if reload.success { "ok" } else { "error" }) {
             span.sign aria-hidden="true" { (if reload.success { "✓" } else { "✗" }) } " "
-            "Last reload " (ago(since)) ", at " time datetime=(utc(reload.at)) { (utc(reload.at)) } ": "
+            "Last reload " (since(reload.at, now)) ", at " time datetime=(utc(reload.at)) { (utc(reload.at)) } ": "
             strong { (if reload.success { "in force" } else { "refused; the configuration before it stays in force" }) }
         }
         @if !reload.lines.is_empty() {

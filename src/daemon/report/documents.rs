@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::{Report, findings, words};
 use crate::{
     admin::status::{
-        CacheStatus, ConfigurationStatus, DurationStatus, GroupStatus, ServerStatus, Severity, Status, Upstreams,
+        CacheStatus, ConfigurationStatus, DurationStatus, GroupStatus, LatencyStatus, ServerStatus, Severity, Status,
+        Upstreams,
     },
     clock::Moment,
     config::{Aaaa, OnPublic, Rebind, Rule, WhenDown},
@@ -61,7 +62,20 @@ impl Report {
             }),
             cache: self.cache(),
             groups,
+            minutes: self.history.minutes(),
+            events: self.history.events(),
+            latency: self.latency(),
         }
+    }
+
+    fn latency(&self) -> Vec<LatencyStatus> {
+        let mut all = Reading::default();
+        for source in Source::ALL {
+            all.add(&self.registry.durations(source));
+        }
+        let bounds = BOUNDS_MICROS.into_iter().map(|bound| Some(Duration::from_micros(bound).as_secs_f64()));
+        let buckets = bounds.chain([None]).zip(all.buckets);
+        buckets.map(|(up_to, responses)| LatencyStatus { up_to, responses }).collect()
     }
 
     fn configuration_status(&self, generation: u32) -> ConfigurationStatus {

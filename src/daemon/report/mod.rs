@@ -6,6 +6,7 @@
 mod documents;
 mod families;
 mod findings;
+mod history;
 mod words;
 
 use std::{
@@ -21,6 +22,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::history::History;
 use super::{keeper::Kept, listeners::Bound, state::State as DaemonState};
 use crate::{
     admin::{
@@ -58,6 +60,7 @@ pub(super) struct Report {
     configuration: ArcSwap<Configuration>,
     gate: Arc<ArcSwap<Gate>>,
     reloads: Reloads,
+    history: History,
     is_draining: AtomicBool,
 }
 
@@ -105,6 +108,7 @@ impl Report {
                 last_succeeded: AtomicBool::new(true),
                 last: Mutex::default(),
             },
+            history: History::default(),
             is_draining: AtomicBool::new(false),
         }
     }
