@@ -249,7 +249,11 @@ fn a_reload_says_what_changed_or_why_it_was_refused() {
     let file = tidegate.folder().join("tidegate.toml");
     assert_eq!(place.says(&["reload"]), (Some(0), "nothing changed\n".to_owned()));
 
-    fs::write(&file, base().forward("aws", &["preset:aws"], "vpc", "").text()).unwrap();
+    fs::write(
+        &file,
+        base().forward("aws", &["preset:aws"], "vpc", "private = [\"10.0.0.0/8\"]\non_public = \"refuse\"").text(),
+    )
+    .unwrap();
     assert_eq!(place.says(&["reload"]), (Some(0), "rule aws is new\n".to_owned()));
 
     fs::write(&file, "[server]\nlisten = [\"nonsense\"]\nlissen = 1\n").unwrap();
@@ -361,15 +365,15 @@ fn the_logs_level_changes_while_it_runs() {
     assert!(place.order(&["drain", "127.0.0.1"]).status.success());
     assert_eq!(place.says(&["log", "info"]).0, Some(0));
     assert!(place.order(&["undrain", "127.0.0.1"]).status.success());
-    tidegate.await_logged("INFO", "upstream back in service");
-    assert!(tidegate.logged("INFO", "upstream drained").is_empty(), "{:?}", &tidegate.log()[lines..]);
+    tidegate.await_logged("INFO", "is back in service");
+    assert!(tidegate.logged("INFO", "is drained").is_empty(), "{:?}", &tidegate.log()[lines..]);
     for slip in ["tidegate=loud", "inof"] {
         let (code, text) = place.says(&["log", slip]);
         assert_eq!(code, Some(2), "{text}");
     }
     assert_eq!(place.says(&["log", "tidegate::engine=debug"]).0, Some(0));
     assert!(place.order(&["drain", "127.0.0.1"]).status.success());
-    tidegate.await_logged("INFO", "upstream drained");
+    tidegate.await_logged("INFO", "is drained");
 
     // A reload that leaves `log.level` alone leaves alone what was ordered; one that changes it wins.
     assert_eq!(place.says(&["log", "error"]).0, Some(0));

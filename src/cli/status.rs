@@ -140,16 +140,16 @@ fn configuration(text: &mut String, status: &Status, now: u64) {
 fn traffic(text: &mut String, status: &Status) {
     let queries: u64 = status.queries.values().sum();
     let dropped: u64 = status.dropped.values().sum();
-    let by = status.queries.iter().map(|(transport, count)| format!("{transport} {count}"));
+    let used = status.queries.iter().filter(|(_, count)| **count > 0);
+    let by: Vec<String> = used.map(|(transport, count)| format!("{transport} {count}")).collect();
+    let by = if by.is_empty() { String::new() } else { format!(" ({})", by.join(", ")) };
     let hits =
         status.cache.hit_ratio.map_or_else(|| "no hits yet".into(), |ratio| format!("{:.1} % hits", 100.0 * ratio));
     line(
         text,
         format_args!(
-            "{queries} queries ({}), {hits}, {dropped} dropped, {} in flight, {} connections",
-            by.collect::<Vec<_>>().join(", "),
-            status.in_flight,
-            status.connections
+            "{queries} queries{by}, {hits}, {dropped} dropped, {} in flight, {} connections",
+            status.in_flight, status.connections
         ),
     );
     let guard: Vec<String> = status

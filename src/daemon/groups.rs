@@ -104,7 +104,8 @@ fn entry(group: &config::Group, server: &config::Server, system: &SystemRoots) -
         ServerAddress::Fixed(fixed) => {
             let roots = || group.ca.as_ref().map_or_else(|| system.get(), |ca| ca.roots.clone());
             let Some(server) = server_spec(fixed, via, roots) else {
-                warn!(group = group.name, server = %fixed, "upstream left out: its interface does not exist");
+                let name = &group.name;
+                warn!(group = name, server = %fixed, "upstream {fixed} of group {name} is left out: it has no such interface");
                 return None;
             };
             Some(Entry::Server(server))

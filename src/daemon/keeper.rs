@@ -99,11 +99,16 @@ fn restore(path: &Path, engine: &Engine, kept: &Kept) {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return info!(path = %path.display(), "no snapshot yet");
+            return info!(path = %path.display(), "no snapshot yet at {}", path.display());
         }
         Err(error) => {
             kept.errors.add(1);
-            return warn!(path = %path.display(), %error, "the snapshot cannot be opened; the cache starts empty");
+            return warn!(
+                path = %path.display(),
+                %error,
+                "the snapshot {} cannot be opened, the cache starts empty: {error}",
+                path.display()
+            );
         }
     };
     let now = Moment::now();
@@ -111,11 +116,22 @@ fn restore(path: &Path, engine: &Engine, kept: &Kept) {
         Ok(restored) => {
             kept.is_of(now - Duration::from_secs(restored.age));
             let (entries, left_out, age) = (restored.entries, restored.left_out, restored.age);
-            info!(path = %path.display(), entries, left_out, age, "snapshot read");
+            info!(
+                path = %path.display(),
+                entries,
+                left_out,
+                age,
+                "snapshot read: {entries} entries, {left_out} left out, {age} s old"
+            );
         }
         Err(damage) => {
             kept.errors.add(1);
-            warn!(path = %path.display(), %damage, "the snapshot is not used; the cache starts empty");
+            warn!(
+                path = %path.display(),
+                %damage,
+                "the snapshot is not used, the cache starts empty: {}: {damage}",
+                path.display()
+            );
             leave_aside(path, &damage);
         }
     }
@@ -126,7 +142,7 @@ fn leave_aside(path: &Path, damage: &SnapshotError) {
     if !matches!(damage, SnapshotError::Io(_))
         && let Err(error) = fs::rename(path, beside(path, "rejected"))
     {
-        warn!(path = %path.display(), %error, "the snapshot cannot be left aside");
+        warn!(path = %path.display(), %error, "the snapshot {} cannot be left aside: {error}", path.display());
     }
 }
 
@@ -181,7 +197,8 @@ impl Work {
                 self.kept.errors.add(1);
                 if self.warned.is_none_or(|last| now.since(last) >= WARN_EVERY) {
                     self.warned = Some(now);
-                    warn!(path = %self.path.display(), %error, "the snapshot cannot be written; the old one stays");
+                    let path = self.path.display();
+                    warn!(%path, %error, "the snapshot {path} cannot be written, the old one stays: {error}");
                 }
             }
         }

@@ -50,7 +50,8 @@ pub(super) fn bind(path: &Path) -> Option<(UnixListener, SocketFile)> {
     match try_bind(path) {
         Ok(bound) => Some(bound),
         Err(error) => {
-            warn!(path = %path.display(), %error, "no control socket; drain, flush, reload and log will not reach us");
+            let path = path.display();
+            warn!(%path, %error, "no control socket at {path}, orders and status will not reach us: {error}");
             None
         }
     }

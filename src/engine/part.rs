@@ -176,7 +176,13 @@ pub fn guarded(
     let name = &resolution.query.name;
     let fault = if rule.guard.is_rebinding(address) { "is private" } else { "is not private" };
     if context.engine.warned.is_due(name, Moment::now()) {
-        warn!(rule = &*rule.name, %name, %address, action = action.label(), "an answer {fault}");
+        let (rule, done) = (&*rule.name, action.label());
+        let what = match action {
+            GuardAction::Log => "let through",
+            GuardAction::Strip => "stripped of it",
+            GuardAction::Refuse => "refused",
+        };
+        warn!(rule, %name, %address, action = done, "an answer {fault}: {name} has {address}; rule {rule}: {what}");
     }
     let blocked = Reason::new(EdeCode::Blocked, format!("rule {}: {address} {fault}", rule.name));
     match rest {

@@ -116,7 +116,13 @@ impl Watch {
         for (path, servers) in &mut self.files {
             let now = read(path.as_deref(), &self.ours);
             if now != *servers {
-                tracing::info!(from = ?servers, to = ?now, "system name servers changed");
+                let file = path.as_deref().map_or_else(|| "this host".into(), |path| path.display().to_string());
+                let list = |servers: &[SocketAddr]| {
+                    let texts: Vec<String> = servers.iter().map(ToString::to_string).collect();
+                    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
+                };
+                let (from, to) = (list(servers), list(&now));
+                tracing::info!(%from, %to, "the name servers of {file} changed from {from} to {to}");
                 *servers = now;
                 changes = Changes::Servers;
             }

@@ -80,7 +80,7 @@ impl Site {
 
     /// How often the tier changed: to the second, and back.
     fn changes(&self) -> [usize; 2] {
-        ["WARN", "INFO"].map(|level| self.tidegate.logged(level, "upstream tier changed").len())
+        ["WARN", "INFO"].map(|level| self.tidegate.logged(level, " now uses tier ").len())
     }
 
     /// Waits until this tier is in use, and gives the time since `start`.

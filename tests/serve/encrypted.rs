@@ -83,8 +83,8 @@ fn a_server_with_anothers_certificate_is_down_and_the_log_says_why(
     let site = Site::new();
     let bad = site.server(speaks, "other.example", Manner::Answers);
     let tidegate = Tidegate::start(&site.config(&[text(speaks, &bad)]));
-    tidegate.await_logged("WARN", "upstream down");
-    let lines = tidegate.logged("WARN", "upstream down");
+    tidegate.await_logged("WARN", "of group");
+    let lines = tidegate.logged("WARN", "of group");
     assert!(lines[0].contains("other.example"), "{lines:?}");
     let (_, page) = tidegate.get("/api/v1/upstreams");
     assert!(page.contains("\"cause\":\"") && page.contains("other.example"), "{page}");
@@ -125,9 +125,9 @@ fn nobody_at_the_port_of_quic_is_one_line_in_the_log() {
     let site = Site::new();
     let nobody = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound");
     let tidegate = Tidegate::start(&site.config(&[format!("quic://{nobody}#{NAME}")]));
-    tidegate.await_logged("WARN", "upstream down");
+    tidegate.await_logged("WARN", "of group");
     tidegate.await_metric("tidegate_upstream_queries_total", &[("transport", "quic"), ("result", "network")], 5.0);
-    assert_eq!(tidegate.logged("WARN", "upstream down").len(), 1);
+    assert_eq!(tidegate.logged("WARN", "of group").len(), 1);
     assert_eq!(tidegate.logged("WARN", "sendmsg"), [""; 0], "five datagrams were refused");
 }
 

@@ -199,10 +199,10 @@ fn a_signal_has_a_status_line_written() {
         assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
     }
     tidegate.signal("USR2");
-    tidegate.await_logged("INFO", "\"message\":\"status\"");
-    let line: Value = serde_json::from_str(&tidegate.logged("INFO", "\"message\":\"status\"")[0]).expect("JSON");
+    tidegate.await_logged("INFO", "\"message\":\"status: ");
+    let line: Value = serde_json::from_str(&tidegate.logged("INFO", "\"message\":\"status: ")[0]).expect("JSON");
     let fields = &line["fields"];
-    assert_eq!((&fields["questions"], &fields["hits"], &fields["cached"]), (&2.into(), &1.into(), &1.into()));
+    assert_eq!((&fields["queries"], &fields["hits"], &fields["cached"]), (&2.into(), &1.into(), &1.into()));
     assert_eq!(fields["not_up"], format!("site {server} down"));
     assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
 }

@@ -151,17 +151,25 @@ impl Report {
             servers.map(|server| format!("{} {} {}", group.name(), server.label(), state_of(server)))
         });
         let registry = &self.registry;
+        let not_up = not_up.collect::<Vec<_>>().join(", ");
+        let uptime = now.since(self.started).as_secs();
+        let queries = Transport::ALL.iter().map(|transport| registry.queries(*transport)).sum::<u64>();
+        let (hits, misses, stale) = (registry.hits(), registry.misses(), registry.stale());
+        let (waiting, cached) = (self.engine.waiting.count(), self.engine.cache.stats().entries);
+        let connections: usize = Transport::ALL.iter().map(|transport| self.connections.open(*transport)).sum();
+        let servers = if not_up.is_empty() { "every server is up" } else { &*format!("not up: {not_up}") };
         tracing::info!(
-            uptime = now.since(self.started).as_secs(),
-            questions = Transport::ALL.iter().map(|transport| registry.queries(*transport)).sum::<u64>(),
-            hits = registry.hits(),
-            misses = registry.misses(),
-            stale = registry.stale(),
-            waiting = self.engine.waiting.count(),
-            cached = self.engine.cache.stats().entries,
-            connections = self.connections.all_open(),
-            not_up = %not_up.collect::<Vec<_>>().join(", "),
-            "status"
+            uptime,
+            queries,
+            hits,
+            misses,
+            stale,
+            waiting,
+            cached,
+            connections,
+            not_up,
+            "status: up {uptime} s, {queries} queries, {hits} hits, {misses} misses, {stale} stale, {waiting} waiting, \
+             {cached} cached, {connections} connections; {servers}"
         );
     }
 

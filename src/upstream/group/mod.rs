@@ -87,7 +87,7 @@ impl Group {
             let mut tier = Vec::new();
             for server in entries.iter().flat_map(|entry| expand(entry, ours)) {
                 if ours.holds(server.address) {
-                    tracing::warn!(group = spec.name, %server, "upstream left out: it is our own listener");
+                    tracing::warn!(group = spec.name, %server, "upstream {server} of group {name} is left out: it is our own listener");
                     continue;
                 }
                 if seen.contains(&server) {
@@ -196,9 +196,21 @@ impl Group {
         let swapped = self.running.tier.compare_exchange(current, next, Relaxed, Relaxed).is_ok();
         if next != current && swapped {
             if next > current {
-                tracing::warn!(group = &*self.name, from = current, to = next, "upstream tier changed");
+                tracing::warn!(
+                    group = &*self.name,
+                    from = current,
+                    to = next,
+                    "upstream {} now uses tier {next}: no server of tier {current} is usable",
+                    self.name
+                );
             } else {
-                tracing::info!(group = &*self.name, from = current, to = next, "upstream tier changed");
+                tracing::info!(
+                    group = &*self.name,
+                    from = current,
+                    to = next,
+                    "upstream {} now uses tier {next} again, instead of tier {current}",
+                    self.name
+                );
             }
         }
         next

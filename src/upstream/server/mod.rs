@@ -161,14 +161,16 @@ impl Server {
     /// Takes it out of service: no new query goes to it. It is still probed.
     pub fn drain(&self) {
         if !self.is_drained.swap(true, Relaxed) {
-            tracing::info!(group = %self.group, server = %self.label, "upstream drained");
+            let (group, server) = (&*self.group, &*self.label);
+            tracing::info!(group, server, "upstream {server} of group {group} is drained: it gets no more queries");
         }
     }
 
     /// Puts it back into service.
     pub fn undrain(&self) {
         if self.is_drained.swap(false, Relaxed) {
-            tracing::info!(group = %self.group, server = %self.label, "upstream back in service");
+            let (group, server) = (&*self.group, &*self.label);
+            tracing::info!(group, server, "upstream {server} of group {group} is back in service");
         }
     }
 
@@ -328,11 +330,37 @@ impl Server {
         };
         match (change.from, change.to) {
             (_, State::Down) => {
-                let cause = self.connect_error().map(tracing::field::display);
-                tracing::warn!(group, server, from, to, because, cause, "upstream down");
+                let cause = self.connect_error();
+                let behind = cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
+                let cause = cause.map(tracing::field::display);
+                tracing::warn!(
+                    group,
+                    server,
+                    from,
+                    to,
+                    because,
+                    cause,
+                    "upstream {server} of group {group} is down: {because}{behind}"
+                );
             }
-            (State::Down, _) => tracing::info!(group, server, from, to, because, "upstream up"),
-            _ => tracing::debug!(group, server, from, to, because, "upstream changed"),
+            (State::Down, _) => {
+                tracing::info!(
+                    group,
+                    server,
+                    from,
+                    to,
+                    because,
+                    "upstream {server} of group {group} is {to}: {because}"
+                );
+            }
+            _ => tracing::debug!(
+                group,
+                server,
+                from,
+                to,
+                because,
+                "upstream {server} of group {group} is {to}: {because}"
+            ),
         }
         if change.to != State::Up {
             self.doubts.fetch_add(1, Relaxed);

@@ -127,7 +127,12 @@ impl Watcher {
             };
             if cleared == Cleared::Server {
                 let (rule, group, server) = (&*self.rule, self.server.group(), self.server.label());
-                tracing::info!(rule, group, server, "the loop is gone; this server gets the rule's queries again");
+                tracing::info!(
+                    rule,
+                    group,
+                    server,
+                    "upstream {server} of group {group} gets queries of rule {rule} again: the loop is gone"
+                );
             }
             let says_little = matches!(outcome, Outcome::Failed | Outcome::Unknown);
             let is_unsure = says_little && cleared == Cleared::Nothing && !self.marks.has(&self.server);
@@ -189,12 +194,15 @@ impl Watcher {
 
     fn tell(&self) {
         if self.marks.take_news(self.server.id()) {
+            let (rule, group, server) = (&*self.rule, self.server.group(), self.server.label());
             tracing::warn!(
-                rule = &*self.rule,
-                group = self.server.group(),
-                server = self.server.label(),
+                rule,
+                group,
+                server,
                 zone = %self.zone,
-                "a loop: what this server is asked comes back here; it gets no more queries of this rule"
+                "a loop: what upstream {server} of group {group} is asked below {} comes back here; it gets no more \
+                 queries of rule {rule}",
+                self.zone
             );
         }
     }
