@@ -154,6 +154,8 @@ impl Share {
 pub struct Health {
     /// The question that probes ask.
     pub probe: Probe,
+    /// Whether the file names the probe; else it is the default, which proves less.
+    pub is_probe_written: bool,
     /// Where the probe's addresses must lie; empty = anywhere.
     pub expect: Vec<IpNet>,
     /// Time between probes of a server that is up.

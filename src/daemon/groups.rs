@@ -9,7 +9,8 @@ use crate::{
     net::mmsg::interface_index,
     tls::Roots,
     upstream::{
-        Entry, Group, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ServerSpec, Transport, Via, loops,
+        Entry, Group, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ProbeOrigin, ServerSpec, Transport,
+        Via, loops,
     },
     wire::{Class, UpstreamQuery},
 };
@@ -71,6 +72,7 @@ fn spec(group: &config::Group, udp_payload: u16, system: &SystemRoots) -> GroupS
                 do_bit: false,
                 cd: false,
             },
+            origin: if group.health.is_probe_written { ProbeOrigin::Configured } else { ProbeOrigin::Default },
             expect: group.health.expect.clone(),
             interval: group.health.interval,
             interval_down: group.health.interval_down,

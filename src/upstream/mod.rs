@@ -43,7 +43,9 @@ pub use server::{
     obstacle::ConnectError,
     rtt, tally,
 };
-pub use spec::{Entry, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ServerSpec, Transport, Via};
+pub use spec::{
+    Entry, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ProbeOrigin, ServerSpec, Transport, Via,
+};
 pub use system::OwnAddresses;
 pub use watch::{
     loops::{self, Loops},

@@ -234,6 +234,8 @@ pub enum LetterCase {
 pub struct HealthSpec {
     /// The query of a probe.
     pub probe: UpstreamQuery,
+    /// Who chose it.
+    pub origin: ProbeOrigin,
     /// Networks that the probe's addresses must lie in; empty where any answer will do.
     pub expect: Vec<IpNet>,
     /// Between probes of a healthy, idle server.
@@ -246,12 +248,27 @@ pub struct HealthSpec {
     pub rise: u32,
 }
 
+/// Who chose the query of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeOrigin {
+    /// Nobody: any answer proves the server alive, and traffic may show that the probe is at fault.
+    Default,
+    /// The configuration: its outcome stands, whatever traffic says.
+    Configured,
+}
+
 impl HealthSpec {
+    /// Whether a probe's outcome stands, whatever traffic says.
+    pub fn probe_stands(&self) -> bool {
+        self.origin == ProbeOrigin::Configured || !self.expect.is_empty()
+    }
+
     /// The default intervals with this probe.
     pub fn probing(name: Name, qtype: RecordType) -> Self {
         let qclass = crate::wire::Class::IN;
         Self {
             probe: UpstreamQuery { name, qtype, qclass, do_bit: false, cd: false },
+            origin: ProbeOrigin::Configured,
             expect: Vec::new(),
             interval: Duration::from_secs(5),
             interval_down: Duration::from_secs(1),

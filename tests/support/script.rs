@@ -26,6 +26,8 @@ pub(super) enum Step {
     Close,
     /// Over TCP nothing more is sent, and what comes is thrown away until the other end closes too.
     Finish,
+    /// Over TCP nothing more is sent, and the connection stays open.
+    Mute,
     /// Over UDP the server never sees the query.
     Lose,
 }
@@ -72,6 +74,11 @@ impl Script {
         Self { steps: vec![Step::Send(reply), Step::Finish] }
     }
 
+    /// The reply, and over TCP no other on this connection, which stays open.
+    pub fn alone(reply: Reply) -> Self {
+        Self { steps: vec![Step::Send(reply), Step::Mute] }
+    }
+
     /// The reply over TCP, an octet at a time.
     pub fn dripping(pause: Duration, reply: Reply) -> Self {
         Self { steps: vec![Step::Drip(pause, reply)] }
@@ -102,7 +109,7 @@ impl Script {
 
     /// Whether it ends a connection in order.
     pub(super) fn finishes(&self) -> bool {
-        matches!(self.steps[..], [.., Step::Finish])
+        matches!(self.steps[..], [.., Step::Finish | Step::Mute])
     }
 
     /// Whether the steps take time.

@@ -397,7 +397,7 @@ fn serve_udp(socket: &UdpSocket, shared: &Arc<Shared>, stop: &AtomicBool) {
                 let reply = reply.bytes(&query, question.end, question.payload);
                 drop(socket.send_to(&reply, previous.unwrap_or(from)));
             }
-            Step::Wait(_) | Step::Hold(_) | Step::Drip(..) | Step::Close | Step::Finish | Step::Lose => {}
+            Step::Wait(_) | Step::Hold(_) | Step::Drip(..) | Step::Close | Step::Finish | Step::Mute | Step::Lose => {}
         });
     }
 }
@@ -440,7 +440,7 @@ fn serve_stream(mut stream: TcpStream, shared: &Shared) {
             }
             Step::Close => drop(other.shutdown(Shutdown::Both)),
             Step::Finish => drop(other.shutdown(Shutdown::Write)),
-            Step::Wait(_) | Step::Hold(_) | Step::SendFrom(..) | Step::SendToPrevious(_) | Step::Lose => {}
+            Step::Wait(_) | Step::Hold(_) | Step::SendFrom(..) | Step::SendToPrevious(_) | Step::Mute | Step::Lose => {}
         });
         if finishes {
             drop(io::copy(&mut stream, &mut io::sink()));

@@ -62,11 +62,9 @@ fn entry(speaks: Speaks, server: &Encrypted, name: Option<&str>, authority: &Aut
     Entry::Server(ServerSpec::encrypted(transport(speaks), server.address, identity))
 }
 
-/// A group of this server alone, in which nothing is tried a second time.
-fn with_one_try(entry: Entry) -> Arc<Group> {
-    let mut spec = spec(&[&[entry]]);
-    spec.limits.attempts = 1;
-    build(&spec)
+/// A group of this server alone.
+fn alone(entry: Entry) -> Arc<Group> {
+    build(&spec(&[&[entry]]))
 }
 
 const fn transport(speaks: Speaks) -> Transport {
@@ -84,7 +82,7 @@ fn expected(name: &str) -> Ipv4Addr {
 #[rstest]
 fn a_query_is_answered_on_one_kept_connection(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
     let site = Site::new(speaks);
-    let group = with_one_try(site.entry(&site.good));
+    let group = alone(site.entry(&site.good));
     on_a_worker(async {
         let client = client();
         for at in 0..10 {
@@ -186,7 +184,7 @@ fn a_server_that_is_not_who_it_should_be_gets_no_query(
     let fault = fault.unwrap_or(Fault::OtherName { wanted: NAME.to_owned(), presented });
     match (speaks, bad_server.connect_error()) {
         (Speaks::Quic, Some(ConnectError::Handshake(told))) => assert!(told.is_about_identity(), "{told}"),
-        (_, obstacle) => assert_eq!(obstacle, Some(ConnectError::Handshake(fault))),
+        (_, error) => assert_eq!(error, Some(ConnectError::Handshake(fault))),
     }
 }
 
@@ -196,7 +194,7 @@ fn a_connection_closed_behind_each_answer_is_renewed_and_the_session_resumed(
 ) {
     let site = Site::new(speaks);
     let closing = site.server(Manner::OneEach);
-    let group = with_one_try(site.entry(&closing));
+    let group = alone(site.entry(&closing));
     on_a_worker(async {
         let client = client();
         for at in 0..10 {
@@ -391,10 +389,25 @@ fn a_request_that_is_given_up_sends_the_query_elsewhere() {
 }
 
 #[test]
+fn a_stream_that_is_reset_again_and_again_is_asked_within_attempts_and_budget() {
+    let site = Site::new(Speaks::Https);
+    let moody = site.server(Manner::Answers);
+    let group = alone(site.entry(&moody));
+    on_a_worker(async {
+        let client = client();
+        ask(&client, &group, "a.example").await.unwrap();
+        moody.behave(Manner::Resets);
+        ask(&client, &group, "b.example").await.unwrap_err();
+    });
+    let resets = server(&group, 0).tally.queries(Transport::Https, QueryResult::Network);
+    assert!((1..=3).contains(&resets), "{resets} queries for one");
+}
+
+#[test]
 fn behind_a_goodbye_over_http_queries_go_on_a_new_connection() {
     let site = Site::new(Speaks::Https);
     let moody = site.server(Manner::Answers);
-    let group = with_one_try(site.entry(&moody));
+    let group = alone(site.entry(&moody));
     on_a_worker(async {
         let client = client();
         ask(&client, &group, "a.example").await.unwrap();

@@ -206,9 +206,7 @@ fn a_connection_closed_by_the_far_end_is_renewed() {
 #[test]
 fn a_server_that_answers_one_query_a_connection_answers_all_that_were_asked_at_once() {
     let script = Script::with_tcp(Says::Nothing, Tcp::OneEach(ONE));
-    let mut spec = spec(&[&[tcp(script.address)]]);
-    spec.limits.attempts = 1;
-    let group = build(&spec);
+    let group = build(&spec(&[&[tcp(script.address)]]));
     on_a_worker(async {
         let client = client();
         let mut asking = tokio::task::JoinSet::new();
@@ -220,62 +218,169 @@ fn a_server_that_answers_one_query_a_connection_answers_all_that_were_asked_at_o
             assert_eq!(address(&exchanged.unwrap()), ONE);
         }
     });
-    assert_eq!(script.connections(), 20);
+    assert!(script.connections() >= 20);
 }
 
 #[test]
-fn a_query_is_answered_behind_any_number_of_closed_connections() {
-    let script = Script::with_tcp(Says::Nothing, Tcp::OneEach(ONE));
-    script.on_the_way("last", Way::Loses);
-    let mut spec = spec(&[&[tcp(script.address)]]);
-    (spec.limits.attempts, spec.limits.connections, spec.limits.timeout) = (1, 1, Duration::from_secs(30));
-    let group = build(&spec);
+fn a_server_that_goes_mute_behind_one_answer_loses_no_query() {
+    let script = Script::with_tcp(Says::Nothing, Tcp::Mute(ONE));
+    let group = build(&spec(&[&[tcp(script.address)]]));
     on_a_worker(async {
         let client = client();
-        let last = tokio::task::spawn_local({
-            let (client, group) = (std::rc::Rc::clone(&client), std::sync::Arc::clone(&group));
-            async move {
-                let now = Moment::now();
-                let marks = tidegate::upstream::Marks::default();
-                client.exchange(&group, &marks, &query("last.example"), now, now + Duration::from_secs(30)).await
-            }
-        });
-        crate::until("the query that waits", || script.queries() > 0).await;
-        // More than a small number holds.
-        for at in 0..300 {
-            ask(&client, &group, &format!("n{at}.example")).await.unwrap();
+        let start = Moment::now();
+        for at in 0..40 {
+            assert_eq!(address(&ask(&client, &group, &format!("n{at}.example")).await.unwrap()), ONE);
         }
-        script.clear_the_way();
-        ask(&client, &group, "end.example").await.unwrap();
-        assert_eq!(address(&last.await.unwrap().unwrap()), ONE);
+        assert!(Moment::now().since(start) < Duration::from_secs(5), "it is remembered of the server");
+        let mut asking = tokio::task::JoinSet::new();
+        for at in 0..40 {
+            let (client, group) = (std::rc::Rc::clone(&client), std::sync::Arc::clone(&group));
+            asking.spawn_local(async move { ask(&client, &group, &format!("m{at}.example")).await });
+        }
+        for exchanged in asking.join_all().await {
+            assert_eq!(address(&exchanged.unwrap()), ONE);
+        }
     });
 }
 
 #[test]
-fn a_server_without_edns_is_asked_without_and_remembered() {
-    let script = Script::new(Says::NoEdns(ONE));
+fn a_query_is_waited_for_until_its_deadline() {
+    let script = Script::new(Says::Address(ONE));
     let group = build(&spec(&[&[udp(script.address)]]));
     on_a_worker(async {
         let client = client();
-        assert_eq!(address(&ask(&client, &group, "a.example").await.unwrap()), ONE);
-        assert_eq!(script.queries(), 2);
-        assert_eq!(ask(&client, &group, "b.example").await.unwrap().tries, 1);
-        assert_eq!(script.queries(), 3);
+        ask(&client, &group, "quick.example").await.unwrap();
+        script.delay(Duration::from_millis(2800));
+        let before = script.queries();
+        assert_eq!(address(&ask(&client, &group, "slow.example").await.unwrap()), ONE);
+        assert!(script.queries() - before <= 3);
     });
 }
 
 #[test]
-fn mixed_case_must_come_back() {
+fn one_server_gets_three_queries_at_most_and_not_at_once() {
+    let script = Script::new(Says::Nothing);
+    let mut spec = spec(&[&[udp(script.address)]]);
+    spec.limits.attempts = 16;
+    let group = build(&spec);
+    on_a_worker(async {
+        let client = client();
+        script.say(Says::Address(ONE));
+        ask(&client, &group, "quick.example").await.unwrap();
+        script.say(Says::Nothing);
+        let before = script.queries();
+        let asking = tokio::task::spawn_local({
+            let (client, group) = (std::rc::Rc::clone(&client), std::sync::Arc::clone(&group));
+            async move { ask(&client, &group, "silent.example").await.map(drop) }
+        });
+        crate::until("the query", || script.queries() > before).await;
+        let start = Moment::now();
+        crate::until("a repeat", || script.queries() > before + 1).await;
+        assert!(Moment::now().since(start) >= Duration::from_millis(200), "a slow name is no lost datagram");
+        asking.await.unwrap().unwrap_err();
+        assert_eq!(script.queries() - before, 3);
+    });
+}
+
+#[test]
+fn a_short_pause_sends_no_query_to_the_backup() {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+    let group = build(&spec(&[&[udp(scripts[0].address)], &[udp(scripts[1].address)]]));
+    on_a_worker(async {
+        let client = client();
+        for at in 0..10 {
+            ask(&client, &group, &format!("n{at}.example")).await.unwrap();
+        }
+        let mut asking = tokio::task::JoinSet::new();
+        scripts[0].delay(Duration::from_millis(100));
+        for at in 0..50 {
+            let (client, group) = (std::rc::Rc::clone(&client), std::sync::Arc::clone(&group));
+            asking.spawn_local(async move { ask(&client, &group, &format!("p{at}.example")).await });
+        }
+        for exchanged in asking.join_all().await {
+            assert_eq!(address(&exchanged.unwrap()), ONE);
+        }
+        assert_eq!(scripts[1].queries(), 0);
+    });
+}
+
+#[rstest]
+#[case::header_alone(Says::NoEdns(ONE))]
+#[case::formerr_with_the_query(Says::Echo(1, ONE))]
+#[case::notimp_with_the_query(Says::Echo(4, ONE))]
+fn a_server_without_edns_is_asked_without_and_remembered(#[case] says: Says) {
+    let script = Script::new(says);
+    let group = build(&spec(&[&[udp(script.address)]]));
+    on_a_worker(async {
+        let client = client();
+        for name in ["a.example", "b.example"] {
+            assert_eq!(ask(&client, &group, name).await.unwrap().tries, 1);
+        }
+        assert_eq!(script.queries(), 4);
+        for at in 0..5 {
+            assert_eq!(address(&ask(&client, &group, &format!("n{at}.example")).await.unwrap()), ONE);
+        }
+        assert_eq!(script.queries(), 9);
+    });
+}
+
+#[test]
+fn one_name_with_formerr_does_not_cost_the_others_edns() {
     let script = Script::new(Says::Address(ONE));
+    script.on_the_way("odd", Way::Says(Says::Echo(1, ONE)));
+    let group = build(&spec(&[&[udp(script.address)]]));
+    on_a_worker(async {
+        let client = client();
+        for _ in 0..5 {
+            let before = script.queries();
+            assert_eq!(address(&ask(&client, &group, "odd.example").await.unwrap()), ONE);
+            assert_eq!(script.queries() - before, 2, "it is asked with EDNS first");
+        }
+    });
+}
+
+fn mixed(script: &Script) -> std::sync::Arc<tidegate::upstream::Group> {
     let mut spec = spec(&[&[udp(script.address)]]);
     spec.limits.case = LetterCase::Mixed;
-    let group = build(&spec);
-    let name = "a-rather-long-name-with-many-letters.example";
-    on_a_worker(async { ask(&client(), &group, name).await.unwrap() });
+    build(&spec)
+}
+
+const LONG: &str = "a-rather-long-name-with-many-letters.example";
+
+#[test]
+fn a_lowercase_answer_alone_changes_nothing() {
+    let script = Script::with_tcp(Says::Address(ONE), Tcp::Dead);
+    let group = mixed(&script);
+    on_a_worker(async { ask(&client(), &group, LONG).await.unwrap() });
     script.say(Says::Lowered(ONE));
-    let failure = on_a_worker(async { ask(&client(), &group, name).await });
-    assert!(failure.is_err());
+    for _ in 0..2 {
+        let failure = on_a_worker(async { ask(&client(), &group, LONG).await });
+        assert!(failure.is_err());
+    }
     assert!(server(&group, 0).tally.mismatches(MismatchReason::Question) > 0);
+    script.say_tcp(Tcp::Says(Says::Address(TWO)));
+    let exchanged = on_a_worker(async { ask(&client(), &group, LONG).await.unwrap() });
+    assert_eq!(address(&exchanged), TWO, "the answer that nobody can forge");
+    let before = server(&group, 0).tally.mismatches(MismatchReason::Question);
+    on_a_worker(async { ask(&client(), &group, LONG).await.unwrap() });
+    assert!(
+        server(&group, 0).tally.mismatches(MismatchReason::Question) > before,
+        "the server is still asked with 0x20"
+    );
+}
+
+#[test]
+fn a_server_that_lowers_letters_is_asked_in_small_ones_once_tcp_agrees() {
+    let script = Script::with_tcp(Says::Lowered(ONE), Tcp::Says(Says::Lowered(ONE)));
+    let group = mixed(&script);
+    on_a_worker(async {
+        let client = client();
+        let exchanged = ask(&client, &group, LONG).await.unwrap();
+        assert_eq!((address(&exchanged), exchanged.transport), (ONE, Transport::Tcp));
+        let exchanged = ask(&client, &group, LONG).await.unwrap();
+        assert_eq!((address(&exchanged), exchanged.transport), (ONE, Transport::Udp));
+    });
+    assert_eq!(script.queries(), 3);
 }
 
 #[test]

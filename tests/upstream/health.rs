@@ -2,14 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use rstest::rstest;
 use tidegate::{
     clock::Moment,
-    upstream::{Alarm, Availability, ExchangeError, Group, GroupSpec, OwnAddresses, State, health::ProbeError, prober},
+    upstream::{
+        Alarm, Availability, Entry, ExchangeError, Group, GroupSpec, OwnAddresses, ProbeOrigin, State,
+        health::ProbeError, prober,
+    },
 };
 
 use crate::{
     address, ask, client, is, on_a_worker, probe,
-    script::{ONE, Says, Script, TWO},
+    script::{ONE, Says, Script, TWO, Way},
     server, spec, tcp, udp, until,
 };
 
@@ -155,20 +159,43 @@ fn a_reset_on_connect_counts_at_once() {
 }
 
 #[test]
-fn while_all_are_down_one_query_a_second_is_let_through() {
-    let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (group, _alarm) = watched(&spec(&[&[udp(gone)]]));
+fn while_all_are_down_queries_are_tried_for_real_and_bounded() {
+    let script = Script::new(Says::Nothing);
+    let mut spec = spec(&[&[udp(script.address)]]);
+    spec.limits.timeout = Duration::from_millis(200);
+    let (group, alarm) = watched(&spec);
     on_a_worker(async {
+        let probes = probe(&group, &alarm);
+        until("down", || group.is_down()).await;
+        drop(probes);
         let client = client();
-        let mut standings = Vec::new();
-        for at in 0..10 {
-            let failure = ask(&client, &group, &format!("n{at}.example")).await.unwrap_err();
-            let ExchangeError::AllFailed(reasons) = failure else { panic!("{failure}") };
-            standings.push(reasons.availability);
+        let before = script.queries();
+        let mut asking = tokio::task::JoinSet::new();
+        for at in 0..200 {
+            let (client, group) = (std::rc::Rc::clone(&client), Arc::clone(&group));
+            asking.spawn_local(async move { ask(&client, &group, &format!("n{at}.example")).await.unwrap_err() });
         }
-        // The first brought it down, the second was the trial.
-        assert_eq!(standings[..2], [Availability::Asked; 2]);
-        assert_eq!(standings[2..], [Availability::AllDown; 8]);
+        let is_left_out = |failure: &ExchangeError| matches!(failure, ExchangeError::AllFailed(reasons) if reasons.availability == Availability::AllDown);
+        let left_out = asking.join_all().await.iter().filter(|failure| is_left_out(failure)).count();
+        assert_eq!(left_out, 200 - 32);
+        let tried = script.queries() - before;
+        assert!((32..=96).contains(&tried), "{tried} queries to a server that is down");
+    });
+}
+
+#[test]
+fn the_first_answer_ends_an_outage() {
+    let script = Script::new(Says::Nothing);
+    let mut spec = by_default(&[&[udp(script.address)]]);
+    spec.limits.timeout = Duration::from_millis(200);
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let probes = probe(&group, &alarm);
+        until("down", || group.is_down()).await;
+        drop(probes);
+        script.say(Says::Address(ONE));
+        assert_eq!(address(&ask(&client(), &group, "a.example").await.unwrap()), ONE);
+        assert!(is(server(&group, 0), State::Up));
     });
 }
 
@@ -207,18 +234,99 @@ fn public_answers_to_a_probe_with_expect_are_told_apart() {
     });
 }
 
+/// A group whose probe nobody chose.
+fn by_default(tiers: &[&[Entry]]) -> GroupSpec {
+    let mut spec = spec(tiers);
+    spec.health.origin = ProbeOrigin::Default;
+    spec
+}
+
+/// Servers that answer everything else.
+#[rstest]
+#[case::refuses_it(Way::Says(Says::Rcode(5)))]
+#[case::fails_it(Way::Says(Says::Rcode(2)))]
+#[case::does_not_implement_it(Way::Says(Says::Rcode(4)))]
+#[case::drops_it(Way::Loses)]
+fn a_default_probe_takes_no_server_down_that_answers_traffic(#[case] way: Way) {
+    let script = Script::new(Says::Address(ONE));
+    script.on_the_way("probe", way);
+    let mut spec = by_default(&[&[udp(script.address)]]);
+    (spec.health.interval, spec.limits.timeout) = (Duration::from_millis(50), Duration::from_millis(200));
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let client = client();
+        ask(&client, &group, "first.example").await.unwrap();
+        let _probes = probe(&group, &alarm);
+        // Quiet for many rounds of probes.
+        let before = script.probes();
+        until("ten probes", || script.probes() >= before + 10).await;
+        assert_eq!(server(&group, 0).transitions(State::Down), 0);
+        for number in 0..20 {
+            assert_eq!(address(&ask(&client, &group, &format!("n{number}.example")).await.unwrap()), ONE);
+        }
+    });
+}
+
 #[test]
-fn a_server_that_only_refuses_the_probe_goes_on_answering() {
+fn a_server_that_gives_errors_to_probes_and_traffic_goes_down() {
     let script = Script::new(Says::Rcode(5));
+    let (group, alarm) = watched(&by_default(&[&[udp(script.address)]]));
+    on_a_worker(async {
+        let client = client();
+        for number in 0..3 {
+            ask(&client, &group, &format!("n{number}.example")).await.unwrap_err();
+        }
+        let _probes = probe(&group, &alarm);
+        until("down", || is(server(&group, 0), State::Down)).await;
+        assert_eq!(server(&group, 0).last_probe_error(), Some(ProbeError::Rcode));
+    });
+}
+
+#[test]
+fn one_broken_name_and_a_refused_default_probe_take_no_server_down() {
+    let script = Script::new(Says::Rcode(5));
+    let (group, alarm) = watched(&by_default(&[&[udp(script.address)]]));
+    on_a_worker(async {
+        let client = client();
+        let _probes = probe(&group, &alarm);
+        until("ten probes", || {
+            ask_now(&client, &group);
+            script.queries() > 200
+        })
+        .await;
+        assert_eq!(server(&group, 0).transitions(State::Down), 0);
+    });
+}
+
+#[test]
+fn a_configured_probe_stands_whatever_traffic_says() {
+    let script = Script::new(Says::Address(ONE));
+    script.on_the_way("probe", Way::Says(Says::Rcode(5)));
     let (group, alarm) = watched(&spec(&[&[udp(script.address)]]));
     on_a_worker(async {
-        let probes = probe(&group, &alarm);
-        until("down", || is(server(&group, 0), State::Down)).await;
-        drop(probes);
-        assert_eq!(server(&group, 0).last_probe_error(), Some(ProbeError::Rcode));
-        assert!(!group.is_down(), "it answers");
-        script.say(Says::Address(ONE));
         let client = client();
+        let _probes = probe(&group, &alarm);
+        until("down", || is(server(&group, 0), State::Down)).await;
+        for number in 0..10 {
+            assert_eq!(address(&ask(&client, &group, &format!("n{number}.example")).await.unwrap()), ONE);
+            assert!(is(server(&group, 0), State::Down));
+        }
+    });
+}
+
+#[test]
+fn a_primary_that_refuses_the_default_probe_is_used_though_there_is_a_backup() {
+    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+    scripts[0].on_the_way("probe", Way::Says(Says::Rcode(5)));
+    let mut spec = by_default(&[&[udp(scripts[0].address)], &[udp(scripts[1].address)]]);
+    spec.health.interval = Duration::from_millis(50);
+    let (group, alarm) = watched(&spec);
+    on_a_worker(async {
+        let client = client();
+        let _probes = probe(&group, &alarm);
+        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        let before = scripts[0].probes();
+        until("ten probes", || scripts[0].probes() >= before + 10).await;
         for number in 0..20 {
             assert_eq!(address(&ask(&client, &group, &format!("n{number}.example")).await.unwrap()), ONE);
         }

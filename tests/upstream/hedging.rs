@@ -170,10 +170,10 @@ fn a_server_that_is_silent_behind_hedges_is_found() {
 }
 
 #[test]
-fn a_query_that_is_lost_twice_is_hedged_twice_while_others_are_answered() {
+fn no_hedge_goes_to_a_server_that_is_asked_already() {
     at_a_site(2, Some(1.0), async |site| {
         site.scripts.iter().for_each(|script| script.on_the_way("lost", Way::Loses));
-        for at in 0..50 {
+        for at in 0..10 {
             let (before, name) = (site.lost(), format!("lost{at}.example"));
             let others = async {
                 for number in 0.. {
@@ -184,13 +184,10 @@ fn a_query_that_is_lost_twice_is_hedged_twice_while_others_are_answered() {
                 () = site.ask_briefly(&name) => {}
                 () = others => {}
             }
-            // The third query may be on its way.
+            // What was sent has arrived before what is sent now.
             sound(site, at * 1000 + 999).await;
-            if site.lost() - before == 3 {
-                return;
-            }
+            assert!(site.lost() - before <= 2, "a name that is slow at its origin looks like this one");
         }
-        panic!("no third query before the limit");
     });
 }
 

@@ -30,6 +30,8 @@ pub(crate) enum Says {
     Truncated,
     /// FORMERR, header alone, for queries with EDNS; an address otherwise.
     NoEdns(Ipv4Addr),
+    /// This code with question and OPT for queries with EDNS; an address otherwise.
+    Echo(u8, Ipv4Addr),
     /// An address, and the question in small letters.
     Lowered(Ipv4Addr),
     Nothing,
@@ -45,12 +47,16 @@ pub(crate) enum Tcp {
     Drip(Duration),
     /// Closes behind each answer.
     OneEach(Ipv4Addr),
+    /// Answers one query a connection, and leaves it open.
+    Mute(Ipv4Addr),
 }
 
 /// What happens to some names over UDP. What is lost there is left unanswered over TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     Loses,
+    /// The answer is another.
+    Says(Says),
     Delays(Duration),
 }
 
@@ -137,6 +143,11 @@ impl Script {
         self.server.all_seen().len()
     }
 
+    /// Queries over UDP whose name begins with "probe", with all that [`Way::Loses`] lost.
+    pub(crate) fn probes(&self) -> usize {
+        self.server.all_seen().iter().filter(|seen| seen.name.starts_with("probe")).count() + self.lost()
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.server.connections()
     }
@@ -162,7 +173,7 @@ impl Told {
     fn rules(&self) -> Rules {
         let (udp, tcp) = (Match::default().over(Transport::Udp), Match::default().over(Transport::Tcp));
         let mut rules = Rules::everything(Steps::silence()).and(udp.clone(), self.over_udp(self.udp, self.delay));
-        if let Says::NoEdns(address) = self.udp {
+        if let Says::NoEdns(address) | Says::Echo(_, address) = self.udp {
             rules = rules.and(udp.clone().edns(false), self.over_udp(Says::Address(address), self.delay));
         }
         rules = match self.tcp {
@@ -172,6 +183,7 @@ impl Told {
             Tcp::Says(says) => rules.and(tcp.clone(), steps(says)),
             Tcp::Dead => rules,
             Tcp::Drip(pause) => rules.and(tcp.clone(), Steps::dripping(pause, address(ONE))),
+            Tcp::Mute(one) => rules.and(tcp.clone(), Steps::alone(address(one))),
             Tcp::OneEach(one) => rules.and(tcp.clone(), Steps::last(address(one))),
         };
         if let Some(prefix) = self.broken {
@@ -182,6 +194,10 @@ impl Told {
             let there = udp.clone().begins(prefix);
             rules = match way {
                 Way::Loses => rules.and(there, Steps::lost()).and(tcp.clone().begins(prefix), Steps::silence()),
+                Way::Says(says @ Says::Echo(_, address)) => rules
+                    .and(there.clone(), self.over_udp(*says, self.delay))
+                    .and(there.edns(false), self.over_udp(Says::Address(*address), self.delay)),
+                Way::Says(says) => rules.and(there, self.over_udp(*says, self.delay)),
                 Way::Delays(delay) => rules.and(there, self.over_udp(self.udp, *delay)),
             };
         }
@@ -210,6 +226,7 @@ fn reply(says: Says) -> Option<Reply> {
     Some(match says {
         Says::Nothing => return None,
         Says::Address(one) => address(one),
+        Says::Echo(rcode, _) => Reply::rcode(rcode.into()),
         Says::NoEdns(_) => Reply::rcode(1).but(Fault::HeaderAlone),
         Says::Lowered(one) => address(one).but(Fault::Lowered),
         Says::Rcode(rcode) => Reply::rcode(rcode.into()),

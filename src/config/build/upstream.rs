@@ -185,6 +185,7 @@ impl Builder<'_> {
         }
         Health {
             probe,
+            is_probe_written: written.is_some(),
             expect,
             interval: self.duration(health.interval.as_ref(), &limits::INTERVAL),
             interval_down: self.duration(health.interval_down.as_ref(), &limits::INTERVAL_DOWN),

@@ -1,8 +1,8 @@
 //! Hedges: a further try to another server while the newest one, later than usual, may still answer.
 //!
 //! Policy:
-//! - After the usual tail of the newest try's RTT, to another server of its tier that is up: one that was not asked
-//!   before one that was.
+//! - After the usual tail of the newest try's RTT, to another server of its tier that is up and was not asked yet. One that
+//!   was is asked again no sooner than any repeat.
 //! - What the budget bounds is what hedging adds. A hedge takes from it, and gives back where the try that it was for
 //!   stays unanswered up to its limit or fails: then the hedge came in place of a retry. So names that are lost on the
 //!   way are asked for again soon, however many, and servers that are merely slow are not asked twice for long. Away
@@ -31,7 +31,7 @@ impl Run<'_> {
         self.hedge_at = None;
         let Some(newest) = self.tries.last() else { return };
         let is_wanted = self.race.role == Role::Traffic && self.race.group.limits().hedge_budget.is_some();
-        if is_wanted && self.tries.len() < usize::from(self.attempts) {
+        if is_wanted && self.attempts > 0 {
             let tail = newest.link.server.rtt().map(|rtt| rtt.tail() * newest.trips);
             self.hedge_at = tail.filter(|&tail| tail < newest.limit).map(|tail| now + tail);
         }
@@ -46,8 +46,8 @@ impl Run<'_> {
         let is_waiting = |t: &&Try| t.phase == Phase::Waiting && t.transport == t.link.server.spec().transport;
         // Behind TC the answer comes over a stream, whose tail is not known.
         let Some(newest) = self.tries.last().filter(is_waiting) else { return };
-        let Some(other) = self.another(newest.candidate) else { return };
-        if self.tries.len() > 1 && self.is_last_next() {
+        let Some(other) = self.another(newest.candidate, now) else { return };
+        if self.tries.len() > 1 && self.attempts == 1 {
             if self.has_other_tiers(newest.candidate) {
                 return;
             }
@@ -91,12 +91,11 @@ impl Run<'_> {
     }
 
     /// Another server of the same tier that is up.
-    fn another(&self, than: usize) -> Option<usize> {
+    fn another(&self, than: usize, now: Moment) -> Option<usize> {
         let all = self.candidates.as_slice();
-        let is_other = |&at: &usize| {
-            at != than && all[at].tier == all[than].tier && all[at].state == State::Up && !self.asked[at].is_spent
-        };
-        (0..all.len()).filter(is_other).min_by_key(|&at| self.asked[at].tries)
+        let is_other = |&at: &usize| at != than && all[at].tier == all[than].tier && all[at].state == State::Up;
+        let is_ready = |&at: &usize| self.ready_at(at, now).is_some_and(|ready| ready <= now);
+        (0..all.len()).filter(is_other).filter(is_ready).min_by_key(|&at| self.asked[at].tries)
     }
 
     /// Whether a server is up in a tier other than this candidate's.
@@ -107,6 +106,6 @@ impl Run<'_> {
 
     /// Whether something came from a server since it was asked: the way is open.
     fn has_lived(&self) -> bool {
-        self.tries.iter().any(|t| t.link.server.has_lived_since(t.sent_at))
+        self.tries.iter().any(|t| t.link.server.signs.has_lived_since(t.sent_at))
     }
 }

@@ -1,18 +1,22 @@
 //! One query to a group: a race of tries until there is an answer, the tries are used up, or the deadline is there.
 //!
 //! Policy:
+//! - A query is waited for until its deadline, whatever the number of its tries: a name may be slow at its origin, and that
+//!   is no fault of the server. `attempts` bounds the queries sent, and at most three go to one server (RFC 9520 3.1).
 //! - There is always one try within its limit, as long as there are tries left: one starts when another fails (SERVFAIL,
-//!   REFUSED, a lame referral, garbage, a network error) or passes its limit. A try that passed its limit still wins
-//!   with a late answer, up to the group's time-out. NXDOMAIN and NODATA are answers.
+//!   REFUSED, a lame referral, garbage, a network error) or passes its limit. NXDOMAIN and NODATA are answers.
 //! - The limit is smoothed RTT and four deviations, 20 ms at the least, the group's time-out at the most; 250 ms for a
-//!   server that was never measured; twice that for each time this query already went to the same server.
-//! - A try goes to the next candidate that was not asked. When all were, it goes back to those that only were silent. A
-//!   server that is down is asked when nothing else is left. The last try leaves the tier, where all before it stayed
-//!   unanswered in one tier and another has a server that is up.
+//!   server that was never measured. Then a server that was not asked yet has its turn. The same server is asked again no
+//!   sooner than a lost datagram is likely: after 250 ms, then after twice that.
+//! - A later tier is another way, whose answer may be another Region's. It is asked only when each server of the tiers
+//!   before is down, failed this query, or has been silent for 250 ms, on this query or on all. The last try leaves the
+//!   tier, where all before it stayed unanswered in one tier and another has a server that is up.
+//! - A server that is down is asked when nothing else is left.
 //! - Before a try's limit another may be sent as a hedge (see `hedge`).
-//! - TC is asked again over TCP at the same server, FORMERR or NOTIMP without OPT (and BADVERS) without EDNS, a query on
-//!   a kept stream that the far end closed on a new one: not counted as tries.
-//! - A server over its `max_qps` is passed over.
+//! - Once a server, and not counted in `attempts`: TC is asked again over TCP, and FORMERR, NOTIMP or BADVERS without EDNS,
+//!   for this query alone. Counted as any other: a query whose connection was closed, or its stream reset. All of them
+//!   count in `max_qps`; a server over it is passed over.
+//! - While every server is down, a query is a trial: a bounded number at a time, each for two time-outs.
 
 mod hedge;
 
@@ -28,7 +32,7 @@ use crate::{
             select::{Candidate, Candidates},
         },
         link::{Link, UpstreamClient},
-        race::{Arrival, EdnsUse, Leg, Outcome, Race},
+        race::{Arrival, EdnsUse, Leg, Outcome, Race, likeness},
         server::{
             Role, Server,
             failure::{Availability, ExchangeError, Reasons},
@@ -44,6 +48,11 @@ use crate::{
 const PROBE_TRIES: u8 = 3;
 /// They are at least this part of the time-out apart: a short burst of loss does not take them all.
 const PROBE_SPACING: u32 = 4;
+
+/// No query is sent to one server more often over one transport.
+const MOST_TO_ONE: u8 = 3;
+/// A query unanswered for so long was likely lost: it is sent again, and a later tier may have it.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// An answer.
 #[derive(Debug)]
@@ -74,11 +83,17 @@ impl UpstreamClient {
     ) -> Result<Exchanged, ExchangeError> {
         self.shared.late_tries.borrow_mut().settle(now);
         let _place = group.enter().ok_or(ExchangeError::Overload)?;
-        let candidates = Candidates::of(group, loops, now)
-            .map_err(|availability| ExchangeError::AllFailed(Reasons::new(availability)))?;
+        let unavailable = |availability| ExchangeError::AllFailed(Reasons::new(availability));
+        let candidates = Candidates::of(group, loops, now).map_err(unavailable)?;
         group.earn_hedge();
-        let mut run = Run::new(self, Race::new(query, group, Role::Traffic), candidates, group.limits().attempts);
-        run.finish(now, deadline).await
+        if !candidates.are_all_down() {
+            let race = Race::new(query, group, Role::Traffic, deadline);
+            return Run::new(self, race, candidates, group.limits().attempts).finish(now, deadline).await;
+        }
+        let _trial = group.enter_trial().ok_or_else(|| unavailable(Availability::AllDown))?;
+        let deadline = deadline.min(now + group.limits().timeout * 2);
+        let race = Race::new(query, group, Role::Traffic, deadline);
+        Run::new(self, race, candidates, group.limits().attempts).finish(now, deadline).await
     }
 
     /// Asks one server of a group, given by tier and place, and once more when a datagram may be lost. The role says
@@ -92,7 +107,7 @@ impl UpstreamClient {
         deadline: Moment,
     ) -> Result<Response, ProbeError> {
         let candidates = Candidates::only(tier, place);
-        let race = Race::new(query, group, role);
+        let race = Race::new(query, group, role, deadline);
         let mut run = Run::new(self, race, candidates, PROBE_TRIES);
         match run.finish(Moment::now(), deadline).await {
             Ok(exchanged) => Ok(exchanged.response),
@@ -136,10 +151,11 @@ struct Try {
     limit: Duration,
     /// Round trips until an answer: a handshake comes first.
     trips: u32,
-    /// Steps that a try takes once: to a stream, to no EDNS, to a new connection.
-    has_asked_plain: bool,
-    has_asked_anew: bool,
-    /// There is a hedge for it, out of the budget.
+    /// Whether it was asked again without EDNS.
+    is_plain: bool,
+    /// Whether it only shows who changed the letter case: its server, or a forger.
+    is_check: bool,
+    /// Whether there is a hedge for it, out of the budget.
     is_hedged: bool,
 }
 
@@ -150,12 +166,19 @@ impl Try {
     }
 }
 
-/// What became of a candidate.
+/// Progress with one candidate server.
 #[derive(Debug, Clone, Copy, Default)]
 struct Asked {
+    /// Queries sent to it.
     tries: u8,
-    /// It gave an answer that is none, or may not be asked.
+    first_at: Moment,
+    last_at: Moment,
+    /// Whether it is out of the race: an unusable response, or over its rate limit.
     is_spent: bool,
+    has_asked_stream: bool,
+    has_asked_plain: bool,
+    /// The likeness of an answer in another letter case.
+    changed_case: Option<u64>,
 }
 
 struct Run<'a> {
@@ -163,8 +186,11 @@ struct Run<'a> {
     race: Rc<Race>,
     candidates: Candidates,
     asked: [Asked; Candidates::MOST],
+    /// Queries that may still be sent.
     attempts: u8,
     tries: Vec<Try>,
+    /// When the next try may start, where it must wait.
+    turn_at: Option<Moment>,
     hedge_at: Option<Moment>,
     reasons: Reasons,
 }
@@ -185,6 +211,7 @@ impl<'a> Run<'a> {
             asked: [Asked::default(); Candidates::MOST],
             attempts: attempts.max(1),
             tries: Vec::with_capacity(2),
+            turn_at: None,
             hedge_at: None,
             reasons: Reasons::new(Availability::Asked),
         }
@@ -197,7 +224,8 @@ impl<'a> Run<'a> {
         self.keep_one_waiting(now);
         let mut sleep = pin!(sleep_until(instant(self.next_event(deadline))));
         loop {
-            if self.tries.iter().all(|t| t.phase == Phase::Over) || now >= deadline {
+            let is_over = self.turn_at.is_none() && self.tries.iter().all(|t| t.phase == Phase::Over);
+            if is_over || now >= deadline {
                 return Err(self.failure());
             }
             let next = instant(self.next_event(deadline));
@@ -219,58 +247,86 @@ impl<'a> Run<'a> {
 
     /// When something is to be done though nothing arrives.
     fn next_event(&self, deadline: Moment) -> Moment {
-        let timeout = self.race.group.limits().timeout;
-        let of = |t: &Try| match t.phase {
-            Phase::Waiting => Some(t.sent_at + t.limit),
-            Phase::Late => Some(t.sent_at + timeout),
-            Phase::Over => None,
-        };
-        self.tries.iter().filter_map(of).chain(self.hedge_at).fold(deadline, Moment::min)
+        let limit_of = |t: &Try| (t.phase == Phase::Waiting).then(|| t.sent_at + t.limit);
+        self.tries.iter().filter_map(limit_of).chain(self.turn_at).chain(self.hedge_at).fold(deadline, Moment::min)
     }
 
     fn pass_limits(&mut self, now: Moment) {
-        let timeout = self.race.group.limits().timeout;
         for t in &mut self.tries {
             if t.phase == Phase::Waiting && now >= t.sent_at + t.limit {
                 t.phase = Phase::Late;
                 t.link.server.late(t.sent_at, now, self.race.role);
             }
-            if t.phase == Phase::Late && now >= t.sent_at + timeout {
-                t.phase = Phase::Over;
-                self.reasons.count(QueryResult::Timeout);
-            }
         }
     }
 
     fn keep_one_waiting(&mut self, now: Moment) {
-        while !self.tries.iter().any(|t| t.phase == Phase::Waiting) && self.tries.len() < usize::from(self.attempts) {
-            let Some(candidate) = self.next_candidate() else { return };
-            self.start(candidate, Cause::Turn, now);
+        self.turn_at = None;
+        while self.attempts > 0 && !self.tries.iter().any(|t| t.phase == Phase::Waiting) {
+            match self.next_candidate(now) {
+                Some((at, candidate)) if at <= now => self.start(candidate, Cause::Turn, now),
+                Some((at, _)) => {
+                    self.turn_at = Some(at);
+                    return;
+                }
+                None => return,
+            };
         }
     }
 
-    fn next_candidate(&self) -> Option<usize> {
+    /// The candidate whose turn is next, and when it may be asked.
+    fn next_candidate(&self, now: Moment) -> Option<(Moment, usize)> {
         let all = self.candidates.as_slice();
-        let untried = |&at: &usize| self.asked[at].tries == 0 && !self.asked[at].is_spent;
-        if let Some(elsewhere) = self.elsewhere()
-            && let Some(at) = (0..all.len()).filter(untried).find(|&at| elsewhere(&all[at]))
-        {
-            return Some(at);
-        }
-        let silent = |&at: &usize| self.asked[at].tries > 0 && !self.asked[at].is_spent;
-        let is_alive = |&at: &usize| all[at].state != State::Down;
-        let places = || 0..all.len();
-        places()
-            .filter(untried)
-            .find(is_alive)
-            .or_else(|| places().filter(silent).filter(is_alive).min_by_key(|&at| self.asked[at].tries))
-            .or_else(|| places().find(untried))
-            .or_else(|| places().filter(silent).min_by_key(|&at| self.asked[at].tries))
+        let of = |is_wanted: &dyn Fn(&Candidate) -> bool| {
+            let ready = |at: usize| Some((self.ready_at(at, now)?.max(now), self.asked[at].tries, at));
+            let next = (0..all.len()).filter(|&at| is_wanted(&all[at])).filter_map(ready).min();
+            next.map(|(ready, _, at)| (ready, at))
+        };
+        self.elsewhere()
+            .and_then(|elsewhere| of(&elsewhere))
+            .or_else(|| of(&|candidate| candidate.state != State::Down))
+            .or_else(|| of(&|candidate| candidate.state == State::Down))
     }
 
-    /// Whether one try is left.
-    fn is_last_next(&self) -> bool {
-        self.tries.len() + 1 == usize::from(self.attempts)
+    /// When a candidate may be asked; none if not for this query any more.
+    fn ready_at(&self, candidate: usize, now: Moment) -> Option<Moment> {
+        let asked = &self.asked[candidate];
+        if asked.is_spent || asked.tries >= MOST_TO_ONE {
+            return None;
+        }
+        let again = match (asked.tries, self.race.role) {
+            (0, _) => now,
+            (tries, Role::Traffic) => asked.last_at + PATIENCE * (1 << (tries - 1)),
+            // A probe's queries are spread by their limits.
+            (_, Role::Probe | Role::Tagged) => now,
+        };
+        Some(again.max(self.tier_opens_at(candidate, now)?))
+    }
+
+    /// When the tiers before a candidate's leave the query to it; none while one of their servers is still to be asked.
+    fn tier_opens_at(&self, candidate: usize, now: Moment) -> Option<Moment> {
+        let all = self.candidates.as_slice();
+        let mut opens = now;
+        for (at, before) in all.iter().enumerate().take(candidate) {
+            let asked = &self.asked[at];
+            if before.tier == all[candidate].tier || before.state == State::Down || asked.is_spent {
+                continue;
+            }
+            if self.server(at).signs.is_silent_for(PATIENCE, now) {
+                continue;
+            }
+            if asked.tries > 0 {
+                opens = opens.max(asked.first_at + PATIENCE);
+            } else if self.attempts > 1 {
+                return None;
+            }
+        }
+        Some(opens)
+    }
+
+    fn server(&self, candidate: usize) -> &Arc<Server> {
+        let Candidate { tier, place, .. } = self.candidates.as_slice()[candidate];
+        &self.race.group.tiers()[usize::from(tier)][usize::from(place)]
     }
 
     /// For the last try, where all before it stayed unanswered in one tier: servers that are up in others.
@@ -278,46 +334,60 @@ impl<'a> Run<'a> {
         let all = self.candidates.as_slice();
         let tier = all[self.tries.first()?.candidate].tier;
         let stayed = |t: &Try| all[t.candidate].tier == tier && t.phase == Phase::Late;
-        let is_stuck = self.is_last_next() && self.tries.iter().all(stayed);
+        let is_stuck = self.attempts == 1 && self.tries.iter().all(stayed);
         is_stuck.then_some(move |candidate: &Candidate| candidate.tier != tier && candidate.state == State::Up)
+    }
+
+    /// Takes one query out of the server's `max_qps`; probes are not held to it.
+    fn take_rate(&mut self, candidate: usize, transport: Transport, now: Moment) -> bool {
+        let server = Arc::clone(self.server(candidate));
+        if self.race.role != Role::Traffic || self.race.group.take_rate(&server.rate, now) {
+            return true;
+        }
+        self.asked[candidate].is_spent = true;
+        server.tally.ended(self.client.shared.stripe, transport, QueryResult::Budget);
+        self.reasons.count(QueryResult::Budget);
+        false
     }
 
     /// Sends a try; false where the server's budget has none.
     fn start(&mut self, candidate: usize, cause: Cause, now: Moment) -> bool {
-        let group = Arc::clone(&self.race.group);
-        let Candidate { tier, place, .. } = self.candidates.as_slice()[candidate];
-        let server = &group.tiers()[usize::from(tier)][usize::from(place)];
-        if self.race.role == Role::Traffic && !group.take_rate(&server.rate, now) {
-            self.asked[candidate].is_spent = true;
-            server.tally.ended(self.client.shared.stripe, server.spec().transport, QueryResult::Budget);
-            self.reasons.count(QueryResult::Budget);
+        let server = Arc::clone(self.server(candidate));
+        let transport = server.spec().transport;
+        if !self.take_rate(candidate, transport, now) {
             return false;
         }
-        let times = self.asked[candidate].tries;
-        self.asked[candidate].tries += 1;
-        let timeout = group.limits().timeout;
-        let transport = server.spec().transport;
+        self.attempts -= 1;
+        let asked = &mut self.asked[candidate];
+        let times = asked.tries;
+        if times == 0 {
+            asked.first_at = now;
+        }
+        asked.tries += 1;
+        asked.last_at = now;
+        let timeout = self.race.group.limits().timeout;
         let floor = match self.race.role {
             Role::Traffic => Duration::ZERO,
             Role::Probe | Role::Tagged => timeout / PROBE_SPACING,
         };
-        let link = self.client.link(server);
+        let link = self.client.link(&server);
         // A handshake comes first. The limit of a server that was never measured has room for it.
         let is_new = transport != Transport::Udp && server.rtt().is_some() && !link.has_stream();
         let trips = if is_new { transport.round_trips() } else { 1 };
+        let is_plain = self.asked[candidate].has_asked_plain || !server.habits.takes_edns(now);
         self.tries.push(Try {
             link,
             candidate,
             leg: 0,
             cause,
             transport,
-            edns: if server.takes_edns(now) { EdnsUse::With } else { EdnsUse::Without },
+            edns: if is_plain { EdnsUse::Without } else { EdnsUse::With },
             phase: Phase::Waiting,
             sent_at: now,
             limit: (floor.max(server.limit(timeout)) * trips * (1 << times.min(4))).min(timeout),
             trips,
-            has_asked_plain: false,
-            has_asked_anew: false,
+            is_plain: false,
+            is_check: false,
             is_hedged: false,
         });
         let slot = self.tries.len() - 1;
@@ -342,6 +412,10 @@ impl<'a> Run<'a> {
     fn failed(&mut self, slot: usize, result: QueryResult, rcode: Option<Rcode>) {
         let t = &mut self.tries[slot];
         t.phase = Phase::Over;
+        if t.is_check {
+            // The answer by datagram may still come.
+            return;
+        }
         self.asked[t.candidate].is_spent = true;
         self.reasons.count(result);
         self.reasons.rcode = rcode.or(self.reasons.rcode);
@@ -349,41 +423,94 @@ impl<'a> Run<'a> {
 
     fn arrived(&mut self, Arrival { leg, outcome, rtt, .. }: Arrival, now: Moment) -> Option<Exchanged> {
         let slot = usize::from(leg.slot);
-        let t = self.tries.get_mut(slot).filter(|t| t.leg == leg.number && t.phase != Phase::Over)?;
+        let t = self.tries.get(slot).filter(|t| t.leg == leg.number && t.phase != Phase::Over)?;
+        let asked = &self.asked[t.candidate];
         match outcome {
             Outcome::Answer(response) => return Some(self.won(slot, response, rtt, now)),
             Outcome::Failed(result, rcode) => self.failed(slot, result, rcode),
-            Outcome::Truncated => {
-                t.transport = Transport::Tcp;
-                if !t.link.has_stream() {
-                    t.add_handshake(self.race.group.limits().timeout);
-                }
-                self.send(slot, now);
+            Outcome::Truncated if !asked.has_asked_stream => self.ask_over_tcp(slot, now),
+            // Another try already asks for the whole.
+            Outcome::Truncated => self.tries[slot].phase = Phase::Over,
+            Outcome::WithoutEdns(rcode) if asked.has_asked_plain => {
+                self.failed(slot, QueryResult::Malformed, Some(rcode));
             }
-            Outcome::WithoutEdns if !t.has_asked_plain => {
-                t.has_asked_plain = true;
-                t.edns = EdnsUse::Without;
-                self.send(slot, now);
-            }
+            Outcome::WithoutEdns(_) => self.ask_without_edns(slot, now),
             Outcome::Closed => self.ask_anew(slot, now),
-            Outcome::WithoutEdns => self.failed(slot, QueryResult::Malformed, Some(Rcode::FORMERR)),
+            Outcome::CaseChanged(_) if asked.has_asked_stream => {}
+            Outcome::CaseChanged(likeness) => self.check_case(slot, likeness, now),
         }
         None
     }
 
-    /// The connection carried answers, and was closed: each that does so has brought the query nearer to its turn. The
-    /// try has time for one handshake more, whatever their number.
-    fn ask_anew(&mut self, slot: usize, now: Moment) {
+    fn ask_over_tcp(&mut self, slot: usize, now: Moment) {
         let t = &mut self.tries[slot];
-        let (sent_at, phase) = (t.sent_at, t.phase);
-        if !std::mem::replace(&mut t.has_asked_anew, true) {
+        let candidate = t.candidate;
+        t.transport = Transport::Tcp;
+        if !t.link.has_stream() {
             t.add_handshake(self.race.group.limits().timeout);
-            return self.send(slot, now);
         }
-        self.send(slot, now);
+        self.asked[candidate].has_asked_stream = true;
+        self.repeat(slot, now);
+    }
+
+    /// Asks over TCP too, where nobody forges, whether the answer in another letter case is the server's.
+    fn check_case(&mut self, slot: usize, likeness: u64, now: Moment) {
+        let candidate = self.tries[slot].candidate;
+        let asked = &mut self.asked[candidate];
+        (asked.has_asked_stream, asked.changed_case) = (true, Some(likeness));
+        let was_spent = asked.is_spent;
+        if !self.take_rate(candidate, Transport::Tcp, now) {
+            self.asked[candidate].is_spent = was_spent;
+            return;
+        }
+        let t = &self.tries[slot];
+        let mut check = Try {
+            link: Rc::clone(&t.link),
+            candidate,
+            leg: 0,
+            cause: Cause::Turn,
+            transport: Transport::Tcp,
+            edns: t.edns,
+            phase: Phase::Waiting,
+            sent_at: now,
+            limit: t.limit,
+            trips: 1,
+            is_plain: false,
+            is_check: true,
+            is_hedged: false,
+        };
+        check.add_handshake(self.race.group.limits().timeout);
+        self.tries.push(check);
+        self.send(self.tries.len() - 1, now);
+    }
+
+    fn ask_without_edns(&mut self, slot: usize, now: Moment) {
         let t = &mut self.tries[slot];
-        if t.phase != Phase::Over {
-            (t.sent_at, t.phase) = (sent_at, phase);
+        (t.edns, t.is_plain) = (EdnsUse::Without, true);
+        self.asked[t.candidate].has_asked_plain = true;
+        self.repeat(slot, now);
+    }
+
+    /// The connection was closed, or the stream reset: the query is asked again, which counts as any other.
+    fn ask_anew(&mut self, slot: usize, now: Moment) {
+        let asked = &mut self.asked[self.tries[slot].candidate];
+        if self.attempts == 0 || asked.tries >= MOST_TO_ONE {
+            return self.failed(slot, QueryResult::Network, None);
+        }
+        asked.tries += 1;
+        asked.last_at = now;
+        self.attempts -= 1;
+        self.tries[slot].add_handshake(self.race.group.limits().timeout);
+        self.repeat(slot, now);
+    }
+
+    /// Sends the try's next leg, where the server's budget has one.
+    fn repeat(&mut self, slot: usize, now: Moment) {
+        let (candidate, transport) = (self.tries[slot].candidate, self.tries[slot].transport);
+        if self.take_rate(candidate, transport, now) {
+            self.send(slot, now);
+        } else {
+            self.tries[slot].phase = Phase::Over;
         }
     }
 
@@ -391,13 +518,29 @@ impl<'a> Run<'a> {
         let t = &mut self.tries[slot];
         t.phase = Phase::Over;
         t.is_hedged = false;
-        if t.has_asked_plain {
-            t.link.server.asked_without_edns(now);
+        let server = Arc::clone(&t.link.server);
+        if t.is_plain {
+            server.habits.answered_without_edns(&self.race.query.name, now);
+        } else if response.has_edns() {
+            server.habits.answered_with_edns();
+        }
+        if t.transport != Transport::Udp && self.asked[t.candidate].tries > 1 {
+            t.link.note_mute(&self.race, t.sent_at, now);
+        }
+        let is_same = t.is_check && self.asked[t.candidate].changed_case == Some(likeness(&response));
+        if is_same && server.habits.changes_case(now) {
+            let (group, server) = (server.group(), server.label());
+            tracing::warn!(
+                group,
+                server,
+                "upstream {server} of group {group} changes the letter case of queries: it is asked without mix_case \
+                 for an hour"
+            );
         }
         if t.cause == Cause::Hedge {
             self.race.group.hedge_won();
         }
-        let (server, transport) = (Arc::clone(&t.link.server), t.transport);
+        let transport = t.transport;
         let tries = u8::try_from(self.tries.len()).unwrap_or(u8::MAX);
         Exchanged { response, server, transport, rtt, at: now, tries }
     }

@@ -5,7 +5,7 @@
 //!   ones. Leaving a tier takes effect with the next query.
 //! - A better tier is used again once a server of it has not been down for `fail_back`; at once if the tier in use has
 //!   no healthy server itself.
-//! - While every server is down, one real query a second is let through; the others fail at once (see `select`).
+//! - While every server is down, a bounded number of queries at a time are let through; the others fail at once.
 //! - Queries that wait on the group are bounded, so that a dead link does not starve the other groups.
 
 mod marks;
@@ -24,7 +24,7 @@ use crate::{
         server::{
             Alarm, Rules, Server,
             budget::{RateBudget, ShareBudget},
-            health::{ProbeError, State},
+            health::State,
         },
         spec::{Entry, GroupSpec, HealthSpec, Limits, Policy, ServerSpec, Transport},
         system::{self, OwnAddresses},
@@ -34,8 +34,8 @@ use crate::{
 pub(crate) use self::marks::Cleared;
 pub use self::{marks::Marks, select::MOST_SERVERS};
 
-/// While every server of a group is down, a real query is let through this often (see [`Group::takes_trial`]).
-const TRIALS_PER_SECOND: u64 = 1;
+/// While every server of a group is down, so many queries are tried at a time.
+const TRIALS: usize = 32;
 
 /// A group, shared by all workers.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub struct Group {
 #[derive(Debug, Default)]
 struct Running {
     tier: AtomicUsize,
-    last_trial: AtomicU64,
+    trials: AtomicUsize,
     hedge_wins: AtomicU64,
     busy: CachePadded<Busy>,
 }
@@ -72,6 +72,16 @@ pub(super) struct Place<'a>(&'a Group);
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.running.busy.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The place of a query that tries servers which are all down.
+#[derive(Debug)]
+pub(super) struct Trial<'a>(&'a Group);
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        self.0.running.trials.fetch_sub(1, Relaxed);
     }
 }
 
@@ -151,24 +161,14 @@ impl Group {
         self.servers().any(answers) || self.servers().all(|server| server.is_judged())
     }
 
-    /// Whether no server can be asked with any hope: all are down without as much as an error for an answer, or drained,
-    /// or there is none.
+    /// Whether no server can be asked with any hope: all are down or drained, or there is none.
     pub fn is_down(&self) -> bool {
-        self.is_down_but(|_| false)
+        !self.servers().any(is_usable)
     }
 
     /// The same for a rule that has to do without some of the servers.
     pub fn is_down_without(&self, loops: &Marks) -> bool {
-        self.is_down_but(|server| loops.has(server))
-    }
-
-    fn is_down_but(&self, is_left_out: impl Fn(&Server) -> bool) -> bool {
-        let answers = |server: &Arc<Server>| {
-            self.health.expect.is_empty()
-                && !server.is_drained()
-                && server.last_probe_error() == Some(ProbeError::Rcode)
-        };
-        !self.servers().any(|server| (is_usable(server) || answers(server)) && !is_left_out(server))
+        !self.servers().any(|server| is_usable(server) && !loops.has(server))
     }
 
     /// Queries that wait on it now.
@@ -242,11 +242,11 @@ impl Group {
         self.running.busy.turn.fetch_add(1, Relaxed)
     }
 
-    /// Whether this query may try servers that are all down.
-    pub(super) fn takes_trial(&self, now: Moment) -> bool {
-        let wait = 1_000_000 / TRIALS_PER_SECOND;
-        let due = |last: u64| (now.micros() >= last.saturating_add(wait)).then_some(now.micros());
-        self.running.last_trial.fetch_update(Relaxed, Relaxed, due).is_ok()
+    /// A place for one more query that tries servers which are all down, if there is one.
+    pub(super) fn enter_trial(&self) -> Option<Trial<'_>> {
+        let running = self.running.trials.fetch_add(1, Relaxed);
+        let trial = Trial(self);
+        (running < TRIALS).then_some(trial)
     }
 
     /// An ordinary query earns its share of a hedge.

@@ -4,10 +4,11 @@
 //! each set by the group's policy; servers that are down last of all, drained ones never, nor those whose answers to the
 //! rule would lead back here.
 //!
-//! Where every server is down, one real query a second is a trial. Two kinds of down are told apart. A server that
-//! answers its probes with an error answers at once: the error may be about the probe's name alone (a server that is
-//! authoritative for the site's zones refuses ". NS"), so queries are let through. With `expect` nothing is: only a
-//! probe shows that a server's answers are private.
+//! Where every server is down, a query is a trial: a bounded number at a time are let through, and the first answer ends
+//! the outage. With `expect` none is: only a probe shows that a server's answers are private.
+//!
+//! A server's state is read once for a query. Other workers change it meanwhile, and a server must not be missed because it
+//! was suspect at the first look and up at the second.
 //!
 //! `fastest` spreads evenly over all whose smoothed RTT is within 1.5 times or 5 ms of the lowest (a server without an
 //! RTT counts as one of them, or it would never get one), and puts the others behind by RTT. `spread` takes turns over
@@ -50,34 +51,38 @@ pub(crate) struct Candidates {
 impl Candidates {
     pub(crate) const MOST: usize = MOST_SERVERS;
 
-    /// Candidates for a query, or why there are none. Where every server is down, only a trial has candidates.
+    /// Candidates for a query, or why there are none.
     pub(crate) fn of(group: &Group, loops: &Marks, now: Moment) -> Result<Self, Availability> {
-        let mut candidates =
-            Self { list: [Candidate { tier: 0, place: 0, state: State::Down }; Self::MOST], length: 0 };
+        let seen = Self::look(group, loops)?;
+        let mut candidates = Self { length: 0, ..seen };
         let active = group.tier(now);
         let turn = group.turn();
         let others = (0..group.tiers().len()).filter(|&tier| tier != active);
         for tier in std::iter::once(active).chain(others) {
-            candidates.add(group, loops, tier, State::Up, turn);
-            candidates.add(group, loops, tier, State::Suspect, turn);
+            candidates.add(&seen, group, tier, State::Up, turn);
+            candidates.add(&seen, group, tier, State::Suspect, turn);
         }
-        let has_usable = candidates.length > 0;
         if group.health().expect.is_empty() {
             for tier in 0..group.tiers().len() {
-                candidates.add(group, loops, tier, State::Down, turn);
+                candidates.add(&seen, group, tier, State::Down, turn);
             }
         }
-        if candidates.length == 0 {
-            let mut rest = group.servers().filter(|server| !server.is_drained()).peekable();
-            if rest.peek().is_none() {
-                return Err(Availability::NoServers);
+        if candidates.length == 0 { Err(Availability::AllDown) } else { Ok(candidates) }
+    }
+
+    /// The servers that may be asked, with the state that each has now.
+    fn look(group: &Group, loops: &Marks) -> Result<Self, Availability> {
+        let mut seen = Self { list: [Candidate { tier: 0, place: 0, state: State::Down }; Self::MOST], length: 0 };
+        let mut availability = Availability::NoServers;
+        for ((tier, place), server) in group.places().filter(|(_, server)| !server.is_drained()) {
+            if loops.has(server) {
+                availability = Availability::Loops;
+            } else if seen.length < Self::MOST {
+                seen.list[seen.length] = Candidate { tier, place, state: server.state() };
+                seen.length += 1;
             }
-            return Err(if rest.all(|server| loops.has(server)) { Availability::Loops } else { Availability::AllDown });
         }
-        if !has_usable && group.is_down_without(loops) && !group.takes_trial(now) {
-            return Err(Availability::AllDown);
-        }
-        Ok(candidates)
+        if seen.length == 0 { Err(availability) } else { Ok(seen) }
     }
 
     /// One server alone, for a probe.
@@ -89,18 +94,17 @@ impl Candidates {
         &self.list[..self.length]
     }
 
-    fn add(&mut self, group: &Group, loops: &Marks, tier: usize, state: State, turn: usize) {
-        let Some(servers) = group.tiers().get(tier) else { return };
+    /// Whether every one of them is down.
+    pub(crate) fn are_all_down(&self) -> bool {
+        self.as_slice().iter().all(|candidate| candidate.state == State::Down)
+    }
+
+    fn add(&mut self, seen: &Self, group: &Group, tier: usize, state: State, turn: usize) {
         let start = self.length;
-        for (place, server) in servers.iter().enumerate() {
-            if self.length == Self::MOST {
-                break;
-            }
-            if server.state() == state && !server.is_drained() && !loops.has(server) {
-                let (Ok(tier), Ok(place)) = (u8::try_from(tier), u8::try_from(place)) else { break };
-                self.list[self.length] = Candidate { tier, place, state };
-                self.length += 1;
-            }
+        let of = |candidate: &&Candidate| usize::from(candidate.tier) == tier && candidate.state == state;
+        for candidate in seen.as_slice().iter().filter(of) {
+            self.list[self.length] = *candidate;
+            self.length += 1;
         }
         let added = &mut self.list[start..self.length];
         if added.len() < 2 {
@@ -109,7 +113,7 @@ impl Candidates {
         match group.policy() {
             Policy::Ordered => {}
             Policy::Spread => added.rotate_left(turn % added.len()),
-            Policy::Fastest => order_by_speed(added, servers, turn),
+            Policy::Fastest => order_by_speed(added, &group.tiers()[tier], turn),
         }
     }
 }

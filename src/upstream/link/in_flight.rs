@@ -1,6 +1,6 @@
 //! Queries in flight by their ids: one table serves the ports of a link, another each of its connections.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use hashbrown::HashMap;
 use rand::{Rng, rngs::StdRng};
@@ -9,7 +9,7 @@ use crate::{
     clock::Moment,
     config::Recursion,
     upstream::{
-        race::{Arrival, EdnsUse, Leg, Outcome, Race},
+        race::{Arrival, EdnsUse, Leg, Outcome, Race, likeness},
         server::tally::MismatchReason,
         spec::LetterCase,
     },
@@ -52,11 +52,11 @@ impl InFlight {
     }
 
     /// Adds a query under a random id that no other has; none where there are too many.
-    pub(super) fn insert(&mut self, mut flight: Flight, random: &mut StdRng) -> Option<&Flight> {
+    pub(super) fn insert(&mut self, mut flight: Flight, case: LetterCase, random: &mut StdRng) -> Option<&Flight> {
         if self.0.len() >= MOST {
             return None;
         }
-        flight.case_seed = (flight.race.group.limits().case == LetterCase::Mixed).then(|| random.next_u64());
+        flight.case_seed = (case == LetterCase::Mixed).then(|| random.next_u64());
         let id = self.free_id(random);
         flight.id = MessageId(id);
         Some(self.0.entry(id).insert(flight).into_mut())
@@ -85,6 +85,18 @@ impl InFlight {
         Ok((flight, outcome))
     }
 
+    /// Tells the query that this message answers but for the letter case, which may be the server's fault or a forger's.
+    pub(super) fn note_changed_case(&self, message: &[u8], sender: u32, now: Moment) {
+        let Ok(id) = header::id(message) else { return };
+        let Some(flight) = self.0.get(&id.0).filter(|flight| flight.sender == sender) else { return };
+        if flight.case_seed.is_some()
+            && let Ok(response) = Response::read(message, &flight.race.query, id, None)
+            && response.is_answer()
+        {
+            flight.deliver(Outcome::CaseChanged(likeness(&response)), now);
+        }
+    }
+
     /// What tells the query that has this id now from others.
     pub(super) fn key(&self, id: u16) -> Option<FlightKey> {
         self.0.get(&id).map(|flight| FlightKey { id, sender: flight.sender })
@@ -106,10 +118,20 @@ impl InFlight {
         self.0.extract_if(|_, flight| flight.sender == sender).map(|(_, flight)| flight).collect()
     }
 
-    /// Takes the queries that were sent `timeout` ago or earlier.
-    pub(super) fn expire(&mut self, timeout: std::time::Duration, now: Moment) -> Vec<Flight> {
-        let is_over = |_: &u16, flight: &mut Flight| now.since(flight.sent_at) >= timeout;
+    /// Takes the queries that were sent `timeout` ago or earlier, and that nobody may wait for any more.
+    pub(super) fn expire(&mut self, timeout: Duration, now: Moment) -> Vec<Flight> {
+        let is_over = |_: &u16, flight: &mut Flight| now >= flight.race.deadline.max(flight.sent_at + timeout);
         self.0.extract_if(is_over).map(|(_, flight)| flight).collect()
+    }
+
+    /// Whether a query has waited for this long, and was sent after `at`.
+    pub(super) fn has_waited(&self, timeout: Duration, at: Moment, now: Moment) -> bool {
+        self.0.values().any(|flight| flight.sent_at > at && now.since(flight.sent_at) >= timeout)
+    }
+
+    /// Whether a query of this race is among them.
+    pub(super) fn has(&self, race: &Rc<Race>) -> bool {
+        self.0.values().any(|flight| Rc::ptr_eq(&flight.race, race))
     }
 
     /// Takes all.
@@ -174,7 +196,7 @@ impl Flight {
         };
         match response {
             Ok(response) => Ok(Outcome::of(response, self.edns)),
-            Err(Mismatch::Malformed(_)) => Ok(Outcome::malformed()),
+            Err(Mismatch::Malformed(_)) => Ok(Outcome::of_malformed(message, self.edns)),
             Err(Mismatch::Short) => Err(MismatchReason::Short),
             Err(Mismatch::NotAResponse) => Err(MismatchReason::NotAResponse),
             Err(Mismatch::Id) => Err(MismatchReason::Id),
@@ -189,14 +211,14 @@ impl Flight {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use super::*;
     use crate::{
         upstream::{
             Entry, Group, GroupSpec, HealthSpec, Limits, OwnAddresses, Policy, ServerSpec, Transport, server::Role,
         },
-        wire::{Class, Name, RecordType},
+        wire::{Class, Name, Rcode, RecordType},
     };
 
     fn race() -> Rc<Race> {
@@ -216,7 +238,7 @@ mod tests {
             do_bit: false,
             cd: false,
         };
-        Race::new(&Arc::new(query), &group, Role::Traffic)
+        Race::new(&Arc::new(query), &group, Role::Traffic, Moment::default())
     }
 
     #[test]
@@ -225,7 +247,7 @@ mod tests {
         let mut in_flight = InFlight::default();
         let mut add = |in_flight: &mut InFlight, sender, now| {
             let flight = Flight::new(&race, Leg { slot: 0, number: 1 }, EdnsUse::With, sender, now);
-            in_flight.insert(flight, &mut random).unwrap().id()
+            in_flight.insert(flight, LetterCase::Mixed, &mut random).unwrap().id()
         };
         let ids = [1, 1, 2, 3].map(|sender| add(&mut in_flight, sender, start));
         let late = add(&mut in_flight, 3, start + Duration::from_secs(1));
@@ -244,5 +266,18 @@ mod tests {
         let expired = in_flight.expire(Duration::from_secs(1), start + Duration::from_millis(1500));
         assert_eq!(expired.iter().map(Flight::id).collect::<Vec<_>>(), [ids[3]]);
         assert!(in_flight.take_id(late).is_some() && in_flight.is_empty());
+    }
+
+    #[test]
+    fn formerr_that_claims_records_it_lacks_is_asked_again_without_edns() {
+        let (mut random, race, now): (StdRng, _, _) = (rand::make_rng(), race(), Moment::now());
+        let mut in_flight = InFlight::default();
+        let flight = Flight::new(&race, Leg { slot: 0, number: 1 }, EdnsUse::With, 1, now);
+        let mut answer = [0; UpstreamQuery::MAX];
+        let flight = in_flight.insert(flight, LetterCase::Lower, &mut random).unwrap();
+        let length = flight.write(&mut answer).unwrap();
+        (answer[2], answer[3]) = (0x80, 1);
+        let taken = in_flight.take(&answer[..length - 11], Some(1));
+        assert!(matches!(taken, Ok((_, Outcome::WithoutEdns(Rcode::FORMERR)))));
     }
 }

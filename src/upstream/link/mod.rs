@@ -21,8 +21,12 @@ use crate::{
     clock::Moment,
     upstream::{
         race::{EdnsUse, Leg, Outcome, Race},
-        server::{Role, Server, health::Event, tally::QueryResult},
-        spec::Transport,
+        server::{
+            Role, Server,
+            health::Event,
+            tally::{MismatchReason, QueryResult},
+        },
+        spec::{LetterCase, Transport},
     },
 };
 
@@ -96,7 +100,10 @@ impl Link {
         let Some(port) = turn.port.clone() else { return Err(QueryResult::Network) };
         let mut in_flight = self.in_flight.borrow_mut();
         let flight = Flight::new(race, leg, edns, port.serial, now);
-        let flight = in_flight.insert(flight, &mut self.shared.random.borrow_mut()).ok_or(QueryResult::Network)?;
+        let is_mixed = race.group.limits().case == LetterCase::Mixed && self.server.habits.keeps_case(now);
+        let case = if is_mixed { LetterCase::Mixed } else { LetterCase::Lower };
+        let flight =
+            in_flight.insert(flight, case, &mut self.shared.random.borrow_mut()).ok_or(QueryResult::Network)?;
         turn.push(flight.id(), |buffer| flight.write(buffer));
         port.waiting.set(port.waiting.get() + 1);
         self.server.tally.waiting(self.shared.stripe, 1);
@@ -111,7 +118,12 @@ impl Link {
                 port.waiting.set(port.waiting.get().saturating_sub(1));
                 self.settle(&flight, outcome, Transport::Udp, now);
             }
-            Err(reason) => self.server.tally.mismatched(self.shared.stripe, reason),
+            Err(reason) => {
+                if reason == MismatchReason::Question {
+                    self.in_flight.borrow().note_changed_case(datagram, port.serial, now);
+                }
+                self.server.tally.mismatched(self.shared.stripe, reason);
+            }
         }
     }
 
@@ -166,7 +178,7 @@ impl Link {
         self.ended(transport, outcome.result());
         if !matches!(outcome, Outcome::Closed | Outcome::Failed(QueryResult::Network, _)) {
             let rtt = now.since(flight.sent_at());
-            server.lives(now);
+            server.signs.lives(now);
             server.tally.took(self.shared.stripe, rtt);
             if transport == server.spec().transport && flight.race().role != Role::Tagged {
                 server.sample(rtt);
@@ -174,9 +186,9 @@ impl Link {
         }
         if flight.race().role == Role::Traffic {
             if matches!(outcome, Outcome::Answer(_)) {
-                server.answered(now);
+                server.answered(&flight.race().query, now);
             } else if outcome.is_broken() {
-                server.observe(Event::Broken, now);
+                server.broken(&flight.race().query, now);
             }
         }
         flight.deliver(outcome, now);

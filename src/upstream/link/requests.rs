@@ -15,6 +15,9 @@ use super::{
     in_flight::FlightKey,
 };
 
+/// However late an answer may be, nobody waits for it any more.
+const LONGEST: Duration = Duration::from_secs(30);
+
 /// What came back on a query's stream.
 pub(super) struct Reply {
     pub(super) message: Vec<u8>,
@@ -40,7 +43,6 @@ pub(super) type Ended = Result<Reply, RequestError>;
 /// has an id now, if its time is not over; `settle` is told how each ended.
 pub(super) async fn carry<F: Future<Output = Ended> + 'static>(
     queue: &SendQueue,
-    timeout: Duration,
     closed: impl Future<Output = ()>,
     ask: impl Fn(Vec<u8>) -> F,
     find: impl Fn(u16) -> Option<FlightKey>,
@@ -56,7 +58,7 @@ pub(super) async fn carry<F: Future<Output = Ended> + 'static>(
             let ended = ask(query);
             // The link ends queries by their time-out; this ends those whose connection it let go.
             asking.spawn_local(async move {
-                (key, tokio::time::timeout(timeout * 2, ended).await.unwrap_or(Err(RequestError::Late)))
+                (key, tokio::time::timeout(LONGEST, ended).await.unwrap_or(Err(RequestError::Late)))
             });
         }
         tokio::select! {

@@ -1,7 +1,8 @@
 //! Kept connections to a server (RFC 7766, RFC 7858): queries pipelined on them, answers in any order.
 //!
 //! A connection is opened by the first query that needs one, up to `connections` of them while the others are busy, and
-//! is closed when it was idle for a while or when nothing came for a whole time-out though queries wait. If the far end
+//! is closed when it was idle for a while. When nothing came for a whole time-out though queries wait, or a query was
+//! answered elsewhere meanwhile, no more go on it, and it ends with those that are on it. If the far end
 //! closes a connection that carried answers before, the queries on it are asked again on a new one (RFC 7766 6.2.4).
 //! A far end that sends one octet a second holds nobody up, nor does one that never ends a handshake: the limit of a try
 //! is kept by its query, not here. A server whose certificate is not what it should be gets no query, and is down.
@@ -23,7 +24,7 @@ use crate::{
     upstream::{
         race::{EdnsUse, Leg, Outcome, Race},
         server::{Role, Server, health::Event, obstacle::ConnectError, tally::QueryResult},
-        spec::Transport,
+        spec::{LetterCase, Transport},
     },
     wire::{MessageId, UpstreamQuery},
 };
@@ -45,6 +46,9 @@ const IDLE_ENCRYPTED: Duration = Duration::from_secs(60);
 /// More queries than this wait on one connection only where nobody reads them.
 const MOST_IN_FLIGHT: usize = 8192;
 
+/// Connections at a time to a server that answers one query on each.
+const MOST_ONE_EACH: usize = 64;
+
 /// One worker's connections to one server.
 #[derive(Default)]
 pub(super) struct Streams(Vec<Rc<Stream>>);
@@ -64,6 +68,8 @@ pub(super) struct Stream {
     last_query: Cell<Moment>,
     /// When a message last came in.
     last_message: Cell<Moment>,
+    /// Whether no more queries go on it: it ends with those that are on it.
+    is_retired: Cell<bool>,
     task: RefCell<Option<AbortHandle>>,
 }
 
@@ -76,13 +82,16 @@ impl Link {
         edns: EdnsUse,
         now: Moment,
     ) -> Result<(), QueryResult> {
-        let limits = race.group.limits();
-        let stream = self.stream(limits.connections.max(1), limits.timeout, now).ok_or(QueryResult::Network)?;
+        let is_repeat = leg.slot > 0 || leg.number > 1;
+        let stream = self.stream(race, is_repeat, now).ok_or(QueryResult::Network)?;
         let mut in_flight = stream.in_flight.borrow_mut();
         let serial = stream.last_serial.get().wrapping_add(1);
         stream.last_serial.set(serial);
         let flight = Flight::new(race, leg, edns, serial, now);
-        let flight = in_flight.insert(flight, &mut self.shared.random.borrow_mut()).ok_or(QueryResult::Network)?;
+        // Nobody off the path gets onto a connection: the letters need no seed there.
+        let case = LetterCase::Lower;
+        let flight =
+            in_flight.insert(flight, case, &mut self.shared.random.borrow_mut()).ok_or(QueryResult::Network)?;
         let mut query = [0; UpstreamQuery::MAX_PADDED];
         let mut length = flight.write(&mut query).unwrap_or(0);
         if stream.transport.is_encrypted() && flight.has_edns() {
@@ -94,21 +103,51 @@ impl Link {
         Ok(())
     }
 
-    /// Whether a connection is there that carried answers already.
-    pub(crate) fn has_stream(&self) -> bool {
-        self.streams.borrow().0.iter().any(|stream| stream.received.get() > 0)
+    /// A query was answered on a connection that it went to at `asked_at`. Where another one had carried answers, and has
+    /// been mute since, the server answers no more than one.
+    pub(crate) fn note_mute(&self, race: &Rc<Race>, asked_at: Moment, now: Moment) {
+        let is_mute = |stream: &Rc<Stream>| {
+            stream.received.get() > 0 && stream.last_message.get() < asked_at && stream.in_flight.borrow().has(race)
+        };
+        let mute: Vec<_> = self.streams.borrow().0.iter().filter(|stream| is_mute(stream)).map(Rc::clone).collect();
+        if !mute.is_empty() {
+            self.server.habits.was_mute(now);
+        }
+        for stream in mute {
+            stream.is_retired.set(true);
+        }
     }
 
-    /// The least busy connection, or a new one while all are busy and there may be more.
-    fn stream(self: &Rc<Self>, most: usize, timeout: Duration, now: Moment) -> Option<Rc<Stream>> {
+    /// Whether a connection is there that carried answers already.
+    pub(crate) fn has_stream(&self) -> bool {
+        self.streams.borrow().0.iter().any(|stream| stream.received.get() > 0 && !stream.is_retired.get())
+    }
+
+    /// The least busy connection, or a new one while all are busy and there may be more. What was left unanswered on one
+    /// connection is asked again on another.
+    fn stream(self: &Rc<Self>, race: &Rc<Race>, is_repeat: bool, now: Moment) -> Option<Rc<Stream>> {
         let mut streams = self.streams.borrow_mut();
+        let limits = race.group.limits();
         let waiting = |stream: &Rc<Stream>| stream.in_flight.borrow().len();
-        let least = streams.0.iter().min_by_key(|stream| waiting(stream)).map(Rc::clone);
+        let answers_once = self.server.habits.answers_once(now);
+        let is_open = |stream: &&Rc<Stream>| !stream.is_retired.get();
+        let is_other = |stream: &&Rc<Stream>| !is_repeat || !stream.in_flight.borrow().has(race);
+        let is_unused = |stream: &&Rc<Stream>| !answers_once || (stream.received.get() == 0 && waiting(stream) == 0);
+        let usable = || streams.0.iter().filter(is_open).filter(is_other).filter(is_unused);
+        let least = usable().min_by_key(|stream| waiting(stream)).map(Rc::clone);
+        let is_left_out = streams.0.iter().filter(is_open).any(|stream| !is_other(&stream));
+        let most = if answers_once { MOST_ONE_EACH } else { limits.connections.max(1) + usize::from(is_left_out) };
+        let is_full = streams.0.iter().filter(is_open).count() >= most;
+        let least = least.or_else(|| {
+            let any = || streams.0.iter().filter(is_open).min_by_key(|stream| waiting(stream)).map(Rc::clone);
+            is_full.then(any).flatten()
+        });
         if let Some(stream) = least
-            && (waiting(&stream) == 0 || streams.0.len() >= most)
+            && (waiting(&stream) == 0 || is_full)
         {
             return (waiting(&stream) < MOST_IN_FLIGHT).then_some(stream);
         }
+        let timeout = limits.timeout;
         let stream = Rc::new(Stream {
             transport: self.server.spec().transport.of_streams(),
             in_flight: RefCell::default(),
@@ -118,6 +157,7 @@ impl Link {
             opened: Cell::default(),
             last_query: Cell::new(now),
             last_message: Cell::default(),
+            is_retired: Cell::new(false),
             task: RefCell::default(),
         });
         let task = tokio::task::spawn_local(run(Rc::clone(&stream), Rc::downgrade(self), timeout));
@@ -131,6 +171,9 @@ impl Link {
         self.retire(stream);
         let lost = stream.in_flight.borrow_mut().drain();
         let is_renewable = end == End::Closed && stream.received.get() > 0;
+        if is_renewable && stream.received.get() == 1 && !lost.is_empty() {
+            self.server.habits.was_mute(now);
+        }
         if self.server.spec().transport == stream.transport {
             match end {
                 End::Refused => self.server.observe(Event::Refused, now),
@@ -157,6 +200,9 @@ impl Link {
                 flight.sent_no_sooner_than(stream.opened.get());
                 // TC has no meaning on a stream.
                 let outcome = if matches!(outcome, Outcome::Truncated) { Outcome::malformed() } else { outcome };
+                if self.server.habits.answers_once(now) {
+                    stream.is_retired.set(true);
+                }
                 self.settle(&flight, outcome, stream.transport, now);
             }
             Err(reason) => self.server.tally.mismatched(self.shared.stripe, reason),
@@ -239,7 +285,7 @@ async fn run(stream: Rc<Stream>, link: Weak<Link>, timeout: Duration) {
     let end = match opened {
         Ok(carrier) => {
             stream.opened.set(Moment::now());
-            carry(&stream, &link, carrier, timeout).await;
+            carry(&stream, &link, carrier).await;
             End::Closed
         }
         Err(error) => End::of(&error),
@@ -249,7 +295,7 @@ async fn run(stream: Rc<Stream>, link: Weak<Link>, timeout: Duration) {
     }
 }
 
-async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier, timeout: Duration) {
+async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier) {
     let receive = |message: &[u8]| match link.upgrade() {
         Some(link) => {
             link.receive_framed(stream, message, Moment::now());
@@ -263,14 +309,14 @@ async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier, timeout
         Carrier::Https(https, uri) => {
             let (sender, closed, _kept) = https.into_parts();
             let ask = move |query| https::ask(sender.clone(), uri.clone(), query);
-            carry_requests(stream, link, timeout, closed, ask).await;
+            carry_requests(stream, link, closed, ask).await;
         }
         Carrier::Quic(Quic { connection, endpoint: _endpoint }) => {
             // Its last handle gone, a connection says goodbye by itself.
             let watched = connection.clone();
             let closed = async move { drop(watched.closed().await) };
             let ask = move |query| quic::ask(connection.clone(), query);
-            carry_requests(stream, link, timeout, closed, ask).await;
+            carry_requests(stream, link, closed, ask).await;
         }
     }
 }
@@ -278,7 +324,6 @@ async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier, timeout
 async fn carry_requests<F: Future<Output = Ended> + 'static>(
     stream: &Rc<Stream>,
     link: &Weak<Link>,
-    timeout: Duration,
     closed: impl Future<Output = ()>,
     ask: impl Fn(Vec<u8>) -> F,
 ) {
@@ -294,7 +339,7 @@ async fn carry_requests<F: Future<Output = Ended> + 'static>(
             link.receive_alone(stream, key, ended, Moment::now());
         }
     };
-    requests::carry(&stream.queue, timeout, closed, ask, find, settle).await;
+    requests::carry(&stream.queue, closed, ask, find, settle).await;
 }
 
 /// Leaves word for operators why there is no connection, or that there is one.
@@ -316,14 +361,20 @@ pub(super) fn tend(link: &Rc<Link>, timeout: Duration, now: Moment) {
         for _ in &over {
             link.ended(stream.transport, QueryResult::Timeout);
         }
+        drop(over);
+        // A far end that is gone says nothing. What was asked may still be answered, where the far end is only slow.
+        if stream.in_flight.borrow().has_waited(timeout, stream.last_message.get(), now) {
+            stream.is_retired.set(true);
+        }
         let idle = if stream.transport == Transport::Tcp { IDLE } else { IDLE_ENCRYPTED };
         let last_use = stream.last_query.get().max(stream.last_message.get());
-        let is_idle = stream.in_flight.borrow().is_empty() && now.since(last_use) >= idle;
-        let is_dead = over.iter().any(|flight| flight.sent_at() > stream.last_message.get());
-        if is_dead {
+        if !stream.in_flight.borrow().is_empty() {
+            continue;
+        }
+        if stream.is_retired.get() {
             close(&stream);
-            link.stream_ended(&stream, End::Closed, now);
-        } else if is_idle {
+            link.retire(&stream);
+        } else if now.since(last_use) >= idle {
             link.retire(&stream);
             stream.queue.leave();
         }

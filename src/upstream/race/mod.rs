@@ -9,6 +9,7 @@ pub(crate) mod late;
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
+    hash::BuildHasher,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -24,7 +25,10 @@ use crate::{
         group::Group,
         server::{Role, tally::QueryResult},
     },
-    wire::{Kind, Rcode, Response, UpstreamQuery},
+    wire::{
+        Header, Kind, Rcode, Response, UpstreamQuery,
+        record::{Record, Records, Section},
+    },
 };
 
 /// How one leg ended.
@@ -34,10 +38,12 @@ pub(crate) enum Outcome {
     Answer(Response),
     /// TC: ask the same server over a stream.
     Truncated,
-    /// The server does not know EDNS: ask it without.
-    WithoutEdns,
+    /// The server may not know EDNS, as its response code says: ask it without.
+    WithoutEdns(Rcode),
     /// No answer; the response code, if there was one.
     Failed(QueryResult, Option<Rcode>),
+    /// An answer but for the letter case of its question, by its [`likeness`]. Perhaps a forgery: the query still waits.
+    CaseChanged(u64),
     /// The stream had carried answers before, and was closed meanwhile: ask again on a new one.
     Closed,
 }
@@ -46,17 +52,28 @@ impl Outcome {
     /// What a well-matched response means for the try that waits for it.
     pub(crate) fn of(response: Response, edns: EdnsUse) -> Self {
         let rcode = response.rcode();
-        let is_unread = matches!(rcode, Rcode::FORMERR | Rcode::NOTIMP) && !response.has_edns();
+        // Some echo the query with its OPT, so that record proves nothing (RFC 6891 7).
+        let is_unread = matches!(rcode, Rcode::FORMERR | Rcode::NOTIMP | Rcode::BADVERS);
         match response.kind() {
             Kind::Positive | Kind::NoData | Kind::NxDomain => Self::Answer(response),
             Kind::Truncated => Self::Truncated,
             Kind::Referral => Self::Failed(QueryResult::Refused, Some(Rcode::REFUSED)),
-            Kind::Failure if edns == EdnsUse::With && (is_unread || rcode == Rcode::BADVERS) => Self::WithoutEdns,
+            Kind::Failure if edns == EdnsUse::With && is_unread => Self::WithoutEdns(rcode),
             Kind::Failure => match rcode {
                 Rcode::SERVFAIL => Self::Failed(QueryResult::Servfail, Some(rcode)),
                 Rcode::FORMERR => Self::Failed(QueryResult::Malformed, Some(rcode)),
                 _ => Self::Failed(QueryResult::Refused, Some(rcode)),
             },
+        }
+    }
+
+    /// What a well-matched message means whose records do not parse. A server that does not read a query may send back
+    /// its header alone, with the counts that it had.
+    pub(crate) fn of_malformed(message: &[u8], edns: EdnsUse) -> Self {
+        let rcode = Header::read(message).map(|header| header.flags.rcode());
+        match rcode {
+            Ok(rcode @ (Rcode::FORMERR | Rcode::NOTIMP)) if edns == EdnsUse::With => Self::WithoutEdns(rcode),
+            _ => Self::malformed(),
         }
     }
 
@@ -69,9 +86,10 @@ impl Outcome {
     pub(super) const fn result(&self) -> QueryResult {
         match self {
             Self::Answer(_) | Self::Truncated => QueryResult::Ok,
-            Self::WithoutEdns => QueryResult::Malformed,
+            Self::WithoutEdns(_) => QueryResult::Malformed,
             Self::Failed(result, _) => *result,
             Self::Closed => QueryResult::Network,
+            Self::CaseChanged(_) => QueryResult::Malformed,
         }
     }
 
@@ -83,6 +101,15 @@ impl Outcome {
             _ => false,
         }
     }
+}
+
+/// A number that answers with the same records have in common, in whatever order, however old.
+pub(crate) fn likeness(response: &Response) -> u64 {
+    let hasher = foldhash::fast::FixedState::default();
+    let of = |record: &Record| hasher.hash_one((record.rtype.0, record.rdata(response.message())));
+    let records = Records::of(response.message()).into_iter().flatten().filter_map(Result::ok);
+    let answers = records.filter(|record| record.section == Section::Answer);
+    answers.fold(u64::from(response.rcode().0), |sum, record| sum.wrapping_add(of(&record)))
 }
 
 /// Whether a query carries an OPT record.
@@ -116,6 +143,8 @@ pub(crate) struct Race {
     pub(super) query: Arc<UpstreamQuery>,
     pub(super) group: Arc<Group>,
     pub(super) role: Role,
+    /// Answers count until then.
+    pub(super) deadline: Moment,
     is_over: Cell<bool>,
     /// A bit for each slot whose server answered, however late.
     answered: Cell<u16>,
@@ -126,11 +155,12 @@ pub(crate) struct Race {
 }
 
 impl Race {
-    pub(super) fn new(query: &Arc<UpstreamQuery>, group: &Arc<Group>, role: Role) -> Rc<Self> {
+    pub(super) fn new(query: &Arc<UpstreamQuery>, group: &Arc<Group>, role: Role, deadline: Moment) -> Rc<Self> {
         Rc::new(Self {
             query: Arc::clone(query),
             group: Arc::clone(group),
             role,
+            deadline,
             is_over: Cell::new(false),
             answered: Cell::new(0),
             first: RefCell::default(),
@@ -152,7 +182,7 @@ impl Race {
     }
 
     pub(super) fn deliver(&self, arrival: Arrival) {
-        if !matches!(arrival.outcome, Outcome::Failed(..)) {
+        if !matches!(arrival.outcome, Outcome::Failed(..) | Outcome::CaseChanged(_)) {
             self.answered.set(self.answered.get() | bit(arrival.leg.slot));
         }
         if self.is_over.get() {

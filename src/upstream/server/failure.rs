@@ -32,7 +32,7 @@ impl ExchangeError {
 pub enum Availability {
     /// Servers were asked.
     Asked,
-    /// Every server is down, and the one real query a second was another.
+    /// Every server is down, and as many queries as may be are tried at the moment.
     AllDown,
     /// The group has no servers, or all are drained.
     NoServers,

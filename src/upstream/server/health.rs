@@ -9,8 +9,11 @@
 //!   nothing but one probe a second.
 //! - **Down** is a verdict, and traffic alone cannot give it: only `fall` failed probes in a row, a refusal by ICMP (or a
 //!   reset, on TCP), a certificate that is not the server's, or silence for every query over a time-out.
-//! - A good probe clears a doubt at once, and a verdict after `rise` in a row. A good answer in traffic counts as a good
-//!   probe, but not where `expect` is set: an answer to something else does not show that the answers are private.
+//! - A good probe clears a doubt at once, and a verdict after `rise` in a row.
+//! - A good answer in traffic clears both at once, but not what probes of a configured query found (`probe`, `expect`):
+//!   an answer to something else does not show that the answers are private.
+//! - Any answer to a default probe is a good one, unless traffic agrees that the server only gives errors (see
+//!   `watch::prober`): many servers refuse or drop ". NS" and answer everything else.
 //! - A server begins as suspect, not yet vouched for; its first probe goes out at once.
 //! - What a better tier waits for (`fail_back`) is time since its server was last down, see [`Health::steady_since`].
 
@@ -139,7 +142,13 @@ impl Health {
         let from = self.state;
         self.state = match event {
             Event::Answered if !spec.expect.is_empty() => from,
-            Event::Answered => self.vouch(spec),
+            // The verdict of probes that somebody chose is theirs to take back.
+            Event::Answered if self.failed > 0 && spec.probe_stands() => from,
+            Event::Answered => {
+                self.passed = self.passed.saturating_add(1);
+                self.failed = 0;
+                State::Up
+            }
             Event::ProbePassed => {
                 self.vouched_at = Some(now);
                 self.vouch(spec)
@@ -193,19 +202,30 @@ mod tests {
     use rstest::rstest;
 
     use super::{Event::*, *};
-    use crate::wire::{Name, RecordType};
+    use crate::{
+        upstream::spec::ProbeOrigin,
+        wire::{Name, RecordType},
+    };
 
     const FAILED: Event = ProbeFailed(ProbeError::Silent);
 
     fn spec() -> HealthSpec {
+        HealthSpec { origin: ProbeOrigin::Default, ..configured() }
+    }
+
+    fn configured() -> HealthSpec {
         HealthSpec::probing(Name::root(), RecordType::NS)
     }
 
     fn after(events: &[Event]) -> Health {
+        after_by(events, &spec())
+    }
+
+    fn after_by(events: &[Event], spec: &HealthSpec) -> Health {
         let mut health = Health::new();
         let mut now = Moment::now();
         for &event in events {
-            health.on(event, now, &spec());
+            health.on(event, now, spec);
             now = now + Duration::from_secs(2);
         }
         health
@@ -228,11 +248,22 @@ mod tests {
     #[case::silent_at_once(&[ProbePassed, Silent], State::Down)]
     #[case::one_good_does_not_raise(&[Refused, ProbePassed], State::Down)]
     #[case::two_good_raise(&[Refused, ProbePassed, ProbePassed], State::Up)]
+    #[case::one_answer_in_traffic_ends_an_outage(&[FAILED, FAILED, FAILED, Answered], State::Up)]
     #[case::good_ones_in_a_row(&[Refused, ProbePassed, FAILED, ProbePassed], State::Down)]
     #[case::a_doubt_breaks_the_rise(&[Refused, ProbePassed, Late, ProbePassed], State::Down)]
     #[case::a_doubt_does_not_raise(&[Refused, Broken, Late], State::Down)]
     fn events_lead_to(#[case] events: &[Event], #[case] state: State) {
         assert_eq!(after(events).state(), state);
+    }
+
+    #[rstest]
+    #[case::traffic_does_not_break_the_row(&[ProbePassed, FAILED, FAILED, Answered, FAILED], State::Down)]
+    #[case::traffic_does_not_end_their_verdict(&[FAILED, FAILED, FAILED, Answered, Answered], State::Down)]
+    #[case::probes_end_their_verdict(&[FAILED, FAILED, FAILED, ProbePassed, ProbePassed], State::Up)]
+    #[case::traffic_ends_a_verdict_of_traffic(&[ProbePassed, Silent, Answered], State::Up)]
+    #[case::traffic_clears_a_doubt_of_traffic(&[ProbePassed, Late, Answered], State::Up)]
+    fn a_configured_probe_stands(#[case] events: &[Event], #[case] state: State) {
+        assert_eq!(after_by(events, &configured()).state(), state);
     }
 
     #[test]

@@ -5,16 +5,18 @@
 
 pub(crate) mod budget;
 pub mod failure;
+pub(crate) mod habits;
 pub mod health;
 pub mod obstacle;
 mod role;
 pub mod rtt;
+pub(crate) mod signs;
 pub mod tally;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -27,24 +29,19 @@ use crate::{
     clock::Moment,
     tls::{Alpn, Client},
     upstream::spec::{HealthSpec, ServerSpec, Transport},
+    wire::UpstreamQuery,
 };
 
 pub(crate) use self::role::Role;
 use self::{
     budget::RateBudget,
+    habits::Habits,
     health::{Change, Event, Health, ProbeError, State},
     obstacle::ConnectError,
     rtt::{Rtt, Smoothed},
+    signs::Signs,
     tally::Tally,
 };
-
-/// Tries without any answer that it takes, beside the time, until silence is a verdict. At 30 % loss each way this many
-/// are lost in a row once in a few hundred times.
-const SILENT_TRIES: u32 = 8;
-/// How long a server that could not read EDNS is asked without.
-const WITHOUT_EDNS: Duration = Duration::from_secs(900);
-/// Answers closer together than this are one sign of life.
-const LIFE_GRAIN: Duration = Duration::from_millis(1);
 
 /// Wakes the prober: a server became suspect.
 pub type Alarm = Notify;
@@ -69,27 +66,50 @@ pub struct Server {
     spec: ServerSpec,
     /// Shared by all workers, and so are the sessions that it resumes.
     tls: Option<Client>,
+    /// Written by a reload.
     rules: ArcSwap<Rules>,
     alarm: Arc<Alarm>,
-    /// Mirrors the machine's state, and whether good news would change nothing.
-    state: AtomicU8,
-    is_calm: AtomicBool,
-    is_judged: AtomicBool,
+    /// Written by an operator.
     is_drained: AtomicBool,
-    health: Mutex<Health>,
-    transitions: [AtomicU64; State::ALL.len()],
-    doubts: AtomicU64,
+    verdict: Verdict,
+    /// Written by every answer, and every try without one.
+    pub(super) signs: Signs,
     rtt: Rtt,
-    last_life: AtomicU64,
-    last_good: AtomicU64,
-    silent_tries: AtomicU32,
-    silent_since: AtomicU64,
-    without_edns_until: AtomicU64,
-    last_probe_error: Mutex<Option<ProbeError>>,
+    /// Written by answers that are out of the ordinary.
+    pub(super) habits: Habits,
+    /// Written by connections that open, or do not.
     connect_error: Mutex<Option<ConnectError>>,
     pub(super) rate: RateBudget,
     /// Its counters.
     pub tally: Tally,
+}
+
+/// What is thought of a server. Written where its health changes, and by probes.
+#[derive(Debug)]
+struct Verdict {
+    health: Mutex<Health>,
+    /// Mirrors the machine's state.
+    state: AtomicU8,
+    /// Whether good news would change nothing.
+    is_calm: AtomicBool,
+    is_judged: AtomicBool,
+    transitions: [AtomicU64; State::ALL.len()],
+    doubts: AtomicU64,
+    last_probe_error: Mutex<Option<ProbeError>>,
+}
+
+impl Default for Verdict {
+    fn default() -> Self {
+        Self {
+            health: Mutex::default(),
+            state: AtomicU8::new(State::Suspect as u8),
+            is_calm: AtomicBool::new(false),
+            is_judged: AtomicBool::new(false),
+            transitions: Default::default(),
+            doubts: AtomicU64::new(1),
+            last_probe_error: Mutex::default(),
+        }
+    }
 }
 
 impl Server {
@@ -103,20 +123,11 @@ impl Server {
             spec,
             rules: ArcSwap::from_pointee(rules),
             alarm,
-            state: AtomicU8::new(State::Suspect as u8),
-            is_calm: AtomicBool::new(false),
-            is_judged: AtomicBool::new(false),
             is_drained: AtomicBool::new(false),
-            health: Mutex::default(),
-            transitions: Default::default(),
-            doubts: AtomicU64::new(1),
+            verdict: Verdict::default(),
+            signs: Signs::default(),
             rtt: Rtt::default(),
-            last_life: AtomicU64::new(0),
-            last_good: AtomicU64::new(0),
-            silent_tries: AtomicU32::new(0),
-            silent_since: AtomicU64::new(0),
-            without_edns_until: AtomicU64::new(0),
-            last_probe_error: Mutex::default(),
+            habits: Habits::default(),
             connect_error: Mutex::default(),
             rate: RateBudget::default(),
             tally: Tally::default(),
@@ -145,12 +156,12 @@ impl Server {
 
     /// What is thought of it.
     pub fn state(&self) -> State {
-        State::ALL[usize::from(self.state.load(Relaxed)).min(State::ALL.len() - 1)]
+        State::ALL[usize::from(self.verdict.state.load(Relaxed)).min(State::ALL.len() - 1)]
     }
 
     /// Whether there is a first verdict: it answered, or a probe of it failed.
     pub fn is_judged(&self) -> bool {
-        self.is_judged.load(Relaxed)
+        self.verdict.is_judged.load(Relaxed)
     }
 
     /// Whether an operator took it out of service.
@@ -181,18 +192,17 @@ impl Server {
 
     /// How often it came into a state.
     pub fn transitions(&self, to: State) -> u64 {
-        self.transitions[to as usize].load(Relaxed)
+        self.verdict.transitions[to as usize].load(Relaxed)
     }
 
     /// When it last answered anything; none if it never did.
     pub fn last_answer(&self) -> Option<Moment> {
-        let micros = self.last_life.load(Relaxed);
-        (micros > 0).then(|| Moment::from_micros(micros))
+        self.signs.last_life()
     }
 
     /// What was wrong with the last failed probe; none since one passed.
     pub fn last_probe_error(&self) -> Option<ProbeError> {
-        *self.last_probe_error.lock()
+        *self.verdict.last_probe_error.lock()
     }
 
     /// Why the last connection to it could not be opened; none since one was, or since a probe passed.
@@ -211,7 +221,7 @@ impl Server {
 
     /// Since when it has not been down.
     pub fn steady_since(&self) -> Moment {
-        self.health.lock().steady_since()
+        self.verdict.health.lock().steady_since()
     }
 
     /// What it is judged by now.
@@ -231,60 +241,40 @@ impl Server {
 
     /// A number that grows with each doubt that asks for a probe.
     pub(super) fn doubts(&self) -> u64 {
-        self.doubts.load(Relaxed)
-    }
-
-    /// When traffic last had a good answer, which counts as a good probe.
-    pub(super) fn last_good(&self) -> Moment {
-        Moment::from_micros(self.last_good.load(Relaxed))
+        self.verdict.doubts.load(Relaxed)
     }
 
     pub(super) fn sample(&self, rtt: Duration) {
         self.rtt.sample(rtt);
     }
 
-    /// Something came from it that belongs to a query of ours.
-    pub(super) fn lives(&self, now: Moment) {
-        stamp(&self.last_life, now);
-        if self.silent_tries.load(Relaxed) != 0 {
-            self.silent_tries.store(0, Relaxed);
-        }
-    }
-
-    /// Whether something came from it since.
-    pub(super) fn has_lived_since(&self, at: Moment) -> bool {
-        self.last_life.load(Relaxed) > at.micros()
-    }
-
     /// A good answer in traffic.
-    pub(super) fn answered(&self, now: Moment) {
-        stamp(&self.last_good, now);
-        if !self.is_calm.load(Relaxed) {
+    pub(super) fn answered(&self, query: &Arc<UpstreamQuery>, now: Moment) {
+        self.signs.answered(query, now);
+        if !self.verdict.is_calm.load(Relaxed) {
             self.observe(Event::Answered, now);
         }
+    }
+
+    /// An answer in traffic that another server should give better.
+    pub(super) fn broken(&self, query: &UpstreamQuery, now: Moment) {
+        self.signs.failed(&query.name, now);
+        self.observe(Event::Broken, now);
     }
 
     /// A try passed its limit, or could not leave. It is held against the server only if nothing came since. Whether a
     /// probe passed is for the prober to say; here it counts as one more query without an answer.
     pub(super) fn late(&self, sent_at: Moment, now: Moment, role: Role) {
-        if role == Role::Tagged || self.has_lived_since(sent_at) {
+        if role == Role::Tagged || self.signs.has_lived_since(sent_at) {
             return;
         }
-        if self.silent_tries.fetch_add(1, Relaxed) == 0 {
-            self.silent_since.store(sent_at.micros(), Relaxed);
-        }
+        // Silence for every query over nearly a whole time-out is a verdict: it is there within the time-out, though
+        // the next try must pass its limit first.
+        let is_verdict = self.signs.silent(sent_at, self.rules.load().timeout * 9 / 10, now);
         if role == Role::Traffic {
             self.observe(Event::Late, now);
         }
-        self.judge_silence(now);
-    }
-
-    /// Silence for every query over nearly a whole time-out is a verdict: it is there within the time-out, though the
-    /// next try must pass its limit first.
-    fn judge_silence(&self, now: Moment) {
-        let since = Moment::from_micros(self.silent_since.load(Relaxed));
-        let is_silent = self.silent_tries.load(Relaxed) >= SILENT_TRIES;
-        if is_silent && self.state() != State::Down && now.since(since) >= self.rules.load().timeout * 9 / 10 {
+        if is_verdict && self.state() != State::Down {
             self.observe(Event::Silent, now);
         }
     }
@@ -293,22 +283,22 @@ impl Server {
     pub(super) fn observe(&self, event: Event, now: Moment) {
         let rules = self.rules.load();
         let change = {
-            let mut health = self.health.lock();
+            let mut health = self.verdict.health.lock();
             let change = health.on(event, now, &rules.health);
-            self.state.store(health.state() as u8, Relaxed);
-            self.is_calm.store(health.state() == State::Up && health.failed() == 0, Relaxed);
+            self.verdict.state.store(health.state() as u8, Relaxed);
+            self.verdict.is_calm.store(health.state() == State::Up && health.failed() == 0, Relaxed);
             change
         };
         match event {
-            Event::ProbeFailed(fault) => *self.last_probe_error.lock() = Some(fault),
+            Event::ProbeFailed(fault) => *self.verdict.last_probe_error.lock() = Some(fault),
             Event::ProbePassed => {
-                *self.last_probe_error.lock() = None;
+                *self.verdict.last_probe_error.lock() = None;
                 self.set_connect_error(None);
             }
             _ => {}
         }
         if !matches!(event, Event::Late | Event::Broken) {
-            self.is_judged.store(true, Relaxed);
+            self.verdict.is_judged.store(true, Relaxed);
         }
         if let Some(change) = change {
             self.changed(change);
@@ -316,7 +306,7 @@ impl Server {
     }
 
     fn changed(&self, change: Change) {
-        self.transitions[change.to as usize].fetch_add(1, Relaxed);
+        self.verdict.transitions[change.to as usize].fetch_add(1, Relaxed);
         let (group, server) = (&*self.group, &*self.label);
         let (from, to) = (change.from.label(), change.to.label());
         let because = match change.because {
@@ -363,19 +353,9 @@ impl Server {
             ),
         }
         if change.to != State::Up {
-            self.doubts.fetch_add(1, Relaxed);
+            self.verdict.doubts.fetch_add(1, Relaxed);
             self.alarm.notify_one();
         }
-    }
-
-    /// Whether queries to it carry EDNS at the moment.
-    pub(super) fn takes_edns(&self, now: Moment) -> bool {
-        self.without_edns_until.load(Relaxed) <= now.micros()
-    }
-
-    /// It answered without EDNS what it could not read with it.
-    pub(super) fn asked_without_edns(&self, now: Moment) {
-        self.without_edns_until.store((now + WITHOUT_EDNS).micros(), Relaxed);
     }
 }
 
@@ -389,13 +369,6 @@ pub(super) fn tls_client(spec: &ServerSpec) -> Option<Client> {
         Transport::Quic => Alpn::Doq,
     };
     Some(Client::new(&identity.roots, spec.address.ip(), identity.name.as_deref(), alpn))
-}
-
-/// Stores a moment unless the one stored is as good, so that workers do not fight over the cache line.
-fn stamp(place: &AtomicU64, now: Moment) {
-    if now.since(Moment::from_micros(place.load(Relaxed))) >= LIFE_GRAIN {
-        place.store(now.micros(), Relaxed);
-    }
 }
 
 #[cfg(test)]
@@ -413,12 +386,16 @@ mod tests {
         Server::new("vpc".into(), spec, rules, Arc::default())
     }
 
+    fn query() -> Arc<UpstreamQuery> {
+        Arc::new(HealthSpec::probing(Name::root(), RecordType::NS).probe)
+    }
+
     #[test]
     fn a_late_answer_among_others_is_no_doubt() {
         let server = server();
         let start = Moment::now();
-        server.answered(start);
-        server.lives(start + Duration::from_millis(10));
+        server.answered(&query(), start);
+        server.signs.lives(start + Duration::from_millis(10));
         server.late(start + Duration::from_millis(5), start + Duration::from_millis(30), Role::Traffic);
         assert_eq!(server.state(), State::Up);
         server.late(start + Duration::from_millis(11), start + Duration::from_millis(40), Role::Traffic);
@@ -429,8 +406,8 @@ mod tests {
     fn silence_for_every_query_over_a_timeout_is_down() {
         let server = server();
         let start = Moment::now();
-        server.answered(start);
-        server.lives(start);
+        server.answered(&query(), start);
+        server.signs.lives(start);
         for at in 1..=20_u64 {
             let sent_at = start + Duration::from_millis(at);
             server.late(sent_at, sent_at + Duration::from_millis(20), Role::Traffic);
@@ -450,7 +427,7 @@ mod tests {
             let sent_at = start + Duration::from_millis(at);
             server.late(sent_at, sent_at + Duration::from_millis(20), Role::Traffic);
         }
-        server.lives(start + Duration::from_millis(500));
+        server.signs.lives(start + Duration::from_millis(500));
         server.late(start + Duration::from_millis(900), start + Duration::from_millis(1100), Role::Traffic);
         assert_eq!(server.state(), State::Suspect);
     }
@@ -459,7 +436,7 @@ mod tests {
     fn few_lost_queries_are_not_silence() {
         let server = server();
         let start = Moment::now();
-        for at in 1..SILENT_TRIES {
+        for at in 1..signs::SILENT_TRIES {
             let sent_at = start + Duration::from_secs(u64::from(at));
             server.late(sent_at, sent_at + Duration::from_millis(250), Role::Traffic);
         }
@@ -471,7 +448,7 @@ mod tests {
         let server = server();
         let now = Moment::now();
         let before = server.doubts();
-        server.answered(now);
+        server.answered(&query(), now);
         server.observe(Event::Broken, now);
         server.observe(Event::Broken, now);
         assert_eq!(server.doubts(), before + 1);

@@ -5,6 +5,10 @@
 //! every `interval_down`, and at once when a doubt arises. Intervals are jittered by a fifth, so that many instances do
 //! not beat in step. A probe sends up to three datagrams within the group's time-out: one lost packet is no failed probe.
 //! Probes are neither hedged nor held to `max_qps`.
+//!
+//! The default probe is nobody's choice, and servers that drop or refuse it may answer everything else. So any answer to it
+//! is a good one, unless traffic had errors alone for different names; and where it had none, or traffic agrees with an
+//! error, a query that traffic had answered lately decides. The outcome of a configured probe stands.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -24,7 +28,7 @@ use crate::{
         },
         spec::HealthSpec,
     },
-    wire::{Response, addresses::find_address},
+    wire::{Response, UpstreamQuery, addresses::find_address},
 };
 
 /// The groups to watch; a reload sends others.
@@ -124,22 +128,50 @@ impl Schedule {
         if server.state() != State::Up {
             return last + spec.interval_down.mul_f64(self.jitter);
         }
-        let good = if spec.expect.is_empty() { server.last_good() } else { Moment::default() };
+        let good = if spec.expect.is_empty() { server.signs.last_good() } else { Moment::default() };
         last.max(good) + spec.interval.mul_f64(self.jitter)
     }
 }
 
-async fn ask(client: Rc<UpstreamClient>, group: Arc<Group>, (tier, place): (u8, u8)) {
-    let deadline = Moment::now() + group.limits().timeout;
-    let query = Arc::new(group.health().probe.clone());
-    let answer = client.probe(&group, (tier, place), &query, Role::Probe, deadline).await;
-    let verdict = answer.and_then(|response| judge(&response, group.health()));
-    let server = &group.tiers()[usize::from(tier)][usize::from(place)];
+async fn ask(client: Rc<UpstreamClient>, group: Arc<Group>, place: (u8, u8)) {
+    let (tier, at) = place;
+    let server = &group.tiers()[usize::from(tier)][usize::from(at)];
+    let verdict = probe(&client, &group, place, server).await;
     let event = match verdict {
         Ok(()) => Event::ProbePassed,
-        Err(fault) => Event::ProbeFailed(fault),
+        Err(error) => Event::ProbeFailed(error),
     };
     server.observe(event, Moment::now());
+}
+
+async fn probe(
+    client: &UpstreamClient,
+    group: &Arc<Group>,
+    place: (u8, u8),
+    server: &Server,
+) -> Result<(), ProbeError> {
+    let spec = group.health();
+    let send = async |query: &Arc<UpstreamQuery>| {
+        let deadline = Moment::now() + group.limits().timeout;
+        client.probe(group, place, query, Role::Probe, deadline).await
+    };
+    let answer = send(&Arc::new(spec.probe.clone())).await;
+    if spec.probe_stands() {
+        return judge(&answer?, spec);
+    }
+    let now = Moment::now();
+    let error = match answer {
+        Ok(_) => return Ok(()),
+        Err(ProbeError::Rcode) if !server.signs.fails_traffic(now) => return Ok(()),
+        Err(error) => error,
+    };
+    let Some(known) = server.signs.answered_lately(now) else { return Err(error) };
+    match (send(&known).await, error) {
+        (Ok(_), _) => Ok(()),
+        // It answers, where the default probe had no answer.
+        (Err(ProbeError::Rcode), ProbeError::Silent) if !server.signs.fails_traffic(Moment::now()) => Ok(()),
+        (Err(_), error) => Err(error),
+    }
 }
 
 /// With `expect`, every address must lie in it, and there must be one.

@@ -45,7 +45,7 @@ fn the_end_of_a_query_is_not_taken_for_that_of_another_with_its_id() {
         let group = group_of(ServerSpec::plain(Transport::Tcp, listener.local_addr().unwrap()));
         let client = UpstreamClient::new(Worker::ALONE);
         let link = client.link(group.servers().next().unwrap());
-        let (race, now) = (Race::new(&query(), &group, Role::Traffic), Moment::now());
+        let (race, now) = (Race::new(&query(), &group, Role::Traffic, Moment::default()), Moment::now());
         let leg = Leg { slot: 0, number: 1 };
         link.post(&race, leg, Transport::Tcp, EdnsUse::With, now).unwrap();
         let stream = Rc::clone(&link.streams.borrow().0[0]);
