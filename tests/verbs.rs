@@ -65,6 +65,25 @@ fn output_has_no_colour_where_there_is_no_terminal() {
     }
 }
 
+/// `script` gives the verb a terminal.
+#[test]
+fn a_terminal_has_colour_unless_no_color_is_set() {
+    let shown = |variables: &[&str], verb: &str| {
+        let line = format!("{} {verb}", env!("CARGO_BIN_EXE_tidegate"));
+        let mut command = std::process::Command::new("env");
+        command.args(["-u", "NO_COLOR", "TERM=xterm"]).args(variables).args(["script", "-qec", &line, "/dev/null"]);
+        let output = command.stdin(std::process::Stdio::null()).output().expect("script is installed");
+        text(&output)
+    };
+    for verb in ["--help", "query --help", "check /nonexistent.toml", "fly"] {
+        assert!(shown(&[], verb).contains("\u{1b}["), "{verb}: {}", shown(&[], verb));
+        for plain in ["NO_COLOR=1", "TERM=dumb"] {
+            assert!(!shown(&[plain], verb).contains('\u{1b}'), "{verb} with {plain}: {}", shown(&[plain], verb));
+        }
+        assert!(shown(&["NO_COLOR="], verb).contains("\u{1b}["), "an empty variable is one that is not set");
+    }
+}
+
 #[test]
 fn query_prints_the_answer_and_tells_by_its_exit_code() {
     let mut upstream = Upstream::answering("10.0.0.1");
