@@ -123,6 +123,13 @@ fn the_daemon_of_a_file_that_was_written_reloads() {
     assert!(out(&output).contains("has reloaded"), "{}", out(&output));
     assert!(servers().contains("10.20.2.10"), "{}", servers());
 
+    // Another file is written, and nobody reads it: that is said, with what is read.
+    let (_folder, other) = folder_with(&config.text());
+    let output = run(&["discover", ADDRESSES, "--write", &other]);
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    let said = err(&output);
+    assert!(said.contains("is written, and not in force") && said.contains(&format!("reads {running}, not")), "{said}");
+
     // Of a file that is wrong elsewhere the daemon says so.
     fs::write(&running, config.text().replace("preset:aws", "preset:none")).expect("the folder is writable");
     let output = run(&["discover", ADDRESSES, "--write", &running]);

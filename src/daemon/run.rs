@@ -182,11 +182,15 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
     /// Reads the configuration again; says what changed, or why it was refused. systemd knows before whoever asked does:
     /// for `systemctl reload` it is over with our word to the one who asked.
     async fn reload(&mut self) -> Verdict {
-        tell(&[NotifyState::Reloading]);
-        let verdict = match self.replace().await {
+        // Type=notify-reload takes no word of a reload without the time.
+        let time = NotifyState::monotonic_usec_now().ok();
+        tell(&[NotifyState::Reloading].into_iter().chain(time).collect::<Vec<_>>());
+        let read = (self.read)();
+        let files = files(read.as_ref().map_or_else(|problems| problems, |plan| &plan.warnings));
+        let verdict = match self.replace(read).await {
             Ok(account) => {
                 info!("reloaded");
-                Ok(account)
+                Ok(account.with("files", files))
             }
             Err(problems) => {
                 for problem in &problems {
@@ -195,7 +199,7 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
                 let last = "the configuration was refused; the old one stays in force";
                 warn!("{last}");
                 let lines = problems.iter().cloned().chain([last.to_owned()]);
-                Err(Account::new(lines.collect()).with("problems", problems))
+                Err(Account::new(lines.collect()).with("problems", problems).with("files", files))
             }
         };
         tell(&[NotifyState::Ready]);
@@ -203,8 +207,8 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         verdict
     }
 
-    async fn replace(&mut self) -> Result<Account, Vec<String>> {
-        let plan = (self.read)().map_err(|problems| {
+    async fn replace(&mut self, read: Result<Plan, Problems>) -> Result<Account, Vec<String>> {
+        let plan = read.map_err(|problems| {
             let lines: Vec<String> = problems.lines().collect();
             self.daemon.reload_failed(lines.clone());
             lines
@@ -230,6 +234,13 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         lines.extend(if changes.is_empty() { vec!["nothing changed".to_owned()] } else { changes.clone() });
         Ok(Account::new(lines).with("changes", changes).with("restart", restart).with("warnings", warnings))
     }
+}
+
+/// The files that a configuration was read from, by their full names.
+fn files(problems: &Problems) -> Vec<String> {
+    let full =
+        |name: &str| std::fs::canonicalize(name).map_or_else(|_| name.to_owned(), |path| path.display().to_string());
+    problems.files().map(full).collect()
 }
 
 /// Tells systemd, where there is one.
