@@ -7,7 +7,8 @@
 //!   Where it leaves, [`Outcome::Leaves`] names the target and the message holds the chain so far. The RCODE is that
 //!   of the last name (RFC 6604 2.1).
 //! - DS at a cut is the parent's and answered here (RFC 4035 3.1.4.1). Zones are served unsigned, so DO changes nothing.
-//! - ANY is given all that the name owns, without additional records.
+//! - ANY is given all that the name owns, as far as a message holds it (RFC 8482 4.1), without additional records. Any
+//!   other answer that is larger than a message, behind a chain, is SERVFAIL.
 //! - Additional: the addresses in this zone of what NS, MX, SRV, KX, AFSDB, RT, SVCB and HTTPS point to; in a referral
 //!   those below the cut too (glue).
 
@@ -220,6 +221,8 @@ impl<'a> Walk<'a> {
     }
 
     fn finish(mut self, rcode: Rcode, outcome: Outcome) -> LocalAnswer {
+        let is_cut = self.draft.is_cut() && self.question.qtype != RecordType::ANY;
+        let (rcode, outcome) = if is_cut { (Rcode::SERVFAIL, Outcome::Done) } else { (rcode, outcome) };
         if rcode == Rcode::SERVFAIL {
             self.draft.clear(self.question);
         }

@@ -1,7 +1,8 @@
 //! Writes an answer of ours: a header, the question, then records, names compressed (RFC 1035 4.1.4).
 //!
 //! Names in RDATA are compressed for the types of RFC 1035 alone (RFC 3597 4). A message never grows past the longest
-//! there is: a record set that does not fit is left out whole, and TC says so unless it is only additional.
+//! there is: a record set that does not fit is left out whole. TC would send the client to TCP, where it does not fit
+//! either.
 
 use hashbrown::HashMap;
 
@@ -20,6 +21,7 @@ pub(super) struct Draft {
     /// What is in the message already: owner and type.
     present: Vec<(Box<[u8]>, RecordType)>,
     flags: u16,
+    is_cut: bool,
 }
 
 impl Draft {
@@ -31,6 +33,7 @@ impl Draft {
             places: HashMap::new(),
             present: Vec::new(),
             flags: Flags::QR,
+            is_cut: false,
         };
         draft.name(question.name.as_wire());
         draft.bytes.extend(question.qtype.0.to_be_bytes());
@@ -71,9 +74,7 @@ impl Draft {
                 self.bytes.truncate(length);
                 self.counts = counts;
                 self.places.retain(|_, place| usize::from(*place) < length);
-                if section != Section::Additional {
-                    self.flags |= Flags::TC;
-                }
+                self.is_cut |= section != Section::Additional;
                 return;
             }
         }
@@ -131,6 +132,11 @@ impl Draft {
             at = end;
         }
         self.bytes.push(0);
+    }
+
+    /// Whether a record set of the answer or the authority section did not fit.
+    pub(super) const fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     /// The finished message.

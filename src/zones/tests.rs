@@ -244,7 +244,7 @@ fn what_does_not_exist_among_100_000_names_is_told_as_fast_as_what_does() {
 }
 
 #[test]
-fn what_does_not_fit_a_message_is_left_out_whole_and_tc_says_so() {
+fn any_gives_the_record_sets_that_fit_a_message_and_each_whole() {
     let records: Vec<String> = (0..3000)
         .map(|n| format!("big A 10.{}.{}.1", n / 250, n % 250))
         .chain((0..200).map(|n| format!("big TXT {n}{}", "x".repeat(200))))
@@ -253,10 +253,26 @@ fn what_does_not_fit_a_message_is_left_out_whole_and_tc_says_so() {
     let zones = Zones::build(&[spec], None, SpecialUse::Ignored, None).unwrap();
     let answer = ask(&zones, "big.corp.example", RecordType::ANY).unwrap();
     let header = Header::read(&answer.message).unwrap();
-    assert!(header.flags.has(Flags::TC | Flags::AA));
-    assert!(answer.message.len() <= 65_535 && !answer.message.is_empty());
+    assert!(header.flags.has(Flags::AA) && !header.flags.has(Flags::TC), "TCP would hold no more (RFC 8482 4.1)");
+    assert!(answer.message.len() <= 65_535);
     let records: Vec<_> = Records::of(&answer.message).unwrap().collect::<Result<_, _>>().unwrap();
-    assert!(records.iter().all(|record| record.rtype == records[0].rtype));
+    assert!(records.len() == 3000 && records.iter().all(|record| record.rtype == RecordType::A), "{}", records.len());
+}
+
+#[test]
+fn an_answer_that_fits_no_message_behind_its_chain_is_servfail() {
+    let long = "l".repeat(60);
+    let alias = |n: u32| format!("{long}{n}.{long}{n}.{long}{n}");
+    let records: Vec<String> = (0..4031)
+        .map(|n| format!("big A 10.{}.{}.1", n / 250, n % 250))
+        .chain((1..7).map(|n| format!("{} CNAME {}", alias(n), alias(n - 1))))
+        .chain([format!("{} CNAME big", alias(0))])
+        .collect();
+    let spec = inline("corp.example", &[&records.join("\n")]);
+    let zones = Zones::build(&[spec], None, SpecialUse::Ignored, None).unwrap();
+    assert_eq!(ask(&zones, "big.corp.example", RecordType::A).unwrap().rcode, Rcode::NOERROR);
+    let behind = ask(&zones, &format!("{}.corp.example", alias(6)), RecordType::A).unwrap();
+    assert_eq!((behind.rcode, Header::read(&behind.message).unwrap().counts[1]), (Rcode::SERVFAIL, 0));
 }
 
 proptest! {

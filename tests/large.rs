@@ -1,0 +1,54 @@
+//! Large zones and hosts files: memory grows with the lines, and little with each.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use tidegate::{
+    wire::{Class, Name, Rcode, RecordType},
+    zones::{LocalQuestion, LocalSpec, Place, Source, SpecialUse, Zones},
+};
+
+const HEAD: &str = "$TTL 300\n@ SOA ns h 1 7200 900 1209600 300\n@ NS ns\n";
+
+/// The most octets in use at once while a file of so many lines is read and kept, for each line.
+fn octets_a_line(lines: u32, head: &str, line: fn(u32) -> String, build: fn(&Path) -> Zones, name: &str) -> u64 {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut text = head.to_owned();
+    (0..lines).for_each(|n| writeln!(text, "{}", line(n)).unwrap());
+    fs::write(file.path(), &text).unwrap();
+    let mut built = None;
+    let counted = allocation_counter::measure(|| built = Some(build(file.path())));
+    let zones = built.unwrap();
+    assert!(zones.errors().is_empty() && zones.warnings().next().is_none());
+    let name: Name = name.parse().unwrap();
+    let question = LocalQuestion { name: &name, qtype: RecordType::A, qclass: Class::IN };
+    assert_eq!(zones.answer(&question, |_| true).unwrap().rcode, Rcode::NOERROR, "the last line is answered from");
+    counted.bytes_max / u64::from(lines)
+}
+
+fn address(n: u32) -> String {
+    format!("10.{}.{}.{}", n / 65536 % 256, n / 256 % 256, n % 256)
+}
+
+#[test]
+fn a_zone_costs_little_for_each_record() {
+    let build = |path: &Path| {
+        let place = Place { file: "tidegate.toml".into(), line: 1 };
+        let spec = LocalSpec { zone: "corp.example".parse().unwrap(), place, source: Source::File(path.to_owned()) };
+        Zones::build(&[spec], None, SpecialUse::Ignored, None).unwrap()
+    };
+    let line = |n| format!("host{n} A {}", address(n));
+    let few = octets_a_line(50_000, HEAD, line, build, "host49999.corp.example");
+    let many = octets_a_line(400_000, HEAD, line, build, "host399999.corp.example");
+    assert!(few < 200 && many < 200, "{few} octets a record, {many} of eight times as many");
+}
+
+#[test]
+fn a_hosts_file_costs_little_for_each_line() {
+    let build = |path: &Path| Zones::build(&[], Some(path), SpecialUse::Ignored, None).unwrap();
+    let line = |n| format!("{} host{n}.corp.example host{n}", address(n));
+    let few = octets_a_line(50_000, "", line, build, "host49999");
+    let many = octets_a_line(400_000, "", line, build, "host399999.corp.example");
+    assert!(few < 300 && many < 300, "{few} octets a line of two names, {many} of eight times as many");
+}
