@@ -60,7 +60,7 @@ pub(super) fn router(pages: Pages) -> Router {
 }
 
 fn status_page(pages: &Pages) -> Response {
-    let page = page::page(&(pages.status)(), clock::wall().as_secs());
+    let page = page::page(&(pages.status)(), &(pages.perimeter)(), clock::wall().as_secs());
     ([(CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
 }
 

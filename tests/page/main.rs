@@ -128,6 +128,8 @@ fn a_guard_violation_is_told_with_the_name(#[case] scripts: Scripts) {
         browser.reads(&["Something needs attention", "Guard violations\n1\n1 refused, 0 stripped, 0 only logged"]);
     assert!(text.contains("Warning: ") && text.contains("leak.amazonaws.com"), "{text}");
     assert!(text.contains("vpc\n✓ all 2 servers are usable"), "the servers are not to blame: {text}");
+    assert!(text.contains("Perimeter\n") && text.contains(" 0 privately, 1 publicly, "), "{text}");
+    assert!(text.contains("! leak.amazonaws.com 203.0.113.9 aws 1 "), "{text}");
 }
 
 /// Also for who was not there when it happened.

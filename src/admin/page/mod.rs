@@ -7,9 +7,11 @@
 //! State is always said in words and by a sign; colour only repeats it.
 
 mod chart;
+mod perimeter;
 mod quantity;
 
 use maud::{DOCTYPE, Markup, html};
+use serde_json::Value;
 
 use self::quantity::{ago, bytes, count, percent, seconds, span, utc};
 use super::status::{Counts, EventStatus, Finding, GroupStatus, ReloadStatus, ServerStatus, Severity, Status};
@@ -20,7 +22,7 @@ const REFRESH: u8 = 5;
 const CHANGES: usize = 10;
 
 /// The whole page, as of `now` in seconds since 1970.
-pub(super) fn page(status: &Status, now: u64) -> String {
+pub(super) fn page(status: &Status, perimeter: &Value, now: u64) -> String {
     let (sign, verdict) = verdict(status);
     let class = class(status.health);
     html! {
@@ -56,6 +58,7 @@ pub(super) fn page(status: &Status, now: u64) -> String {
                     (changes(&status.events, now))
                     (chart::last_hour(&status.minutes))
                     (figures(status))
+                    (perimeter::perimeter(perimeter, now))
                     (chart::latency(status))
                     (configuration(status, now))
                     p.updated { "As of " time datetime=(utc(now)) { (utc(now)) } }
@@ -388,14 +391,14 @@ mod tests {
         status.configuration.hash = evil.to_owned();
         status.configuration.last_reload =
             Some(ReloadStatus { at: 0, success: false, lines: vec![evil.to_owned(), evil.to_owned()] });
-        let page = page(&status, 60);
+        let page = page(&status, &Value::Null, 60);
         assert!(!page.contains("<script>") && !page.contains("alert(1)</script>"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;"), "{page}");
     }
 
     #[test]
     fn a_page_about_nothing_yet_says_so() {
-        let page = page(&Status::default(), 0);
+        let page = page(&Status::default(), &Value::Null, 0);
         assert!(page.contains("All is well") && page.contains("names none") && page.contains("Not reloaded"), "{page}");
     }
 }
