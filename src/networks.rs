@@ -213,6 +213,50 @@ mod tests {
         }
     }
 
+    /// The invariant, where networks begin or end together, and one address is all that lies between two.
+    #[test]
+    fn ranges_are_sorted_and_apart_and_none_is_empty() {
+        fn check<N: Ord + Copy + std::fmt::Debug, V: std::fmt::Debug>(ranges: &[Range<N, V>]) {
+            assert!(ranges.iter().all(|range| range.first <= range.last), "{ranges:?}");
+            assert!(ranges.is_sorted_by(|before, behind| before.last < behind.first), "{ranges:?}");
+        }
+        let v4 = [
+            ("0.0.0.0/0", 1),
+            ("0.0.0.0/32", 2),
+            ("255.255.255.255/32", 3),
+            ("10.0.0.0/8", 4),
+            ("10.0.0.0/32", 5),
+            ("10.255.255.255/32", 6),
+            ("10.1.0.0/16", 7),
+            ("10.1.2.3/32", 8),
+            ("10.1.2.5/32", 9),
+            ("10.1.0.0/32", 10),
+        ];
+        let v6 = [
+            ("::/0", 1),
+            ("fd00::/8", 2),
+            ("fd00::/128", 3),
+            ("fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128", 4),
+            ("fd00::2/128", 5),
+        ];
+        let networks = map(&[&v4[..], &v6[..]].concat());
+        check(&networks.v4);
+        check(&networks.v6);
+        for (text, value) in
+            v4.into_iter().chain(v6).filter(|(text, _)| text.ends_with("/32") || text.ends_with("/128"))
+        {
+            let network: IpNet = text.parse().unwrap();
+            assert_eq!(networks.lookup(network.addr()), Some(&value), "{text}");
+        }
+        for (address, value) in
+            [("0.0.0.1", 1), ("10.0.0.1", 4), ("10.1.2.4", 7), ("11.0.0.0", 1), ("fd00::1", 2), ("fd00::3", 2)]
+        {
+            assert_eq!(networks.lookup(address.parse().unwrap()), Some(&value), "{address}");
+        }
+        assert!(!networks.is_empty() && map(&[]).is_empty());
+        assert!(!map(&v4).is_empty() && !map(&v6).is_empty());
+    }
+
     #[test]
     fn families_are_apart_and_mapped_addresses_are_ipv4() {
         let networks = map(&[("10.0.0.0/8", 1), ("::/0", 2), ("fd00::/8", 3)]);

@@ -253,6 +253,23 @@ mod tests {
     }
 
     #[test]
+    fn what_only_the_root_covers_is_marked_so() {
+        let table = table(&[(".", "", 1), ("example", "", 2), ("view", "10.0.0.0/8", 3)]);
+        for (name, client, is_root) in [
+            (".", "10.0.0.1", true),
+            ("org", "10.0.0.1", true),
+            ("example", "10.0.0.1", false),
+            ("www.example", "10.0.0.1", false),
+            ("www.view", "10.0.0.1", false),
+            ("www.view", "192.0.2.1", true),
+        ] {
+            let name: Name = name.parse().unwrap();
+            let found = table.find(name.as_wire(), client.parse().unwrap()).unwrap();
+            assert_eq!(found.is_root, is_root, "{name} {client}");
+        }
+    }
+
+    #[test]
     fn names_that_go_the_same_way_for_every_client_are_known() {
         let table = table(&[
             (".", "", 1),

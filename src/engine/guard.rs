@@ -162,3 +162,6 @@ impl Guard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,3 +139,6 @@ fn order_by_speed(added: &mut [Candidate], servers: &[Arc<Server>], turn: usize)
         *place = *candidate;
     }
 }
+
+#[cfg(test)]
+mod tests;

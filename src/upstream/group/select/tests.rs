@@ -1,0 +1,168 @@
+use std::{collections::BTreeSet, time::Duration};
+
+use super::*;
+use crate::{
+    upstream::{
+        Entry, GroupSpec, HealthSpec, Limits, OwnAddresses, ServerSpec, Transport,
+        server::health::{Event, ProbeError},
+    },
+    wire::{Name, RecordType},
+};
+
+type Place = (u8, u8);
+
+fn spec(policy: Policy, tiers: &[usize]) -> GroupSpec {
+    let mut port = 0;
+    let mut servers = |count: usize| {
+        let mut server = || {
+            port += 1;
+            Entry::Server(ServerSpec::plain(Transport::Udp, ([127, 0, 0, 1], port).into()))
+        };
+        (0..count).map(|_| server()).collect()
+    };
+    GroupSpec {
+        name: "vpc".into(),
+        tiers: tiers.iter().map(|&count| servers(count)).collect(),
+        policy,
+        limits: Limits::default(),
+        health: HealthSpec::probing(Name::root(), RecordType::NS),
+    }
+}
+
+fn build(spec: &GroupSpec) -> Group {
+    Group::build(spec, None, &OwnAddresses::default(), &Arc::default())
+}
+
+fn server(group: &Group, (tier, place): Place) -> &Arc<Server> {
+    &group.tiers()[usize::from(tier)][usize::from(place)]
+}
+
+/// A server that nobody has asked yet is suspect.
+fn bring(group: &Group, state: State, places: &[Place]) {
+    for &place in places {
+        let server = server(group, place);
+        match state {
+            State::Up => server.observe(Event::ProbePassed, Moment::now()),
+            State::Suspect => {}
+            State::Down => server.observe(Event::Refused, Moment::now()),
+        }
+        assert_eq!(server.state(), state);
+    }
+}
+
+fn places(group: &Group, loops: &Marks) -> Vec<Place> {
+    let candidates = Candidates::of(group, loops, Moment::now()).unwrap();
+    candidates.as_slice().iter().map(|candidate| (candidate.tier, candidate.place)).collect()
+}
+
+/// Which servers come first, over many turns, and in what order the last turn had all.
+fn first(group: &Group) -> (BTreeSet<u8>, Vec<u8>) {
+    let turns: Vec<Vec<u8>> =
+        (0..24).map(|_| places(group, &Marks::default()).iter().map(|(_, place)| *place).collect()).collect();
+    (turns.iter().map(|turn| turn[0]).collect(), turns[23].clone())
+}
+
+#[test]
+fn those_that_are_up_come_before_doubtful_ones_tier_by_tier_and_those_down_last() {
+    let group = build(&spec(Policy::Ordered, &[3, 3]));
+    bring(&group, State::Up, &[(0, 1), (1, 0)]);
+    bring(&group, State::Down, &[(0, 2), (1, 2)]);
+    let loops = Marks::default();
+    assert_eq!(places(&group, &loops), [(0, 1), (0, 0), (1, 0), (1, 1), (0, 2), (1, 2)]);
+    server(&group, (0, 1)).drain();
+    assert_eq!(places(&group, &loops), [(0, 0), (1, 0), (1, 1), (0, 2), (1, 2)]);
+    loops.set(server(&group, (1, 0)).id(), &Name::root());
+    assert_eq!(places(&group, &loops), [(0, 0), (1, 1), (0, 2), (1, 2)]);
+}
+
+#[test]
+fn the_tier_in_use_comes_first() {
+    let group = build(&spec(Policy::Ordered, &[2, 1, 1]));
+    bring(&group, State::Down, &[(0, 0), (0, 1), (1, 0)]);
+    assert_eq!(places(&group, &Marks::default()), [(2, 0), (0, 0), (0, 1), (1, 0)]);
+    // Back up, and not yet for long enough to be the tier in use again.
+    (0..2).for_each(|_| server(&group, (0, 1)).observe(Event::ProbePassed, Moment::now()));
+    assert_eq!(places(&group, &Marks::default()), [(2, 0), (0, 1), (0, 0), (1, 0)]);
+}
+
+#[test]
+fn without_a_server_it_is_said_why() {
+    let group = build(&spec(Policy::Ordered, &[1, 1]));
+    let (loops, now) = (Marks::default(), Moment::now());
+    let why = |group: &Group, loops: &Marks| Candidates::of(group, loops, now).map(|_| ()).unwrap_err();
+    loops.set(server(&group, (0, 0)).id(), &Name::root());
+    assert_eq!(places(&group, &loops), [(1, 0)]);
+    server(&group, (1, 0)).drain();
+    assert_eq!(why(&group, &loops), Availability::Loops);
+    server(&group, (0, 0)).drain();
+    assert_eq!(why(&group, &loops), Availability::NoServers);
+}
+
+#[test]
+fn with_expect_a_server_that_is_down_is_never_asked() {
+    let mut spec = spec(Policy::Ordered, &[2]);
+    spec.health.expect = vec!["10.0.0.0/8".parse().unwrap()];
+    let group = build(&spec);
+    bring(&group, State::Up, &[(0, 0)]);
+    bring(&group, State::Down, &[(0, 1)]);
+    assert_eq!(places(&group, &Marks::default()), [(0, 0)]);
+    bring(&group, State::Down, &[(0, 0)]);
+    let now = Moment::now() + Duration::from_secs(60);
+    assert_eq!(Candidates::of(&group, &Marks::default(), now).unwrap_err(), Availability::AllDown);
+}
+
+#[test]
+fn where_all_are_down_one_query_a_second_is_a_trial() {
+    let group = build(&spec(Policy::Ordered, &[2]));
+    let start = Moment::now() + Duration::from_secs(10);
+    let is_let_through = |ms| Candidates::of(&group, &Marks::default(), start + Duration::from_millis(ms)).is_ok();
+    // As long as one is not.
+    bring(&group, State::Down, &[(0, 1)]);
+    assert!((0..20).all(|_| is_let_through(0)));
+    bring(&group, State::Down, &[(0, 0)]);
+    let through: Vec<bool> = [0, 0, 500, 999, 1000, 1001].map(is_let_through).into();
+    assert_eq!(through, [true, false, false, false, true, false]);
+}
+
+/// Such a server answers at once, and perhaps only its probe's name is refused.
+#[test]
+fn a_server_down_for_the_errors_it_answers_is_asked_all_the_same() {
+    let group = build(&spec(Policy::Ordered, &[1]));
+    (0..3).for_each(|_| server(&group, (0, 0)).observe(Event::ProbeFailed(ProbeError::Rcode), Moment::now()));
+    assert_eq!(server(&group, (0, 0)).state(), State::Down);
+    let now = Moment::now();
+    assert!((0..20).all(|_| Candidates::of(&group, &Marks::default(), now).is_ok()));
+}
+
+#[test]
+fn ordered_keeps_the_order_and_spread_takes_turns() {
+    let ordered = build(&spec(Policy::Ordered, &[3]));
+    server(&ordered, (0, 2)).sample(Duration::from_millis(1));
+    assert_eq!(first(&ordered), (BTreeSet::from([0]), vec![0, 1, 2]));
+    let spread = build(&spec(Policy::Spread, &[3]));
+    server(&spread, (0, 2)).sample(Duration::from_millis(900));
+    assert_eq!(first(&spread).0, BTreeSet::from([0, 1, 2]));
+}
+
+#[test]
+fn fastest_spreads_over_all_that_are_about_as_fast_and_puts_the_others_behind_by_their_rtt() {
+    for (millis, fast, slow) in [
+        // Within half as much again of the lowest.
+        (&[Some(20), Some(30), Some(31), Some(90)][..], &[0, 1][..], &[2, 3][..]),
+        // Within five milliseconds of it.
+        (&[Some(8), Some(2), Some(7)], &[1, 2], &[0]),
+        // A server without an RTT counts as fast, and not as the lowest.
+        (&[None, Some(20), Some(30), Some(31)], &[0, 1, 2], &[3]),
+        (&[Some(90), Some(20), Some(60)], &[1], &[2, 0]),
+        (&[Some(90), Some(20)], &[1], &[0]),
+        (&[None, None], &[0, 1], &[]),
+    ] {
+        let group = build(&spec(Policy::Fastest, &[millis.len()]));
+        for (server, millis) in group.servers().zip(millis) {
+            millis.iter().for_each(|&millis| server.sample(Duration::from_millis(millis)));
+        }
+        let (ahead, last) = first(&group);
+        assert_eq!(ahead, fast.iter().copied().collect(), "{millis:?}");
+        assert_eq!(last[fast.len()..], *slow, "{millis:?}");
+    }
+}
