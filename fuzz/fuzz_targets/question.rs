@@ -14,7 +14,7 @@ fuzz_target!(|message: &[u8]| {
             (question.echo, question.edns, Rcode::REFUSED)
         }
         Err(Reject::Reply { echo, rcode, edns }) => (echo, edns, rcode),
-        Err(Reject::Malformed | Reject::Response) => return,
+        Err(Reject::Malformed | Reject::Response | Reject::CookieOnly { .. }) => return,
     };
     let mut out = [0; 512];
     let ede = Ede { code: EdeCode::Prohibited, text: "this client is not served" };

@@ -43,5 +43,5 @@ fuzz_target!(|input: (u8, [u8; 3], u16, &[u8])| {
         let _ = splice::join(&response, cut, &response, &query);
     }
     let _ = splice::retain(&response, &query, |_, record| record.rtype == RecordType::CNAME);
-    again.clone().clamp_ttls(Ttl::from_wire(5), Ttl::from_wire(60));
+    again.clone().map_ttls(|ttl| ttl.clamp(Ttl::from_wire(5), Ttl::from_wire(60)));
 });

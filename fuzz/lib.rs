@@ -1,0 +1,279 @@
+//! What the targets share: a site without clients or servers of its own, and what must hold for whatever leaves it.
+
+use std::{
+    cell::RefCell,
+    io::{Read, Write},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use domain::{
+    base::{Message, ParsedRecord, Rtype, iana::Rcode, message::Section},
+    rdata::AllRecordData,
+};
+use tidegate::{
+    cache::Cache,
+    clock::Moment,
+    config::{Plan, ServerAddress},
+    daemon::{Daemon, build_zones},
+    engine::{Action, Carrier, Context, Engine, Incoming, resolve, snapshot::Snapshot},
+    metrics,
+    upstream::{
+        Entry, Group, GroupSpec, HealthSpec, Limits, Loops, OwnAddresses, Policy, ServerSpec, Transport,
+        UpstreamClient, Worker,
+    },
+    wire::{MAX_MESSAGE, Name, RecordType},
+};
+use tokio::{runtime::Runtime, task::LocalSet};
+
+/// Names that are answered in every way there is: here, by rules with and without a guard, and not at all.
+pub const SITE: &str = r#"
+[server]
+chaos = "fuzzed"
+allow = ["127.0.0.0/8", "10.0.0.0/8"]
+deny = ["10.9.0.0/16"]
+[cache]
+size = "1MiB"
+[upstream.vpc]
+servers = ["127.0.0.2:9"]
+attempts = 1
+hedge = false
+timeout = "100ms"
+[upstream.site]
+servers = ["127.0.0.3:9"]
+attempts = 1
+hedge = false
+timeout = "100ms"
+[[forward]]
+name = "aws"
+zones = ["amazonaws.com", "guarded"]
+to = "vpc"
+private = ["10.0.0.0/8", "fd00::/8"]
+on_public = "refuse"
+[[forward]]
+name = "stripped"
+zones = ["stripped"]
+to = "vpc"
+private = ["10.0.0.0/8", "fd00::/8"]
+on_public = "strip"
+[[forward]]
+name = "site"
+zones = ["open", "corp"]
+to = "site"
+[[local]]
+zone = "lan"
+records = [
+    "www A 10.1.2.3", "www AAAA fd00::3", "* TXT \"below\"", "alias CNAME www", "away CNAME x.guarded.",
+    "loop CNAME pool", "pool CNAME loop", "old DNAME new", "new MX 10 mail", "cut NS ns.cut", "ns.cut A 10.1.2.4",
+    "svc HTTPS 1 . alpn=h2 ipv4hint=10.1.2.3",
+]
+"#;
+
+/// An engine with its worker.
+pub struct Site {
+    pub context: Context,
+    pub snapshot: Arc<Snapshot>,
+    runtime: Runtime,
+    reply: RefCell<Vec<u8>>,
+}
+
+impl Site {
+    /// One whose groups have no server at all.
+    pub fn alone() -> Self {
+        Self::with(SITE, &[])
+    }
+
+    /// One whose groups have these servers, whatever the configuration says.
+    pub fn with(configuration: &str, servers: &[SocketAddr]) -> Self {
+        let plan = Plan::from_text("fuzz.toml", configuration).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let entries = || servers.iter().map(|&address| Entry::Server(ServerSpec::plain(Transport::Udp, address)));
+        let group = |group: &tidegate::config::Group| {
+            let is_fixed = |server: &tidegate::config::Server| matches!(server.address, ServerAddress::Fixed(_));
+            assert!(group.tiers.iter().flatten().all(is_fixed));
+            let spec = GroupSpec {
+                name: group.name.clone(),
+                tiers: vec![entries().collect()],
+                policy: Policy::Ordered,
+                limits: Limits { timeout: group.timeout, attempts: 1, hedge_budget: None, ..Limits::default() },
+                health: HealthSpec::probing(Name::root(), RecordType::NS),
+            };
+            Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &Arc::default()))
+        };
+        let groups: Vec<Arc<Group>> = plan.live.groups.iter().map(group).collect();
+        let zones = Arc::new(build_zones(&plan.live, None).unwrap_or_else(|problems| panic!("{problems:?}")));
+        let rules = metrics::Rules::new(1);
+        let loops = Arc::<Loops>::default();
+        let snapshot = Snapshot::build(&plan.live, 1, groups, zones, &rules, &loops);
+        let engine = Arc::new(Engine::new(snapshot, Cache::new(1 << 20), loops));
+        let snapshot = engine.snapshot_owned();
+        let client = Rc::new(UpstreamClient::new(Worker::ALONE));
+        let context = Context::new(engine, client, Arc::new(metrics::Worker::new(0)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { context, snapshot, runtime, reply: RefCell::new(vec![0; MAX_MESSAGE]) }
+    }
+
+    /// Runs a task as a worker does.
+    pub fn run<F: Future>(&self, task: F) -> F::Output {
+        LocalSet::new().block_on(&self.runtime, task)
+    }
+
+    /// What a client gets for a message, at once or after all servers were asked; empty where nothing is due. It is held
+    /// to what every reply must be.
+    pub fn answer(&self, message: &[u8], client: IpAddr, carrier: Carrier) -> Vec<u8> {
+        let mut out = self.reply.borrow_mut();
+        let incoming = Incoming { message, client, carrier, now: Moment::now() };
+        let is_datagram = carrier == Carrier::DATAGRAM;
+        let room = if is_datagram { usize::from(self.snapshot.udp_payload) } else { MAX_MESSAGE };
+        let length =
+            match self.context.engine.handle(&self.snapshot, &self.context.counters, &incoming, &mut out[..room]) {
+                Action::Drop => 0,
+                Action::Reply(length) | Action::ReplyAndRefresh(length, _) => length,
+                Action::Resolve(query) => {
+                    let reply = self.run(resolve::resolve(&self.context, &query));
+                    reply.write(&self.context, &query, &mut out)
+                }
+            };
+        let reply = out[..length].to_vec();
+        if !reply.is_empty() {
+            assert!(reply.len() <= room, "a datagram of {} octets", reply.len());
+            hold(message, &reply);
+        }
+        reply
+    }
+
+    /// Forgets all that was answered before: an input must not depend on those before it.
+    pub fn forget(&self) {
+        self.context.engine.cache.clear();
+        self.context.engine.failures.clear();
+    }
+}
+
+/// The same site as a daemon of this process, for what comes over connections.
+pub struct Live {
+    /// Where it answers over TCP.
+    pub tcp: SocketAddr,
+    /// Where it speaks plain HTTP, behind a PROXY header.
+    pub http: Option<SocketAddr>,
+    _daemon: Daemon,
+}
+
+impl Live {
+    /// One that talks to clients.
+    pub fn direct() -> Self {
+        Self::start("", None)
+    }
+
+    /// One that talks to a balancer.
+    pub fn behind_a_balancer() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+        Self::start(&format!("proxy_protocol = [\"127.0.0.0/8\"]\nhttps = [\"http://{free}\"]"), Some(free))
+    }
+
+    fn start(server: &str, http: Option<SocketAddr>) -> Self {
+        let more = format!(
+            "[admin]\nhttp = \"\"\nsocket = \"\"\n[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n{server}\n"
+        );
+        let text = SITE.replacen("[server]\n", &more, 1);
+        let plan = Plan::from_text("fuzz.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+        let daemon = Daemon::start(&plan.boot, plan.live).unwrap_or_else(|error| panic!("{error}"));
+        Self { tcp: daemon.addresses()[0], http, _daemon: daemon }
+    }
+}
+
+/// What comes back for octets that are written piece by piece; the server must end the connection.
+pub fn converse(address: SocketAddr, cuts: &[u8], octets: &[u8]) -> Vec<u8> {
+    let mut client = TcpStream::connect(address).expect("it accepts");
+    client.set_read_timeout(Some(Duration::from_secs(8))).expect("a positive time-out");
+    client.set_nodelay(true).expect("an option that is always there");
+    let mut rest = octets;
+    for cut in cuts.iter().take(4) {
+        let (now, later) = rest.split_at(rest.len().min(usize::from(*cut)));
+        // It may have been closed for what came before.
+        drop(client.write_all(now));
+        rest = later;
+    }
+    drop(client.write_all(rest));
+    drop(client.shutdown(Shutdown::Write));
+    let mut replies = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match client.read(&mut buffer) {
+            Ok(0) => return replies,
+            Ok(length) => replies.extend_from_slice(&buffer[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the connection does not end"),
+            // A reset throws away what was not read yet, and perhaps half a reply.
+            Err(_) => return Vec::new(),
+        }
+    }
+}
+
+/// The first framed message (RFC 1035 4.2.2), and what stands behind it.
+pub fn first_frame(octets: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = octets.split_first_chunk::<2>()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
+}
+
+/// A PROXY header, version 2, of an IPv4 client that is served.
+pub fn proxy_header() -> Vec<u8> {
+    [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &[10, 1, 1, 1, 127, 0, 0, 1, 0x30, 0x39, 0, 53]].concat()
+}
+
+/// A client that is served.
+pub const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 1, 1));
+
+/// Holds a reply to its query, by what NLnet Labs' `domain` reads.
+pub fn hold(query: &[u8], reply: &[u8]) {
+    assert_eq!(reply[..2], query[..2], "the id");
+    let reply = Message::from_octets(reply).expect("it has a header");
+    let header = reply.header();
+    assert!(header.qr(), "it is a response");
+    assert_eq!(header.opcode().to_int(), query[2] >> 3 & 15, "the opcode");
+    let mut options = 0;
+    for record in reply.iter() {
+        let (record, _) = record.expect("every record can be read");
+        options += usize::from(record.rtype() == Rtype::OPT);
+    }
+    assert!(options <= 1, "{options} OPT records");
+    if header.tc() {
+        assert_eq!(reply.header_counts().ancount(), 0, "truncated answers are empty");
+    }
+    if let Ok(asked) = Message::from_octets(query).expect("it has a header").sole_question()
+        && header.rcode() != Rcode::FORMERR
+    {
+        let told = reply.sole_question().expect("the question comes back");
+        assert_eq!((told.qtype(), told.qclass()), (asked.qtype(), asked.qclass()));
+        assert_eq!(told.qname().to_string(), asked.qname().to_string(), "in its letter case");
+    }
+}
+
+/// Every address in a message, hints of services included.
+pub fn addresses(message: &[u8]) -> Vec<IpAddr> {
+    use domain::rdata::svcb::value::AllValues;
+
+    let message = Message::from_octets(message).expect("it has a header");
+    let mut found = Vec::new();
+    for record in message.iter() {
+        let (record, section): (ParsedRecord<'_, _>, Section) = record.expect("every record can be read");
+        let Ok(record) = record.to_any_record::<AllRecordData<_, _>>() else { continue };
+        let mut hints = |values: &mut dyn Iterator<Item = AllValues<&[u8]>>| {
+            for value in values {
+                match value {
+                    AllValues::Ipv4Hint(hint) => found.extend(hint.iter().map(IpAddr::V4)),
+                    AllValues::Ipv6Hint(hint) => found.extend(hint.iter().map(IpAddr::V6)),
+                    _ => {}
+                }
+            }
+        };
+        match record.data() {
+            AllRecordData::Svcb(data) => hints(&mut data.params().iter_all().flatten()),
+            AllRecordData::Https(data) => hints(&mut data.params().iter_all().flatten()),
+            AllRecordData::A(data) => found.push(IpAddr::V4(data.addr())),
+            AllRecordData::Aaaa(data) => found.push(IpAddr::V6(data.addr())),
+            _ => {}
+        }
+        let _ = section;
+    }
+    found
+}
