@@ -1,25 +1,27 @@
 //! The one place that reads the time. Everyone else is given it.
 
 use std::{
-    sync::OnceLock,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// A moment on the monotonic clock, counted from an origin before the process began, so that what a snapshot brings
-/// along from an earlier life has a moment too.
+use rustix::time::{ClockId, clock_gettime};
+
+/// A moment on the clock that goes on while the machine sleeps (CLOCK_BOOTTIME), counted from an origin before it was
+/// booted, so that what a snapshot brings along from an earlier life has a moment too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment(Duration);
 
 /// Ten years: older than anything a cache may hold.
 const ORIGIN: Duration = Duration::from_hours(24 * 3650);
 
-static START: OnceLock<Instant> = OnceLock::new();
+/// Seconds by which the wall clock ran ahead, in jumps, since the start: time that a virtual machine was not there for.
+static MISSED: AtomicU64 = AtomicU64::new(0);
 
 impl Moment {
     /// Now.
-    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn now() -> Self {
-        Self(ORIGIN + START.get_or_init(Instant::now).elapsed())
+        Self(ORIGIN + since_boot())
     }
 
     /// A moment at `since_origin`, for tests and for arithmetic.
@@ -27,8 +29,13 @@ impl Moment {
         Self(since_origin)
     }
 
-    /// Whole seconds since the origin; fits 32 bits for 126 years of running.
+    /// Seconds since the origin by which answers age: with those that were missed. It fits 32 bits for 126 years.
     pub fn seconds(self) -> u32 {
+        u32::try_from(self.0.as_secs() + MISSED.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
+    }
+
+    /// Whole seconds since the origin.
+    pub fn whole_seconds(self) -> u32 {
         u32::try_from(self.0.as_secs()).unwrap_or(u32::MAX)
     }
 
@@ -68,4 +75,66 @@ impl std::ops::Sub<Duration> for Moment {
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Compares the wall clock with the other, again and again. A virtual machine that is halted and goes on has lost time on
+/// every clock but the wall clock, once that is set right: then answers are as much older. A wall clock that is set back
+/// makes nothing younger.
+#[derive(Debug, Default)]
+pub struct WallWatch {
+    ahead: Option<Duration>,
+}
+
+impl WallWatch {
+    /// What the wall clock may run ahead between two looks without a jump: what is set in small steps adds up to little.
+    const JUMP: Duration = Duration::from_secs(1);
+
+    /// Looks at both clocks. The same one looks each time.
+    pub fn look(&mut self) {
+        let missed = self.compare(wall(), since_boot());
+        MISSED.fetch_add(missed.as_secs(), Ordering::Relaxed);
+    }
+
+    /// The time that the wall clock jumped ahead since the last look.
+    fn compare(&mut self, wall: Duration, since_boot: Duration) -> Duration {
+        let ahead = wall.saturating_sub(since_boot);
+        let before = self.ahead.replace(ahead).unwrap_or(ahead);
+        Some(ahead.saturating_sub(before)).filter(|jump| *jump >= Self::JUMP).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jump_of_the_wall_clock_ages_and_never_rejuvenates() {
+        let mut watch = WallWatch::default();
+        let millis = Duration::from_millis;
+        for (wall, since_boot, missed) in [
+            (9_000_000, 100_000, 0),
+            (9_002_100, 102_000, 0),
+            // An hour was missed.
+            (12_604_100, 104_000, 3600),
+            (12_606_100, 106_000, 0),
+            // Set back, and right again.
+            (9_008_000, 108_000, 0),
+            (12_610_000, 110_000, 3600),
+        ] {
+            let jump = watch.compare(millis(wall), millis(since_boot));
+            assert_eq!(jump.as_secs(), missed, "{wall} {since_boot}");
+        }
+    }
+
+    #[test]
+    fn time_goes_on() {
+        let before = Moment::now();
+        let after = Moment::now();
+        assert!(after >= before && after.since(before) < Duration::from_secs(60));
+    }
 }

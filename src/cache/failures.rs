@@ -29,64 +29,77 @@ const SHARDS: usize = 16;
 /// The longest time a failure may be remembered (RFC 9520 3.2).
 pub const LONGEST: Duration = Duration::from_secs(300);
 
-#[derive(Debug, Clone, Copy)]
-struct Slot {
+#[derive(Debug, Clone)]
+struct Slot<T> {
     key: u128,
     /// When it is tried again; the origin in a slot never used. A moment and no second: counted in whole seconds, one that
     /// is nearly over would be the whole of the least time that RFC 9520 3.2 allows.
     until: Moment,
+    /// What is known of the failure.
+    what: Option<T>,
 }
 
-const FREE: Slot = Slot { key: 0, until: Moment::from_micros(0) };
+impl<T> Slot<T> {
+    const FREE: Self = Self { key: 0, until: Moment::from_micros(0), what: None };
+}
 
-type Set = [Slot; WAYS];
+type Set<T> = [Slot<T>; WAYS];
+
+type Shard<T> = CachePadded<Mutex<Box<[Set<T>]>>>;
 
 /// Failures by key; shared by all workers.
 #[derive(Debug)]
-pub struct Failures {
-    shards: [CachePadded<Mutex<Box<[Set]>>>; SHARDS],
+pub struct Failures<T> {
+    shards: [Shard<T>; SHARDS],
     seed: u64,
     /// From then on, in microseconds, nothing is remembered: most of the time there is nothing to look up.
     nothing_from: AtomicU64,
 }
 
-impl Default for Failures {
+impl<T: Clone> Default for Failures<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Failures {
+impl<T: Clone> Failures<T> {
     /// A memory without failures.
     pub fn new() -> Self {
-        let shard = |_| CachePadded::new(Mutex::new(vec![[FREE; WAYS]; SETS].into_boxed_slice()));
+        let shard = |_| CachePadded::new(Mutex::new((0..SETS).map(|_| [Slot::FREE; WAYS]).collect()));
         Self { shards: array::from_fn(shard), seed: rand::random(), nothing_from: AtomicU64::new(0) }
     }
 
     /// Remembers that `key` failed at `now`, for this time but at most [`LONGEST`]; for no time, it is forgotten.
-    pub fn remember(&self, key: &Key<'_>, now: Moment, time: Duration) {
+    pub fn remember(&self, key: &Key<'_>, now: Moment, time: Duration, what: T) {
         let until = now + time.min(LONGEST);
         self.nothing_from.fetch_max(until.micros(), Ordering::Relaxed);
         self.with_set(key, |set, key| {
-            let same = set.iter().position(|slot| slot.key == key && slot.until > FREE.until);
+            let same = set.iter().position(|slot| slot.key == key && slot.what.is_some());
             let first = (0..WAYS).min_by_key(|&way| set[way].until);
             if let Some(way) = same.or(first) {
-                set[way] = Slot { key, until };
+                set[way] = Slot { key, until, what: Some(what) };
             }
         });
     }
 
-    /// Whether it is still remembered at `now` that `key` failed.
-    pub fn knows(&self, key: &Key<'_>, now: Moment) -> bool {
-        now.micros() < self.nothing_from.load(Ordering::Relaxed)
-            && self.with_set(key, |set, key| set.iter().any(|slot| slot.key == key && slot.until > now))
+    /// Whether nothing at all is remembered at `now`: most of the time.
+    pub fn is_empty(&self, now: Moment) -> bool {
+        now.micros() >= self.nothing_from.load(Ordering::Relaxed)
+    }
+
+    /// What is still remembered at `now` of the failure of `key`.
+    pub fn find(&self, key: &Key<'_>, now: Moment) -> Option<T> {
+        if self.is_empty(now) {
+            return None;
+        }
+        self.with_set(key, |set, key| set.iter().find(|slot| slot.key == key && slot.until > now)?.what.clone())
     }
 
     /// Forgets that `key` failed: it has been answered.
     pub fn forget(&self, key: &Key<'_>) {
         self.with_set(key, |set, key| {
             for slot in set.iter_mut().filter(|slot| slot.key == key) {
-                *slot = FREE;
+                *slot = Slot::FREE;
             }
         });
     }
@@ -94,17 +107,17 @@ impl Failures {
     /// Forgets everything: other rules are in force, or a group is up again.
     pub fn clear(&self) {
         for shard in &self.shards {
-            shard.lock().fill([FREE; WAYS]);
+            shard.lock().fill_with(|| [Slot::FREE; WAYS]);
         }
     }
 
     /// How many failures are remembered at `now`.
     pub fn count(&self, now: Moment) -> usize {
-        let fresh = |set: &Set| set.iter().filter(|slot| slot.until > now).count();
+        let fresh = |set: &Set<T>| set.iter().filter(|slot| slot.until > now).count();
         self.shards.iter().map(|shard| shard.lock().iter().map(fresh).sum::<usize>()).sum()
     }
 
-    fn with_set<T>(&self, key: &Key<'_>, action: impl FnOnce(&mut Set, u128) -> T) -> T {
+    fn with_set<R>(&self, key: &Key<'_>, action: impl FnOnce(&mut Set<T>, u128) -> R) -> R {
         let hash = hash(key, self.seed);
         let bytes = hash.to_le_bytes();
         let mut shard = self.shards[usize::from(bytes[0]) % SHARDS].lock();
@@ -148,24 +161,24 @@ mod tests {
     fn a_failure_is_remembered_for_its_time_and_no_longer() {
         let (failures, name) = (Failures::new(), name("broken.example"));
         // The second in which it failed is nearly over: the time is a whole second all the same.
-        failures.remember(&key(&name), at(100.9), SECOND);
-        assert!(failures.knows(&key(&name), at(101.8)));
-        assert!(!failures.knows(&key(&name), at(101.9)));
-        failures.remember(&key(&name), at(102.0), Duration::MAX);
-        assert!(failures.knows(&key(&name), at(102.0) + LONGEST - SECOND));
-        assert!(!failures.knows(&key(&name), at(102.0) + LONGEST));
+        failures.remember(&key(&name), at(100.9), SECOND, ());
+        assert!(failures.find(&key(&name), at(101.8)).is_some());
+        assert!(failures.find(&key(&name), at(101.9)).is_none());
+        failures.remember(&key(&name), at(102.0), Duration::MAX, ());
+        assert!(failures.find(&key(&name), at(102.0) + LONGEST - SECOND).is_some());
+        assert!(failures.find(&key(&name), at(102.0) + LONGEST).is_none());
     }
 
     #[test]
     fn an_answer_forgets_the_failure() {
         let (failures, name) = (Failures::new(), name("mended.example"));
-        failures.remember(&key(&name), at(100.0), 60 * SECOND);
+        failures.remember(&key(&name), at(100.0), 60 * SECOND, ());
         failures.forget(&key(&name));
-        assert!(!failures.knows(&key(&name), at(100.0)));
-        failures.remember(&key(&name), at(100.0), 60 * SECOND);
-        failures.remember(&key(&name), at(100.0), Duration::ZERO);
-        assert!(!failures.knows(&key(&name), at(100.0)));
-        failures.remember(&key(&name), at(100.0), 60 * SECOND);
+        assert!(failures.find(&key(&name), at(100.0)).is_none());
+        failures.remember(&key(&name), at(100.0), 60 * SECOND, ());
+        failures.remember(&key(&name), at(100.0), Duration::ZERO, ());
+        assert!(failures.find(&key(&name), at(100.0)).is_none());
+        failures.remember(&key(&name), at(100.0), 60 * SECOND, ());
         failures.clear();
         assert_eq!(failures.count(at(100.0)), 0);
     }
@@ -174,7 +187,7 @@ mod tests {
     fn every_part_of_the_key_tells_failures_apart() {
         let (failures, name, other) = (Failures::new(), name("a.example"), name("b.example"));
         let failed = key(&name);
-        failures.remember(&failed, at(100.0), 60 * SECOND);
+        failures.remember(&failed, at(100.0), 60 * SECOND, ());
         for key in [
             key(&other),
             Key { qtype: RecordType::AAAA, ..failed },
@@ -183,7 +196,7 @@ mod tests {
             Key { cd: true, ..failed },
             Key { view: 1, ..failed },
         ] {
-            assert!(!failures.knows(&key, at(100.0)), "{key:?}");
+            assert!(failures.find(&key, at(100.0)).is_none(), "{key:?}");
         }
     }
 
@@ -194,8 +207,8 @@ mod tests {
         for index in 0..4 * slots {
             let name = name(&format!("n{index}.example"));
             let now = at(100.0) + SECOND * u32::try_from(index * 100 / slots).unwrap();
-            failures.remember(&key(&name), now, LONGEST);
-            assert!(failures.knows(&key(&name), now), "the latest is always known");
+            failures.remember(&key(&name), now, LONGEST, ());
+            assert!(failures.find(&key(&name), now).is_some(), "the latest is always known");
         }
         assert_eq!(failures.count(at(100.0)), slots, "every slot is in use");
     }

@@ -32,6 +32,10 @@ pub use entry::EntryView;
 pub use key::{Hash, Key};
 pub use shard::MOVES;
 
+use crate::wire::{
+    Malformed, NameBuf, RecordType, name,
+    record::{Records, Section},
+};
 use shard::Shard;
 
 /// The smallest share of the capacity that is worth a lock of its own.
@@ -83,7 +87,7 @@ pub enum Insertion {
     Stored,
     /// It is stored in place of another with the same key.
     Replaced,
-    /// It is not stored.
+    /// It is not stored. For want of a lifetime or of room, the entry with the same key is gone all the same.
     Refused(Refusal),
 }
 
@@ -251,12 +255,14 @@ impl Cache {
 
     /// Drops every entry for the wire name `name`, in lower case, and gives how many there were.
     pub fn remove_name(&self, name: &[u8]) -> usize {
-        self.remove_where(|key| key.name == name)
+        self.remove_where(|entry| entry.key.name == name)
     }
 
-    /// Drops every entry at or below the wire name `domain`, in lower case, and gives how many there were.
+    /// Drops every entry at or below the wire name `domain`, in lower case, and those whose aliases lead there; gives how
+    /// many there were.
     pub fn remove_domain(&self, domain: &[u8]) -> usize {
-        self.remove_where(|key| crate::wire::name::is_within(key.name, domain))
+        let leads_there = |message: &[u8]| has_alias_into(message, domain).unwrap_or(false);
+        self.remove_where(|entry| name::is_within(entry.key.name, domain) || leads_there(entry.message))
     }
 
     /// Drops everything and gives the memory back.
@@ -302,7 +308,23 @@ impl Cache {
         self.shards.get(hash.shard_bits() & mask).map(|padded| &**padded)
     }
 
-    fn remove_where(&self, mut condition: impl FnMut(&Key<'_>) -> bool) -> usize {
+    fn remove_where(&self, mut condition: impl FnMut(&EntryView<'_>) -> bool) -> usize {
         self.shards.iter().map(|shard| shard.lock().remove_where(&mut condition)).sum()
     }
+}
+
+/// Whether a CNAME of the message leads to `domain` or below it.
+fn has_alias_into(message: &[u8], domain: &[u8]) -> Result<bool, Malformed> {
+    let mut target = NameBuf::new();
+    for record in Records::of(message)? {
+        let record = record?;
+        if record.section == Section::Answer && record.rtype == RecordType::CNAME {
+            target.expand(message, record.rdata_at)?;
+            target.make_lowercase();
+            if name::is_within(target.as_wire(), domain) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }

@@ -2,28 +2,28 @@
 //!
 //! | answer | lifetime | because |
 //! | --- | --- | --- |
-//! | truncated | not stored | RFC 2181 9: what is missing is not known |
-//! | NOERROR with records for the question | the lowest TTL of any record | RFC 1035 7.4, RFC 2181 5.2: no record outlives its TTL, and the answer goes out whole |
+//! | NOERROR with records for the question, YXDOMAIN | the lowest TTL of any record | RFC 1035 7.4, RFC 2181 5.2: no record outlives its TTL, and the answer goes out whole |
 //! | NXDOMAIN or NODATA with SOA | min(SOA's TTL, its MINIMUM, TTLs of a CNAME chain) | RFC 2308 5; RFC 8020 takes no part: an entry answers its own name alone |
 //! | the same without SOA | `no_soa_ttl`, and no longer than a CNAME chain's TTLs | RFC 2308 5 would not store it; the VPC resolver's own cached answers come so, and would be asked for again and again |
 //! | a TTL of 0 | not stored, whatever `min_ttl` says | RFC 1035 3.2.1: for this transaction alone |
-//! | SERVFAIL, REFUSED and all others | not stored | RFC 2308 7: [`super::failures`] remembers them, apart (RFC 9520) |
+//! | truncated, SERVFAIL, REFUSED and all others | not stored | RFC 2181 9, RFC 2308 7: [`super::failures`] remembers failures, apart (RFC 9520) |
 //!
 //! Then the operator's limits, the later the stronger: `min_ttl` raises, `max_ttl` lowers (RFC 2181 8 allows any cap),
 //! and `negative_ttl`, the rule's own, lowers what is negative (RFC 2308 5: one to three hours is sensible, less is
 //! for who creates names).
 //!
-//! The records' TTLs are bent the same way before they are stored ([`Clamp`]), so that a client never holds one longer
-//! than we do. Those of a negative answer go no higher than its lifetime: an SOA keeps its own, longer TTL otherwise, and
-//! RFC 2308 3 wants the lower of the two on it.
+//! The records' TTLs are bent the same way, stored or not ([`Clamp`]), so that a client never holds one longer than we
+//! do. A TTL of 0 stays, and exempts no other record from the limits. Those of a negative answer go no higher than its
+//! lifetime: an SOA keeps its own, longer TTL otherwise, and clients would keep the answer by it.
+//!
+//! An answer that is joined of parts inherits what is left of each part's lifetime: the limits were applied when the
+//! parts came, and do not begin again ([`Lifetime::joined`]).
 
-use crate::wire::{Rcode, Ttl};
+use crate::wire::{Kind, Ttl};
 
-/// What an answer is, as far as its lifetime goes.
+/// What an answer says about its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
-    /// Its RCODE.
-    pub rcode: Rcode,
+pub struct Times {
     /// What it says about the question.
     pub kind: Kind,
     /// The lowest TTL of its records in any section, OPT aside, and for a negative answer its SOA aside; none if there
@@ -31,28 +31,6 @@ pub struct Answer {
     pub lowest_ttl: Option<Ttl>,
     /// min(SOA's TTL, SOA's MINIMUM), where the authority section has an SOA.
     pub soa_ttl: Option<Ttl>,
-    /// Whether it is whole.
-    pub extent: Extent,
-}
-
-/// What an answer says about its question (RFC 2308 2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// There are records.
-    Positive,
-    /// There is no such name (at the end of a CNAME chain, if there is one).
-    NxDomain,
-    /// There is the name, without records of the type.
-    NoData,
-}
-
-/// Whether an answer is whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
-    /// It is.
-    Whole,
-    /// TC is set.
-    Truncated,
 }
 
 /// The operator's limits, in seconds.
@@ -68,16 +46,16 @@ pub struct Limits {
     pub no_soa_ttl: u32,
 }
 
-/// How long an answer may be stored.
+/// How long an answer is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
-    /// Seconds, at least 1.
+    /// Seconds; with 0 it is not stored.
     pub seconds: u32,
     /// What its records' TTLs become.
     pub ttls: Clamp,
 }
 
-/// The range that TTLs are brought into before an answer is stored.
+/// The range that TTLs are brought into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clamp {
     lowest: u32,
@@ -85,39 +63,49 @@ pub struct Clamp {
 }
 
 impl Clamp {
-    /// The TTL to store and to give to clients.
+    /// The TTL to store and to give to clients. One of 0 is not raised.
     pub fn apply(self, ttl: Ttl) -> Ttl {
-        Ttl::from_wire(ttl.seconds().max(self.lowest).min(self.highest))
+        let lowest = if ttl == Ttl::ZERO { 0 } else { self.lowest };
+        Ttl::from_wire(ttl.seconds().max(lowest).min(self.highest))
     }
 }
 
-/// How long `answer` may be stored, if at all.
-pub fn lifetime(answer: &Answer, limits: &Limits) -> Option<Lifetime> {
-    let expected = match answer.kind {
-        Kind::Positive | Kind::NoData => Rcode::NOERROR,
-        Kind::NxDomain => Rcode::NXDOMAIN,
-    };
-    if answer.extent == Extent::Truncated || answer.rcode != expected {
-        return None;
-    }
-    let lowest = answer.lowest_ttl.map(Ttl::seconds);
-    let own = match answer.kind {
-        Kind::Positive => lowest?,
-        Kind::NxDomain | Kind::NoData => {
-            let negative = answer.soa_ttl.map_or(limits.no_soa_ttl, Ttl::seconds);
-            lowest.map_or(negative, |chain| chain.min(negative))
+impl Limits {
+    /// The cap on answers of this kind.
+    const fn cap(&self, kind: Kind) -> u32 {
+        match kind {
+            Kind::NxDomain | Kind::NoData if self.negative_ttl < self.max_ttl => self.negative_ttl,
+            _ => self.max_ttl,
         }
-    };
-    let cap = match answer.kind {
-        Kind::Positive => limits.max_ttl,
-        Kind::NxDomain | Kind::NoData => limits.max_ttl.min(limits.negative_ttl),
-    };
-    let seconds = own.max(limits.min_ttl).min(cap);
-    if own == 0 || seconds == 0 {
-        return None;
     }
-    let highest = if answer.kind == Kind::Positive { cap } else { seconds };
-    Some(Lifetime { seconds, ttls: Clamp { lowest: limits.min_ttl.min(highest), highest } })
+}
+
+impl Lifetime {
+    /// Of an answer as it came from who knows.
+    pub fn of(times: &Times, limits: &Limits) -> Self {
+        let lowest = times.lowest_ttl.map(Ttl::seconds);
+        let is_negative = matches!(times.kind, Kind::NxDomain | Kind::NoData);
+        let own = match times.kind {
+            Kind::Positive | Kind::YxDomain => lowest.unwrap_or(0),
+            Kind::NxDomain | Kind::NoData => {
+                let negative = times.soa_ttl.map_or(limits.no_soa_ttl, Ttl::seconds);
+                lowest.map_or(negative, |chain| chain.min(negative))
+            }
+            Kind::Referral | Kind::Failure | Kind::Truncated => 0,
+        };
+        let cap = limits.cap(times.kind);
+        let seconds = if own == 0 { 0 } else { own.max(limits.min_ttl).min(cap) };
+        let highest = if is_negative { seconds } else { cap };
+        Self { seconds, ttls: Clamp { lowest: limits.min_ttl.min(highest), highest } }
+    }
+
+    /// Of an answer of this kind that is joined of a chain, whose lowest TTL is given, and an answer that is good for
+    /// `rest` seconds more; both have been within the limits.
+    pub fn joined(kind: Kind, chain: Option<Ttl>, rest: u32, limits: &Limits) -> Self {
+        let seconds = chain.map_or(rest, |chain| chain.seconds().min(rest)).min(limits.cap(kind));
+        let highest = if matches!(kind, Kind::NxDomain | Kind::NoData) { seconds } else { limits.max_ttl };
+        Self { seconds, ttls: Clamp { lowest: 0, highest } }
+    }
 }
 
 #[cfg(test)]
@@ -130,10 +118,9 @@ mod tests {
     const FLOOR: Limits = Limits { min_ttl: 60, ..LIMITS };
     const NO_NEGATIVES: Limits = Limits { negative_ttl: 0, ..LIMITS };
 
-    fn answer(kind: Kind, lowest: Option<u32>, soa: Option<u32>) -> Answer {
-        let rcode = if kind == Kind::NxDomain { Rcode::NXDOMAIN } else { Rcode::NOERROR };
+    fn times(kind: Kind, lowest: Option<u32>, soa: Option<u32>) -> Times {
         let ttl = |ttl: Option<u32>| ttl.map(Ttl::from_wire);
-        Answer { rcode, kind, lowest_ttl: ttl(lowest), soa_ttl: ttl(soa), extent: Extent::Whole }
+        Times { kind, lowest_ttl: ttl(lowest), soa_ttl: ttl(soa) }
     }
 
     #[rstest]
@@ -144,7 +131,12 @@ mod tests {
     #[case::positive_without_records_is_not_stored(Kind::Positive, None, None, LIMITS, None)]
     #[case::zero_is_not_stored(Kind::Positive, Some(0), None, LIMITS, None)]
     #[case::zero_is_not_raised(Kind::Positive, Some(0), None, FLOOR, None)]
-    #[case::a_ttl_with_the_highest_bit_is_zero(Kind::Positive, Some(0x8000_0001), None, LIMITS, None)]
+    #[case::a_ttl_with_the_highest_bit_is_capped(Kind::Positive, Some(0x8000_0001), None, LIMITS, Some(86_400))]
+    #[case::yxdomain_lives_as_long_as_its_dname(Kind::YxDomain, Some(300), None, NO_NEGATIVES, Some(300))]
+    #[case::yxdomain_without_records_is_not_stored(Kind::YxDomain, None, None, LIMITS, None)]
+    #[case::a_failure_is_not_stored(Kind::Failure, Some(300), Some(300), LIMITS, None)]
+    #[case::a_referral_is_not_stored(Kind::Referral, Some(300), Some(300), LIMITS, None)]
+    #[case::a_truncated_answer_is_not_stored(Kind::Truncated, Some(300), Some(300), LIMITS, None)]
     #[case::nxdomain_lives_by_its_soa(Kind::NxDomain, None, Some(120), LIMITS, Some(120))]
     #[case::nxdomain_is_capped(Kind::NxDomain, None, Some(10_800), LIMITS, Some(900))]
     #[case::nodata_is_capped(Kind::NoData, None, Some(10_800), LIMITS, Some(900))]
@@ -161,35 +153,45 @@ mod tests {
         #[case] limits: Limits,
         #[case] expected: Option<u32>,
     ) {
-        let lifetime = lifetime(&answer(kind, lowest, soa), &limits);
-        assert_eq!(lifetime.map(|lifetime| lifetime.seconds), expected);
-    }
-
-    #[test]
-    fn truncated_answers_and_failures_are_never_stored() {
-        let good = answer(Kind::Positive, Some(300), None);
-        assert!(lifetime(&good, &LIMITS).is_some());
-        assert_eq!(lifetime(&Answer { extent: Extent::Truncated, ..good }, &LIMITS), None);
-        for rcode in [Rcode::SERVFAIL, Rcode::REFUSED, Rcode::FORMERR, Rcode::NOTIMP, Rcode::YXDOMAIN, Rcode(3000)] {
-            for kind in [Kind::Positive, Kind::NxDomain, Kind::NoData] {
-                let failed = Answer { rcode, kind, ..answer(kind, Some(300), Some(300)) };
-                assert_eq!(lifetime(&failed, &LIMITS), None, "{rcode} {kind:?}");
-            }
-        }
+        assert_eq!(Lifetime::of(&times(kind, lowest, soa), &limits).seconds, expected.unwrap_or(0));
     }
 
     #[test]
     fn records_ttls_are_bent_as_the_lifetime_is() {
         let ttl = Ttl::from_wire;
-        let positive = lifetime(&answer(Kind::Positive, Some(5), None), &FLOOR).unwrap();
-        for (before, after) in [(5, 60), (300, 300), (604_800, 86_400)] {
+        let positive = Lifetime::of(&times(Kind::Positive, Some(5), None), &FLOOR);
+        for (before, after) in [(0, 0), (5, 60), (300, 300), (604_800, 86_400)] {
             assert_eq!(positive.ttls.apply(ttl(before)), ttl(after));
         }
         // The SOA of a negative answer goes out with the time the answer is good for.
-        let negative = lifetime(&answer(Kind::NxDomain, None, Some(120)), &LIMITS).unwrap();
+        let negative = Lifetime::of(&times(Kind::NxDomain, None, Some(120)), &LIMITS);
         assert_eq!(negative.ttls.apply(ttl(3600)), ttl(120));
-        let capped = lifetime(&answer(Kind::NoData, None, Some(30)), &Limits { min_ttl: 1000, ..LIMITS }).unwrap();
+        let capped = Lifetime::of(&times(Kind::NoData, None, Some(30)), &Limits { min_ttl: 1000, ..LIMITS });
         assert_eq!((capped.seconds, capped.ttls.apply(ttl(30))), (900, ttl(900)));
+        // What is not stored is bounded all the same.
+        let beside_zero = Lifetime::of(&times(Kind::Positive, Some(0), None), &FLOOR);
+        assert_eq!((beside_zero.ttls.apply(ttl(604_800)), beside_zero.ttls.apply(ttl(0))), (ttl(86_400), ttl(0)));
+        let negatives_off = Lifetime::of(&times(Kind::NxDomain, None, Some(120)), &NO_NEGATIVES);
+        assert_eq!(negatives_off.ttls.apply(ttl(120)), ttl(0));
+    }
+
+    #[test]
+    fn a_joined_answer_inherits_what_is_left_of_its_parts() {
+        let ttl = |seconds| Some(Ttl::from_wire(seconds));
+        for (kind, chain, rest, limits, expected) in [
+            (Kind::Positive, ttl(300), 7, FLOOR, 7),
+            (Kind::Positive, ttl(5), 300, FLOOR, 5),
+            (Kind::Positive, None, 7, FLOOR, 7),
+            (Kind::Positive, ttl(300), 0, FLOOR, 0),
+            (Kind::NoData, ttl(300), 3, LIMITS, 3),
+            (Kind::NoData, ttl(300), 300, NO_NEGATIVES, 0),
+            (Kind::NxDomain, ttl(0), 300, FLOOR, 0),
+        ] {
+            let lifetime = Lifetime::joined(kind, chain, rest, &limits);
+            assert_eq!(lifetime.seconds, expected, "{kind:?} {chain:?} {rest}");
+        }
+        let negative = Lifetime::joined(Kind::NoData, ttl(300), 3, &LIMITS);
+        assert_eq!(negative.ttls.apply(Ttl::from_wire(300)), Ttl::from_wire(3), "clients keep it no longer");
     }
 
     proptest::proptest! {
@@ -200,7 +202,7 @@ mod tests {
         ) {
             let limits = Limits { min_ttl, max_ttl, ..LIMITS };
             let lowest = ttls.iter().min().copied();
-            let lifetime = lifetime(&answer(Kind::Positive, lowest, None), &limits).unwrap();
+            let lifetime = Lifetime::of(&times(Kind::Positive, lowest, None), &limits);
             let bent = ttls.iter().map(|&ttl| lifetime.ttls.apply(Ttl::from_wire(ttl)).seconds()).min();
             proptest::prop_assert_eq!(bent, Some(lifetime.seconds));
         }

@@ -142,11 +142,11 @@ impl Shard {
     ) -> Insertion {
         let draft = match Draft::new(key, new) {
             Ok(draft) => draft,
-            Err(refusal) => return Insertion::Refused(refusal),
+            Err(refusal) => return self.refuse(key, hash, refusal),
         };
         let size = draft.size();
         if size > self.longest {
-            return Insertion::Refused(Refusal::TooLarge);
+            return self.refuse(key, hash, Refusal::TooLarge);
         }
         let old = self.find(key, hash);
         if let Some(place) = old {
@@ -167,6 +167,14 @@ impl Shard {
         if old.is_some() { Insertion::Replaced } else { Insertion::Stored }
     }
 
+    /// What cannot be stored still displaces the answer it supersedes (RFC 8767 4).
+    fn refuse(&mut self, key: &Key<'_>, hash: Hash, refusal: Refusal) -> Insertion {
+        if matches!(refusal, Refusal::NoLifetime | Refusal::TooLarge) {
+            self.remove(key, hash);
+        }
+        Insertion::Refused(refusal)
+    }
+
     /// Makes the table ready for so many more entries, within its bound.
     pub(super) fn reserve(&mut self, entries: usize) {
         let ring = &self.ring;
@@ -183,13 +191,14 @@ impl Shard {
         place.is_some()
     }
 
-    /// Drops every entry whose key meets the condition and gives how many there were.
-    pub(super) fn remove_where(&mut self, mut condition: impl FnMut(&Key<'_>) -> bool) -> usize {
+    /// Drops every entry that meets the condition and gives how many there were.
+    pub(super) fn remove_where(&mut self, mut condition: impl FnMut(&EntryView<'_>) -> bool) -> usize {
         let before = self.table.len();
         let ring = &mut self.ring;
+        let mut showcase = Showcase::default();
         self.table.retain(|&mut place| {
             let bytes = ring.entry_mut(place);
-            let goes = condition(&Entry(bytes).key());
+            let goes = condition(&showcase.show(Entry(bytes)));
             if goes {
                 entry::set(bytes, Flag::DEAD);
             }

@@ -87,6 +87,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
     tasks.spawn_local(loops::watch::run(upstream_client, loops, state.loop_targets(), Timing::default()));
     let mut system = system::Watch::new(state.system_files(), state.ours());
     let mut zones = state.zones().watch().clone();
+    let mut wall = crate::clock::WallWatch::default();
     let mut ticks = interval_at(Instant::now() + WATCH, WATCH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -108,6 +109,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
             // Without probes nobody knows any more which servers answer.
             Some(_) = tasks.join_next() => return,
             _ = ticks.tick() => {
+                wall.look();
                 report.observe(Moment::now());
                 if system.check() == system::Changes::Servers {
                     state.rebuild();

@@ -40,7 +40,7 @@ impl Daemon {
         let mut lines: Vec<String> = fitting.iter().map(|server| set_one(server, duty)).collect();
         if duty == Duty::On {
             // What failed for want of servers need not fail any longer.
-            self.engine.failures.clear();
+            self.engine.forget_failures();
         }
         let is_bare = |group: &&Arc<Group>| {
             fitting.iter().any(|server| server.group() == group.name()) && group.servers().all(|s| s.is_drained())
@@ -58,7 +58,7 @@ impl Daemon {
     pub fn flush(&self, what: &Flush) -> Account {
         let cache = &self.engine.cache;
         // A failure is remembered for seconds, and gone with any flush.
-        self.engine.failures.clear();
+        self.engine.forget_failures();
         let forgotten = match what {
             Flush::Name(name) => cache.remove_name(name.as_wire()),
             Flush::Zone(name) => cache.remove_domain(name.as_wire()),

@@ -160,7 +160,7 @@ impl State {
         let loops = &self.engine.loops;
         let snapshot = Snapshot::build(&self.live, self.generation, self.groups.clone(), zones, &self.rules, loops);
         self.engine.replace(snapshot);
-        self.engine.failures.clear();
+        self.engine.forget_failures();
         self.targets.send_replace(self.groups.clone());
     }
 

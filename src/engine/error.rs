@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 
+use super::snapshot::RuleId;
 use crate::wire::{Ede, EdeCode, Rcode};
 
-/// How many CNAMEs are followed, and how often a chain may go from one rule or zone to another.
-pub const MAX_STEPS: usize = 8;
+/// How often a chain may go from one rule or zone to another.
+pub const MAX_TURNS: usize = 8;
 
 /// What a client is told of an answer that the guard took addresses from, once nobody knows which.
 pub const STRIPPED: &str = "addresses that are not private were left out";
+
+const ENDLESS: &str = "the CNAME chain is a loop or too long";
 
 /// An extended error that is sent with a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,17 +46,19 @@ pub struct ResolveError {
     pub rcode: Rcode,
     /// The reason for it.
     pub reason: Reason,
+    /// The rule whose guard refused the answer.
+    pub refused_by: Option<RuleId>,
 }
 
 impl ResolveError {
     /// SERVFAIL for a reason.
     pub fn servfail(code: EdeCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { rcode: Rcode::SERVFAIL, reason: Reason::new(code, text) }
+        Self { rcode: Rcode::SERVFAIL, reason: Reason::new(code, text), refused_by: None }
     }
 
     /// REFUSED: nothing in the configuration covers the name.
     pub fn not_covered(text: &'static str) -> Self {
-        Self { rcode: Rcode::REFUSED, reason: Reason::new(EdeCode::NotAuthoritative, text) }
+        Self { rcode: Rcode::REFUSED, reason: Reason::new(EdeCode::NotAuthoritative, text), refused_by: None }
     }
 
     /// The configuration changed each time before the answer came.
@@ -63,7 +68,17 @@ impl ResolveError {
 
     /// The CNAME chain has no end.
     pub fn endless() -> Self {
-        Self::servfail(EdeCode::Other, "the CNAME chain is a loop, or longer than 8")
+        Self::servfail(EdeCode::Other, ENDLESS)
+    }
+
+    /// Whether no server answered, so that an older answer is better than none.
+    pub fn is_outage(&self) -> bool {
+        self.rcode == Rcode::SERVFAIL && !self.is_final()
+    }
+
+    /// Whether an answer came that leads to no other end, whoever is asked again.
+    pub fn is_final(&self) -> bool {
+        self.reason.code == EdeCode::Blocked || self.reason.text == ENDLESS
     }
 }
 

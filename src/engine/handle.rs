@@ -19,6 +19,7 @@ use super::{
     error::STRIPPED,
     query::{Carrier, Query},
     resolution::CacheState,
+    rotation,
     snapshot::Snapshot,
 };
 use crate::{
@@ -30,6 +31,7 @@ use crate::{
         edns::Edns,
         question::Echo,
         reply::{self, SoleRecord, Space},
+        rotate::rotate,
     },
 };
 
@@ -77,8 +79,8 @@ impl Refusal<'_> {
         }
         match question.qtype {
             RecordType::AXFR | RecordType::IXFR => Some(Self::of(Rcode::REFUSED, EdeCode::NotAuthoritative)),
-            // OPT, TKEY and TSIG are no data that could be asked for (RFC 6895 3.1).
-            RecordType::OPT | RecordType::TKEY | RecordType::TSIG => Some(Refusal { rcode: Rcode::FORMERR, ede: None }),
+            RecordType::NXNAME => Some(Self::of(Rcode::FORMERR, EdeCode::InvalidQueryType)),
+            qtype if qtype.is_meta() => Some(Refusal { rcode: Rcode::FORMERR, ede: None }),
             _ => None,
         }
     }
@@ -245,6 +247,11 @@ impl<'a> Handler<'a, '_> {
             Lookup::Miss => return self.resolve(question, key, hash, CacheState::Empty),
             Lookup::Expired(_) => return self.resolve(question, key, hash, CacheState::MayHaveEntry),
         };
+        if snapshot.rotate
+            && let Some(message) = self.reply.get_mut(..found.length)
+        {
+            rotate(message, question.echo.section.len(), rotation::choose);
+        }
         let space = self.space(question.edns.as_ref());
         let rcode = Rcode(u16::from(self.reply[3] & 0x0f));
         let ede = match found.integrity {

@@ -16,6 +16,7 @@ pub mod resolution;
 pub mod resolve;
 pub mod snapshot;
 
+mod rotation;
 mod shape;
 mod store;
 
@@ -30,6 +31,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use self::{
     clients::Clients,
+    error::ResolveError,
     part::Part,
     pending::{Pending, Waiting},
     persist::Restored,
@@ -58,7 +60,9 @@ pub struct Engine {
     /// Answers.
     pub cache: Cache,
     /// Failures, beside the answers (RFC 9520).
-    pub failures: Failures,
+    pub failures: Failures<Arc<ResolveError>>,
+    /// Rounds that failed where a stale answer served, by the state of the servers that they failed with.
+    pub(crate) stale_rounds: Failures<u64>,
     /// Queries that wait for an upstream.
     pub pending: Pending<Arc<Part>>,
     /// How many queries wait.
@@ -82,6 +86,7 @@ impl Engine {
             snapshot: ArcSwap::from_pointee(snapshot),
             cache,
             failures: Failures::new(),
+            stale_rounds: Failures::new(),
             pending: Pending::new(),
             waiting: Arc::default(),
             own_secret: [Secret::new(rand::random())],
@@ -105,6 +110,12 @@ impl Engine {
     /// Puts another configuration in force.
     pub fn replace(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Forgets every failure: other rules are in force, or other servers.
+    pub fn forget_failures(&self) {
+        self.failures.clear();
+        self.stale_rounds.clear();
     }
 
     /// Decides about one message. `reply` takes a reply of `udp_payload` octets, or 65,535 for a stream.

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::{
     Context,
-    error::{MAX_STEPS, Reason, ResolveError},
+    error::{Reason, ResolveError},
     guard::Verdict,
     pending::{PendingKey, Place},
     resolution::{LeadCount, Resolution},
@@ -21,7 +21,7 @@ use crate::{
     metrics::GuardAction,
     perimeter::About,
     upstream,
-    wire::{EdeCode, Name, Rcode, RecordType, Response, writer::Writer},
+    wire::{EdeCode, Kind, Name, Rcode, RecordType, Response, writer::Writer},
 };
 
 /// The outcome of asking a rule's upstreams.
@@ -33,6 +33,8 @@ pub enum Part {
         response: Arc<Response>,
         /// The position in its chain of the first target that another rule or a local zone decides about.
         leaves: Option<usize>,
+        /// How many seconds a whole answer is good for.
+        lifetime: u32,
         /// What the guard took from it, in words.
         blocked: Option<Reason>,
     },
@@ -76,7 +78,7 @@ pub async fn fetch(context: &Context, resolution: &Resolution, rule: RuleId) -> 
 }
 
 /// Whether the query has as much time left as its servers may need: then a failure is theirs.
-fn has_time(resolution: &Resolution, rule: RuleId, now: Moment) -> bool {
+pub(super) fn has_time(resolution: &Resolution, rule: RuleId, now: Moment) -> bool {
     let timeout = resolution.snapshot.rule(rule).group.limits().timeout;
     resolution.deadline.since(now) >= timeout.min(resolution.snapshot.deadline / 2)
 }
@@ -87,8 +89,8 @@ async fn ask(context: &Context, resolution: &Resolution, id: RuleId) -> Part {
         return empty(resolution);
     }
     let now = Moment::now();
-    if context.engine.failures.knows(&resolution.key(), now) {
-        return Part::Unanswered(ResolveError::servfail(EdeCode::CachedError, format!("rule {}", rule.name)));
+    if let Some(error) = store::remembered(context, resolution, now) {
+        return if error.is_final() { Part::Refused(error) } else { Part::Unanswered(error) };
     }
     let exchange =
         |group, now, deadline| context.upstream_client.exchange(group, &rule.loops, &resolution.query, now, deadline);
@@ -110,7 +112,7 @@ async fn ask(context: &Context, resolution: &Resolution, id: RuleId) -> Part {
             Part::OutOfTime(error_of(failure, resolution, id))
         }
         Err(failure) => {
-            store::remember_failure(&context.engine, resolution, &failure);
+            store::remember_outage(&context.engine, resolution, rule, &failure);
             Part::Unanswered(error_of(failure, resolution, id))
         }
     }
@@ -121,7 +123,10 @@ fn empty(resolution: &Resolution) -> Part {
     let asked = &resolution.query;
     let writer = Writer::new(asked.name.as_wire(), asked.qtype, asked.qclass, 0);
     match Response::ours(&writer.finish(super::OUR_HEADER), asked) {
-        Ok(response) => Part::Answer { response: Arc::new(response), leaves: None, blocked: None },
+        Ok(mut response) => {
+            let lifetime = store::bound(resolution, &mut response);
+            Part::Answer { response: Arc::new(response), leaves: None, lifetime, blocked: None }
+        }
         Err(error) => Part::Refused(error.into()),
     }
 }
@@ -132,13 +137,13 @@ fn judge(context: &Context, resolution: &Resolution, id: RuleId, response: Respo
         // What stands behind the cut is thrown away and need not be judged: only CNAMEs lead there.
         return keep(context, resolution, rule, (response, now), Some(cut), None);
     }
-    if response.is_endless() || response.chain().len() > MAX_STEPS {
-        return Part::Refused(ResolveError::endless());
+    if response.is_endless() {
+        return refuse(context, resolution, ResolveError::endless());
     }
     note(context, resolution, rule, &response, now);
-    match guarded(context, resolution, rule, response) {
+    match guarded(context, resolution, id, response) {
         Ok((response, blocked)) => keep(context, resolution, rule, (response, now), None, blocked),
-        Err(refused) => Part::Refused(refused),
+        Err(refused) => refuse(context, resolution, refused),
     }
 }
 
@@ -158,14 +163,22 @@ fn note(context: &Context, resolution: &Resolution, rule: &Rule, response: &Resp
     context.engine.perimeter.note(&about, response, |address| rule.guard.reaches(address), now);
 }
 
+fn refuse(context: &Context, resolution: &Resolution, error: ResolveError) -> Part {
+    if error.is_final() {
+        store::remember(&context.engine, resolution, error.clone());
+    }
+    Part::Refused(error)
+}
+
 /// Applies the rule's guard to an answer: what is left of it, and the reason where something was taken away. A refusal is
 /// an error.
 pub fn guarded(
     context: &Context,
     resolution: &Resolution,
-    rule: &Rule,
+    id: RuleId,
     response: Response,
 ) -> Result<(Response, Option<Reason>), ResolveError> {
+    let rule = resolution.snapshot.rule(id);
     let (action, address, rest) = match rule.guard.judge(&resolution.query, &response)? {
         Verdict::Pass => return Ok((response, None)),
         Verdict::Log(address) => (GuardAction::Log, address, Some(response)),
@@ -186,7 +199,7 @@ pub fn guarded(
     }
     let blocked = Reason::new(EdeCode::Blocked, format!("rule {}: {address} {fault}", rule.name));
     match rest {
-        None => Err(ResolveError { rcode: Rcode::SERVFAIL, reason: blocked }),
+        None => Err(ResolveError { rcode: Rcode::SERVFAIL, reason: blocked, refused_by: Some(id) }),
         Some(rest) => Ok((rest, (action == GuardAction::Strip).then_some(blocked))),
     }
 }
@@ -202,15 +215,16 @@ fn keep(
 ) -> Part {
     if leaves.is_some() {
         store::bound_links(resolution, &mut response);
-        return Part::Answer { response: Arc::new(response), leaves, blocked };
+        return Part::Answer { response: Arc::new(response), leaves, lifetime: 0, blocked };
     }
     // Don't count answers that the guard emptied.
-    if blocked.is_none() && !response.is_positive() && response.negative_ttl().is_none() {
+    let is_negative = matches!(response.kind(), Kind::NoData | Kind::NxDomain);
+    if blocked.is_none() && is_negative && response.negative_ttl().is_none() {
         rule.counters.without_soa(&context.counters);
     }
     let lifetime = store::bound(resolution, &mut response);
     store::insert(&context.engine, resolution, &response, lifetime, came, blocked.as_ref());
-    Part::Answer { response: Arc::new(response), leaves, blocked }
+    Part::Answer { response: Arc::new(response), leaves, lifetime, blocked }
 }
 
 /// The first target in the chain that another rule or a local zone decides about. A target that only "." covers stays as

@@ -88,6 +88,13 @@ impl Resolution {
         Some(Self { hash: hash(&self.query, view), view, cached: CacheState::MayHaveEntry, ..self.clone() })
     }
 
+    /// The same with signatures where it was asked without, and the other way round.
+    pub fn other_kind(&self) -> Self {
+        let query = UpstreamQuery { do_bit: !self.query.do_bit, ..(*self.query).clone() };
+        let hash = hash(&query, self.view);
+        Self { query: Arc::new(query), hash, cached: CacheState::MayHaveEntry, ..self.clone() }
+    }
+
     /// Where it goes.
     pub fn target(&self) -> Option<Target> {
         self.found.map(|found| found.target)

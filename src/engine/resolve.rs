@@ -3,7 +3,7 @@
 //! Policy, in this order:
 //! - A query that no rule covers: REFUSED, EDE 20.
 //! - Local names are answered here, others through their rule ([`part`]).
-//! - A chain that leaves its rule or zone goes round again ([`MAX_STEPS`] times at most); a loop is SERVFAIL.
+//! - A chain that leaves its rule or zone goes round again ([`MAX_TURNS`] times at most); a loop is SERVFAIL.
 //! - Stale answers (RFC 8767 5): fresh first; a stale one after `stale_after`, at once while the rule is known to be
 //!   down, and when every server failed. An exchange that others may wait for goes on and
 //!   refreshes the entry. Each part of a chain is treated so.
@@ -14,17 +14,18 @@ use std::{pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use super::{
     Context,
-    error::{MAX_STEPS, Reason, ResolveError},
+    error::{MAX_TURNS, Reason, ResolveError},
     part::{self, Part},
     query::Query,
     resolution::{CacheState, Resolution},
+    rotation,
     snapshot::{RuleId, Snapshot, Target},
     store,
 };
 use crate::{
     clock::Moment,
     metrics::{CountedReply, Outcome, Source},
-    wire::{EdeCode, Name, Rcode, Response, reply, splice},
+    wire::{EdeCode, Kind, Name, Rcode, Response, reply, rotate, splice},
     zones::{self, LocalQuestion},
 };
 
@@ -37,12 +38,14 @@ pub struct Answer {
     response: Arc<Response>,
     source: Source,
     reason: Option<Reason>,
+    /// How many seconds it is good for; 0 = for this query alone.
+    lifetime: u32,
 }
 
 impl Answer {
     /// An answer of its own.
-    pub(super) fn new(response: Response, source: Source, reason: Option<Reason>) -> Self {
-        Self { response: Arc::new(response), source, reason }
+    pub(super) fn new(response: Response, source: Source, reason: Option<Reason>, lifetime: u32) -> Self {
+        Self { response: Arc::new(response), source, reason, lifetime }
     }
 }
 
@@ -58,11 +61,11 @@ pub async fn resolve(context: &Context, query: &Query) -> Reply {
         let resolved = answer(context, query.resolution(&snapshot)).await;
         let current = context.engine.snapshot_owned();
         if current.generation == snapshot.generation || agrees(&snapshot, &current, query, &resolved) {
-            return Reply { resolved, payload: snapshot.udp_payload };
+            return Reply::new(resolved, &snapshot);
         }
         snapshot = current;
     }
-    Reply { resolved: Err(ResolveError::overtaken()), payload: snapshot.udp_payload }
+    Reply::new(Err(ResolveError::overtaken()), &snapshot)
 }
 
 /// Whether an answer that was found under one snapshot is shaped by the same rules under the other.
@@ -77,9 +80,14 @@ fn agrees(one: &Snapshot, other: &Snapshot, query: &Query, resolved: &Resolved) 
 pub struct Reply {
     resolved: Resolved,
     payload: u16,
+    rotates: bool,
 }
 
 impl Reply {
+    const fn new(resolved: Resolved, snapshot: &Snapshot) -> Self {
+        Self { resolved, payload: snapshot.udp_payload, rotates: snapshot.rotate }
+    }
+
     /// Writes the reply to `query` into `out`, which takes 65,535 octets for a stream, and counts it; gives its length.
     pub fn write(&self, context: &Context, query: &Query, out: &mut [u8]) -> usize {
         let question = query.question();
@@ -92,13 +100,17 @@ impl Reply {
                 let length = match out.get_mut(..message.len()) {
                     Some(place) => {
                         place.copy_from_slice(message);
+                        // What an upstream just answered is in an order of the upstream's choice.
+                        if self.rotates && answer.source != Source::Upstream {
+                            rotate::rotate(place, question.echo.section.len(), rotation::choose);
+                        }
                         reply::finish(out, message.len(), &question, answer.reason.as_ref().map(Reason::ede), space)
                     }
                     None => reply::truncated(out, &question, rcode, space),
                 };
                 (length, answer.source, rcode, answer.reason.as_ref())
             }
-            Err(ResolveError { rcode, reason }) => {
+            Err(ResolveError { rcode, reason, .. }) => {
                 let edns = question.edns.as_ref();
                 let length = reply::bare(out, &question.echo, edns, *rcode, Some(reason.ede()), space);
                 let source = if *rcode == Rcode::REFUSED { Source::Refused } else { Source::Error };
@@ -112,26 +124,65 @@ impl Reply {
 }
 
 async fn answer(context: &Context, resolution: Resolution) -> Resolved {
-    match store::cached_for_audience(context, &resolution) {
-        Some(answer) => Ok(answer),
-        None => within_patience(context, resolution, Vec::new()).await,
+    if let Some(answer) = store::cached_for_audience(context, &resolution) {
+        return Ok(answer);
     }
+    let engine = &context.engine;
+    if let Some(error) = store::remembered(context, &resolution, Moment::now())
+        && error.is_final()
+    {
+        return Err(error);
+    }
+    let resolved = within_patience(context, &resolution, Trail::default()).await;
+    if let Err(error) = &resolved
+        && error.is_final()
+    {
+        store::remember(engine, &resolution, error.clone());
+    }
+    resolved
 }
 
-/// Waits for a fresh answer, but no longer than the patience where there is a stale one. `before` are the names of the
-/// chain that leads here.
-async fn within_patience(context: &Context, mut resolution: Resolution, before: Vec<Name>) -> Resolved {
-    let Some(stale) = store::stale(context, &resolution) else { return steps(context, resolution, before).await };
-    let patience =
-        if resolution.snapshot.is_down(resolution.target()) { Duration::ZERO } else { resolution.snapshot.stale_after };
-    let leads = Rc::clone(resolution.leads.get_or_insert_default());
+/// The way that a chain has come so far.
+#[derive(Debug, Clone, Default)]
+struct Trail {
+    names: Vec<Name>,
+    /// How often it went from one rule or zone to another.
+    turns: usize,
+}
+
+/// Waits for a fresh answer, but no longer than the patience where there is a stale one. After a round that failed, a name
+/// with a stale answer is left alone for a while.
+async fn within_patience(context: &Context, resolution: &Resolution, trail: Trail) -> Resolved {
+    let is_down = resolution.snapshot.is_down(resolution.target());
+    let other_kind = || is_down.then(|| store::of_other_kind(context, resolution)).flatten();
+    let Some(stale) = store::stale(context, resolution).or_else(other_kind) else {
+        return match steps(context, resolution, trail).await {
+            Err(error) if error.is_outage() && resolution.cached != CacheState::Refresh => {
+                store::of_other_kind(context, resolution).map(store::as_stale).ok_or(error)
+            }
+            resolved => resolved,
+        };
+    };
+    if store::is_paused(&context.engine, resolution, Moment::now()) {
+        return Ok(store::as_stale(stale));
+    }
+    let patience = if is_down { Duration::ZERO } else { resolution.snapshot.stale_after };
+    let mut refreshing = resolution.clone();
+    let leads = Rc::clone(refreshing.leads.get_or_insert_default());
     let owned = context.clone();
-    let refreshing = resolution.clone();
-    let mut fresh = Box::pin(async move { steps(&owned, refreshing, before).await });
-    match tokio::time::timeout(patience, &mut fresh).await {
-        Ok(Err(error)) if error.rcode == Rcode::SERVFAIL && error.reason.code != EdeCode::Blocked => {
-            Ok(store::as_stale(stale))
+    let mut fresh = Box::pin(async move {
+        let start = Moment::now();
+        let resolved = steps(&owned, &refreshing, trail).await;
+        if let (Err(error), Some(Target::Rule(rule))) = (&resolved, refreshing.target())
+            && error.reason.code == EdeCode::NoReachableAuthority
+            && part::has_time(&refreshing, rule, start)
+        {
+            store::pause(&owned.engine, &refreshing, Moment::now());
         }
+        resolved
+    });
+    match tokio::time::timeout(patience, &mut fresh).await {
+        Ok(Err(error)) if error.is_outage() => Ok(store::as_stale(stale)),
         Ok(resolved) => resolved,
         Err(_) => {
             if leads.any() {
@@ -143,30 +194,30 @@ async fn within_patience(context: &Context, mut resolution: Resolution, before: 
 }
 
 /// One step of the chain, and through itself those behind it.
-async fn steps(context: &Context, resolution: Resolution, before: Vec<Name>) -> Resolved {
+async fn steps(context: &Context, resolution: &Resolution, trail: Trail) -> Resolved {
     let Some(target) = resolution.target() else {
         return Err(ResolveError::not_covered("no rule"));
     };
     match target {
-        Target::Local => local(context, resolution, before).await,
-        Target::Rule(rule) => forward(context, resolution, rule, before).await,
+        Target::Local => local(context, resolution, trail).await,
+        Target::Rule(rule) => forward(context, resolution, rule, trail).await,
     }
 }
 
-async fn forward(context: &Context, resolution: Resolution, rule: RuleId, before: Vec<Name>) -> Resolved {
+async fn forward(context: &Context, resolution: &Resolution, rule: RuleId, trail: Trail) -> Resolved {
     resolution.snapshot.rule(rule).counters.asked(&context.counters);
-    let part = part::fetch(context, &resolution, rule).await;
+    let part = part::fetch(context, resolution, rule).await;
     match &*part {
         Part::Unanswered(error) | Part::OutOfTime(error) | Part::Refused(error) => Err(error.clone()),
-        Part::Answer { response, leaves: Some(cut), .. } => onward(context, &resolution, response, *cut, before).await,
-        Part::Answer { response, leaves: None, blocked } => {
+        Part::Answer { response, leaves: Some(cut), .. } => onward(context, resolution, response, *cut, trail).await,
+        Part::Answer { response, leaves: None, lifetime, blocked } => {
             let response = Arc::clone(response);
-            Ok(Answer { response, source: Source::Upstream, reason: blocked.clone() })
+            Ok(Answer { response, source: Source::Upstream, reason: blocked.clone(), lifetime: *lifetime })
         }
     }
 }
 
-async fn local(context: &Context, resolution: Resolution, before: Vec<Name>) -> Resolved {
+async fn local(context: &Context, resolution: &Resolution, trail: Trail) -> Resolved {
     let snapshot = &resolution.snapshot;
     let question =
         LocalQuestion { name: &resolution.query.name, qtype: resolution.query.qtype, qclass: resolution.query.qclass };
@@ -196,25 +247,20 @@ async fn local(context: &Context, resolution: Resolution, before: Vec<Name>) -> 
         && let Some(cut) = response.chain().iter().position(|name| name == target)
         && snapshot.find(target.as_wire(), question.qtype, resolution.client).is_some()
     {
-        return onward(context, &resolution, &response, cut, before).await;
+        return onward(context, resolution, &response, cut, trail).await;
     }
-    let lifetime = store::bound(&resolution, &mut response);
-    store::insert(&context.engine, &resolution, &response, lifetime, Moment::now(), None);
-    Ok(Answer::new(response, Source::Local, None))
+    let lifetime = store::bound(resolution, &mut response);
+    store::insert(&context.engine, resolution, &response, lifetime, Moment::now(), None);
+    Ok(Answer::new(response, Source::Local, None, lifetime))
 }
 
 /// Resolves the target at `cut` in the head's chain, and joins both answers.
-async fn onward(
-    context: &Context,
-    resolution: &Resolution,
-    head: &Response,
-    cut: usize,
-    mut before: Vec<Name>,
-) -> Resolved {
-    before.push(resolution.query.name.clone());
-    before.extend(head.chain()[..cut].iter().cloned());
+async fn onward(context: &Context, resolution: &Resolution, head: &Response, cut: usize, mut trail: Trail) -> Resolved {
+    trail.turns += 1;
+    trail.names.push(resolution.query.name.clone());
+    trail.names.extend(head.chain()[..cut].iter().cloned());
     let target = &head.chain()[cut];
-    if before.len() > MAX_STEPS || before.contains(target) {
+    if trail.turns > MAX_TURNS || trail.names.contains(target) {
         return Err(ResolveError::endless());
     }
     let next = resolution.onward(target.clone());
@@ -222,7 +268,7 @@ async fn onward(
     let known = if next.cached == CacheState::Refresh { None } else { store::cached(context, &next) };
     let tail = match known {
         Some(answer) => answer,
-        None => (Box::pin(within_patience(context, next, before)) as Boxed<'_>).await?,
+        None => (Box::pin(within_patience(context, &next, trail)) as Boxed<'_>).await?,
     };
     let joined = splice::join(head, cut, &tail.response, &resolution.query)?;
     if joined.is_endless() {
@@ -230,14 +276,21 @@ async fn onward(
     }
     // Wherever the tail came from, it answers this rule's name: its guard judges the whole.
     let (mut joined, blocked) = match resolution.target() {
-        Some(Target::Rule(id)) => part::guarded(context, resolution, resolution.snapshot.rule(id), joined)?,
+        Some(Target::Rule(id)) => part::guarded(context, resolution, id, joined)?,
         _ => (joined, None),
     };
-    let lifetime = store::bound(resolution, &mut joined);
+    let rest = match joined.kind() {
+        // The guard emptied it: how long there is nothing, nobody said.
+        Kind::NoData if blocked.is_some() => tail.lifetime.min(resolution.snapshot.cache.no_soa_ttl),
+        _ => tail.lifetime,
+    };
+    let lifetime = store::bound_joined(resolution, &mut joined, rest);
     let reason = tail.reason.or(blocked);
-    if reason.as_ref().is_none_or(|reason| reason.code == EdeCode::Blocked) {
+    // A stale tail is no news of what is cached.
+    let is_news = tail.source != Source::Stale && reason.as_ref().is_none_or(|reason| reason.code == EdeCode::Blocked);
+    if is_news {
         store::insert(&context.engine, resolution, &joined, lifetime, Moment::now(), reason.as_ref());
     }
     let source = if tail.source == Source::Cache { Source::Upstream } else { tail.source };
-    Ok(Answer::new(joined, source, reason))
+    Ok(Answer::new(joined, source, reason, lifetime))
 }

@@ -14,7 +14,7 @@ use crate::{
     metrics::{self, RuleCounters},
     networks::Networks,
     route::{Choice, Found, Route, Table, View},
-    upstream::{Group, Loops, Marks},
+    upstream::{Group, Loops, Marks, State},
     wire::{Name, RecordType, cookie::Secret},
     zones::Zones,
 };
@@ -102,6 +102,8 @@ pub struct Snapshot {
     pub stale_ttl: u32,
     /// Whether popular entries are fetched again before they expire.
     pub prefetch: bool,
+    /// Whether addresses of one name begin with another one in each reply.
+    pub rotate: bool,
     /// The groups in the order of the plan, for who shows or watches them.
     pub groups: Vec<Arc<Group>>,
     rules: Vec<Rule>,
@@ -139,6 +141,7 @@ impl Snapshot {
             stale_after: live.cache.stale_after,
             stale_ttl: seconds(live.cache.stale_ttl),
             prefetch: live.cache.prefetch,
+            rotate: live.cache.rotate,
             groups,
             rules,
             wall_offset: wall_offset(),
@@ -148,7 +151,7 @@ impl Snapshot {
     /// The wall clock's seconds at `now`, modulo 2^32. The clocks were compared when the snapshot was built: a wall clock
     /// that is set meanwhile makes no cookie of ours invalid.
     pub fn wall_seconds(&self, now: Moment) -> u32 {
-        self.wall_offset.wrapping_add(now.seconds())
+        self.wall_offset.wrapping_add(now.whole_seconds())
     }
 
     /// Where a query for `name` (wire form, lower case) and `qtype` from `client` goes. DS belongs to the parent's side of
@@ -235,7 +238,7 @@ impl Snapshot {
 /// From a moment's seconds to the wall clock's, modulo 2^32.
 fn wall_offset() -> u32 {
     let [.., a, b, c, d] = clock::wall().as_secs().to_be_bytes();
-    u32::from_be_bytes([a, b, c, d]).wrapping_sub(Moment::now().seconds())
+    u32::from_be_bytes([a, b, c, d]).wrapping_sub(Moment::now().whole_seconds())
 }
 
 /// A text of at most 255 octets as a TXT record's RDATA.
@@ -258,6 +261,13 @@ fn cache_limits(cache: &config::CachePolicy) -> policy::Limits {
 }
 
 impl Rule {
+    /// How often a server of it came up so far: another number means that a failure is worth another try.
+    pub(super) fn recoveries(&self) -> u64 {
+        let groups = [Some(&self.group), self.fallback.as_ref()];
+        let servers = groups.into_iter().flatten().flat_map(|group| group.servers());
+        servers.fold(0, |sum, server| sum.wrapping_add(server.transitions(State::Up)))
+    }
+
     /// Whether none of its servers can be asked with any hope.
     fn is_down(&self) -> bool {
         self.group.is_down_without(&self.loops)

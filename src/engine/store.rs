@@ -1,86 +1,87 @@
 //! Between the engine and the cache: what is stored, found again, and served stale.
 
+use std::{sync::Arc, time::Duration};
+
 use super::{
     Context, Engine,
-    error::Reason,
+    error::{Reason, ResolveError},
     resolution::{CacheState, Resolution},
     resolve::Answer,
-    snapshot::Target,
+    snapshot::{Rule, Target},
 };
 use crate::{
     cache::{
         Integrity, Lookup, New, Staleness, Stamp,
-        policy::{self, Extent},
+        policy::{Lifetime, Limits, Times},
     },
     clock::Moment,
     config::WhenDown,
-    metrics::Source,
+    metrics::{GuardAction, Source},
     upstream,
-    wire::{EdeCode, Kind, Name, Rcode, Response},
+    wire::{EdeCode, Kind, Name, Response, splice},
 };
 
-/// Brings an answer's TTLs within the bounds of its rule, and gives how long it may be stored: what a client is told
-/// must not outlive the entry.
-pub(super) fn bound(resolution: &Resolution, response: &mut Response) -> Option<u32> {
-    let snapshot = &resolution.snapshot;
-    let negative_ttl = match resolution.target() {
-        Some(Target::Rule(rule)) => snapshot.rule(rule).negative_ttl,
-        _ => snapshot.cache.negative_ttl,
-    };
-    let answer = policy::Answer {
-        rcode: response.rcode(),
-        kind: match response.kind() {
-            Kind::NxDomain => policy::Kind::NxDomain,
-            Kind::Positive => policy::Kind::Positive,
-            _ => policy::Kind::NoData,
-        },
-        lowest_ttl: response.least_ttl(),
-        soa_ttl: response.negative_ttl(),
-        extent: Extent::Whole,
-    };
-    let lifetime = policy::lifetime(&answer, &policy::Limits { negative_ttl, ..snapshot.cache })?;
+/// After a round that failed a name with a stale answer is not asked again for so long (RFC 8767 5).
+const STALE_PAUSE: Duration = Duration::from_secs(30);
+
+/// Brings the TTLs of an answer that just came within the bounds of its rule, and gives how long it may be stored: what a
+/// client is told must not outlive the entry.
+pub(super) fn bound(resolution: &Resolution, response: &mut Response) -> u32 {
+    let times = Times { kind: response.kind(), lowest_ttl: response.least_ttl(), soa_ttl: response.negative_ttl() };
+    let lifetime = Lifetime::of(&times, &limits(resolution));
     response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
-    Some(lifetime.seconds)
+    lifetime.seconds
 }
 
 /// Brings the TTLs of a chain that goes on elsewhere within the bounds. How long there is nothing at its end, the
 /// answer behind it says.
 pub(super) fn bound_links(resolution: &Resolution, response: &mut Response) {
-    let links = policy::Answer {
-        rcode: Rcode::NOERROR,
-        kind: policy::Kind::Positive,
-        lowest_ttl: response.least_ttl(),
-        soa_ttl: None,
-        extent: Extent::Whole,
-    };
-    if let Some(lifetime) = policy::lifetime(&links, &resolution.snapshot.cache) {
-        response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
+    let times = Times { kind: Kind::Positive, lowest_ttl: response.least_ttl(), soa_ttl: None };
+    let lifetime = Lifetime::of(&times, &limits(resolution));
+    response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
+}
+
+/// Brings the TTLs of an answer that was joined of a chain and a tail that is good for `rest` seconds more within the
+/// bounds, and gives how long it may be stored. Both parts were bounded when they came: nothing begins again.
+pub(super) fn bound_joined(resolution: &Resolution, response: &mut Response, rest: u32) -> u32 {
+    let lifetime = Lifetime::joined(response.kind(), response.least_ttl(), rest, &limits(resolution));
+    response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
+    lifetime.seconds
+}
+
+fn limits(resolution: &Resolution) -> Limits {
+    let snapshot = &resolution.snapshot;
+    match resolution.target() {
+        Some(Target::Rule(rule)) => Limits { negative_ttl: snapshot.rule(rule).negative_ttl, ..snapshot.cache },
+        _ => snapshot.cache,
     }
 }
 
 /// Stores a whole answer that came `now`, and whether the guard took something from it: for all clients of its view, or
-/// for this client's audience only where its chain leads the clients of the view different ways.
+/// for this client's audience only where its chain leads the clients of the view different ways. With a lifetime of 0 it
+/// is not stored; older answers to the query go either way, for they are superseded (RFC 8767 4).
 pub(super) fn insert(
     engine: &Engine,
     resolution: &Resolution,
     response: &Response,
-    lifetime: Option<u32>,
+    lifetime: u32,
     now: Moment,
     blocked: Option<&Reason>,
 ) {
-    let (Some(lifetime), Some(found)) = (lifetime, resolution.found) else { return };
-    let own;
-    let stamp = |resolution: &Resolution| {
-        resolution.snapshot.stamp(response.message(), resolution.client, found, resolution.view)
+    let Some(found) = resolution.found else { return };
+    let stamp = |view| resolution.snapshot.stamp(response.message(), resolution.client, found, view);
+    let for_audience = resolution.for_audience();
+    let (kept, superseded, stamp) = match (stamp(resolution.view), &for_audience) {
+        (Some(stamp), other) => (resolution, other.as_ref(), Some(stamp)),
+        (None, Some(other)) => (other, Some(resolution), stamp(other.view)),
+        (None, None) => (resolution, None, None),
     };
-    let (resolution, stamp) = match stamp(resolution) {
-        Some(stamp) => (resolution, stamp),
-        None => {
-            let Some(kept) = resolution.for_audience() else { return };
-            own = kept;
-            let Some(stamp) = stamp(&own) else { return };
-            (&own, stamp)
-        }
+    if let Some(superseded) = superseded {
+        engine.cache.remove(&superseded.key());
+    }
+    let Some(stamp) = stamp else {
+        engine.cache.remove(&kept.key());
+        return;
     };
     let new = New {
         message: response.message(),
@@ -90,26 +91,77 @@ pub(super) fn insert(
         stamp,
         integrity: if blocked.is_some() { Integrity::Stripped } else { Integrity::Whole },
     };
-    let is_protected = |stamp: Stamp| resolution.snapshot.is_protected(stamp);
-    engine.cache.insert(&resolution.key(), resolution.hash, new, is_protected);
+    let is_protected = |stamp: Stamp| kept.snapshot.is_protected(stamp);
+    engine.cache.insert(&kept.key(), kept.hash, new, is_protected);
 }
 
-/// Remembers that a query failed, unless no server was asked, or other rules are in force by now: what failed under
-/// those before says nothing about them.
-pub(super) fn remember_failure(engine: &Engine, resolution: &Resolution, failure: &upstream::ExchangeError) {
-    let upstream::ExchangeError::AllFailed(reasons) = failure else { return };
+/// Remembers that no server answered a query, unless none was asked.
+pub(super) fn remember_outage(engine: &Engine, resolution: &Resolution, rule: &Rule, error: &upstream::ExchangeError) {
+    let upstream::ExchangeError::AllFailed(reasons) = error else { return };
     if reasons.availability == upstream::Availability::Asked {
-        engine.failures.remember(&resolution.key(), Moment::now(), resolution.snapshot.failure_ttl);
-        // Looked at behind it: a configuration that comes into force later makes everything forgotten.
-        if engine.snapshot().generation != resolution.snapshot.generation {
-            engine.failures.forget(&resolution.key());
-        }
+        let text = format!("rule {}", rule.name);
+        remember(engine, resolution, ResolveError::servfail(EdeCode::CachedError, text));
     }
 }
 
-/// What an expired entry says.
+/// Remembers an error for `failure_ttl` (RFC 9520), unless other rules are in force by now: what failed under those
+/// before says nothing about them. A refusal of the guard is remembered in its own words: the client is told what it is
+/// about, not that somebody asked before.
+pub(super) fn remember(engine: &Engine, resolution: &Resolution, error: ResolveError) {
+    let for_audience = resolution.for_audience();
+    let key = for_audience.as_ref().unwrap_or(resolution).key();
+    engine.failures.remember(&key, Moment::now(), resolution.snapshot.failure_ttl, Arc::new(error));
+    // Looked at behind it: a configuration that comes into force later makes everything forgotten.
+    if engine.snapshot().generation != resolution.snapshot.generation {
+        engine.failures.forget(&key);
+    }
+}
+
+/// The error that is remembered of a query. A refusal counts as one each time: a client was refused.
+pub(super) fn remembered(context: &Context, resolution: &Resolution, now: Moment) -> Option<ResolveError> {
+    let error = find_remembered(&context.engine, resolution, now)?;
+    if let Some(id) = error.refused_by
+        && let Some(counters) = resolution.snapshot.counters_of(id.0)
+    {
+        counters.violated(GuardAction::Refuse, &context.counters);
+    }
+    Some((*error).clone())
+}
+
+fn find_remembered(engine: &Engine, resolution: &Resolution, now: Moment) -> Option<Arc<ResolveError>> {
+    if engine.failures.is_empty(now) {
+        return None;
+    }
+    match resolution.for_audience() {
+        Some(for_audience) => engine.failures.find(&for_audience.key(), now),
+        None => engine.failures.find(&resolution.key(), now),
+    }
+}
+
+/// Remembers that a round of queries failed for which there is a stale answer: it is not tried again for
+/// [`STALE_PAUSE`], unless a server of the rule comes up meanwhile.
+pub(super) fn pause(engine: &Engine, resolution: &Resolution, now: Moment) {
+    if let Some(Target::Rule(rule)) = resolution.target() {
+        let recoveries = resolution.snapshot.rule(rule).recoveries();
+        engine.stale_rounds.remember(&resolution.key(), now, STALE_PAUSE, recoveries);
+    }
+}
+
+/// Whether the query is not tried again yet.
+pub(super) fn is_paused(engine: &Engine, resolution: &Resolution, now: Moment) -> bool {
+    let Some(Target::Rule(rule)) = resolution.target() else { return false };
+    let paused = engine.stale_rounds.find(&resolution.key(), now);
+    paused.is_some_and(|recoveries| recoveries == resolution.snapshot.rule(rule).recoveries())
+}
+
+/// A cached answer that serves while no server answers.
 #[derive(Debug)]
-pub(super) struct Stale(Response);
+pub(super) struct Stale {
+    response: Response,
+    /// Whether it is past its lifetime.
+    is_expired: bool,
+    integrity: Integrity,
+}
 
 /// The cached answer, if it is fresh.
 pub(super) fn cached(context: &Context, resolution: &Resolution) -> Option<Answer> {
@@ -134,7 +186,8 @@ fn cached_in_view(context: &Context, resolution: &Resolution) -> Option<Answer> 
     );
     let Lookup::Hit(found) = lookup else { return None };
     let response = Response::ours(&scratch[..found.length], &resolution.query).ok()?;
-    Some(Answer::new(response, Source::Cache, (found.integrity == Integrity::Stripped).then(Reason::stripped)))
+    let reason = (found.integrity == Integrity::Stripped).then(Reason::stripped);
+    Some(Answer::new(response, Source::Cache, reason, found.remaining))
 }
 
 /// The stale answer, if every rule in its chain may give one.
@@ -155,7 +208,7 @@ fn stale_in_view(context: &Context, resolution: &Resolution) -> Option<Stale> {
         Target::Local => true,
     };
     let target = resolution.target()?;
-    if target == Target::Local || !may(target) || snapshot.stale == 0 {
+    if target == Target::Local || !may(target) {
         return None;
     }
     let mut scratch = context.scratch.borrow_mut();
@@ -171,11 +224,31 @@ fn stale_in_view(context: &Context, resolution: &Resolution) -> Option<Stale> {
     let response = Response::ours(&scratch[..found.length], &resolution.query).ok()?;
     let find = |name: &Name| snapshot.find(name.as_wire(), resolution.query.qtype, resolution.client);
     let allows = |name: &Name| find(name).is_none_or(|found| may(found.target));
-    response.chain().iter().all(allows).then_some(Stale(response))
+    let stale = Stale { response, is_expired: found.remaining == 0, integrity: found.integrity };
+    stale.response.chain().iter().all(allows).then_some(stale)
 }
 
-/// The answer to a query that a stale entry answers.
+/// What the cache has of the query with signatures where it was asked without, or the other way round, made fit for who
+/// asked: without signatures that nobody asked for, or without the word that the answer is authentic, for which there
+/// are none.
+pub(super) fn of_other_kind(context: &Context, resolution: &Resolution) -> Option<Stale> {
+    let other = resolution.other_kind();
+    let stale = stale(context, &other)?;
+    let query = &resolution.query;
+    let response = match query.do_bit {
+        true => splice::without_authenticity(&stale.response, query),
+        false => splice::without_signatures(&stale.response, query),
+    };
+    Some(Stale { response: response.ok()?, ..stale })
+}
+
+/// The answer to a query that such an entry answers.
 pub(super) fn as_stale(stale: Stale) -> Answer {
-    let code = if stale.0.kind() == Kind::NxDomain { EdeCode::StaleNxdomain } else { EdeCode::StaleAnswer };
-    Answer::new(stale.0, Source::Stale, Some(Reason::new(code, "")))
+    let Stale { response, is_expired, integrity } = stale;
+    if !is_expired {
+        let reason = (integrity == Integrity::Stripped).then(Reason::stripped);
+        return Answer::new(response, Source::Cache, reason, 0);
+    }
+    let code = if response.kind() == Kind::NxDomain { EdeCode::StaleNxdomain } else { EdeCode::StaleAnswer };
+    Answer::new(response, Source::Stale, Some(Reason::new(code, "")), 0)
 }

@@ -143,7 +143,7 @@ pub enum Outcome<'a> {
 /// Response codes counted by number; those beyond are counted as the last.
 pub const RCODES: usize = 24;
 /// Extended errors counted, by their position in the wire room's list.
-pub const EDES: usize = 8;
+pub const EDES: usize = 9;
 
 /// One worker's counters.
 ///

@@ -22,11 +22,13 @@ pub enum EdeCode {
     NotAuthoritative = 20,
     /// 22: every upstream failed.
     NoReachableAuthority = 22,
+    /// 30: no data of this type can be asked for (RFC 9824 3.5).
+    InvalidQueryType = 30,
 }
 
 impl EdeCode {
     /// Every code this server gives.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Other,
         Self::StaleAnswer,
         Self::CachedError,
@@ -35,6 +37,7 @@ impl EdeCode {
         Self::StaleNxdomain,
         Self::NotAuthoritative,
         Self::NoReachableAuthority,
+        Self::InvalidQueryType,
     ];
 
     /// The number on the wire.

@@ -16,6 +16,7 @@ pub mod rdata;
 pub mod record;
 pub mod reply;
 pub mod response;
+pub mod rotate;
 pub mod splice;
 pub mod writer;
 

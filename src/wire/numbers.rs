@@ -22,14 +22,26 @@ impl Ttl {
     /// No time at all: not to be cached.
     pub const ZERO: Self = Self(0);
 
-    /// Seconds as the wire has them: with the highest bit set they count as zero (RFC 2181 8).
+    /// The longest.
+    pub const MAX: Self = Self(i32::MAX.cast_unsigned());
+
+    /// Seconds as the wire has them: with the highest bit set they are positive and too many (RFC 8767 4, which updates
+    /// RFC 2181 8).
     pub const fn from_wire(seconds: u32) -> Self {
-        if seconds > i32::MAX.cast_unsigned() { Self(0) } else { Self(seconds) }
+        if seconds > Self::MAX.0 { Self::MAX } else { Self(seconds) }
     }
 
     /// In seconds.
     pub const fn seconds(self) -> u32 {
         self.0
+    }
+}
+
+impl RecordType {
+    /// Whether no data of this type can be asked for: OPT, NXNAME, and the meta and query types (RFC 6895 3.1, RFC 9824
+    /// 3.2), of which AXFR, IXFR and ANY have a meaning of their own.
+    pub const fn is_meta(self) -> bool {
+        matches!(self.0, 41 | 128..=250 | 253 | 254)
     }
 }
 
@@ -90,7 +102,7 @@ named!(RecordType, "TYPE",
     NSEC3 = 50 "NSEC3", NSEC3PARAM = 51 "NSEC3PARAM", TLSA = 52 "TLSA", SMIMEA = 53 "SMIMEA", HIP = 55 "HIP",
     CDS = 59 "CDS", CDNSKEY = 60 "CDNSKEY", OPENPGPKEY = 61 "OPENPGPKEY", CSYNC = 62 "CSYNC", ZONEMD = 63 "ZONEMD",
     SVCB = 64 "SVCB", HTTPS = 65 "HTTPS", SPF = 99 "SPF", EUI48 = 108 "EUI48", EUI64 = 109 "EUI64",
-    TKEY = 249 "TKEY", TSIG = 250 "TSIG", IXFR = 251 "IXFR", AXFR = 252 "AXFR", MAILB = 253 "MAILB",
+    NXNAME = 128 "NXNAME", TKEY = 249 "TKEY", TSIG = 250 "TSIG", IXFR = 251 "IXFR", AXFR = 252 "AXFR", MAILB = 253 "MAILB",
     MAILA = 254 "MAILA", ANY = 255 "ANY", URI = 256 "URI", CAA = 257 "CAA",
 );
 
@@ -118,8 +130,8 @@ mod tests {
     }
 
     #[test]
-    fn a_ttl_with_the_highest_bit_is_zero() {
-        assert_eq!(Ttl::from_wire(0x8000_0000).seconds(), 0);
+    fn a_ttl_with_the_highest_bit_is_positive() {
+        assert_eq!(Ttl::from_wire(0x8000_0000).seconds(), 0x7fff_ffff);
         assert_eq!(Ttl::from_wire(0x7fff_ffff).seconds(), 0x7fff_ffff);
     }
 }

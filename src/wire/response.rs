@@ -3,8 +3,10 @@
 //! Policy:
 //! - The id, QR and the question must be those of the query (RFC 5452 9.1); what differs is a [`Mismatch`], for which a
 //!   caller keeps waiting.
-//! - Every record must stand inside the message, and nothing behind the last; what is relayed is written by us, and
-//!   parses to its last octet (RFC 9267).
+//! - Every record must stand inside the message; what is relayed is written by us, and parses to its last octet (RFC
+//!   9267). Octets behind the last record are ignored, as other resolvers do.
+//! - A DNAME that comes without its CNAME is given one (RFC 6672 3.4). YXDOMAIN is an answer: a DNAME leads to a name
+//!   that is too long (RFC 6672 2.2).
 //! - Nothing in an answer speaks for another question (RFC 2181 5.4.1, "MaginotDNS"). Of the answer section the CNAME
 //!   chain from QNAME is kept, in the chain's order, with the DNAMEs that made it, the data of QTYPE at its end, and
 //!   their signatures. Of the authority section the SOA above the chain's end where there is no data, and the proof of
@@ -12,7 +14,8 @@
 //!   its name.
 //! - OPT, TSIG and SIG(0) belong to one hop and end here (RFC 6891 6.1.1, RFC 8945 5.5).
 //! - The message is written anew with our own compression, QNAME in lower case, AA and TC clear, RA set.
-//! - A truncated or failed response has no body: nobody may use it as an answer (RFC 2181 9).
+//! - Of a truncated or failed response only code and question are left: nobody may use it as an answer (RFC 2181 9). So
+//!   every response has a message that can be sent.
 
 mod keep;
 #[cfg(test)]
@@ -38,6 +41,8 @@ pub enum Kind {
     NxDomain,
     /// Other servers are named, from one who was asked to resolve: it does not (RFC 9499, lame delegation).
     Referral,
+    /// A DNAME leads from the name to one that is too long (RFC 6672 2.2).
+    YxDomain,
     /// Any other response code.
     Failure,
     /// TC was set: ask again over a stream.
@@ -112,25 +117,26 @@ impl Response {
         authority: Authority,
     ) -> Result<Self, Malformed> {
         if header.flags.has(Flags::TC) {
-            return Ok(Self::without_body(Kind::Truncated, header.flags.rcode(), true));
+            return Ok(Self::without_answer(Kind::Truncated, header.flags.rcode(), true, query));
         }
         let body = Body::read(message, header, records_at, query.qclass)?;
         let rcode = Rcode(header.flags.rcode().0 | body.extended_rcode << 4);
-        if rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN {
-            return Ok(Self::without_body(Kind::Failure, rcode, body.edns));
+        if !matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN | Rcode::YXDOMAIN) {
+            return Ok(Self::without_answer(Kind::Failure, rcode, body.edns, query));
         }
         let chain = Chain::read(message, &body.records, query)?;
+        let rcode = if chain.end == End::TooLong { Rcode::YXDOMAIN } else { rcode };
         let mut kept = chain.keep(message, &body.records)?;
         let kind = match kind(message, &body, &chain, &kept, rcode)? {
             Kind::Referral if !header.flags.has(Flags::AA) && authority == Authority::None => {
-                return Ok(Self::without_body(Kind::Referral, rcode, body.edns));
+                return Ok(Self::without_answer(Kind::Referral, rcode, body.edns, query));
             }
             Kind::Referral => Kind::NoData,
             kind => kind,
         };
-        let mut response = Self::without_body(kind, rcode, body.edns);
+        let mut response = Self::empty(kind, rcode, body.edns);
         response.is_endless = chain.end == End::Never;
-        if kind != Kind::Positive {
+        if matches!(kind, Kind::NoData | Kind::NxDomain) {
             response.negative_ttl = negative_ttl(message, &body, chain.last())?;
         }
         match authority {
@@ -145,7 +151,15 @@ impl Response {
         Ok(response)
     }
 
-    const fn without_body(kind: Kind, rcode: Rcode, edns: bool) -> Self {
+    /// Code and question alone.
+    fn without_answer(kind: Kind, rcode: Rcode, edns: bool, query: &UpstreamQuery) -> Self {
+        let writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, 0);
+        let flags = Flags(Flags::QR | Flags::RA | rcode.0 & 0x0f);
+        let message = writer.finish(Header { id: MessageId(0), flags, counts: [0; 4] });
+        Self { message, ..Self::empty(kind, rcode, edns) }
+    }
+
+    const fn empty(kind: Kind, rcode: Rcode, edns: bool) -> Self {
         Self {
             message: Vec::new(),
             ttl_offsets: Vec::new(),
@@ -175,6 +189,11 @@ impl Response {
         for Kept { owner, record } in kept {
             let ttl_at = match *owner {
                 Owner::At(_) if *owner == before => writer.copy_at_last_owner(message, record)?,
+                Owner::Made(place) => {
+                    let target = chain.made(place).ok_or(Malformed::Counts)?.as_wire();
+                    let (owner, ttl) = (chain.name(place).as_wire(), record.ttl());
+                    writer.plain(Section::Answer, owner, RecordType::CNAME, record.class, ttl, target)?
+                }
                 Owner::At(place) => writer.copy(message, record, chain.name(place).as_wire())?,
                 Owner::Above(_) | Owner::Apart => {
                     let mut name = NameBuf::new();
@@ -227,10 +246,10 @@ impl Response {
 
     /// Whether it may be given to a client as the answer.
     pub const fn is_answer(&self) -> bool {
-        matches!(self.kind, Kind::Positive | Kind::NoData | Kind::NxDomain)
+        matches!(self.kind, Kind::Positive | Kind::NoData | Kind::NxDomain | Kind::YxDomain)
     }
 
-    /// The message as we wrote it: id 0, QNAME in lower case, no OPT. Empty where there is no answer.
+    /// The message as we wrote it: id 0, QNAME in lower case, no OPT.
     pub fn message(&self) -> &[u8] {
         &self.message
     }
@@ -303,7 +322,7 @@ fn match_question(
 ) -> Result<usize, Mismatch> {
     let rcode = header.flags.rcode();
     match header.counts[0] {
-        0 if rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN => return Ok(HEADER),
+        0 if !matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN | Rcode::YXDOMAIN) => return Ok(HEADER),
         1 => {}
         _ => return Err(Mismatch::Question),
     }
@@ -329,12 +348,12 @@ struct Body {
 
 impl Body {
     fn read(message: &[u8], header: &Header, at: usize, class: Class) -> Result<Self, Malformed> {
-        let mut walk = Records::new(message, header, at);
+        let walk = Records::new(message, header, at);
         // Every record takes eleven octets at the least, whatever the counts claim.
         let counted: usize = header.counts[1..].iter().map(|&count| usize::from(count)).sum();
         let mut body =
             Self { records: Vec::with_capacity(counted.min(message.len() / 11)), edns: false, extended_rcode: 0 };
-        for record in walk.by_ref() {
+        for record in walk {
             let record = record?;
             match record.rtype {
                 RecordType::OPT if body.edns || record.section != Section::Additional => return Err(Malformed::Opt),
@@ -348,7 +367,7 @@ impl Body {
                 _ => {}
             }
         }
-        if walk.position() == message.len() { Ok(body) } else { Err(Malformed::Trailing) }
+        Ok(body)
     }
 
     /// The authority record of this type at `name` or above it.
@@ -393,6 +412,9 @@ fn stands_above(message: &[u8], record: &Record, name: &Name) -> Result<bool, Ma
 fn kind(message: &[u8], body: &Body, chain: &Chain<'_>, answers: &[Kept], rcode: Rcode) -> Result<Kind, Malformed> {
     if rcode == Rcode::NXDOMAIN {
         return Ok(Kind::NxDomain);
+    }
+    if rcode == Rcode::YXDOMAIN {
+        return Ok(Kind::YxDomain);
     }
     if answers.iter().any(|kept| chain.is_data(kept)) {
         return Ok(Kind::Positive);

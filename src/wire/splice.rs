@@ -6,6 +6,10 @@ use super::{
     writer::Writer,
 };
 
+/// Where in the RDATA of an RRSIG the count of labels and the signer's name stand (RFC 4034 3.1).
+const LABELS_AT: usize = 3;
+const SIGNER_AT: usize = 18;
+
 /// The response to `query` whose first CNAMEs, up to the target `cut_at` in `head`'s chain, stand in `head`, and whose
 /// rest is `tail`, the response for that target. The response code and the sections behind the answer are `tail`'s.
 pub fn join(head: &Response, cut_at: usize, tail: &Response, query: &UpstreamQuery) -> Result<Response, Malformed> {
@@ -21,12 +25,67 @@ pub fn join(head: &Response, cut_at: usize, tail: &Response, query: &UpstreamQue
         };
         record.section == Section::Answer && leads_on && stays
     })?;
-    copy(&mut writer, tail.message(), |_, _| true)?;
+    copy(&mut writer, tail.message(), |record, _| record.section == Section::Answer)?;
+    // A CNAME that a wildcard made is proven by what the head says beside it (RFC 4035 5.3.4).
+    let zones = wildcard_zones(head.message(), &kept)?;
+    if !zones.is_empty() {
+        copy(&mut writer, head.message(), |record, owner| {
+            let is_proof = matches!(record.rtype, RecordType::NSEC | RecordType::NSEC3 | RecordType::RRSIG);
+            let is_theirs = || zones.iter().any(|zone| name::is_within(owner, zone.as_wire()));
+            record.section == Section::Authority && is_proof && is_theirs()
+        })?;
+    }
+    copy(&mut writer, tail.message(), |record, _| record.section != Section::Answer)?;
     let tail_flags = Header::read(tail.message())?.flags.0;
     let head_flags = Header::read(head.message())?.flags.0;
     // Authentic is only what every part of it is.
     let flags = Flags(tail_flags & !(Flags::AD | Flags::AA) | (tail_flags & head_flags & (Flags::AD | Flags::AA)));
     reread(writer, flags, query)
+}
+
+/// The zones whose wildcards made CNAMEs at the names `kept`: their signatures have fewer labels than the owners (RFC 4034
+/// 3.1.3).
+fn wildcard_zones(message: &[u8], kept: &[&[u8]]) -> Result<Vec<NameBuf>, Malformed> {
+    let mut zones = Vec::new();
+    let mut owner = NameBuf::new();
+    for record in Records::of(message)? {
+        let record = record?;
+        if record.section != Section::Answer || record.rtype != RecordType::RRSIG {
+            continue;
+        }
+        let rdata = record.rdata(message);
+        let covers_cname = rdata.starts_with(&RecordType::CNAME.0.to_be_bytes());
+        owner.expand(message, record.owner_at)?;
+        owner.make_lowercase();
+        if covers_cname
+            && kept.contains(&owner.as_wire())
+            && rdata
+                .get(LABELS_AT)
+                .is_some_and(|&labels| usize::from(labels) < name::Labels::of(owner.as_wire()).count())
+        {
+            let mut signer = NameBuf::new();
+            signer.expand(message, record.rdata_at + SIGNER_AT)?;
+            signer.make_lowercase();
+            zones.push(signer);
+        }
+    }
+    Ok(zones)
+}
+
+/// The response without signatures and proofs, for a client that did not ask for them (RFC 4035 3.2.1).
+pub fn without_signatures(response: &Response, query: &UpstreamQuery) -> Result<Response, Malformed> {
+    let message = response.message();
+    let mut writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, message.len());
+    copy(&mut writer, message, |record, _| {
+        let is_dnssec = matches!(record.rtype, RecordType::RRSIG | RecordType::NSEC | RecordType::NSEC3);
+        !is_dnssec || record.rtype == query.qtype
+    })?;
+    reread(writer, Header::read(message)?.flags, query)
+}
+
+/// The response as one whose authenticity nobody vouches for.
+pub fn without_authenticity(response: &Response, query: &UpstreamQuery) -> Result<Response, Malformed> {
+    retain(response, query, |_, _| true)
 }
 
 /// The response without the records that `keep` refuses. It is not authentic any more.

@@ -153,24 +153,6 @@ fn a_loop_of_aliases_ends_in_servfail() {
     }
 }
 
-#[test]
-fn a_chain_of_eight_aliases_passes_and_a_longer_one_does_not() {
-    let upstream = Upstream::start();
-    let chain = |links: usize| {
-        let owner = |link: usize| if link == 0 { "@".to_owned() } else { format!("c{link}.example.") };
-        let aliases = (0..links).map(|link| Record::cname(&owner(link), 300, &owner(link + 1)));
-        Reply::of(aliases.chain([Record::a(&owner(links), 300, TRUE)]))
-    };
-    upstream.on("eight.example.", rtype::A, chain(8));
-    upstream.on("nine.example.", rtype::A, chain(9));
-    let tidegate = start(&[&upstream]);
-
-    let eight = tidegate.client().ask(&Query::a("eight.example.").edns());
-    assert_eq!((eight.aliases().len(), eight.address_texts()), (8, vec![TRUE.to_owned()]));
-    let nine = tidegate.client().ask(&Query::a("nine.example.").edns());
-    assert_eq!(nine.verdict(), (ResponseCode::ServFail, Some(0)));
-}
-
 /// The right id and question, and behind them what no parser may trip over.
 #[rstest]
 #[case::owner_points_to_itself(1, vec![0xC0, 29])]

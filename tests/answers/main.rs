@@ -4,12 +4,19 @@
 mod support;
 
 mod caching;
+mod chains;
 mod cookies;
 mod edns;
 mod failures;
 mod forgery;
+mod lifetimes;
 mod negatives;
 mod odd_queries;
+mod outages;
 mod refusals;
+mod remembered;
+mod rotation;
+mod sides;
 mod special_names;
+mod superseded;
 mod truncation;

@@ -91,6 +91,25 @@ fn an_opcode_other_than_query_is_not_implemented(#[case] opcode: u16) {
 }
 
 #[rstest]
+#[case::opt(rtype::OPT, None)]
+#[case::nxname(128, Some(30))]
+#[case::unassigned(129, None)]
+#[case::unassigned_too(200, None)]
+#[case::tkey(249, None)]
+#[case::tsig(250, None)]
+#[case::mailb(253, None)]
+#[case::maila(254, None)]
+fn a_type_that_is_no_data_is_a_format_error(#[case] qtype: u16, #[case] ede: Option<u16>) {
+    let upstream = Upstream::answering("10.0.0.1");
+    let tidegate = Tidegate::start(&Config::forwarding_to(&[&upstream]));
+    let query = Query::new("www.example.", qtype).edns();
+    for answer in [tidegate.client().ask(&query), tidegate.client().ask_over_tcp(&query)] {
+        assert_eq!(answer.verdict(), (ResponseCode::FormErr, ede));
+    }
+    assert_eq!(upstream.count("www.example."), 0);
+}
+
+#[rstest]
 #[case::axfr(rtype::AXFR)]
 #[case::ixfr(rtype::IXFR)]
 fn a_zone_transfer_is_refused_over_both_transports(#[case] qtype: u16) {

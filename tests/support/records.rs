@@ -108,6 +108,7 @@ pub struct Reply {
     answers: Vec<Record>,
     authorities: Vec<Record>,
     additionals: Vec<Record>,
+    trailing: Vec<u8>,
     fault: Option<Fault>,
 }
 
@@ -184,6 +185,12 @@ impl Reply {
         self
     }
 
+    /// The same with octets behind the message.
+    pub fn trailing(mut self, octets: &[u8]) -> Self {
+        self.trailing.extend(octets);
+        self
+    }
+
     /// The same with a fault.
     pub fn but(mut self, fault: Fault) -> Self {
         self.fault = Some(fault);
@@ -246,6 +253,7 @@ impl Reply {
             // An OPT with the 4096 octets that Route 53 inbound endpoints advertise.
             message.extend([0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]);
         }
+        message.extend(&self.trailing);
         message
     }
 }

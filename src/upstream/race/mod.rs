@@ -55,7 +55,7 @@ impl Outcome {
         // Some echo the query with its OPT, so that record proves nothing (RFC 6891 7).
         let is_unread = matches!(rcode, Rcode::FORMERR | Rcode::NOTIMP | Rcode::BADVERS);
         match response.kind() {
-            Kind::Positive | Kind::NoData | Kind::NxDomain => Self::Answer(response),
+            Kind::Positive | Kind::NoData | Kind::NxDomain | Kind::YxDomain => Self::Answer(response),
             Kind::Truncated => Self::Truncated,
             Kind::Referral => Self::Failed(QueryResult::Refused, Some(Rcode::REFUSED)),
             Kind::Failure if edns == EdnsUse::With && is_unread => Self::WithoutEdns(rcode),

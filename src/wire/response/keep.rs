@@ -6,8 +6,8 @@ use super::super::{
     record::{Record, Section},
 };
 
-/// The longest chain of CNAMEs that a client is given; a longer one is taken for endless.
-pub(super) const MAX_CHAIN: usize = 8;
+/// The longest chain of CNAMEs in one message; a longer one is taken for endless. Chains of a dozen are in use.
+pub(super) const MAX_CHAIN: usize = 64;
 
 /// How a chain of CNAMEs ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub(super) enum End {
     Name,
     /// In a circle, or beyond [`MAX_CHAIN`].
     Never,
+    /// At a name that a DNAME rewrites into one of more than 255 octets: YXDOMAIN (RFC 6672 2.2).
+    TooLong,
 }
 
 /// A record that stays.
@@ -31,6 +33,8 @@ pub(super) enum Owner {
     At(usize),
     /// Above it: a DNAME that made the next.
     Above(usize),
+    /// At the name of this place: a CNAME that is made of the record, a DNAME (RFC 6672 3.1).
+    Made(usize),
     /// At a name of its own, in another section.
     Apart,
 }
@@ -39,20 +43,28 @@ impl Owner {
     /// The place in the chain that it belongs to.
     pub(super) const fn place(self) -> usize {
         match self {
-            Self::At(place) | Self::Above(place) => place,
+            Self::At(place) | Self::Above(place) | Self::Made(place) => place,
             Self::Apart => usize::MAX,
         }
     }
 }
 
+/// What leads from a name to the next.
+enum Link {
+    /// A CNAME.
+    Cname(Record),
+    /// A DNAME that came without its CNAME, and the target of the CNAME that is made of it (RFC 6672 3.4).
+    Dname(Record, Name),
+}
+
 /// The CNAME chain from QNAME.
 ///
-/// Invariant: `links[n]` is the CNAME at name `n` and leads to name `n + 1`, where there is one.
+/// Invariant: `links[n]` is at name `n` and leads to name `n + 1`, where there is one.
 pub(super) struct Chain<'a> {
     query: &'a UpstreamQuery,
     /// The targets, in lower case.
     pub(super) targets: Vec<Name>,
-    links: Vec<Record>,
+    links: Vec<Link>,
     /// The DNAMEs that made links: the name each rewrote, and its owner.
     rewrites: Vec<(usize, NameBuf)>,
     pub(super) end: End,
@@ -64,14 +76,25 @@ impl<'a> Chain<'a> {
     pub(super) fn read(message: &[u8], records: &[Record], query: &'a UpstreamQuery) -> Result<Self, Malformed> {
         let mut chain = Self { query, targets: Vec::new(), links: Vec::new(), rewrites: Vec::new(), end: End::Name };
         let is_followed = !matches!(query.qtype, RecordType::CNAME | RecordType::ANY);
-        while let Some(link) = find_cname(message, records, chain.last())? {
-            let target = target_of(message, &link)?;
-            chain.links.push(link);
-            chain.find_rewrite(message, records, &target)?;
+        loop {
+            let target = match find_cname(message, records, chain.last())? {
+                Some(link) => {
+                    let target = target_of(message, &link)?;
+                    chain.find_rewrite(message, records, &target)?;
+                    chain.links.push(Link::Cname(link));
+                    target.to_name()
+                }
+                None => match chain.rewritten(message, records)? {
+                    Some((dname, target)) => {
+                        chain.links.push(Link::Dname(dname, target.clone()));
+                        target
+                    }
+                    None => break,
+                },
+            };
             if !is_followed {
                 break;
             }
-            let target = target.to_name();
             if chain.targets.len() == MAX_CHAIN || target == query.name || chain.targets.contains(&target) {
                 chain.end = End::Never;
                 break;
@@ -93,7 +116,20 @@ impl<'a> Chain<'a> {
 
     /// Whether the record is data that was asked for, at the end of the chain.
     pub(super) fn is_data(&self, kept: &Kept) -> bool {
-        kept.owner == Owner::At(self.targets.len()) && self.is_asked_for(kept.record.rtype)
+        let last = self.targets.len();
+        match kept.owner {
+            Owner::At(place) => place == last && self.is_asked_for(kept.record.rtype),
+            Owner::Made(place) => place == last && self.is_asked_for(RecordType::CNAME),
+            Owner::Above(_) | Owner::Apart => false,
+        }
+    }
+
+    /// The target of the CNAME that is made at this place.
+    pub(super) fn made(&self, place: usize) -> Option<&Name> {
+        match self.links.get(place) {
+            Some(Link::Dname(_, target)) => Some(target),
+            _ => None,
+        }
     }
 
     fn is_asked_for(&self, rtype: RecordType) -> bool {
@@ -118,6 +154,11 @@ impl<'a> Chain<'a> {
             };
             kept.extend(owner.map(|owner| Kept { owner, record: *record }));
         }
+        for (place, link) in self.links.iter().enumerate() {
+            if let Link::Dname(record, _) = link {
+                kept.push(Kept { owner: Owner::Made(place), record: *record });
+            }
+        }
         kept.sort_by_key(|kept| kept.owner.place());
         Ok(kept)
     }
@@ -133,7 +174,10 @@ impl<'a> Chain<'a> {
     }
 
     fn belongs(&self, message: &[u8], place: usize, record: &Record) -> Result<bool, Malformed> {
-        let link = self.links.get(place);
+        let link = match self.links.get(place) {
+            Some(Link::Cname(link)) => Some(link),
+            _ => None,
+        };
         let is_last = place == self.targets.len();
         Ok(match record.rtype {
             RecordType::CNAME => link.is_some_and(|link| link.owner_at == record.owner_at),
@@ -157,6 +201,39 @@ impl<'a> Chain<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Looks for the DNAME above the last name, which has no CNAME, and gives it with the target it makes. The nearest
+    /// counts. A target that is no name ends the chain.
+    fn rewritten(&mut self, message: &[u8], records: &[Record]) -> Result<Option<(Record, Name)>, Malformed> {
+        let mut nearest: Option<(Record, NameBuf)> = None;
+        let name = self.last().as_wire();
+        for record in records.iter().filter(|record| is_dname(record)) {
+            let mut owner = NameBuf::new();
+            owner.expand(message, record.owner_at)?;
+            owner.make_lowercase();
+            let is_above = owner.as_wire().len() < name.len() && name::is_within(name, owner.as_wire());
+            if is_above && nearest.as_ref().is_none_or(|(_, other)| other.as_wire().len() < owner.as_wire().len()) {
+                nearest = Some((*record, owner));
+            }
+        }
+        let Some((record, owner)) = nearest else { return Ok(None) };
+        // Data at the name itself: the DNAME has nothing to do with it.
+        for other in records.iter().filter(|other| other.section == Section::Answer && self.is_asked_for(other.rtype)) {
+            if name::stands_at(message, other.owner_at, name)? {
+                return Ok(None);
+            }
+        }
+        let front = &name[..name.len() - owner.as_wire().len()];
+        let made = Name::from_wire(&[front, target_of(message, &record)?.as_wire()].concat());
+        self.rewrites.push((self.targets.len(), owner));
+        match made {
+            Ok(target) => Ok(Some((record, target))),
+            Err(_) => {
+                self.end = End::TooLong;
+                Ok(None)
+            }
+        }
     }
 
     /// Looks for the DNAME that leads from the last name to `target`. One that leads elsewhere says nothing about this

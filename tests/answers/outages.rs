@@ -1,0 +1,99 @@
+//! While no server answers: whose older answer serves whom, and how often the servers are tried.
+
+use hickory_proto::op::ResponseCode;
+use rstest::rstest;
+
+use crate::support::{
+    config::Config,
+    eventually,
+    query::{Query, flag, rtype},
+    records::{Record, Reply},
+    tidegate::Tidegate,
+    upstream::Upstream,
+};
+
+const RRSIG: u16 = 46;
+const QUICK: &str = "attempts = 1\nhedge = false\ntimeout = \"1s\"\n[upstream.site.health]\ninterval_down = \"100ms\"";
+
+/// An address that is good for a second, with a signature, said to be authentic.
+fn signed() -> Reply {
+    let mut signature = rtype::A.to_be_bytes().to_vec();
+    signature.extend([8, 2]);
+    signature.extend([0; 14]);
+    signature.extend(b"\x07example\0signature");
+    Reply::of([Record::a("@", 1, "10.0.0.1"), Record::raw("@", RRSIG, 1, signature)]).with(flag::AD)
+}
+
+#[rstest]
+#[case::stale_answers_are_off("stale = \"0s\"", ResponseCode::ServFail)]
+#[case::stale_answers_are_on("stale_after = \"100ms\"", ResponseCode::NoError)]
+fn an_entry_of_the_other_kind_serves_while_no_server_answers(#[case] cache: &str, #[case] rcode: ResponseCode) {
+    let mut upstream = Upstream::start();
+    upstream.on("plain.example.", rtype::A, Reply::of([Record::a("@", 1, "10.0.0.1")]).with(flag::AD));
+    upstream.on("signed.example.", rtype::A, signed());
+    let config = Config::new().upstream("site", &[&upstream], QUICK).forward("everything", &["."], "site", "");
+    let tidegate = Tidegate::start(&config.section("cache", &format!("prefetch = false\n{cache}")));
+    let client = tidegate.client();
+    assert_eq!(client.ask(&Query::a("plain.example.")).address_texts(), ["10.0.0.1"]);
+    assert_eq!(client.ask(&Query::a("signed.example.").dnssec_ok()).answers().len(), 2);
+    upstream.stop();
+
+    eventually("what was asked for without DO serves with DO", || {
+        let answer = client.ask(&Query::a("plain.example.").dnssec_ok());
+        answer.rcode() == rcode && answer.ede().is_none_or(|(code, _)| code != 22 || rcode == ResponseCode::ServFail)
+    });
+    if rcode == ResponseCode::ServFail {
+        return;
+    }
+    let with = client.ask(&Query::a("plain.example.").dnssec_ok());
+    assert_eq!((with.address_texts(), with.has(flag::AD)), (vec!["10.0.0.1".to_owned()], false));
+    let without = client.ask(&Query::a("signed.example.").edns());
+    assert_eq!((without.rcode(), without.answers().len()), (ResponseCode::NoError, 1), "{without:?}");
+    eventually("the stale answer says so", || {
+        client.ask(&Query::a("signed.example.").edns()).verdict() == (ResponseCode::NoError, Some(3))
+    });
+}
+
+/// An entry that is fresh still, of the other kind, is no stale answer.
+#[test]
+fn a_fresh_entry_of_the_other_kind_serves_too() {
+    let mut upstream = Upstream::answering("10.0.0.1");
+    let config = Config::new().upstream("site", &[&upstream], QUICK).forward("everything", &["."], "site", "");
+    let tidegate = Tidegate::start(&config);
+    assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
+    upstream.stop();
+    let answer = tidegate.client().ask(&Query::a("www.example.").dnssec_ok());
+    assert_eq!(
+        (answer.verdict(), answer.address_texts()),
+        ((ResponseCode::NoError, None), vec!["10.0.0.1".to_owned()])
+    );
+}
+
+/// RFC 8767 5: not sooner than 30 s, though failures are forgotten after one; and at once when the server is back.
+#[test]
+fn a_name_with_a_stale_answer_is_not_asked_again_after_a_failed_round() {
+    let upstream = Upstream::start();
+    upstream.on("www.example.", rtype::A, Reply::of([Record::a("@", 1, "10.0.0.1")]));
+    let lines = "attempts = 1\nhedge = false\ntimeout = \"500ms\"";
+    let config = Config::new().upstream("site", &[&upstream], lines).forward("everything", &["."], "site", "");
+    let cache = "prefetch = false\nstale_after = \"100ms\"\nfailure_ttl = \"1s\"";
+    let tidegate = Tidegate::start(&config.section("cache", cache).section("server", "deadline = \"1s\""));
+    let client = tidegate.client();
+    assert_eq!(client.ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
+    // The name fails, nothing else does: the server stays up.
+    upstream.on("www.example.", rtype::A, Reply::servfail());
+    upstream.on("other.example.", rtype::A, Reply::of([Record::a("@", 0, "10.0.0.9")]));
+    eventually("a stale answer", || {
+        client.ask(&Query::a("www.example.").edns()).ede().is_some_and(|(code, _)| code == 3)
+    });
+    let asked = upstream.count("www.example.");
+    let start = crate::support::now();
+    let mut others = 0;
+    while start.elapsed() < std::time::Duration::from_secs(4) {
+        assert_eq!(client.ask(&Query::a("www.example.").edns()).verdict(), (ResponseCode::NoError, Some(3)));
+        // Keeps the time, and the server busy.
+        others += client.ask(&Query::a("other.example.")).answers().len();
+        assert!(upstream.count("www.example.") <= asked + 1, "asked again {:?} after the round", start.elapsed());
+    }
+    assert!(others > 0);
+}
