@@ -15,6 +15,7 @@ use crate::{
     admin::{self, control::Request},
     clock::Moment,
     config::Live,
+    net::changes::{NetworkChange, NetworkChanges},
     upstream::{
         self, UpstreamClient,
         loops::{self, watch::Timing},
@@ -88,6 +89,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
     let mut system = system::Watch::new(state.system_files(), state.ours());
     let mut zones = state.zones().watch().clone();
     let mut wall = crate::clock::WallWatch::default();
+    let mut network = NetworkWatch::start();
     let mut ticks = interval_at(Instant::now() + WATCH, WATCH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -108,6 +110,13 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
             },
             // Without probes nobody knows any more which servers answer.
             Some(_) = tasks.join_next() => return,
+            changes = network.next() => {
+                report.network_changed(&changes);
+                // A scope's name may stand for another interface now.
+                if changes.contains(&NetworkChange::Link) && state.has_scopes() {
+                    state.rebuild();
+                }
+            }
             _ = ticks.tick() => {
                 wall.look();
                 report.observe(Moment::now());
@@ -120,6 +129,26 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
                 }
             }
         }
+    }
+}
+
+/// News of the network; none ever come where there is no netlink.
+struct NetworkWatch(Option<NetworkChanges>);
+
+impl NetworkWatch {
+    fn start() -> Self {
+        Self(NetworkChanges::listen().inspect_err(|error| warn!("changes of the network are not heard: {error}")).ok())
+    }
+
+    async fn next(&mut self) -> Vec<NetworkChange> {
+        if let Some(changes) = &mut self.0 {
+            match changes.next().await {
+                Ok(changes) => return changes,
+                Err(error) => warn!("changes of the network are not heard any more: {error}"),
+            }
+            self.0 = None;
+        }
+        std::future::pending().await
     }
 }
 

@@ -8,6 +8,7 @@ mod crowd;
 mod cut;
 mod flood;
 mod guesses;
+mod paths;
 mod reload;
 
 /// How long a test that can go on does so: five seconds, or `TIDEGATE_SOAK_SECONDS`.

@@ -9,6 +9,7 @@ use super::{Report, words};
 use crate::{
     clock::{self, Moment},
     metrics::{self, Exposition},
+    net::changes::NetworkChange,
     upstream::{
         Group, Server, State, Transport,
         tally::{MismatchReason, QueryResult, RTT_BOUNDS, RttHistogram},
@@ -38,6 +39,7 @@ pub(super) fn encode(report: &Report, exposition: &mut Exposition, now: Moment) 
     encode_traffic(&rows, exposition);
     encode_groups(&snapshot.groups, exposition);
     encode_connections(report, exposition);
+    encode_network(report, exposition);
     encode_configuration(report, exposition);
 }
 
@@ -52,6 +54,14 @@ fn encode_connections(report: &Report, exposition: &mut Exposition) {
         let help = "Seconds until the certificate of the encrypted listeners expires; negative once it has.";
         let left = certificate.pair().facts().seconds_left(clock::wall());
         exposition.gauge("tidegate_certificate_expiry_seconds", help).sample(&[("file", file)], left);
+    }
+}
+
+fn encode_network(report: &Report, exposition: &mut Exposition) {
+    let help = "Changes of links, addresses and routes that the kernel told of.";
+    let mut family = exposition.counter("tidegate_network_changes_total", help);
+    for change in NetworkChange::ALL {
+        family.sample(&[("kind", change.label())], report.network_changes[change as usize].value());
     }
 }
 

@@ -38,6 +38,7 @@ use crate::{
         registry::Names,
         worker::{EDES, RCODES},
     },
+    net::changes::NetworkChange,
     perimeter,
     serve::connections::Connections,
     tls::ServerCertificate,
@@ -62,6 +63,8 @@ pub(super) struct Report {
     reloads: Reloads,
     history: History,
     is_draining: AtomicBool,
+    /// Changes of the network that were heard, by kind.
+    network_changes: [Shared; NetworkChange::ALL.len()],
 }
 
 /// The configuration in force, and a fingerprint by which replicas can be compared.
@@ -110,6 +113,7 @@ impl Report {
             },
             history: History::default(),
             is_draining: AtomicBool::new(false),
+            network_changes: Default::default(),
         }
     }
 
@@ -135,6 +139,13 @@ impl Report {
     /// What is out of the ordinary, the worst first.
     pub(super) fn findings(&self, now: Moment) -> Vec<Finding> {
         findings::all(self, &self.upstreams(now).groups, now)
+    }
+
+    /// The network of this host changed.
+    pub(super) fn network_changed(&self, changes: &[NetworkChange]) {
+        for change in changes {
+            self.network_changes[*change as usize].add(1);
+        }
     }
 
     /// The process is about to stop: it answers, and is not ready for more.

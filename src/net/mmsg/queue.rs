@@ -14,6 +14,8 @@ pub struct Sent {
     pub sent: usize,
     /// Messages it refused for good: no route, too long, forbidden by a filter.
     pub failed: usize,
+    /// Which they were, by their position when the call began: a bit each, for the first 64.
+    pub failed_slots: u64,
     /// Messages still in the queue because the socket's buffer is full; the next call goes on with them.
     pub left: usize,
     /// Why the last refused message was, or what an earlier one has met: `ConnectionRefused` on a connected socket is
@@ -92,6 +94,7 @@ impl Queue {
     pub(super) fn send(&mut self, socket: BorrowedFd<'_>) -> io::Result<Sent> {
         let mut outcome = Sent::default();
         let mut retried = false;
+        let began_at = self.start;
         while self.start < self.end {
             let waiting = self.waiting();
             let first = self.headers.pointer(self.start);
@@ -118,6 +121,8 @@ impl Queue {
                 }
                 Trouble::Again | Trouble::Skip => {
                     outcome.failed += 1;
+                    outcome.failed_slots |=
+                        u32::try_from(self.start - began_at).map_or(0, |slot| 1_u64.checked_shl(slot).unwrap_or(0));
                     outcome.error = Some(error.kind());
                     self.start += 1;
                     retried = false;

@@ -139,16 +139,16 @@ impl Drop for UpstreamClient {
 async fn flush(shared: Rc<Shared>) {
     poll_fn(|context| {
         let mut dirty = shared.dirty.take();
-        if !dirty.is_empty() {
+        // What could not leave is put on another port, once, and leaves in the next round.
+        while !dirty.is_empty() {
             let now = Moment::now();
             for link in dirty.drain(..) {
                 udp::flush(&link, now);
             }
             // Keep the buffer.
-            if shared.dirty.borrow().is_empty() {
-                shared.dirty.replace(dirty);
-            }
+            std::mem::swap(&mut *shared.dirty.borrow_mut(), &mut dirty);
         }
+        shared.dirty.replace(dirty);
         shared.flusher.set(Some(context.waker().clone()));
         Poll::<()>::Pending
     })

@@ -151,6 +151,11 @@ impl Flight {
         &self.race
     }
 
+    /// What it takes to send the query once more.
+    pub(super) const fn parts(&self) -> (&Rc<Race>, Leg, EdnsUse) {
+        (&self.race, self.leg, self.edns)
+    }
+
     pub(super) const fn id(&self) -> u16 {
         self.id.0
     }

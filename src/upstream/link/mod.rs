@@ -33,7 +33,7 @@ use crate::{
 use self::{
     client::Shared,
     in_flight::{Flight, InFlight},
-    pool::{Pool, Port},
+    pool::{Pool, Port, WayState},
     stream::Streams,
     udp::Turn,
 };
@@ -106,6 +106,7 @@ impl Link {
             in_flight.insert(flight, case, &mut self.shared.random.borrow_mut()).ok_or(QueryResult::Network)?;
         turn.push(flight.id(), |buffer| flight.write(buffer));
         port.waiting.set(port.waiting.get() + 1);
+        self.pool.borrow_mut().asked(now);
         self.server.tally.waiting(self.shared.stripe, 1);
         Ok(())
     }
@@ -116,6 +117,7 @@ impl Link {
         match taken {
             Ok((flight, outcome)) => {
                 port.waiting.set(port.waiting.get().saturating_sub(1));
+                self.pool.borrow_mut().answered();
                 self.settle(&flight, outcome, Transport::Udp, now);
             }
             Err(reason) => {
@@ -134,14 +136,57 @@ impl Link {
         self.lose(lost, Transport::Udp, now);
     }
 
-    /// The network took none of these queries.
-    pub(super) fn undeliverable(&self, ids: &[u16], kind: io::ErrorKind, now: Moment) {
-        let mut lost = Vec::with_capacity(ids.len());
+    /// The kernel took none of these queries. A port that sent before is given up, and they leave by another: its source
+    /// or device may be gone. If the new one fails too, there is no way.
+    fn not_sent(self: &Rc<Self>, port: &Port, ids: &[u16], kind: io::ErrorKind, now: Moment) {
+        let mut flights = Vec::with_capacity(ids.len());
         for id in ids {
-            lost.extend(self.in_flight.borrow_mut().take_id(*id));
+            flights.extend(self.in_flight.borrow_mut().take_id(*id));
         }
-        self.unsent(kind, now);
-        self.lose(lost, Transport::Udp, now);
+        self.pool.borrow_mut().give_up(port.serial);
+        if port.has_sent.get() {
+            self.turn.borrow_mut().port = None;
+            self.send_again(flights, now);
+        } else {
+            self.unsent(kind, now);
+            self.lose(flights, Transport::Udp, now);
+        }
+    }
+
+    /// Sends queries again by other ports; their tries do not notice.
+    fn send_again(self: &Rc<Self>, flights: Vec<Flight>, now: Moment) {
+        for flight in flights {
+            self.pool.borrow().forget_one(flight.sender());
+            if flight.race().has_ended() {
+                self.ended(Transport::Udp, QueryResult::Network);
+                continue;
+            }
+            let (race, leg, edns) = flight.parts();
+            match self.post_datagram(race, leg, edns, now) {
+                // It is counted as waiting once.
+                Ok(()) => self.server.tally.waiting(self.shared.stripe, -1),
+                Err(result) => self.settle(&flight, Outcome::Failed(result, None), Transport::Udp, now),
+            }
+        }
+    }
+
+    /// Renews ports and connections where the way to the server is another now, and ports that nothing comes to.
+    fn follow_the_way(self: &Rc<Self>, now: Moment) {
+        let state = pool::look(self, now);
+        match state {
+            WayState::Same => return,
+            WayState::Moved(source) => {
+                self.server.way_moved(source, now);
+                stream::renew(self, now);
+            }
+            WayState::Deaf => {}
+        }
+        let waiting = {
+            self.pool.borrow_mut().give_all_up();
+            self.turn.borrow_mut().port = None;
+            self.in_flight.borrow_mut().drain()
+        };
+        self.send_again(waiting, now);
     }
 
     /// A query could not leave. A route that is gone is silence, not yet a verdict; want of descriptors is our own fault.
@@ -161,6 +206,7 @@ impl Link {
             self.pool.borrow().forget_one(flight.sender());
             self.ended(Transport::Udp, QueryResult::Timeout);
         }
+        self.follow_the_way(now);
         pool::tend(self, now);
         stream::tend(self, timeout, now);
     }

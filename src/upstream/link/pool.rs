@@ -6,12 +6,19 @@
 //! queries are done. A port is drawn at random for each turn of the worker's loop, so who is off the path has port and
 //! id to guess, and the far end sees at most two ports a slot in any minute.
 //!
-//! When a server goes down its ports are given up, and those opened meanwhile live ten seconds at most: a connected
-//! socket keeps its source address, and the way to the server may come back with another.
+//! When a server goes down its ports are given up, and those opened meanwhile live ten seconds at most.
+//!
+//! A connected socket keeps its source address and its device; the way to the server may come to need others. So a new
+//! socket is compared with the pool's, and where it would leave by another address or device, every port is given up
+//! and what waits on them is sent again by new ones: when the kernel tells of a change ([`changes`]), and, for hosts where
+//! nothing is heard, when nobody answered for [`SILENCE`]. Where the way is the same and the server answers others, it is
+//! the ports that nothing comes through any more (a firewall forgot their flows): they are given up too. A port whose
+//! send fails is given up at once. None of this is held against the server.
 
 use std::{
     cell::{Cell, RefCell},
     io,
+    net::IpAddr,
     rc::Rc,
     time::Duration,
 };
@@ -19,7 +26,11 @@ use std::{
 use rand::RngExt;
 use tokio::{net::UdpSocket, task::AbortHandle};
 
-use crate::{clock::Moment, net::socket::upstream_udp, upstream::server::health::State};
+use crate::{
+    clock::Moment,
+    net::{changes, mmsg::interface_index, socket::upstream_udp},
+    upstream::{server::health::State, spec::ServerSpec},
+};
 
 use super::{Link, udp};
 
@@ -30,6 +41,27 @@ const LIFE_SPREAD_MS: u64 = 60_000;
 /// The life of a port that is opened while its server is down.
 const LIFE_WHILE_DOWN: Duration = Duration::from_secs(10);
 
+/// Nothing came for so long though queries wait: time to look whether the way is another now.
+const SILENCE: Duration = Duration::from_millis(250);
+/// Nothing came for so long to so many queries, while the server answered others: the ports are at fault.
+const DEAF: Duration = Duration::from_millis(500);
+const DEAF_QUERIES: u32 = 3;
+
+/// The way that a socket's queries take out of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    source: IpAddr,
+    /// The index of the device that it is bound to, 0 for none.
+    device: u32,
+}
+
+/// What was asked since something last came from the server.
+#[derive(Debug, Clone, Copy)]
+struct Unanswered {
+    since: Moment,
+    queries: u32,
+}
+
 /// A connected UDP socket.
 pub(super) struct Port {
     /// No other port of this link has had it; never 0.
@@ -37,6 +69,8 @@ pub(super) struct Port {
     pub(super) socket: UdpSocket,
     /// Queries that left by it and have not ended.
     pub(super) waiting: Cell<u32>,
+    /// It has sent before: an error is no fault of its making.
+    pub(super) has_sent: Cell<bool>,
     expires: Moment,
     reader: RefCell<Option<AbortHandle>>,
 }
@@ -49,6 +83,11 @@ pub(super) struct Pool {
     retired: Vec<Rc<Port>>,
     last_serial: u32,
     was_down: bool,
+    /// The way of the ports that are open; none before the first.
+    way: Option<Way>,
+    /// The network that the way was seen in.
+    generation: u64,
+    unanswered: Option<Unanswered>,
 }
 
 impl Pool {
@@ -58,6 +97,33 @@ impl Pool {
         if let Some(port) = ports.into_iter().find(|port| port.serial == serial) {
             port.waiting.set(port.waiting.get().saturating_sub(1));
         }
+    }
+
+    /// A query was put on a port.
+    pub(super) fn asked(&mut self, now: Moment) {
+        let unanswered = self.unanswered.get_or_insert(Unanswered { since: now, queries: 0 });
+        unanswered.queries = unanswered.queries.saturating_add(1);
+    }
+
+    /// Something came that belongs to a query.
+    pub(super) fn answered(&mut self) {
+        self.unanswered = None;
+    }
+
+    /// Gives a port up.
+    pub(super) fn give_up(&mut self, serial: u32) {
+        let place = self.slots.iter().position(|slot| slot.as_ref().is_some_and(|port| port.serial == serial));
+        if let Some(slot) = place {
+            self.retire(slot);
+        }
+    }
+
+    /// Gives every port up.
+    pub(super) fn give_all_up(&mut self) {
+        for slot in 0..self.slots.len() {
+            self.retire(slot);
+        }
+        self.unanswered = None;
     }
 
     fn retire(&mut self, slot: usize) {
@@ -91,8 +157,11 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
     }
     let life = if link.server.state() == State::Down { LIFE_WHILE_DOWN } else { life };
     match open_port(link, pool.last_serial.wrapping_add(1).max(1), now + life) {
-        Ok(port) => {
+        Ok((port, way)) => {
             pool.last_serial = port.serial;
+            if pool.way.is_none() {
+                (pool.way, pool.generation) = (Some(way), changes::generation());
+            }
             pool.slots[slot] = Some(Rc::clone(&port));
             Ok(port)
         }
@@ -101,14 +170,67 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
     }
 }
 
-fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<Rc<Port>> {
-    let spec = link.server.spec();
-    let socket = UdpSocket::from_std(upstream_udp(spec.address, &spec.via)?)?;
-    let port = Rc::new(Port { serial, socket, waiting: Cell::new(0), expires, reader: RefCell::default() });
+fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<(Rc<Port>, Way)> {
+    let (socket, way) = open_socket(link.server.spec())?;
+    let socket = UdpSocket::from_std(socket)?;
+    let (waiting, has_sent) = (Cell::new(0), Cell::new(false));
+    let port = Rc::new(Port { serial, socket, waiting, has_sent, expires, reader: RefCell::default() });
     let reader = tokio::task::spawn_local(udp::read(Rc::clone(&port), Rc::downgrade(link)));
     port.reader.replace(Some(reader.abort_handle()));
     link.server.tally.ports(link.shared.stripe, 1);
-    Ok(port)
+    Ok((port, way))
+}
+
+fn open_socket(spec: &ServerSpec) -> io::Result<(std::net::UdpSocket, Way)> {
+    let socket = upstream_udp(spec.address, &spec.via)?;
+    let device = spec.via.device.as_deref().map_or(Ok(0), interface_index)?;
+    let way = Way { source: socket.local_addr()?.ip(), device };
+    Ok((socket, way))
+}
+
+/// Remembers the way for a link that opens connections and may never open a port.
+pub(super) fn learn_way(link: &Link) {
+    let mut pool = link.pool.borrow_mut();
+    if pool.way.is_none()
+        && let Ok((_, way)) = open_socket(link.server.spec())
+    {
+        (pool.way, pool.generation) = (Some(way), changes::generation());
+    }
+}
+
+/// How a link's way to its server stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WayState {
+    /// Nothing speaks against it.
+    Same,
+    /// Queries would leave by another address or device now, which is this.
+    Moved(IpAddr),
+    /// It is the same, the server answers others, and nothing comes to these ports.
+    Deaf,
+}
+
+/// Looks, where there is a reason to, whether the ports still are what a new one would be.
+pub(super) fn look(link: &Link, now: Moment) -> WayState {
+    let mut pool = link.pool.borrow_mut();
+    let generation = changes::generation();
+    let Some(old) = pool.way else { return WayState::Same };
+    let unanswered = pool.unanswered.filter(|_| !link.in_flight.borrow().is_empty());
+    let is_silent = unanswered.is_some_and(|unanswered| now.since(unanswered.since) >= SILENCE);
+    if pool.generation == generation && !is_silent {
+        return WayState::Same;
+    }
+    // Without any way now, the old sockets are as good as others.
+    let Ok((_, way)) = open_socket(link.server.spec()) else { return WayState::Same };
+    (pool.way, pool.generation) = (Some(way), generation);
+    if way != old {
+        return WayState::Moved(way.source);
+    }
+    let is_deaf = unanswered.is_some_and(|unanswered| {
+        unanswered.queries >= DEAF_QUERIES
+            && now.since(unanswered.since) >= DEAF
+            && link.server.signs.has_lived_since(unanswered.since)
+    });
+    if is_deaf { WayState::Deaf } else { WayState::Same }
 }
 
 /// Gives up ports whose time is over, and closes those whose queries are done.

@@ -35,6 +35,7 @@ use super::{
     https,
     in_flight::{Flight, FlightKey, InFlight},
     open::{Carrier, open},
+    pool,
     quic::{self, Quic},
     requests::{self, Ended, Reply, RequestError},
 };
@@ -147,6 +148,7 @@ impl Link {
         {
             return (waiting(&stream) < MOST_IN_FLIGHT).then_some(stream);
         }
+        pool::learn_way(self);
         let timeout = limits.timeout;
         let stream = Rc::new(Stream {
             transport: self.server.spec().transport.of_streams(),
@@ -170,8 +172,8 @@ impl Link {
     fn stream_ended(&self, stream: &Rc<Stream>, end: End, now: Moment) {
         self.retire(stream);
         let lost = stream.in_flight.borrow_mut().drain();
-        let is_renewable = end == End::Closed && stream.received.get() > 0;
-        if is_renewable && stream.received.get() == 1 && !lost.is_empty() {
+        let is_renewable = end == End::Moved || end == End::Closed && stream.received.get() > 0;
+        if end == End::Closed && stream.received.get() == 1 && !lost.is_empty() {
             self.server.habits.was_mute(now);
         }
         if self.server.spec().transport == stream.transport {
@@ -181,7 +183,7 @@ impl Link {
                 End::Unreachable => self.server.late(now, now, Role::Traffic),
                 // It takes connections and answers nothing on them.
                 End::Closed if !is_renewable && !lost.is_empty() => self.server.observe(Event::Broken, now),
-                End::Closed => {}
+                End::Closed | End::Moved => {}
             }
         }
         for flight in lost {
@@ -263,6 +265,8 @@ enum End {
     Untrusted,
     /// It was open.
     Closed,
+    /// We closed it, since the way to the server is another now.
+    Moved,
 }
 
 impl End {
@@ -378,6 +382,15 @@ pub(super) fn tend(link: &Rc<Link>, timeout: Duration, now: Moment) {
             link.retire(&stream);
             stream.queue.leave();
         }
+    }
+}
+
+/// Closes connections that were opened on another way to the server than there is now; their queries are asked anew.
+pub(super) fn renew(link: &Rc<Link>, now: Moment) {
+    let all: Vec<_> = link.streams.borrow().0.iter().map(Rc::clone).collect();
+    for stream in all {
+        close(&stream);
+        link.stream_ended(&stream, End::Moved, now);
     }
 }
 

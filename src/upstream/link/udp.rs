@@ -55,28 +55,41 @@ impl Turn {
 }
 
 /// Sends what was raised in this turn, which goes on with the same port.
-pub(super) fn send(link: &Link, now: Moment) {
+pub(super) fn send(link: &Rc<Link>, now: Moment) {
     let mut turn = link.turn.borrow_mut();
     let Turn { port: Some(port), outbox, ids } = &mut *turn else { return };
-    match outbox.flush(port.socket.as_fd()) {
+    let port = Rc::clone(port);
+    let (failed, kind) = match outbox.flush(port.socket.as_fd()) {
         Ok(sent) => {
             // The queue of the device is full: lost, as they could be anywhere on the way.
             outbox.clear();
-            match sent.error {
-                Some(io::ErrorKind::ConnectionRefused) => link.refused(port, now),
-                Some(kind) if sent.failed > 0 => link.undeliverable(ids, kind, now),
-                _ => {}
+            if sent.error == Some(io::ErrorKind::ConnectionRefused) {
+                link.refused(&port, now);
             }
+            let is_failed = |slot: usize| sent.failed_slots >> slot & 1 == 1;
+            (ids.iter().enumerate().filter(|(slot, _)| is_failed(*slot)).map(|(_, id)| *id).collect(), sent.error)
         }
-        Err(error) => link.undeliverable(ids, error.kind(), now),
+        Err(error) => (ids.clone(), Some(error.kind())),
+    };
+    let failed: Vec<u16> = failed;
+    if failed.len() < ids.len() {
+        port.has_sent.set(true);
     }
     ids.clear();
+    drop(turn);
+    if let (false, Some(kind)) = (failed.is_empty(), kind) {
+        link.not_sent(&port, &failed, kind, now);
+    }
 }
 
 /// Sends what was raised in this turn, and ends it.
-pub(super) fn flush(link: &Link, now: Moment) {
+pub(super) fn flush(link: &Rc<Link>, now: Moment) {
     send(link, now);
-    link.turn.borrow_mut().port = None;
+    let mut turn = link.turn.borrow_mut();
+    // What could not leave may wait in the turn again, with another port.
+    if turn.ids.is_empty() {
+        turn.port = None;
+    }
 }
 
 /// Reads a port until it is closed.
@@ -108,8 +121,9 @@ fn drain(port: &Port, link: &Link) -> io::Result<()> {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => link.refused(port, now),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            // An error of what was sent, told and cleared by this call; answers may stand behind it.
+            Err(_) => {}
         }
     }
     Ok(())

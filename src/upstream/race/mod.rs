@@ -170,6 +170,11 @@ impl Race {
     }
 
     /// Nobody waits any longer; late answers are still counted.
+    /// Whether nobody waits for it any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_over.get()
+    }
+
     pub(super) fn end(&self) {
         self.is_over.set(true);
         self.first.take();

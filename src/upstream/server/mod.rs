@@ -14,6 +14,7 @@ pub(crate) mod signs;
 pub mod tally;
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
@@ -42,6 +43,9 @@ use self::{
     signs::Signs,
     tally::Tally,
 };
+
+/// Workers that find the same thing within this time say it once.
+const SAID_ONCE: Duration = Duration::from_secs(2);
 
 /// Wakes the prober: a server became suspect.
 pub type Alarm = Notify;
@@ -77,6 +81,8 @@ pub struct Server {
     rtt: Rtt,
     /// Written by answers that are out of the ordinary.
     pub(super) habits: Habits,
+    /// When it was last said that the path to it is another.
+    moved_at: AtomicU64,
     /// Written by connections that open, or do not.
     connect_error: Mutex<Option<ConnectError>>,
     pub(super) rate: RateBudget,
@@ -128,6 +134,7 @@ impl Server {
             signs: Signs::default(),
             rtt: Rtt::default(),
             habits: Habits::default(),
+            moved_at: AtomicU64::new(0),
             connect_error: Mutex::default(),
             rate: RateBudget::default(),
             tally: Tally::default(),
@@ -356,6 +363,23 @@ impl Server {
             self.verdict.doubts.fetch_add(1, Relaxed);
             self.alarm.notify_one();
         }
+    }
+
+    /// Queries to it leave by another address or device than before. Each worker finds that out for itself; it is said
+    /// once.
+    pub(crate) fn way_moved(&self, source: IpAddr, now: Moment) {
+        let said = Moment::from_micros(self.moved_at.load(Relaxed));
+        if said != Moment::default() && now.since(said) < SAID_ONCE {
+            return;
+        }
+        self.moved_at.store(now.micros(), Relaxed);
+        let (group, server) = (&*self.group, &*self.label);
+        tracing::info!(
+            group,
+            server,
+            %source,
+            "the path to upstream {server} of group {group} changed: queries leave from {source} now"
+        );
     }
 }
 
