@@ -9,11 +9,15 @@
 //! that was replaced and one that was rewritten in place within one tick of the clock are all seen.
 
 use std::{
+    collections::HashMap,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 /// The servers that systemd-resolved really asks.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
@@ -24,24 +28,48 @@ const STUBS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4
 /// How often the file is compared.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The addresses we listen on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OwnAddresses(Vec<SocketAddr>);
+/// The addresses we listen on, and what each resolv.conf last listed besides them. Clones share the lists.
+#[derive(Debug, Clone, Default)]
+pub struct OwnAddresses {
+    listen: Vec<SocketAddr>,
+    lists: Arc<Mutex<HashMap<Option<PathBuf>, Vec<SocketAddr>>>>,
+}
 
 impl OwnAddresses {
     /// Addresses as bound; a wildcard stands for every address of this host.
     pub fn new(listen: impl IntoIterator<Item = SocketAddr>) -> Self {
-        Self(listen.into_iter().collect())
+        Self { listen: listen.into_iter().collect(), lists: Arc::default() }
     }
 
     /// Whether a query to `address` would come back to us.
     pub fn holds(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
-        self.0.iter().filter(|own| own.port() == address.port()).any(|own| match own.ip() {
+        self.listen.iter().filter(|own| own.port() == address.port()).any(|own| match own.ip() {
             wildcard if wildcard.is_unspecified() => ip.is_unspecified() || is_local(ip),
             own => own.to_canonical() == ip,
         })
     }
+}
+
+impl OwnAddresses {
+    fn last_list(&self, path: Option<&Path>) -> Option<Vec<SocketAddr>> {
+        self.lists.lock().get(&path.map(Path::to_owned)).cloned()
+    }
+
+    fn keep_list(&self, path: Option<&Path>, servers: &[SocketAddr]) {
+        self.lists.lock().insert(path.map(Path::to_owned), servers.to_vec());
+    }
+}
+
+/// The name servers to ask: those that `path` lists now, or the last it listed where it lists none. A file that is
+/// missing for a moment, empty while it is written, or not to be opened for want of descriptors, takes no server away.
+pub(super) fn servers(path: Option<&Path>, ours: &OwnAddresses) -> Vec<SocketAddr> {
+    let now = read(path, ours);
+    if now.is_empty() {
+        return ours.last_list(path).unwrap_or_default();
+    }
+    ours.keep_list(path, &now);
+    now
 }
 
 /// Whether this host has the address: only then may a socket be bound to it.
@@ -92,38 +120,44 @@ fn interface_index(name: &str) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// Notices when `system` servers change.
+/// Notices when `system` servers change: what a file lists now against what groups were last built of, so that nothing is
+/// missed between reading and watching.
 #[derive(Debug)]
 pub struct Watch {
     ours: OwnAddresses,
-    files: Vec<(Option<PathBuf>, Vec<SocketAddr>)>,
+    files: Vec<File>,
+}
+
+#[derive(Debug)]
+struct File {
+    path: Option<PathBuf>,
+    /// Whether it lists no server now, so that this is logged once.
+    is_empty: bool,
 }
 
 impl Watch {
-    /// Watches these files (none is the host's usual one), from what they say now.
+    /// Watches these files (none is the host's usual one).
     pub fn new(paths: impl IntoIterator<Item = Option<PathBuf>>, ours: OwnAddresses) -> Self {
-        let with_servers = |path: Option<PathBuf>| {
-            let servers = read(path.as_deref(), &ours);
-            (path, servers)
-        };
-        let files = paths.into_iter().map(with_servers).collect();
+        let files = paths.into_iter().map(|path| File { path, is_empty: false }).collect();
         Self { ours, files }
     }
 
     /// Compares once. Whether any list changed: groups that hold `system` are then built again.
     pub fn check(&mut self) -> Changes {
         let mut changes = Changes::None;
-        for (path, servers) in &mut self.files {
-            let now = read(path.as_deref(), &self.ours);
-            if now != *servers {
-                let file = path.as_deref().map_or_else(|| "this host".into(), |path| path.display().to_string());
-                let list = |servers: &[SocketAddr]| {
-                    let texts: Vec<String> = servers.iter().map(ToString::to_string).collect();
-                    if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
-                };
-                let (from, to) = (list(servers), list(&now));
-                tracing::info!(%from, %to, "the name servers of {file} changed from {from} to {to}");
-                *servers = now;
+        for File { path, is_empty } in &mut self.files {
+            let path = path.as_deref();
+            let now = read(path, &self.ours);
+            let used = self.ours.last_list(path).unwrap_or_default();
+            let was_empty = std::mem::replace(is_empty, now.is_empty() && !used.is_empty());
+            if *is_empty {
+                if !was_empty {
+                    let file = path.unwrap_or_else(|| Path::new(RESOLV_CONF)).display();
+                    tracing::warn!(%file, "{file} lists no name server now: the last ones stay in use");
+                }
+            } else if now != used {
+                tracing::info!(from = ?used, to = ?now, "system name servers changed from {used:?} to {now:?}");
+                self.ours.keep_list(path, &now);
                 changes = Changes::Servers;
             }
         }
@@ -200,7 +234,12 @@ mod tests {
         fs::write(&one, "nameserver 10.1.1.53\n").unwrap();
         fs::write(&two, "nameserver 10.1.1.54\n").unwrap();
         symlink(&one, &link).unwrap();
-        let mut watch = Watch::new([Some(link.clone())], OwnAddresses::default());
+        let ours = OwnAddresses::default();
+        assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.53:53"]);
+        // What changes between reading and watching is seen.
+        fs::write(&one, "nameserver 10.1.1.56\n").unwrap();
+        let mut watch = Watch::new([Some(link.clone())], ours.clone());
+        assert_eq!(watch.check(), Changes::Servers);
         assert_eq!(watch.check(), Changes::None);
         fs::write(&one, "nameserver 10.1.1.55\n").unwrap();
         assert_eq!(watch.check(), Changes::Servers);
@@ -210,6 +249,13 @@ mod tests {
         symlink(&two, &link).unwrap();
         assert_eq!(watch.check(), Changes::Servers);
         fs::remove_file(&two).unwrap();
+        assert_eq!(watch.check(), Changes::None);
+        assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.54:53"], "the last list stays");
+        fs::write(&two, "# being written\n").unwrap();
+        assert_eq!(watch.check(), Changes::None);
+        assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.54:53"]);
+        fs::write(&two, "nameserver 10.1.1.57\n").unwrap();
         assert_eq!(watch.check(), Changes::Servers);
+        assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.57:53"]);
     }
 }

@@ -290,7 +290,7 @@ fn expand(entry: &Entry, ours: &OwnAddresses) -> Vec<ServerSpec> {
         Entry::Server(server) => vec![server.clone()],
         Entry::System { path, via } => {
             let of = |address| ServerSpec { via: via.clone(), ..ServerSpec::plain(Transport::Udp, address) };
-            system::read(path.as_deref(), ours).into_iter().map(of).collect()
+            system::servers(path.as_deref(), ours).into_iter().map(of).collect()
         }
     }
 }
