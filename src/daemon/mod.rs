@@ -131,6 +131,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Binds every address, starts the workers and the control thread.
+    #[expect(clippy::too_many_lines, reason = "what is started, in its order: each part needs those before it")]
     pub fn start(boot: &Boot, live: Live) -> Result<Self, StartError> {
         if let Err(error) = raise_open_files() {
             warn!(%error, "the limit on open files stays as it is: {error}");

@@ -1,7 +1,7 @@
 //! The text that a scrape reads: Prometheus text 0.0.4, or OpenMetrics 1.0 for who asks for it.
 //!
-//! A writer of our own: the `prometheus-client` crate writes OpenMetrics alone, and the older text is what most
-//! scrapers, shell scripts and people read. The two differ in little: OpenMetrics names a counter's family without
+//! A writer of our own: `prometheus-client` (0.26) writes both too, but out of a registry that owns the metrics, and ours
+//! are where they are counted, in workers, servers and the cache, and are summed when somebody scrapes. The two differ in little: OpenMetrics names a counter's family without
 //! `_total` and an info's without `_info`, writes whole `le` bounds as `1.0`, and ends in `# EOF`.
 //!
 //! Names are given as samples have them (`tidegate_queries_total`, `tidegate_build_info`); a family's samples follow its

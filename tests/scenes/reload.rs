@@ -86,6 +86,20 @@ fn known(tidegate: &Tidegate) -> BTreeMap<String, [Value; 4]> {
     servers.map(of).collect()
 }
 
+/// Asks for what is known and for new names until it is over; how often.
+fn ask_until(is_over: &AtomicBool, number: &AtomicUsize, warm: &Query, ask: &mut dyn FnMut(&Query) -> Answer) -> usize {
+    let mut count = 0;
+    while !is_over.load(SeqCst) {
+        let number = number.fetch_add(1, SeqCst);
+        expects(ask(warm), &["10.1.0.1"]);
+        expects(ask(&Query::a(&format!("n{number}.kept.example.")).edns()), &["10.1.0.1"]);
+        expects(ask(&Query::a(&format!("n{number}.tiered.example."))), &["10.2.0.2"]);
+        expects(ask(&Query::a(&format!("n{number}.changed.example."))), &["10.3.0.1", "10.3.0.2"]);
+        count += 4;
+    }
+    count
+}
+
 #[test]
 fn a_hundred_reloads_under_load_lose_no_question_and_nothing_that_was_known() {
     let site = Site::start();
@@ -110,25 +124,14 @@ fn a_hundred_reloads_under_load_lose_no_question_and_nothing_that_was_known() {
 
     let (is_over, number) = (AtomicBool::new(false), AtomicUsize::new(0));
     let asked = thread::scope(|scope| {
-        let over_udp = |ask: &mut dyn FnMut(&Query) -> Answer| {
-            let mut count = 0;
-            while !is_over.load(SeqCst) {
-                let number = number.fetch_add(1, SeqCst);
-                expects(ask(&warm), &["10.1.0.1"]);
-                expects(ask(&Query::a(&format!("n{number}.kept.example.")).edns()), &["10.1.0.1"]);
-                expects(ask(&Query::a(&format!("n{number}.tiered.example."))), &["10.2.0.2"]);
-                expects(ask(&Query::a(&format!("n{number}.changed.example."))), &["10.3.0.1", "10.3.0.2"]);
-                count += 4;
-            }
-            count
-        };
+        let ask_all = |ask: &mut dyn FnMut(&Query) -> Answer| ask_until(&is_over, &number, &warm, ask);
         let mut clients = Vec::new();
         for _ in 0..2 {
             let client = tidegate.client();
-            clients.push(scope.spawn(move || over_udp(&mut |query| client.ask(query))));
+            clients.push(scope.spawn(move || ask_all(&mut |query| client.ask(query))));
             let mut stream = tidegate.client().stream();
             clients.push(scope.spawn(move || {
-                over_udp(&mut |query| {
+                ask_all(&mut |query| {
                     stream.send(query);
                     stream.receive()
                 })
