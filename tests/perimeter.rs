@@ -72,6 +72,11 @@ fn aws_names_have_a_verdict_and_others_are_not_noted() {
         }
         assert!(line(&page, "www.example.").is_none(), "{page}");
         assert_eq!(page["public"], 1, "{page}");
+        let outcome = ["leaked", "stripped", "refused"].map(|outcome| page[outcome].as_u64());
+        let expected = ["log", "strip", "refuse"].map(|action| Some(u64::from(action == on_public)));
+        assert_eq!(outcome, expected, "{page}");
+        let iam = line(&page, "iam.amazonaws.com.").expect("it was asked for");
+        assert_eq!(iam["outcome"], "excepted");
         let sts = line(&page, "sts.eu-west-1.amazonaws.com.").expect("it was asked for");
         assert_eq!(sts["remedy"]["service"], "com.amazonaws.eu-west-1.sts");
         assert_eq!(sts["address"], "52.1.2.3");
@@ -136,9 +141,10 @@ fn serve_once(response: String) -> SocketAddr {
 }
 
 #[test]
-fn the_verb_tells_by_its_exit_code_whether_anything_is_public() {
-    let page = |public: u8| {
-        let body = format!("{{\"since\":0,\"public\":{public},\"given_up\":0,\"names\":[]}}");
+fn the_verb_tells_by_its_exit_code_whether_anything_leaked() {
+    let page = |leaked: u8| {
+        let body =
+            format!("{{\"since\":0,\"public\":3,\"refused\":3,\"leaked\":{leaked},\"given_up\":0,\"names\":[]}}");
         format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
     };
     for (response, code) in [

@@ -72,7 +72,7 @@ enum Verb {
     Discover(discover::Options),
     /// Reports which AWS names were asked for, and which of them are public
     #[command(
-        after_help = "Exit status: 0 no public address was seen, 1 one was, or no daemon answered\nExample: tidegate perimeter --json"
+        after_help = "Exit status: 0 nothing leaked, 1 something did, or no daemon answered\nExample: tidegate perimeter --json"
     )]
     Perimeter(perimeter::Options),
     /// Shows the running daemon at one glance: what is wrong, groups, servers, queries

@@ -26,9 +26,12 @@ pub(super) struct Options {
     config: Option<PathBuf>,
 }
 
-/// Verdicts in the order they are shown, each with what it means.
-const VERDICTS: [(&str, &str); 4] = [
-    ("public", "traffic to these leaves the perimeter"),
+/// What became of names, in the order it is shown, each with what it means.
+const VERDICTS: [(&str, &str); 7] = [
+    ("leaked", "clients got public addresses; traffic to these leaves the perimeter"),
+    ("stripped", "public addresses, which the guard left out of the answers"),
+    ("refused", "public addresses, which the guard kept from clients"),
+    ("excepted", "public addresses, which `except` of the rule lets through"),
     ("unreachable-private", "private addresses that clients cannot reach"),
     ("absent", "no such name, or no address"),
     ("private", "as it should be"),
@@ -58,8 +61,8 @@ pub(super) fn run(options: &Options) -> i32 {
     } else {
         write!(OUT, "{}", text(&report, clock::wall().as_secs()));
     }
-    // What cannot be told is no proof that nothing is public.
-    if report["public"].as_u64() == Some(0) { super::OK } else { super::FAILED }
+    // What cannot be told is no proof that nothing leaked.
+    if report["leaked"].as_u64() == Some(0) { super::OK } else { super::FAILED }
 }
 
 fn text(report: &Value, now: u64) -> String {
@@ -70,7 +73,7 @@ fn text(report: &Value, now: u64) -> String {
     }
     let mut text = String::new();
     for (verdict, meaning) in VERDICTS {
-        let lines: Vec<&Value> = names.iter().filter(|name| name["verdict"] == verdict).collect();
+        let lines: Vec<&Value> = names.iter().filter(|name| kind(name) == verdict).collect();
         if lines.is_empty() {
             continue;
         }
@@ -81,16 +84,27 @@ fn text(report: &Value, now: u64) -> String {
         text.push('\n');
     }
     text += &format!("{} names in the last {}", names.len(), ago(since));
-    match report["public"].as_u64() {
-        Some(0) => text += ", none public",
-        Some(public) => text += &format!(", {public} public"),
-        None => {}
+    for (outcome, none) in [("leaked", ", none leaked"), ("stripped", ""), ("refused", "")] {
+        match report[outcome].as_u64() {
+            Some(0) => text += none,
+            Some(count) => text += &format!(", {count} {outcome}"),
+            None => {}
+        }
     }
     if let Some(given_up) = report["given_up"].as_u64().filter(|&count| count > 0) {
         text += &format!("; {given_up} more were given up to bound memory");
     }
     text.push('\n');
     text
+}
+
+/// What became of a name: its verdict, or of a public one what the guard did. A daemon that does not say so had no guard
+/// to speak of.
+fn kind(name: &Value) -> &str {
+    match name["verdict"].as_str().unwrap_or_default() {
+        "public" => name["outcome"].as_str().unwrap_or("leaked"),
+        verdict => verdict,
+    }
 }
 
 fn describe(line: &Value, now: u64) -> String {
@@ -150,18 +164,24 @@ mod tests {
         };
         let mut public = line("sts.eu-west-1.amazonaws.com.", "public");
         public["address"] = json!("52.1.2.3");
+        public["outcome"] = json!("leaked");
         public["remedy"] = json!({ "kind": "endpoint", "service": "com.amazonaws.eu-west-1.sts" });
+        let mut refused = line("ec2.eu-west-1.amazonaws.com.", "public");
+        refused["outcome"] = json!("refused");
         let private = line("kms.eu-west-1.amazonaws.com.", "private");
-        let report = json!({ "since": 0, "public": 1, "given_up": 0, "names": [private, public] });
+        let report = json!({ "since": 0, "leaked": 1, "stripped": 0, "refused": 1, "given_up": 0, "names": [private, refused, public] });
         let expected = "\
-public: traffic to these leaves the perimeter
+leaked: clients got public addresses; traffic to these leaves the perimeter
   sts.eu-west-1.amazonaws.com  52.1.2.3  rule aws, 2 answers, 1 client, last 100 s ago
     private with an interface endpoint for com.amazonaws.eu-west-1.sts and its private DNS
+
+refused: public addresses, which the guard kept from clients
+  ec2.eu-west-1.amazonaws.com  rule aws, 2 answers, 1 client, last 100 s ago
 
 private: as it should be
   kms.eu-west-1.amazonaws.com  rule aws, 2 answers, 1 client, last 100 s ago
 
-2 names in the last 16 min, 1 public
+3 names in the last 16 min, 1 leaked, 1 refused
 ";
         assert_eq!(text(&report, 1_000), expected);
     }

@@ -106,7 +106,7 @@ fn restore(path: &Path, engine: &Engine, kept: &Kept) {
             return warn!(
                 path = %path.display(),
                 %error,
-                "the snapshot {} cannot be opened, the cache starts empty: {error}",
+                "the snapshot cannot be opened; the cache starts empty: {}: {error}",
                 path.display()
             );
         }
@@ -129,7 +129,7 @@ fn restore(path: &Path, engine: &Engine, kept: &Kept) {
             warn!(
                 path = %path.display(),
                 %damage,
-                "the snapshot is not used, the cache starts empty: {}: {damage}",
+                "the snapshot is not used; the cache starts empty: {}: {damage}",
                 path.display()
             );
             leave_aside(path, &damage);
@@ -142,7 +142,7 @@ fn leave_aside(path: &Path, damage: &SnapshotError) {
     if !matches!(damage, SnapshotError::Io(_))
         && let Err(error) = fs::rename(path, beside(path, "rejected"))
     {
-        warn!(path = %path.display(), %error, "the snapshot {} cannot be left aside: {error}", path.display());
+        warn!(path = %path.display(), %error, "the snapshot cannot be left aside: {}: {error}", path.display());
     }
 }
 
@@ -198,7 +198,7 @@ impl Work {
                 if self.warned.is_none_or(|last| now.since(last) >= WARN_EVERY) {
                     self.warned = Some(now);
                     let path = self.path.display();
-                    warn!(%path, %error, "the snapshot {path} cannot be written, the old one stays: {error}");
+                    warn!(%path, %error, "the snapshot cannot be written; the old one stays: {path}: {error}");
                 }
             }
         }

@@ -124,6 +124,11 @@ impl Guard {
         self.inside.as_ref().map(|(networks, _)| networks.contains(address))
     }
 
+    /// What is done with addresses outside the networks that clients reach; none where the rule does not say which.
+    pub fn on_public(&self) -> Option<OnPublic> {
+        self.inside.as_ref().map(|(_, on_public)| *on_public)
+    }
+
     /// Whether the rule says which networks clients reach.
     pub const fn has_networks(&self) -> bool {
         self.inside.is_some()

@@ -17,9 +17,9 @@ use super::{
 };
 use crate::{
     clock::Moment,
-    config::{self, Aaaa},
+    config::{self, Aaaa, OnPublic},
     metrics::GuardAction,
-    perimeter::About,
+    perimeter::{About, Outcome},
     upstream,
     wire::{EdeCode, Kind, Name, Rcode, RecordType, Response, writer::Writer},
 };
@@ -157,7 +157,13 @@ fn note(context: &Context, resolution: &Resolution, rule: &Rule, response: &Resp
         name,
         qtype: resolution.query.qtype,
         rule: &rule.name,
-        excepted: rule.guard.spares(name.as_wire()),
+        outcome: match rule.guard.on_public() {
+            _ if rule.guard.spares(name.as_wire()) => Outcome::Excepted,
+            Some(OnPublic::Refuse) => Outcome::Refused,
+            Some(OnPublic::Strip) => Outcome::Stripped,
+            Some(OnPublic::Log) => Outcome::Leaked,
+            None => Outcome::Unguarded,
+        },
         client: resolution.client,
     };
     context.engine.perimeter.note(&about, response, |address| rule.guard.reaches(address), now);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Perimeter, Report, Seen, Verdict};
+use super::{Outcome, Perimeter, Report, Seen, Verdict};
 use crate::{
     clock::{self, Moment},
     config::{self, Remedy},
@@ -20,6 +20,9 @@ fn to_json(report: &Report, now: Moment, wall: Duration) -> Value {
     json!({
         "since": time(report.since),
         "public": report.public(),
+        "refused": report.count("refused"),
+        "stripped": report.count("stripped"),
+        "leaked": report.count("leaked"),
         "given_up": report.given_up,
         "names": report.names.iter().map(|seen| name(seen, &time)).collect::<Vec<_>>(),
     })
@@ -34,6 +37,7 @@ fn name(seen: &Seen, time: &impl Fn(Moment) -> u64) -> Value {
     let mut line = json!({
         "name": seen.name.to_string(),
         "verdict": seen.verdict.label(),
+        "outcome": seen.outcome.map(Outcome::label),
         "address": seen.address,
         "rule": &*seen.rule,
         "excepted": seen.excepted,
@@ -69,6 +73,7 @@ mod tests {
             rule: "aws".into(),
             excepted: false,
             verdict: Verdict::Public,
+            outcome: Some(Outcome::Leaked),
             address: Some("52.1.2.3".parse().unwrap()),
             answers: [1, 0, 0, 2],
             clients: 3,
@@ -77,9 +82,9 @@ mod tests {
         };
         let report = Report { since: now - Duration::from_secs(1_000), names: vec![seen], given_up: 0 };
         let expected = json!({
-            "since": 9_000, "public": 1, "given_up": 0,
+            "since": 9_000, "public": 1, "refused": 0, "stripped": 0, "leaked": 1, "given_up": 0,
             "names": [{
-                "name": "sts.eu-west-1.amazonaws.com.", "verdict": "public", "address": "52.1.2.3", "rule": "aws",
+                "name": "sts.eu-west-1.amazonaws.com.", "verdict": "public", "outcome": "leaked", "address": "52.1.2.3", "rule": "aws",
                 "excepted": false, "clients": 3, "first_seen": 9_900, "last_seen": 10_000,
                 "answers": { "absent": 1, "private": 0, "unreachable-private": 0, "public": 2 },
                 "remedy": { "kind": "endpoint", "service": "com.amazonaws.eu-west-1.sts" },

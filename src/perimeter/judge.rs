@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::LazyLock};
 
 use ipnet::IpNet;
 
-use super::Verdict;
+use super::{Outcome, Verdict};
 use crate::{
     networks::Networks,
     wire::{Malformed, Response, addresses},
@@ -15,15 +15,22 @@ use crate::{
 pub(super) struct Sight {
     pub verdict: Verdict,
     pub address: Option<IpAddr>,
+    /// What became of the public addresses, where there were some.
+    pub outcome: Option<Outcome>,
 }
 
 /// Goes through every address of the answer.
-pub(super) fn look(response: &Response, reaches: impl Fn(IpAddr) -> Option<bool>) -> Result<Sight, Malformed> {
-    let mut worst = Sight { verdict: Verdict::Absent, address: None };
+pub(super) fn look(
+    response: &Response,
+    reaches: impl Fn(IpAddr) -> Option<bool>,
+    outcome: Outcome,
+) -> Result<Sight, Malformed> {
+    let mut worst = Sight { verdict: Verdict::Absent, address: None, outcome: None };
     addresses::find_address(response.message(), |address| {
         let verdict = judge(&reaches, address);
         if verdict > worst.verdict {
-            worst = Sight { verdict, address: Some(address) };
+            let outcome = (verdict == Verdict::Public).then_some(outcome);
+            worst = Sight { verdict, address: Some(address), outcome };
         }
         None::<()>
     })?;

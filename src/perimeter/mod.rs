@@ -63,6 +63,33 @@ impl Verdict {
     }
 }
 
+/// What became of public addresses, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Clients got them, as `except` of the rule wants it.
+    Excepted,
+    /// The guard refused the answer.
+    Refused,
+    /// The guard left them out of the answer.
+    Stripped,
+    /// Clients got them: the rule has no guard.
+    Unguarded,
+    /// Clients got them: the guard only counts.
+    Leaked,
+}
+
+impl Outcome {
+    /// As reports spell it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Excepted => "excepted",
+            Self::Refused => "refused",
+            Self::Stripped => "stripped",
+            Self::Unguarded | Self::Leaked => "leaked",
+        }
+    }
+}
+
 /// A name that was asked for.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -74,6 +101,8 @@ pub struct Seen {
     pub excepted: bool,
     /// The verdict on its last answers.
     pub verdict: Verdict,
+    /// What became of the public addresses, where there were some.
+    pub outcome: Option<Outcome>,
     /// The address that made the verdict, where one did.
     pub address: Option<IpAddr>,
     /// Answers so far, by verdict, in the order of [`Verdict::ALL`].
@@ -100,7 +129,12 @@ pub struct Report {
 impl Report {
     /// Names with a public address that no rule excepts.
     pub fn public(&self) -> usize {
-        self.names.iter().filter(|seen| seen.verdict == Verdict::Public && !seen.excepted).count()
+        self.names.iter().filter(|seen| seen.outcome.is_some_and(|outcome| outcome != Outcome::Excepted)).count()
+    }
+
+    /// Names whose public addresses met this end, as reports spell it.
+    pub fn count(&self, label: &str) -> usize {
+        self.names.iter().filter(|seen| seen.outcome.is_some_and(|outcome| outcome.label() == label)).count()
     }
 }
 
@@ -149,7 +183,7 @@ impl Perimeter {
     /// Takes note of an upstream's answer. `reaches` says whether clients reach an address, as far as the rule knows.
     pub fn note(&self, about: &About<'_>, response: &Response, reaches: impl Fn(IpAddr) -> Option<bool>, now: Moment) {
         let Some(kind) = Kind::of(about.qtype) else { return };
-        let Ok(sight) = judge::look(response, reaches) else { return };
+        let Ok(sight) = judge::look(response, reaches, about.outcome) else { return };
         self.table.lock().note(kind, sight, about, now);
     }
 
@@ -181,8 +215,8 @@ pub struct About<'a> {
     pub qtype: RecordType,
     /// The rule that brought the answer.
     pub rule: &'a Arc<str>,
-    /// Whether the rule's guard leaves the name alone (`except`).
-    pub excepted: bool,
+    /// What becomes of public addresses of this name.
+    pub outcome: Outcome,
     /// Who asked.
     pub client: IpAddr,
 }
@@ -197,7 +231,7 @@ impl Table {
         if entry.rule != *about.rule {
             entry.rule = Arc::clone(about.rule);
         }
-        entry.excepted = about.excepted;
+        entry.excepted = about.outcome == Outcome::Excepted;
         entry.last_of[kind as usize] = Some(sight);
         entry.answers[sight.verdict as usize] += 1;
         entry.clients.add(about.client);
@@ -249,17 +283,18 @@ impl Entry {
     }
 
     fn worst(&self) -> Sight {
-        let worst = self.last_of.iter().flatten().max_by_key(|sight| sight.verdict);
-        worst.copied().unwrap_or(Sight { verdict: Verdict::Absent, address: None })
+        let worst = self.last_of.iter().flatten().max_by_key(|sight| (sight.verdict, sight.outcome));
+        worst.copied().unwrap_or(Sight { verdict: Verdict::Absent, address: None, outcome: None })
     }
 
     fn seen(&self) -> Seen {
-        let Sight { verdict, address } = self.worst();
+        let Sight { verdict, address, outcome } = self.worst();
         Seen {
             name: self.name.clone(),
             rule: self.rule.clone(),
             excepted: self.excepted,
             verdict,
+            outcome,
             address,
             answers: self.answers,
             clients: self.clients.estimate(),
@@ -289,18 +324,18 @@ mod tests {
     const START: Moment = Moment::at(Duration::from_secs(1_000_000));
 
     fn private(address: &str) -> Sight {
-        Sight { verdict: Verdict::Private, address: Some(address.parse().unwrap()) }
+        Sight { verdict: Verdict::Private, address: Some(address.parse().unwrap()), outcome: None }
     }
 
     fn public() -> Sight {
-        Sight { verdict: Verdict::Public, address: Some("52.1.2.3".parse().unwrap()) }
+        Sight { verdict: Verdict::Public, address: Some("52.1.2.3".parse().unwrap()), outcome: Some(Outcome::Refused) }
     }
 
-    const ABSENT: Sight = Sight { verdict: Verdict::Absent, address: None };
+    const ABSENT: Sight = Sight { verdict: Verdict::Absent, address: None, outcome: None };
 
     fn about<'a>(name: &'a Name, client: &str) -> About<'a> {
         static RULE: LazyLock<Arc<str>> = LazyLock::new(|| "aws".into());
-        About { name, qtype: RecordType::A, rule: &RULE, excepted: false, client: client.parse().unwrap() }
+        About { name, qtype: RecordType::A, rule: &RULE, outcome: Outcome::Refused, client: client.parse().unwrap() }
     }
 
     #[test]

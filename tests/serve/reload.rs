@@ -105,7 +105,7 @@ fn a_reload_changes_how_much_is_logged() {
     let tidegate = Tidegate::start(&Config::forwarding_to(&[&one]));
     let more = Config::forwarding_to(&[&other]).section("log", "level = \"debug\"");
     assert!(tidegate.reload(&more), "the file is taken");
-    tidegate.await_logged("DEBUG", "upstream changed");
+    tidegate.await_logged("DEBUG", " of group ");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::{
         status::{Finding, GroupStatus, ServerStatus, Severity},
     },
     clock::Moment,
-    perimeter::Verdict,
+    perimeter::{Outcome, Seen},
 };
 
 /// How long a public answer is news.
@@ -107,19 +107,19 @@ fn of_reload(report: &Report) -> Option<Finding> {
 
 fn of_perimeter(report: &Report, now: Moment) -> Option<Finding> {
     let seen = report.engine.perimeter.report();
-    let mut recent: Vec<_> = seen
-        .names
-        .iter()
-        .filter(|seen| seen.verdict == Verdict::Public && !seen.excepted && now.since(seen.last) < RECENT)
-        .collect();
-    recent.sort_by_key(|seen| std::cmp::Reverse(seen.last));
-    let newest = recent.first()?;
-    let names = Plural(u64::try_from(recent.len()).unwrap_or(u64::MAX), "name");
-    let name = newest.name.to_string();
+    let is_guards = |outcome| matches!(outcome, Outcome::Refused | Outcome::Stripped | Outcome::Leaked);
+    let is_recent = |seen: &&Seen| seen.outcome.is_some_and(is_guards) && now.since(seen.last) < RECENT;
+    let recent: Vec<&Seen> = seen.names.iter().filter(is_recent).collect();
+    let newest = recent.iter().max_by_key(|seen| seen.last)?;
+    let of = |outcome| (outcome, recent.iter().filter(|seen| seen.outcome == Some(outcome)).count());
+    let by = [Outcome::Leaked, Outcome::Stripped, Outcome::Refused].map(of).into_iter().filter(|(_, count)| *count > 0);
+    let by: Vec<String> = by.map(|(outcome, count)| format!("{count} {}", outcome.label())).collect();
+    let (names, name) = (Plural(recent.len(), "name"), newest.name.to_string());
     let text = format!(
-        "public answers for {names} that should be private in the last {} minutes, the last one for {}; `tidegate \
+        "public answers for {names} that should be private in the last {} minutes ({}), the last one for {}; `tidegate \
          perimeter` tells more",
         RECENT.as_secs() / 60,
+        by.join(", "),
         name.trim_end_matches('.')
     );
     Some(plain(Severity::Warning, "guard", text))

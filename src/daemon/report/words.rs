@@ -64,7 +64,7 @@ const fn is_or_are(count: usize) -> &'static str {
 }
 
 /// So many of something: "1 answer", "2 answers".
-pub(super) struct Plural(pub u64, pub &'static str);
+pub(super) struct Plural(pub usize, pub &'static str);
 
 impl fmt::Display for Plural {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
