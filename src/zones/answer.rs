@@ -23,7 +23,7 @@ use super::{
 use crate::wire::{Flags, Name, Rcode, RecordType, name, record::Section};
 
 /// The most aliases followed for one question; `engine` has the same bound for the whole.
-pub const MAX_ALIASES: u8 = 8;
+pub const MAX_ALIASES: u8 = 64;
 
 /// The answer of one zone to one question for a name at or below its apex. `stays` tells whether a target inside the
 /// zone is still this zone's to answer: a rule, a zone or a host below may have it.
