@@ -7,7 +7,7 @@
 //! - Without an address the answer is SERVFAIL with an extended error, never the referral itself: a stub resolver would
 //!   read it as NODATA.
 
-use std::{fmt, fmt::Write as _, net::IpAddr};
+use std::{fmt, fmt::Write as _, net::IpAddr, sync::Arc};
 
 use crate::{
     config::{GroupIndex, Live, MOST_SERVERS, Plan, Recursion, Rule},
@@ -92,9 +92,13 @@ pub fn outlook(live: &Live, zones: &Zones) -> Vec<Outlook> {
 }
 
 /// The configuration with a rule and a group for each delegation whose servers are asked.
-pub(super) fn followed(configured: &Live, zones: &Zones) -> Live {
-    let mut live = configured.clone();
-    for Outlook { delegation, course } in outlook(configured, zones) {
+pub(super) fn followed(configured: &Arc<Live>, zones: &Zones) -> Arc<Live> {
+    let outlook = outlook(configured, zones);
+    if !outlook.iter().any(|outlook| matches!(outlook.course, Course::Servers(_))) {
+        return Arc::clone(configured);
+    }
+    let mut live = Live::clone(configured);
+    for Outlook { delegation, course } in outlook {
         let Course::Servers(servers) = course else { continue };
         let Some((mut group, mut rule)) = defaults(&delegation.cut, &servers) else { continue };
         let name = format!("delegation:{}", delegation.cut.to_string().trim_end_matches('.'));
@@ -116,7 +120,7 @@ pub(super) fn followed(configured: &Live, zones: &Zones) -> Live {
         live.groups.push(group);
         live.rules.push(rule);
     }
-    live
+    Arc::new(live)
 }
 
 /// A group of these servers and a rule for `cut`, with every default as in a file.

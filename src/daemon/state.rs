@@ -23,7 +23,7 @@ pub(super) struct State {
     /// The plan in force, with a rule and a group for each delegation that is followed.
     pub(super) live: Arc<Live>,
     /// The same as configured.
-    configured: Live,
+    configured: Arc<Live>,
     groups: Vec<Arc<Group>>,
     zones: Arc<Zones>,
     rules: Arc<metrics::Rules>,
@@ -90,7 +90,7 @@ impl State {
     ) -> Result<Self, Vec<ZoneError>> {
         let zones = Arc::new(build_zones(&live, None)?);
         report(&zones);
-        let configured = live;
+        let configured = Arc::new(live);
         let live = delegations::followed(&configured, &zones);
         let groups = build_groups(&live, &[], &ours, &alarm);
         let loops = Arc::<Loops>::default();
@@ -100,7 +100,7 @@ impl State {
         let (loop_targets, _) = watch::channel(groups::loop_targets(&live, &groups));
         Ok(Self {
             engine,
-            live: Arc::new(live),
+            live,
             configured,
             groups,
             zones,
@@ -121,8 +121,8 @@ impl State {
         let reread = Reread::between(&self.zones, &zones);
         let changes = reread.added_to(self.configured.changes(&live));
         self.zones = zones;
-        self.live = Arc::new(delegations::followed(&live, &self.zones));
-        self.configured = live;
+        self.configured = Arc::new(live);
+        self.live = delegations::followed(&self.configured, &self.zones);
         if let (Some(watched), Some(read)) = (&mut self.certificate, &self.live.certificate) {
             watched.reload(read);
         }
@@ -137,8 +137,8 @@ impl State {
         let changes = Reread::between(&self.zones, &zones).added_to(Vec::new());
         self.zones = zones;
         let live = delegations::followed(&self.configured, &self.zones);
-        if live != *self.live {
-            self.live = Arc::new(live);
+        if live != self.live {
+            self.live = live;
             self.rebuild();
             return Ok(changes);
         }

@@ -2,6 +2,8 @@
 //!
 //! A zone may be claimed once without clients, by a rule or by a local zone, and once for each client network.
 
+use std::rc::Rc;
+
 use ipnet::IpNet;
 
 use super::{
@@ -26,7 +28,7 @@ pub(super) struct Claim {
     /// The clients it is claimed for; none = all.
     pub(super) clients: Option<IpNet>,
     /// "rule \"aws\"", "the local zone".
-    pub(super) whose: String,
+    pub(super) whose: Rc<str>,
     /// Where.
     pub(super) place: Place,
 }
@@ -155,11 +157,11 @@ impl Builder<'_> {
             self.problem_with_help(place, format!("rule \"{rule}\" has no zones"), help);
             return (Vec::new(), Vec::new());
         };
-        let mut written = Vec::new();
-        let mut all = Vec::new();
+        let mut written = Vec::with_capacity(texts.value.len());
+        let mut all = Vec::with_capacity(texts.value.len());
+        let whose: Rc<str> = format!("rule \"{rule}\"").into();
         for text in &texts.value {
             let Some(zones) = self.zone_entry(text) else { continue };
-            let whose = format!("rule \"{rule}\"");
             for zone in &zones {
                 self.claim(zone, clients, &whose, text);
             }
@@ -170,15 +172,17 @@ impl Builder<'_> {
     }
 
     /// Notes that `zone` is claimed, once for each client network; a second claim is a problem.
-    pub(super) fn claim(&mut self, zone: &Name, clients: &[IpNet], whose: &str, text: &Text) {
+    pub(super) fn claim(&mut self, zone: &Name, clients: &[IpNet], whose: &Rc<str>, text: &Text) {
         let views: Vec<Option<IpNet>> =
             if clients.is_empty() { vec![None] } else { clients.iter().copied().map(Some).collect() };
         let claims = self.claims.entry(zone.clone()).or_default();
+        // A hundred thousand zones have one claim each; without this there would be room for four.
+        claims.reserve_exact(views.len());
         let mut twice = None;
         for view in views {
             match claims.iter().find(|claim| claim.clients == view) {
-                Some(first) => twice = twice.or_else(|| Some((view, first.whose.clone(), first.place.clone()))),
-                None => claims.push(Claim { clients: view, whose: whose.to_owned(), place: text.place.clone() }),
+                Some(first) => twice = twice.or_else(|| Some((view, Rc::clone(&first.whose), first.place.clone()))),
+                None => claims.push(Claim { clients: view, whose: Rc::clone(whose), place: text.place.clone() }),
             }
         }
         let Some((view, first, place)) = twice else { return };

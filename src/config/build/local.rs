@@ -22,7 +22,7 @@ impl Builder<'_> {
             return None;
         };
         let zone = self.name(text)?;
-        self.claim(&zone, &[], &format!("the local zone \"{}\"", text.value), text);
+        self.claim(&zone, &[], &format!("the local zone \"{}\"", text.value).into(), text);
         let file = file.as_ref().filter(|file| !file.value.is_empty());
         let data = match (file, records) {
             (Some(file), None) => ZoneData::File(self.beside(&file.place, &file.value)),

@@ -151,7 +151,7 @@ impl Builder<'_> {
         let whose = format!("rule \"{}\"", rule.name);
         // Of the rules for one zone the longest client network decides.
         let is_taken = |zone: &Name, (own, served): &(IpNet, IpNet)| {
-            let claims = self.claims.get(zone).into_iter().flatten().filter(|claim| claim.whose != whose);
+            let claims = self.claims.get(zone).into_iter().flatten().filter(|claim| *claim.whose != *whose);
             let longer = |view: &IpNet| own.contains(view) && (rule.clients.is_empty() || view != own);
             IpNet::aggregate(&claims.filter_map(|claim| claim.clients).filter(longer).collect())
                 .iter()
