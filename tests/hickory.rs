@@ -145,7 +145,8 @@ fn answers_of_every_kind_come_through(#[case] carrier: Carrier) {
     std::fs::write(&ca, authority.pem()).unwrap();
     let peer = Peer::start(carrier, &authority);
     let lines = format!("{ONE_PATIENT_TRY}\nca = {:?}", ca.display().to_string());
-    let config = Config::new().servers("peer", std::slice::from_ref(&peer.url), &lines).forward("all", &["."], "peer", "");
+    let config =
+        Config::new().servers("peer", std::slice::from_ref(&peer.url), &lines).forward("all", &["."], "peer", "");
     let tidegate = Tidegate::start(&config);
     let client = tidegate.client();
 
@@ -175,7 +176,8 @@ fn a_server_that_our_authority_does_not_know_gets_no_query(#[case] carrier: Carr
     std::fs::write(&ca, Authority::new("ours").pem()).unwrap();
     let peer = Peer::start(carrier, &Authority::new("somebody else's"));
     let lines = format!("{ONE_PATIENT_TRY}\nca = {:?}", ca.display().to_string());
-    let config = Config::new().servers("peer", std::slice::from_ref(&peer.url), &lines).forward("all", &["."], "peer", "");
+    let config =
+        Config::new().servers("peer", std::slice::from_ref(&peer.url), &lines).forward("all", &["."], "peer", "");
     let tidegate = Tidegate::start(&config);
     let answer = tidegate.client().ask(&Query::a("n1.example."));
     assert_eq!(answer.rcode(), ResponseCode::ServFail);

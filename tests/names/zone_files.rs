@@ -190,6 +190,46 @@ fn odd_lines_of_a_hosts_file_are_skipped_with_one_warning(#[values(By::Watch, By
     assert!(checked.status.success() && told.matches("skipped").count() == 1, "{told}");
 }
 
+#[rstest]
+fn an_answer_that_is_too_long_has_a_body_all_the_same(#[values("+notcp", "+tcp")] over: &str) {
+    let files = Files::new();
+    let long = "t".repeat(60);
+    let many: Vec<String> = (0..3000).map(|n| format!("big A 10.{}.{}.1", n / 250, n % 250)).collect();
+    let texts: Vec<String> = (0..200).map(|n| format!("big TXT {n}{}", "x".repeat(200))).collect();
+    let records = format!("grow DNAME {long}.elsewhere.\n{}\n{}", many.join("\n"), texts.join("\n"));
+    let path = files.put("zone", &zone(&records));
+    let tidegate = Tidegate::start(&with_zone(Config::new(), &path));
+    let label = "l".repeat(63);
+    for _ in 0..2 {
+        // RFC 6672 2.2: the DNAME says why.
+        let grown = dig(tidegate.address(), &format!("{label}.{label}.{label}.grow.edge.example"), &["A", over]);
+        assert_eq!((grown.status.as_str(), grown.answers.len()), ("YXDOMAIN", 1), "{}", grown.text);
+        // More than 64 KiB: the record sets that fit (RFC 8482 4.1).
+        let any = dig(tidegate.address(), "big.edge.example", &["ANY", "+tcp"]);
+        assert_eq!((any.status.as_str(), any.answers.len()), ("NOERROR", 3000), "{} octets shown", any.text.len());
+    }
+}
+
+#[test]
+fn addresses_of_zones_and_hosts_start_at_any_of_them() {
+    let files = Files::new();
+    let path = files.put("zone", &zone("www A 10.3.0.1\nwww A 10.3.0.2\nwww A 10.3.0.3"));
+    let hosts = files.put("hosts", "10.5.0.1 printer\n10.5.0.2 printer\n10.5.0.3 printer\n");
+    for cache in ["", "size = \"0\""] {
+        let config =
+            with_zone(Config::new(), &path).raw(&format!("[local_hosts]\nfile = {hosts:?}")).section("cache", cache);
+        let tidegate = Tidegate::start(&config);
+        let client = tidegate.client();
+        for name in ["www.edge.example.", "printer."] {
+            let firsts: Vec<String> =
+                (0..60).filter_map(|_| client.ask(&Query::a(name)).address_texts().into_iter().next()).collect();
+            let of = |end: &str| firsts.iter().filter(|first| first.ends_with(end)).count();
+            // Sixty draws of three: that one is never first has a chance below one in ten thousand millions.
+            assert!([".1", ".2", ".3"].iter().all(|end| of(end) > 0), "{cache} {name}: {firsts:?}");
+        }
+    }
+}
+
 #[test]
 fn an_included_file_is_watched_too() {
     let files = Files::new();
