@@ -26,6 +26,7 @@ fn text(output: &Output) -> String {
 #[case::discover("discover")]
 #[case::perimeter("perimeter")]
 #[case::presets("presets")]
+#[case::schema("schema")]
 #[case::reload("reload")]
 #[case::drain("drain")]
 #[case::undrain("undrain")]

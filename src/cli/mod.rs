@@ -12,6 +12,7 @@ mod page;
 mod perimeter;
 mod presets;
 mod query;
+mod schema;
 mod serve;
 mod status;
 mod version;
@@ -108,6 +109,9 @@ enum Verb {
     /// Prints the AWS name families and what each is for
     #[command(after_help = "Exit status: 0\nExample: tidegate presets")]
     Presets(presets::Options),
+    /// Prints a JSON Schema of the configuration file, for editors
+    #[command(after_help = "Example: tidegate schema > /etc/tidegate/tidegate.schema.json")]
+    Schema,
     /// Prints version, commit and features
     #[command(after_help = "Exit status: 0\nExample: tidegate version --json")]
     Version(version::Options),
@@ -154,6 +158,7 @@ fn run_verb(verb: Verb) -> i32 {
         Verb::Flush(flush) => control::flush(&flush),
         Verb::Log(log) => control::log(&log),
         Verb::Presets(options) => presets::run(&options),
+        Verb::Schema => schema::run(),
         Verb::Version(options) => version::run(&options),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

@@ -10,6 +10,9 @@ use crate::{
     wire::{Name, RecordType},
 };
 
+/// The path of DNS over HTTPS where none is written.
+pub const DNS_QUERY_PATH: &str = "/dns-query";
+
 /// The place of a group in [`Live::groups`](super::Live::groups).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupIndex(pub usize);
@@ -25,9 +28,9 @@ pub struct Group {
     pub policy: Policy,
     /// The ceiling of one try.
     pub timeout: Duration,
-    /// Tries for one question over all servers, at least 1.
+    /// Tries for one query over all servers, at least 1.
     pub attempts: u32,
-    /// Hedges as a share of questions; none = no hedging.
+    /// Hedges as a share of queries; none = no hedging.
     pub hedge: Option<Share>,
     /// Questions a second for each server address; none = no limit.
     pub max_qps: Option<NonZeroU32>,
@@ -37,7 +40,7 @@ pub struct Group {
     pub connections: u32,
     /// Random local ports kept for each server.
     pub source_ports: u32,
-    /// Whether upstream questions get random letter case (0x20).
+    /// Whether upstream queries get random letter case (0x20).
     pub mix_case: bool,
     /// Whether its servers are asked to resolve, or for what they have.
     pub recursion: Recursion,
@@ -72,7 +75,7 @@ pub struct Bundle {
 pub struct Server {
     /// Which.
     pub address: ServerAddress,
-    /// The way questions take to it.
+    /// The path of queries to it.
     pub path: NetworkPath,
 }
 
@@ -101,8 +104,8 @@ pub struct FixedServer {
     pub tls_name: Option<String>,
 }
 
-/// What carries the messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What carries messages to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Transport {
     /// UDP, and TCP where an answer is truncated.
     Udp,
@@ -116,7 +119,7 @@ pub enum Transport {
     Quic,
 }
 
-/// The way questions take to a server, as far as this host decides it.
+/// The path of queries to a server, as far as this host decides it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct NetworkPath {
     /// The local address that they leave from.
@@ -152,7 +155,7 @@ impl Share {
 /// How a group's health is found out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Health {
-    /// The question that probes ask.
+    /// The query that probes ask.
     pub probe: Probe,
     /// Whether the file names the probe; else it is the default, which proves less.
     pub is_probe_written: bool,
@@ -168,7 +171,7 @@ pub struct Health {
     pub rise: u32,
 }
 
-/// The question that probes ask.
+/// The query that probes ask.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Probe {
     /// Its name.
@@ -178,8 +181,11 @@ pub struct Probe {
 }
 
 impl Transport {
-    /// The scheme in front of an address.
-    pub const fn scheme(self) -> &'static str {
+    /// Every transport, in the order of its discriminants.
+    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
+
+    /// The scheme in front of an address, and the label of metrics.
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
@@ -189,7 +195,7 @@ impl Transport {
         }
     }
 
-    /// Whether a server shows who it is.
+    /// Whether TLS protects it: the server shows who it is.
     pub const fn is_encrypted(self) -> bool {
         match self {
             Self::Udp | Self::Tcp => false,
@@ -205,12 +211,29 @@ impl Transport {
             Self::Https => 443,
         }
     }
+
+    /// What is kept open to a server with this transport: TCP beside datagrams, else the transport itself.
+    pub const fn of_streams(self) -> Self {
+        match self {
+            Self::Udp => Self::Tcp,
+            other => other,
+        }
+    }
+
+    /// Round trips until the first answer on a new connection.
+    pub const fn round_trips(self) -> u32 {
+        match self {
+            Self::Udp => 1,
+            Self::Tcp | Self::Quic => 2,
+            Self::Tls | Self::Https => 3,
+        }
+    }
 }
 
 impl fmt::Display for FixedServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.transport != Transport::Udp {
-            write!(f, "{}://", self.transport.scheme())?;
+            write!(f, "{}://", self.transport.label())?;
         }
         if self.endpoint.port != self.transport.default_port() {
             write!(f, "{}", self.endpoint)?;

@@ -15,10 +15,10 @@ use super::{
     build,
     error::{Place, Problem, Problems, Source, SourceId},
     file::{
-        self, File, ForwardSection, Loaded, Located, ServerEntry, ServerSection, Text, Texts, Upstream, UpstreamSection,
+        self, CONTROL_SOCKET, File, ForwardSection, Loaded, Located, ServerEntry, ServerSection, Text, Texts, Upstream,
+        UpstreamSection, Worded,
     },
-    limits,
-    plan::Plan,
+    plan::{OnPublic, Plan},
 };
 
 /// What `serve` is told on the command line or by environment variables. Each text may hold several values with commas.
@@ -64,7 +64,7 @@ pub fn control_socket(path: &Path) -> io::Result<Option<PathBuf>> {
     let octets = fs::read(path)?;
     let Loaded { file, sources, .. } = file::parse(&path.display().to_string(), octets);
     let Some(socket) = file.admin.as_ref().and_then(|admin| admin.value.socket.as_ref()) else {
-        return Ok(Some(limits::CONTROL_SOCKET.into()));
+        return Ok(Some(CONTROL_SOCKET.into()));
     };
     Ok(build::path(&sources, socket))
 }
@@ -102,6 +102,12 @@ fn lay_over(loaded: &mut Loaded, flags: &Flags) {
     let private = texts(sources, "--private", &flags.private);
     let Some(place) = private.as_ref().or(on_public.as_ref()).map(|given| given.place.clone()) else { return };
     let mut guarded = false;
+    let on_public = on_public.and_then(|words| {
+        let word = words.value.first()?;
+        let action = OnPublic::parse(word, "on_public").map_err(|problem| problems.push(problem)).ok();
+        // One that is wrong is told already.
+        Some(Located { value: action.unwrap_or(OnPublic::Refuse), place: words.place })
+    });
     for forward in file.forward.iter_mut().filter(|forward| covers(&forward.value, "aws", "preset:aws")) {
         guard(&mut forward.value, private.as_ref(), on_public.as_ref());
         guarded = true;
@@ -112,14 +118,14 @@ fn lay_over(loaded: &mut Loaded, flags: &Flags) {
     }
 }
 
-fn guard(forward: &mut ForwardSection, private: Option<&Texts>, on_public: Option<&Texts>) {
+fn guard(forward: &mut ForwardSection, private: Option<&Texts>, on_public: Option<&Located<OnPublic>>) {
     if let Some(private) = private {
         forward.private = Some(private.clone());
-        let refuse = || Text { value: "refuse".to_owned(), place: private.place.clone() };
+        let refuse = || Located { value: OnPublic::Refuse, place: private.place.clone() };
         forward.on_public.get_or_insert_with(refuse);
     }
-    if let Some(word) = on_public.and_then(|words| words.value.first()) {
-        forward.on_public = Some(word.clone());
+    if let Some(on_public) = on_public {
+        forward.on_public = Some(on_public.clone());
     }
 }
 

@@ -12,25 +12,23 @@ mod defaults;
 mod error;
 mod file;
 mod group;
-mod limits;
 mod load;
 mod plan;
 mod presets;
 mod reverse;
+mod schema;
 mod server;
 mod table;
 mod units;
-mod unsupported;
 
 pub use address::{Address, AddressError, Endpoint};
-pub use defaults::defaults;
+pub use defaults::{default_udp_payload, defaults, not_supported};
 pub use error::{Color, Problems};
-pub use file::{EditError, group_table, set_servers};
+pub use file::{CONTROL_SOCKET, EditError, MOST_SERVERS, group_table, set_servers};
 pub use group::{
-    Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Recursion, Server, ServerAddress,
+    Bundle, DNS_QUERY_PATH, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Recursion, Server, ServerAddress,
     Share, Transport,
 };
-pub use limits::{CONTROL_SOCKET, MOST_SERVERS};
 pub use load::{Flags, admin_http, control_socket};
 pub use plan::{
     Aaaa, Access, AdminAccess, Boot, CachePolicy, Certificate, ClientLimit, CookieSecret, Encryption, Guard,
@@ -39,4 +37,5 @@ pub use plan::{
 };
 pub use presets::{Family, PRESETS, PUBLIC_ONLY, Preset, Remedy, is_aws_name, preset, remedy};
 pub use reverse::{private_reverse_zones, reverse_zones};
+pub use schema::schema;
 pub use server::ServerError;

@@ -151,7 +151,7 @@ pub struct Live {
     pub access: Access,
     /// A client has its answer by then, whatever happens upstream.
     pub deadline: Duration,
-    /// How long questions are still answered after SIGTERM before the drain.
+    /// How long queries are still answered after SIGTERM before the drain.
     pub lameduck: Duration,
     /// The largest UDP answer, and what EDNS advertises both ways.
     pub udp_payload: u16,
@@ -279,7 +279,7 @@ pub enum SpecialNames {
     Forwarded,
 }
 
-/// Where questions for some domains go.
+/// Where queries for some domains go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// For logs, metrics and explain; no two rules share one.
@@ -302,7 +302,7 @@ pub struct Rule {
     pub negative_ttl: Duration,
     /// What happens when no server answers.
     pub when_down: WhenDown,
-    /// What becomes of AAAA questions.
+    /// How AAAA queries are answered.
     pub aaaa: Aaaa,
     /// Whether a CNAME into another rule or a local zone is asked again through it.
     pub follow: bool,
@@ -357,7 +357,7 @@ pub enum WhenDown {
     Upstream(GroupIndex),
 }
 
-/// What becomes of AAAA questions.
+/// How AAAA queries are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Aaaa {
     /// They are forwarded.

@@ -5,13 +5,9 @@ use std::str::FromStr;
 use super::{
     address::{AddressError, Endpoint, with_colon},
     build::usable,
-    group::{FixedServer, Transport},
+    group::{DNS_QUERY_PATH, FixedServer, Transport},
 };
 use crate::tls;
-
-const DNS_QUERY: &str = "/dns-query";
-
-const TRANSPORTS: &[Transport] = &[Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic];
 
 /// Why a text is no server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +48,7 @@ impl FromStr for FixedServer {
         let (transport, rest) = match text.split_once("://") {
             None => (Transport::Udp, text),
             Some((scheme, rest)) => {
-                let transport = TRANSPORTS.iter().find(|transport| transport.scheme() == scheme);
+                let transport = Transport::ALL.iter().find(|transport| transport.label() == scheme);
                 (*transport.ok_or_else(|| ServerError::Scheme(scheme.to_owned()))?, rest)
             }
         };
@@ -87,7 +83,7 @@ impl FromStr for FixedServer {
         if tls_name.as_ref().is_some_and(|name| !tls::is_server_name(name)) {
             return Err(ServerError::BadTlsName);
         }
-        let http_path = (transport == Transport::Https).then(|| path.unwrap_or(DNS_QUERY).to_owned());
+        let http_path = (transport == Transport::Https).then(|| path.unwrap_or(DNS_QUERY_PATH).to_owned());
         Ok(Self { transport, endpoint, http_path, tls_name })
     }
 }

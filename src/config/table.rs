@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::{
     build::plain,
+    file::Worded,
     group::{Group, NetworkPath, Server},
-    limits,
     plan::{LocalZone, Plan, Rule, SpecialNames, WhenDown, ZoneData, ZoneEntry},
 };
 use crate::wire::Name;
@@ -107,7 +107,7 @@ fn server(server: &Server) -> String {
 fn guard(rule: &Rule) -> String {
     let Some(guard) = &rule.guard else { return "-".to_owned() };
     let networks: Vec<String> = guard.networks.iter().map(ToString::to_string).collect();
-    format!("{} outside {}", limits::ON_PUBLIC.word(&guard.on_public), networks.join(", "))
+    format!("{} outside {}", guard.on_public.word(), networks.join(", "))
 }
 
 fn aligned(rows: &[Row]) -> String {

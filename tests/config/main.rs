@@ -14,6 +14,7 @@ mod meaning;
 mod mistakes;
 mod presets;
 mod reference;
+mod schema;
 mod servers;
 mod warned;
 

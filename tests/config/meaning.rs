@@ -43,7 +43,7 @@ fn the_probe_is_what_is_written_else_a_zone_of_a_rule_else_the_root() {
 
 #[test]
 fn a_server_may_have_a_way_of_its_own() {
-    let text = "[upstream.a]\nservers = [\"10.1.1.1\"]\nbackup = [[{ address = \"10.1.1.1\", device = \"vpn0\" \
+    let text = "[upstream.a]\nservers = [\"10.1.1.1\"]\nbackup = [[{ server = \"10.1.1.1\", device = \"vpn0\" \
         }]]\nmark = 7\n";
     let tiers = &plan(text).live.groups[0].tiers;
     assert_eq!((tiers[0][0].path.mark, tiers[0][0].path.device.as_deref()), (7, None));

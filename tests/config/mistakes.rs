@@ -96,7 +96,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "t.toml:2:12: server \"dns.example\" cannot be used: it is not an IPv4 or IPv6 address",
     ),
     (
-        "more servers than a question can go to",
+        "more servers than a query can go to",
         "[upstream.a]\nservers = [\"10.0.0.1\", \"10.0.0.2\", \"10.0.0.3\", \"10.0.0.4\", \"10.0.0.5\", \"10.0.0.6\", \
          \"10.0.0.7\", \"10.0.0.8\", \"10.0.0.9\"]\nbackup = [[\"10.0.1.1\", \"10.0.1.2\", \"10.0.1.3\", \"10.0.1.4\", \
          \"10.0.1.5\", \"10.0.1.6\", \"10.0.1.7\", \"10.0.1.8\"]]",
@@ -291,9 +291,8 @@ fn a_problem_shows_its_line_and_what_would_be_right() {
 #[test]
 fn keys_of_later_work_are_refused_unless_off() {
     for (text, key) in [
-        ("[server]\nproxy_protocol = [\"10.0.0.0/8\"]", "server.proxy_protocol"),
-        ("[server.tls]\ntls = [\"0.0.0.0:853\"]", "server.tls"),
-        ("[limits]\nclient_qps = 5", "limits.client_qps"),
+        ("[perimeter]\nrecord = \"seen\"", "perimeter.record"),
+        ("[upstream.a]\nservers = [\"10.1.1.1\"]\nbootstrap = [\"10.1.1.53\"]", "upstream.a.bootstrap"),
         ("[log]\nqueries = \"all\"", "log.queries"),
         ("[log]\nsample = 0.5", "log.sample"),
     ] {

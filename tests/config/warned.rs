@@ -51,7 +51,7 @@ fn what_looks_like_a_mistake_is_warned_of_by_place() {
              stale answer would come too late",
         ),
         (format!("[server]\nallow = []\n{BASE}"), "t.toml:2:9: allow is empty: every client will be REFUSED"),
-        (String::new(), "there is no rule and no local zone: every question will be REFUSED"),
+        (String::new(), "there is no rule and no local zone: every query will be REFUSED"),
         (
             BASE.replace(", \"reverse:private\"", ""),
             "no rule covers the reverse names of the clients' networks \

@@ -56,7 +56,7 @@ impl Site {
         let [source, other_source] = SOURCES;
         let tiers = format!(
             "[upstream.vpc]\nservers = [\"{}\", \"{}\"]\n\
-             backup = [[{{ address = \"{}\", source = \"{other_source}\", device = \"vpn\" }}]]\n\
+             backup = [[{{ server = \"{}\", source = \"{other_source}\", device = \"vpn\" }}]]\n\
              source = \"{source}\"\ndevice = \"direct\"\nfail_back = \"{}s\"\n\
              [upstream.vpc.health]\ninterval_down = \"200ms\"",
             first[0].address,

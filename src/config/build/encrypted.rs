@@ -7,7 +7,6 @@ use super::{
         address::Endpoint,
         error::Place,
         file::{LimitsSection, ServerSection, Text, Texts, TlsSection},
-        limits,
         plan::{Certificate, ClientLimit, Encryption, HttpsListen},
     },
     Builder, section,
@@ -129,8 +128,8 @@ impl Builder<'_> {
     }
 
     pub(super) fn client_limit(&mut self, bounds: &LimitsSection) -> Option<ClientLimit> {
-        let qps = self.number(bounds.client_qps.as_ref(), &limits::CLIENT_QPS);
-        let burst = self.number(bounds.client_burst.as_ref(), &limits::CLIENT_BURST);
+        let qps = bounds.client_qps();
+        let burst = bounds.client_burst();
         let exempt = self.clients(bounds.exempt.as_ref(), &[]);
         let qps = NonZeroU32::new(qps)?;
         Some(ClientLimit { qps, burst: if burst == 0 { qps.get() } else { burst }, exempt })

@@ -9,14 +9,13 @@ use ipnet::IpNet;
 use super::{
     super::{
         error::{Place, locate},
-        file::{File, ForwardSection, Located, Text},
+        file::{File, ForwardSection, Located, Text, no_such_word},
         group::GroupIndex,
-        limits,
         plan::{CachePolicy, Rebind, Rule, WhenDown, ZoneEntry},
         presets, reverse,
     },
     Builder,
-    values::{flag, plain},
+    values::plain,
 };
 use crate::{
     networks::{self, NetworkError},
@@ -52,7 +51,7 @@ impl Builder<'_> {
         let clients = self.networks(table.clients.as_ref());
         let (written, zones) = self.zones(forward, &name, &clients);
         let guard = self.guard(forward, &name);
-        let rebind = self.word(table.rebind.as_ref(), &limits::REBIND);
+        let rebind = table.rebind();
         let except = self.except(forward, &name, &zones, guard.is_some() || rebind == Rebind::Refuse);
         let when_down = self.when_down(table, &name, groups);
         let to = self.target(forward, &name, groups);
@@ -64,13 +63,10 @@ impl Builder<'_> {
             guard,
             except,
             rebind,
-            negative_ttl: match &table.negative_ttl {
-                Some(_) => self.duration(table.negative_ttl.as_ref(), &limits::NEGATIVE_TTL),
-                None => cache.negative_ttl,
-            },
+            negative_ttl: table.negative_ttl.as_ref().map_or(cache.negative_ttl, |ttl| ttl.value),
             when_down,
-            aaaa: self.word(table.aaaa.as_ref(), &limits::AAAA),
-            follow: flag(table.follow.as_ref(), true),
+            aaaa: table.aaaa(),
+            follow: table.follow(),
             name,
         };
         // Everything of it is checked even where it leads nowhere.
@@ -133,7 +129,7 @@ impl Builder<'_> {
             word => word.strip_prefix("upstream:"),
         };
         let Some(other) = other else {
-            self.no_such_word(text, "when_down", &["stale", "fail", "upstream:NAME"]);
+            self.problems.push(no_such_word(text, "when_down", &["stale", "fail", "upstream:NAME"]));
             return WhenDown::Stale;
         };
         if table.to.as_ref().is_some_and(|to| to.value == other) {

@@ -9,7 +9,6 @@ use super::{
     super::{
         file::{ForwardSection, Located},
         group::{Group, Server, ServerAddress},
-        limits,
         plan::{Guard, Live, Rule, WhenDown},
         presets::{PUBLIC_ONLY, is_aws_name},
     },
@@ -27,7 +26,7 @@ const VPC_V6: u8 = 44;
 impl Builder<'_> {
     pub(super) fn guard(&mut self, forward: &Located<ForwardSection>, name: &str) -> Option<Guard> {
         let table = &forward.value;
-        let on_public = self.word(table.on_public.as_ref(), &limits::ON_PUBLIC);
+        let on_public = table.on_public();
         let Some(private) = table.private.as_ref().filter(|private| !private.value.is_empty()) else {
             if let Some(text) = &table.on_public {
                 let place = table.private.as_ref().map_or(&text.place, |private| &private.place);

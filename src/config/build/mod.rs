@@ -22,17 +22,14 @@ use super::{
     error::{Problem, Problems, Source},
     file::{File, Loaded, Located, Text},
     group::GroupIndex,
-    limits,
     plan::{Live, Plan, Rule},
-    unsupported,
 };
 use crate::wire::Name;
 
 /// Builds the plan of what was loaded, or gives every problem of it.
 pub(super) fn build(loaded: Loaded) -> Result<Plan, Problems> {
-    let Loaded { file, sources, problems, .. } = loaded;
-    let mut builder = Builder { sources: &sources, problems, warnings: Vec::new(), claims: HashMap::new() };
-    builder.problems.extend(unsupported::problems(&file));
+    let Loaded { file, sources, problems, warnings, .. } = loaded;
+    let mut builder = Builder { sources: &sources, problems, warnings, claims: HashMap::new() };
     let boot = builder.boot(&file);
     let mut live = builder.live(&file);
     builder.leave_out_own_listeners(&file, &boot, &mut live);
@@ -65,18 +62,18 @@ impl Builder<'_> {
         let groups = self.groups(file, &rules);
         Live {
             access: self.access(&server),
-            deadline: self.duration(server.deadline.as_ref(), &limits::DEADLINE),
-            lameduck: self.duration(server.lameduck.as_ref(), &limits::LAMEDUCK),
-            udp_payload: u16::try_from(self.number(server.udp_payload.as_ref(), &limits::UDP_PAYLOAD)).unwrap_or(1232),
+            deadline: server.deadline(),
+            lameduck: server.lameduck(),
+            udp_payload: u16::try_from(server.udp_payload()).unwrap_or(u16::MAX),
             cookie_secrets: self.cookie_secrets(server.cookie_secrets.as_ref()),
             chaos: self.chaos(server.chaos.as_ref()),
-            in_flight: self.number(bounds.in_flight.as_ref(), &limits::IN_FLIGHT),
+            in_flight: bounds.in_flight(),
             client_limit: self.client_limit(&bounds),
             balancers: self.networks(server.proxy_protocol.as_ref()),
             certificate: self.certificate(&server),
             cache,
             admin: self.admin_access(file),
-            log_level: self.word(log.level.as_ref(), &limits::LOG_LEVEL),
+            log_level: log.level(),
             groups,
             rules,
             local,

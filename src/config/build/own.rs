@@ -34,7 +34,7 @@ impl Builder<'_> {
     }
 }
 
-/// Whether a question to `server` would come back to us. A wildcard listener has every loopback address; what other
+/// Whether a query to `server` would come back to us. A wildcard listener has every loopback address; what other
 /// addresses the host has is known where the sockets are made.
 fn is_own(boot: &Boot, server: &FixedServer) -> bool {
     if !matches!(server.transport, Transport::Udp | Transport::Tcp) {

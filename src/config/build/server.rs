@@ -1,22 +1,19 @@
 //! What concerns the process itself: listeners, limits, cache, admin, log, special names.
 
-use std::{fs, num::NonZeroU32};
+use std::fs;
 
 use super::{
     super::{
         address::{Address, Endpoint, with_colon},
-        file::{File, NumberOrWord, ServerSection, Text, Texts},
-        limits,
-        plan::{
-            Access, AdminAccess, Boot, CachePolicy, CookieSecret, Listen, Need, SpecialNames, StreamLimits, Workers,
+        file::{
+            ADMIN_ALLOW, ADMIN_HTTP, ALLOW, CHAOS, CONTROL_SOCKET, COOKIE_SECRETS, File, LISTEN, ServerSection, Text,
+            Texts,
         },
+        plan::{Access, AdminAccess, Boot, CachePolicy, CookieSecret, Listen, Need, SpecialNames, StreamLimits},
     },
     Builder, section,
-    values::flag,
 };
 
-const ADMIN_HTTP: &str = "127.0.0.1:9153";
-const LISTEN: &[&str] = &["127.0.0.1:53", "[::1]:53"];
 const DNS_PORT: u16 = 53;
 const ADMIN_PORT: u16 = 9153;
 
@@ -32,23 +29,23 @@ impl Builder<'_> {
             tls: self.encrypted(&server, "tls"),
             https: self.https(&server),
             quic: self.encrypted(&server, "quic"),
-            freebind: flag(server.freebind.as_ref(), false),
-            workers: self.workers(&server),
+            freebind: server.freebind(),
+            workers: server.workers(),
             streams: StreamLimits {
-                connections: self.number(bounds.tcp_connections.as_ref(), &limits::TCP_CONNECTIONS),
-                per_client: self.number(bounds.tcp_per_client.as_ref(), &limits::TCP_PER_CLIENT),
-                pipeline: self.number(bounds.pipeline.as_ref(), &limits::PIPELINE),
-                idle: self.duration(bounds.tcp_idle.as_ref(), &limits::TCP_IDLE),
+                connections: bounds.tcp_connections(),
+                per_client: bounds.tcp_per_client(),
+                pipeline: bounds.pipeline(),
+                idle: bounds.tcp_idle(),
             },
-            cache_size: self.size(cache.size.as_ref(), &limits::CACHE_SIZE),
+            cache_size: cache.size(),
             snapshot: self.path(cache.snapshot.as_ref()),
             admin_http: self.admin_http(admin.http.as_ref()),
             admin_socket: match &admin.socket {
                 Some(_) => self.path(admin.socket.as_ref()),
-                None => Some(limits::CONTROL_SOCKET.into()),
+                None => Some(CONTROL_SOCKET.into()),
             },
-            log_format: self.word(log.format.as_ref(), &limits::LOG_FORMAT),
-            sandbox: self.word(server.sandbox.as_ref(), &limits::SANDBOX),
+            log_format: log.format(),
+            sandbox: server.sandbox(),
         }
     }
 
@@ -90,29 +87,6 @@ impl Builder<'_> {
         None
     }
 
-    fn workers(&mut self, server: &ServerSection) -> Workers {
-        let Some(workers) = &server.workers else { return Workers::Auto };
-        let limit = limits::WORKERS;
-        match &workers.value {
-            NumberOrWord::Word(word) if word == "auto" => Workers::Auto,
-            NumberOrWord::Word(word) => {
-                let message = format!("workers cannot be \"{word}\"; it is a number, or \"auto\"");
-                self.problem(&workers.place, message);
-                Workers::Auto
-            }
-            NumberOrWord::Number(number) => {
-                let count = u32::try_from(*number).ok().filter(|count| *count <= limit.most).and_then(NonZeroU32::new);
-                match count {
-                    Some(count) => Workers::Count(count),
-                    None => {
-                        self.out_of_bounds(&workers.place, limit.key, number, limit.least, limit.most);
-                        Workers::Auto
-                    }
-                }
-            }
-        }
-    }
-
     fn admin_http(&mut self, text: Option<&Text>) -> Option<Endpoint> {
         match text {
             Some(text) if !text.value.is_empty() => self.listener(text, "http", ADMIN_PORT),
@@ -121,16 +95,13 @@ impl Builder<'_> {
     }
 
     pub(super) fn access(&mut self, server: &ServerSection) -> Access {
-        Access {
-            allow: self.clients(server.allow.as_ref(), &limits::ALLOW),
-            deny: self.clients(server.deny.as_ref(), &[]),
-        }
+        Access { allow: self.clients(server.allow.as_ref(), ALLOW), deny: self.clients(server.deny.as_ref(), &[]) }
     }
 
     /// Reads the files, newest first.
     pub(super) fn cookie_secrets(&mut self, texts: Option<&Texts>) -> Vec<CookieSecret> {
         let Some(texts) = texts else { return Vec::new() };
-        let most = limits::COOKIE_SECRETS;
+        let most = COOKIE_SECRETS;
         if texts.value.len() > most {
             let message = format!("cookie_secrets names {} files, and takes {most} at most", texts.value.len());
             self.problem(&texts.place, message);
@@ -162,7 +133,7 @@ impl Builder<'_> {
 
     pub(super) fn chaos(&mut self, text: Option<&Text>) -> Option<String> {
         let text = text.filter(|text| !text.value.is_empty())?;
-        let (length, most) = (text.value.len(), limits::CHAOS);
+        let (length, most) = (text.value.len(), CHAOS);
         if length > most {
             self.problem(&text.place, format!("chaos has {length} octets, and a TXT record takes {most}"));
             return None;
@@ -173,20 +144,21 @@ impl Builder<'_> {
     pub(super) fn cache_policy(&mut self, file: &File) -> CachePolicy {
         let cache = section(file.cache.as_ref());
         let policy = CachePolicy {
-            min_ttl: self.duration(cache.min_ttl.as_ref(), &limits::MIN_TTL),
-            max_ttl: self.duration(cache.max_ttl.as_ref(), &limits::MAX_TTL),
-            negative_ttl: self.duration(cache.negative_ttl.as_ref(), &limits::NEGATIVE_TTL),
-            no_soa_ttl: self.duration(cache.no_soa_ttl.as_ref(), &limits::NO_SOA_TTL),
-            failure_ttl: self.duration(cache.failure_ttl.as_ref(), &limits::FAILURE_TTL),
-            stale: self.duration(cache.stale.as_ref(), &limits::STALE),
-            stale_after: self.duration(cache.stale_after.as_ref(), &limits::STALE_AFTER),
-            stale_ttl: self.duration(cache.stale_ttl.as_ref(), &limits::STALE_TTL),
-            prefetch: flag(cache.prefetch.as_ref(), true),
-            rotate: flag(cache.rotate.as_ref(), true),
+            min_ttl: cache.min_ttl(),
+            max_ttl: cache.max_ttl(),
+            negative_ttl: cache.negative_ttl(),
+            no_soa_ttl: cache.no_soa_ttl(),
+            failure_ttl: cache.failure_ttl(),
+            stale: cache.stale(),
+            stale_after: cache.stale_after(),
+            stale_ttl: cache.stale_ttl(),
+            prefetch: cache.prefetch(),
+            rotate: cache.rotate(),
         };
         if policy.min_ttl > policy.max_ttl {
-            for text in cache.min_ttl.iter().chain(&cache.max_ttl).take(1) {
-                self.problem(&text.place, "min_ttl is longer than max_ttl");
+            let written = cache.min_ttl.as_ref().or(cache.max_ttl.as_ref());
+            if let Some(place) = written.map(|ttl| ttl.place.clone()) {
+                self.problem(&place, "min_ttl is longer than max_ttl");
             }
         }
         policy
@@ -203,7 +175,7 @@ impl Builder<'_> {
             }
             hosts.push(host.value.to_ascii_lowercase());
         }
-        AdminAccess { allow: self.clients(admin.allow.as_ref(), &limits::ADMIN_ALLOW), hosts }
+        AdminAccess { allow: self.clients(admin.allow.as_ref(), ADMIN_ALLOW), hosts }
     }
 }
 
@@ -219,7 +191,7 @@ const fn need(address: &Address) -> Need {
 }
 
 pub(super) fn special(file: &File) -> SpecialNames {
-    match flag(section(file.special.as_ref()).enabled.as_ref(), true) {
+    match section(file.special.as_ref()).enabled() {
         true => SpecialNames::AnsweredHere,
         false => SpecialNames::Forwarded,
     }

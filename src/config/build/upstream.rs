@@ -7,16 +7,14 @@ use std::{fs, io, num::NonZeroU32};
 
 use super::{
     super::{
+        address::AddressError,
         error::Place,
-        file::{Located, ServerEntry, Text, Upstream, UpstreamSection},
-        group::{
-            Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Recursion, Server, ServerAddress, Share,
-        },
-        limits,
+        file::{HealthSection, Located, MOST_SERVERS, ServerEntry, Text, Upstream, UpstreamSection},
+        group::{Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Recursion, Server, ServerAddress, Share},
         plan::Rule,
+        server::ServerError,
     },
     Builder, section,
-    values::flag,
 };
 use crate::{
     tls::{Roots, RootsError},
@@ -25,30 +23,20 @@ use crate::{
 
 const SERVER_HELP: &str = "write [scheme://]address[:port][/path][#tls-name] with udp, tcp, tls, https or quic as \
                            scheme, or system, or system:PATH";
+const BY_NAME_HELP: &str = "servers by name are not supported yet: write an address, [scheme://]address[:port][/path]\
+                            [#tls-name], or system, or system:PATH";
 const CA_HELP: &str = "write the path of a file with the CA's certificates as PEM; without ca the system's CAs are \
                        trusted";
 impl Builder<'_> {
     pub(super) fn group(&mut self, upstream: &Upstream, index: GroupIndex, rules: &[Rule]) -> Group {
         let table = &upstream.table;
         self.label(&upstream.name, "an upstream");
-        let hedge = flag(table.hedge.as_ref(), true);
-        let share = share(self.fraction(table.hedge_budget.as_ref(), &limits::HEDGE_BUDGET));
         Group {
             name: upstream.name.value.clone(),
             tiers: self.tiers(upstream),
-            policy: self.word(table.policy.as_ref(), &limits::POLICY),
-            timeout: self.duration(table.timeout.as_ref(), &limits::TIMEOUT),
-            attempts: self.number(table.attempts.as_ref(), &limits::ATTEMPTS),
-            hedge: hedge.then_some(share).filter(|share| share.0 > 0),
-            max_qps: NonZeroU32::new(self.number(table.max_qps.as_ref(), &limits::MAX_QPS)),
-            in_flight: self.number(table.in_flight.as_ref(), &limits::GROUP_IN_FLIGHT),
-            connections: self.number(table.connections.as_ref(), &limits::CONNECTIONS),
-            source_ports: self.number(table.source_ports.as_ref(), &limits::SOURCE_PORTS),
-            mix_case: flag(table.mix_case.as_ref(), false),
-            recursion: Recursion::Desired,
-            fail_back: self.duration(table.fail_back.as_ref(), &limits::FAIL_BACK),
             ca: self.bundle(table.ca.as_ref()),
             health: self.health(table, default_probe(index, rules)),
+            ..bounds(table)
         }
     }
 
@@ -72,7 +60,7 @@ impl Builder<'_> {
         let path = NetworkPath {
             source: self.source_address(table.source.as_ref()),
             device: self.device(table.device.as_ref()),
-            mark: self.number(table.mark.as_ref(), &limits::MARK),
+            mark: table.mark(),
         };
         let help = "write servers = [\"10.20.1.10\", \"10.20.2.10\"]";
         let mut tiers = match &table.servers {
@@ -86,8 +74,8 @@ impl Builder<'_> {
             tiers.push(self.tier(tier, &path, &format!("a backup tier of upstream \"{}\"", name.value)));
         }
         let count = tiers.iter().map(Vec::len).sum::<usize>();
-        if count > limits::MOST_SERVERS {
-            let most = limits::MOST_SERVERS;
+        if count > MOST_SERVERS {
+            let most = MOST_SERVERS;
             let message = format!("upstream \"{}\" has {count} servers; a group has at most {most}", name.value);
             self.problem(&name.place, message);
         }
@@ -123,14 +111,14 @@ impl Builder<'_> {
                 path.source = self.source_address(table.source.as_ref()).or(path.source);
                 path.device = self.device(table.device.as_ref()).or(path.device);
                 if table.mark.is_some() {
-                    path.mark = self.number(table.mark.as_ref(), &limits::MARK);
+                    path.mark = table.mark();
                 }
-                let Some(address) = &table.address else {
-                    let help = "write { address = \"10.20.1.10\", device = \"vpn0\" }";
-                    self.problem_with_help(&entries.place, "a server's table has no address", help);
+                let Some(server) = &table.server else {
+                    let help = "write { server = \"10.20.1.10\", device = \"vpn0\" }";
+                    self.problem_with_help(&entries.place, "a server's table has no `server`", help);
                     return None;
                 };
-                address
+                server
             }
         };
         let address = self.server_address(text)?;
@@ -162,7 +150,10 @@ impl Builder<'_> {
                 }
                 Err(reason) => {
                     let message = format!("server \"{}\" cannot be used: {reason}", text.value);
-                    self.problem_with_help(&text.place, message, SERVER_HELP);
+                    let is_name = reason == ServerError::Address(AddressError::NotAnAddress)
+                        && text.value.contains(|letter: char| letter.is_ascii_alphabetic());
+                    let help = if is_name { BY_NAME_HELP } else { SERVER_HELP };
+                    self.problem_with_help(&text.place, message, help);
                     None
                 }
             },
@@ -183,15 +174,7 @@ impl Builder<'_> {
             let message = format!("expect needs a probe for A or AAAA, and the probe is \"{probe}\"");
             self.problem_with_help(&texts.place, message, "write probe = \"sts.eu-west-1.amazonaws.com A\"");
         }
-        Health {
-            probe,
-            is_probe_written: written.is_some(),
-            expect,
-            interval: self.duration(health.interval.as_ref(), &limits::INTERVAL),
-            interval_down: self.duration(health.interval_down.as_ref(), &limits::INTERVAL_DOWN),
-            fall: self.number(health.fall.as_ref(), &limits::FALL),
-            rise: self.number(health.rise.as_ref(), &limits::RISE),
-        }
+        Health { probe, is_probe_written: written.is_some(), expect, ..watching(&health) }
     }
 
     fn probe(&mut self, text: &Text) -> Option<Probe> {
@@ -203,13 +186,55 @@ impl Builder<'_> {
         };
         let qname = self.name(&Located { value: qname.to_owned(), place: text.place.clone() })?;
         match qtype.parse() {
-            // Pseudo types (RFC 6895 3.1) are not questions a server answers plainly.
+            // Pseudo types (RFC 6895 3.1) are not queries a server answers plainly.
             Ok(RecordType(41 | 128..=255)) | Err(_) => {
                 self.problem(&text.place, format!("probe \"{}\" asks for no record type", text.value));
                 None
             }
             Ok(qtype) => Some(Probe { qname, qtype }),
         }
+    }
+}
+
+/// A group of these bounds, without anything that takes a look at more than the table.
+fn bounds(table: &UpstreamSection) -> Group {
+    let share = share(table.hedge_budget());
+    Group {
+        name: String::new(),
+        tiers: Vec::new(),
+        policy: table.policy(),
+        timeout: table.timeout(),
+        attempts: table.attempts(),
+        hedge: table.hedge().then_some(share).filter(|share| share.0 > 0),
+        max_qps: NonZeroU32::new(table.max_qps()),
+        in_flight: table.in_flight(),
+        connections: table.connections(),
+        source_ports: table.source_ports(),
+        mix_case: table.mix_case(),
+        recursion: Recursion::Desired,
+        fail_back: table.fail_back(),
+        ca: None,
+        health: watching(&table.health()),
+    }
+}
+
+/// How a group is watched that says nothing of its probe.
+fn watching(table: &HealthSection) -> Health {
+    Health {
+        probe: Probe { qname: Name::root(), qtype: RecordType::NS },
+        is_probe_written: false,
+        expect: Vec::new(),
+        interval: table.interval(),
+        interval_down: table.interval_down(),
+        fall: table.fall(),
+        rise: table.rise(),
+    }
+}
+
+/// The defaults of every key, no name and no servers.
+impl Default for Group {
+    fn default() -> Self {
+        bounds(&UpstreamSection::default())
     }
 }
 

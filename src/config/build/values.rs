@@ -1,12 +1,10 @@
-//! Single values: text to durations, sizes, numbers, words, names, networks and paths.
+//! Single values that take more than the text: names, networks, addresses, devices and paths.
 //!
 //! What is wrong becomes a problem and the default takes its place, so that the rest is still checked.
 
 use std::{
-    fmt::Display,
     net::IpAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -15,9 +13,7 @@ use super::{
     super::{
         address::{Address, port_was_meant},
         error::{Place, Problem, Source},
-        file::{Flag, Float, Integer, Text, Texts, nearest},
-        limits::{Limit, Words},
-        units,
+        file::{Text, Texts},
     },
     Builder,
 };
@@ -26,8 +22,6 @@ use crate::{
     wire::Name,
 };
 
-const DURATION_HELP: &str = "write a whole number and a unit: \"250ms\", \"5s\", \"10m\", \"1h\", \"1d\"";
-const SIZE_HELP: &str = "write a whole number and a unit: \"512KiB\", \"64MiB\", \"1GiB\", or \"0\"";
 const NETWORK_HELP: &str = "write an address and a prefix length: \"10.20.0.0/16\", \"fd00:20::/32\"";
 
 /// What `private` means among clients: RFC 1918, RFC 6598, link-local, unique local.
@@ -43,90 +37,6 @@ impl Builder<'_> {
 
     pub(super) fn problem_with_help(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
         self.problems.push(Problem::at(place, message).help(help));
-    }
-
-    pub(super) fn duration(&mut self, text: Option<&Text>, limit: &Limit<Duration>) -> Duration {
-        let Some(text) = text else { return limit.default };
-        match units::parse_duration(&text.value) {
-            Ok(duration) if (limit.least..=limit.most).contains(&duration) => duration,
-            Ok(_) => {
-                let [least, most] = [limit.least, limit.most].map(units::show_duration);
-                self.out_of_bounds(&text.place, limit.key, &text.value, &least, &most);
-                limit.default
-            }
-            Err(error) => {
-                let message = format!("{} \"{}\" is no duration: {error}", limit.key, text.value);
-                self.problem_with_help(&text.place, message, DURATION_HELP);
-                limit.default
-            }
-        }
-    }
-
-    /// A size in octets; "0" is always allowed and means off.
-    pub(super) fn size(&mut self, text: Option<&Text>, limit: &Limit<u64>) -> u64 {
-        let Some(text) = text else { return limit.default };
-        match units::parse_size(&text.value) {
-            Ok(size) if size == 0 || (limit.least..=limit.most).contains(&size) => size,
-            Ok(_) => {
-                let [least, most] = [limit.least, limit.most].map(units::show_size);
-                self.out_of_bounds(&text.place, limit.key, &text.value, &least, &most);
-                limit.default
-            }
-            Err(error) => {
-                let message = format!("{} \"{}\" is no size: {error}", limit.key, text.value);
-                self.problem_with_help(&text.place, message, SIZE_HELP);
-                limit.default
-            }
-        }
-    }
-
-    pub(super) fn number(&mut self, integer: Option<&Integer>, limit: &Limit<u32>) -> u32 {
-        let Some(integer) = integer else { return limit.default };
-        match u32::try_from(integer.value).ok().filter(|number| (limit.least..=limit.most).contains(number)) {
-            Some(number) => number,
-            None => {
-                self.out_of_bounds(&integer.place, limit.key, integer.value, limit.least, limit.most);
-                limit.default
-            }
-        }
-    }
-
-    pub(super) fn fraction(&mut self, float: Option<&Float>, limit: &Limit<f64>) -> f64 {
-        let Some(float) = float else { return limit.default };
-        if (limit.least..=limit.most).contains(&float.value) {
-            return float.value;
-        }
-        self.out_of_bounds(&float.place, limit.key, float.value, limit.least, limit.most);
-        limit.default
-    }
-
-    pub(super) fn out_of_bounds(
-        &mut self,
-        place: &Place,
-        key: &str,
-        value: impl Display,
-        least: impl Display,
-        most: impl Display,
-    ) {
-        self.problem(place, format!("{key} is {value}, and must lie between {least} and {most}"));
-    }
-
-    pub(super) fn word<T: Copy>(&mut self, text: Option<&Text>, words: &Words<T>) -> T {
-        let Some(text) = text else { return words.default };
-        if let Some((_, value)) = words.all.iter().find(|(word, _)| *word == text.value) {
-            return *value;
-        }
-        let all: Vec<&str> = words.all.iter().map(|(word, _)| *word).collect();
-        self.no_such_word(text, words.key, &all);
-        words.default
-    }
-
-    pub(super) fn no_such_word(&mut self, text: &Text, key: &str, words: &[&str]) {
-        let mut message = format!("{key} cannot be \"{}\"; it is one of {}", text.value, words.join(", "));
-        if let Some(near) = nearest(&text.value, words) {
-            message = format!("{key} cannot be \"{}\"; did you mean \"{near}\"?", text.value);
-        }
-        self.problem_with_help(&text.place, message, format!("{key} is one of {}", words.join(", ")));
     }
 
     pub(super) fn name(&mut self, text: &Text) -> Option<Name> {
@@ -260,11 +170,6 @@ fn named(word: &str) -> Option<Vec<IpNet>> {
         _ => return None,
     };
     Some(texts.iter().filter_map(|text| networks::parse(text).ok()).collect())
-}
-
-/// A boolean, or its default.
-pub(super) fn flag(flag: Option<&Flag>, default: bool) -> bool {
-    flag.map_or(default, |flag| flag.value)
 }
 
 /// A name as people write it: without the final dot.

@@ -31,7 +31,7 @@ impl Builder<'_> {
         }
         if live.rules.is_empty() && live.local.is_empty() {
             self.warnings.push(
-                Problem::nowhere("there is no rule and no local zone: every question will be REFUSED")
+                Problem::nowhere("there is no rule and no local zone: every query will be REFUSED")
                     .help("write a [[forward]] table with zones = [\".\"] and to = the name of an [upstream.NAME]"),
             );
         }

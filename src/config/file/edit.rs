@@ -80,7 +80,7 @@ impl Element {
     fn read(value: &Spanned<DeValue<'_>>) -> Option<Self> {
         let address = match value.get_ref() {
             DeValue::String(_) => value,
-            DeValue::Table(table) => table.get("address")?,
+            DeValue::Table(table) => table.get("server")?,
             _ => return None,
         };
         let text = address.get_ref().as_str()?.to_owned();
@@ -265,9 +265,9 @@ mod tests {
                 "[\n  \"10.0.0.1\", # a\n  \"10.0.0.2\",\n  \"10.0.0.3\" # b\n]",
             ),
             (
-                "[{ address = \"10.0.0.1\", mark = 7 }]",
+                "[{ server = \"10.0.0.1\", mark = 7 }]",
                 &["10.0.0.1", "10.0.0.2"],
-                "[{ address = \"10.0.0.1\", mark = 7 }, { address = \"10.0.0.2\", mark = 7 }]",
+                "[{ server = \"10.0.0.1\", mark = 7 }, { server = \"10.0.0.2\", mark = 7 }]",
             ),
         ] {
             let file = |servers: &str| {

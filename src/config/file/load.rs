@@ -17,7 +17,8 @@ use toml::{
 
 use super::{
     super::error::{Place, Problem, Source, SourceId},
-    File, Located, Reader, TOP, Text, Upstream,
+    File, Located, Reader, Text, Upstream,
+    keys::TOP,
     read::{Value, join},
 };
 
@@ -27,6 +28,7 @@ pub(in crate::config) struct Loaded {
     pub(in crate::config) file: File,
     pub(in crate::config) sources: Vec<Source>,
     pub(in crate::config) problems: Vec<Problem>,
+    pub(in crate::config) warnings: Vec<Problem>,
     /// Whether a part is missing from `file`, so that building it would find faults that are not there.
     pub(in crate::config) unreadable: bool,
 }
@@ -74,12 +76,12 @@ impl Loaded {
             self.unreadable = true;
             self.note_syntax(source, &text, &errors);
             // Of what could be made out only [admin] is of use: it tells where the daemon is that has the last good file.
-            let mut reader = Reader { source, problems: &mut Vec::new() };
+            let mut reader = Reader { source, problems: &mut Vec::new(), warnings: &mut Vec::new() };
             let admin = read_file(table.get_ref(), &mut reader).admin;
             self.sources.push(Source::File { name, text });
             return File { admin, ..File::default() };
         }
-        let mut reader = Reader { source, problems: &mut self.problems };
+        let mut reader = Reader { source, problems: &mut self.problems, warnings: &mut self.warnings };
         let file = read_file(table.get_ref(), &mut reader);
         self.sources.push(Source::File { name, text });
         file
@@ -190,6 +192,7 @@ fn read_file(table: &DeTable<'_>, reader: &mut Reader<'_>) -> File {
         forward: read_tables(table, "forward", reader),
         local: read_tables(table, "local", reader),
         local_hosts: reader.value(table, "", "local_hosts"),
+        perimeter: reader.value(table, "", "perimeter"),
         special: reader.value(table, "", "special"),
     }
 }

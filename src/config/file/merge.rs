@@ -16,6 +16,7 @@ impl File {
         merge.once("[admin]", &mut self.admin, other.admin);
         merge.once("[log]", &mut self.log, other.log);
         merge.once("[local_hosts]", &mut self.local_hosts, other.local_hosts);
+        merge.once("[perimeter]", &mut self.perimeter, other.perimeter);
         merge.once("[special]", &mut self.special, other.special);
         for upstream in other.upstream {
             let name = &upstream.name;

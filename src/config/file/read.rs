@@ -8,6 +8,7 @@ use toml::{
 
 use super::{
     super::error::{Place, Problem, SourceId},
+    kind::{Key, Kind, Mark},
     suggest,
 };
 
@@ -20,9 +21,23 @@ pub(in crate::config) struct Located<T> {
 
 pub(in crate::config) type Text = Located<String>;
 pub(in crate::config) type Texts = Located<Vec<Text>>;
-pub(in crate::config) type Flag = Located<bool>;
-pub(in crate::config) type Integer = Located<i64>;
-pub(in crate::config) type Float = Located<f64>;
+type Flag = Located<bool>;
+type Integer = Located<i64>;
+type Float = Located<f64>;
+
+impl<T> Located<T> {
+    /// Another value at the same place.
+    pub(super) fn with<U>(&self, value: U) -> Located<U> {
+        Located { value, place: self.place.clone() }
+    }
+}
+
+impl Text {
+    /// A text that is written nowhere.
+    pub(super) const fn nowhere(value: String) -> Self {
+        Self { value, place: Place { source: SourceId(usize::MAX), span: 0..0 } }
+    }
+}
 
 /// A number or a word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,17 +50,18 @@ pub(in crate::config) enum NumberOrWord {
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum ServerEntry {
     Text(Text),
-    Table(super::ServerTable),
+    Table(super::keys::ServerTable),
 }
 
 /// A reading of one source.
-pub(super) struct Reader<'a> {
+pub(in crate::config) struct Reader<'a> {
     pub(super) source: SourceId,
     pub(super) problems: &'a mut Vec<Problem>,
+    pub(super) warnings: &'a mut Vec<Problem>,
 }
 
 /// What a value of the file can be read as.
-pub(super) trait Value: Sized {
+pub(in crate::config) trait Value: Sized {
     /// What several of it are, for "must be a list of …".
     const MANY: &'static str;
 
@@ -57,33 +73,78 @@ pub(super) trait Value: Sized {
 }
 
 /// A table with known keys.
-pub(super) trait Table: Sized {
+pub(in crate::config) trait Table: Sized {
+    /// What it is called in documents.
+    const TABLE: &'static str;
+    /// The names of its keys.
+    const NAMES: &'static [&'static str];
+
     /// Its keys.
-    const KEYS: &'static [&'static str];
+    fn keys() -> Vec<Key>;
 
     /// Reads the table at `path`.
     fn read(table: &DeTable<'_>, path: &str, reader: &mut Reader<'_>) -> Self;
 }
 
-/// Declares a table of the file: every key optional, every value with its place.
+/// Declares a table of the file: for each key its type, what it takes, and what it lacks. Every key is optional and has
+/// a method of its name that gives its value or its default.
 macro_rules! table {
-    ($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty),* $(,)? }) => {
+    (
+        $(#[$doc:meta])* $name:ident in $table:literal {
+            $($key:ident: $type:ty = $kind:expr $(=> $mark:ident)?),* $(,)?
+        }
+    ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Default)]
         pub(in crate::config) struct $name {
-            $(pub(in crate::config) $key: Option<$type>,)*
+            $(pub(in crate::config) $key: Option<$crate::config::file::read::Located<$type>>,)*
+        }
+
+        #[allow(dead_code, reason = "not every key is asked for its default")]
+        impl $name {
+            $(
+                pub(in crate::config) fn $key(&self) -> $type {
+                    const KIND: <$type as $crate::config::file::kind::Keyed>::Kind = $kind;
+                    match &self.$key {
+                        Some(located) => located.value.clone(),
+                        None => $crate::config::file::kind::Kind::default(&KIND),
+                    }
+                }
+            )*
+        }
+
+        impl $crate::config::file::kind::Keyed for $name {
+            type Kind = $crate::config::file::kind::Inner<Self>;
         }
 
         impl $crate::config::file::read::Table for $name {
-            const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+            const TABLE: &'static str = $table;
+            const NAMES: &'static [&'static str] = &[$(stringify!($key)),*];
+
+            fn keys() -> Vec<$crate::config::file::kind::Key> {
+                vec![$({
+                    const KIND: <$type as $crate::config::file::kind::Keyed>::Kind = $kind;
+                    $crate::config::file::kind::Key {
+                        name: stringify!($key),
+                        kind: &KIND,
+                        mark: None$(.or(Some($crate::config::file::kind::Mark::$mark)))?,
+                    }
+                }),*]
+            }
 
             fn read(
                 table: &toml::de::DeTable<'_>,
                 path: &str,
                 reader: &mut $crate::config::file::read::Reader<'_>,
             ) -> Self {
-                reader.refuse_unknown_keys(table, path, Self::KEYS);
-                Self { $($key: reader.value(table, path, stringify!($key)),)* }
+                reader.refuse_unknown_keys(table, path, Self::NAMES);
+                Self {
+                    $($key: {
+                        const KIND: <$type as $crate::config::file::kind::Keyed>::Kind = $kind;
+                        let mark = None$(.or(Some($crate::config::file::kind::Mark::$mark)))?;
+                        reader.key(table, path, stringify!($key), &KIND, mark)
+                    },)*
+                }
             }
         }
     };
@@ -94,6 +155,35 @@ impl Reader<'_> {
     /// The value of `key` in the table at `path`, if it is there and of the right type.
     pub(super) fn value<V: Value>(&mut self, table: &DeTable<'_>, path: &str, key: &str) -> Option<V> {
         V::read(table.get(key)?, &join(path, key), self)
+    }
+
+    /// The value of `key` in the table at `path`, if it is there and right. What the key lacks is told.
+    pub(super) fn key<K: Kind>(
+        &mut self,
+        table: &DeTable<'_>,
+        path: &str,
+        key: &str,
+        kind: &K,
+        mark: Option<Mark>,
+    ) -> Option<Located<K::Value>> {
+        let path = join(path, key);
+        let read = kind.read(table.get(key)?, &path, self)?;
+        let shown = kind.show(&read.value);
+        match mark {
+            Some(Mark::NotYet) if shown != kind.show(&kind.default()) => {
+                self.problem(&read.place, format!("not supported yet: {path}"));
+            }
+            // What is off is as it says.
+            Some(Mark::NoEffect) if shown.as_deref() != Some("\"off\"") => {
+                self.warnings.push(Problem::at(&read.place, format!("not supported yet: {path} has no effect")));
+            }
+            _ => {}
+        }
+        Some(read)
+    }
+
+    pub(super) fn problem(&mut self, place: &Place, message: String) {
+        self.problems.push(Problem::at(place, message));
     }
 
     /// Every key of `table` that is none of `known` is a problem, with the key that was probably meant.
@@ -255,7 +345,7 @@ impl Value for ServerEntry {
 
     fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self> {
         match value.get_ref() {
-            DeValue::Table(table) => Some(Self::Table(super::ServerTable::read(table, path, reader))),
+            DeValue::Table(table) => Some(Self::Table(super::keys::ServerTable::read(table, path, reader))),
             DeValue::String(_) => Text::read(value, path, reader).map(Self::Text),
             _ => {
                 reader.wrong_type::<Self>(value, path);

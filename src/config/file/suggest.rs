@@ -2,7 +2,7 @@
 
 use super::{
     super::error::{Place, Problem},
-    KEYS_BY_TABLE,
+    keys::{TABLES, TOP},
 };
 
 /// The problem of the unknown key `name` in the table `path`, whose keys are `known`.
@@ -11,8 +11,12 @@ pub(super) fn unknown_key(place: &Place, path: &str, name: &str, known: &[&str])
     if let Some(near) = nearest(name, known) {
         return Problem::at(place, format!("{table} has no key \"{name}\"; did you mean \"{near}\"?"));
     }
-    let elsewhere = KEYS_BY_TABLE.iter().find(|(_, keys)| keys.contains(&name));
-    if let Some((other, _)) = elsewhere {
+    let mut tables = TABLES.iter().filter(|(header, _)| !header.is_empty());
+    let elsewhere = match TOP.contains(&name) {
+        true => Some("the file's top, before any [table]"),
+        false => tables.find(|(_, keys)| keys().iter().any(|key| key.name == name)).map(|(header, _)| *header),
+    };
+    if let Some(other) = elsewhere {
         return Problem::at(place, format!("{table} has no key \"{name}\"; it belongs in {other}"));
     }
     Problem::at(place, format!("{table} has no key \"{name}\"")).help(format!("its keys are {}", known.join(", ")))

@@ -1,0 +1,551 @@
+//! What a key of the file takes. Each kind reads a value and checks it, knows its default, shows it as TOML, and
+//! describes it to editors.
+//!
+//! Reading stops at nothing: a value that is wrong becomes a problem, the key counts as absent, and the default holds.
+
+use std::{fmt::Debug, time::Duration};
+
+use serde_json::{Value as Json, json};
+use toml::{Spanned, de::DeValue};
+
+use super::{
+    super::{
+        error::Problem,
+        plan::Workers,
+        schema,
+        units::{self, show_duration, show_size},
+    },
+    keys::ServerTable,
+    read::{Located, NumberOrWord, Reader, ServerEntry, Table, Text, Value},
+    suggest::nearest,
+};
+
+const DURATION_HELP: &str = "write a whole number and a unit: \"250ms\", \"5s\", \"10m\", \"1h\", \"1d\"";
+const SIZE_HELP: &str = "write a whole number and a unit: \"512KiB\", \"64MiB\", \"1GiB\", or \"0\"";
+
+/// What a key takes.
+pub(in crate::config) trait Kind {
+    /// What it is read as.
+    type Value;
+
+    /// Reads the value of the key `path`; none if it is wrong, which is then a problem.
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<Self::Value>>;
+
+    /// What holds where the key is absent.
+    fn default(&self) -> Self::Value;
+
+    /// A value as TOML; none where the key has no default to be shown.
+    fn show(&self, value: &Self::Value) -> Option<String>;
+
+    /// A JSON Schema of what may be written. It lets pass whatever `read` does.
+    fn schema(&self) -> Json;
+}
+
+/// The kind of a key by the type that it is read as.
+pub(in crate::config) trait Keyed {
+    /// The kind.
+    type Kind: Kind<Value = Self> + 'static;
+}
+
+/// A key of a table.
+pub(in crate::config) struct Key {
+    /// Its name.
+    pub(in crate::config) name: &'static str,
+    /// What it takes.
+    pub(in crate::config) kind: &'static dyn Described,
+    /// What it lacks, if it does.
+    pub(in crate::config) mark: Option<Mark>,
+}
+
+/// What a key lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum Mark {
+    /// It parses, and anything but its default is refused.
+    NotYet,
+    /// It is taken, and changes nothing.
+    NoEffect,
+}
+
+/// A kind without the type of its values.
+pub(in crate::config) trait Described {
+    /// The default as TOML; none where there is none.
+    fn shown_default(&self) -> Option<String>;
+
+    /// See [`Kind::schema`], with the default.
+    fn schema(&self) -> Json;
+}
+
+impl<K: Kind> Described for K {
+    fn shown_default(&self) -> Option<String> {
+        self.show(&self.default())
+    }
+
+    fn schema(&self) -> Json {
+        Kind::schema(self)
+    }
+}
+
+/// A number's default and bounds, both included.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Limit<T> {
+    default: T,
+    least: T,
+    most: T,
+}
+
+/// A number with its default and its bounds.
+pub(super) const fn limit<T: Copy>(default: T, least: T, most: T) -> Limit<T> {
+    Limit { default, least, most }
+}
+
+impl<T: Copy + PartialOrd> Limit<T> {
+    fn holds(&self, value: T) -> bool {
+        (self.least..=self.most).contains(&value)
+    }
+}
+
+/// The last part of a key path.
+fn key(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+fn out_of_bounds(text: &str, path: &str, least: &str, most: &str) -> String {
+    format!("{} is {text}, and must lie between {least} and {most}", key(path))
+}
+
+impl Kind for Limit<Duration> {
+    type Value = Duration;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<Duration>> {
+        let text = Text::read(value, path, reader)?;
+        let message = match units::parse_duration(&text.value) {
+            Ok(duration) if self.holds(duration) => return Some(text.with(duration)),
+            Ok(_) => {
+                let [least, most] = [self.least, self.most].map(show_duration);
+                reader.problem(&text.place, out_of_bounds(&text.value, path, &least, &most));
+                return None;
+            }
+            Err(error) => format!("{} \"{}\" is no duration: {error}", key(path), text.value),
+        };
+        reader.problems.push(Problem::at(&text.place, message).help(DURATION_HELP));
+        None
+    }
+
+    fn default(&self) -> Duration {
+        self.default
+    }
+
+    fn show(&self, value: &Duration) -> Option<String> {
+        Some(quoted(&show_duration(*value)))
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" })
+    }
+}
+
+/// A size in octets; "0" is always allowed and means off.
+impl Kind for Limit<u64> {
+    type Value = u64;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<u64>> {
+        let text = Text::read(value, path, reader)?;
+        let message = match units::parse_size(&text.value) {
+            Ok(size) if size == 0 || self.holds(size) => return Some(text.with(size)),
+            Ok(_) => {
+                let [least, most] = [self.least, self.most].map(show_size);
+                reader.problem(&text.place, out_of_bounds(&text.value, path, &least, &most));
+                return None;
+            }
+            Err(error) => format!("{} \"{}\" is no size: {error}", key(path), text.value),
+        };
+        reader.problems.push(Problem::at(&text.place, message).help(SIZE_HELP));
+        None
+    }
+
+    fn default(&self) -> u64 {
+        self.default
+    }
+
+    fn show(&self, value: &u64) -> Option<String> {
+        Some(quoted(&show_size(*value)))
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^(0|[0-9]+(KiB|MiB|GiB|TiB))$" })
+    }
+}
+
+impl Kind for Limit<u32> {
+    type Value = u32;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<u32>> {
+        let integer = Located::<i64>::read(value, path, reader)?;
+        let number = u32::try_from(integer.value).ok().filter(|number| self.holds(*number));
+        if number.is_none() {
+            let [number, least, most] =
+                [integer.value, self.least.into(), self.most.into()].map(|number| number.to_string());
+            reader.problem(&integer.place, out_of_bounds(&number, path, &least, &most));
+        }
+        number.map(|number| integer.with(number))
+    }
+
+    fn default(&self) -> u32 {
+        self.default
+    }
+
+    fn show(&self, value: &u32) -> Option<String> {
+        Some(value.to_string())
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "integer", "minimum": self.least, "maximum": self.most })
+    }
+}
+
+impl Kind for Limit<f64> {
+    type Value = f64;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<f64>> {
+        let float = Located::<f64>::read(value, path, reader)?;
+        if self.holds(float.value) {
+            return Some(float);
+        }
+        let [number, least, most] = [float.value, self.least, self.most].map(|number| number.to_string());
+        reader.problem(&float.place, out_of_bounds(&number, path, &least, &most));
+        None
+    }
+
+    fn default(&self) -> f64 {
+        self.default
+    }
+
+    fn show(&self, value: &f64) -> Option<String> {
+        Some(format!("{value:?}"))
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "number", "minimum": self.least, "maximum": self.most })
+    }
+}
+
+/// True or false.
+impl Kind for bool {
+    type Value = Self;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<Self>> {
+        Value::read(value, path, reader)
+    }
+
+    fn default(&self) -> Self {
+        *self
+    }
+
+    fn show(&self, value: &Self) -> Option<String> {
+        Some(value.to_string())
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "boolean" })
+    }
+}
+
+/// One of some words.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Word<T> {
+    default: T,
+    is_shown: bool,
+}
+
+/// One of some words, with a default.
+pub(super) const fn word<T: Copy>(default: T) -> Word<T> {
+    Word { default, is_shown: true }
+}
+
+/// One of some words, that must be given where it matters.
+pub(super) const fn given_word<T: Copy>(default: T) -> Word<T> {
+    Word { default, is_shown: false }
+}
+
+/// What words stand for.
+pub(in crate::config) trait Worded: Copy + PartialEq + 'static {
+    /// Each word with what it stands for.
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// The word for this.
+    fn word(&self) -> &'static str {
+        Self::WORDS.iter().find(|(_, value)| value == self).map_or("", |(word, _)| word)
+    }
+
+    /// What a text stands for under the key `key`.
+    fn parse(text: &Text, key: &str) -> Result<Self, Problem> {
+        if let Some((_, value)) = Self::WORDS.iter().find(|(word, _)| *word == text.value) {
+            return Ok(*value);
+        }
+        let words: Vec<&str> = Self::WORDS.iter().map(|(word, _)| *word).collect();
+        Err(no_such_word(text, key, &words))
+    }
+}
+
+/// The problem of a text that is none of `words`.
+pub(in crate::config) fn no_such_word(text: &Text, key: &str, words: &[&str]) -> Problem {
+    let all = words.join(", ");
+    let message = match nearest(&text.value, words) {
+        Some(near) => format!("{key} cannot be \"{}\"; did you mean \"{near}\"?", text.value),
+        None => format!("{key} cannot be \"{}\"; it is one of {all}", text.value),
+    };
+    Problem::at(&text.place, message).help(format!("{key} is one of {all}"))
+}
+
+impl<T: Worded> Kind for Word<T> {
+    type Value = T;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<T>> {
+        let text = Text::read(value, path, reader)?;
+        match T::parse(&text, key(path)) {
+            Ok(word) => Some(text.with(word)),
+            Err(problem) => {
+                reader.problems.push(problem);
+                // It was given, and must not be missed besides.
+                Some(text.with(self.default))
+            }
+        }
+    }
+
+    fn default(&self) -> T {
+        self.default
+    }
+
+    fn show(&self, value: &T) -> Option<String> {
+        self.is_shown.then(|| quoted(value.word()))
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "enum": T::WORDS.iter().map(|(word, _)| word).collect::<Vec<_>>() })
+    }
+}
+
+/// A text, with its default where it has one.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Line(Option<&'static str>);
+
+/// A text with a default.
+pub(super) const fn text(default: &'static str) -> Line {
+    Line(Some(default))
+}
+
+/// A text without a default.
+pub(super) const fn given_text() -> Line {
+    Line(None)
+}
+
+impl Kind for Line {
+    type Value = String;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Text> {
+        Value::read(value, path, reader)
+    }
+
+    fn default(&self) -> String {
+        self.0.unwrap_or_default().to_owned()
+    }
+
+    fn show(&self, value: &String) -> Option<String> {
+        self.0.is_some().then(|| quoted(value))
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string" })
+    }
+}
+
+/// A list of texts, with its default where it has one.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Lines(Option<&'static [&'static str]>);
+
+/// A list of texts with a default.
+pub(super) const fn texts(default: &'static [&'static str]) -> Lines {
+    Lines(Some(default))
+}
+
+/// A list of texts without a default.
+pub(super) const fn given_texts() -> Lines {
+    Lines(None)
+}
+
+impl Lines {
+    /// The texts of the default.
+    pub(in crate::config) fn texts(self) -> &'static [&'static str] {
+        self.0.unwrap_or_default()
+    }
+}
+
+impl Kind for Lines {
+    type Value = Vec<Text>;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<Vec<Text>>> {
+        Value::read(value, path, reader)
+    }
+
+    fn default(&self) -> Vec<Text> {
+        self.texts().iter().map(|text| Text::nowhere((*text).to_owned())).collect()
+    }
+
+    fn show(&self, value: &Vec<Text>) -> Option<String> {
+        let texts: Vec<&str> = value.iter().map(|text| text.value.as_str()).collect();
+        self.0.map(|_| format!("{texts:?}"))
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "array", "items": { "type": "string" } })
+    }
+}
+
+/// A number of threads, at most this many, or "auto".
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Threads(pub(super) u32);
+
+impl Kind for Threads {
+    type Value = Workers;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<Workers>> {
+        let written = Located::<NumberOrWord>::read(value, path, reader)?;
+        let message = match &written.value {
+            NumberOrWord::Word(word) if word == "auto" => return Some(written.with(Workers::Auto)),
+            NumberOrWord::Word(word) => format!("{} cannot be \"{word}\"; it is a number, or \"auto\"", key(path)),
+            NumberOrWord::Number(number) => {
+                let count = u32::try_from(*number).ok().filter(|count| *count <= self.0);
+                if let Some(count) = count.and_then(std::num::NonZeroU32::new) {
+                    return Some(written.with(Workers::Count(count)));
+                }
+                out_of_bounds(&number.to_string(), path, "1", &self.0.to_string())
+            }
+        };
+        reader.problem(&written.place, message);
+        None
+    }
+
+    fn default(&self) -> Workers {
+        Workers::Auto
+    }
+
+    fn show(&self, value: &Workers) -> Option<String> {
+        Some(match value {
+            Workers::Auto => quoted("auto"),
+            Workers::Count(count) => count.to_string(),
+        })
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": self.0 }, { "enum": ["auto"] }] })
+    }
+}
+
+/// A list of servers.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Servers;
+
+impl Kind for Servers {
+    type Value = Vec<ServerEntry>;
+
+    fn read(
+        &self,
+        value: &Spanned<DeValue<'_>>,
+        path: &str,
+        reader: &mut Reader<'_>,
+    ) -> Option<Located<Vec<ServerEntry>>> {
+        Value::read(value, path, reader)
+    }
+
+    fn default(&self) -> Vec<ServerEntry> {
+        Vec::new()
+    }
+
+    fn show(&self, _value: &Vec<ServerEntry>) -> Option<String> {
+        None
+    }
+
+    fn schema(&self) -> Json {
+        let server = schema::table(&ServerTable::keys(), ServerTable::TABLE);
+        json!({ "type": "array", "minItems": 1, "items": { "anyOf": [{ "type": "string" }, server] } })
+    }
+}
+
+/// A list of lists of servers.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Tiers;
+
+impl Kind for Tiers {
+    type Value = Vec<Located<Vec<ServerEntry>>>;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<Self::Value>> {
+        Value::read(value, path, reader)
+    }
+
+    fn default(&self) -> Self::Value {
+        Vec::new()
+    }
+
+    fn show(&self, _value: &Self::Value) -> Option<String> {
+        Some("[]".to_owned())
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "array", "items": Kind::schema(&Servers) })
+    }
+}
+
+/// A table of keys.
+#[derive(Debug)]
+pub(in crate::config) struct Inner<T>(std::marker::PhantomData<T>);
+
+/// A table of keys.
+pub(super) const fn inner<T>() -> Inner<T> {
+    Inner(std::marker::PhantomData)
+}
+
+impl<T: Table + Default> Kind for Inner<T> {
+    type Value = T;
+
+    fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<T>> {
+        Value::read(value, path, reader)
+    }
+
+    fn default(&self) -> T {
+        T::default()
+    }
+
+    fn show(&self, _value: &T) -> Option<String> {
+        None
+    }
+
+    fn schema(&self) -> Json {
+        schema::table(&T::keys(), T::TABLE)
+    }
+}
+
+macro_rules! keyed {
+    ($($value:ty => $kind:ty),* $(,)?) => {
+        $(impl Keyed for $value {
+            type Kind = $kind;
+        })*
+    };
+}
+
+keyed! {
+    Duration => Limit<Duration>,
+    u64 => Limit<u64>,
+    u32 => Limit<u32>,
+    f64 => Limit<f64>,
+    bool => bool,
+    String => Line,
+    Vec<Text> => Lines,
+    Workers => Threads,
+    Vec<ServerEntry> => Servers,
+    Vec<Located<Vec<ServerEntry>>> => Tiers,
+}
+
+/// A basic string of TOML; the escapes of Rust's are among those of TOML for what stands in defaults.
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
