@@ -26,8 +26,8 @@ pub use defaults::{default_udp_payload, defaults, not_supported};
 pub use error::{Color, Problems};
 pub use file::{CONTROL_SOCKET, EditError, MOST_SERVERS, group_table, set_servers};
 pub use group::{
-    Bundle, DNS_QUERY_PATH, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Recursion, Server, ServerAddress,
-    Share, Transport,
+    Bundle, DNS_QUERY_PATH, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Recursion, Server,
+    ServerAddress, Share, Transport,
 };
 pub use load::{Flags, admin_http, control_socket};
 pub use plan::{

@@ -8,14 +8,8 @@ use crate::{
     config::{self, Endpoint, FixedServer, Live, NetworkPath, ServerAddress},
     net::mmsg::interface_index,
     tls::Roots,
-    upstream::{
-        Entry, Group, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ProbeOrigin, ServerSpec, Transport,
-        Via, loops,
-    },
-    wire::{Class, UpstreamQuery},
+    upstream::{Entry, Group, GroupSpec, HealthSpec, Identity, Limits, ServerSpec, Via, loops},
 };
-
-const _: () = assert!(config::MOST_SERVERS == crate::upstream::MOST_SERVERS, "a server beyond would never be asked");
 
 /// The specification of each group of the plan, in its order.
 pub(super) fn specs(live: &Live) -> Vec<GroupSpec> {
@@ -46,39 +40,9 @@ fn spec(group: &config::Group, udp_payload: u16, system: &SystemRoots) -> GroupS
     GroupSpec {
         name: group.name.clone(),
         tiers: group.tiers.iter().map(tier).collect(),
-        policy: match group.policy {
-            config::Policy::Fastest => Policy::Fastest,
-            config::Policy::Spread => Policy::Spread,
-            config::Policy::Ordered => Policy::Ordered,
-        },
-        limits: Limits {
-            timeout: group.timeout,
-            attempts: u8::try_from(group.attempts).unwrap_or(u8::MAX),
-            hedge_budget: group.hedge.map(config::Share::fraction),
-            max_qps: group.max_qps.map(std::num::NonZeroU32::get),
-            in_flight: usize::try_from(group.in_flight).unwrap_or(usize::MAX),
-            connections: usize::try_from(group.connections).unwrap_or(usize::MAX),
-            source_ports: u16::try_from(group.source_ports).unwrap_or(u16::MAX),
-            case: if group.mix_case { LetterCase::Mixed } else { LetterCase::Lower },
-            recursion: group.recursion,
-            fail_back: group.fail_back,
-            udp_payload,
-        },
-        health: HealthSpec {
-            probe: UpstreamQuery {
-                name: group.health.probe.qname.clone(),
-                qtype: group.health.probe.qtype,
-                qclass: Class::IN,
-                do_bit: false,
-                cd: false,
-            },
-            origin: if group.health.is_probe_written { ProbeOrigin::Configured } else { ProbeOrigin::Default },
-            expect: group.health.expect.clone(),
-            interval: group.health.interval,
-            interval_down: group.health.interval_down,
-            fall: group.health.fall,
-            rise: group.health.rise,
-        },
+        policy: group.policy,
+        limits: Limits::of(group, udp_payload),
+        health: HealthSpec::of(&group.health),
     }
 }
 
@@ -117,17 +81,10 @@ fn entry(group: &config::Group, server: &config::Server, system: &SystemRoots) -
 
 /// A server of the configuration; none if its interface does not exist. `roots` are asked for where it is encrypted.
 pub fn server_spec(fixed: &FixedServer, via: Via, roots: impl FnOnce() -> Roots) -> Option<ServerSpec> {
-    let transport = match fixed.transport {
-        config::Transport::Udp => Transport::Udp,
-        config::Transport::Tcp => Transport::Tcp,
-        config::Transport::Tls => Transport::Tls,
-        config::Transport::Https => Transport::Https,
-        config::Transport::Quic => Transport::Quic,
-    };
     let address = resolve(&fixed.endpoint)?;
     let name = fixed.tls_name.clone();
     let identity = fixed.transport.is_encrypted().then(|| Identity { name, roots: roots() });
-    Some(ServerSpec { transport, address, via, identity, path: fixed.http_path.clone() })
+    Some(ServerSpec { transport: fixed.transport, address, via, identity, path: fixed.http_path.clone() })
 }
 
 fn via(path: &NetworkPath) -> Via {

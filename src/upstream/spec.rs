@@ -1,18 +1,19 @@
 //! What a group is made of, as the configuration says: addresses, limits, policy and probes, all of them valid.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-pub use crate::net::socket::Egress as Via;
+pub(super) use crate::config::DNS_QUERY_PATH as DEFAULT_PATH;
 use crate::{
-    config::Recursion,
+    config::{self, Recursion},
     tls::Roots,
-    wire::{Name, RecordType, UpstreamQuery},
+    wire::{Class, Name, RecordType, UpstreamQuery},
 };
-
-/// The path of DNS over HTTPS where the configuration names none.
-pub(super) const DEFAULT_PATH: &str = "/dns-query";
+pub use crate::{
+    config::{Policy, Transport},
+    net::socket::Egress as Via,
+};
 
 /// A group of upstream servers.
 #[derive(Debug, Clone)]
@@ -102,79 +103,6 @@ impl std::fmt::Display for ServerSpec {
     }
 }
 
-/// What carries messages to a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Transport {
-    /// Datagrams, and TCP for what does not fit.
-    Udp,
-    /// TCP alone.
-    Tcp,
-    /// DNS over TLS (RFC 7858).
-    Tls,
-    /// DNS over HTTPS (RFC 8484), HTTP/2.
-    Https,
-    /// DNS over QUIC (RFC 9250).
-    Quic,
-}
-
-impl Transport {
-    /// Every transport, in the order of its discriminants.
-    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
-
-    /// The label of metrics, and the scheme of the configuration.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Https => "https",
-            Self::Quic => "quic",
-        }
-    }
-
-    /// Whether TLS protects it.
-    pub const fn is_encrypted(self) -> bool {
-        matches!(self, Self::Tls | Self::Https | Self::Quic)
-    }
-
-    /// The port where none is given.
-    pub const fn default_port(self) -> u16 {
-        match self {
-            Self::Udp | Self::Tcp => 53,
-            Self::Tls | Self::Quic => 853,
-            Self::Https => 443,
-        }
-    }
-
-    /// What is kept open to a server with this transport: TCP beside datagrams, else the transport itself.
-    pub const fn of_streams(self) -> Self {
-        match self {
-            Self::Udp => Self::Tcp,
-            other => other,
-        }
-    }
-
-    /// Round trips until the first answer on a new connection.
-    pub(super) const fn round_trips(self) -> u32 {
-        match self {
-            Self::Udp => 1,
-            Self::Tcp | Self::Quic => 2,
-            Self::Tls | Self::Https => 3,
-        }
-    }
-}
-
-/// How a server is chosen among the healthy ones of a tier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Policy {
-    /// Evenly over all whose smoothed RTT is within 1.5 times or 5 ms of the lowest.
-    Fastest,
-    /// Evenly over all.
-    Spread,
-    /// The first.
-    Ordered,
-}
-
 /// Bounds on what a group costs and takes.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -202,21 +130,29 @@ pub struct Limits {
     pub udp_payload: u16,
 }
 
+impl Limits {
+    /// What a group of the configuration says; `udp_payload` is what queries advertise.
+    pub fn of(group: &config::Group, udp_payload: u16) -> Self {
+        Self {
+            timeout: group.timeout,
+            attempts: u8::try_from(group.attempts).unwrap_or(u8::MAX),
+            hedge_budget: group.hedge.map(config::Share::fraction),
+            max_qps: group.max_qps.map(NonZeroU32::get),
+            in_flight: usize::try_from(group.in_flight).unwrap_or(usize::MAX),
+            connections: usize::try_from(group.connections).unwrap_or(usize::MAX),
+            source_ports: u16::try_from(group.source_ports).unwrap_or(u16::MAX),
+            case: if group.mix_case { LetterCase::Mixed } else { LetterCase::Lower },
+            recursion: group.recursion,
+            fail_back: group.fail_back,
+            udp_payload,
+        }
+    }
+}
+
+/// What a group has that says nothing but its servers.
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(1),
-            attempts: 3,
-            hedge_budget: Some(0.03),
-            max_qps: None,
-            in_flight: 16384,
-            connections: 1,
-            source_ports: 256,
-            case: LetterCase::Lower,
-            recursion: Recursion::Desired,
-            fail_back: Duration::from_secs(60),
-            udp_payload: 1232,
-        }
+        Self::of(&config::Group::default(), config::default_udp_payload())
     }
 }
 
@@ -263,18 +199,24 @@ impl HealthSpec {
         self.origin == ProbeOrigin::Configured || !self.expect.is_empty()
     }
 
+    /// What a group of the configuration says.
+    pub fn of(health: &config::Health) -> Self {
+        let config::Probe { qname, qtype } = health.probe.clone();
+        Self {
+            probe: UpstreamQuery { name: qname, qtype, qclass: Class::IN, do_bit: false, cd: false },
+            origin: if health.is_probe_written { ProbeOrigin::Configured } else { ProbeOrigin::Default },
+            expect: health.expect.clone(),
+            interval: health.interval,
+            interval_down: health.interval_down,
+            fall: health.fall,
+            rise: health.rise,
+        }
+    }
+
     /// The default intervals with this probe.
     pub fn probing(name: Name, qtype: RecordType) -> Self {
-        let qclass = crate::wire::Class::IN;
-        Self {
-            probe: UpstreamQuery { name, qtype, qclass, do_bit: false, cd: false },
-            origin: ProbeOrigin::Configured,
-            expect: Vec::new(),
-            interval: Duration::from_secs(5),
-            interval_down: Duration::from_secs(1),
-            fall: 3,
-            rise: 2,
-        }
+        let probe = config::Probe { qname: name, qtype };
+        Self::of(&config::Health { probe, is_probe_written: true, ..config::Group::default().health })
     }
 }
 

@@ -10,7 +10,9 @@ use super::{
         address::AddressError,
         error::Place,
         file::{HealthSection, Located, MOST_SERVERS, ServerEntry, Text, Upstream, UpstreamSection},
-        group::{Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Recursion, Server, ServerAddress, Share},
+        group::{
+            Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Recursion, Server, ServerAddress, Share,
+        },
         plan::Rule,
         server::ServerError,
     },

@@ -38,8 +38,8 @@ pub(crate) struct Candidate {
     pub(crate) state: State,
 }
 
-/// No query asks more servers than this; a group's further ones are left out.
-pub const MOST_SERVERS: usize = 16;
+/// No query asks more servers than this; a group has no more.
+pub use crate::config::MOST_SERVERS;
 
 /// Servers in the order to ask them.
 #[derive(Debug, Clone, Copy)]
