@@ -124,11 +124,6 @@ impl Script {
         self.tell(|told| told.ways.push((prefix, way)));
     }
 
-    /// Nothing happens on the way any more.
-    pub(crate) fn clear_the_way(&self) {
-        self.tell(|told| told.ways.clear());
-    }
-
     /// Queries that [`Way::Loses`] lost.
     pub(crate) fn lost(&self) -> usize {
         self.server.lost()
