@@ -71,8 +71,7 @@ fn property(key: &Key, table: &str) -> Value {
     if !mark.is_empty() || !words.is_empty() {
         schema["description"] = format!("{mark}{words}").into();
     }
-    let default = key.kind.shown_default().and_then(|default| format!("x = {default}").parse::<toml::Table>().ok());
-    if let Some(Ok(default)) = default.and_then(|mut table| table.remove("x")).map(serde_json::to_value) {
+    if let Some(default) = key.json_default() {
         schema["default"] = default;
     }
     schema

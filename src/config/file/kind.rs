@@ -57,6 +57,14 @@ pub(in crate::config) struct Key {
     pub(in crate::config) mark: Option<Mark>,
 }
 
+impl Key {
+    /// Its default as JSON; none where there is none.
+    pub(in crate::config) fn json_default(&self) -> Option<Json> {
+        let mut table: toml::Table = format!("x = {}", self.kind.shown_default()?).parse().ok()?;
+        serde_json::to_value(table.remove("x")?).ok()
+    }
+}
+
 /// What a key lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) enum Mark {
