@@ -133,7 +133,7 @@ impl Site {
 }
 
 /// Each verb with words that make it speak, and its verdict. `serve` and `demo` run until they are told to stop.
-const CASES: [(i32, &str); 28] = [
+const CASES: [(i32, &str); 29] = [
     (0, "check GOOD"),
     (0, "check --defaults"),
     (2, "check BAD"),
@@ -158,6 +158,7 @@ const CASES: [(i32, &str); 28] = [
     (1, "reload --socket /nonexistent/control.sock"),
     (0, "presets"),
     (0, "presets --json"),
+    (0, "schema"),
     (0, "version"),
     (0, "version --json"),
     (0, "completions bash"),

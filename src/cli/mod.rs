@@ -110,7 +110,7 @@ enum Verb {
     #[command(after_help = "Exit status: 0\nExample: tidegate presets")]
     Presets(presets::Options),
     /// Prints a JSON Schema of the configuration file, for editors
-    #[command(after_help = "Example: tidegate schema > /etc/tidegate/tidegate.schema.json")]
+    #[command(after_help = "Exit status: 0\nExample: tidegate schema > /etc/tidegate/tidegate.schema.json")]
     Schema,
     /// Prints version, commit and features
     #[command(after_help = "Exit status: 0\nExample: tidegate version --json")]
