@@ -244,7 +244,7 @@ impl Cache {
     pub fn reserve(&self, entries: usize) {
         let share = entries.div_ceil(self.shards.len().max(1));
         // Shards fill up unevenly.
-        self.shards.iter().for_each(|shard| shard.lock().reserve(share + share / 8));
+        self.shards.iter().for_each(|shard| shard.lock().reserve(share.saturating_add(share / 8)));
     }
 
     /// Drops the entry with this key and gives how many there were.

@@ -243,7 +243,8 @@ impl<R: Read> SnapshotReader<R> {
         &self.header
     }
 
-    /// Gives every entry to `take`, with where its TTLs stand. Only when this ends well was any of them to be believed.
+    /// Gives every entry to `take`, with where its TTLs are said to stand. Only when this ends well is the file what was
+    /// written; by whom, no checksum says.
     pub fn read(mut self, mut take: impl FnMut(&SavedEntry<'_>, &[u16])) -> Result<u32, SnapshotError> {
         let mut offsets = Vec::new();
         let mut seen = 0_u32;

@@ -9,7 +9,9 @@
 //!   answers, and if it is not past even its stale life. Rules and views get the numbers of this configuration.
 //! - It comes back as one of an earlier generation: it is looked up in the rules, and judged by their guard again, when
 //!   it is asked for first ([`Snapshot::revalidate`]).
-//! - A file that is damaged leaves nothing behind.
+//! - A file that is damaged leaves nothing behind. One that is whole may still have been written by somebody else: each
+//!   entry is read as an upstream's answer is, written anew, and lives no longer than its records and the limits allow.
+//!   What is no answer to its question is left out.
 
 use std::{
     io::{self, Read, Write},
@@ -18,14 +20,16 @@ use std::{
 
 use super::{
     Engine,
-    snapshot::{FIRST_AUDIENCE_VIEW, FROM_FILE, Rule, Snapshot},
+    snapshot::{FIRST_AUDIENCE_VIEW, FROM_FILE, Rule, RuleId, Snapshot},
+    store,
 };
 use crate::{
     cache::{
-        EntryView, Insertion, Key, New, Stamp,
+        Cache, EntryView, Insertion, Key, New, Stamp,
         snapshot::{SavedEntry, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotRule, SnapshotWriter},
     },
     clock::Moment,
+    wire::{MessageId, Name, Response, UpstreamQuery},
 };
 
 /// A client that no rule names: for entries of no view.
@@ -36,7 +40,7 @@ const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 pub struct Restored {
     /// Taken back.
     pub entries: u32,
-    /// Too old, or of rules that are not there any more.
+    /// Too old, of rules that are not there any more, or no answer to its question.
     pub left_out: u32,
     /// Seconds since the file was written.
     pub age: u64,
@@ -74,16 +78,14 @@ pub(super) fn restore<R: Read>(engine: &Engine, input: R, now: Moment, wall: u64
     let plan = Restoring {
         numbers: header.rules.iter().map(|rule| number_of(&snapshot, rule)).collect(),
         elapsed: u32::try_from(elapsed).unwrap_or(u32::MAX),
-        stale: snapshot.stale,
+        snapshot: &snapshot,
         now: now.seconds(),
     };
     engine.cache.reserve(usize::try_from(header.entries).unwrap_or(usize::MAX));
     let mut restored = Restored { age: elapsed, ..Restored::default() };
-    let result = reader.read(|saved, ttl_offsets| {
-        let taken = plan.entry(saved, ttl_offsets).is_some_and(|(key, new)| {
-            matches!(engine.cache.insert(&key, key.hash(), new, |_| false), Insertion::Stored | Insertion::Replaced)
-        });
-        if taken {
+    let result = reader.read(|saved, _| {
+        let taken = plan.take(saved, &engine.cache);
+        if matches!(taken, Some(Insertion::Stored | Insertion::Replaced)) {
             restored.entries += 1;
         } else {
             restored.left_out += 1;
@@ -121,35 +123,41 @@ fn number_of(snapshot: &Snapshot, rule: &SnapshotRule) -> Option<u16> {
 }
 
 /// What a file's entries are read with.
-struct Restoring {
+struct Restoring<'s> {
     /// Of the file's rules, in this configuration.
     numbers: Vec<Option<u16>>,
     elapsed: u32,
-    stale: u32,
+    snapshot: &'s Snapshot,
     now: u32,
 }
 
-impl Restoring {
-    fn entry<'a>(&self, saved: &SavedEntry<'a>, ttl_offsets: &'a [u16]) -> Option<(Key<'a>, New<'a>)> {
+impl Restoring<'_> {
+    /// Takes an entry back; none where it is left out.
+    fn take(&self, saved: &SavedEntry<'_>, cache: &Cache) -> Option<Insertion> {
         let number = |position: u16| *self.numbers.get(usize::from(position))?;
-        let age = saved.age.saturating_add(self.elapsed);
-        if age > saved.lifetime.saturating_add(self.stale) {
-            return None;
-        }
+        let rule = number(saved.rule)?;
         // A view has the number of its rule, and one.
         let view = match saved.key.view.checked_sub(1) {
             None => 0,
             Some(rule) => number(rule)?.checked_add(1)?,
         };
-        let stamp = Stamp { generation: FROM_FILE, fingerprint: saved.fingerprint, rule: number(saved.rule)? };
+        let Key { qtype, qclass, do_bit, cd, .. } = saved.key;
+        let query = UpstreamQuery { name: Name::from_wire(saved.key.name).ok()?, qtype, qclass, do_bit, cd };
+        let mut response = Response::read(saved.message, &query, MessageId(0), None).ok()?;
+        let lifetime = store::bound_saved(&self.snapshot.limits(RuleId(rule)), &mut response, saved.lifetime);
+        let age = saved.age.saturating_add(self.elapsed);
+        if age > lifetime.saturating_add(self.snapshot.stale) {
+            return None;
+        }
+        let key = Key { name: query.name.as_wire(), view, ..saved.key };
         let new = New {
-            message: saved.message,
-            ttl_offsets,
-            lifetime: saved.lifetime,
+            message: response.message(),
+            ttl_offsets: response.ttl_offsets(),
+            lifetime,
             now: self.now.saturating_sub(age),
-            stamp,
+            stamp: Stamp { generation: FROM_FILE, fingerprint: saved.fingerprint, rule },
             integrity: saved.integrity,
         };
-        Some((Key { view, ..saved.key }, new))
+        Some(cache.insert(&key, key.hash(), new, |_| false))
     }
 }

@@ -178,6 +178,11 @@ impl Snapshot {
         &self.rules[usize::from(id.0)]
     }
 
+    /// How long a rule's answers are kept.
+    pub fn limits(&self, rule: RuleId) -> policy::Limits {
+        policy::Limits { negative_ttl: self.rule(rule).negative_ttl, ..self.cache }
+    }
+
     /// The rules, in the order of the plan.
     pub fn rules(&self) -> &[Rule] {
         &self.rules

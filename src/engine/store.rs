@@ -27,8 +27,7 @@ const STALE_PAUSE: Duration = Duration::from_secs(30);
 /// Brings the TTLs of an answer that just came within the bounds of its rule, and gives how long it may be stored: what a
 /// client is told must not outlive the entry.
 pub(super) fn bound(resolution: &Resolution, response: &mut Response) -> u32 {
-    let times = Times { kind: response.kind(), lowest_ttl: response.least_ttl(), soa_ttl: response.negative_ttl() };
-    let lifetime = Lifetime::of(&times, &limits(resolution));
+    let lifetime = Lifetime::of(&times(response), &limits(resolution));
     response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
     lifetime.seconds
 }
@@ -49,11 +48,23 @@ pub(super) fn bound_joined(resolution: &Resolution, response: &mut Response, res
     lifetime.seconds
 }
 
+/// Brings the TTLs of an answer that a file says is good for `claimed` seconds within the bounds, and gives how long it
+/// may be stored: no longer than if it came from upstream now.
+pub(super) fn bound_saved(limits: &Limits, response: &mut Response, claimed: u32) -> u32 {
+    let rest = Lifetime::of(&times(response), limits).seconds.min(claimed);
+    let lifetime = Lifetime::joined(response.kind(), response.least_ttl(), rest, limits);
+    response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
+    lifetime.seconds
+}
+
+fn times(response: &Response) -> Times {
+    Times { kind: response.kind(), lowest_ttl: response.least_ttl(), soa_ttl: response.negative_ttl() }
+}
+
 fn limits(resolution: &Resolution) -> Limits {
-    let snapshot = &resolution.snapshot;
     match resolution.target() {
-        Some(Target::Rule(rule)) => Limits { negative_ttl: snapshot.rule(rule).negative_ttl, ..snapshot.cache },
-        _ => snapshot.cache,
+        Some(Target::Rule(rule)) => resolution.snapshot.limits(rule),
+        _ => resolution.snapshot.cache,
     }
 }
 

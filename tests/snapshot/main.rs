@@ -6,5 +6,6 @@
 mod support;
 
 mod format;
+mod hostile;
 mod restart;
 mod rules;
