@@ -6,7 +6,7 @@ use rstest::rstest;
 use tidegate::{
     clock::Moment,
     upstream::{
-        Alarm, Availability, Entry, ExchangeError, Group, GroupSpec, OwnAddresses, ProbeOrigin, State,
+        Alarm, Availability, Entry, ExchangeError, Group, GroupSpec, OwnAddresses, ProbeOrigin, State, Transport,
         health::ProbeError, prober,
     },
 };
@@ -133,28 +133,44 @@ fn ask_now(client: &std::rc::Rc<tidegate::upstream::UpstreamClient>, group: &Arc
     false
 }
 
-#[test]
-fn a_refusal_counts_at_once() {
-    let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let good = Script::new(Says::Address(ONE));
-    let (group, _alarm) = watched(&spec(&[&[udp(gone), udp(good.address)]]));
+/// A port that nobody listens on.
+fn gone(transport: Transport) -> Entry {
+    if transport == Transport::Tcp {
+        tcp(std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+    } else {
+        udp(std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+    }
+}
+
+#[rstest]
+#[case::icmp(Transport::Udp)]
+#[case::a_refused_connect(Transport::Tcp)]
+fn one_refusal_leads_to_the_next_server_and_is_a_doubt(#[case] transport: Transport) {
+    let good = Script::new(Says::Address(TWO));
+    let mut spec = spec(&[&[gone(transport), udp(good.address)]]);
+    // A second try of the same query would be a second refusal.
+    spec.limits.attempts = 2;
+    let (group, _alarm) = watched(&spec);
     on_a_worker(async {
-        let client = client();
-        let start = Moment::now();
-        assert_eq!(address(&ask(&client, &group, "a.example").await.unwrap()), ONE);
-        assert!(Moment::now().since(start) < Duration::from_millis(100));
-        assert!(is(server(&group, 0), State::Down));
+        assert_eq!(address(&ask(&client(), &group, "a.example").await.unwrap()), TWO);
+        assert!(is(server(&group, 0), State::Suspect));
     });
 }
 
-#[test]
-fn a_reset_on_connect_counts_at_once() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let good = Script::new(Says::Address(ONE));
-    let (group, _alarm) = watched(&spec(&[&[tcp(gone), tcp(good.address)]]));
+#[rstest]
+#[case::icmp(Transport::Udp)]
+#[case::a_refused_connect(Transport::Tcp)]
+fn a_server_that_refuses_twice_is_down_long_before_its_probes_say_so(#[case] transport: Transport) {
+    let good = Script::new(Says::Address(TWO));
+    let mut spec = spec(&[&[gone(transport)], &[udp(good.address)]]);
+    // Probes by the clock alone would need the whole test's patience.
+    (spec.health.interval_down, spec.health.fall) = (Duration::from_secs(600), 100);
+    let (group, alarm) = watched(&spec);
     on_a_worker(async {
-        assert_eq!(address(&ask(&client(), &group, "a.example").await.unwrap()), ONE);
-        assert!(is(server(&group, 0), State::Down));
+        let _probes = probe(&group, &alarm);
+        until("down", || is(server(&group, 0), State::Down)).await;
+        assert_eq!(address(&ask(&client(), &group, "a.example").await.unwrap()), TWO);
+        assert_eq!(group.tier(Moment::now()), 1);
     });
 }
 

@@ -206,13 +206,15 @@ fn where_the_servers_that_do_not_lead_back_are_down_the_rule_is_down() {
     let looping = Upstream::answering("10.0.0.1");
     let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let spec = spec(&[&[udp(looping.address), udp(gone)]]);
-    let group = Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &Arc::new(Alarm::new())));
+    let alarm = Arc::new(Alarm::new());
+    let group = Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &alarm));
     let loops = Arc::<Loops>::default();
     on_a_worker(async {
         let _targets = watch(&loops, &group, &["amazonaws.com"], Timing::default());
         until("a probe", || probes(&looping).len() == 1).await;
         assert!(loops.comes_back(probes(&looping)[0].as_wire(), Moment::now()));
         let marks = loops.marks("aws");
+        let _health = crate::probe(&group, &alarm);
         until("down", || is(server(&group, 1), State::Down)).await;
         assert!(group.is_down_without(&marks) && !group.is_down());
         let mut standings = Vec::new();

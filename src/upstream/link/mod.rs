@@ -129,7 +129,7 @@ impl Link {
         }
     }
 
-    /// The far host says that nobody listens: every query on that socket is lost, and the server is down.
+    /// The far host says that nobody listens: every query on that socket is lost.
     fn refused(&self, port: &Port, now: Moment) {
         let lost = self.in_flight.borrow_mut().take_of(port.serial);
         self.server.observe(Event::Refused, now);

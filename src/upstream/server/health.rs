@@ -7,8 +7,11 @@
 //! - A slow name is no doubt: while other answers of the server come in, a late one says nothing about it. Nor does a
 //!   broken name that comes right behind a good probe, so that a thousand names that are SERVFAIL at their origin change
 //!   nothing but one probe a second.
-//! - **Down** is a verdict, and traffic alone cannot give it: only `fall` failed probes in a row, a refusal by ICMP (or a
-//!   reset, on TCP), a certificate that is not the server's, or silence for every query over a time-out.
+//! - **Down** is a verdict, and one sign cannot give it: only `fall` failed probes in a row, a refusal by ICMP (or a reset,
+//!   on TCP) and a second sign, a certificate that is not the server's, or silence for every query over a time-out.
+//! - A refusal is not authenticated: anybody can send one ICMP message, and a server that restarts refuses for a moment. The
+//!   first is a doubt; a second one, or a probe without an answer, within [`SECOND_SIGN`] and with nothing good between
+//!   them, is the verdict.
 //! - A good probe clears a doubt at once, and a verdict after `rise` in a row.
 //! - A good answer in traffic clears both at once, but not what probes of a configured query found (`probe`, `expect`):
 //!   an answer to something else does not show that the answers are private.
@@ -17,7 +20,12 @@
 //! - A server begins as suspect, not yet vouched for; its first probe goes out at once.
 //! - What a better tier waits for (`fail_back`) is time since its server was last down, see [`Health::steady_since`].
 
+use std::time::Duration;
+
 use crate::{clock::Moment, upstream::spec::HealthSpec};
+
+/// How long a refusal waits for a second sign.
+const SECOND_SIGN: Duration = Duration::from_secs(2);
 
 /// What is thought of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,13 +121,22 @@ pub struct Health {
     failed: u32,
     passed: u32,
     vouched_at: Option<Moment>,
+    /// When it last refused, with nothing good since.
+    refused_at: Option<Moment>,
     steady_since: Moment,
 }
 
 impl Health {
     /// A server nobody has asked yet.
     pub fn new() -> Self {
-        Self { state: State::Suspect, failed: 0, passed: 0, vouched_at: None, steady_since: Moment::default() }
+        Self {
+            state: State::Suspect,
+            failed: 0,
+            passed: 0,
+            vouched_at: None,
+            refused_at: None,
+            steady_since: Moment::default(),
+        }
     }
 
     /// What is thought of it.
@@ -140,6 +157,9 @@ impl Health {
     /// Takes in what happened.
     pub fn on(&mut self, event: Event, now: Moment, spec: &HealthSpec) -> Option<Change> {
         let from = self.state;
+        if matches!(event, Event::Answered | Event::ProbePassed) {
+            self.refused_at = None;
+        }
         self.state = match event {
             Event::Answered if !spec.expect.is_empty() => from,
             // The verdict of probes that somebody chose is theirs to take back.
@@ -158,15 +178,23 @@ impl Health {
                 self.passed = 0;
                 from.max(State::Suspect)
             }
-            Event::Silent | Event::Refused | Event::Untrusted => {
+            Event::Silent | Event::Untrusted => {
                 self.passed = 0;
                 State::Down
             }
-            Event::ProbeFailed(_) => {
+            Event::Refused => {
+                self.passed = 0;
+                let is_second = self.has_refused(now);
+                self.refused_at = Some(now);
+                if is_second { State::Down } else { from.max(State::Suspect) }
+            }
+            Event::ProbeFailed(error) => {
                 self.passed = 0;
                 self.vouched_at = None;
                 self.failed = self.failed.saturating_add(1);
-                if self.failed >= spec.fall { State::Down } else { from.max(State::Suspect) }
+                // What refused a probe was heard as a refusal already.
+                let is_second = error != ProbeError::Network && self.has_refused(now);
+                if is_second || self.failed >= spec.fall { State::Down } else { from.max(State::Suspect) }
             }
         };
         if from == State::Down && self.state != State::Down {
@@ -182,6 +210,10 @@ impl Health {
         }
         self.failed = 0;
         State::Up
+    }
+
+    fn has_refused(&self, now: Moment) -> bool {
+        self.refused_at.is_some_and(|at| now.since(at) <= SECOND_SIGN)
     }
 
     fn is_vouched_for(&self, now: Moment, spec: &HealthSpec) -> bool {
@@ -244,14 +276,20 @@ mod tests {
     #[case::three_failed_probes(&[ProbePassed, FAILED, FAILED, FAILED], State::Down)]
     #[case::not_in_a_row(&[ProbePassed, FAILED, FAILED, ProbePassed, FAILED, FAILED], State::Suspect)]
     #[case::traffic_breaks_the_row(&[ProbePassed, FAILED, FAILED, Answered, FAILED, FAILED], State::Suspect)]
-    #[case::refused_at_once(&[ProbePassed, Refused], State::Down)]
+    #[case::one_refusal_is_a_doubt(&[ProbePassed, Refused], State::Suspect)]
+    #[case::two_refusals(&[ProbePassed, Refused, Refused], State::Down)]
+    #[case::a_refusal_and_a_probe_without_answer(&[ProbePassed, Refused, FAILED], State::Down)]
+    #[case::a_probe_that_was_refused_is_one_sign(&[ProbePassed, Refused, ProbeFailed(ProbeError::Network)], State::Suspect)]
+    #[case::an_answer_between_refusals(&[ProbePassed, Refused, Answered, Refused], State::Suspect)]
+    #[case::a_good_probe_between_refusals(&[ProbePassed, Refused, ProbePassed, Refused], State::Suspect)]
+    #[case::refusals_far_apart(&[ProbePassed, Refused, Late, Refused], State::Suspect)]
     #[case::silent_at_once(&[ProbePassed, Silent], State::Down)]
-    #[case::one_good_does_not_raise(&[Refused, ProbePassed], State::Down)]
-    #[case::two_good_raise(&[Refused, ProbePassed, ProbePassed], State::Up)]
+    #[case::one_good_does_not_raise(&[Silent, ProbePassed], State::Down)]
+    #[case::two_good_raise(&[Silent, ProbePassed, ProbePassed], State::Up)]
     #[case::one_answer_in_traffic_ends_an_outage(&[FAILED, FAILED, FAILED, Answered], State::Up)]
-    #[case::good_ones_in_a_row(&[Refused, ProbePassed, FAILED, ProbePassed], State::Down)]
-    #[case::a_doubt_breaks_the_rise(&[Refused, ProbePassed, Late, ProbePassed], State::Down)]
-    #[case::a_doubt_does_not_raise(&[Refused, Broken, Late], State::Down)]
+    #[case::good_ones_in_a_row(&[Silent, ProbePassed, FAILED, ProbePassed], State::Down)]
+    #[case::a_doubt_breaks_the_rise(&[Silent, ProbePassed, Late, ProbePassed], State::Down)]
+    #[case::a_doubt_does_not_raise(&[Silent, Broken, Late], State::Down)]
     fn events_lead_to(#[case] events: &[Event], #[case] state: State) {
         assert_eq!(after(events).state(), state);
     }
@@ -305,7 +343,7 @@ mod tests {
         let mut health = after(&[ProbePassed]);
         assert_eq!(health.steady_since(), Moment::default());
         let now = Moment::now();
-        health.on(Refused, now, &spec());
+        health.on(Silent, now, &spec());
         health.on(ProbePassed, now, &spec());
         let risen = now + Duration::from_secs(3);
         health.on(ProbePassed, risen, &spec());

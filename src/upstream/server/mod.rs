@@ -304,12 +304,22 @@ impl Server {
             }
             _ => {}
         }
-        if !matches!(event, Event::Late | Event::Broken) {
+        let is_doubt = matches!(event, Event::Late | Event::Broken | Event::Refused);
+        if !is_doubt || self.state() == State::Down {
             self.verdict.is_judged.store(true, Relaxed);
         }
-        if let Some(change) = change {
-            self.changed(change);
+        match change {
+            Some(change) => self.changed(change),
+            // A server that was suspect before is probed at once too.
+            None if event == Event::Refused && self.state() == State::Suspect => self.raise_alarm(),
+            None => {}
         }
+    }
+
+    /// Asks for a probe at once.
+    fn raise_alarm(&self) {
+        self.verdict.doubts.fetch_add(1, Relaxed);
+        self.alarm.notify_one();
     }
 
     fn changed(&self, change: Change) {
@@ -360,8 +370,7 @@ impl Server {
             ),
         }
         if change.to != State::Up {
-            self.verdict.doubts.fetch_add(1, Relaxed);
-            self.alarm.notify_one();
+            self.raise_alarm();
         }
     }
 
@@ -424,6 +433,22 @@ mod tests {
         assert_eq!(server.state(), State::Up);
         server.late(start + Duration::from_millis(11), start + Duration::from_millis(40), Role::Traffic);
         assert_eq!(server.state(), State::Suspect);
+    }
+
+    #[test]
+    fn each_refusal_asks_for_a_probe_until_the_server_is_down() {
+        let server = server();
+        let start = Moment::now();
+        let doubts = server.doubts();
+        server.observe(Event::Refused, start);
+        assert_eq!((server.state(), server.is_judged(), server.doubts()), (State::Suspect, false, doubts + 1));
+        server.answered(&query(), start);
+        server.observe(Event::Refused, start + Duration::from_millis(1));
+        assert_eq!((server.state(), server.doubts()), (State::Suspect, doubts + 2));
+        server.observe(Event::Refused, start + Duration::from_millis(2));
+        assert_eq!((server.state(), server.is_judged(), server.doubts()), (State::Down, true, doubts + 3));
+        server.observe(Event::Refused, start + Duration::from_millis(3));
+        assert_eq!(server.doubts(), doubts + 3);
     }
 
     #[test]
