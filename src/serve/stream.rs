@@ -206,6 +206,9 @@ impl Connection {
             }
             Action::Resolve(query) => self.wait_for(query),
         }
+        if self.waiting == 0 {
+            self.session.admission.is_idle(now);
+        }
         context.counters.took_batch(Moment::now().since(now));
         Next::GoOn
     }

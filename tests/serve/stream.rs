@@ -17,7 +17,9 @@ use crate::support::{
 
 fn start(limits: &str) -> (Upstream, Tidegate) {
     let upstream = Upstream::answering("10.0.0.1");
-    let tidegate = Tidegate::start(&Config::forwarding_to(&[&upstream]).section("limits", limits));
+    let tidegate = Tidegate::start(
+        &Config::forwarding_to(&[&upstream]).section("limits", limits).section("server", "deadline = \"30s\""),
+    );
     (upstream, tidegate)
 }
 
@@ -201,19 +203,43 @@ fn a_frame_that_is_no_message_harms_no_one() {
     }
 }
 
+/// Gives a connection a query that waits until `gate` opens.
+#[track_caller]
+fn occupy(stream: &mut Stream, upstream: &Upstream, gate: &Gate, name: &str) {
+    upstream.on(name, rtype::A, Script::held(gate, Reply::a("10.0.0.9")));
+    stream.send(&Query::a(name));
+    upstream.wait_for(name, 1);
+}
+
+#[track_caller]
+fn assert_refused(stream: &mut Stream) {
+    // Closed at once, or reset in the middle of sending.
+    drop(stream.send_bytes(&frame(&Query::a("www.example.").bytes())));
+    assert_closed(stream);
+}
+
 #[test]
 fn a_client_has_no_more_than_its_share_of_connections() {
-    let (_upstream, tidegate) = start("tcp_per_client = 2");
-    let mut streams = [tidegate.client().stream(), tidegate.client().stream()];
-    streams.iter_mut().for_each(assert_answers);
+    let (upstream, tidegate) = start("tcp_per_client = 2");
+    let gate = Gate::default();
+    let [mut first, mut second] = [tidegate.client().stream(), tidegate.client().stream()];
+    assert_answers(&mut first);
+    assert_answers(&mut second);
 
     let mut third = tidegate.client().stream();
-    // Closed at once, or reset in the middle of sending.
-    drop(third.send_bytes(&frame(&Query::a("www.example.").bytes())));
-    assert_closed(&mut third);
-    streams.iter_mut().for_each(assert_answers);
+    assert_answers(&mut third);
+    assert_closed(&mut first);
+    assert_answers(&mut second);
 
-    drop(streams);
+    occupy(&mut second, &upstream, &gate, "one.example.");
+    occupy(&mut third, &upstream, &gate, "other.example.");
+    assert_refused(&mut tidegate.client().stream());
+    gate.open();
+    for stream in [&mut second, &mut third] {
+        assert_eq!(stream.receive().address_texts(), ["10.0.0.9"], "who waits for an answer is not closed");
+        assert_answers(stream);
+    }
+    drop(second);
     eventually("room for another", || {
         let mut next = tidegate.client().stream();
         drop(next.send_bytes(&frame(&Query::a("www.example.").bytes())));
@@ -223,18 +249,27 @@ fn a_client_has_no_more_than_its_share_of_connections() {
 
 #[test]
 fn there_is_a_limit_to_all_connections() {
-    let (_upstream, tidegate) = start("tcp_connections = 3");
+    let (upstream, tidegate) = start("tcp_connections = 3");
+    let gate = Gate::default();
     let mut streams = [tidegate.client().stream(), tidegate.client().stream(), tidegate.client().stream()];
     streams.iter_mut().for_each(assert_answers);
     assert_eq!(tidegate.metric("tidegate_connections", &[("transport", "tcp")]), 3.0);
 
     let mut fourth = tidegate.client().stream();
-    fourth.set_patience(Duration::from_millis(500));
-    drop(fourth.send_bytes(&frame(&Query::a("www.example.").bytes())));
-    let next = fourth.next();
-    assert!(!matches!(next, Next::Message(_)), "a fourth connection is not served: {next:?}");
-    streams.iter_mut().for_each(assert_answers);
+    assert_answers(&mut fourth);
+    let [mut oldest, mut second, mut third] = streams;
+    assert_closed(&mut oldest);
+    let busy = [(&mut second, "one.example."), (&mut third, "two.example."), (&mut fourth, "three.example.")];
+    for (stream, name) in busy {
+        assert_answers(stream);
+        occupy(stream, &upstream, &gate, name);
+    }
+    assert_refused(&mut tidegate.client().stream());
     assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"], "UDP goes on");
+    gate.open();
+    for stream in [&mut second, &mut third, &mut fourth] {
+        assert_eq!(stream.receive().address_texts(), ["10.0.0.9"]);
+    }
 }
 
 #[test]
