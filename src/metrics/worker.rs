@@ -1,7 +1,7 @@
 //! Everything one worker counts. It alone writes; the scrape reads and adds the workers up.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -83,11 +83,13 @@ pub enum DropReason {
     Response,
     /// There was no room for it.
     Overload,
+    /// The kernel did not take its reply.
+    Send,
 }
 
 impl DropReason {
     /// All, in the order of their discriminants.
-    pub const ALL: [Self; 4] = [Self::Malformed, Self::RateLimited, Self::Response, Self::Overload];
+    pub const ALL: [Self; 5] = [Self::Malformed, Self::RateLimited, Self::Response, Self::Overload, Self::Send];
 
     /// The label's value.
     pub const fn label(self) -> &'static str {
@@ -96,9 +98,14 @@ impl DropReason {
             Self::RateLimited => "rate_limited",
             Self::Response => "response",
             Self::Overload => "overload",
+            Self::Send => "send",
         }
     }
 }
+
+/// Which counter a reply was counted in.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted(usize);
 
 /// A reply, as it is counted.
 #[derive(Debug, Clone, Copy)]
@@ -164,6 +171,8 @@ pub struct Worker {
     pub(super) coalesced: Counter,
     /// Replies made at once that are not in the histograms yet: their batch has not been sent.
     unsent: [Counter; Source::ALL.len()],
+    /// The reply that was counted last.
+    last: AtomicUsize,
     beat: AtomicU64,
 }
 
@@ -212,10 +221,23 @@ impl Worker {
     }
 
     fn replied(&self, reply: CountedReply) {
-        self.responses[reply.source as usize][usize::from(reply.rcode).min(RCODES - 1)].add(1);
+        let rcode = usize::from(reply.rcode).min(RCODES - 1);
+        self.responses[reply.source as usize][rcode].add(1);
+        self.last.store(reply.source as usize * RCODES + rcode, Ordering::Relaxed);
         if let Some(counter) = reply.ede.and_then(|index| self.ede.get(index)) {
             counter.add(1);
         }
+    }
+
+    /// The reply that was counted last, for [`Self::not_sent`].
+    pub fn last_reply(&self) -> Counted {
+        Counted(self.last.load(Ordering::Relaxed))
+    }
+
+    /// The kernel did not take a reply that was counted: it becomes a message without one.
+    pub fn not_sent(&self, Counted(reply): Counted) {
+        self.responses[reply / RCODES][reply % RCODES].add(1_u64.wrapping_neg());
+        self.dropped(DropReason::Send);
     }
 
     /// A message got no reply.

@@ -5,18 +5,22 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     future::poll_fn,
     io,
     net::SocketAddr,
     os::fd::AsFd,
     rc::Rc,
+    sync::Arc,
     task::{Poll, Waker},
+    time::Duration,
 };
 
 use tokio::{
     io::Interest,
     net::UdpSocket,
     sync::{Notify, watch},
+    time::timeout,
 };
 use tracing::debug;
 
@@ -24,12 +28,13 @@ use super::proxy;
 use crate::{
     clock::Moment,
     engine::{Action, Carrier, Context, Incoming, Query, resolve, snapshot::Snapshot},
-    metrics::{self, DropReason, Outcome, Transport},
-    net::mmsg::{Batch, Outbox, Path, Pushed},
+    metrics::{self, DropReason, Outcome, Transport, worker::Counted},
+    net::mmsg::{Batch, Outbox, Path, Pushed, Sent},
 };
 
 /// Datagrams read by one system call. More would not be cheaper, and their buffers would not stay in the cache.
 pub const BATCH: usize = 32;
+const _: () = assert!(BATCH <= 64, "`Sent` names refused replies by a bit each");
 /// Batches taken without a pause before other tasks of the worker have their turn.
 const BATCHES_A_TURN: usize = 8;
 /// Batches taken after the stop, more than a socket's queue holds: who goes on asking does not hold up the end.
@@ -37,14 +42,22 @@ const LAST_BATCHES: usize = 1024;
 /// The longest query read; longer ones are malformed to us. Not a power of two: buffers a page apart would contend for
 /// the same lines of the processor's cache.
 const LONGEST_QUERY: usize = 1232;
+/// How long replies of a batch wait for room in the socket's buffer. Nothing is read meanwhile: its replies would find
+/// none either.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Tasks kept for the next questions of a socket, some kilobytes each.
 const MOST_IDLE: usize = 512;
 
 /// One socket of one worker.
 struct Listener {
     socket: UdpSocket,
+    /// Replies of the batch that the kernel has not taken yet, as they were counted.
+    unsent: RefCell<VecDeque<Counted>>,
     /// Replies that came later than their batch.
     outbox: RefCell<Outbox>,
+    /// Those in the outbox, as they were counted.
+    unsent_late: RefCell<VecDeque<Counted>>,
+    counters: Arc<metrics::Worker>,
     /// Told when the outbox has its first reply.
     filled: Notify,
     /// Tasks that wait for another question to resolve.
@@ -95,7 +108,10 @@ pub async fn serve(
 ) -> io::Result<()> {
     let listener = Rc::new(Listener {
         socket: UdpSocket::from_std(socket)?,
+        unsent: RefCell::new(VecDeque::with_capacity(BATCH)),
         outbox: RefCell::new(Outbox::new(BATCH, payload)),
+        unsent_late: RefCell::new(VecDeque::with_capacity(BATCH)),
+        counters: Arc::clone(&context.counters),
         filled: Notify::new(),
         idle: RefCell::default(),
     });
@@ -116,7 +132,9 @@ pub async fn serve(
                 batch = Batch::new(BATCH, LONGEST_QUERY, payload);
                 room = payload;
             }
-            if listener.turn(&mut batch, &context, &snapshot) == Queue::Empty {
+            let queue = listener.turn(&mut batch, &context, &snapshot);
+            listener.finish(&mut batch).await;
+            if queue == Queue::Empty {
                 break;
             }
         }
@@ -128,6 +146,7 @@ pub async fn serve(
     for _ in 0..LAST_BATCHES {
         let Ok(read) = batch.recv(listener.socket.as_fd()) else { break };
         listener.take(&mut batch, read, &context, &context.engine.snapshot());
+        listener.finish(&mut batch).await;
     }
     Ok(())
 }
@@ -179,18 +198,40 @@ impl Listener {
             let incoming = Incoming { message: datagram, client, carrier: Carrier::DATAGRAM, now };
             match context.engine.handle(snapshot, &context.counters, &incoming, message.reply) {
                 Action::Drop => {}
-                Action::Reply(length) => batch.reply(at, length),
+                Action::Reply(length) => self.reply(batch, at, length),
                 Action::ReplyAndRefresh(length, query) => {
-                    batch.reply(at, length);
+                    self.reply(batch, at, length);
                     refresh(context, query);
                 }
                 Action::Resolve(query) => self.wait_for(query, message.origin.path(), context),
             }
         }
-        if let Err(error) = batch.send(self.socket.as_fd()) {
-            debug!(%error, "sending replies");
-        }
+        self.send(batch);
         context.counters.took_batch(Moment::now().since(now));
+    }
+
+    fn reply(&self, batch: &mut Batch, slot: usize, length: usize) {
+        batch.reply(slot, length);
+        self.unsent.borrow_mut().push_back(self.counters.last_reply());
+    }
+
+    fn send(&self, batch: &mut Batch) {
+        let sent = batch.send(self.socket.as_fd());
+        settle(sent, &mut self.unsent.borrow_mut(), &self.counters);
+    }
+
+    /// Sends the replies that the kernel had no room for as soon as it has.
+    async fn finish(&self, batch: &mut Batch) {
+        if self.unsent.borrow().is_empty() {
+            return;
+        }
+        let all_sent = || {
+            self.send(batch);
+            if self.unsent.borrow().is_empty() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        };
+        // Who is still left after that is counted and forgotten.
+        drop(timeout(PATIENCE, self.socket.async_io(Interest::WRITABLE, all_sent)).await);
+        self.unsent.borrow_mut().drain(..).for_each(|reply| self.counters.not_sent(reply));
     }
 
     fn wait_for(self: &Rc<Self>, query: Box<Query>, path: Path, context: &Rc<Context>) {
@@ -201,14 +242,18 @@ impl Listener {
         }
     }
 
-    fn push(&self, path: &Path, counters: &metrics::Worker, write: impl Fn(&mut [u8]) -> usize) {
+    fn push(&self, path: &Path, write: impl Fn(&mut [u8]) -> usize) {
         let mut outbox = self.outbox.borrow_mut();
-        if outbox.push(path, |out| Some(write(out))) == Pushed::Full {
+        let mut pushed = outbox.push(path, |out| Some(write(out)));
+        if pushed == Pushed::Full {
             self.flush(&mut outbox);
+            pushed = outbox.push(path, |out| Some(write(out)));
+        }
+        match pushed {
+            Pushed::Queued => self.unsent_late.borrow_mut().push_back(self.counters.last_reply()),
             // The kernel has no room either: as it would for any datagram, this is where the overload shows.
-            if outbox.push(path, |out| Some(write(out))) == Pushed::Full {
-                counters.dropped(DropReason::Overload);
-            }
+            Pushed::Full => self.counters.dropped(DropReason::Overload),
+            Pushed::Unwritten => {}
         }
         self.filled.notify_one();
     }
@@ -225,8 +270,28 @@ impl Listener {
     }
 
     fn flush(&self, outbox: &mut Outbox) {
-        if let Err(error) = outbox.flush(self.socket.as_fd()) {
-            debug!(%error, "sending late replies");
+        let sent = outbox.flush(self.socket.as_fd());
+        settle(sent, &mut self.unsent_late.borrow_mut(), &self.counters);
+    }
+}
+
+/// Forgets the replies that are sent, and counts those that the kernel refused.
+fn settle(sent: io::Result<Sent>, unsent: &mut VecDeque<Counted>, counters: &metrics::Worker) {
+    let (gone, refused) = match sent {
+        Ok(sent) => {
+            if let Some(error) = sent.error {
+                debug!(%error, "replies were not sent");
+            }
+            (sent.sent + sent.failed, sent.failed_slots)
+        }
+        Err(error) => {
+            debug!(%error, "replies were not sent");
+            (unsent.len(), u64::MAX)
+        }
+    };
+    for (slot, reply) in unsent.drain(..gone.min(unsent.len())).enumerate() {
+        if refused >> slot & 1 == 1 {
+            counters.not_sent(reply);
         }
     }
 }
@@ -241,7 +306,7 @@ async fn resolve_one_by_one(listener: Rc<Listener>, first: Job) {
             None => seat.next().await,
         };
         let reply = resolve::resolve(&job.context, &job.query).await;
-        listener.push(&job.path, &job.context.counters, |out| reply.write(&job.context, &job.query, out));
+        listener.push(&job.path, |out| reply.write(&job.context, &job.query, out));
         drop(job);
         let mut idle = listener.idle.borrow_mut();
         if idle.len() == MOST_IDLE {

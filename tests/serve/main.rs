@@ -7,6 +7,7 @@ mod addresses;
 mod durations;
 mod encrypted;
 mod notify;
+mod refused;
 mod reload;
 mod shipped;
 mod start;
