@@ -67,11 +67,11 @@ pub(super) fn run(options: &Options) -> i32 {
             return super::UNUSABLE;
         }
     };
-    let level = logging::start(plan.live.log_level, plan.boot.log_format);
+    let log = logging::start(plan.live.log_level, plan.boot.log_format);
     for line in plan.warnings.lines().chain(daemon::missing_upstreams(&plan.live, &plan.boot)) {
         warn!("{line}");
     }
-    match daemon::run(plan, || options.plan(), &level) {
+    match daemon::run(plan, || options.plan(), &log) {
         Ok(Ended::Told) => super::OK,
         Ok(Ended::ThreadEnded) => super::FAILED,
         Err(StartError::Zones(problems)) => {

@@ -1,7 +1,15 @@
 //! Where log lines go: the journal under systemd, text on a terminal, JSON elsewhere.
+//!
+//! Text and JSON are written by a thread of their own: where standard error takes no more, lines are lost and counted,
+//! and nobody who logs waits.
 
-use std::io::{self, IsTerminal};
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Write},
+    os::fd::AsFd,
+};
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{LevelFilter, ParseError},
@@ -18,23 +26,54 @@ pub type LevelHandle = reload::Handle<EnvFilter, Registry>;
 /// Libraries that would log each request, frame or datagram that did not leave. What matters of it is in lines of ours.
 const QUIET: &str = "hyper=warn,axum=warn,h2=warn,quinn=error,quinn_proto=error,quinn_udp=error";
 
+/// Lines that wait for standard error to take them, some 300 octets each.
+const MOST_LINES: usize = 2048;
+
+/// A running log. Dropped, it writes what still waits, for as long as a second.
+#[derive(Debug)]
+pub struct Log {
+    /// Changes its level.
+    pub level: LevelHandle,
+    /// Counts the lines that were lost; none where the journal takes them.
+    pub lost: Option<ErrorCounter>,
+    _writer: Option<WorkerGuard>,
+}
+
 /// Starts logging to standard error or the journal. Does nothing where somebody does already (tests).
-pub fn start(level: LogLevel, format: LogFormat) -> LevelHandle {
-    let (filter, handle) = reload::Layer::new(filter(level));
+pub fn start(level: LogLevel, format: LogFormat) -> Log {
+    let (filter, level) = reload::Layer::new(filter(level));
+    let mut lost = None;
+    let mut writer = None;
+    let mut standard_error = || -> NonBlocking {
+        let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MOST_LINES);
+        let (lines, guard) = builder.thread_name("log").finish(unlocked_standard_error());
+        lost = Some(lines.error_counter());
+        writer = Some(guard);
+        lines
+    };
     let lines = match chosen(format) {
         LogFormat::Journald => match tracing_journald::layer() {
             Ok(layer) => layer.boxed(),
-            Err(_) => tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false).boxed(),
+            Err(_) => tracing_subscriber::fmt::layer().with_writer(standard_error()).with_ansi(false).boxed(),
         },
-        LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(io::stderr).boxed(),
+        LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(standard_error()).boxed(),
         LogFormat::Text | LogFormat::Auto => {
             let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(colour).with_target(false).boxed()
+            tracing_subscriber::fmt::layer().with_writer(standard_error()).with_ansi(colour).with_target(false).boxed()
         }
     };
     // A log that is there already stays.
     drop(tracing_subscriber::registry().with(filter).with(lines).try_init());
-    handle
+    Log { level, lost, _writer: writer }
+}
+
+/// Standard error past the lock of the standard library: a log that cannot be written would hold it for good, and with it
+/// whoever ends the process or panics.
+fn unlocked_standard_error() -> Box<dyn Write + Send> {
+    match io::stderr().as_fd().try_clone_to_owned() {
+        Ok(descriptor) => Box::new(File::from(descriptor)),
+        Err(_) => Box::new(io::stderr()),
+    }
 }
 
 /// Why the log stays as it is.

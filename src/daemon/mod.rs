@@ -30,6 +30,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
+use tracing_appender::non_blocking::ErrorCounter;
 
 use self::{
     certificate::WatchedCertificate,
@@ -130,9 +131,9 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Binds every address, starts the workers and the control thread.
+    /// Binds every address, starts the workers and the control thread. `log_lost` counts log lines that were lost.
     #[expect(clippy::too_many_lines, reason = "what is started, in its order: each part needs those before it")]
-    pub fn start(boot: &Boot, live: Live) -> Result<Self, StartError> {
+    pub fn start(boot: &Boot, live: Live, log_lost: Option<ErrorCounter>) -> Result<Self, StartError> {
         if let Err(error) = raise_open_files() {
             warn!(%error, "the limit on open files stays as it is: {error}");
         }
@@ -159,7 +160,7 @@ impl Daemon {
         let keeper = boot.snapshot.as_deref().map(|path| Keeper::start(path, &engine, &kept)).transpose()?;
         let report =
             Report::new(counters.clone(), rules, Arc::clone(&engine), Arc::clone(&connections), kept, &bound, &state);
-        let report = Arc::new(report);
+        let report = Arc::new(report.with_log(log_lost));
         let (stop, stopping) = watch::channel(false);
         let (end, ended) = mpsc::unbounded_channel();
         let mut workers = Vec::with_capacity(count);

@@ -22,7 +22,7 @@ use super::{
     Daemon, Event, StartError,
     headline::Headline,
     host::missing_upstreams,
-    logging::{self, LevelHandle},
+    logging::{self, LevelHandle, Log},
     orders::Duty,
 };
 use crate::{
@@ -43,18 +43,19 @@ pub enum Ended {
 }
 
 /// Runs until a signal ends it. `read` reads the configuration again for a reload.
-pub fn run(plan: Plan, read: impl Fn() -> Result<Plan, Problems>, level: &LevelHandle) -> Result<Ended, StartError> {
+pub fn run(plan: Plan, read: impl Fn() -> Result<Plan, Problems>, log: &Log) -> Result<Ended, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     // Before the start, which may have a snapshot to read: signals that come meanwhile wait for its end.
     let (signals, ticks) = {
         let _runtime = runtime.enter();
         (Signals::catch()?, ticks())
     };
-    let daemon = Daemon::start(&plan.boot, plan.live)?;
+    let daemon = Daemon::start(&plan.boot, plan.live, log.lost.clone())?;
     if plan.boot.sandbox != Sandbox::Off {
         info!("no sandbox of its own is in force: this version does not build one yet; the systemd unit's applies");
     }
-    let mut running = Running { read, level, daemon, boot: plan.boot, signals, ticks, headline: Headline::default() };
+    let mut running =
+        Running { read, level: &log.level, daemon, boot: plan.boot, signals, ticks, headline: Headline::default() };
     let ended = runtime.block_on(running.until_the_end());
     running.daemon.stop();
     info!("stopped");

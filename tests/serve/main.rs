@@ -6,6 +6,7 @@ mod support;
 mod addresses;
 mod durations;
 mod encrypted;
+mod log;
 mod notify;
 mod refused;
 mod reload;

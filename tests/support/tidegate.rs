@@ -7,7 +7,10 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -28,7 +31,10 @@ pub struct Tidegate {
 
 /// The lines that the daemon wrote to standard error.
 #[derive(Debug, Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    is_unread: Arc<AtomicBool>,
+}
 
 impl Tidegate {
     /// Starts it and waits until it says that it is ready.
@@ -198,6 +204,11 @@ impl Tidegate {
         self.log.lines()
     }
 
+    /// Leaves standard error open and reads no more of it than another line.
+    pub fn stop_reading_log(&self) {
+        self.log.is_unread.store(true, Relaxed);
+    }
+
     /// The log lines of this level (`WARN`, `ERROR`) that hold this text.
     pub fn logged(&self, level: &str, text: &str) -> Vec<String> {
         let fits = |line: &String| {
@@ -250,16 +261,19 @@ impl Drop for Tidegate {
 impl Log {
     /// Collects lines until the other end closes.
     fn follow(&self, pipe: impl Read + Send + 'static) {
-        let lines = Arc::clone(&self.0);
+        let (lines, is_unread) = (Arc::clone(&self.lines), Arc::clone(&self.is_unread));
         thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                 lines.lock().expect("no holder panics").push(line);
+                while is_unread.load(Relaxed) {
+                    thread::park();
+                }
             }
         });
     }
 
     fn lines(&self) -> Vec<String> {
-        self.0.lock().expect("no holder panics").clone()
+        self.lines.lock().expect("no holder panics").clone()
     }
 }
 

@@ -125,7 +125,7 @@ fn set_up(servers: &Servers, ttl: u32, authority: Option<&Authority>) -> Result<
     let text = configuration(&inbound, &site, authority.map(Authority::file));
     let plan = Plan::from_text("demo.toml", &text)
         .map_err(|problems| DemoError::Plan(problems.lines().collect::<Vec<_>>().join("\n")))?;
-    let daemon = Daemon::start(&plan.boot, plan.live)?;
+    let daemon = Daemon::start(&plan.boot, plan.live, None)?;
     let tidegate = *daemon.addresses().first().ok_or(DemoError::NoListener)?;
     let engine = Arc::clone(daemon.engine());
     let log = Arc::clone(servers.log());

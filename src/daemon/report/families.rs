@@ -5,6 +5,8 @@
 
 use std::{sync::Arc, sync::atomic::Ordering::Relaxed};
 
+use tracing_appender::non_blocking::ErrorCounter;
+
 use super::{Report, words};
 use crate::{
     clock::{self, Moment},
@@ -41,6 +43,7 @@ pub(super) fn encode(report: &Report, exposition: &mut Exposition, now: Moment) 
     encode_connections(report, exposition);
     encode_network(report, exposition);
     encode_configuration(report, exposition);
+    encode_log(report, exposition);
 }
 
 fn encode_connections(report: &Report, exposition: &mut Exposition) {
@@ -63,6 +66,12 @@ fn encode_network(report: &Report, exposition: &mut Exposition) {
     for change in NetworkChange::ALL {
         family.sample(&[("kind", change.label())], report.network_changes[change as usize].value());
     }
+}
+
+fn encode_log(report: &Report, exposition: &mut Exposition) {
+    let help = "Log lines that were lost because nobody took them in time.";
+    let lost = report.log_lost.as_ref().map_or(0, ErrorCounter::dropped_lines);
+    exposition.counter("tidegate_log_dropped_total", help).sample(&[("sink", "log")], lost);
 }
 
 fn encode_cache(report: &Report, exposition: &mut Exposition) {

@@ -20,6 +20,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tracing_appender::non_blocking::ErrorCounter;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::history::History;
@@ -65,6 +66,7 @@ pub(super) struct Report {
     is_draining: AtomicBool,
     /// Changes of the network that were heard, by kind.
     network_changes: [Shared; NetworkChange::ALL.len()],
+    log_lost: Option<ErrorCounter>,
 }
 
 /// The configuration in force, and a fingerprint by which replicas can be compared.
@@ -114,7 +116,13 @@ impl Report {
             history: History::default(),
             is_draining: AtomicBool::new(false),
             network_changes: Default::default(),
+            log_lost: None,
         }
+    }
+
+    /// The same, with the counter of log lines that were lost.
+    pub(super) fn with_log(self, log_lost: Option<ErrorCounter>) -> Self {
+        Self { log_lost, ..self }
     }
 
     /// Another configuration is in force; `lines` say what changed.
