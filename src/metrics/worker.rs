@@ -169,6 +169,7 @@ pub struct Worker {
     pub(super) stale: Counter,
     pub(super) prefetches: Counter,
     pub(super) coalesced: Counter,
+    pub(super) accept_pauses: [Counter; Transport::ALL.len()],
     /// Replies made at once that are not in the histograms yet: their batch has not been sent.
     unsent: [Counter; Source::ALL.len()],
     /// The reply that was counted last.
@@ -248,6 +249,11 @@ impl Worker {
     /// A query waited for another's answer.
     pub fn coalesced(&self) {
         self.coalesced.add(1);
+    }
+
+    /// A listener stopped accepting for a moment.
+    pub fn accept_paused(&self, transport: Transport) {
+        self.accept_pauses[transport as usize].add(1);
     }
 
     /// So many replies from this source took so long each.

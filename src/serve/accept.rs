@@ -7,7 +7,7 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     connections::{Admission, Connections},
@@ -90,7 +90,12 @@ pub async fn accept(
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                debug!(%error, "a connection was not accepted");
+                let transport = protocol.transport();
+                context.counters.accept_paused(transport);
+                if connections.may_warn(Moment::now()) {
+                    let transport = transport.label();
+                    warn!(transport, %error, "connections over {transport} are not accepted for the moment: {error}");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }

@@ -14,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use hashbrown::HashMap;
@@ -29,6 +30,8 @@ pub const MOST_HELD: usize = 256 * 1024;
 const MOST_HELD_FOR_CLIENT: usize = 16 * MOST_HELD;
 /// Octets kept for all connections.
 const MOST_HELD_IN_ALL: usize = 512 * MOST_HELD;
+/// How often it is said that none is accepted.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// The stamp of a connection that is not idle.
 const BUSY: u64 = u64::MAX;
 
@@ -40,6 +43,7 @@ pub struct Connections {
     held: AtomicUsize,
     open: [AtomicUsize; Transport::ALL.len()],
     table: Mutex<Table>,
+    warned: Mutex<Option<Moment>>,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +77,7 @@ impl Connections {
             held: AtomicUsize::new(0),
             open: Default::default(),
             table: Mutex::default(),
+            warned: Mutex::default(),
         })
     }
 
@@ -99,6 +104,16 @@ impl Connections {
         drop(table);
         self.open[transport as usize].fetch_add(1, Relaxed);
         Some(Admission { connections: Arc::clone(self), id, place, client_held, held: 0, transport })
+    }
+
+    /// Whether a worker that cannot accept any may say so: one line a minute for all of them.
+    pub fn may_warn(&self, now: Moment) -> bool {
+        let mut warned = self.warned.lock();
+        let may = warned.is_none_or(|last| now.since(last) >= WARN_EVERY);
+        if may {
+            *warned = Some(now);
+        }
+        may
     }
 
     /// How many are open that came over this transport.
@@ -234,8 +249,6 @@ impl Drop for Admission {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn admit(connections: &Arc<Connections>, client: &str, now: Moment) -> Option<Admission> {

@@ -7,7 +7,7 @@ use rstest::rstest;
 use crate::support::{
     client::{Next, Stream},
     config::Config,
-    eventually,
+    eventually, namespace,
     query::{Query, rtype},
     records::Reply,
     script::{Gate, Script},
@@ -284,4 +284,20 @@ fn a_client_that_closes_its_half_still_gets_its_answers() {
     gate.open();
     assert_eq!(stream.receive().address_texts(), ["10.0.0.9"]);
     assert_closed(&mut stream);
+}
+
+#[test]
+fn connections_that_cannot_be_accepted_are_counted_and_said_once() {
+    let (_upstream, tidegate) = start("");
+    let pid = tidegate.pid().to_string();
+    let set_files = |most: &str| namespace::command(&["prlimit", "--pid", &pid, &format!("--nofile={most}")]);
+    assert_eq!(tidegate.metric("tidegate_accept_pauses_total", &[("transport", "tcp")]), 0.0);
+    set_files("3:4096");
+    let mut waiting = tidegate.client().stream();
+    tidegate.await_logged("WARN", "connections over tcp are not accepted");
+    assert_eq!(tidegate.client().ask(&Query::a("localhost.")).address_texts(), ["127.0.0.1"], "UDP goes on");
+    set_files("4096:4096");
+    assert_answers(&mut waiting);
+    assert!(tidegate.metric("tidegate_accept_pauses_total", &[("transport", "tcp")]) >= 1.0);
+    assert_eq!(tidegate.logged("WARN", "are not accepted").len(), 1, "once a minute");
 }
