@@ -33,6 +33,9 @@ struct Forged {
     age: u32,
 }
 
+/// A forgery, and what it is called.
+type Case<'a> = (&'a str, &'a dyn Fn(&mut Forged));
+
 /// The file again, its checksums right, with every entry changed.
 fn forge(file: &[u8], change: &dyn Fn(&mut Forged)) -> Vec<u8> {
     let reader = SnapshotReader::begin(file).unwrap();
@@ -90,7 +93,7 @@ const RECORD: usize = HEADER + 13 + 4;
 
 #[test]
 fn what_is_no_answer_to_its_question_is_left_out() {
-    let cases: [(&str, &dyn Fn(&mut Forged)); 9] = [
+    let cases: [Case<'_>; 9] = [
         ("a query", &|forged| forged.message[2] &= 0x7f),
         ("another opcode", &|forged| forged.message[2] |= 0x28),
         ("truncated", &|forged| forged.message[2] |= 0x02),
@@ -108,7 +111,7 @@ fn what_is_no_answer_to_its_question_is_left_out() {
 
 #[test]
 fn where_ttls_stand_is_read_from_the_message() {
-    let cases: [(&str, &dyn Fn(&mut Forged)); 2] = [
+    let cases: [Case<'_>; 2] = [
         ("in the address", &|forged| forged.ttl_offsets = vec![u16::try_from(RECORD + 12).unwrap()]),
         ("nowhere", &|forged| forged.ttl_offsets.clear()),
     ];
