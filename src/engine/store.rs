@@ -135,6 +135,7 @@ pub(super) fn remembered(context: &Context, resolution: &Resolution, now: Moment
         && let Some(counters) = resolution.snapshot.counters_of(id.0)
     {
         counters.violated(GuardAction::Refuse, &context.counters);
+        context.engine.perimeter.note_client(&resolution.query.name, resolution.client);
     }
     Some((*error).clone())
 }

@@ -22,10 +22,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::proxy::UNKNOWN_CLIENT;
-use crate::{clock::Moment, metrics::Transport, networks::client_prefix};
+use crate::{clock::Moment, metrics::Transport, networks::client_prefix, wire::MAX_MESSAGE};
 
-/// Octets kept for one connection.
-pub const MOST_HELD: usize = 256 * 1024;
+/// Octets kept for one connection: what may wait unsent, and above it one response and one unfinished query of any length.
+pub const MOST_HELD: usize = MAX_UNSENT + 2 * (2 + MAX_MESSAGE);
+/// With so many octets of responses unsent, a connection is not read from.
+pub const MAX_UNSENT: usize = 256 * 1024;
 /// Octets kept for all connections of one client.
 const MOST_HELD_FOR_CLIENT: usize = 16 * MOST_HELD;
 /// Octets kept for all connections.
@@ -201,12 +203,14 @@ impl Admission {
             self.held = octets;
             return true;
         }
+        if octets > MOST_HELD {
+            return false;
+        }
         let more = octets - self.held;
         let of_client = self.client_held.fetch_add(more, Relaxed) + more;
         let in_all = self.connections.held.fetch_add(more, Relaxed) + more;
-        let has_room = (of_client <= MOST_HELD_FOR_CLIENT || self.evict_another(Some(self.place.client)))
+        let fits = (of_client <= MOST_HELD_FOR_CLIENT || self.evict_another(Some(self.place.client)))
             && (in_all <= MOST_HELD_IN_ALL || self.evict_another(None));
-        let fits = octets <= MOST_HELD && has_room;
         if fits {
             self.held = octets;
         } else {

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Session, connections::MOST_HELD};
+use super::{Session, connections::MAX_UNSENT};
 use crate::{
     clock::Moment,
     engine::{Action, Incoming, Query, resolve},
@@ -25,8 +25,6 @@ use crate::{
     tls,
 };
 
-/// Responses that a client has not taken yet are kept up to this many octets; then no more queries are read.
-const MAX_UNSENT: usize = MOST_HELD - READ_SIZE;
 /// What is read at once, and what an idle connection keeps.
 const READ_SIZE: usize = 16 * 1024;
 

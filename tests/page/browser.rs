@@ -91,10 +91,13 @@ impl Browser {
     /// What a person reads on the page: visible text alone, as it is laid out.
     #[track_caller]
     pub(crate) fn text(&self) -> String {
-        let found = self.call("POST", "element", &json!({ "using": "css selector", "value": "body" }));
-        let element = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str);
-        let path = format!("element/{}/text", element.expect("a page has a body"));
-        self.call("GET", &path, &Value::Null).as_str().expect("a text").to_owned()
+        // The page may be loaded anew between the two calls; then the element is none of its.
+        wait_for("a page that stays for a moment", || {
+            let found = self.call("POST", "element", &json!({ "using": "css selector", "value": "body" }));
+            let element = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str);
+            let path = format!("/session/{}/element/{}/text", self.session, element.expect("a page has a body"));
+            self.try_command("GET", &path, &Value::Null).ok()?.as_str().map(str::to_owned)
+        })
     }
 
     /// Waits until a person reads all of this on the page, and gives the page's text.
@@ -152,6 +155,10 @@ impl Browser {
 
     #[track_caller]
     fn command(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.try_command(method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    fn try_command(&self, method: &str, path: &str, body: &Value) -> Result<Value, Value> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("chromedriver accepts");
         // Chromium itself may take its time on a busy machine.
@@ -161,8 +168,7 @@ impl Browser {
         let answer = read_body(BufReader::new(stream)).expect("it answers");
         let mut answer: Value = serde_json::from_slice(&answer).expect("it speaks JSON");
         let value = answer["value"].take();
-        assert!(value.get("error").is_none(), "{method} {path}: {value}");
-        value
+        if value.get("error").is_some() { Err(value) } else { Ok(value) }
     }
 }
 

@@ -41,7 +41,8 @@ impl Entry {
                 Part::Name(labels) => rdata.extend(wire(labels)),
             }
         }
-        let ttl = if self.ttl >> 31 == 1 { 0 } else { self.ttl };
+        // With the highest bit a TTL is positive and too large (RFC 8767 4).
+        let ttl = self.ttl.min(0x7fff_ffff);
         let owner = wire(&self.owner).to_ascii_lowercase();
         (self.section, owner, self.rtype.0, self.class.0, ttl, rdata.to_ascii_lowercase())
     }
