@@ -140,7 +140,12 @@ mod tests {
     fn server(transport: Transport, address: &str) -> Server {
         let spec = ServerSpec::plain(transport, address.parse().unwrap());
         let health = HealthSpec::probing(Name::root(), RecordType::NS);
-        Server::new("vpc".into(), spec, Rules { health, timeout: Duration::from_secs(1) }, Arc::default())
+        Server::new(
+            "vpc".into(),
+            spec,
+            Rules { health, timeout: Duration::from_secs(1), max_qps: None },
+            Arc::default(),
+        )
     }
 
     #[test]

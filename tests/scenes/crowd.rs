@@ -204,7 +204,10 @@ fn questions_are_spread_evenly(#[case] policy: &str) {
 #[test]
 fn max_qps_holds_over_all_workers() {
     const MOST: u32 = 200;
-    let servers = [Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2")];
+    let second = Upstream::start_at("127.0.0.2:0".parse().unwrap());
+    second.on_type(rtype::A, Reply::a("10.0.0.2"));
+    second.on_type(rtype::NS, Reply::nodata(300));
+    let servers = [Upstream::answering("10.0.0.1"), second];
     let config = Config::new()
         .section("server", "workers = 2")
         .upstream("site", &[&servers[0], &servers[1]], &format!("max_qps = {MOST}\nhedge = false"))

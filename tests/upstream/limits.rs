@@ -4,19 +4,22 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use tidegate::{
     clock::Moment,
-    upstream::{Alarm, Availability, ExchangeError, Group, OwnAddresses, Policy, State, Transport, tally::QueryResult},
+    upstream::{
+        Alarm, Availability, ExchangeError, Group, GroupSpec, OwnAddresses, Policy, State, Transport,
+        tally::QueryResult,
+    },
 };
 use tokio::task::JoinSet;
 
 use crate::{
     address, ask, build, client, is, on_a_worker, probe, query,
     script::{ONE, Says, Script, TWO},
-    server, spec, udp, until,
+    server, spec, tcp, udp, until,
 };
 
 #[test]
 fn queries_over_max_qps_go_to_the_next_server_and_then_fail_at_once() {
-    let (first, second) = (Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO)));
+    let (first, second) = (Script::at("127.0.5.1", Says::Address(ONE)), Script::at("127.0.5.2", Says::Address(TWO)));
     let mut spec = spec(&[&[udp(first.address), udp(second.address)]]);
     spec.limits.max_qps = Some(1);
     // A second try would be paid for too.
@@ -45,6 +48,28 @@ fn queries_over_max_qps_go_to_the_next_server_and_then_fail_at_once() {
     }
     let over = server(&group, 0).tally.queries(Transport::Udp, QueryResult::Budget);
     assert!(over >= 2, "{over} queries were kept from the first server");
+}
+
+#[test]
+fn groups_with_a_server_at_the_same_address_share_its_max_qps() {
+    let script = Script::at("127.0.5.3", Says::Address(ONE));
+    let mut limited = spec(&[&[udp(script.address)]]);
+    limited.limits.max_qps = Some(1);
+    let unlimited = GroupSpec { name: "other".into(), ..spec(&[&[tcp(script.address)]]) };
+    let groups = [build(&limited), build(&unlimited)];
+    let start = Moment::now();
+    on_a_worker(async {
+        let client = client();
+        for at in 0..40 {
+            match ask(&client, &groups[at % 2], &format!("n{at}.example")).await {
+                Ok(_) => {}
+                Err(error) => assert_eq!(error, ExchangeError::Budget),
+            }
+        }
+    });
+    // Four at once, and one for each second that a busy machine took for them.
+    let most = 4 + usize::try_from(Moment::now().since(start).as_secs()).unwrap();
+    assert!((4..=most).contains(&script.queries()), "{} queries where {most} are allowed", script.queries());
 }
 
 #[test]

@@ -91,7 +91,17 @@ impl Script {
 
     pub(crate) fn with_tcp(udp: Says, tcp: Tcp) -> Self {
         let told = Told { udp, tcp, delay: Duration::ZERO, broken: None, ways: Vec::new(), to_previous: false };
-        let server = Upstream::start();
+        Self::of(Upstream::start(), told)
+    }
+
+    /// At an address of its own, which has a budget of its own.
+    pub(crate) fn at(ip: &str, udp: Says) -> Self {
+        let tcp = Tcp::Says(udp);
+        let told = Told { udp, tcp, delay: Duration::ZERO, broken: None, ways: Vec::new(), to_previous: false };
+        Self::of(Upstream::start_at(format!("{ip}:0").parse().unwrap()), told)
+    }
+
+    fn of(server: Upstream, told: Told) -> Self {
         server.play(told.rules());
         Self { address: server.address, server, told: Mutex::new(told) }
     }

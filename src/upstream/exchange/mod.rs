@@ -341,7 +341,7 @@ impl<'a> Run<'a> {
     /// Takes one query out of the server's `max_qps`; probes are not held to it.
     fn take_rate(&mut self, candidate: usize, transport: Transport, now: Moment) -> bool {
         let server = Arc::clone(self.server(candidate));
-        if self.race.role != Role::Traffic || self.race.group.take_rate(&server.rate, now) {
+        if self.race.role != Role::Traffic || server.budget.take(now) {
             return true;
         }
         self.asked[candidate].is_spent = true;

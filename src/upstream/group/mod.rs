@@ -21,11 +21,7 @@ use crossbeam_utils::CachePadded;
 use crate::{
     clock::Moment,
     upstream::{
-        server::{
-            Alarm, Rules, Server,
-            budget::{RateBudget, ShareBudget},
-            health::State,
-        },
+        server::{Alarm, Rules, Server, budget::ShareBudget, health::State},
         spec::{Entry, GroupSpec, HealthSpec, Limits, Policy, ServerSpec, Transport},
         system::{self, OwnAddresses},
     },
@@ -90,7 +86,7 @@ impl Group {
     /// own listeners are left out with a warning. `alarm` wakes the prober.
     pub fn build(spec: &GroupSpec, previous: Option<&Self>, ours: &OwnAddresses, alarm: &Arc<Alarm>) -> Self {
         let name: Arc<str> = spec.name.as_str().into();
-        let rules = Rules { health: spec.health.clone(), timeout: spec.limits.timeout };
+        let rules = Rules { health: spec.health.clone(), timeout: spec.limits.timeout, max_qps: spec.limits.max_qps };
         let mut seen: Vec<ServerSpec> = Vec::new();
         let mut tiers = Vec::with_capacity(spec.tiers.len());
         for entries in &spec.tiers {
@@ -272,11 +268,6 @@ impl Group {
 
     pub(super) fn hedge_won(&self) {
         self.running.hedge_wins.fetch_add(1, Relaxed);
-    }
-
-    /// Takes one query out of a server's `max_qps`.
-    pub(super) fn take_rate(&self, rate: &RateBudget, now: Moment) -> bool {
-        self.limits.max_qps.is_none_or(|per_second| rate.take(now, per_second))
     }
 }
 

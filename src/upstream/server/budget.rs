@@ -1,6 +1,15 @@
 //! Budgets shared by all workers: queries a second to a server, hedges as a share of queries. One atomic each.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, LazyLock, Weak,
+        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
 
 use crate::clock::Moment;
 
@@ -26,6 +35,74 @@ impl RateBudget {
             (next <= now + burst).then_some(next)
         });
         taken.is_ok()
+    }
+}
+
+/// The budgets of all addresses that have a server now.
+static BY_ADDRESS: LazyLock<Mutex<HashMap<IpAddr, Weak<AddressBudget>>>> = LazyLock::new(Mutex::default);
+
+/// What all servers at one address may be asked together: the machine behind it has one limit, whatever groups, ports and
+/// transports lead to it.
+#[derive(Debug, Default)]
+struct AddressBudget {
+    rate: RateBudget,
+    /// The lowest of `limits`, 0 for none.
+    lowest: AtomicU32,
+    /// What each server's group says, by the server's number.
+    limits: Mutex<HashMap<u64, u32>>,
+}
+
+impl AddressBudget {
+    fn limit(&self, server: u64, per_second: Option<u32>) {
+        let mut limits = self.limits.lock();
+        match per_second {
+            Some(per_second) => limits.insert(server, per_second),
+            None => limits.remove(&server),
+        };
+        self.lowest.store(limits.values().copied().min().unwrap_or(0), Relaxed);
+    }
+}
+
+/// A server's part in the budget of its address.
+#[derive(Debug)]
+pub(crate) struct BudgetShare {
+    server: u64,
+    budget: Arc<AddressBudget>,
+}
+
+impl BudgetShare {
+    /// The part of the server with this number.
+    pub(crate) fn of(server: u64, address: IpAddr, per_second: Option<u32>) -> Self {
+        let mut all = BY_ADDRESS.lock();
+        all.retain(|_, budget| budget.strong_count() > 0);
+        let known = all.get(&address.to_canonical()).and_then(Weak::upgrade);
+        let budget = known.unwrap_or_else(|| {
+            let made = Arc::<AddressBudget>::default();
+            all.insert(address.to_canonical(), Arc::downgrade(&made));
+            made
+        });
+        drop(all);
+        budget.limit(server, per_second);
+        Self { server, budget }
+    }
+
+    /// A reload may bring another limit.
+    pub(crate) fn set(&self, per_second: Option<u32>) {
+        self.budget.limit(self.server, per_second);
+    }
+
+    /// Takes one query, if there is room for it under the lowest limit of all.
+    pub(crate) fn take(&self, now: Moment) -> bool {
+        match self.budget.lowest.load(Relaxed) {
+            0 => true,
+            lowest => self.budget.rate.take(now, lowest),
+        }
+    }
+}
+
+impl Drop for BudgetShare {
+    fn drop(&mut self) {
+        self.budget.limit(self.server, None);
     }
 }
 
@@ -100,6 +177,23 @@ mod tests {
         assert_eq!((0..100).filter(|_| budget.take(now, 1)).count(), 4);
         assert!(!budget.take(now + Duration::from_millis(900), 1));
         assert!(budget.take(now + Duration::from_millis(1100), 1));
+    }
+
+    #[test]
+    fn servers_at_one_address_share_the_lowest_limit_while_they_last() {
+        let address = "192.0.2.77".parse().unwrap();
+        let (low, none) = (BudgetShare::of(1, address, Some(1)), BudgetShare::of(2, address, None));
+        let other = BudgetShare::of(3, "192.0.2.78".parse().unwrap(), None);
+        let now = Moment::now();
+        let taken = (0..50).filter(|at| if at % 2 == 0 { low.take(now) } else { none.take(now) }).count();
+        assert_eq!(taken, 4);
+        assert!((0..50).all(|_| other.take(now)));
+        low.set(Some(1000));
+        none.set(Some(2));
+        assert!(!low.take(now + Duration::from_millis(100)));
+        drop((low, other));
+        none.set(None);
+        assert!((0..50).all(|_| none.take(now)));
     }
 
     #[test]

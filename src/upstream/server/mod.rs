@@ -35,7 +35,7 @@ use crate::{
 
 pub(crate) use self::role::Role;
 use self::{
-    budget::RateBudget,
+    budget::BudgetShare,
     habits::Habits,
     health::{Change, Event, Health, ProbeError, State},
     obstacle::ConnectError,
@@ -57,6 +57,8 @@ pub struct Rules {
     pub health: HealthSpec,
     /// The ceiling of one try.
     pub timeout: Duration,
+    /// The most queries a second to its address; the lowest of all servers there holds.
+    pub max_qps: Option<u32>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -85,7 +87,8 @@ pub struct Server {
     moved_at: AtomicU64,
     /// Written by connections that open, or do not.
     connect_error: Mutex<Option<ConnectError>>,
-    pub(super) rate: RateBudget,
+    /// Taken from by every query.
+    pub(super) budget: BudgetShare,
     /// Its counters.
     pub tally: Tally,
 }
@@ -121,8 +124,10 @@ impl Default for Verdict {
 impl Server {
     /// A server nobody has asked yet.
     pub fn new(group: Arc<str>, spec: ServerSpec, rules: Rules, alarm: Arc<Alarm>) -> Self {
+        let id = NEXT_ID.fetch_add(1, Relaxed);
         Self {
-            id: NEXT_ID.fetch_add(1, Relaxed),
+            id,
+            budget: BudgetShare::of(id, spec.address.ip(), rules.max_qps),
             group,
             label: spec.to_string(),
             tls: tls_client(&spec),
@@ -136,7 +141,6 @@ impl Server {
             habits: Habits::default(),
             moved_at: AtomicU64::new(0),
             connect_error: Mutex::default(),
-            rate: RateBudget::default(),
             tally: Tally::default(),
         }
     }
@@ -238,6 +242,7 @@ impl Server {
 
     /// A reload may bring other rules.
     pub(super) fn set_rules(&self, rules: Rules) {
+        self.budget.set(rules.max_qps);
         self.rules.store(Arc::new(rules));
     }
 
@@ -414,8 +419,11 @@ mod tests {
 
     fn server() -> Server {
         let spec = ServerSpec::plain(Transport::Udp, "192.0.2.1:53".parse().unwrap());
-        let rules =
-            Rules { health: HealthSpec::probing(Name::root(), RecordType::NS), timeout: Duration::from_secs(1) };
+        let rules = Rules {
+            health: HealthSpec::probing(Name::root(), RecordType::NS),
+            timeout: Duration::from_secs(1),
+            max_qps: None,
+        };
         Server::new("vpc".into(), spec, rules, Arc::default())
     }
 
