@@ -8,10 +8,10 @@ use libfuzzer_sys::fuzz_target;
 
 static SITE: LazyLock<Live> = LazyLock::new(Live::direct);
 
-fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
+fuzz_target!(|input: ([u8; 4], &[u8])| {
     let (cuts, octets) = input;
-    let replies = converse(SITE.tcp, &cuts, &octets);
-    let (mut asked, mut rest) = (Vec::new(), &octets[..]);
+    let replies = converse(SITE.tcp, &cuts, octets);
+    let (mut asked, mut rest) = (Vec::new(), octets);
     while let Some((message, behind)) = first_frame(rest) {
         asked.push(message);
         rest = behind;

@@ -9,13 +9,13 @@ use libfuzzer_sys::fuzz_target;
 
 static SITE: LazyLock<Live> = LazyLock::new(Live::behind_a_balancer);
 
-fuzz_target!(|input: (u8, Vec<u8>, Vec<u8>)| {
+fuzz_target!(|input: (u8, [u8; 4], &[u8])| {
     let (how, cuts, octets) = input;
     let request = match how % 4 {
-        0 => post(&octets),
-        1 => [b"GET /dns-query?dns=", &octets[..], b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"].concat(),
-        2 => [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", &octets[..]].concat(),
-        _ => octets,
+        0 => post(octets),
+        1 => [b"GET /dns-query?dns=", octets, b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"].concat(),
+        2 => [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", octets].concat(),
+        _ => octets.to_vec(),
     };
     let response = converse(SITE.http.expect("it has one"), &cuts, &[&proxy_header()[..], &request[..]].concat());
     if how % 4 == 0 && !response.is_empty() {

@@ -12,11 +12,11 @@ static SITE: LazyLock<Live> = LazyLock::new(Live::behind_a_balancer);
 /// www.lan A, framed.
 const QUERY: &[u8] = b"\0\x19\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03www\x03lan\0\0\x01\0\x01";
 
-fuzz_target!(|input: (bool, Vec<u8>, Vec<u8>)| {
+fuzz_target!(|input: (bool, [u8; 4], &[u8])| {
     let (is_sound, cuts, octets) = input;
     // In front of it the beginning of a sound header, so that what stands behind is read.
     let header = if is_sound { proxy_header()[..12].to_vec() } else { Vec::new() };
-    let replies = converse(SITE.tcp, &cuts, &[&header, &octets[..], QUERY].concat());
+    let replies = converse(SITE.tcp, &cuts, &[&header[..], octets, QUERY].concat());
     let mut rest = &replies[..];
     while let Some((reply, behind)) = first_frame(rest) {
         assert!(reply.len() >= 12 && reply[2] & 0x80 != 0, "no response: {reply:?}");
