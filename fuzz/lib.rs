@@ -177,7 +177,7 @@ impl Live {
         );
         let text = SITE.replacen("[server]\n", &more, 1);
         let plan = Plan::from_text("fuzz.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
-        let daemon = Daemon::start(&plan.boot, plan.live).unwrap_or_else(|error| panic!("{error}"));
+        let daemon = Daemon::start(&plan.boot, plan.live, None).unwrap_or_else(|error| panic!("{error}"));
         Self { tcp: daemon.addresses()[0], http, _daemon: daemon }
     }
 }
