@@ -35,7 +35,7 @@ records = ["www 3600 A 10.0.0.1"]
 
 fn loopback(criterion: &mut Criterion) {
     let plan = Plan::from_text("bench.toml", CONFIGURATION).expect("the configuration is valid");
-    let daemon = Daemon::start(&plan.boot, plan.live).expect("loopback has free ports");
+    let daemon = Daemon::start(&plan.boot, plan.live, None).expect("loopback has free ports");
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has free ports");
     socket.connect(daemon.addresses()[0]).expect("it is on loopback");
     socket.set_read_timeout(Some(Duration::from_secs(5))).expect("sockets time out");

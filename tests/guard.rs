@@ -71,7 +71,7 @@ fn plan(upstream: &Upstream, guard: Guard) -> Plan {
 
 fn start(upstream: &Upstream, guard: Guard) -> (Daemon, Client) {
     let plan = plan(upstream, guard);
-    let daemon = Daemon::start(&plan.boot, plan.live).expect("it starts");
+    let daemon = Daemon::start(&plan.boot, plan.live, None).expect("it starts");
     let client = Client::new(daemon.addresses()[0]);
     (daemon, client)
 }

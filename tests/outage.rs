@@ -35,7 +35,7 @@ fn start(upstream: &Upstream) -> Daemon {
         upstream.address
     );
     let plan = Plan::from_text("t.toml", &text).expect("a valid configuration");
-    Daemon::start(&plan.boot, plan.live).expect("it starts")
+    Daemon::start(&plan.boot, plan.live, None).expect("it starts")
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn guarded(upstream: &Upstream, on_public: &str) -> Daemon {
         upstream.address
     );
     let plan = Plan::from_text("t.toml", &text).expect("a valid configuration");
-    Daemon::start(&plan.boot, plan.live).expect("it starts")
+    Daemon::start(&plan.boot, plan.live, None).expect("it starts")
 }
 
 fn page(daemon: &Daemon) -> Value {

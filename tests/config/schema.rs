@@ -65,10 +65,12 @@ fn fits(schema: &Value, value: &Value) -> bool {
             other => panic!("{other:?}"),
         },
         ("enum", _) => argument.as_array().is_some_and(|words| words.contains(value)),
-        ("pattern", Value::String(text)) => Regex::new(argument.as_str().unwrap_or_default()).unwrap().is_match(text),
+        ("pattern", Value::String(text)) => {
+            Regex::new(argument.as_str().unwrap_or_default()).expect("a pattern of ours").is_match(text)
+        }
         ("minimum", Value::Number(number)) => number.as_f64() >= argument.as_f64(),
         ("maximum", Value::Number(number)) => number.as_f64() <= argument.as_f64(),
-        ("minItems", Value::Array(items)) => u64::try_from(items.len()).unwrap() >= argument.as_u64().unwrap_or(0),
+        ("minItems", Value::Array(items)) => items.len() as u64 >= argument.as_u64().unwrap_or(0),
         ("items", Value::Array(items)) => items.iter().all(|item| fits(argument, item)),
         ("properties", Value::Object(table)) => {
             table.iter().all(|(key, value)| argument.get(key).is_none_or(|schema| fits(schema, value)))
@@ -174,7 +176,7 @@ impl Maker {
 fn places(schema: &Value, value: &Value, pointer: &str, into: &mut Vec<(String, Value)>) {
     into.push((pointer.to_owned(), schema.clone()));
     for (key, inner) in value.as_object().into_iter().flatten() {
-        let schema = schema["properties"].get(key).unwrap_or(&schema["additionalProperties"]);
+        let schema = schema["properties"].get(key).unwrap_or_else(|| &schema["additionalProperties"]);
         places(schema, inner, &format!("{pointer}/{key}"), into);
     }
     for (at, inner) in value.as_array().into_iter().flatten().enumerate() {
