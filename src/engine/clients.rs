@@ -1,7 +1,7 @@
 //! How often one client may ask: `client_qps` and `client_burst`.
 //!
 //! Policy: a token bucket a client (IPv4 /32, IPv6 /64) in a table of fixed size. Over its rate a client's datagrams are
-//! dropped and counted; one in [`SLIP`] is answered with TC=1 instead, so that a client whose address is not forged
+//! dropped and counted; one in `SLIP` is answered with TC=1 instead, so that a client whose address is not forged
 //! comes back over a stream. Streams and clients that show a cookie of ours (RFC 7873) are not limited: their address is
 //! their own; nor are those in `exempt`. Two clients that fall into one cell share it; which ones is decided by a random
 //! key, so nobody can choose whom to share with. All workers share the table: a client's queries may reach any of them.

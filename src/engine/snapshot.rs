@@ -1,6 +1,6 @@
 //! The configuration as queries see it: one value, replaced whole by a reload.
 //!
-//! What an answer was made under, and whether it may serve after a reload, is decided in [`shape`].
+//! What an answer was made under, and whether it may serve after a reload, is decided in `shape`.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
 //! Listeners: bytes from clients and back. No DNS decisions are made here.
 //!
 //! Each worker has its own sockets for every address. [`udp`] moves datagrams in batches; [`accept`] takes connections
-//! and gives them to [`stream`] (TCP, TLS) or [`https`]; [`quic`] has both in one. All hand what they read to
+//! and gives them to `stream` (TCP, TLS) or `https`; [`quic`] has both in one. All hand what they read to
 //! [`Engine::handle`](crate::engine::Engine::handle) and give a task of its own to what must wait. [`connections`] keeps
 //! the bounds on connections and their memory.
 

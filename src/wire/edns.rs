@@ -139,7 +139,7 @@ impl Opt<'_> {
     }
 
     /// The same with the padding that makes a message of `before` octets and this record as long as the next multiple
-    /// of [`PADDING_BLOCK`], as far as `limit` lets it (RFC 8467 4.1).
+    /// of `PADDING_BLOCK`, as far as `limit` lets it (RFC 8467 4.1).
     pub fn padded(self, before: usize, limit: usize) -> Self {
         let bare = before + self.length() + 4;
         let octets = bare.next_multiple_of(PADDING_BLOCK).min(limit).checked_sub(bare);

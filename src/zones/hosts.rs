@@ -7,7 +7,7 @@
 //! Files are merged by scripts, and one odd line must not take the others out of service: a line with a mistake is left
 //! out, and one warning counts them and shows the first.
 //!
-//! Lists of a million lines are common, so names stand in one piece ([`Names`]) and addresses in sorted vectors, by name
+//! Lists of a million lines are common, so names stand in one piece (`Names`) and addresses in sorted vectors, by name
 //! and by address; reverse names are not kept but read from the query.
 
 use std::{

@@ -205,7 +205,7 @@ pub struct Zones {
 
 impl Zones {
     /// The zones, hosts and special-use names of a configuration, or all that is wrong with them. Files that have not
-    /// changed since `previous` are not read again; see [`load`] for what becomes of files that cannot be used.
+    /// changed since `previous` are not read again; see `load` for what becomes of files that cannot be used.
     pub fn build(
         specs: &[LocalSpec],
         hosts: Option<&Path>,

@@ -10,7 +10,7 @@
 //! - **Down** is a verdict, and one sign cannot give it: only `fall` failed probes in a row, a refusal by ICMP (or a reset,
 //!   on TCP) and a second sign, a certificate that is not the server's, or silence for every query over a time-out.
 //! - A refusal is not authenticated: anybody can send one ICMP message, and a server that restarts refuses for a moment. The
-//!   first is a doubt; a second one, or a probe without an answer, within [`SECOND_SIGN`] and with nothing good between
+//!   first is a doubt; a second one, or a probe without an answer, within `SECOND_SIGN` and with nothing good between
 //!   them, is the verdict.
 //! - A good probe clears a doubt at once, and a verdict after `rise` in a row.
 //! - A good answer in traffic clears both at once, but not what probes of a configured query found (`probe`, `expect`):
