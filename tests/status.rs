@@ -166,6 +166,23 @@ fn a_daemon_that_does_not_answer_is_neither_live_nor_ready() {
 }
 
 #[test]
+fn a_daemon_without_a_control_socket_is_found_by_its_pages() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let tidegate = Tidegate::start(&Config::forwarding_to(&[&upstream]));
+    let file = tidegate.folder().join("tidegate.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let address = tidegate.admin_address().to_string();
+    std::fs::write(&file, text.replace("http = \"127.0.0.1:0\"", &format!("http = {address:?}"))).unwrap();
+    let ask = |word: &str| {
+        let output = run(&["status", word, "--config", file.to_str().unwrap()]);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    eventually("ready", || ask("--ready") == (Some(0), "ready\n".to_owned()));
+    assert_eq!(ask("--live"), (Some(0), "live\n".to_owned()));
+    assert_eq!(ask("--json").0, Some(0));
+}
+
+#[test]
 fn drains_and_empty_groups_are_in_metrics_and_readiness() {
     let folder = tempfile::tempdir().unwrap();
     let (vpc, site) = (Upstream::start(), Upstream::start());

@@ -136,6 +136,11 @@ pub(super) enum SocketError {
 }
 
 impl Options {
+    /// Where the daemon's pages are, for who has named no socket.
+    pub(super) fn admin(&self) -> Option<String> {
+        if self.socket.is_some() { None } else { page::admin(None, self.config.as_deref()).ok() }
+    }
+
     /// The socket that was named, or that the configuration names, or the default.
     pub(super) fn socket(&self) -> Result<PathBuf, SocketError> {
         if let Some(socket) = &self.socket {

@@ -1,4 +1,4 @@
-//! `tidegate status`: the running daemon at one glance, over its control socket, or its HTTP.
+//! `tidegate status`: the running daemon at one glance, over its control socket, or else its HTTP.
 
 use super::{
     control, duration,
@@ -75,7 +75,7 @@ enum StatusError {
 impl Options {
     /// The status, and its text.
     fn status(&self) -> Result<(Status, String), StatusError> {
-        let (code, text) = self.fetch(if self.admin.is_some() { "/api/v1/status" } else { "/v1/status" })?;
+        let (code, text) = self.fetch("/v1/status")?;
         match serde_json::from_str(&text) {
             Ok(status) if code == 200 => Ok((status, text)),
             _ => Err(StatusError::NoStatus(code)),
@@ -83,11 +83,22 @@ impl Options {
     }
 
     fn fetch(&self, path: &str) -> Result<(u16, String), StatusError> {
-        match &self.admin {
-            Some(admin) => Ok(page::get(admin, path)?),
-            None => Ok(page::look(&self.daemon.socket()?, path)?),
+        if let Some(admin) = &self.admin {
+            return Ok(page::get(admin, &of_http(path))?);
         }
+        let over_socket = self.daemon.socket().map_err(StatusError::from);
+        let over_socket = over_socket.and_then(|socket| Ok(page::look(&socket, path)?));
+        // A sidecar has no control socket as a rule; it has pages.
+        over_socket.or_else(|error| {
+            let admin = self.daemon.admin().ok_or(error)?;
+            Ok(page::get(&admin, &of_http(path))?)
+        })
     }
+}
+
+/// The path over HTTP of what the control socket has at `path`.
+fn of_http(path: &str) -> String {
+    if path.starts_with("/v1/") { format!("/api{path}") } else { path.to_owned() }
 }
 
 fn screen(status: &Status, now: u64) -> String {
