@@ -180,27 +180,27 @@ fn refusal(status: StatusCode) -> Response<Reply> {
     response
 }
 
-/// The query that a request carries, or the status that refuses it.
+/// The query that a request carries, or the status that refuses it. A body is read in any case, up to a bound: a client
+/// that still writes when its stream is reset does not read the status.
 async fn query(request: Request<Incoming>) -> Result<Vec<u8>, StatusCode> {
-    if request.uri().path() != PATH {
+    let (head, body) = request.into_parts();
+    let body = read(body).await;
+    if head.uri.path() != PATH {
         return Err(StatusCode::NOT_FOUND);
     }
-    match *request.method() {
-        Method::GET | Method::HEAD => of_parameter(request.uri().query().unwrap_or_default()),
+    match head.method {
+        Method::GET | Method::HEAD => of_parameter(head.uri.query().unwrap_or_default()),
         Method::POST => {
-            let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+            let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
-            if !essence.eq_ignore_ascii_case(DNS_MESSAGE) {
-                return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE);
-            }
-            of_body(request.into_body()).await
+            if essence.eq_ignore_ascii_case(DNS_MESSAGE) { body } else { Err(StatusCode::UNSUPPORTED_MEDIA_TYPE) }
         }
         _ => Err(StatusCode::METHOD_NOT_ALLOWED),
     }
 }
 
-/// A message that is too long is read to its end, up to a bound: a client that still writes does not read the status.
-async fn of_body(mut body: Incoming) -> Result<Vec<u8>, StatusCode> {
+/// A body of at most a message's length. Of a longer one some more is read and thrown away.
+async fn read(mut body: Incoming) -> Result<Vec<u8>, StatusCode> {
     let (mut message, mut length) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
