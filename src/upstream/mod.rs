@@ -38,9 +38,9 @@ pub use group::{Group, MOST_SERVERS, Marks};
 pub use link::{UpstreamClient, Worker, ask_once};
 pub use server::{
     Alarm, Server,
+    connect_error::ConnectError,
     failure::{Availability, ExchangeError, Reasons},
     health::{self, State},
-    obstacle::ConnectError,
     rtt, tally,
 };
 pub use spec::{

@@ -51,7 +51,7 @@ impl Run<'_> {
             if self.has_other_tiers(newest.candidate) {
                 return;
             }
-            if !self.has_lived() {
+            if !self.any_heard_since_asked() {
                 self.hedge_at = Some(now + LEAST_TAIL);
                 return;
             }
@@ -105,7 +105,7 @@ impl Run<'_> {
     }
 
     /// Whether something came from a server since it was asked: the way is open.
-    fn has_lived(&self) -> bool {
-        self.tries.iter().any(|t| t.link.server.signs.has_lived_since(t.sent_at))
+    fn any_heard_since_asked(&self) -> bool {
+        self.tries.iter().any(|t| t.link.server.liveness.heard_since(t.sent_at))
     }
 }

@@ -312,7 +312,7 @@ impl<'a> Run<'a> {
             if before.tier == all[candidate].tier || before.state == State::Down || asked.is_spent {
                 continue;
             }
-            if self.server(at).signs.is_silent_for(PATIENCE, now) {
+            if self.server(at).liveness.is_silent_for(PATIENCE, now) {
                 continue;
             }
             if asked.tries > 0 {
@@ -374,7 +374,7 @@ impl<'a> Run<'a> {
         // A handshake comes first. The limit of a server that was never measured has room for it.
         let is_new = transport != Transport::Udp && server.rtt().is_some() && !link.has_stream();
         let trips = if is_new { transport.round_trips() } else { 1 };
-        let is_plain = self.asked[candidate].has_asked_plain || !server.habits.takes_edns(now);
+        let is_plain = self.asked[candidate].has_asked_plain || !server.quirks.takes_edns(now);
         self.tries.push(Try {
             link,
             candidate,
@@ -520,15 +520,15 @@ impl<'a> Run<'a> {
         t.is_hedged = false;
         let server = Arc::clone(&t.link.server);
         if t.is_plain {
-            server.habits.answered_without_edns(&self.race.query.name, now);
+            server.quirks.answered_without_edns(&self.race.query.name, now);
         } else if response.has_edns() {
-            server.habits.answered_with_edns();
+            server.quirks.answered_with_edns();
         }
         if t.transport != Transport::Udp && self.asked[t.candidate].tries > 1 {
             t.link.note_mute(&self.race, t.sent_at, now);
         }
         let is_same = t.is_check && self.asked[t.candidate].changed_case == Some(likeness(&response));
-        if is_same && server.habits.changes_case(now) {
+        if is_same && server.quirks.changes_case(now) {
             let (group, server) = (server.group(), server.label());
             tracing::warn!(
                 group,

@@ -19,12 +19,12 @@ struct Mark {
     server: u64,
     /// The zones whose queries come back; never empty.
     zones: Vec<Name>,
-    is_told: bool,
+    is_reported: bool,
 }
 
 /// What the end of a loop leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cleared {
+pub(crate) enum ClearedMark {
     /// There was none.
     Nothing,
     /// Loops of the server in other zones.
@@ -49,29 +49,29 @@ impl Marks {
         match servers.iter_mut().find(|mark| mark.server == server) {
             Some(mark) if mark.zones.contains(zone) => {}
             Some(mark) => mark.zones.push(zone.clone()),
-            None => servers.push(Mark { server, zones: vec![zone.clone()], is_told: false }),
+            None => servers.push(Mark { server, zones: vec![zone.clone()], is_reported: false }),
         }
         self.any.store(true, Relaxed);
     }
 
     /// Whether the server's mark is to be told of, which it is once.
-    pub(crate) fn take_news(&self, server: u64) -> bool {
+    pub(crate) fn take_unreported(&self, server: u64) -> bool {
         let mut servers = self.servers.lock();
         let mark = servers.iter_mut().find(|mark| mark.server == server);
-        mark.is_some_and(|mark| !std::mem::replace(&mut mark.is_told, true))
+        mark.is_some_and(|mark| !std::mem::replace(&mut mark.is_reported, true))
     }
 
-    pub(crate) fn clear(&self, server: u64, zone: &Name) -> Cleared {
-        let mut cleared = Cleared::Nothing;
+    pub(crate) fn clear(&self, server: u64, zone: &Name) -> ClearedMark {
+        let mut cleared = ClearedMark::Nothing;
         self.keep(|marked, looping| {
             let is_it = marked == server && looping == zone;
             if is_it {
-                cleared = Cleared::Server;
+                cleared = ClearedMark::Server;
             }
             !is_it
         });
-        if cleared == Cleared::Server && self.servers.lock().iter().any(|mark| mark.server == server) {
-            return Cleared::Others;
+        if cleared == ClearedMark::Server && self.servers.lock().iter().any(|mark| mark.server == server) {
+            return ClearedMark::Others;
         }
         cleared
     }
@@ -95,17 +95,17 @@ mod tests {
     fn a_server_stays_marked_until_its_last_loop_ends() {
         let (marks, one, two) = (Marks::default(), "one.example".parse().unwrap(), "two.example".parse().unwrap());
         marks.set(7, &one);
-        assert!(marks.take_news(7), "the first loop is news");
+        assert!(marks.take_unreported(7), "the first loop is news");
         marks.set(7, &two);
         marks.set(7, &two);
-        assert!(!marks.take_news(7) && !marks.take_news(8));
-        assert_eq!(marks.clear(8, &one), Cleared::Nothing);
-        assert_eq!(marks.clear(7, &one), Cleared::Others);
-        assert_eq!(marks.clear(7, &one), Cleared::Nothing);
+        assert!(!marks.take_unreported(7) && !marks.take_unreported(8));
+        assert_eq!(marks.clear(8, &one), ClearedMark::Nothing);
+        assert_eq!(marks.clear(7, &one), ClearedMark::Others);
+        assert_eq!(marks.clear(7, &one), ClearedMark::Nothing);
         assert!(marks.any());
-        assert_eq!(marks.clear(7, &two), Cleared::Server);
+        assert_eq!(marks.clear(7, &two), ClearedMark::Server);
         assert!(!marks.any());
         marks.set(7, &one);
-        assert!(marks.take_news(7), "another loop is news again");
+        assert!(marks.take_unreported(7), "another loop is news again");
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-pub(crate) use self::marks::Cleared;
+pub(crate) use self::marks::ClearedMark;
 pub use self::{marks::Marks, select::MOST_SERVERS};
 
 /// While every server of a group is down, so many queries are tried at a time.
@@ -63,9 +63,9 @@ struct Busy {
 
 /// A query's place among those that wait on a group.
 #[derive(Debug)]
-pub(super) struct Place<'a>(&'a Group);
+pub(super) struct QueueSlot<'a>(&'a Group);
 
-impl Drop for Place<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
         self.0.running.busy.waiting.fetch_sub(1, Relaxed);
     }
@@ -73,9 +73,9 @@ impl Drop for Place<'_> {
 
 /// The place of a query that tries servers which are all down.
 #[derive(Debug)]
-pub(super) struct Trial<'a>(&'a Group);
+pub(super) struct TrialPermit<'a>(&'a Group);
 
-impl Drop for Trial<'_> {
+impl Drop for TrialPermit<'_> {
     fn drop(&mut self) {
         self.0.running.trials.fetch_sub(1, Relaxed);
     }
@@ -227,9 +227,9 @@ impl Group {
     }
 
     /// A place for one more query, if there is one.
-    pub(super) fn enter(&self) -> Option<Place<'_>> {
+    pub(super) fn enter(&self) -> Option<QueueSlot<'_>> {
         let waiting = self.running.busy.waiting.fetch_add(1, Relaxed);
-        let place = Place(self);
+        let place = QueueSlot(self);
         (waiting < self.limits.in_flight).then_some(place)
     }
 
@@ -239,9 +239,9 @@ impl Group {
     }
 
     /// A place for one more query that tries servers which are all down, if there is one.
-    pub(super) fn enter_trial(&self) -> Option<Trial<'_>> {
+    pub(super) fn enter_trial(&self) -> Option<TrialPermit<'_>> {
         let running = self.running.trials.fetch_add(1, Relaxed);
-        let trial = Trial(self);
+        let trial = TrialPermit(self);
         (running < TRIALS).then_some(trial)
     }
 

@@ -17,7 +17,7 @@ use tokio::{
 use crate::wire::MAX_MESSAGE;
 
 /// A far end has this long to hear that a connection ends.
-pub(super) const GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Framed queries that wait to be written to a connection.
 #[derive(Default)]
@@ -25,7 +25,7 @@ pub(super) struct SendQueue {
     framed: RefCell<Vec<u8>>,
     work: Notify,
     /// Nothing more is to be asked on it: it ends once it has said so to the far end.
-    is_leaving: Cell<bool>,
+    is_closing: Cell<bool>,
 }
 
 impl SendQueue {
@@ -53,13 +53,13 @@ impl SendQueue {
     }
 
     /// Whether the connection is to end.
-    pub(super) const fn is_leaving(&self) -> bool {
-        self.is_leaving.get()
+    pub(super) const fn is_closing(&self) -> bool {
+        self.is_closing.get()
     }
 
     /// Ends the connection.
     pub(super) fn leave(&self) {
-        self.is_leaving.set(true);
+        self.is_closing.set(true);
         self.work.notify_one();
     }
 }
@@ -96,9 +96,9 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite>(
                 }
                 Err(_) => return,
             },
-            () = queue.has_work(), if sent == sending.len() => if queue.is_leaving() {
+            () = queue.has_work(), if sent == sending.len() => if queue.is_closing() {
                 // TLS takes an end without it for one that was forged (RFC 8446 6.1).
-                drop(tokio::time::timeout(GOODBYE, writer.shutdown()).await);
+                drop(tokio::time::timeout(CLOSE_TIMEOUT, writer.shutdown()).await);
                 return;
             },
         }

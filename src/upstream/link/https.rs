@@ -22,10 +22,10 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet};
 
 use crate::{
-    tls::Connected, upstream::server::obstacle::ConnectError, upstream::spec::DEFAULT_PATH, wire::MAX_MESSAGE,
+    tls::Connected, upstream::server::connect_error::ConnectError, upstream::spec::DEFAULT_PATH, wire::MAX_MESSAGE,
 };
 
-use super::requests::{Ended, Reply, RequestError};
+use super::requests::{Reply, RequestError, RequestResult};
 
 const DNS_MESSAGE: &str = "application/dns-message";
 
@@ -82,7 +82,7 @@ pub(super) fn uri(address: SocketAddr, name: Option<&str>, path: Option<&str>) -
 }
 
 /// Asks one query.
-pub(super) async fn ask(mut sender: SendRequest<Full<Bytes>>, uri: Uri, query: Vec<u8>) -> Ended {
+pub(super) async fn ask(mut sender: SendRequest<Full<Bytes>>, uri: Uri, query: Vec<u8>) -> RequestResult {
     let request = Request::builder()
         .method(Method::POST)
         .uri(uri)

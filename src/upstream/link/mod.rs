@@ -33,9 +33,9 @@ use crate::{
 use self::{
     client::Shared,
     in_flight::{Flight, InFlight},
-    pool::{Pool, Port, WayState},
+    pool::{PathState, Pool, Port},
     stream::Streams,
-    udp::Turn,
+    udp::SendBatch,
 };
 pub use self::{
     client::{UpstreamClient, Worker},
@@ -48,7 +48,7 @@ pub(crate) struct Link {
     pub(super) shared: Rc<Shared>,
     in_flight: RefCell<InFlight>,
     pool: RefCell<Pool>,
-    turn: RefCell<Turn>,
+    batch: RefCell<SendBatch>,
     streams: RefCell<Streams>,
 }
 
@@ -59,7 +59,7 @@ impl Link {
             shared,
             in_flight: RefCell::default(),
             pool: RefCell::default(),
-            turn: RefCell::new(Turn::new()),
+            batch: RefCell::new(SendBatch::new()),
             streams: RefCell::default(),
         })
     }
@@ -87,24 +87,24 @@ impl Link {
         edns: EdnsUse,
         now: Moment,
     ) -> Result<(), QueryResult> {
-        let is_first = self.turn.borrow().port.is_none();
+        let is_first = self.batch.borrow().port.is_none();
         if is_first {
             let drawn = pool::draw(self, race.group.limits().source_ports, now);
             let port = drawn.map_err(|error| self.unsent(error.kind(), now))?;
-            self.turn.borrow_mut().port = Some(port);
+            self.batch.borrow_mut().port = Some(port);
             self.shared.needs_flush(self);
-        } else if self.turn.borrow().is_full() {
+        } else if self.batch.borrow().is_full() {
             udp::send(self, now);
         }
-        let mut turn = self.turn.borrow_mut();
-        let Some(port) = turn.port.clone() else { return Err(QueryResult::Network) };
+        let mut batch = self.batch.borrow_mut();
+        let Some(port) = batch.port.clone() else { return Err(QueryResult::Network) };
         let mut in_flight = self.in_flight.borrow_mut();
         let flight = Flight::new(race, leg, edns, port.serial, now);
-        let is_mixed = race.group.limits().case == LetterCase::Mixed && self.server.habits.keeps_case(now);
+        let is_mixed = race.group.limits().case == LetterCase::Mixed && self.server.quirks.keeps_case(now);
         let case = if is_mixed { LetterCase::Mixed } else { LetterCase::Lower };
         let flight =
             in_flight.insert(flight, case, &mut self.shared.random.borrow_mut()).ok_or(QueryResult::Network)?;
-        turn.push(flight.id(), |buffer| flight.write(buffer));
+        batch.push(flight.id(), |buffer| flight.write(buffer));
         port.waiting.set(port.waiting.get() + 1);
         self.pool.borrow_mut().asked(now);
         self.server.tally.waiting(self.shared.stripe, 1);
@@ -118,7 +118,7 @@ impl Link {
             Ok((flight, outcome)) => {
                 port.waiting.set(port.waiting.get().saturating_sub(1));
                 self.pool.borrow_mut().answered();
-                self.settle(&flight, outcome, Transport::Udp, now);
+                self.conclude(&flight, outcome, Transport::Udp, now);
             }
             Err(reason) => {
                 if reason == MismatchReason::Question {
@@ -145,7 +145,7 @@ impl Link {
         }
         self.pool.borrow_mut().give_up(port.serial);
         if port.has_sent.get() {
-            self.turn.borrow_mut().port = None;
+            self.batch.borrow_mut().port = None;
             self.send_again(flights, now);
         } else {
             self.unsent(kind, now);
@@ -165,25 +165,25 @@ impl Link {
             match self.post_datagram(race, leg, edns, now) {
                 // It is counted as waiting once.
                 Ok(()) => self.server.tally.waiting(self.shared.stripe, -1),
-                Err(result) => self.settle(&flight, Outcome::Failed(result, None), Transport::Udp, now),
+                Err(result) => self.conclude(&flight, Outcome::Failed(result, None), Transport::Udp, now),
             }
         }
     }
 
     /// Renews ports and connections where the way to the server is another now, and ports that nothing comes to.
-    fn follow_the_way(self: &Rc<Self>, now: Moment) {
+    fn follow_path_changes(self: &Rc<Self>, now: Moment) {
         let state = pool::look(self, now);
         match state {
-            WayState::Same => return,
-            WayState::Moved(source) => {
-                self.server.way_moved(source, now);
+            PathState::Same => return,
+            PathState::Moved(source) => {
+                self.server.path_changed(source, now);
                 stream::renew(self, now);
             }
-            WayState::Deaf => {}
+            PathState::PortsDead => {}
         }
         let waiting = {
             self.pool.borrow_mut().give_all_up();
-            self.turn.borrow_mut().port = None;
+            self.batch.borrow_mut().port = None;
             self.in_flight.borrow_mut().drain()
         };
         self.send_again(waiting, now);
@@ -206,7 +206,7 @@ impl Link {
             self.pool.borrow().forget_one(flight.sender());
             self.ended(Transport::Udp, QueryResult::Timeout);
         }
-        self.follow_the_way(now);
+        self.follow_path_changes(now);
         pool::tend(self, now);
         stream::tend(self, timeout, now);
     }
@@ -214,17 +214,17 @@ impl Link {
     fn lose(&self, lost: Vec<Flight>, transport: Transport, now: Moment) {
         for flight in lost {
             self.pool.borrow().forget_one(flight.sender());
-            self.settle(&flight, Outcome::Failed(QueryResult::Network, None), transport, now);
+            self.conclude(&flight, Outcome::Failed(QueryResult::Network, None), transport, now);
         }
     }
 
     /// A query ended: counts it, tells health and the query.
-    fn settle(&self, flight: &Flight, outcome: Outcome, transport: Transport, now: Moment) {
+    fn conclude(&self, flight: &Flight, outcome: Outcome, transport: Transport, now: Moment) {
         let server = &*self.server;
         self.ended(transport, outcome.result());
         if !matches!(outcome, Outcome::Closed | Outcome::Failed(QueryResult::Network, _)) {
             let rtt = now.since(flight.sent_at());
-            server.signs.lives(now);
+            server.liveness.heard(now);
             server.tally.took(self.shared.stripe, rtt);
             if transport == server.spec().transport && flight.race().role != Role::Tagged {
                 server.sample(rtt);

@@ -7,7 +7,7 @@ use crate::{
     net::socket::upstream_tcp,
     tls::{Alpn, Client, Connected},
     upstream::{
-        server::obstacle::ConnectError,
+        server::connect_error::ConnectError,
         spec::{ServerSpec, Transport},
     },
 };

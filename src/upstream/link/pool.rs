@@ -44,12 +44,12 @@ const LIFE_WHILE_DOWN: Duration = Duration::from_secs(10);
 /// Nothing came for so long though queries wait: time to look whether the way is another now.
 const SILENCE: Duration = Duration::from_millis(250);
 /// Nothing came for so long to so many queries, while the server answered others: the ports are at fault.
-const DEAF: Duration = Duration::from_millis(500);
-const DEAF_QUERIES: u32 = 3;
+const DEAD_PORTS: Duration = Duration::from_millis(500);
+const DEAD_PORTS_QUERIES: u32 = 3;
 
 /// The way that a socket's queries take out of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Way {
+struct LocalPath {
     source: IpAddr,
     /// The index of the device that it is bound to, 0 for none.
     device: u32,
@@ -84,7 +84,7 @@ pub(super) struct Pool {
     last_serial: u32,
     was_down: bool,
     /// The way of the ports that are open; none before the first.
-    way: Option<Way>,
+    way: Option<LocalPath>,
     /// The network that the way was seen in.
     generation: u64,
     unanswered: Option<Unanswered>,
@@ -170,7 +170,7 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
     }
 }
 
-fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<(Rc<Port>, Way)> {
+fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<(Rc<Port>, LocalPath)> {
     let (socket, way) = open_socket(link.server.spec())?;
     let socket = UdpSocket::from_std(socket)?;
     let (waiting, has_sent) = (Cell::new(0), Cell::new(false));
@@ -181,15 +181,15 @@ fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<(Rc<Po
     Ok((port, way))
 }
 
-fn open_socket(spec: &ServerSpec) -> io::Result<(std::net::UdpSocket, Way)> {
+fn open_socket(spec: &ServerSpec) -> io::Result<(std::net::UdpSocket, LocalPath)> {
     let socket = upstream_udp(spec.address, &spec.via)?;
     let device = spec.via.device.as_deref().map_or(Ok(0), interface_index)?;
-    let way = Way { source: socket.local_addr()?.ip(), device };
+    let way = LocalPath { source: socket.local_addr()?.ip(), device };
     Ok((socket, way))
 }
 
 /// Remembers the way for a link that opens connections and may never open a port.
-pub(super) fn learn_way(link: &Link) {
+pub(super) fn learn_path(link: &Link) {
     let mut pool = link.pool.borrow_mut();
     if pool.way.is_none()
         && let Ok((_, way)) = open_socket(link.server.spec())
@@ -200,37 +200,37 @@ pub(super) fn learn_way(link: &Link) {
 
 /// How a link's way to its server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WayState {
+pub(super) enum PathState {
     /// Nothing speaks against it.
     Same,
     /// Queries would leave by another address or device now, which is this.
     Moved(IpAddr),
     /// It is the same, the server answers others, and nothing comes to these ports.
-    Deaf,
+    PortsDead,
 }
 
 /// Looks, where there is a reason to, whether the ports still are what a new one would be.
-pub(super) fn look(link: &Link, now: Moment) -> WayState {
+pub(super) fn look(link: &Link, now: Moment) -> PathState {
     let mut pool = link.pool.borrow_mut();
     let generation = changes::generation();
-    let Some(old) = pool.way else { return WayState::Same };
+    let Some(old) = pool.way else { return PathState::Same };
     let unanswered = pool.unanswered.filter(|_| !link.in_flight.borrow().is_empty());
     let is_silent = unanswered.is_some_and(|unanswered| now.since(unanswered.since) >= SILENCE);
     if pool.generation == generation && !is_silent {
-        return WayState::Same;
+        return PathState::Same;
     }
     // Without any way now, the old sockets are as good as others.
-    let Ok((_, way)) = open_socket(link.server.spec()) else { return WayState::Same };
+    let Ok((_, way)) = open_socket(link.server.spec()) else { return PathState::Same };
     (pool.way, pool.generation) = (Some(way), generation);
     if way != old {
-        return WayState::Moved(way.source);
+        return PathState::Moved(way.source);
     }
-    let is_deaf = unanswered.is_some_and(|unanswered| {
-        unanswered.queries >= DEAF_QUERIES
-            && now.since(unanswered.since) >= DEAF
-            && link.server.signs.has_lived_since(unanswered.since)
+    let are_ports_dead = unanswered.is_some_and(|unanswered| {
+        unanswered.queries >= DEAD_PORTS_QUERIES
+            && now.since(unanswered.since) >= DEAD_PORTS
+            && link.server.liveness.heard_since(unanswered.since)
     });
-    if is_deaf { WayState::Deaf } else { WayState::Same }
+    if are_ports_dead { PathState::PortsDead } else { PathState::Same }
 }
 
 /// Gives up ports whose time is over, and closes those whose queries are done.

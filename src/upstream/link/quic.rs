@@ -13,11 +13,11 @@ use quinn::{
 use crate::{
     net::socket::{Egress, upstream_udp},
     tls::{Client, Fault},
-    upstream::server::obstacle::ConnectError,
+    upstream::server::connect_error::ConnectError,
     wire::MAX_MESSAGE,
 };
 
-use super::requests::{Ended, Reply, RequestError};
+use super::requests::{Reply, RequestError, RequestResult};
 
 /// Until the path is measured a lost packet of the handshake is sent again after three of these. With the 333 ms of
 /// RFC 9002 6.2.2 that is a second, and a query's time is over.
@@ -62,7 +62,7 @@ fn connect_error(error: ConnectionError) -> ConnectError {
 }
 
 /// Asks one query.
-pub(super) async fn ask(connection: Connection, query: Vec<u8>) -> Ended {
+pub(super) async fn ask(connection: Connection, query: Vec<u8>) -> RequestResult {
     let (mut sender, mut receiver) = connection.open_bi().await.map_err(|_| RequestError::Closed)?;
     let length = u16::try_from(query.len()).unwrap_or(u16::MAX).to_be_bytes();
     sender.write_all(&[&length[..], &query].concat()).await.map_err(|_| RequestError::Closed)?;

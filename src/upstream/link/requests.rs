@@ -8,10 +8,10 @@ use std::{future::Future, pin::pin, time::Duration};
 
 use tokio::task::JoinSet;
 
-use crate::{upstream::server::obstacle::ConnectError, wire::MessageId};
+use crate::{upstream::server::connect_error::ConnectError, wire::MessageId};
 
 use super::{
-    framed::{GOODBYE, SendQueue},
+    framed::{CLOSE_TIMEOUT, SendQueue},
     in_flight::FlightKey,
 };
 
@@ -37,16 +37,16 @@ pub(super) enum RequestError {
 }
 
 /// How one query ended.
-pub(super) type Ended = Result<Reply, RequestError>;
+pub(super) type RequestResult = Result<Reply, RequestError>;
 
 /// Asks what waits, each query by `ask`, until `closed`; then waits for those that are under way. `find` tells which query
 /// has an id now, if its time is not over; `settle` is told how each ended.
-pub(super) async fn carry<F: Future<Output = Ended> + 'static>(
+pub(super) async fn carry<F: Future<Output = RequestResult> + 'static>(
     queue: &SendQueue,
     closed: impl Future<Output = ()>,
     ask: impl Fn(Vec<u8>) -> F,
     find: impl Fn(u16) -> Option<FlightKey>,
-    settle: impl Fn(FlightKey, Ended),
+    settle: impl Fn(FlightKey, RequestResult),
 ) {
     let mut closed = pin!(closed);
     let mut asking = JoinSet::new();
@@ -66,9 +66,9 @@ pub(super) async fn carry<F: Future<Output = Ended> + 'static>(
             biased;
             () = &mut closed => break,
             Some(Ok((key, ended))) = asking.join_next() => settle(key, ended),
-            () = queue.has_work() => if queue.is_leaving() {
+            () = queue.has_work() => if queue.is_closing() {
                 drop(ask);
-                drop(tokio::time::timeout(GOODBYE, closed).await);
+                drop(tokio::time::timeout(CLOSE_TIMEOUT, closed).await);
                 return;
             },
         }

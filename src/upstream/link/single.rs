@@ -5,7 +5,7 @@ use std::{io, pin::pin};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::upstream::{
-    server::{obstacle::ConnectError, tls_client},
+    server::{connect_error::ConnectError, tls_client},
     spec::ServerSpec,
 };
 
@@ -13,7 +13,7 @@ use super::{
     https,
     open::{Carrier, open},
     quic,
-    requests::{Ended, RequestError},
+    requests::{RequestError, RequestResult},
 };
 
 /// Asks a server as its specification says, over TCP where that says UDP, and gives the message that came back. The
@@ -39,7 +39,7 @@ pub async fn ask_once(spec: &ServerSpec, query: &[u8]) -> Result<Vec<u8>, Connec
     }
 }
 
-fn message(ended: Ended) -> Result<Vec<u8>, ConnectError> {
+fn message(ended: RequestResult) -> Result<Vec<u8>, ConnectError> {
     match ended {
         Ok(reply) => Ok(reply.message),
         Err(RequestError::Refused(error)) => Err(error),

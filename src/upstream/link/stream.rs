@@ -23,7 +23,7 @@ use crate::{
     clock::Moment,
     upstream::{
         race::{EdnsUse, Leg, Outcome, Race},
-        server::{Role, Server, health::Event, obstacle::ConnectError, tally::QueryResult},
+        server::{Role, Server, connect_error::ConnectError, health::Event, tally::QueryResult},
         spec::{LetterCase, Transport},
     },
     wire::{MessageId, UpstreamQuery},
@@ -37,7 +37,7 @@ use super::{
     open::{Carrier, open},
     pool,
     quic::{self, Quic},
-    requests::{self, Ended, Reply, RequestError},
+    requests::{self, Reply, RequestError, RequestResult},
 };
 
 /// A connection without queries is kept this long (RFC 7766 6.2.3: the order of seconds).
@@ -112,7 +112,7 @@ impl Link {
         };
         let mute: Vec<_> = self.streams.borrow().0.iter().filter(|stream| is_mute(stream)).map(Rc::clone).collect();
         if !mute.is_empty() {
-            self.server.habits.was_mute(now);
+            self.server.quirks.was_mute(now);
         }
         for stream in mute {
             stream.is_retired.set(true);
@@ -130,7 +130,7 @@ impl Link {
         let mut streams = self.streams.borrow_mut();
         let limits = race.group.limits();
         let waiting = |stream: &Rc<Stream>| stream.in_flight.borrow().len();
-        let answers_once = self.server.habits.answers_once(now);
+        let answers_once = self.server.quirks.answers_once(now);
         let is_open = |stream: &&Rc<Stream>| !stream.is_retired.get();
         let is_other = |stream: &&Rc<Stream>| !is_repeat || !stream.in_flight.borrow().has(race);
         let is_unused = |stream: &&Rc<Stream>| !answers_once || (stream.received.get() == 0 && waiting(stream) == 0);
@@ -148,7 +148,7 @@ impl Link {
         {
             return (waiting(&stream) < MOST_IN_FLIGHT).then_some(stream);
         }
-        pool::learn_way(self);
+        pool::learn_path(self);
         let timeout = limits.timeout;
         let stream = Rc::new(Stream {
             transport: self.server.spec().transport.of_streams(),
@@ -174,7 +174,7 @@ impl Link {
         let lost = stream.in_flight.borrow_mut().drain();
         let is_renewable = end == End::Moved || end == End::Closed && stream.received.get() > 0;
         if end == End::Closed && stream.received.get() == 1 && !lost.is_empty() {
-            self.server.habits.was_mute(now);
+            self.server.quirks.was_mute(now);
         }
         if self.server.spec().transport == stream.transport {
             match end {
@@ -188,7 +188,7 @@ impl Link {
         }
         for flight in lost {
             let outcome = if is_renewable { Outcome::Closed } else { Outcome::Failed(QueryResult::Network, None) };
-            self.settle(&flight, outcome, stream.transport, now);
+            self.conclude(&flight, outcome, stream.transport, now);
         }
     }
 
@@ -202,17 +202,17 @@ impl Link {
                 flight.sent_no_sooner_than(stream.opened.get());
                 // TC has no meaning on a stream.
                 let outcome = if matches!(outcome, Outcome::Truncated) { Outcome::malformed() } else { outcome };
-                if self.server.habits.answers_once(now) {
+                if self.server.quirks.answers_once(now) {
                     stream.is_retired.set(true);
                 }
-                self.settle(&flight, outcome, stream.transport, now);
+                self.conclude(&flight, outcome, stream.transport, now);
             }
             Err(reason) => self.server.tally.mismatched(self.shared.stripe, reason),
         }
     }
 
     /// A query that had a stream of its own ended. If its time was over before, its id may be another's by now.
-    fn receive_alone(&self, stream: &Stream, key: FlightKey, ended: Ended, now: Moment) {
+    fn receive_alone(&self, stream: &Stream, key: FlightKey, ended: RequestResult, now: Moment) {
         let taken = stream.in_flight.borrow_mut().take_key(key);
         let Some(mut flight) = taken else { return };
         flight.sent_no_sooner_than(stream.opened.get());
@@ -230,7 +230,7 @@ impl Link {
                 Outcome::malformed()
             }
         };
-        self.settle(&flight, outcome, stream.transport, now);
+        self.conclude(&flight, outcome, stream.transport, now);
     }
 
     fn read_alone(&self, flight: &Flight, reply: &Reply) -> Outcome {
@@ -325,7 +325,7 @@ async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier) {
     }
 }
 
-async fn carry_requests<F: Future<Output = Ended> + 'static>(
+async fn carry_requests<F: Future<Output = RequestResult> + 'static>(
     stream: &Rc<Stream>,
     link: &Weak<Link>,
     closed: impl Future<Output = ()>,

@@ -31,14 +31,14 @@ pub(super) fn inbox() -> Inbox {
 }
 
 /// Queries raised in this turn of the worker's loop, which leave together through one port.
-pub(super) struct Turn {
+pub(super) struct SendBatch {
     /// Drawn for the turn by its first query.
     pub(super) port: Option<Rc<Port>>,
     outbox: Outbox,
     ids: Vec<u16>,
 }
 
-impl Turn {
+impl SendBatch {
     pub(super) fn new() -> Self {
         Self { port: None, outbox: Outbox::new(OUTGOING, UpstreamQuery::MAX), ids: Vec::with_capacity(OUTGOING) }
     }
@@ -56,8 +56,8 @@ impl Turn {
 
 /// Sends what was raised in this turn, which goes on with the same port.
 pub(super) fn send(link: &Rc<Link>, now: Moment) {
-    let mut turn = link.turn.borrow_mut();
-    let Turn { port: Some(port), outbox, ids } = &mut *turn else { return };
+    let mut batch = link.batch.borrow_mut();
+    let SendBatch { port: Some(port), outbox, ids } = &mut *batch else { return };
     let port = Rc::clone(port);
     let (failed, kind) = match outbox.flush(port.socket.as_fd()) {
         Ok(sent) => {
@@ -76,7 +76,7 @@ pub(super) fn send(link: &Rc<Link>, now: Moment) {
         port.has_sent.set(true);
     }
     ids.clear();
-    drop(turn);
+    drop(batch);
     if let (false, Some(kind)) = (failed.is_empty(), kind) {
         link.not_sent(&port, &failed, kind, now);
     }
@@ -85,10 +85,10 @@ pub(super) fn send(link: &Rc<Link>, now: Moment) {
 /// Sends what was raised in this turn, and ends it.
 pub(super) fn flush(link: &Rc<Link>, now: Moment) {
     send(link, now);
-    let mut turn = link.turn.borrow_mut();
+    let mut batch = link.batch.borrow_mut();
     // What could not leave may wait in the turn again, with another port.
-    if turn.ids.is_empty() {
-        turn.port = None;
+    if batch.ids.is_empty() {
+        batch.port = None;
     }
 }
 

@@ -4,13 +4,13 @@
 //! the ordinary happened: a good answer of a healthy server stops at one load.
 
 pub(crate) mod budget;
+pub mod connect_error;
 pub mod failure;
-pub(crate) mod habits;
 pub mod health;
-pub mod obstacle;
+pub(crate) mod liveness;
+pub(crate) mod quirks;
 mod role;
 pub mod rtt;
-pub(crate) mod signs;
 pub mod tally;
 
 use std::{
@@ -36,11 +36,11 @@ use crate::{
 pub(crate) use self::role::Role;
 use self::{
     budget::BudgetShare,
-    habits::Habits,
+    connect_error::ConnectError,
     health::{Change, Event, Health, ProbeError, State},
-    obstacle::ConnectError,
+    liveness::Liveness,
+    quirks::Quirks,
     rtt::{Rtt, Smoothed},
-    signs::Signs,
     tally::Tally,
 };
 
@@ -79,10 +79,10 @@ pub struct Server {
     is_drained: AtomicBool,
     verdict: Verdict,
     /// Written by every answer, and every try without one.
-    pub(super) signs: Signs,
+    pub(super) liveness: Liveness,
     rtt: Rtt,
     /// Written by answers that are out of the ordinary.
-    pub(super) habits: Habits,
+    pub(super) quirks: Quirks,
     /// When it was last said that the path to it is another.
     moved_at: AtomicU64,
     /// Written by connections that open, or do not.
@@ -100,7 +100,7 @@ struct Verdict {
     /// Mirrors the machine's state.
     state: AtomicU8,
     /// Whether good news would change nothing.
-    is_calm: AtomicBool,
+    is_settled: AtomicBool,
     is_judged: AtomicBool,
     transitions: [AtomicU64; State::ALL.len()],
     doubts: AtomicU64,
@@ -112,7 +112,7 @@ impl Default for Verdict {
         Self {
             health: Mutex::default(),
             state: AtomicU8::new(State::Suspect as u8),
-            is_calm: AtomicBool::new(false),
+            is_settled: AtomicBool::new(false),
             is_judged: AtomicBool::new(false),
             transitions: Default::default(),
             doubts: AtomicU64::new(1),
@@ -136,9 +136,9 @@ impl Server {
             alarm,
             is_drained: AtomicBool::new(false),
             verdict: Verdict::default(),
-            signs: Signs::default(),
+            liveness: Liveness::default(),
             rtt: Rtt::default(),
-            habits: Habits::default(),
+            quirks: Quirks::default(),
             moved_at: AtomicU64::new(0),
             connect_error: Mutex::default(),
             tally: Tally::default(),
@@ -208,7 +208,7 @@ impl Server {
 
     /// When it last answered anything; none if it never did.
     pub fn last_answer(&self) -> Option<Moment> {
-        self.signs.last_life()
+        self.liveness.last_heard()
     }
 
     /// What was wrong with the last failed probe; none since one passed.
@@ -262,27 +262,27 @@ impl Server {
 
     /// A good answer in traffic.
     pub(super) fn answered(&self, query: &Arc<UpstreamQuery>, now: Moment) {
-        self.signs.answered(query, now);
-        if !self.verdict.is_calm.load(Relaxed) {
+        self.liveness.answered(query, now);
+        if !self.verdict.is_settled.load(Relaxed) {
             self.observe(Event::Answered, now);
         }
     }
 
     /// An answer in traffic that another server should give better.
     pub(super) fn broken(&self, query: &UpstreamQuery, now: Moment) {
-        self.signs.failed(&query.name, now);
+        self.liveness.failed(&query.name, now);
         self.observe(Event::Broken, now);
     }
 
     /// A try passed its limit, or could not leave. It is held against the server only if nothing came since. Whether a
     /// probe passed is for the prober to say; here it counts as one more query without an answer.
     pub(super) fn late(&self, sent_at: Moment, now: Moment, role: Role) {
-        if role == Role::Tagged || self.signs.has_lived_since(sent_at) {
+        if role == Role::Tagged || self.liveness.heard_since(sent_at) {
             return;
         }
         // Silence for every query over nearly a whole time-out is a verdict: it is there within the time-out, though
         // the next try must pass its limit first.
-        let is_verdict = self.signs.silent(sent_at, self.rules.load().timeout * 9 / 10, now);
+        let is_verdict = self.liveness.silent(sent_at, self.rules.load().timeout * 9 / 10, now);
         if role == Role::Traffic {
             self.observe(Event::Late, now);
         }
@@ -298,7 +298,7 @@ impl Server {
             let mut health = self.verdict.health.lock();
             let change = health.on(event, now, &rules.health);
             self.verdict.state.store(health.state() as u8, Relaxed);
-            self.verdict.is_calm.store(health.state() == State::Up && health.failed() == 0, Relaxed);
+            self.verdict.is_settled.store(health.state() == State::Up && health.failed() == 0, Relaxed);
             change
         };
         match event {
@@ -381,7 +381,7 @@ impl Server {
 
     /// Queries to it leave by another address or device than before. Each worker finds that out for itself; it is said
     /// once.
-    pub(crate) fn way_moved(&self, source: IpAddr, now: Moment) {
+    pub(crate) fn path_changed(&self, source: IpAddr, now: Moment) {
         let said = Moment::from_micros(self.moved_at.load(Relaxed));
         if said != Moment::default() && now.since(said) < SAID_ONCE {
             return;
@@ -436,7 +436,7 @@ mod tests {
         let server = server();
         let start = Moment::now();
         server.answered(&query(), start);
-        server.signs.lives(start + Duration::from_millis(10));
+        server.liveness.heard(start + Duration::from_millis(10));
         server.late(start + Duration::from_millis(5), start + Duration::from_millis(30), Role::Traffic);
         assert_eq!(server.state(), State::Up);
         server.late(start + Duration::from_millis(11), start + Duration::from_millis(40), Role::Traffic);
@@ -464,7 +464,7 @@ mod tests {
         let server = server();
         let start = Moment::now();
         server.answered(&query(), start);
-        server.signs.lives(start);
+        server.liveness.heard(start);
         for at in 1..=20_u64 {
             let sent_at = start + Duration::from_millis(at);
             server.late(sent_at, sent_at + Duration::from_millis(20), Role::Traffic);
@@ -484,7 +484,7 @@ mod tests {
             let sent_at = start + Duration::from_millis(at);
             server.late(sent_at, sent_at + Duration::from_millis(20), Role::Traffic);
         }
-        server.signs.lives(start + Duration::from_millis(500));
+        server.liveness.heard(start + Duration::from_millis(500));
         server.late(start + Duration::from_millis(900), start + Duration::from_millis(1100), Role::Traffic);
         assert_eq!(server.state(), State::Suspect);
     }
@@ -493,7 +493,7 @@ mod tests {
     fn few_lost_queries_are_not_silence() {
         let server = server();
         let start = Moment::now();
-        for at in 1..signs::SILENT_TRIES {
+        for at in 1..liveness::SILENT_TRIES {
             let sent_at = start + Duration::from_secs(u64::from(at));
             server.late(sent_at, sent_at + Duration::from_millis(250), Role::Traffic);
         }

@@ -128,7 +128,7 @@ impl Schedule {
         if server.state() != State::Up {
             return last + spec.interval_down.mul_f64(self.jitter);
         }
-        let good = if spec.expect.is_empty() { server.signs.last_good() } else { Moment::default() };
+        let good = if spec.expect.is_empty() { server.liveness.last_good() } else { Moment::default() };
         last.max(good) + spec.interval.mul_f64(self.jitter)
     }
 }
@@ -162,14 +162,14 @@ async fn probe(
     let now = Moment::now();
     let error = match answer {
         Ok(_) => return Ok(()),
-        Err(ProbeError::Rcode) if !server.signs.fails_traffic(now) => return Ok(()),
+        Err(ProbeError::Rcode) if !server.liveness.fails_traffic(now) => return Ok(()),
         Err(error) => error,
     };
-    let Some(known) = server.signs.answered_lately(now) else { return Err(error) };
+    let Some(known) = server.liveness.answered_lately(now) else { return Err(error) };
     match (send(&known).await, error) {
         (Ok(_), _) => Ok(()),
         // It answers, where the default probe had no answer.
-        (Err(ProbeError::Rcode), ProbeError::Silent) if !server.signs.fails_traffic(Moment::now()) => Ok(()),
+        (Err(ProbeError::Rcode), ProbeError::Silent) if !server.liveness.fails_traffic(Moment::now()) => Ok(()),
         (Err(_), error) => Err(error),
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     wire::{Name, RecordType},
 };
 
-type Place = (u8, u8);
+type QueueSlot = (u8, u8);
 
 fn spec(policy: Policy, tiers: &[usize]) -> GroupSpec {
     let mut port = 0;
@@ -33,12 +33,12 @@ fn build(spec: &GroupSpec) -> Group {
     Group::build(spec, None, &OwnAddresses::default(), &Arc::default())
 }
 
-fn server(group: &Group, (tier, place): Place) -> &Arc<Server> {
+fn server(group: &Group, (tier, place): QueueSlot) -> &Arc<Server> {
     &group.tiers()[usize::from(tier)][usize::from(place)]
 }
 
 /// A server that nobody has asked yet is suspect.
-fn bring(group: &Group, state: State, places: &[Place]) {
+fn bring(group: &Group, state: State, places: &[QueueSlot]) {
     for &place in places {
         let server = server(group, place);
         match state {
@@ -50,7 +50,7 @@ fn bring(group: &Group, state: State, places: &[Place]) {
     }
 }
 
-fn places(group: &Group, loops: &Marks) -> Vec<Place> {
+fn places(group: &Group, loops: &Marks) -> Vec<QueueSlot> {
     let candidates = Candidates::of(group, loops, Moment::now()).unwrap();
     candidates.as_slice().iter().map(|candidate| (candidate.tier, candidate.place)).collect()
 }

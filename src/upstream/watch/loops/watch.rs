@@ -23,7 +23,7 @@ use super::{Loops, Outstanding, Tag, Target, name_with};
 use crate::{
     clock::Moment,
     upstream::{
-        group::{Cleared, Group, Marks},
+        group::{ClearedMark, Group, Marks},
         link::UpstreamClient,
         server::{Role, Server, health::ProbeError},
     },
@@ -123,9 +123,9 @@ impl Watcher {
             let Some(outcome) = self.probe().await else { return };
             let cleared = match outcome {
                 Outcome::Clean | Outcome::Failed => self.marks.clear(self.server.id(), &self.zone),
-                Outcome::Loops | Outcome::Unknown => Cleared::Nothing,
+                Outcome::Loops | Outcome::Unknown => ClearedMark::Nothing,
             };
-            if cleared == Cleared::Server {
+            if cleared == ClearedMark::Server {
                 let (rule, group, server) = (&*self.rule, self.server.group(), self.server.label());
                 tracing::info!(
                     rule,
@@ -135,11 +135,11 @@ impl Watcher {
                 );
             }
             let says_little = matches!(outcome, Outcome::Failed | Outcome::Unknown);
-            let is_unsure = says_little && cleared == Cleared::Nothing && !self.marks.has(&self.server);
+            let is_unsure = says_little && cleared == ClearedMark::Nothing && !self.marks.has(&self.server);
             doublings = is_unsure.then(|| doublings.map_or(0, |before| (before + 1).min(16)));
             let wait = match (outcome, doublings) {
                 (_, Some(doublings)) => (self.timing.again * (1 << doublings)).min(self.timing.every),
-                (Outcome::Clean, None) if cleared == Cleared::Nothing => self.timing.every,
+                (Outcome::Clean, None) if cleared == ClearedMark::Nothing => self.timing.every,
                 _ => self.timing.again,
             };
             tokio::time::sleep(wait.mul_f64(rand::rng().random_range(0.9..=1.1))).await;
@@ -193,7 +193,7 @@ impl Watcher {
     }
 
     fn tell(&self) {
-        if self.marks.take_news(self.server.id()) {
+        if self.marks.take_unreported(self.server.id()) {
             let (rule, group, server) = (&*self.rule, self.server.group(), self.server.label());
             tracing::warn!(
                 rule,

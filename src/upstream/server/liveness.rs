@@ -1,4 +1,4 @@
-//! Signs of life of one server, as traffic sees them: when it last answered, for how long it has been silent, which names
+//! Liveness of life of one server, as traffic sees them: when it last answered, for how long it has been silent, which names
 //! it fails, and a query that it answered lately.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::habits::hash;
+use super::quirks::hash;
 use crate::{
     clock::Moment,
     wire::{Name, UpstreamQuery},
@@ -21,7 +21,7 @@ use crate::{
 /// are lost in a row once in a few hundred times.
 pub(super) const SILENT_TRIES: u32 = 8;
 /// Answers closer together than this are one sign of life.
-const LIFE_GRAIN: Duration = Duration::from_millis(1);
+const HEARD_GRAIN: Duration = Duration::from_millis(1);
 /// A query that was answered is remembered this often.
 const SAMPLE: Duration = Duration::from_secs(1);
 /// How long a query that was answered, or names that failed, say something about the server.
@@ -29,8 +29,8 @@ const LATELY: Duration = Duration::from_mins(10);
 
 /// What traffic saw of a server. All workers write it.
 #[derive(Debug, Default)]
-pub(crate) struct Signs {
-    last_life: AtomicU64,
+pub(crate) struct Liveness {
+    last_heard: AtomicU64,
     last_good: AtomicU64,
     silent_tries: AtomicU32,
     silent_since: AtomicU64,
@@ -42,10 +42,10 @@ pub(crate) struct Signs {
     sample: Mutex<Option<Arc<UpstreamQuery>>>,
 }
 
-impl Signs {
+impl Liveness {
     /// When something last came from it; none if nothing ever did.
-    pub(super) fn last_life(&self) -> Option<Moment> {
-        let micros = self.last_life.load(Relaxed);
+    pub(super) fn last_heard(&self) -> Option<Moment> {
+        let micros = self.last_heard.load(Relaxed);
         (micros > 0).then(|| Moment::from_micros(micros))
     }
 
@@ -55,16 +55,16 @@ impl Signs {
     }
 
     /// Something came from it that belongs to a query of ours.
-    pub(crate) fn lives(&self, now: Moment) {
-        stamp(&self.last_life, now, LIFE_GRAIN);
+    pub(crate) fn heard(&self, now: Moment) {
+        stamp(&self.last_heard, now, HEARD_GRAIN);
         if self.silent_tries.load(Relaxed) != 0 {
             self.silent_tries.store(0, Relaxed);
         }
     }
 
     /// Whether something came from it since.
-    pub(crate) fn has_lived_since(&self, at: Moment) -> bool {
-        self.last_life.load(Relaxed) > at.micros()
+    pub(crate) fn heard_since(&self, at: Moment) -> bool {
+        self.last_heard.load(Relaxed) > at.micros()
     }
 
     /// Whether it has left every query unanswered for this long.
@@ -84,7 +84,7 @@ impl Signs {
 
     /// A good answer in traffic.
     pub(super) fn answered(&self, query: &Arc<UpstreamQuery>, now: Moment) {
-        stamp(&self.last_good, now, LIFE_GRAIN);
+        stamp(&self.last_good, now, HEARD_GRAIN);
         if self.failed_name.load(Relaxed) != 0 {
             self.failed_name.store(0, Relaxed);
             self.failed_at.store(0, Relaxed);
@@ -137,29 +137,29 @@ mod tests {
 
     #[test]
     fn errors_for_two_names_without_an_answer_between_are_the_servers() {
-        let (signs, now) = (Signs::default(), Moment::now() + Duration::from_secs(10));
+        let (liveness, now) = (Liveness::default(), Moment::now() + Duration::from_secs(10));
         let (one, two) = (query("one.example"), query("two.example"));
         for _ in 0..5 {
-            signs.failed(&one.name, now);
+            liveness.failed(&one.name, now);
         }
-        assert!(!signs.fails_traffic(now), "one name may be broken at its origin");
-        signs.answered(&two, now);
-        signs.failed(&two.name, now);
-        assert!(!signs.fails_traffic(now));
-        signs.failed(&one.name, now);
-        assert!(signs.fails_traffic(now));
-        assert!(!signs.fails_traffic(now + Duration::from_mins(11)));
-        signs.answered(&two, now);
-        assert!(!signs.fails_traffic(now));
+        assert!(!liveness.fails_traffic(now), "one name may be broken at its origin");
+        liveness.answered(&two, now);
+        liveness.failed(&two.name, now);
+        assert!(!liveness.fails_traffic(now));
+        liveness.failed(&one.name, now);
+        assert!(liveness.fails_traffic(now));
+        assert!(!liveness.fails_traffic(now + Duration::from_mins(11)));
+        liveness.answered(&two, now);
+        assert!(!liveness.fails_traffic(now));
     }
 
     #[test]
     fn a_query_that_was_answered_is_remembered_for_a_while() {
-        let (signs, now) = (Signs::default(), Moment::now() + Duration::from_secs(10));
-        assert!(signs.answered_lately(now).is_none());
-        signs.answered(&query("one.example"), now);
-        signs.answered(&query("two.example"), now + Duration::from_millis(10));
-        assert_eq!(signs.answered_lately(now).unwrap().name, query("one.example").name);
-        assert!(signs.answered_lately(now + Duration::from_mins(11)).is_none());
+        let (liveness, now) = (Liveness::default(), Moment::now() + Duration::from_secs(10));
+        assert!(liveness.answered_lately(now).is_none());
+        liveness.answered(&query("one.example"), now);
+        liveness.answered(&query("two.example"), now + Duration::from_millis(10));
+        assert_eq!(liveness.answered_lately(now).unwrap().name, query("one.example").name);
+        assert!(liveness.answered_lately(now + Duration::from_mins(11)).is_none());
     }
 }

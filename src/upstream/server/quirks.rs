@@ -24,7 +24,7 @@ const ONE_EACH: Duration = Duration::from_mins(10);
 
 /// What one server does not manage.
 #[derive(Debug, Default)]
-pub(crate) struct Habits {
+pub(crate) struct Quirks {
     without_edns_until: AtomicU64,
     /// The name that was last answered only without EDNS, hashed; 0 for none.
     unread_name: AtomicU64,
@@ -32,7 +32,7 @@ pub(crate) struct Habits {
     one_each_until: AtomicU64,
 }
 
-impl Habits {
+impl Quirks {
     /// Whether queries carry EDNS.
     pub(crate) fn takes_edns(&self, now: Moment) -> bool {
         self.without_edns_until.load(Relaxed) <= now.micros()
@@ -93,26 +93,26 @@ mod tests {
 
     #[test]
     fn two_names_in_a_row_must_agree_before_edns_is_left_out() {
-        let (habits, now) = (Habits::default(), Moment::now());
+        let (quirks, now) = (Quirks::default(), Moment::now());
         for _ in 0..10 {
-            habits.answered_without_edns(&name("odd.example"), now);
+            quirks.answered_without_edns(&name("odd.example"), now);
         }
-        assert!(habits.takes_edns(now), "one name proves nothing, however often");
-        habits.answered_with_edns();
-        habits.answered_without_edns(&name("other.example"), now);
-        assert!(habits.takes_edns(now), "it read EDNS in between");
-        habits.answered_without_edns(&name("odd.example"), now);
-        assert!(!habits.takes_edns(now));
-        assert!(habits.takes_edns(now + Duration::from_secs(60)), "it is tried again within a minute");
+        assert!(quirks.takes_edns(now), "one name proves nothing, however often");
+        quirks.answered_with_edns();
+        quirks.answered_without_edns(&name("other.example"), now);
+        assert!(quirks.takes_edns(now), "it read EDNS in between");
+        quirks.answered_without_edns(&name("odd.example"), now);
+        assert!(!quirks.takes_edns(now));
+        assert!(quirks.takes_edns(now + Duration::from_secs(60)), "it is tried again within a minute");
     }
 
     #[test]
     fn a_change_of_letter_case_is_news_once_an_hour() {
-        let (habits, now) = (Habits::default(), Moment::now());
-        assert!(habits.keeps_case(now));
-        assert!(habits.changes_case(now));
-        assert!(!habits.changes_case(now + Duration::from_secs(1)));
-        assert!(!habits.keeps_case(now + Duration::from_mins(30)));
-        assert!(habits.keeps_case(now + Duration::from_mins(61)));
+        let (quirks, now) = (Quirks::default(), Moment::now());
+        assert!(quirks.keeps_case(now));
+        assert!(quirks.changes_case(now));
+        assert!(!quirks.changes_case(now + Duration::from_secs(1)));
+        assert!(!quirks.keeps_case(now + Duration::from_mins(30)));
+        assert!(quirks.keeps_case(now + Duration::from_mins(61)));
     }
 }
