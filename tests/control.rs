@@ -89,7 +89,7 @@ fn a_drained_server_gets_no_questions_until_it_is_undrained_and_a_reload_changes
     await_preferred(&tidegate, "10.0.0.1");
 
     let server = one.address.to_string();
-    assert_eq!(place.says(&["drain", &server]), (Some(0), format!("vpc/{server} gets no more questions\n")));
+    assert_eq!(place.says(&["drain", &server]), (Some(0), format!("vpc/{server} gets no more queries\n")));
     assert_eq!(
         place.says(&["drain", &format!("vpc/{server}")]),
         (Some(0), format!("vpc/{server} gets none already\n"))
@@ -100,7 +100,7 @@ fn a_drained_server_gets_no_questions_until_it_is_undrained_and_a_reload_changes
     let page: Value = serde_json::from_str(&tidegate.get("/api/v1/upstreams").1).unwrap();
     assert_eq!(page["groups"][0]["tiers"][0][0]["drained"], true);
 
-    assert_eq!(place.says(&["undrain", &server]), (Some(0), format!("vpc/{server} gets questions again\n")));
+    assert_eq!(place.says(&["undrain", &server]), (Some(0), format!("vpc/{server} gets queries again\n")));
     await_preferred(&tidegate, "10.0.0.1");
     let (code, text) = place.says(&["drain", "10.9.9.9"]);
     assert_eq!(code, Some(2));
@@ -140,7 +140,7 @@ fn a_machine_that_was_drained_stays_so_whatever_the_way_to_it() {
     assert!(place.order(&["undrain", &one.address.to_string()]).status.success());
     await_preferred(&tidegate, "10.0.0.1");
     assert!(tidegate.reload(&with("")));
-    assert!(place.says(&["undrain", "127.0.0.1"]).1.contains("gets questions already"));
+    assert!(place.says(&["undrain", "127.0.0.1"]).1.contains("gets queries already"));
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub const HEAD: Duration = Duration::from_secs(5);
 /// For a connection in all.
 const LIFETIME: Duration = Duration::from_mins(1);
 /// For the last response, when the connection's time is over.
-const FAREWELL: Duration = Duration::from_secs(5);
+const LAST_RESPONSE: Duration = Duration::from_secs(5);
 /// The longest head of a request, in octets; hyper's own least is 8,192.
 const LONGEST_HEAD: usize = 16 * 1024;
 /// After `accept` failed, most likely for want of descriptors.
@@ -88,5 +88,5 @@ where
     }
     connection.as_mut().graceful_shutdown();
     // Who has not read the last response by now does not want it.
-    drop(timeout(FAREWELL, connection).await);
+    drop(timeout(LAST_RESPONSE, connection).await);
 }

@@ -55,7 +55,7 @@ pub(super) fn run(options: &Options) -> i32 {
                 zones.errors().iter().for_each(|error| writeln!(ERR, "{error}"));
                 return super::UNUSABLE;
             }
-            daemon::outlook(&plan.live, &zones)
+            daemon::delegation_plans(&plan.live, &zones)
         }
         Err(errors) => {
             errors.iter().for_each(|error| writeln!(ERR, "{error}"));

@@ -1,4 +1,4 @@
-//! The control thread: everything that is not a question. It owns the configuration in force.
+//! The control thread: everything that is not a query. It owns the configuration in force.
 
 use std::{net::TcpListener, os::unix::net::UnixListener, rc::Rc, sync::Arc, thread, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{StartError, report::Report, state::Reloaded, state::State, worker::Farewell};
+use super::{StartError, report::Report, state::Reloaded, state::State, worker::EndNotice};
 use crate::{
     admin::{self, control::Request},
     clock::Moment,
@@ -27,9 +27,9 @@ use crate::{
 /// How often files that answers come from are looked at.
 const WATCH: Duration = Duration::from_secs(2);
 
-/// What the control thread can be told.
+/// Commands to the control thread.
 pub(super) enum Command {
-    /// Bring this into force.
+    /// Bring this configuration into force.
     Reload(Box<Live>, oneshot::Sender<Result<Reloaded, Vec<ZoneError>>>),
 }
 
@@ -39,32 +39,32 @@ pub(super) fn spawn(
     workers: usize,
     commands: mpsc::UnboundedReceiver<Command>,
     report: Arc<Report>,
-    doors: Doors,
+    listeners: AdminListeners,
     end: mpsc::UnboundedSender<()>,
 ) -> Result<thread::JoinHandle<()>, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let run = move || {
-        let _farewell = Farewell(end);
+        let _notice = EndNotice(end);
         LocalSet::new().block_on(&runtime, async {
-            doors.open(&report);
+            listeners.serve(&report);
             control(state, workers, commands, &report).await;
         });
     };
     thread::Builder::new().name("control".to_owned()).spawn(run).map_err(StartError::Thread)
 }
 
-/// Where operators come in.
-pub(super) struct Doors {
-    /// To look.
+/// Listeners for operators: HTTP and the control socket.
+pub(super) struct AdminListeners {
+    /// Status page, metrics and health.
     pub http: Option<TcpListener>,
-    /// To give orders,
+    /// The control socket.
     pub socket: Option<UnixListener>,
-    /// which go here.
+    /// Receives the orders of the control socket.
     pub order: mpsc::Sender<Request>,
 }
 
-impl Doors {
-    fn open(self, report: &Arc<Report>) {
+impl AdminListeners {
+    fn serve(self, report: &Arc<Report>) {
         match self.http.map(tokio::net::TcpListener::from_std).transpose() {
             Ok(Some(listener)) => drop(tokio::task::spawn_local(admin::serve(listener, report.pages()))),
             Ok(None) => {}
@@ -132,7 +132,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
     }
 }
 
-/// News of the network; none ever come where there is no netlink.
+/// Changes of addresses, routes and links; where there is no netlink, none are ever reported.
 struct NetworkWatch(Option<NetworkChanges>);
 
 impl NetworkWatch {
@@ -152,7 +152,8 @@ impl NetworkWatch {
     }
 }
 
-/// Whether the files could be used. Bad ones are said once: their watch is not renewed until they change again.
+/// Reads local files again; true if they could be used. Errors are logged once: the watch is not renewed until the files
+/// change again.
 fn reread(state: &mut State, report: &Report) -> bool {
     let result = state.reread_zones();
     match &result {
@@ -202,8 +203,8 @@ mod tests {
         let report = Report::new(Vec::new(), rules, engine, connections, Arc::default(), &Bound::default(), &state);
         let (commands, told) = mpsc::unbounded_channel();
         let (end, mut ended) = mpsc::unbounded_channel();
-        let doors = Doors { http: None, socket: None, order: mpsc::channel(1).0 };
-        let thread = spawn(state, 1, told, Arc::new(report), doors, end).unwrap();
+        let listeners = AdminListeners { http: None, socket: None, order: mpsc::channel(1).0 };
+        let thread = spawn(state, 1, told, Arc::new(report), listeners, end).unwrap();
         assert!(ended.try_recv().is_err(), "it goes on");
         drop(commands);
         thread.join().unwrap();

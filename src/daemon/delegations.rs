@@ -18,15 +18,15 @@ use crate::{
 /// The most cuts that get a group of their own: each is probed.
 const MOST_GROUPS: usize = 256;
 
-/// A delegation and what becomes of queries below it.
+/// A delegation, and how queries below it are handled.
 #[derive(Debug)]
-pub struct Outlook {
+pub struct DelegationPlan {
     delegation: Delegation,
-    course: Course,
+    handling: Handling,
 }
 
 #[derive(Debug)]
-enum Course {
+enum Handling {
     /// An operator's rule decides.
     Rule(String),
     /// The servers of the cut are asked.
@@ -37,25 +37,25 @@ enum Course {
     TooMany,
 }
 
-impl fmt::Display for Outlook {
+impl fmt::Display for DelegationPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Delegation { zone, cut, .. } = &self.delegation;
         write!(f, "local zone {zone} delegates {cut}")?;
         let names: Vec<String> = self.delegation.names.iter().map(ToString::to_string).collect();
-        match &self.course {
-            Course::Rule(rule) => write!(f, ": rule \"{rule}\" decides"),
-            Course::Servers(servers) => {
+        match &self.handling {
+            Handling::Rule(rule) => write!(f, ": rule \"{rule}\" decides"),
+            Handling::Servers(servers) => {
                 let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
                 write!(f, " to {}: its servers are asked ({})", names.join(", "), servers.join(", "))
             }
-            Course::NoAddress => write!(
+            Handling::NoAddress => write!(
                 f,
                 " to {}: the zone has no address of them, so queries below it fail with SERVFAIL; write a rule with \
                  zones = [\"{}\"]",
                 names.join(", "),
                 cut.to_string().trim_end_matches('.')
             ),
-            Course::TooMany => write!(
+            Handling::TooMany => write!(
                 f,
                 ": {MOST_GROUPS} delegations are followed at most, so queries below it fail with SERVFAIL; write a rule"
             ),
@@ -64,11 +64,11 @@ impl fmt::Display for Outlook {
 }
 
 /// Every delegation of every local zone, in the order of their names.
-pub fn outlook(live: &Live, zones: &Zones) -> Vec<Outlook> {
+pub fn delegation_plans(live: &Live, zones: &Zones) -> Vec<DelegationPlan> {
     let mut delegations = zones.delegations();
     delegations.sort_unstable_by(|one, other| one.cut.cmp(&other.cut));
     let mut groups = 0;
-    let course = |delegation: &Delegation| {
+    let handling = |delegation: &Delegation| {
         let decides = |rule: &&Rule| {
             let is_between = |domain: &&Name| {
                 **domain != delegation.zone && domain.is_within(&delegation.zone) && delegation.cut.is_within(domain)
@@ -76,30 +76,34 @@ pub fn outlook(live: &Live, zones: &Zones) -> Vec<Outlook> {
             rule.clients.is_empty() && rule.zones.iter().any(|domain| is_between(&domain))
         };
         if let Some(rule) = live.rules.iter().find(decides) {
-            return Course::Rule(rule.name.clone());
+            return Handling::Rule(rule.name.clone());
         }
         if delegation.servers.is_empty() {
-            return Course::NoAddress;
+            return Handling::NoAddress;
         }
         groups += 1;
         if groups > MOST_GROUPS {
-            return Course::TooMany;
+            return Handling::TooMany;
         }
-        Course::Servers(delegation.servers.iter().copied().take(MOST_SERVERS).collect())
+        Handling::Servers(delegation.servers.iter().copied().take(MOST_SERVERS).collect())
     };
-    let courses: Vec<Course> = delegations.iter().map(course).collect();
-    delegations.into_iter().zip(courses).map(|(delegation, course)| Outlook { delegation, course }).collect()
+    let handlings: Vec<Handling> = delegations.iter().map(handling).collect();
+    delegations
+        .into_iter()
+        .zip(handlings)
+        .map(|(delegation, handling)| DelegationPlan { delegation, handling })
+        .collect()
 }
 
 /// The configuration with a rule and a group for each delegation whose servers are asked.
 pub(super) fn followed(configured: &Arc<Live>, zones: &Zones) -> Arc<Live> {
-    let outlook = outlook(configured, zones);
-    if !outlook.iter().any(|outlook| matches!(outlook.course, Course::Servers(_))) {
+    let plans = delegation_plans(configured, zones);
+    if !plans.iter().any(|plan| matches!(plan.handling, Handling::Servers(_))) {
         return Arc::clone(configured);
     }
     let mut live = Live::clone(configured);
-    for Outlook { delegation, course } in outlook {
-        let Course::Servers(servers) = course else { continue };
+    for DelegationPlan { delegation, handling } in plans {
+        let Handling::Servers(servers) = handling else { continue };
         let Some((mut group, mut rule)) = defaults(&delegation.cut, &servers) else { continue };
         let name = format!("delegation:{}", delegation.cut.to_string().trim_end_matches('.'));
         group.name.clone_from(&name);

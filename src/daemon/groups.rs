@@ -46,7 +46,7 @@ fn spec(group: &config::Group, udp_payload: u16, system: &SystemRoots) -> GroupS
     }
 }
 
-/// Every rule with each group that its questions may go to.
+/// Every rule with each group that its queries may go to.
 pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::Target> {
     let of = |rule: &config::Rule| {
         let fallback = match rule.when_down {

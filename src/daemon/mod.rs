@@ -1,8 +1,8 @@
 //! Start, reload, stop: from a plan to sockets, workers and the admin server, and back.
 //!
 //! [`Daemon::start`] binds everything, spawns the workers and the control thread, and returns; READY does not wait for
-//! any upstream. The control thread owns all that is not a question: probes, the admin server, what is watched
-//! (resolv.conf, zone files), reloads. A worker that ends, ends the process; so does the control thread.
+//! any upstream. The control thread owns all that is not a query: probes, the admin server, watched files
+//! (resolv.conf, zone files), reloads. When a worker or the control thread ends, the process ends.
 
 pub mod logging;
 
@@ -12,11 +12,11 @@ mod delegations;
 mod groups;
 mod headline;
 mod host;
-mod keeper;
 mod listeners;
 mod orders;
 mod report;
 mod run;
+mod snapshot_writer;
 mod socket_file;
 mod state;
 mod worker;
@@ -34,19 +34,19 @@ use tracing_appender::non_blocking::ErrorCounter;
 
 use self::{
     certificate::WatchedCertificate,
-    control::{Command, Doors},
-    keeper::{Keeper, Kept},
+    control::{AdminListeners, Command},
     listeners::Bound,
     report::Report,
+    snapshot_writer::{SnapshotStatus, SnapshotWriter},
     socket_file::SocketFile,
     state::State,
     worker::WorkerSpec,
 };
 pub use self::{
-    delegations::{Outlook, outlook},
+    delegations::{DelegationPlan, delegation_plans},
     groups::server_spec,
     host::{missing_listeners, missing_upstreams},
-    orders::Duty,
+    orders::Drain,
     run::{Ended, run},
     state::{Reloaded, build_zones},
 };
@@ -66,7 +66,7 @@ use crate::{
     zones::ZoneError,
 };
 
-/// Orders that wait; who gives more waits before the socket.
+/// Orders from the control socket that may wait; further clients wait to be accepted.
 const ORDERS: usize = 16;
 
 /// Why the daemon did not start.
@@ -92,10 +92,10 @@ pub enum StartError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    /// Something that the kernel should give was not to be had.
+    /// A system call failed.
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
-    /// Local zones with mistakes.
+    /// Local zones with errors.
     #[error("{}", lines(.0))]
     Zones(Vec<ZoneError>),
 }
@@ -104,12 +104,12 @@ fn lines(problems: &[ZoneError]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// What whoever runs the daemon must see to.
+/// Events that the caller of [`Daemon::next`] must handle.
 #[derive(Debug)]
 pub enum Event {
     /// An order came in over the control socket.
     Order(Request),
-    /// A worker or the control thread has ended, which none should before it is told to.
+    /// A worker or the control thread ended before it was told to.
     ThreadEnded,
 }
 
@@ -125,7 +125,7 @@ pub struct Daemon {
     ended: mpsc::UnboundedReceiver<()>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: JoinHandle<()>,
-    keeper: Option<Keeper>,
+    snapshot_writer: Option<SnapshotWriter>,
     orders: mpsc::Receiver<Request>,
     _socket: Option<SocketFile>,
 }
@@ -156,10 +156,18 @@ impl Daemon {
         let limits = StreamLimits { pipeline: limit(boot.streams.pipeline), idle: boot.streams.idle };
         let counters: Vec<_> = (0..count).map(|index| Arc::new(metrics::Worker::new(index))).collect();
         counters.iter().for_each(|worker| worker.beat(Moment::now().micros()));
-        let kept = Arc::new(Kept::default());
-        let keeper = boot.snapshot.as_deref().map(|path| Keeper::start(path, &engine, &kept)).transpose()?;
-        let report =
-            Report::new(counters.clone(), rules, Arc::clone(&engine), Arc::clone(&connections), kept, &bound, &state);
+        let snapshot_status = Arc::new(SnapshotStatus::default());
+        let start_writer = |path| SnapshotWriter::start(path, &engine, &snapshot_status);
+        let snapshot_writer = boot.snapshot.as_deref().map(start_writer).transpose()?;
+        let report = Report::new(
+            counters.clone(),
+            rules,
+            Arc::clone(&engine),
+            Arc::clone(&connections),
+            snapshot_status,
+            &bound,
+            &state,
+        );
         let report = Arc::new(report.with_log(log_lost));
         let (stop, stopping) = watch::channel(false);
         let (end, ended) = mpsc::unbounded_channel();
@@ -183,8 +191,8 @@ impl Daemon {
         let admin_address = admin.as_ref().map(|(_, address)| *address);
         let (order, orders) = mpsc::channel(ORDERS);
         let (socket, file) = boot.admin_socket.as_deref().and_then(socket_file::bind).unzip();
-        let doors = Doors { http: admin.map(|(listener, _)| listener), socket, order };
-        let control = control::spawn(state, count, told, Arc::clone(&report), doors, end)?;
+        let listeners = AdminListeners { http: admin.map(|(listener, _)| listener), socket, order };
+        let control = control::spawn(state, count, told, Arc::clone(&report), listeners, end)?;
         bound.log();
         if let Some(address) = admin_address {
             info!(%address, "status page and metrics on http://{address}/");
@@ -199,7 +207,7 @@ impl Daemon {
             ended,
             workers,
             control,
-            keeper,
+            snapshot_writer,
             orders,
             _socket: file,
         })
@@ -241,28 +249,28 @@ impl Daemon {
 
     /// Has the cache snapshot written, where one is configured.
     pub fn save_snapshot(&self) {
-        match &self.keeper {
-            Some(keeper) => keeper.save(),
+        match &self.snapshot_writer {
+            Some(writer) => writer.save(),
             None => info!("no snapshot is configured"),
         }
     }
 
-    /// What is out of the ordinary, the worst first.
+    /// Everything out of the ordinary, the worst first.
     fn findings(&self) -> Vec<Finding> {
         self.report.findings(Moment::now())
     }
 
-    /// Writes a line about how it goes to the log.
+    /// Logs one line about the state of everything.
     pub fn log_status(&self) {
         self.report.log_status(Moment::now());
     }
 
-    /// `/readyz` says from now on that nothing more should come here; questions are answered as before.
+    /// Makes `/readyz` answer 503 from now on; queries are answered as before.
     pub fn drain(&self) {
         self.report.drain();
     }
 
-    /// Waits for what whoever runs it must see to.
+    /// Waits for the next event.
     pub async fn next(&mut self) -> Event {
         tokio::select! {
             Some(request) = self.orders.recv() => Event::Order(request),
@@ -273,7 +281,7 @@ impl Daemon {
     /// Stops reading, answers what was received, and ends.
     pub fn stop(self) {
         self.drain();
-        // Whoever waits for the verdict on an order is told at once that there will be none.
+        // Clients that wait for the result of an order learn at once that there will be none.
         drop(self.orders);
         // Without receivers every worker has ended already.
         self.stop.send_replace(true);
@@ -288,8 +296,8 @@ impl Daemon {
         if self.control.join().is_err() {
             warn!("the control thread panicked");
         }
-        if let Some(keeper) = self.keeper {
-            keeper.stop();
+        if let Some(writer) = self.snapshot_writer {
+            writer.stop();
         }
     }
 }

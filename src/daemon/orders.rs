@@ -1,4 +1,4 @@
-//! How those orders from the control socket are carried out that need no configuration.
+//! Orders from the control socket that need no configuration: drain, undrain, flush.
 //!
 //! A server is named as the configuration has it, or by its address: with a port all that is behind that port, whatever the
 //! transport; without one the whole machine. Behind `GROUP/` it is that group's alone.
@@ -14,18 +14,18 @@ use crate::{
     upstream::{Group, Server},
 };
 
-/// Whether a server gets questions.
+/// Whether a drain begins or ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Duty {
-    /// It does.
-    On,
-    /// It does not.
-    Off,
+pub enum Drain {
+    /// The server gets no more queries.
+    Begin,
+    /// The server gets queries again.
+    End,
 }
 
 impl Daemon {
-    /// Takes servers off duty, or puts them on again: all that `name` fits.
-    pub fn set_duty(&self, name: &str, duty: Duty) -> Verdict {
+    /// Begins or ends the drain of every server that `name` fits.
+    pub fn set_drained(&self, name: &str, drain: Drain) -> Verdict {
         let snapshot = self.engine.snapshot_owned();
         let all: Vec<&Arc<Server>> = snapshot.groups.iter().flat_map(|group| group.servers()).collect();
         let (fitting, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|server| fits(server, name));
@@ -37,8 +37,8 @@ impl Daemon {
             };
             return Err(Account::new(vec![line]).with("known", known));
         }
-        let mut lines: Vec<String> = fitting.iter().map(|server| set_one(server, duty)).collect();
-        if duty == Duty::On {
+        let mut lines: Vec<String> = fitting.iter().map(|server| set_one(server, drain)).collect();
+        if drain == Drain::End {
             // What failed for want of servers need not fail any longer.
             self.engine.forget_failures();
         }
@@ -54,7 +54,7 @@ impl Daemon {
         Ok(Account::new(lines).with("servers", servers))
     }
 
-    /// Forgets answers, and failures.
+    /// Removes answers and remembered failures from the cache.
     pub fn flush(&self, what: &Flush) -> Account {
         let cache = &self.engine.cache;
         // A failure is remembered for seconds, and gone with any flush.
@@ -73,17 +73,17 @@ impl Daemon {
     }
 }
 
-fn set_one(server: &Server, duty: Duty) -> String {
+fn set_one(server: &Server, drain: Drain) -> String {
     let (was_off, name) = (server.is_drained(), full_name(server));
-    match duty {
-        Duty::Off => server.drain(),
-        Duty::On => server.undrain(),
+    match drain {
+        Drain::Begin => server.drain(),
+        Drain::End => server.undrain(),
     }
-    match (was_off, duty) {
-        (false, Duty::Off) => format!("{name} gets no more questions"),
-        (true, Duty::On) => format!("{name} gets questions again"),
-        (true, Duty::Off) => format!("{name} gets none already"),
-        (false, Duty::On) => format!("{name} gets questions already"),
+    match (was_off, drain) {
+        (false, Drain::Begin) => format!("{name} gets no more queries"),
+        (true, Drain::End) => format!("{name} gets queries again"),
+        (true, Drain::Begin) => format!("{name} gets no queries already"),
+        (false, Drain::End) => format!("{name} gets queries already"),
     }
 }
 

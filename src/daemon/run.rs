@@ -23,7 +23,7 @@ use super::{
     headline::Headline,
     host::missing_upstreams,
     logging::{self, LevelHandle, Log},
-    orders::Duty,
+    orders::Drain,
 };
 use crate::{
     admin::control::{Account, Order, Request, Verdict},
@@ -170,8 +170,8 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
     async fn carry_out(&mut self, order: Order) -> Verdict {
         match order {
             Order::Reload => self.reload().await,
-            Order::Drain(server) => self.daemon.set_duty(&server, Duty::Off),
-            Order::Undrain(server) => self.daemon.set_duty(&server, Duty::On),
+            Order::Drain(server) => self.daemon.set_drained(&server, Drain::Begin),
+            Order::Undrain(server) => self.daemon.set_drained(&server, Drain::End),
             Order::Flush(what) => Ok(self.daemon.flush(&what)),
             Order::Log(directives) => match logging::change(self.level, self.daemon.live().log_level, &directives) {
                 Ok(()) => Ok(Account::new(vec![format!("logging {directives}")]).with("log", directives)),

@@ -1,4 +1,4 @@
-//! What is in force, and how it is replaced.
+//! The configuration in force and what is built from it; replaced as a whole by a reload.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -22,7 +22,7 @@ pub(super) struct State {
     pub(super) engine: Arc<Engine>,
     /// The plan in force, with a rule and a group for each delegation that is followed.
     pub(super) live: Arc<Live>,
-    /// The same as configured.
+    /// The plan as configured, without the delegations.
     configured: Arc<Live>,
     groups: Vec<Arc<Group>>,
     zones: Arc<Zones>,
@@ -36,21 +36,21 @@ pub(super) struct State {
     loop_targets: watch::Sender<Vec<loops::Target>>,
 }
 
-/// What a reload brought.
+/// Result of a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reloaded {
-    /// What changed, one line each.
+    /// Changes, one line each.
     pub changes: Vec<String>,
-    /// What was left out of files that were read again.
+    /// Warnings about files that were read again.
     pub warnings: Vec<String>,
 }
 
-/// What of the local names is another than before, wherever it stands.
+/// Local data that changed since it was last read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Reread {
-    /// Zones that were there before and have other records now.
+    /// Zones whose records changed.
     zones: Vec<Name>,
-    /// Whether the hosts file says something else.
+    /// Whether the hosts file changed.
     hosts: bool,
 }
 
@@ -80,7 +80,7 @@ impl Reread {
 }
 
 impl State {
-    /// Brings a plan into force for the first time.
+    /// Builds everything from the first plan.
     pub(super) fn new(
         live: Live,
         cache: Cache,
@@ -225,7 +225,7 @@ fn build_groups(live: &Live, previous: &[Arc<Group>], ours: &OwnAddresses, alarm
     groups::specs(live).into_iter().map(build).collect()
 }
 
-/// Says what files that were just read cannot be used for.
+/// Logs the errors and warnings of local files that were just read.
 fn report(zones: &Zones) {
     for error in zones.errors() {
         error!("{error}");

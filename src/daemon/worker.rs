@@ -1,5 +1,5 @@
-//! One worker: a thread, a runtime of its own, its sockets for every address. A listener that ends before the stop, be
-//! it by a panic, ends the worker: the kernel would go on giving its socket a share of the questions.
+//! One worker: a thread, a runtime of its own, its sockets for every address. A listener that ends before the stop, even
+//! by a panic, ends the worker: the kernel would keep sending its socket a share of the queries.
 
 use std::{
     io,
@@ -25,12 +25,12 @@ use crate::{
     upstream::{self, UpstreamClient},
 };
 
-/// How often a worker shows that it turns.
+/// How often a worker records that it is alive.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// How long a stopping worker waits for questions that still wait.
+/// How long a stopping worker waits for queries in flight.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// What a worker needs to begin.
+/// Everything a worker starts with.
 pub(super) struct WorkerSpec {
     pub index: usize,
     pub workers: usize,
@@ -46,10 +46,10 @@ pub(super) struct WorkerSpec {
     pub end: mpsc::UnboundedSender<()>,
 }
 
-/// Says that a thread has ended, also when it panicked.
-pub(super) struct Farewell(pub(super) mpsc::UnboundedSender<()>);
+/// Reports when dropped that a thread has ended, also when it panicked.
+pub(super) struct EndNotice(pub(super) mpsc::UnboundedSender<()>);
 
-impl Drop for Farewell {
+impl Drop for EndNotice {
     fn drop(&mut self) {
         // Nobody listens once the daemon stops.
         self.0.send(()).ok();
@@ -63,7 +63,7 @@ pub(super) fn spawn(spec: WorkerSpec) -> Result<JoinHandle<io::Result<()>>, Star
 }
 
 fn run(spec: WorkerSpec) -> io::Result<()> {
-    let _farewell = Farewell(spec.end.clone());
+    let _notice = EndNotice(spec.end.clone());
     // Not a LocalSet: its waker is the root task's, and waking that costs a system call each turn.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(work(spec))
@@ -107,7 +107,7 @@ async fn work(spec: WorkerSpec) -> io::Result<()> {
         ended.map_err(io::Error::other)??;
         return Err(io::Error::other("a listener ended"));
     }
-    // Who holds the context still has something to answer.
+    // Every task that holds the context still has a query to answer.
     let drained = async {
         while Rc::strong_count(&context) > 1 {
             sleep(Duration::from_millis(2)).await;

@@ -20,7 +20,7 @@ use crate::{
     tls,
 };
 
-/// What a connection may do.
+/// Limits of one connection.
 #[derive(Debug, Clone, Copy)]
 pub struct StreamLimits {
     /// Queries in flight.
@@ -29,7 +29,7 @@ pub struct StreamLimits {
     pub idle: Duration,
 }
 
-/// What is spoken over the connections of a listener.
+/// The protocol of a listener's connections.
 #[derive(Debug, Clone)]
 pub enum Protocol {
     /// Framed messages over TCP.
@@ -53,7 +53,7 @@ impl Protocol {
 /// How long accepting pauses when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// One client's connection: who it is, and its place among the others.
+/// One client's connection: its address, limits and admission.
 pub(super) struct Session {
     pub(super) context: Rc<Context>,
     pub(super) client: SocketAddr,
@@ -63,9 +63,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// The result of what must happen before the first query, a handshake; an error if it takes too long, or the
-    /// connection has to make room for another.
-    pub(super) async fn within_patience<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    /// Runs a step that comes before the first query, such as a handshake. Fails if it takes longer than `idle`, or if the
+    /// connection is evicted meanwhile.
+    pub(super) async fn within_idle_timeout<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         tokio::select! {
             done = timeout(self.limits.idle, step) => done?,
             () = self.admission.evicted() => Err(io::ErrorKind::ConnectionAborted.into()),
@@ -133,7 +133,7 @@ async fn behind_balancer(
     stream: &mut TcpStream,
     connections: &Arc<Connections>,
 ) -> io::Result<Session> {
-    let client = session.within_patience(proxy::read_header(stream, session.client)).await?;
+    let client = session.within_idle_timeout(proxy::read_header(stream, session.client)).await?;
     let transport = session.carrier.transport;
     let admission = connections.admit(client.ip(), transport, Moment::now());
     let admission = admission.ok_or(io::ErrorKind::ConnectionRefused)?;

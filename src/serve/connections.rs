@@ -32,9 +32,9 @@ pub const MAX_UNSENT: usize = 256 * 1024;
 const MOST_HELD_FOR_CLIENT: usize = 16 * MOST_HELD;
 /// Octets kept for all connections.
 const MOST_HELD_IN_ALL: usize = 512 * MOST_HELD;
-/// How often it is said that none is accepted.
+/// How often the log says that none is accepted.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-/// The stamp of a connection that is not idle.
+/// Value of `idle_since` for a connection that is not idle.
 const BUSY: u64 = u64::MAX;
 
 /// The bounds and what counts against them, for all workers.
@@ -61,7 +61,7 @@ struct Client {
     held: Arc<AtomicUsize>,
 }
 
-/// What all may see of one connection.
+/// State of one connection that other connections read.
 #[derive(Debug)]
 struct Place {
     client: IpAddr,
@@ -143,7 +143,7 @@ impl Table {
         idle.min().map(|(_, id)| id)
     }
 
-    /// Tells a connection to end; its place is free at once.
+    /// Tells a connection to close; its place is free at once.
     fn evict(&mut self, id: u64) {
         if let Some(place) = self.remove(id) {
             place.close.notify_one();
@@ -162,7 +162,7 @@ impl Table {
     }
 }
 
-/// A connection's place among the others; dropped, it is free again.
+/// A connection's place among the others; dropping it frees the place.
 #[derive(Debug)]
 pub struct Admission {
     connections: Arc<Connections>,
@@ -174,27 +174,27 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Ends when the connection has to make room for another.
+    /// Completes when the connection has to make room for another.
     pub async fn evicted(&self) {
         self.place.close.notified().await;
     }
 
-    /// The same, apart from the admission.
+    /// A handle that completes on eviction, independent of the admission.
     pub fn eviction(&self) -> Eviction {
         Eviction(Arc::clone(&self.place))
     }
 
-    /// Something of it waits for an answer: it makes room for nobody.
-    pub fn is_busy(&self) {
+    /// Marks the connection busy, a query waits for its answer: it is not evicted.
+    pub fn mark_busy(&self) {
         self.place.idle_since.store(BUSY, Relaxed);
     }
 
-    /// Nothing of it waits; the last time that a message was whole was `since`.
-    pub fn is_idle(&self, since: Moment) {
+    /// Marks the connection idle: nothing waits, and its last whole message came at `since`.
+    pub fn mark_idle(&self, since: Moment) {
         self.place.idle_since.store(since.micros(), Relaxed);
     }
 
-    /// Notes that so many octets are kept for it now. False where that is over a bound; then nothing is noted.
+    /// Sets how many octets are held for the connection. False, and nothing changes, where that exceeds a bound.
     pub fn hold(&mut self, octets: usize) -> bool {
         if octets <= self.held {
             let less = self.held - octets;
@@ -232,12 +232,12 @@ impl Admission {
     }
 }
 
-/// Tells when a connection has to make room for another.
+/// Completes when a connection has to make room for another.
 #[derive(Debug)]
 pub struct Eviction(Arc<Place>);
 
 impl Eviction {
-    /// Ends when it has to.
+    /// Waits for the eviction.
     pub async fn told(&self) {
         self.0.close.notified().await;
     }
@@ -270,14 +270,14 @@ mod tests {
         let first = admit(&connections, "192.0.2.1", at(1)).unwrap();
         let second = admit(&connections, "192.0.2.1", at(2)).unwrap();
         let others = admit(&connections, "192.0.2.2", at(0)).unwrap();
-        first.is_idle(at(3));
+        first.mark_idle(at(3));
         let third = admit(&connections, "192.0.2.1", at(4)).unwrap();
         assert!(is_evicted(&second).await, "the client's own oldest, though another's is older");
         assert!(!is_evicted(&first).await && !is_evicted(&others).await);
         let fourth = admit(&connections, "192.0.2.3", at(5)).unwrap();
         assert!(is_evicted(&others).await, "the oldest of all");
         for admission in [&first, &third, &fourth] {
-            admission.is_busy();
+            admission.mark_busy();
         }
         assert!(admit(&connections, "192.0.2.4", at(6)).is_none(), "nobody is idle");
         drop((first, second, others, third, fourth));
@@ -290,11 +290,11 @@ mod tests {
     fn an_ipv6_client_is_its_64_bits() {
         let connections = Connections::new(10, 1);
         let first = admit(&connections, "2001:db8::1", Moment::default()).unwrap();
-        first.is_busy();
+        first.mark_busy();
         assert!(admit(&connections, "2001:db8::ffff:0:0:1", Moment::default()).is_none());
         assert!(admit(&connections, "2001:db8:0:1::1", Moment::default()).is_some());
         let mapped = admit(&connections, "::ffff:192.0.2.1", Moment::default()).unwrap();
-        mapped.is_busy();
+        mapped.mark_busy();
         assert!(admit(&connections, "192.0.2.1", Moment::default()).is_none());
     }
 
@@ -303,17 +303,17 @@ mod tests {
         let connections = Connections::new(2000, 1000);
         let mut one = admit(&connections, "192.0.2.1", Moment::default()).unwrap();
         assert!(one.hold(MOST_HELD) && !one.hold(MOST_HELD + 1) && one.hold(1) && one.hold(MOST_HELD));
-        one.is_busy();
+        one.mark_busy();
         let mut same = Vec::new();
         for _ in 0..16 {
             let other = admit(&connections, "192.0.2.1", Moment::default()).unwrap();
-            other.is_busy();
+            other.mark_busy();
             same.push(other);
         }
         assert_eq!(same.iter_mut().filter_map(|other| other.hold(MOST_HELD).then_some(())).count(), 15);
         let last = same.last_mut().unwrap();
         assert!(!last.hold(1000), "nobody is idle");
-        one.is_idle(Moment::default());
+        one.mark_idle(Moment::default());
         assert!(last.hold(1000));
         assert!(is_evicted(&one).await, "what it held makes room");
         drop(same);

@@ -76,7 +76,7 @@ pub(super) async fn serve(
     match tls {
         None => run(stream, session, stop).await,
         Some(tls) => {
-            let stream = session.within_patience(tls.accept(stream)).await?;
+            let stream = session.within_idle_timeout(tls.accept(stream)).await?;
             run(stream, session, stop).await
         }
     }
@@ -225,13 +225,13 @@ impl Exchange {
     fn begin(&self) {
         self.progress.set(Instant::now());
         self.waiting.set(self.waiting.get() + 1);
-        self.admission.borrow().is_busy();
+        self.admission.borrow().mark_busy();
     }
 
     fn end(&self) {
         self.waiting.set(self.waiting.get() - 1);
         if self.waiting.get() == 0 {
-            self.admission.borrow().is_idle(Moment::now());
+            self.admission.borrow().mark_idle(Moment::now());
         }
     }
 }

@@ -161,13 +161,13 @@ impl Client {
             return self.connection.close(PROTOCOL_ERROR, b"the keepalive option of TCP");
         }
         self.waiting.set(self.waiting.get() + 1);
-        self.admission.is_busy();
+        self.admission.mark_busy();
         let carrier = Carrier::stream(Transport::Quic, self.limits.idle);
         let address = self.connection.remote_address().ip();
         let response = super::answer(&self.context, message, address, carrier).await;
         self.waiting.set(self.waiting.get() - 1);
         if self.waiting.get() == 0 {
-            self.admission.is_idle(Moment::now());
+            self.admission.mark_idle(Moment::now());
         }
         let Some(response) = response else { return drop(sender.reset(INTERNAL_ERROR)) };
         let length = u16::try_from(response.len()).unwrap_or(u16::MAX).to_be_bytes();

@@ -41,7 +41,7 @@ pub(super) async fn serve(
     match tls {
         None => Connection::new(session).run(stream, stop).await,
         Some(tls) => {
-            let stream = session.within_patience(tls.accept(stream)).await?;
+            let stream = session.within_idle_timeout(tls.accept(stream)).await?;
             Connection::new(session).run(stream, stop).await
         }
     }
@@ -143,7 +143,7 @@ impl Connection {
     fn answered(&mut self, reply: &[u8]) {
         self.waiting -= 1;
         if self.waiting == 0 {
-            self.session.admission.is_idle(Moment::now());
+            self.session.admission.mark_idle(Moment::now());
         }
         self.frame(reply);
     }
@@ -205,7 +205,7 @@ impl Connection {
             Action::Resolve(query) => self.wait_for(query),
         }
         if self.waiting == 0 {
-            self.session.admission.is_idle(now);
+            self.session.admission.mark_idle(now);
         }
         context.counters.took_batch(Moment::now().since(now));
         Next::GoOn
@@ -213,7 +213,7 @@ impl Connection {
 
     fn wait_for(&mut self, query: Box<Query>) {
         self.waiting += 1;
-        self.session.admission.is_busy();
+        self.session.admission.mark_busy();
         let context = Rc::clone(&self.session.context);
         let replies = self.replies.0.clone();
         tokio::task::spawn_local(async move {

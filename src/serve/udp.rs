@@ -1,7 +1,7 @@
 //! Datagrams in batches: read many, decide each, send many.
 //!
 //! One system call reads up to [`BATCH`] datagrams, one sends their replies; snapshot and time are read once a batch.
-//! Replies to questions that had to wait gather in an outbox, which is sent when the worker has run all that was ready.
+//! Replies to queries that had to wait gather in an outbox, which is sent when the worker has run all that was ready.
 
 use std::{
     cell::{Cell, RefCell},
@@ -44,8 +44,8 @@ const LAST_BATCHES: usize = 1024;
 const LONGEST_QUERY: usize = 1232;
 /// How long replies of a batch wait for room in the socket's buffer. Nothing is read meanwhile: its replies would find
 /// none either.
-const PATIENCE: Duration = Duration::from_millis(100);
-/// Tasks kept for the next questions of a socket, some kilobytes each.
+const SEND_TIMEOUT: Duration = Duration::from_millis(100);
+/// Idle tasks kept for the next queries of a socket, some kilobytes each.
 const MOST_IDLE: usize = 512;
 
 /// One socket of one worker.
@@ -60,27 +60,26 @@ struct Listener {
     counters: Arc<metrics::Worker>,
     /// Told when the outbox has its first reply.
     filled: Notify,
-    /// Tasks that wait for another question to resolve.
-    idle: RefCell<Vec<Rc<Seat>>>,
+    /// Tasks that wait for another query to resolve.
+    idle: RefCell<Vec<Rc<IdleTask>>>,
 }
 
-/// A question that waits for its answer.
+/// A query that waits for its answer.
 struct Job {
     query: Box<Query>,
     path: Path,
     context: Rc<Context>,
 }
 
-/// Where an idle task is given its next question. A task for every question would cost an allocation of some kilobytes,
-/// and the copying of as many.
+/// Hands an idle task its next query. A new task for every query would allocate and copy some kilobytes.
 #[derive(Default)]
-struct Seat {
+struct IdleTask {
     next: Cell<Option<Job>>,
     waker: Cell<Option<Waker>>,
 }
 
-impl Seat {
-    fn take_up(&self, job: Job) {
+impl IdleTask {
+    fn assign(&self, job: Job) {
         self.next.set(Some(job));
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -151,7 +150,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// What a socket's queue holds after a batch was read.
+/// State of a socket's receive queue after a batch was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Queue {
     Empty,
@@ -229,15 +228,15 @@ impl Listener {
             self.send(batch);
             if self.unsent.borrow().is_empty() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         };
-        // Who is still left after that is counted and forgotten.
-        drop(timeout(PATIENCE, self.socket.async_io(Interest::WRITABLE, all_sent)).await);
+        // Replies still left after that are counted as dropped.
+        drop(timeout(SEND_TIMEOUT, self.socket.async_io(Interest::WRITABLE, all_sent)).await);
         self.unsent.borrow_mut().drain(..).for_each(|reply| self.counters.not_sent(reply));
     }
 
     fn wait_for(self: &Rc<Self>, query: Box<Query>, path: Path, context: &Rc<Context>) {
         let job = Job { query, path, context: Rc::clone(context) };
         match self.idle.borrow_mut().pop() {
-            Some(seat) => seat.take_up(job),
+            Some(task) => task.assign(job),
             None => drop(tokio::task::spawn_local(resolve_one_by_one(Rc::clone(self), job))),
         }
     }
@@ -296,14 +295,14 @@ fn settle(sent: io::Result<Sent>, unsent: &mut VecDeque<Counted>, counters: &met
     }
 }
 
-/// Resolves a question, then those that its seat is given. An idle task holds nothing of the worker but its socket.
+/// Resolves a query, then those that the task is assigned. An idle task holds nothing of the worker but its socket.
 async fn resolve_one_by_one(listener: Rc<Listener>, first: Job) {
-    let seat = Rc::new(Seat::default());
+    let own = Rc::new(IdleTask::default());
     let mut next = Some(first);
     loop {
         let job = match next.take() {
             Some(job) => job,
-            None => seat.next().await,
+            None => own.next().await,
         };
         let reply = resolve::resolve(&job.context, &job.query).await;
         listener.push(&job.path, |out| reply.write(&job.context, &job.query, out));
@@ -312,7 +311,7 @@ async fn resolve_one_by_one(listener: Rc<Listener>, first: Job) {
         if idle.len() == MOST_IDLE {
             return;
         }
-        idle.push(Rc::clone(&seat));
+        idle.push(Rc::clone(&own));
     }
 }
 

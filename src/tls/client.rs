@@ -12,12 +12,12 @@ use rustls::{ClientConfig, client::Resumption, pki_types::ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Fault, Roots, provider};
+use super::{HandshakeError, Roots, provider};
 
 /// Tickets and TLS 1.2 sessions kept for one server; rustls keeps up to eight tickets for a name.
 const SESSIONS: usize = 8;
 
-/// What is to be spoken inside.
+/// Protocol spoken inside TLS or QUIC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alpn {
     /// DNS over TLS (RFC 7858).
@@ -42,7 +42,7 @@ impl Alpn {
     }
 }
 
-/// Shakes hands with one server.
+/// TLS client for one server.
 #[derive(Clone)]
 pub struct Client {
     name: ServerName<'static>,
@@ -78,12 +78,12 @@ impl Client {
     ///
     /// # Errors
     /// Why it failed; nothing may be sent then.
-    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S) -> Result<Connected<S>, Fault> {
+    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S) -> Result<Connected<S>, HandshakeError> {
         let connector = TlsConnector::from(Arc::clone(&self.config));
-        connector.connect(self.name.clone(), io).await.map_err(|error| Fault::of_io(&error))
+        connector.connect(self.name.clone(), io).await.map_err(|error| HandshakeError::of_io(&error))
     }
 
-    /// The same for QUIC. The client must be one for [`Alpn::Doq`].
+    /// The configuration for QUIC. The client must be one for [`Alpn::Doq`].
     pub fn quic(&self) -> Arc<dyn quinn::crypto::ClientConfig> {
         let config = QuicClientConfig::try_from(Arc::clone(&self.config));
         Arc::new(config.expect("the provider has the suite that QUIC begins with"))

@@ -1,4 +1,4 @@
-//! TLS: whom to trust, how to shake hands, and in words why it failed.
+//! TLS: trusted CAs, handshakes as client and server, and why a handshake failed.
 //!
 //! The one room that knows rustls. Every configuration is made with AWS-LC as its provider, given explicitly: the
 //! process-wide default depends on which features other packages switch on. The cargo feature `fips` takes AWS-LC's
@@ -6,12 +6,12 @@
 //! bundles and certificates with it, `upstream` and `cli` connect with it, `serve` accepts with it.
 
 mod client;
-mod fault;
+mod error;
 mod roots;
 mod server;
 
 pub use client::{Alpn, Client, Connected, is_server_name};
-pub use fault::Fault;
+pub use error::HandshakeError;
 pub use roots::{Roots, RootsError};
 pub use server::{Accepted, CertificateFacts, KeyPair, KeyPairError, Server, ServerCertificate, agreed};
 

@@ -15,11 +15,11 @@ use rustls::{
     pki_types::{CertificateDer, pem, pem::PemObject},
 };
 
-/// Certificate authorities whose signature is believed. Two are equal when they hold the same, in the same order.
+/// Trusted certificate authorities. Two are equal when they hold the same certificates in the same order.
 #[derive(Clone)]
 pub struct Roots(Arc<RootCertStore>);
 
-/// Why a text is no bundle of certificates.
+/// Why a text is not a bundle of CA certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// A section does not parse as PEM.
@@ -55,14 +55,14 @@ impl Roots {
         Ok(Self(Arc::new(store)))
     }
 
-    /// Those that the system trusts, without the ones that do not parse; perhaps none.
+    /// The CAs that the system trusts, without the ones that do not parse; may be empty.
     pub fn of_system() -> Self {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         Self(Arc::new(store))
     }
 
-    /// Whether there is none: then no certificate is ever good.
+    /// Whether there is none: then every certificate is refused.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -86,7 +86,7 @@ impl Hash for Roots {
     }
 }
 
-/// How many: their names would fill pages.
+/// Shows only how many there are.
 impl fmt::Debug for Roots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Roots({})", self.0.len())

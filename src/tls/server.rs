@@ -31,7 +31,7 @@ use x509_parser::{
 
 use super::{Alpn, provider};
 
-/// A certificate chain with its key, fit to be shown to clients.
+/// A certificate chain with its key, ready to be presented to clients.
 ///
 /// Invariant: the key is the first certificate's.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ pub struct KeyPair {
     facts: Arc<CertificateFacts>,
 }
 
-/// What an operator wants to know of the first certificate of a chain.
+/// Names, addresses and expiry of a chain's first certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFacts {
     /// The DNS names it is for, in its order, wildcards included.
@@ -110,7 +110,7 @@ impl KeyPair {
     }
 }
 
-/// Two are equal when they show the same chain: a chain has one key.
+/// Two are equal when their chains are: a chain has one key.
 impl PartialEq for KeyPair {
     fn eq(&self, other: &Self) -> bool {
         self.chain.cert == other.chain.cert
@@ -119,7 +119,7 @@ impl PartialEq for KeyPair {
 
 impl Eq for KeyPair {}
 
-/// Says nothing of the key.
+/// Leaves the key out.
 impl fmt::Debug for KeyPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyPair").field("facts", &self.facts).finish_non_exhaustive()
@@ -168,12 +168,12 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 pub struct ServerCertificate(ArcSwap<KeyPair>);
 
 impl ServerCertificate {
-    /// Shows this pair until another takes its place.
+    /// Presents this pair until it is replaced.
     pub fn new(pair: KeyPair) -> Arc<Self> {
         Arc::new(Self(ArcSwap::from_pointee(pair)))
     }
 
-    /// Shows another pair from the next handshake on.
+    /// Presents another pair from the next handshake on.
     pub fn replace(&self, pair: KeyPair) {
         self.0.store(Arc::new(pair));
     }

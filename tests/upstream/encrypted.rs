@@ -10,7 +10,7 @@ use hickory_proto::op::Message;
 use rstest::rstest;
 use tidegate::{
     clock::Moment,
-    tls::{Fault, Roots},
+    tls::{HandshakeError, Roots},
     upstream::{
         ConnectError, Entry, Group, Identity, ServerSpec, State, Transport,
         tally::{MismatchReason, QueryResult},
@@ -155,20 +155,20 @@ fn without_a_name_the_address_is_what_the_certificate_must_be_for(
 
 #[rstest]
 #[case::another_name(CA, "other.example", Validity::Now, None)]
-#[case::another_ca("another CA", NAME, Validity::Now, Some(Fault::UnknownIssuer))]
-#[case::another_key_of_the_ca(CA, NAME, Validity::Now, Some(Fault::OtherKey))]
-#[case::expired(CA, NAME, Validity::Past, Some(Fault::Expired))]
-#[case::not_yet(CA, NAME, Validity::Future, Some(Fault::NotYetValid))]
+#[case::another_ca("another CA", NAME, Validity::Now, Some(HandshakeError::UnknownIssuer))]
+#[case::another_key_of_the_ca(CA, NAME, Validity::Now, Some(HandshakeError::OtherKey))]
+#[case::expired(CA, NAME, Validity::Past, Some(HandshakeError::Expired))]
+#[case::not_yet(CA, NAME, Validity::Future, Some(HandshakeError::NotYetValid))]
 fn a_server_that_is_not_who_it_should_be_gets_no_query(
     #[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks,
     #[case] ca: &str,
     #[case] name: &str,
     #[case] validity: Validity,
-    #[case] fault: Option<Fault>,
+    #[case] fault: Option<HandshakeError>,
 ) {
     let site = Site::new(speaks);
     let stranger = Authority::new(ca);
-    let is_foreign = matches!(fault, Some(Fault::UnknownIssuer | Fault::OtherKey));
+    let is_foreign = matches!(fault, Some(HandshakeError::UnknownIssuer | HandshakeError::OtherKey));
     let issuer = if is_foreign { &stranger } else { &site.authority };
     let bad = Encrypted::start(speaks, &issuer.issue(name, validity), Manner::Answers);
     let group = site.behind(&bad);
@@ -181,7 +181,7 @@ fn a_server_that_is_not_who_it_should_be_gets_no_query(
     assert_eq!(bad_server.tally.queries(transport(speaks), QueryResult::Network), 1);
     assert_eq!(bad_server.state(), State::Down);
     let presented = vec![name.to_owned()];
-    let fault = fault.unwrap_or(Fault::OtherName { wanted: NAME.to_owned(), presented });
+    let fault = fault.unwrap_or(HandshakeError::OtherName { wanted: NAME.to_owned(), presented });
     match (speaks, bad_server.connect_error()) {
         (Speaks::Quic, Some(ConnectError::Handshake(told))) => assert!(told.is_about_identity(), "{told}"),
         (_, error) => assert_eq!(error, Some(ConnectError::Handshake(fault))),

@@ -88,11 +88,11 @@ fn encode_cache(report: &Report, exposition: &mut Exposition) {
 fn encode_snapshot(report: &Report, exposition: &mut Exposition, now: Moment) {
     let help = "Seconds since the cache snapshot was written; absent before there is one.";
     let mut family = exposition.gauge("tidegate_snapshot_age_seconds", help);
-    if let Some(age) = report.kept.age(now) {
+    if let Some(age) = report.snapshot_status.age(now) {
         family.sample(&[], age.as_secs());
     }
     let help = "Times that the cache snapshot could not be written, or was not believed.";
-    exposition.counter("tidegate_snapshot_errors_total", help).sample(&[], report.kept.errors.value());
+    exposition.counter("tidegate_snapshot_errors_total", help).sample(&[], report.snapshot_status.errors.value());
 }
 
 fn rows<'a>(group: &'a str, servers: impl IntoIterator<Item = &'a Arc<Server>>) -> Vec<Row<'a>> {

@@ -1,7 +1,7 @@
 //! What the daemon says about itself: metrics, readiness and documents for the admin server.
 //!
-//! It reads what workers, cache and groups count on their own; nobody on the way of a question knows of it. The control
-//! thread tells it of reloads.
+//! It reads what workers, cache and groups count on their own; the query path does not know it. The control
+//! thread reports reloads to it.
 
 mod documents;
 mod families;
@@ -24,7 +24,7 @@ use tracing_appender::non_blocking::ErrorCounter;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::history::History;
-use super::{keeper::Kept, listeners::Bound, state::State as DaemonState};
+use super::{listeners::Bound, snapshot_writer::SnapshotStatus, state::State as DaemonState};
 use crate::{
     admin::{
         Gate, GroupReadiness, Pages, Readiness,
@@ -49,13 +49,13 @@ use crate::{
 
 const _: () = assert!(EdeCode::ALL.len() == EDES, "each extended error has its counter");
 
-/// Everything there is to tell. Shared by the control thread and the admin server's connections.
+/// The state of the daemon. Shared by the control thread and the admin server's connections.
 #[derive(Debug)]
 pub(super) struct Report {
     registry: Registry,
     engine: Arc<Engine>,
     connections: Arc<Connections>,
-    kept: Arc<Kept>,
+    snapshot_status: Arc<SnapshotStatus>,
     listeners: Arc<[SocketAddr]>,
     certificate: Option<(String, Arc<ServerCertificate>)>,
     started: Moment,
@@ -91,7 +91,7 @@ impl Report {
         rules: Arc<metrics::Rules>,
         engine: Arc<Engine>,
         connections: Arc<Connections>,
-        kept: Arc<Kept>,
+        snapshot_status: Arc<SnapshotStatus>,
         bound: &Bound,
         state: &DaemonState,
     ) -> Self {
@@ -101,7 +101,7 @@ impl Report {
             registry: Registry::new(workers, rules, names(), clock::wall()),
             engine,
             connections,
-            kept,
+            snapshot_status,
             listeners: bound.plain.as_slice().into(),
             certificate: certificate.map(|certificate| (certificate.file(), certificate.shared())),
             started: Moment::now(),
@@ -214,7 +214,7 @@ impl Report {
         self.registry.encode(format, |exposition| families::encode(self, exposition, now))
     }
 
-    /// Why no questions should come here; listeners are bound before there is a report.
+    /// Why no queries should come here; listeners are bound before there is a report.
     fn unready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.is_draining.load(Relaxed) {

@@ -12,7 +12,7 @@ use quinn::{
 
 use crate::{
     net::socket::{Egress, upstream_udp},
-    tls::{Client, Fault},
+    tls::{Client, HandshakeError},
     upstream::server::connect_error::ConnectError,
     wire::MAX_MESSAGE,
 };
@@ -53,10 +53,10 @@ fn transport() -> TransportConfig {
 
 fn connect_error(error: ConnectionError) -> ConnectError {
     match error {
-        ConnectionError::TransportError(error) => Fault::of_quic(u64::from(error.code), error.reason).into(),
-        ConnectionError::ConnectionClosed(close) => Fault::refused_in_quic(u64::from(close.error_code)).into(),
+        ConnectionError::TransportError(error) => HandshakeError::of_quic(u64::from(error.code), error.reason).into(),
+        ConnectionError::ConnectionClosed(close) => HandshakeError::refused_in_quic(u64::from(close.error_code)).into(),
         ConnectionError::TimedOut => ConnectError::Slow,
-        ConnectionError::VersionMismatch => ConnectError::Handshake(Fault::Io(io::ErrorKind::Unsupported)),
+        ConnectionError::VersionMismatch => ConnectError::Handshake(HandshakeError::Io(io::ErrorKind::Unsupported)),
         _ => ConnectError::Network(io::ErrorKind::ConnectionReset),
     }
 }

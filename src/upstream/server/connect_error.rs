@@ -15,7 +15,7 @@ pub enum ConnectError {
     Slow,
     /// The handshake failed.
     #[error(transparent)]
-    Handshake(#[from] tls::Fault),
+    Handshake(#[from] tls::HandshakeError),
     /// It answers HTTP with this status code.
     #[error("it answers with HTTP status {0}")]
     Status(u16),

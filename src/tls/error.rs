@@ -1,4 +1,4 @@
-//! Why a handshake failed, in the words of whoever has to mend it.
+//! Why a handshake failed, in words for the operator who has to fix it.
 
 use std::io;
 
@@ -6,51 +6,51 @@ use rustls::{AlertDescription, CertificateError, Error};
 
 /// Why a handshake failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Fault {
-    /// Nobody among the roots signed it.
+pub enum HandshakeError {
+    /// No CA among the roots signed the certificate.
     #[error("its certificate is signed by no CA that is trusted here")]
     UnknownIssuer,
-    /// A CA of that name is among the roots, and its key did not sign it.
+    /// A CA of the issuer's name is among the roots, but its key did not sign the certificate.
     #[error("its certificate names a CA that is trusted here, and is not signed by that CA's key (an older one?)")]
     OtherKey,
-    /// Its time is over.
+    /// The certificate has expired.
     #[error("its certificate has expired")]
     Expired,
-    /// Its time has not come; or this host's clock is wrong.
+    /// The certificate is not valid yet, or this host's clock is wrong.
     #[error("its certificate is not valid yet (is this host's clock right?)")]
     NotYetValid,
-    /// It is somebody else's.
+    /// The certificate is for other names.
     #[error("its certificate is not for {wanted}{}", what_for(presented))]
     OtherName {
-        /// The name that it should have.
+        /// The name it must be for.
         wanted: String,
-        /// Those that it has.
+        /// The names of the certificate.
         presented: Vec<String>,
     },
-    /// Anything else about its certificate.
+    /// Another error of the certificate.
     #[error("its certificate is no good: {0}")]
     Certificate(CertificateError),
-    /// The far end ended the handshake.
+    /// The server refused the handshake with an alert.
     #[error("it refused the handshake: {0:?}")]
     Alert(AlertDescription),
-    /// The far end speaks something else, or a TLS that is not spoken here.
+    /// The server does not speak TLS, or no version or suite that we accept.
     #[error("no TLS with it: {0}")]
     Protocol(Error),
-    /// The handshake inside QUIC failed, which keeps nothing of its cause but the alert and a text.
+    /// The handshake inside QUIC failed; only the alert and a text of its cause are known.
     #[error("no QUIC with it: {reason}")]
     Quic {
-        /// What it was told.
+        /// The alert that was sent.
         alert: AlertDescription,
         /// Why, in the library's words.
         reason: String,
     },
-    /// The network failed under it.
+    /// The connection failed during the handshake.
     #[error("the connection broke in the TLS handshake: {0}")]
     Io(io::ErrorKind),
 }
 
-impl Fault {
-    /// Whether the far end answered and could not show who it is.
+impl HandshakeError {
+    /// Whether the server answered but could not prove its identity.
     pub const fn is_about_identity(&self) -> bool {
         use AlertDescription as Told;
         match self {
@@ -88,7 +88,7 @@ impl Fault {
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for HandshakeError {
     fn from(error: Error) -> Self {
         use CertificateError as Bad;
         match error {
@@ -112,7 +112,7 @@ fn alert(code: u64) -> Option<AlertDescription> {
     u8::try_from(code.checked_sub(0x100)?).ok().map(AlertDescription::from)
 }
 
-/// The names without what rustls puts around them.
+/// The names without the `DnsName("…")` that rustls puts around them.
 fn plain(presented: Vec<String>) -> Vec<String> {
     let bare = |text: &str| Some(text.strip_prefix("DnsName(\"")?.strip_suffix("\")")?.to_owned());
     presented.into_iter().map(|text| bare(&text).unwrap_or(text)).collect()

@@ -1,8 +1,8 @@
-//! Keeps the cache in a file: read before the first answer, written on a thread of its own.
+//! The cache snapshot file: read before the first answer, written by a thread of its own.
 //!
-//! The file is written aside, synced and renamed, so that a crash leaves the old one or the new one. Whatever is wrong
-//! with the file or its folder is said, at most once a minute, and counted; it stops neither the start nor an answer. A
-//! file that is not believed is left aside as `FILE.rejected`.
+//! The file is written aside, synced and renamed, so that a crash leaves the old one or the new one. Errors
+//! with the file or its folder are logged at most once a minute and counted; they stop neither the start nor answers. A
+//! file that cannot be trusted is moved to `FILE.rejected`.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -30,48 +30,52 @@ use crate::{
 
 /// How often the file is written where anything changed.
 const EVERY: Duration = Duration::from_secs(30);
-/// The same fault is said once in this time.
+/// The same error is logged once in this time.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-/// What is read and written at once.
+/// Octets read and written at once.
 const BUFFER: usize = 256 << 10;
 
-/// What there is to tell of the file.
+/// State of the snapshot file, for the report.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct SnapshotStatus {
     /// When the file was last written, in microseconds of [`Moment`]; 0 = never.
     written: AtomicU64,
-    /// Times that it could not be written, or was not believed.
+    /// How often it could not be written, or was rejected.
     pub(super) errors: Shared,
 }
 
-impl Kept {
+impl SnapshotStatus {
     /// The file's age; none before there is one.
     pub(super) fn age(&self, now: Moment) -> Option<Duration> {
         let written = self.written.load(Relaxed);
         (written > 0).then(|| now.since(Moment::from_micros(written)))
     }
 
-    fn is_of(&self, moment: Moment) {
+    fn set_written(&self, moment: Moment) {
         self.written.store(moment.micros(), Relaxed);
     }
 }
 
 /// The thread. Dropped, it writes what has changed and ends.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct SnapshotWriter {
     orders: mpsc::Sender<()>,
     thread: JoinHandle<()>,
 }
 
-impl Keeper {
+impl SnapshotWriter {
     /// Reads the file, and starts the thread that writes it.
-    pub(super) fn start(path: &Path, engine: &Arc<Engine>, kept: &Arc<Kept>) -> Result<Self, StartError> {
-        restore(path, engine, kept);
+    pub(super) fn start(
+        path: &Path,
+        engine: &Arc<Engine>,
+        snapshot_status: &Arc<SnapshotStatus>,
+    ) -> Result<Self, StartError> {
+        restore(path, engine, snapshot_status);
         let (orders, told) = mpsc::channel();
         let work = Work {
             path: path.to_owned(),
             engine: Arc::clone(engine),
-            kept: Arc::clone(kept),
+            snapshot_status: Arc::clone(snapshot_status),
             as_written: Contents::of(engine),
             warned: None,
         };
@@ -95,14 +99,14 @@ impl Keeper {
     }
 }
 
-fn restore(path: &Path, engine: &Engine, kept: &Kept) {
+fn restore(path: &Path, engine: &Engine, snapshot_status: &SnapshotStatus) {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return info!(path = %path.display(), "no snapshot yet at {}", path.display());
         }
         Err(error) => {
-            kept.errors.add(1);
+            snapshot_status.errors.add(1);
             return warn!(
                 path = %path.display(),
                 %error,
@@ -114,7 +118,7 @@ fn restore(path: &Path, engine: &Engine, kept: &Kept) {
     let now = Moment::now();
     match engine.restore(BufReader::with_capacity(BUFFER, file), now, clock::wall().as_secs()) {
         Ok(restored) => {
-            kept.is_of(now - Duration::from_secs(restored.age));
+            snapshot_status.set_written(now - Duration::from_secs(restored.age));
             let (entries, left_out, age) = (restored.entries, restored.left_out, restored.age);
             info!(
                 path = %path.display(),
@@ -125,7 +129,7 @@ fn restore(path: &Path, engine: &Engine, kept: &Kept) {
             );
         }
         Err(damage) => {
-            kept.errors.add(1);
+            snapshot_status.errors.add(1);
             warn!(
                 path = %path.display(),
                 %damage,
@@ -137,7 +141,7 @@ fn restore(path: &Path, engine: &Engine, kept: &Kept) {
     }
 }
 
-/// The next write must not destroy what an operator may want to look at.
+/// Moves a rejected file aside, so that the next write does not destroy what an operator may want to look at.
 fn leave_aside(path: &Path, damage: &SnapshotError) {
     if !matches!(damage, SnapshotError::Io(_))
         && let Err(error) = fs::rename(path, beside(path, "rejected"))
@@ -146,7 +150,7 @@ fn leave_aside(path: &Path, damage: &SnapshotError) {
     }
 }
 
-/// What would be written, as far as that can be told at a glance.
+/// A cheap summary of the cache, to see whether anything changed since the last write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Contents {
     inserts: u64,
@@ -163,7 +167,7 @@ impl Contents {
 struct Work {
     path: PathBuf,
     engine: Arc<Engine>,
-    kept: Arc<Kept>,
+    snapshot_status: Arc<SnapshotStatus>,
     as_written: Contents,
     warned: Option<Moment>,
 }
@@ -190,11 +194,11 @@ impl Work {
         match write(&self.path, &self.engine, now) {
             Ok(entries) => {
                 (self.as_written, self.warned) = (contents, None);
-                self.kept.is_of(now);
+                self.snapshot_status.set_written(now);
                 tracing::debug!(path = %self.path.display(), entries, "snapshot written");
             }
             Err(error) => {
-                self.kept.errors.add(1);
+                self.snapshot_status.errors.add(1);
                 if self.warned.is_none_or(|last| now.since(last) >= WARN_EVERY) {
                     self.warned = Some(now);
                     let path = self.path.display();
@@ -207,7 +211,7 @@ impl Work {
 
 fn write(path: &Path, engine: &Engine, now: Moment) -> io::Result<u32> {
     let aside = beside(path, "new");
-    // One that a crash left behind; and whatever else bears the name is not followed.
+    // A crash may have left one behind; a symlink of that name must not be followed.
     drop(fs::remove_file(&aside));
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
     let written = fill(file, engine, now).and_then(|entries| fs::rename(&aside, path).map(|()| entries));
@@ -227,7 +231,7 @@ fn fill(file: File, engine: &Engine, now: Moment) -> io::Result<u32> {
     Ok(entries)
 }
 
-/// The file's name with an ending.
+/// The file's name with an extension appended.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
