@@ -136,6 +136,12 @@ impl<V: Clone> Networks<V> {
         self.lookup(address).is_some()
     }
 
+    /// Every value; those of networks with others within may come several times.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        let v4 = self.v4.iter().map(|range| &range.value);
+        v4.chain(self.v6.iter().map(|range| &range.value))
+    }
+
     /// Whether there is no network at all.
     pub const fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()

@@ -125,13 +125,8 @@ impl<T: Copy> Table<T> {
         if !self.has_views {
             return None;
         }
-        for suffix in suffixes(name) {
-            let Some(targets) = self.domains.get(suffix) else { continue };
-            if targets.choice.is_some() || targets.everybody.is_some() {
-                return targets.choice;
-            }
-        }
-        None
+        let decides = |targets: &&Targets<T>| targets.choice.is_some() || targets.everybody.is_some();
+        self.covering(name).map(|domain| domain.targets).find(decides)?.choice
     }
 
     /// Which clients this one is like.
@@ -141,18 +136,47 @@ impl<T: Copy> Table<T> {
 
     /// Where a question for `name` (wire form, lower case) from `client` goes; none where no domain covers it.
     pub fn find(&self, name: &[u8], client: IpAddr) -> Option<Found<T>> {
-        let mut at = 0;
-        loop {
-            let suffix = name.get(at..)?;
-            let length = usize::from(*suffix.first()?);
-            if let Some(found) = self.domains.get(suffix).and_then(|targets| targets.pick(client)) {
-                return Some(Found { is_root: length == 0, ..found });
+        self.deciding(name, client).map(|(_, found)| found)
+    }
+
+    /// The same, and the domain that decides.
+    pub fn deciding<'t>(&'t self, name: &'t [u8], client: IpAddr) -> Option<(&'t [u8], Found<T>)> {
+        self.covering(name).find_map(|covering| Some((covering.domain, covering.pick(client)?)))
+    }
+
+    /// The domains that are `name` or above it, the longest first.
+    pub fn covering<'t>(&'t self, name: &'t [u8]) -> impl Iterator<Item = Covering<'t, T>> {
+        suffixes(name).filter_map(|domain| Some(Covering { domain, targets: self.domains.get(domain)? }))
+    }
+}
+
+/// A domain of the table that covers a name.
+#[derive(Debug)]
+pub struct Covering<'t, T> {
+    /// The domain, in wire form.
+    pub domain: &'t [u8],
+    targets: &'t Targets<T>,
+}
+
+impl<T: Copy> Covering<'_, T> {
+    /// The target that it has for a client; none where all its targets are for others.
+    pub fn pick(&self, client: IpAddr) -> Option<Found<T>> {
+        self.targets.pick(client).map(|found| Found { is_root: self.domain == [0], ..found })
+    }
+
+    /// The targets that it has for some clients alone, each once, then the one for everybody.
+    pub fn targets(&self) -> Vec<T>
+    where
+        T: PartialEq,
+    {
+        let views = self.targets.views.iter().flat_map(|views| views.values().map(|&(_, target)| target));
+        let mut targets = Vec::new();
+        for target in views.chain(self.targets.everybody) {
+            if !targets.contains(&target) {
+                targets.push(target);
             }
-            if length == 0 {
-                return None;
-            }
-            at += 1 + length;
         }
+        targets
     }
 }
 

@@ -157,15 +157,25 @@ impl Snapshot {
     /// Where a query for `name` (wire form, lower case) and `qtype` from `client` goes. DS belongs to the parent's side of
     /// a zone cut (RFC 4035 3.1.4.1): it is asked for where the name above goes, if anything covers that.
     pub fn find(&self, name: &[u8], qtype: RecordType, client: IpAddr) -> Option<Found<Target>> {
+        self.deciding(name, qtype, client).map(|(_, found)| found)
+    }
+
+    /// The same, and the domain that decides.
+    pub fn deciding<'n>(
+        &'n self,
+        name: &'n [u8],
+        qtype: RecordType,
+        client: IpAddr,
+    ) -> Option<(&'n [u8], Found<Target>)> {
         if self.zones.is_host(name) {
-            return Some(Found { target: Target::Local, view: 0, is_root: false });
+            return Some((name, Found { target: Target::Local, view: 0, is_root: false }));
         }
         let above = match name.first() {
             Some(&length) if qtype == RecordType::DS && length > 0 => name.get(1 + usize::from(length)..),
             _ => None,
         };
-        let parents = above.and_then(|above| self.table.find(above, client));
-        parents.or_else(|| self.table.find(name, client))
+        let parents = above.and_then(|above| self.table.deciding(above, client));
+        parents.or_else(|| self.table.deciding(name, client))
     }
 
     /// How the way of a name depends on the client; none where all go the same way.
