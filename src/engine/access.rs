@@ -21,6 +21,8 @@ enum Verdict {
 #[derive(Debug, Clone)]
 pub struct Access {
     networks: Networks<Verdict>,
+    /// The same as configured, for who explains it.
+    lists: Vec<(IpNet, Verdict)>,
 }
 
 impl Access {
@@ -28,12 +30,21 @@ impl Access {
     pub fn new(allow: &[IpNet], deny: &[IpNet]) -> Self {
         let allowed = allow.iter().map(|network| (*network, Verdict::Serve));
         let denied = deny.iter().map(|network| (*network, Verdict::Refuse));
-        Self { networks: Networks::new(allowed.chain(denied)) }
+        let lists: Vec<_> = allowed.chain(denied).collect();
+        Self { networks: Networks::new(lists.iter().copied()), lists }
     }
 
     /// Whether this client is served.
     pub fn allows(&self, client: IpAddr) -> bool {
         self.networks.lookup(client) == Some(&Verdict::Serve)
+    }
+
+    /// The network of the lists that decides about a client; none for a client in none of them.
+    pub fn deciding(&self, client: IpAddr) -> Option<IpNet> {
+        let verdict = self.networks.lookup(client)?;
+        let holds = |network: &IpNet| network.contains(&client.to_canonical());
+        let agreeing = self.lists.iter().filter(|(network, said)| said == verdict && holds(network));
+        agreeing.map(|(network, _)| *network).max_by_key(IpNet::prefix_len)
     }
 }
 
@@ -55,6 +66,15 @@ mod tests {
             ("::ffff:10.0.0.1", true),
         ] {
             assert_eq!(access.allows(client.parse().unwrap()), served, "{client}");
+        }
+        for (client, network) in [
+            ("10.0.0.1", Some("10.0.0.0/8")),
+            ("10.1.0.1", Some("10.1.0.0/16")),
+            ("::ffff:10.1.2.1", Some("10.1.2.0/24")),
+            ("192.0.2.1", None),
+        ] {
+            let deciding = access.deciding(client.parse().unwrap());
+            assert_eq!(deciding.map(|network| network.to_string()).as_deref(), network, "{client}");
         }
     }
 }
