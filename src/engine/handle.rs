@@ -26,6 +26,7 @@ use crate::{
     cache::{Hash, Integrity, Key, Lookup, Prefetch, Stamp},
     clock::Moment,
     metrics::{self, CacheUse, CountedReply, DropReason, Outcome, Source, Transport},
+    route::View,
     wire::{
         Class, Cookie, Ede, EdeCode, NameBuf, Question, Rcode, RecordType, Reject, Ttl, UpstreamQuery,
         edns::Edns,
@@ -62,9 +63,61 @@ pub enum Action {
 }
 
 /// A reply without records.
-struct Refusal<'a> {
-    rcode: Rcode,
-    ede: Option<Ede<'a>>,
+#[derive(Debug)]
+pub(super) struct Refusal<'a> {
+    pub(super) rcode: Rcode,
+    pub(super) ede: Option<Ede<'a>>,
+}
+
+/// What is answered without a look at the cache.
+#[derive(Debug)]
+pub(super) enum AtOnce<'s> {
+    /// Nothing but a response code.
+    Refusal(Refusal<'s>),
+    /// One record of our own.
+    Record(SoleRecord<'s>),
+}
+
+/// Decides what it can by client, transport and kind of question alone.
+#[inline]
+pub(super) fn at_once<'s>(
+    snapshot: &'s Snapshot,
+    question: &Question<'_>,
+    client: IpAddr,
+    transport: Transport,
+) -> Option<AtOnce<'s>> {
+    if !snapshot.access.allows(client) {
+        return Some(AtOnce::Refusal(Refusal::of(Rcode::REFUSED, EdeCode::Prohibited)));
+    }
+    if let Some(record) = own_record(snapshot, question, transport) {
+        return Some(AtOnce::Record(record));
+    }
+    Refusal::for_kind(question).map(AtOnce::Refusal)
+}
+
+/// The one record that answers a query about this server (RFC 4892), or for ANY over UDP: HINFO "RFC8482" "" (RFC 8482
+/// 4.2).
+fn own_record<'s>(snapshot: &'s Snapshot, question: &Question<'_>, transport: Transport) -> Option<SoleRecord<'s>> {
+    match (question.qclass, question.qtype) {
+        (Class::IN, RecordType::ANY) if transport == Transport::Udp => {
+            Some(SoleRecord { rtype: RecordType::HINFO, ttl: ANY_TTL, rdata: b"\x07RFC8482\0" })
+        }
+        (Class::CH, RecordType::TXT) => {
+            let rdata = snapshot.chaos.as_deref()?;
+            let is_about = ABOUT_THIS_SERVER.iter().any(|name| name.eq_ignore_ascii_case(question.name()));
+            is_about.then_some(SoleRecord { rtype: RecordType::TXT, ttl: Ttl::ZERO, rdata })
+        }
+        _ => None,
+    }
+}
+
+/// The view of a query's cache key.
+#[inline]
+pub(super) fn view(snapshot: &Snapshot, name: &[u8], qtype: RecordType, client: IpAddr) -> View {
+    match snapshot.table.has_views() {
+        true => snapshot.find(name, qtype, client).map_or(0, |found| found.view),
+        false => 0,
+    }
 }
 
 impl Refusal<'_> {
@@ -127,7 +180,7 @@ const ABOUT_THIS_SERVER: &[&[u8]] =
 /// The TTL of the HINFO record that answers ANY.
 const ANY_TTL: Ttl = Ttl::from_wire(3600);
 
-impl<'a> Handler<'a, '_> {
+impl Handler<'_, '_> {
     /// Whether the client asks too often. Over a stream, and with a cookie of ours, its address is its own.
     fn passage(&self, is_proven: bool) -> Passage {
         match &self.snapshot.client_limit {
@@ -205,25 +258,17 @@ impl<'a> Handler<'a, '_> {
     }
 
     fn take(self, question: &Question<'_>) -> Action {
-        if !self.snapshot.access.allows(self.incoming.client) {
-            let refusal = Refusal::of(Rcode::REFUSED, EdeCode::Prohibited);
-            return self.refuse(&question.echo, question.edns.as_ref(), &refusal);
-        }
-        if let Some(record) = self.own_record(question) {
-            self.count(Source::Local, Rcode::NOERROR, None, CacheUse::Unused);
-            let space = self.space(question.edns.as_ref());
-            return Action::Reply(reply::with_record(self.reply, question, &record, space));
-        }
-        if let Some(refusal) = Refusal::for_kind(question) {
-            return self.refuse(&question.echo, question.edns.as_ref(), &refusal);
+        match at_once(self.snapshot, question, self.incoming.client, self.incoming.carrier.transport) {
+            Some(AtOnce::Refusal(refusal)) => return self.refuse(&question.echo, question.edns.as_ref(), &refusal),
+            Some(AtOnce::Record(record)) => {
+                self.count(Source::Local, Rcode::NOERROR, None, CacheUse::Unused);
+                let space = self.space(question.edns.as_ref());
+                return Action::Reply(reply::with_record(self.reply, question, &record, space));
+            }
+            None => {}
         }
         let name = NameBuf::lowercase_of(question.name());
-        let view = match self.snapshot.table.has_views() {
-            true => {
-                self.snapshot.find(name.as_wire(), question.qtype, self.incoming.client).map_or(0, |found| found.view)
-            }
-            false => 0,
-        };
+        let view = view(self.snapshot, name.as_wire(), question.qtype, self.incoming.client);
         let key = Key {
             name: name.as_wire(),
             qtype: question.qtype,
@@ -307,21 +352,5 @@ impl<'a> Handler<'a, '_> {
         let mut query = self.query(question, key, hash, cached);
         query.hold(permit);
         Action::Resolve(Box::new(query))
-    }
-
-    /// The one record that answers a query about this server (RFC 4892), or for ANY over UDP: HINFO "RFC8482" ""
-    /// (RFC 8482 4.2).
-    fn own_record(&self, question: &Question<'_>) -> Option<SoleRecord<'a>> {
-        match (question.qclass, question.qtype) {
-            (Class::IN, RecordType::ANY) if self.incoming.carrier.transport == Transport::Udp => {
-                Some(SoleRecord { rtype: RecordType::HINFO, ttl: ANY_TTL, rdata: b"\x07RFC8482\0" })
-            }
-            (Class::CH, RecordType::TXT) => {
-                let rdata = self.snapshot.chaos.as_deref()?;
-                let is_about = ABOUT_THIS_SERVER.iter().any(|name| name.eq_ignore_ascii_case(question.name()));
-                is_about.then_some(SoleRecord { rtype: RecordType::TXT, ttl: Ttl::ZERO, rdata })
-            }
-            _ => None,
-        }
     }
 }

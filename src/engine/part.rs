@@ -1,6 +1,6 @@
 //! One rule's part of an answer: asked once in the whole process, cut where it leaves the rule, guarded, stored.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use crate::{
     metrics::GuardAction,
     perimeter::{About, Outcome},
     upstream,
-    wire::{EdeCode, Kind, Name, Rcode, RecordType, Response, writer::Writer},
+    wire::{EdeCode, Kind, Malformed, Name, Rcode, RecordType, Response, UpstreamQuery, writer::Writer},
 };
 
 /// The outcome of asking a rule's upstreams.
@@ -85,7 +85,7 @@ pub(super) fn has_time(resolution: &Resolution, rule: RuleId, now: Moment) -> bo
 
 async fn ask(context: &Context, resolution: &Resolution, id: RuleId) -> Part {
     let rule = resolution.snapshot.rule(id);
-    if rule.aaaa == Aaaa::Empty && resolution.query.qtype == RecordType::AAAA {
+    if is_kept_empty(rule, resolution.query.qtype) {
         return empty(resolution);
     }
     let now = Moment::now();
@@ -118,11 +118,19 @@ async fn ask(context: &Context, resolution: &Resolution, id: RuleId) -> Part {
     }
 }
 
-/// AAAA has no data here (`aaaa = "empty"`).
-fn empty(resolution: &Resolution) -> Part {
-    let asked = &resolution.query;
+/// Whether a rule answers queries of this type with NODATA, and asks nobody (`aaaa = "empty"`).
+pub(super) fn is_kept_empty(rule: &Rule, qtype: RecordType) -> bool {
+    rule.aaaa == Aaaa::Empty && qtype == RecordType::AAAA
+}
+
+/// NODATA for a query that nobody is asked.
+pub(super) fn no_data(asked: &UpstreamQuery) -> Result<Response, Malformed> {
     let writer = Writer::new(asked.name.as_wire(), asked.qtype, asked.qclass, 0);
-    match Response::ours(&writer.finish(super::OUR_HEADER), asked) {
+    Response::ours(&writer.finish(super::OUR_HEADER), asked)
+}
+
+fn empty(resolution: &Resolution) -> Part {
+    match no_data(&resolution.query) {
         Ok(mut response) => {
             let lifetime = store::bound(resolution, &mut response);
             Part::Answer { response: Arc::new(response), leaves: None, lifetime, blocked: None }
@@ -133,7 +141,7 @@ fn empty(resolution: &Resolution) -> Part {
 
 fn judge(context: &Context, resolution: &Resolution, id: RuleId, response: Response, now: Moment) -> Part {
     let rule = resolution.snapshot.rule(id);
-    if let Some(cut) = leaves(resolution, rule, id, &response) {
+    if let Some(cut) = leaves(resolution, id, &response) {
         // What stands behind the cut is thrown away and need not be judged: only CNAMEs lead there.
         return keep(context, resolution, rule, (response, now), Some(cut), None);
     }
@@ -185,15 +193,10 @@ pub fn guarded(
     response: Response,
 ) -> Result<(Response, Option<Reason>), ResolveError> {
     let rule = resolution.snapshot.rule(id);
-    let (action, address, rest) = match rule.guard.judge(&resolution.query, &response)? {
-        Verdict::Pass => return Ok((response, None)),
-        Verdict::Log(address) => (GuardAction::Log, address, Some(response)),
-        Verdict::Strip(address, rest) => (GuardAction::Strip, address, Some(*rest)),
-        Verdict::Refuse(address) => (GuardAction::Refuse, address, None),
-    };
+    let Judged { objection, outcome } = judged(resolution, id, response)?;
+    let Some(Objection { action, address, fault }) = objection else { return outcome };
     rule.counters.violated(action, &context.counters);
     let name = &resolution.query.name;
-    let fault = if rule.guard.is_rebinding(address) { "is private" } else { "is not private" };
     if context.engine.warned.is_due(name, Moment::now()) {
         let (rule, done) = (&*rule.name, action.label());
         let what = match action {
@@ -203,11 +206,42 @@ pub fn guarded(
         };
         warn!(rule, %name, %address, action = done, "an answer {fault}: {name} has {address}; rule {rule}: {what}");
     }
+    outcome
+}
+
+/// A rule's guard on an answer: what it objected to, and the outcome.
+pub(super) struct Judged {
+    pub(super) objection: Option<Objection>,
+    pub(super) outcome: Result<(Response, Option<Reason>), ResolveError>,
+}
+
+/// An address that the guard objected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Objection {
+    /// What it does about it.
+    pub(super) action: GuardAction,
+    /// The address.
+    pub(super) address: IpAddr,
+    /// What is wrong with the address, in words.
+    pub(super) fault: &'static str,
+}
+
+/// Decides what a rule's guard does with an answer; counts and logs nothing.
+pub(super) fn judged(resolution: &Resolution, id: RuleId, response: Response) -> Result<Judged, ResolveError> {
+    let rule = resolution.snapshot.rule(id);
+    let (action, address, rest) = match rule.guard.judge(&resolution.query, &response)? {
+        Verdict::Pass => return Ok(Judged { objection: None, outcome: Ok((response, None)) }),
+        Verdict::Log(address) => (GuardAction::Log, address, Some(response)),
+        Verdict::Strip(address, rest) => (GuardAction::Strip, address, Some(*rest)),
+        Verdict::Refuse(address) => (GuardAction::Refuse, address, None),
+    };
+    let fault = if rule.guard.is_rebinding(address) { "is private" } else { "is not private" };
     let blocked = Reason::new(EdeCode::Blocked, format!("rule {}: {address} {fault}", rule.name));
-    match rest {
+    let outcome = match rest {
         None => Err(ResolveError { rcode: Rcode::SERVFAIL, reason: blocked, refused_by: Some(id) }),
         Some(rest) => Ok((rest, (action == GuardAction::Strip).then_some(blocked))),
-    }
+    };
+    Ok(Judged { objection: Some(Objection { action, address, fault }), outcome })
 }
 
 /// Brings TTLs within their bounds, and stores a part that is a whole answer.
@@ -235,8 +269,8 @@ fn keep(
 
 /// The first target in the chain that another rule or a local zone decides about. A target that only "." covers stays as
 /// answered, unless the upstream left it open.
-fn leaves(resolution: &Resolution, rule: &Rule, id: RuleId, response: &Response) -> Option<usize> {
-    if !rule.follow {
+pub(super) fn leaves(resolution: &Resolution, id: RuleId, response: &Response) -> Option<usize> {
+    if !resolution.snapshot.rule(id).follow {
         return None;
     }
     let is_open = response.is_open();

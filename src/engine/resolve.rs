@@ -144,10 +144,29 @@ async fn answer(context: &Context, resolution: Resolution) -> Resolved {
 
 /// The way that a chain has come so far.
 #[derive(Debug, Clone, Default)]
-struct Trail {
+pub(super) struct Trail {
     names: Vec<Name>,
     /// How often it went from one rule or zone to another.
     turns: usize,
+}
+
+impl Trail {
+    /// Goes on to the target at `cut` in the head's chain, unless that is a loop or one turn too many.
+    pub(super) fn follow(
+        &mut self,
+        resolution: &Resolution,
+        head: &Response,
+        cut: usize,
+    ) -> Result<Resolution, ResolveError> {
+        self.turns += 1;
+        self.names.push(resolution.query.name.clone());
+        self.names.extend(head.chain()[..cut].iter().cloned());
+        let target = &head.chain()[cut];
+        if self.turns > MAX_TURNS || self.names.contains(target) {
+            return Err(ResolveError::endless());
+        }
+        Ok(resolution.onward(target.clone()))
+    }
 }
 
 /// Waits for a fresh answer, but no longer than the patience where there is a stale one. After a round that failed, a name
@@ -218,14 +237,37 @@ async fn forward(context: &Context, resolution: &Resolution, rule: RuleId, trail
 }
 
 async fn local(context: &Context, resolution: &Resolution, trail: Trail) -> Resolved {
+    match of_zones(resolution)? {
+        OfZones::Leaves { head, cut } => onward(context, resolution, &head, cut, trail).await,
+        OfZones::Answer(mut response) => {
+            let lifetime = store::bound(resolution, &mut response);
+            store::insert(&context.engine, resolution, &response, lifetime, Moment::now(), None);
+            Ok(Answer::new(response, Source::Local, None, lifetime))
+        }
+    }
+}
+
+/// What the local zones say.
+#[derive(Debug)]
+pub(super) enum OfZones {
+    /// All of it.
+    Answer(Response),
+    /// A chain whose target at `cut` others have.
+    Leaves {
+        /// The chain.
+        head: Response,
+        /// The position of the target in it.
+        cut: usize,
+    },
+}
+
+/// Answers from the local zones; stores nothing.
+pub(super) fn of_zones(resolution: &Resolution) -> Result<OfZones, ResolveError> {
     let snapshot = &resolution.snapshot;
     let question =
         LocalQuestion { name: &resolution.query.name, qtype: resolution.query.qtype, qclass: resolution.query.qclass };
-    let stays = |name: &Name| {
-        snapshot
-            .find(name.as_wire(), question.qtype, resolution.client)
-            .is_some_and(|found| found.target == Target::Local)
-    };
+    let find = |name: &Name| snapshot.find(name.as_wire(), question.qtype, resolution.client);
+    let stays = |name: &Name| find(name).is_some_and(|found| found.target == Target::Local);
     let Some(answer) = snapshot.zones.answer(&question, stays) else {
         return Err(ResolveError::not_covered("no zone"));
     };
@@ -242,28 +284,19 @@ async fn local(context: &Context, resolution: &Resolution, trail: Trail) -> Reso
         );
         return Err(ResolveError::servfail(EdeCode::Other, text));
     }
-    let mut response = Response::ours(&answer.message, &resolution.query)?;
+    let response = Response::ours(&answer.message, &resolution.query)?;
     if let zones::Outcome::Leaves { target } = &answer.outcome
         && let Some(cut) = response.chain().iter().position(|name| name == target)
-        && snapshot.find(target.as_wire(), question.qtype, resolution.client).is_some()
+        && find(target).is_some()
     {
-        return onward(context, resolution, &response, cut, trail).await;
+        return Ok(OfZones::Leaves { head: response, cut });
     }
-    let lifetime = store::bound(resolution, &mut response);
-    store::insert(&context.engine, resolution, &response, lifetime, Moment::now(), None);
-    Ok(Answer::new(response, Source::Local, None, lifetime))
+    Ok(OfZones::Answer(response))
 }
 
 /// Resolves the target at `cut` in the head's chain, and joins both answers.
 async fn onward(context: &Context, resolution: &Resolution, head: &Response, cut: usize, mut trail: Trail) -> Resolved {
-    trail.turns += 1;
-    trail.names.push(resolution.query.name.clone());
-    trail.names.extend(head.chain()[..cut].iter().cloned());
-    let target = &head.chain()[cut];
-    if trail.turns > MAX_TURNS || trail.names.contains(target) {
-        return Err(ResolveError::endless());
-    }
-    let next = resolution.onward(target.clone());
+    let next = trail.follow(resolution, head, cut)?;
     // A refresh fetches the whole chain: its end is as old as its beginning.
     let known = if next.cached == CacheState::Refresh { None } else { store::cached(context, &next) };
     let tail = match known {

@@ -7,7 +7,7 @@ use super::{
     error::{Reason, ResolveError},
     resolution::{CacheState, Resolution},
     resolve::Answer,
-    snapshot::{Rule, Target},
+    snapshot::{Rule, Snapshot, Target},
 };
 use crate::{
     cache::{
@@ -140,7 +140,7 @@ pub(super) fn remembered(context: &Context, resolution: &Resolution, now: Moment
     Some((*error).clone())
 }
 
-fn find_remembered(engine: &Engine, resolution: &Resolution, now: Moment) -> Option<Arc<ResolveError>> {
+pub(super) fn find_remembered(engine: &Engine, resolution: &Resolution, now: Moment) -> Option<Arc<ResolveError>> {
     if engine.failures.is_empty(now) {
         return None;
     }
@@ -212,15 +212,7 @@ pub(super) fn stale(context: &Context, resolution: &Resolution) -> Option<Stale>
 
 fn stale_in_view(context: &Context, resolution: &Resolution) -> Option<Stale> {
     let snapshot = &resolution.snapshot;
-    if resolution.cached == CacheState::Empty {
-        return None;
-    }
-    let may = |target| match target {
-        Target::Rule(rule) => snapshot.rule(rule).when_down != WhenDown::Fail,
-        Target::Local => true,
-    };
-    let target = resolution.target()?;
-    if target == Target::Local || !may(target) {
+    if resolution.cached == CacheState::Empty || !has_stale_answers(resolution) {
         return None;
     }
     let mut scratch = context.scratch.borrow_mut();
@@ -234,10 +226,27 @@ fn stale_in_view(context: &Context, resolution: &Resolution) -> Option<Stale> {
         |message, stamp| snapshot.revalidate(message, stamp, resolution.client, resolution.view),
     )?;
     let response = Response::ours(&scratch[..found.length], &resolution.query).ok()?;
-    let find = |name: &Name| snapshot.find(name.as_wire(), resolution.query.qtype, resolution.client);
-    let allows = |name: &Name| find(name).is_none_or(|found| may(found.target));
     let stale = Stale { response, is_expired: found.remaining == 0, integrity: found.integrity };
-    stale.response.chain().iter().all(allows).then_some(stale)
+    may_be_stale(resolution, &stale.response).then_some(stale)
+}
+
+/// Whether a query goes where stale answers are given.
+pub(super) fn has_stale_answers(resolution: &Resolution) -> bool {
+    resolution.target().is_some_and(|target| target != Target::Local && gives_stale(&resolution.snapshot, target))
+}
+
+/// Whether every rule that an answer's chain leads through may give it stale.
+pub(super) fn may_be_stale(resolution: &Resolution, response: &Response) -> bool {
+    let snapshot = &resolution.snapshot;
+    let find = |name: &Name| snapshot.find(name.as_wire(), resolution.query.qtype, resolution.client);
+    response.chain().iter().all(|name| find(name).is_none_or(|found| gives_stale(snapshot, found.target)))
+}
+
+fn gives_stale(snapshot: &Snapshot, target: Target) -> bool {
+    match target {
+        Target::Rule(rule) => snapshot.rule(rule).when_down != WhenDown::Fail,
+        Target::Local => true,
+    }
 }
 
 /// What the cache has of the query with signatures where it was asked without, or the other way round, made fit for who
