@@ -94,6 +94,25 @@ fn what_policy_stripped_says_so_fresh_and_stale_until_it_is_replaced() {
 }
 
 #[test]
+fn a_look_at_an_entry_leaves_no_trace() {
+    let (cache, name) = (Cache::new(1 << 20), name("www.example.com"));
+    let key = key(&name);
+    assert_eq!(cache.peek(&key, key.hash(), NOW), None);
+    put(&cache, &key, 100, 7);
+    for _ in 0..5 {
+        let peeked = cache.peek(&key, key.hash(), NOW + 95).unwrap();
+        assert_eq!((peeked.found.age, peeked.found.remaining, peeked.found.past), (95, 5, 0));
+        assert_eq!(peeked.stamp, STAMP);
+    }
+    // Five hits would have made it popular, and the next one would be told to fetch it again.
+    let (lookup, reply) = ask(&cache, &key, NOW + 95);
+    assert!(matches!(lookup, Lookup::Hit(found) if found.prefetch == Prefetch::NotDue), "{lookup:?}");
+    assert_eq!(cache.peek(&key, key.hash(), NOW + 95).unwrap().message, reply);
+    let expired = cache.peek(&key, key.hash(), NOW + 130).unwrap();
+    assert_eq!((expired.found.remaining, expired.found.past), (0, 30));
+}
+
+#[test]
 fn a_hit_is_the_message_with_its_ttls_counted_down() {
     let (cache, name) = (Cache::new(1 << 20), name("www.example.com"));
     let (key, ttls) = (key(&name), [300, 60, 4000]);

@@ -136,6 +136,17 @@ pub struct Found {
     pub integrity: Integrity,
 }
 
+/// An entry that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peeked {
+    /// Its age and what is left of it.
+    pub found: Found,
+    /// The rules that it was made under.
+    pub stamp: Stamp,
+    /// The message, its id zero and its TTLs counted down.
+    pub message: Vec<u8>,
+}
+
 /// Whether an entry is to be fetched again before it expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefetch {
@@ -231,6 +242,11 @@ impl Cache {
         revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
     ) -> Option<Found> {
         self.shard(hash)?.lock().stale(key, hash, now, generation, staleness, reply, revalidate)
+    }
+
+    /// Looks at the entry for `key`, expired or not, and leaves no trace of it.
+    pub fn peek(&self, key: &Key<'_>, hash: Hash, now: u32) -> Option<Peeked> {
+        self.shard(hash)?.lock().peek(key, hash, now)
     }
 
     /// Stores an answer, in place of the one that has the key. Where others must go for it, those whose stamp

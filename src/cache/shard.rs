@@ -8,7 +8,7 @@
 use hashbrown::HashTable;
 
 use super::{
-    EntryView, Found, Hash, Insertion, Key, Lookup, New, Prefetch, Refusal, Staleness, Stamp,
+    EntryView, Found, Hash, Insertion, Key, Lookup, New, Peeked, Prefetch, Refusal, Staleness, Stamp,
     entry::{self, Draft, Entry, Flag, Showcase},
     ring::{Growth, Place, Ring},
 };
@@ -130,6 +130,15 @@ impl Shard {
             _ => set_ttls(message, entry, |ttl| ttl.saturating_sub(found.age)),
         }
         Some(Found { length: message.len(), ..found })
+    }
+
+    /// See [`super::Cache::peek`].
+    pub(super) fn peek(&self, key: &Key<'_>, hash: Hash, now: u32) -> Option<Peeked> {
+        let entry = Entry(self.ring.entry(self.find(key, hash)?));
+        let found = age(entry, now);
+        let mut message = vec![0; entry.length()];
+        set_ttls(entry.copy_to(&mut message)?, entry, |ttl| ttl.saturating_sub(found.age));
+        Some(Peeked { found: Found { length: message.len(), ..found }, stamp: entry.stamp(), message })
     }
 
     /// See [`super::Cache::insert`].
