@@ -11,10 +11,9 @@ use crate::{
     clock::Moment,
     upstream::{ConnectError, ServerSpec, Transport, ask_once},
     wire::{
-        EdeCode, Edns, Flags, Header, Malformed, MessageId, NameBuf, Rcode, RecordType, UpstreamQuery, ede,
-        name::DisplayWire,
-        rdata::{self, Field},
+        EdeCode, Edns, Flags, Header, Malformed, MessageId, Rcode, RecordType, UpstreamQuery, ede,
         record::{Record, Records, Section},
+        text,
     },
 };
 
@@ -203,91 +202,17 @@ impl Answer {
     /// The records of a section as text: owner, TTL, class, type and RDATA.
     pub(super) fn lines(&self, section: Section) -> Vec<String> {
         let records = self.records().filter(|record| record.section == section && record.rtype != RecordType::OPT);
-        records.map(|record| self.line(&record)).collect()
+        records.map(|record| text::line(&self.message, &record)).collect()
     }
 
     /// The RDATA of the answer's records of a type, as text.
     pub(super) fn data(&self, rtype: RecordType) -> Vec<String> {
         let records = self.records().filter(|r| r.section == Section::Answer && r.rtype == rtype);
-        records.map(|record| self.rdata(&record)).collect()
+        records.map(|record| text::rdata(&self.message, &record)).collect()
     }
 
     /// The least TTL of the answer's records, in seconds.
     pub(super) fn least_ttl(&self) -> Option<u32> {
         self.records().filter(|r| r.section == Section::Answer).map(|r| r.raw_ttl).min()
     }
-
-    fn line(&self, record: &Record) -> String {
-        let mut owner = NameBuf::new();
-        let owner = match owner.expand(&self.message, record.owner_at) {
-            Ok(_) => DisplayWire(owner.as_wire()).to_string(),
-            Err(_) => "?".to_owned(),
-        };
-        format!("{owner}\t{}\t{}\t{}\t{}", record.raw_ttl, record.class, record.rtype, self.rdata(record))
-    }
-
-    /// RDATA as text: names, addresses, strings and numbers where the shape is known, RFC 3597 otherwise.
-    fn rdata(&self, record: &Record) -> String {
-        let octets = record.rdata(&self.message);
-        match (record.rtype, octets.len()) {
-            (RecordType::A, 4) => {
-                return std::net::Ipv4Addr::from([octets[0], octets[1], octets[2], octets[3]]).to_string();
-            }
-            (RecordType::AAAA, 16) => {
-                let address: [u8; 16] = octets.try_into().unwrap_or_default();
-                return std::net::Ipv6Addr::from(address).to_string();
-            }
-            (RecordType::TXT | RecordType::HINFO, _) => return strings(octets),
-            _ => {}
-        }
-        self.fields(record).unwrap_or_else(|| generic(octets))
-    }
-
-    fn fields(&self, record: &Record) -> Option<String> {
-        let mut at = record.rdata_at;
-        let mut texts = Vec::new();
-        for field in rdata::fields(record.rtype) {
-            match field {
-                Field::Name(_) => {
-                    let mut name = NameBuf::new();
-                    at = name.expand(&self.message, at).ok()?;
-                    texts.push(DisplayWire(name.as_wire()).to_string());
-                }
-                Field::Octets(length) => {
-                    let octets = self.message.get(at..at + length)?;
-                    let size = if record.rtype == RecordType::SOA { 4 } else { 2 };
-                    texts.extend(octets.chunks(size).map(number));
-                    at += length;
-                }
-                Field::Text | Field::Rest => return None,
-            }
-        }
-        Some(texts.join(" "))
-    }
-}
-
-fn number(octets: &[u8]) -> String {
-    octets.iter().fold(0_u64, |number, octet| number << 8 | u64::from(*octet)).to_string()
-}
-
-fn strings(octets: &[u8]) -> String {
-    let mut rest = octets;
-    let mut texts = Vec::new();
-    while let Some((&length, behind)) = rest.split_first()
-        && let Some((text, behind)) = behind.split_at_checked(usize::from(length))
-    {
-        texts.push(format!("\"{}\"", text.escape_ascii()));
-        rest = behind;
-    }
-    texts.join(" ")
-}
-
-/// RDATA of an unknown type, as RFC 3597 5 writes it.
-fn generic(octets: &[u8]) -> String {
-    use std::fmt::Write as _;
-    octets.iter().fold(format!("\\# {} ", octets.len()), |mut text, octet| {
-        // Writing to a string does not fail.
-        write!(text, "{octet:02x}").ok();
-        text
-    })
 }

@@ -18,6 +18,7 @@ pub mod reply;
 pub mod response;
 pub mod rotate;
 pub mod splice;
+pub mod text;
 pub mod writer;
 
 mod numbers;
