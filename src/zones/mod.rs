@@ -293,6 +293,15 @@ impl Zones {
         }
     }
 
+    /// Who answers a query for a wire name in lower case; none where nothing here covers it.
+    pub fn owner(&self, name: &[u8], qtype: RecordType) -> Option<Owner<'_>> {
+        self.origin(name, qtype).map(|origin| match origin {
+            Origin::Host(_) => Owner::Hosts,
+            Origin::Zone(loaded) => Owner::Zone(&loaded.spec.zone),
+            Origin::Special(special) => Owner::Special(special.zone().apex()),
+        })
+    }
+
     /// Where the answer comes from.
     fn origin(&self, name: &[u8], qtype: RecordType) -> Option<Origin<'_>> {
         let loaded = covering(&self.zones, name);
@@ -358,6 +367,17 @@ impl Zones {
     pub const fn watch(&self) -> &Watch {
         &self.watch
     }
+}
+
+/// Who answers a name here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner<'z> {
+    /// The hosts file.
+    Hosts,
+    /// A local zone.
+    Zone(&'z Name),
+    /// A special-use domain.
+    Special(&'z Name),
 }
 
 /// Where an answer comes from.
