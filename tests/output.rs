@@ -133,7 +133,7 @@ impl Site {
 }
 
 /// Each verb with words that make it speak, and its verdict. `serve` and `demo` run until they are told to stop.
-const CASES: [(i32, &str); 29] = [
+const CASES: [(i32, &str); 31] = [
     (0, "check GOOD"),
     (0, "check --defaults"),
     (2, "check BAD"),
@@ -155,6 +155,8 @@ const CASES: [(i32, &str); 29] = [
     (2, "drain 192.0.2.1 --socket SOCKET"),
     (0, "flush --all --socket SOCKET"),
     (0, "log info --socket SOCKET"),
+    (0, "cache export --socket SOCKET"),
+    (1, "cache import --socket SOCKET"),
     (1, "reload --socket /nonexistent/control.sock"),
     (0, "presets"),
     (0, "presets --json"),

@@ -32,6 +32,7 @@ fn text(output: &Output) -> String {
 #[case::undrain("undrain")]
 #[case::flush("flush")]
 #[case::log("log")]
+#[case::cache("cache")]
 #[case::version("version")]
 #[case::completions("completions")]
 #[case::man("man")]

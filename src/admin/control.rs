@@ -1,7 +1,7 @@
 //! The control socket: what operators change in the running daemon.
 //!
 //! HTTP/1.1 over a Unix socket, one order a request: POST with a JSON object. GET `/v1/status`, `/healthz` and `/readyz`
-//! tell how it goes. Who may open the socket may give every
+//! tell how it goes; `/v1/cache` is the cache as a whole, see [`super::CacheTransfer`]. Who may open the socket may give every
 //! order: its mode says who. An order that was carried out is 200, one that was refused 409, one that nobody understands
 //! 400; the body is an object with `lines` for people, and beside them what scripts want to know. A body has as long to
 //! come as a head; what else bounds a connection is in [`super::server`]. Orders are carried out one after the other, by
@@ -28,6 +28,7 @@ use tracing::debug;
 use super::{
     Pages, router,
     server::{CONNECTIONS, HEAD, PAUSE, converse},
+    transfer,
 };
 use crate::wire::Name;
 
@@ -95,7 +96,9 @@ pub struct Request {
 
 /// Serves until it is dropped.
 pub async fn serve(listener: UnixListener, orders: mpsc::Sender<Request>, pages: Pages) {
-    let service = TowerToHyperService::new(router(orders).merge(router::inside(pages)));
+    let service = TowerToHyperService::new(
+        router(orders).merge(transfer::router(pages.cache.clone())).merge(router::inside(pages)),
+    );
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -164,11 +167,11 @@ async fn give(orders: mpsc::Sender<Request>, read: fn(&Value) -> Option<Order>, 
     }
 }
 
-fn line(text: &str) -> Account {
+pub(super) fn line(text: &str) -> Account {
     Account::new(vec![text.to_owned()])
 }
 
-fn reply(status: StatusCode, account: Account) -> Response {
+pub(super) fn reply(status: StatusCode, account: Account) -> Response {
     let body = account.facts.into_iter().chain([("lines".to_owned(), account.lines.into())]);
     (status, [(CONTENT_TYPE, "application/json")], Value::Object(body.collect()).to_string()).into_response()
 }

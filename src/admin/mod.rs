@@ -20,6 +20,7 @@ pub mod status;
 mod accept;
 mod page;
 mod router;
+mod transfer;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,7 +28,11 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 
 use self::status::{Status, Upstreams};
-pub use self::{gate::Gate, server::serve};
+pub use self::{
+    gate::Gate,
+    server::serve,
+    transfer::{CacheTransfer, Export, Import},
+};
 use crate::metrics::Format;
 
 /// A JSON document, made when it is asked for.
@@ -52,6 +57,8 @@ pub struct Pages {
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     /// For how long the worker that has been silent longest has not turned.
     pub silence: Arc<dyn Fn() -> Duration + Send + Sync>,
+    /// The cache as a whole.
+    pub cache: CacheTransfer,
     /// Where the process answers DNS over UDP.
     pub listeners: Arc<[SocketAddr]>,
 }

@@ -256,6 +256,11 @@ impl Cache {
         shard.lock().insert(key, hash, new, is_protected)
     }
 
+    /// When the entry with this key expires, in seconds; none if there is no such entry.
+    pub fn expiry(&self, key: &Key<'_>, hash: Hash) -> Option<u32> {
+        self.shard(hash)?.lock().expiry(key, hash)
+    }
+
     /// Makes the tables ready for `entries` more, as far as the capacity allows: cheaper than growing step by step.
     pub fn reserve(&self, entries: usize) {
         let share = entries.div_ceil(self.shards.len().max(1));

@@ -239,6 +239,12 @@ impl Shard {
         });
     }
 
+    /// See [`super::Cache::expiry`].
+    pub(super) fn expiry(&self, key: &Key<'_>, hash: Hash) -> Option<u32> {
+        let entry = Entry(self.ring.entry(self.find(key, hash)?));
+        Some(entry.stored_at().saturating_add(entry.lifetime()))
+    }
+
     fn find(&self, key: &Key<'_>, hash: Hash) -> Option<Place> {
         self.table.find(hash.0, |&place| Entry(self.ring.entry(place)).is_for(key)).copied()
     }

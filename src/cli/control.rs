@@ -18,11 +18,11 @@ use crate::{config, wire::Name};
 pub(super) struct Options {
     /// The daemon's `admin.socket`
     #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
     /// The daemon's configuration, which names the socket unless --socket does [default:
     /// /etc/tidegate/tidegate.toml]
     #[arg(long, env = "TIDEGATE_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// As JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -106,19 +106,24 @@ fn order(options: &Options, path: &str, body: &Value) -> i32 {
             return super::FAILED;
         }
     };
+    show(options, status, &answer);
+    match status {
+        200 => super::OK,
+        503 => super::FAILED,
+        _ => super::UNUSABLE,
+    }
+}
+
+/// Prints what the daemon says of an order.
+pub(super) fn show(options: &Options, status: u16, answer: &str) {
     let is_done = status == 200;
-    let mut account = serde_json::from_str::<Map<String, Value>>(&answer).unwrap_or_default();
+    let mut account = serde_json::from_str::<Map<String, Value>>(answer).unwrap_or_default();
     if options.json {
         account.insert("done".to_owned(), is_done.into());
         writeln!(OUT, "{}", Value::Object(account));
     } else {
         let lines = account.get("lines").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         lines.for_each(|line| if is_done { writeln!(OUT, "{line}") } else { writeln!(ERR, "{line}") });
-    }
-    match status {
-        200 => super::OK,
-        503 => super::FAILED,
-        _ => super::UNUSABLE,
     }
 }
 

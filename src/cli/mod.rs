@@ -1,6 +1,7 @@
 //! The verbs of the command line: one file each, text for people on standard output, errors on standard error.
 
 mod ask;
+mod cache;
 mod check;
 mod control;
 mod demo;
@@ -101,6 +102,11 @@ enum Verb {
         after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and nothing has changed\nExample: tidegate flush --zone amazonaws.com"
     )]
     Flush(control::Flush),
+    /// Writes the running daemon's cache to standard output, or takes one from standard input
+    #[command(
+        after_help = "Exit status: 0 done, 1 no daemon was reached, or the snapshot is damaged and nothing has changed\nExample: tidegate cache export | ssh replica tidegate cache import"
+    )]
+    Cache(cache::Options),
     /// Changes the level of the running daemon's log, until it restarts, or a reload changes `log.level`
     #[command(
         after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and nothing has changed\nExample: tidegate log debug"
@@ -156,6 +162,7 @@ fn run_verb(verb: Verb) -> i32 {
         Verb::Drain(server) => control::drain(&server),
         Verb::Undrain(server) => control::undrain(&server),
         Verb::Flush(flush) => control::flush(&flush),
+        Verb::Cache(options) => cache::run(&options),
         Verb::Log(log) => control::log(&log),
         Verb::Presets(options) => presets::run(&options),
         Verb::Schema => schema::run(),

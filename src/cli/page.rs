@@ -1,7 +1,8 @@
 //! Speaks to the running daemon: one HTTP/1.1 request (RFC 9112), one connection.
 
 use std::{
-    io::{self, Read, Write},
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -18,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ORDER_PATIENCE: Duration = Duration::from_mins(1);
 /// No page is longer.
 const MOST: u64 = 64 << 20;
+/// No line of a response's head is longer.
+const LONGEST_LINE: u64 = 16 << 10;
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +135,54 @@ pub(super) fn order(socket: &Path, path: &str, body: &str) -> Result<(u16, Strin
     converse(socket, &request, ORDER_PATIENCE)
 }
 
+/// Sends a file to the daemon behind a control socket: the status and the body of its reply.
+pub(super) fn upload(socket: &Path, path: &str, file: &mut File) -> Result<(u16, String), PageError> {
+    let name = || socket.display().to_string();
+    let mut stream = connect(socket)?;
+    let mut send = || {
+        let length = file.metadata()?.len();
+        stream.set_read_timeout(Some(ORDER_PATIENCE))?;
+        stream.set_write_timeout(Some(ORDER_PATIENCE))?;
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n\
+             Content-Length: {length}\r\nConnection: close\r\n\r\n"
+        )?;
+        // A daemon that refuses before it has read all has answered, and that is what the reader wants to know.
+        let sent = io::copy(file, &mut stream);
+        read(&stream).or_else(|error| sent.and(Err(error)))
+    };
+    let response = send().map_err(|error| PageError::Silent(name(), error))?;
+    let (status, body) = split(&response).ok_or_else(|| PageError::NotHttp(name()))?;
+    Ok((status, body.to_owned()))
+}
+
+/// Writes the body of the page at `path` behind a control socket to a file and gives its status. HTTP/1.0 has no chunks:
+/// the body ends with the connection, so that only its content can tell whether it is whole.
+pub(super) fn download(socket: &Path, path: &str, file: &mut File) -> Result<u16, PageError> {
+    let name = || socket.display().to_string();
+    let stream = connect(socket)?;
+    let mut receive = || {
+        stream.set_read_timeout(Some(ORDER_PATIENCE))?;
+        (&stream).write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
+        let mut stream = BufReader::new(&stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") && stream.by_ref().take(LONGEST_LINE).read_line(&mut head)? > 0 {}
+        io::copy(&mut stream, file)?;
+        Ok(head)
+    };
+    let head = receive().map_err(|error| PageError::Silent(name(), error))?;
+    split(&head).map(|(status, _)| status).ok_or_else(|| PageError::NotHttp(name()))
+}
+
+fn connect(socket: &Path) -> Result<UnixStream, PageError> {
+    let name = || socket.display().to_string();
+    UnixStream::connect(socket).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => PageError::Forbidden(name()),
+        _ => PageError::NoSocket(name(), error),
+    })
+}
+
 /// Status and body of the page at `path` behind a control socket.
 pub(super) fn look(socket: &Path, path: &str) -> Result<(u16, String), PageError> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -140,10 +191,7 @@ pub(super) fn look(socket: &Path, path: &str) -> Result<(u16, String), PageError
 
 fn converse(socket: &Path, request: &str, patience: Duration) -> Result<(u16, String), PageError> {
     let name = || socket.display().to_string();
-    let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => PageError::Forbidden(name()),
-        _ => PageError::NoSocket(name(), error),
-    })?;
+    let mut stream = connect(socket)?;
     let mut send = || {
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(PATIENCE))?;

@@ -138,6 +138,12 @@ impl Engine {
     pub fn restore<R: Read>(&self, input: R, now: Moment, wall: u64) -> Result<Restored, SnapshotError> {
         persist::restore(self, input, now, wall)
     }
+
+    /// Takes what a snapshot from elsewhere holds into the cache that is in use, `wall` seconds since 1970. A damaged one
+    /// changes nothing.
+    pub fn import(&self, octets: &[u8], now: Moment, wall: u64) -> Result<Restored, SnapshotError> {
+        persist::import(self, octets, now, wall)
+    }
 }
 
 /// Everything that one worker uses. It stays on its thread.

@@ -9,7 +9,8 @@
 //!   answers, and if it is not past even its stale life. Rules and views get the numbers of this configuration.
 //! - It comes back as one of an earlier generation: it is looked up in the rules, and judged by their guard again, when
 //!   it is asked for first ([`Snapshot::revalidate`]).
-//! - A file that is damaged leaves nothing behind. One that is whole may still have been written by somebody else: each
+//! - An entry that the cache has already stays, unless the file's expires later.
+//! - A file that is damaged leaves nothing behind; one that a running daemon imports is read to its end first. One that is whole may still have been written by somebody else: each
 //!   entry is read as an upstream's answer is, written anew, and lives no longer than its records and the limits allow.
 //!   What is no answer to its question is left out.
 
@@ -35,12 +36,15 @@ use crate::{
 /// A client that no rule names: for entries of no view.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
+/// Seconds by which the same answer may seem to expire later: two clocks were rounded, one of them at each end.
+const ROUNDING: u32 = 2;
+
 /// What became of a file's entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Restored {
     /// Taken back.
     pub entries: u32,
-    /// Too old, of rules that are not there any more, or no answer to its question.
+    /// Too old, of rules that are not there any more, no fresher than what is there, or no answer to its question.
     pub left_out: u32,
     /// Seconds since the file was written.
     pub age: u64,
@@ -71,6 +75,17 @@ pub(super) fn save<W: Write>(engine: &Engine, out: W, now: Moment, wall: u64) ->
 
 /// See [`Engine::restore`].
 pub(super) fn restore<R: Read>(engine: &Engine, input: R, now: Moment, wall: u64) -> Result<Restored, SnapshotError> {
+    take_all(engine, input, now, wall).inspect_err(|_| engine.cache.clear())
+}
+
+/// See [`Engine::import`].
+pub(super) fn import(engine: &Engine, octets: &[u8], now: Moment, wall: u64) -> Result<Restored, SnapshotError> {
+    // Read to its end before the first entry is taken: damage must not cost what the cache has.
+    SnapshotReader::begin(octets)?.read(|_, _| {})?;
+    take_all(engine, octets, now, wall)
+}
+
+fn take_all<R: Read>(engine: &Engine, input: R, now: Moment, wall: u64) -> Result<Restored, SnapshotError> {
     let reader = SnapshotReader::begin(input)?;
     let snapshot = engine.snapshot_owned();
     let header = reader.header();
@@ -83,21 +98,15 @@ pub(super) fn restore<R: Read>(engine: &Engine, input: R, now: Moment, wall: u64
     };
     engine.cache.reserve(usize::try_from(header.entries).unwrap_or(usize::MAX));
     let mut restored = Restored { age: elapsed, ..Restored::default() };
-    let result = reader.read(|saved, _| {
+    reader.read(|saved, _| {
         let taken = plan.take(saved, &engine.cache);
         if matches!(taken, Some(Insertion::Stored | Insertion::Replaced)) {
             restored.entries += 1;
         } else {
             restored.left_out += 1;
         }
-    });
-    match result {
-        Ok(_) => Ok(restored),
-        Err(error) => {
-            engine.cache.clear();
-            Err(error)
-        }
-    }
+    })?;
+    Ok(restored)
 }
 
 /// An entry's stamp under this configuration; none if it is not to be written.
@@ -150,14 +159,19 @@ impl Restoring<'_> {
             return None;
         }
         let key = Key { name: query.name.as_wire(), view, ..saved.key };
+        let (hash, stored_at) = (key.hash(), self.now.saturating_sub(age));
+        let expiry = stored_at.saturating_add(lifetime);
+        if cache.expiry(&key, hash).is_some_and(|ours| ours.saturating_add(ROUNDING) >= expiry) {
+            return None;
+        }
         let new = New {
             message: response.message(),
             ttl_offsets: response.ttl_offsets(),
             lifetime,
-            now: self.now.saturating_sub(age),
+            now: stored_at,
             stamp: Stamp { generation: FROM_FILE, fingerprint: saved.fingerprint, rule },
             integrity: saved.integrity,
         };
-        Some(cache.insert(&key, key.hash(), new, |_| false))
+        Some(cache.insert(&key, hash, new, |_| false))
     }
 }

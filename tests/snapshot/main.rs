@@ -9,3 +9,4 @@ mod format;
 mod hostile;
 mod restart;
 mod rules;
+mod transfer;

@@ -299,9 +299,22 @@ pub fn run_into<S: AsRef<OsStr>>(out: Stdio, err: Stdio, arguments: &[S]) -> Out
     complete(command)
 }
 
+/// Runs `tidegate` with something to read on standard input.
 #[track_caller]
-fn complete(mut command: Command) -> Output {
-    let mut child = command.stdin(Stdio::null()).spawn().expect("tidegate can be started");
+pub fn run_reading<S: AsRef<OsStr>>(input: Stdio, arguments: &[S]) -> Output {
+    let mut command = command(&[]);
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    complete_reading(input, command)
+}
+
+#[track_caller]
+fn complete(command: Command) -> Output {
+    complete_reading(Stdio::null(), command)
+}
+
+#[track_caller]
+fn complete_reading(input: Stdio, mut command: Command) -> Output {
+    let mut child = command.stdin(input).spawn().expect("tidegate can be started");
     let (out, err) = (child.stdout.take().map(read_all), child.stderr.take().map(read_all));
     let start = super::now();
     let status = loop {

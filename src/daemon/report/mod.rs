@@ -7,6 +7,7 @@ mod documents;
 mod families;
 mod findings;
 mod history;
+mod transfer;
 mod words;
 
 use std::{
@@ -206,6 +207,7 @@ impl Report {
             perimeter: Arc::new(move || perimeter::document::page(&engine.perimeter)),
             readiness: Arc::new(move || readiness.readiness(Moment::now())),
             silence: Arc::new(move || silence.silence(Moment::now())),
+            cache: transfer::of(&self.engine),
             listeners: Arc::clone(&self.listeners),
         }
     }

@@ -1,0 +1,119 @@
+//! The cache over the control socket: `GET /v1/cache` gives a snapshot, `POST /v1/cache` takes one in.
+//!
+//! A snapshot is as long as the cache is large. It is sent while it is written, a few blocks ahead of the reader; one
+//! that comes in is held whole, at most [`CacheTransfer::limit`] octets, since nothing of it may be used before its last
+//! checksum is seen. Both run on threads of their own: neither queries nor other orders wait.
+
+use std::{
+    io::{self, Write},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{DefaultBodyLimit, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::body::Frame;
+use tokio::{
+    sync::mpsc,
+    task::spawn_blocking,
+    time::{error::Elapsed, timeout},
+};
+
+use super::control::{Verdict, line, reply};
+
+/// Writes a snapshot of the cache.
+pub type Export = Arc<dyn Fn(&mut dyn Write) -> io::Result<()> + Send + Sync>;
+/// Takes a snapshot into the cache, or says why it does not.
+pub type Import = Arc<dyn Fn(&[u8]) -> Verdict + Send + Sync>;
+
+/// Pieces of a snapshot that wait for a slow reader.
+const AHEAD: usize = 4;
+/// What is sent at once.
+const PIECE: usize = 64 << 10;
+/// For a snapshot to come in.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// How the cache is read and written as a whole.
+#[derive(Clone)]
+pub struct CacheTransfer {
+    /// Writes a snapshot.
+    pub export: Export,
+    /// Takes one in.
+    pub import: Import,
+    /// The longest one that is taken, in octets; 0 = there is no cache.
+    pub limit: usize,
+}
+
+pub(super) fn router(transfer: CacheTransfer) -> Router {
+    Router::new().route("/v1/cache", get(export).post(import)).layer(DefaultBodyLimit::disable()).with_state(transfer)
+}
+
+async fn export(State(transfer): State<CacheTransfer>) -> Response {
+    let (sender, pieces) = mpsc::channel(AHEAD);
+    spawn_blocking(move || {
+        let mut out = io::BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
+        if let Err(error) = (transfer.export)(&mut out).and_then(|()| out.flush()) {
+            // Who reads on sees a response that breaks off; who does not is gone.
+            sender.blocking_send(Err(error)).ok();
+        }
+    });
+    ([(CONTENT_TYPE, "application/octet-stream")], Body::new(Stream(pieces))).into_response()
+}
+
+async fn import(State(transfer): State<CacheTransfer>, body: Body) -> Response {
+    if transfer.limit == 0 {
+        return reply(StatusCode::CONFLICT, line("this daemon has no cache: `cache.size` is 0"));
+    }
+    let octets = match whole(body, transfer.limit).await {
+        Ok(Ok(octets)) => octets,
+        Ok(Err(_)) => {
+            let text =
+                format!("the snapshot is cut, or longer than {} octets, which is this cache's size", transfer.limit);
+            return reply(StatusCode::PAYLOAD_TOO_LARGE, line(&text));
+        }
+        Err(_) => return reply(StatusCode::REQUEST_TIMEOUT, line("the snapshot did not come in time")),
+    };
+    match spawn_blocking(move || (transfer.import)(&octets)).await {
+        Ok(Ok(account)) => reply(StatusCode::OK, account),
+        Ok(Err(account)) => reply(StatusCode::CONFLICT, account),
+        Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, line("the snapshot could not be read")),
+    }
+}
+
+async fn whole(body: Body, limit: usize) -> Result<Result<Bytes, axum::Error>, Elapsed> {
+    timeout(PATIENCE, to_bytes(body, limit)).await
+}
+
+/// Sends what is written, in pieces.
+struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Pieces {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(octets)));
+        sent.map(|()| octets.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The pieces as the body of a response.
+struct Stream(mpsc::Receiver<io::Result<Bytes>>);
+
+impl hyper::body::Body for Stream {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}

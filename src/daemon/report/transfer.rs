@@ -1,0 +1,39 @@
+//! The cache as a whole, for `tidegate cache export` and `import`.
+
+use std::sync::Arc;
+
+use tracing::info;
+
+use crate::{
+    admin::{CacheTransfer, control::Account},
+    clock::{self, Moment},
+    engine::Engine,
+};
+
+/// A snapshot has a header, and room for ages and lengths, beside what the cache holds.
+const BESIDE: usize = 1 << 20;
+
+/// Reads and writes this engine's cache.
+pub(super) fn of(engine: &Arc<Engine>) -> CacheTransfer {
+    let (reading, writing) = (Arc::clone(engine), Arc::clone(engine));
+    CacheTransfer {
+        export: Arc::new(move |out| {
+            let (_, entries) = reading.save(out, Moment::now(), clock::wall().as_secs())?;
+            info!(entries, "the cache was exported: {entries} entries");
+            Ok(())
+        }),
+        import: Arc::new(move |octets| match writing.import(octets, Moment::now(), clock::wall().as_secs()) {
+            Ok(taken) => {
+                let (entries, left_out, age) = (taken.entries, taken.left_out, taken.age);
+                let line = format!("{entries} entries taken, {left_out} left out; the snapshot is {age} s old");
+                info!(entries, left_out, age, "a cache snapshot was imported: {line}");
+                Ok(Account::new(vec![line]).with("entries", entries).with("left_out", left_out).with("age", age))
+            }
+            Err(error) => Err(Account::new(vec![format!("the snapshot is not used: {error}")])),
+        }),
+        limit: match engine.cache.stats().capacity {
+            0 => 0,
+            capacity => capacity.saturating_add(BESIDE),
+        },
+    }
+}
