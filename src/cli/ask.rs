@@ -53,37 +53,37 @@ pub(super) struct Answer {
     /// Time from the first datagram sent to the response.
     pub(super) took: Duration,
     /// The transport that delivered it: TCP after truncation.
-    pub(super) carrier: Transport,
+    pub(super) transport: Transport,
 }
 
-/// Asks a server and waits at most `patience` in all.
-pub(super) fn ask(spec: &ServerSpec, query: &UpstreamQuery, patience: Duration) -> Result<Answer, AskError> {
+/// Asks a server and waits at most `timeout` in all.
+pub(super) fn ask(spec: &ServerSpec, query: &UpstreamQuery, timeout: Duration) -> Result<Answer, AskError> {
     let started = Moment::now();
     let server = spec.address;
     let error = |source| AskError::Io { server, source };
     if !matches!(spec.transport, Transport::Udp | Transport::Tcp) {
-        let message = encrypted(spec, query, patience)?;
-        return Ok(Answer { message, took: Moment::now().since(started), carrier: spec.transport });
+        let message = encrypted(spec, query, timeout)?;
+        return Ok(Answer { message, took: Moment::now().since(started), transport: spec.transport });
     }
     if spec.transport == Transport::Udp {
-        let message = over_udp(server, query, patience).map_err(error)?;
+        let message = over_udp(server, query, timeout).map_err(error)?;
         if !Header::read(&message)?.flags.has(Flags::TC) {
-            return Ok(Answer { message, took: Moment::now().since(started), carrier: Transport::Udp });
+            return Ok(Answer { message, took: Moment::now().since(started), transport: Transport::Udp });
         }
     }
-    let message = over_tcp(server, query, patience).map_err(error)?;
+    let message = over_tcp(server, query, timeout).map_err(error)?;
     Header::read(&message)?;
-    Ok(Answer { message, took: Moment::now().since(started), carrier: Transport::Tcp })
+    Ok(Answer { message, took: Moment::now().since(started), transport: Transport::Tcp })
 }
 
-fn encrypted(spec: &ServerSpec, query: &UpstreamQuery, patience: Duration) -> Result<Vec<u8>, AskError> {
+fn encrypted(spec: &ServerSpec, query: &UpstreamQuery, timeout: Duration) -> Result<Vec<u8>, AskError> {
     let error = |source| AskError::Upstream { server: spec.to_string(), source };
     let mut out = [0; UpstreamQuery::MAX_PADDED];
     let length = query.write(MessageId(0), Some(PAYLOAD), None, &mut out).unwrap_or(0);
     let length = UpstreamQuery::pad(&mut out, length);
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default());
-    let asking = async { tokio::time::timeout(patience, ask_once(spec, &out[..length])).await };
+    let asking = async { tokio::time::timeout(timeout, ask_once(spec, &out[..length])).await };
     let answered = runtime.map_err(|cause| error(cause.into()))?.block_on(asking);
     let message = answered.unwrap_or(Err(ConnectError::Slow)).map_err(error)?;
     if is_reply(&message, MessageId(0)) {
@@ -93,7 +93,7 @@ fn encrypted(spec: &ServerSpec, query: &UpstreamQuery, patience: Duration) -> Re
     Err(AskError::Io { server: spec.address, source })
 }
 
-fn over_udp(server: SocketAddr, query: &UpstreamQuery, patience: Duration) -> io::Result<Vec<u8>> {
+fn over_udp(server: SocketAddr, query: &UpstreamQuery, timeout: Duration) -> io::Result<Vec<u8>> {
     let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(any)?;
     socket.connect(server)?;
@@ -101,7 +101,7 @@ fn over_udp(server: SocketAddr, query: &UpstreamQuery, patience: Duration) -> io
     let mut out = [0; UpstreamQuery::MAX];
     let length = query.write(id, Some(PAYLOAD), None, &mut out).unwrap_or(0);
     let mut buffer = vec![0; usize::from(u16::MAX)];
-    let wait = patience / u32::try_from(TRIES).unwrap_or(1);
+    let wait = timeout / u32::try_from(TRIES).unwrap_or(1);
     for _ in 0..TRIES {
         socket.send(&out[..length])?;
         let until = Moment::now() + wait;
@@ -122,10 +122,10 @@ fn is_reply(message: &[u8], id: MessageId) -> bool {
     Header::read(message).is_ok_and(|header| header.id == id && header.flags.has(Flags::QR))
 }
 
-fn over_tcp(server: SocketAddr, query: &UpstreamQuery, patience: Duration) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&server, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
+fn over_tcp(server: SocketAddr, query: &UpstreamQuery, timeout: Duration) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&server, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
     let mut out = [0; 2 + UpstreamQuery::MAX];
     let id = MessageId(rand::random());
     let length = query.write(id, Some(PAYLOAD), None, &mut out[2..]).unwrap_or(0);
@@ -143,8 +143,8 @@ fn over_tcp(server: SocketAddr, query: &UpstreamQuery, patience: Duration) -> io
 
 impl Answer {
     /// Wraps a response that the caller obtained itself.
-    pub(super) const fn new(message: Vec<u8>, took: Duration, carrier: Transport) -> Self {
-        Self { message, took, carrier }
+    pub(super) const fn new(message: Vec<u8>, took: Duration, transport: Transport) -> Self {
+        Self { message, took, transport }
     }
 
     /// Whether the header has this flag.

@@ -10,9 +10,9 @@ use std::{
 };
 
 use super::{
+    client::{self, ClientError},
     control,
     output::{ERR, OUT},
-    page::{self, PageError},
 };
 use crate::cache::snapshot::{SnapshotError, SnapshotReader};
 
@@ -49,7 +49,7 @@ enum CacheError {
     #[error(transparent)]
     Socket(#[from] control::SocketError),
     #[error(transparent)]
-    Page(#[from] PageError),
+    Page(#[from] ClientError),
     #[error("a snapshot is not for a terminal; say `tidegate cache export > FILE`")]
     ToTerminal,
     #[error("a snapshot does not come from a terminal; say `tidegate cache import < FILE`")]
@@ -85,7 +85,7 @@ fn export(daemon: &control::Options) -> Result<i32, CacheError> {
         return Err(CacheError::ToTerminal);
     }
     let mut file = tempfile::tempfile().map_err(CacheError::Spool)?;
-    let status = page::download(&daemon.socket()?, "/v1/cache", &mut file)?;
+    let status = client::download(&daemon.socket()?, "/v1/cache", &mut file)?;
     if status != 200 {
         return Err(CacheError::NoSnapshot(status));
     }
@@ -106,7 +106,7 @@ fn import(daemon: &control::Options) -> Result<i32, CacheError> {
     let mut file = tempfile::tempfile().map_err(CacheError::Spool)?;
     spool(&mut io::stdin().lock(), &mut file)?;
     verify(&mut file)?;
-    let (status, answer) = page::upload(&daemon.socket()?, "/v1/cache", &mut file)?;
+    let (status, answer) = client::upload(&daemon.socket()?, "/v1/cache", &mut file)?;
     control::show(daemon, status, &answer);
     Ok(if status == 200 { super::OK } else { super::FAILED })
 }

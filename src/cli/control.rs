@@ -8,8 +8,8 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{
+    client,
     output::{ERR, OUT},
-    page,
 };
 use crate::{config, wire::Name};
 
@@ -66,15 +66,15 @@ pub(super) struct Log {
 }
 
 pub(super) fn reload(options: &Options) -> i32 {
-    order(options, "/v1/reload", &json!({}))
+    send_order(options, "/v1/reload", &json!({}))
 }
 
 pub(super) fn drain(server: &Server) -> i32 {
-    order(&server.options, "/v1/drain", &json!({ "server": server.server }))
+    send_order(&server.options, "/v1/drain", &json!({ "server": server.server }))
 }
 
 pub(super) fn undrain(server: &Server) -> i32 {
-    order(&server.options, "/v1/undrain", &json!({ "server": server.server }))
+    send_order(&server.options, "/v1/undrain", &json!({ "server": server.server }))
 }
 
 pub(super) fn flush(flush: &Flush) -> i32 {
@@ -83,15 +83,15 @@ pub(super) fn flush(flush: &Flush) -> i32 {
         (None, Some(zone)) => json!({ "zone": zone.to_string() }),
         (None, None) => json!({ "all": flush.all }),
     };
-    order(&flush.options, "/v1/flush", &what)
+    send_order(&flush.options, "/v1/flush", &what)
 }
 
 pub(super) fn log(log: &Log) -> i32 {
-    order(&log.options, "/v1/log", &json!({ "level": log.level }))
+    send_order(&log.options, "/v1/log", &json!({ "level": log.level }))
 }
 
 /// Gives an order and prints its verdict: 0 done, 1 no daemon, 2 refused.
-fn order(options: &Options, path: &str, body: &Value) -> i32 {
+fn send_order(options: &Options, path: &str, body: &Value) -> i32 {
     let socket = match options.socket() {
         Ok(socket) => socket,
         Err(error) => {
@@ -99,7 +99,7 @@ fn order(options: &Options, path: &str, body: &Value) -> i32 {
             return super::FAILED;
         }
     };
-    let (status, answer) = match page::order(&socket, path, &body.to_string()) {
+    let (status, answer) = match client::post_over_socket(&socket, path, &body.to_string()) {
         Ok(answered) => answered,
         Err(error) => {
             writeln!(ERR, "tidegate: {error}");
@@ -143,7 +143,7 @@ pub(super) enum SocketError {
 impl Options {
     /// Where the daemon's pages are, for who has named no socket.
     pub(super) fn admin(&self) -> Option<String> {
-        if self.socket.is_some() { None } else { page::admin(None, self.config.as_deref()).ok() }
+        if self.socket.is_some() { None } else { client::admin(None, self.config.as_deref()).ok() }
     }
 
     /// The socket that was named, or that the configuration names, or the default.

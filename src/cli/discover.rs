@@ -15,8 +15,8 @@ use std::{
 use serde_json::Value;
 
 use super::{
+    client::{self, ClientError},
     output::{ERR, OUT},
-    page::{self, PageError},
 };
 use crate::config::{self, EditError, Plan};
 
@@ -231,9 +231,9 @@ fn reload(path: &Path) -> Result<String, String> {
     let Some(socket) = socket.filter(|socket| socket.exists()) else {
         return Ok("no daemon is running; one that does is told by `tidegate reload`".to_owned());
     };
-    let (status, answer) = match page::order(&socket, "/v1/reload", "{}") {
+    let (status, answer) = match client::post_over_socket(&socket, "/v1/reload", "{}") {
         Ok(answered) => answered,
-        Err(error @ PageError::NoSocket(..)) => return Ok(error.to_string()),
+        Err(error @ ClientError::NoSocket(..)) => return Ok(error.to_string()),
         Err(error) => return Err(error.to_string()),
     };
     let account: Value = serde_json::from_str(&answer).unwrap_or_default();

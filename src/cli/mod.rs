@@ -3,13 +3,13 @@
 mod ask;
 mod cache;
 mod check;
+mod client;
 mod control;
 mod demo;
 mod discover;
 mod duration;
 mod man;
 mod output;
-mod page;
 mod perimeter;
 mod presets;
 mod query;

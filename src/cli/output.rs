@@ -80,7 +80,7 @@ impl Stream {
     }
 
     /// The error that is to be told of, if there was one.
-    fn failure(&self) -> Option<io::Error> {
+    fn take_error(&self) -> Option<io::Error> {
         self.flush();
         self.error.lock().take().filter(|error| error.kind() != ErrorKind::BrokenPipe)
     }
@@ -88,10 +88,10 @@ impl Stream {
 
 /// The exit code of a verb with this verdict, after all that it wrote has left.
 pub(super) fn finish(verdict: i32) -> i32 {
-    if let Some(error) = OUT.failure() {
+    if let Some(error) = OUT.take_error() {
         writeln!(ERR, "tidegate: standard output cannot be written: {error}");
         return super::FAILED;
     }
     // Of standard error nobody can be told.
-    if ERR.failure().is_some() { super::FAILED } else { verdict }
+    if ERR.take_error().is_some() { super::FAILED } else { verdict }
 }

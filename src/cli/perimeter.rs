@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::{
+    client,
     duration::rough as ago,
     output::{ERR, OUT},
-    page,
 };
 use crate::clock;
 
@@ -38,14 +38,14 @@ const VERDICTS: [(&str, &str); 7] = [
 ];
 
 pub(super) fn run(options: &Options) -> i32 {
-    let admin = match page::admin(options.admin.as_deref(), options.config.as_deref()) {
+    let admin = match client::admin(options.admin.as_deref(), options.config.as_deref()) {
         Ok(admin) => admin,
         Err(error) => {
             writeln!(ERR, "tidegate: {error}");
             return super::FAILED;
         }
     };
-    let body = match page::fetch(&admin, "/api/v1/perimeter") {
+    let body = match client::fetch(&admin, "/api/v1/perimeter") {
         Ok(body) => body,
         Err(error) => {
             writeln!(ERR, "tidegate: {error}");

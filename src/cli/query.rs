@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Time to wait for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What to ask, and which server.
 #[derive(Debug, clap::Args)]
@@ -46,13 +46,13 @@ pub(super) struct Options {
 }
 
 /// The words of the command line, understood.
-struct Asked {
+struct Request {
     queries: Vec<UpstreamQuery>,
     server: ServerSpec,
 }
 
 pub(super) fn run(options: &Options) -> i32 {
-    let Asked { queries, server } = match read(options) {
+    let Request { queries, server } = match read(options) {
         Ok(asked) => asked,
         Err(problem) => {
             writeln!(ERR, "tidegate: {problem}");
@@ -61,7 +61,7 @@ pub(super) fn run(options: &Options) -> i32 {
     };
     // All at once, as a stub resolver asks for A and AAAA; the worst verdict is the exit code.
     let answers: Vec<_> = thread::scope(|scope| {
-        let asking = queries.iter().map(|query| scope.spawn(|| ask::ask(&server, query, PATIENCE)));
+        let asking = queries.iter().map(|query| scope.spawn(|| ask::ask(&server, query, TIMEOUT)));
         let asking: Vec<_> = asking.collect();
         asking.into_iter().map(|asking| asking.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
     });
@@ -82,7 +82,7 @@ pub(super) fn run(options: &Options) -> i32 {
     verdicts.fold(super::OK, i32::max)
 }
 
-fn read(options: &Options) -> Result<Asked, String> {
+fn read(options: &Options) -> Result<Request, String> {
     let (mut name, mut types, mut server) = (None, Vec::new(), None);
     for word in &options.words {
         if let Some(text) = word.strip_prefix('@') {
@@ -100,7 +100,7 @@ fn read(options: &Options) -> Result<Asked, String> {
         }
     }
     let word = name.ok_or_else(|| "there is no name to ask for".to_owned())?;
-    let pointer = word.parse().ok().and_then(pointer).filter(|_| types.iter().all(|&qtype| qtype == RecordType::PTR));
+    let pointer = word.parse().ok().and_then(ptr_name).filter(|_| types.iter().all(|&qtype| qtype == RecordType::PTR));
     let (name, default) = match pointer {
         Some(name) => (name, RecordType::PTR),
         None => (word.parse::<Name>().map_err(|error| format!("\"{word}\" is no name: {error}"))?, RecordType::A),
@@ -111,11 +111,11 @@ fn read(options: &Options) -> Result<Asked, String> {
     let query =
         |qtype| UpstreamQuery { name: name.clone(), qtype, qclass: Class::IN, do_bit: options.dnssec, cd: false };
     let this_host = || ServerSpec::plain(Transport::Udp, SocketAddr::from(([127, 0, 0, 1], 53)));
-    Ok(Asked { queries: types.into_iter().map(query).collect(), server: server.unwrap_or_else(this_host) })
+    Ok(Request { queries: types.into_iter().map(query).collect(), server: server.unwrap_or_else(this_host) })
 }
 
 /// The name that holds an address's PTR records.
-fn pointer(address: IpAddr) -> Option<Name> {
+fn ptr_name(address: IpAddr) -> Option<Name> {
     reverse_zones(address.into()).pop()
 }
 
@@ -150,9 +150,9 @@ fn text(query: &UpstreamQuery, server: &ServerSpec, answer: &Answer) -> String {
         text += &format!("\nreason {code} ({meaning}){colon}{}\n", printable(&words));
     }
     let milliseconds = answer.took.as_secs_f64() * 1000.0;
-    let carrier = answer.carrier.label().to_ascii_uppercase();
+    let transport = answer.transport.label().to_ascii_uppercase();
     let flags = answer.flags().join(" ");
-    text + &format!("\n{milliseconds:.2} ms from {} over {carrier}; flags {flags}\n", server.address)
+    text + &format!("\n{milliseconds:.2} ms from {} over {transport}; flags {flags}\n", server.address)
 }
 
 /// A server's text with control characters escaped, since a terminal would obey them.
@@ -170,7 +170,7 @@ fn document(query: &UpstreamQuery, server: &ServerSpec, answer: &Answer) -> Valu
         "name": query.name.to_string(),
         "type": query.qtype.to_string(),
         "server": server.address.to_string(),
-        "transport": answer.carrier.label(),
+        "transport": answer.transport.label(),
         "rcode": answer.rcode().to_string(),
         "flags": answer.flags(),
         "answer": answer.lines(Section::Answer),

@@ -1,9 +1,9 @@
 //! `tidegate status`: the running daemon at one glance, over its control socket, or else its HTTP.
 
 use super::{
+    client::{self, ClientError},
     control, duration,
     output::{ERR, OUT},
-    page::{self, PageError},
 };
 use crate::{
     admin::status::{GroupStatus, ServerStatus, Status},
@@ -67,7 +67,7 @@ enum StatusError {
     #[error(transparent)]
     Socket(#[from] control::SocketError),
     #[error(transparent)]
-    Page(#[from] PageError),
+    Page(#[from] ClientError),
     #[error("the daemon answered with {0}, and no status; is it older than this program?")]
     NoStatus(u16),
 }
@@ -84,14 +84,14 @@ impl Options {
 
     fn fetch(&self, path: &str) -> Result<(u16, String), StatusError> {
         if let Some(admin) = &self.admin {
-            return Ok(page::get(admin, &of_http(path))?);
+            return Ok(client::get(admin, &of_http(path))?);
         }
         let over_socket = self.daemon.socket().map_err(StatusError::from);
-        let over_socket = over_socket.and_then(|socket| Ok(page::look(&socket, path)?));
+        let over_socket = over_socket.and_then(|socket| Ok(client::get_over_socket(&socket, path)?));
         // A sidecar has no control socket as a rule; it has pages.
         over_socket.or_else(|error| {
             let admin = self.daemon.admin().ok_or(error)?;
-            Ok(page::get(&admin, &of_http(path))?)
+            Ok(client::get(&admin, &of_http(path))?)
         })
     }
 }

@@ -14,18 +14,18 @@ use tokio::{
 };
 
 use super::{
-    Stage,
+    Demo,
     servers::{Mode, Simulated},
 };
 use crate::{cli::output::OUT, engine::Engine};
 
 /// Waits for the key that ends it, for Ctrl-C, for SIGTERM, or for nobody to read on.
-pub(super) fn until_the_end(stage: &Stage, end: &Arc<Notify>) -> io::Result<()> {
-    let keys = Keys { inbound: stage.inbound.clone(), site: stage.site.clone(), engine: Arc::clone(&stage.engine) };
+pub(super) fn wait_for_end(demo: &Demo, end: &Arc<Notify>) -> io::Result<()> {
+    let keys = Keys { inbound: demo.inbound.clone(), site: demo.site.clone(), engine: Arc::clone(&demo.engine) };
     let ended = Arc::clone(end);
     // It sleeps in a read; the end of the process is its end.
     thread::Builder::new().name("keys".to_owned()).spawn(move || {
-        if keys.listen() == Wish::End {
+        if keys.listen() == KeysEnd::End {
             ended.notify_one();
         }
     })?;
@@ -50,38 +50,38 @@ struct Keys {
 
 /// What becomes of the demonstration when there are no more keys.
 #[derive(Debug, PartialEq, Eq)]
-enum Wish {
+enum KeysEnd {
     End,
     /// Standard input is at its end: only a signal ends it.
     Stay,
 }
 
 impl Keys {
-    fn listen(&self) -> Wish {
+    fn listen(&self) -> KeysEnd {
         for line in io::stdin().lock().lines() {
-            let Ok(line) = line else { return Wish::Stay };
+            let Ok(line) = line else { return KeysEnd::Stay };
             match line.trim() {
-                "1" => turn(&self.inbound[..1], Mode::Cut),
-                "2" => turn(&self.inbound[1..], Mode::Cut),
-                "s" => turn(slice::from_ref(&self.site), Mode::Cut),
-                "p" => turn(&self.inbound, Mode::Public),
-                "?" => self.tell_all(),
-                "q" => return Wish::End,
+                "1" => toggle(&self.inbound[..1], Mode::Cut),
+                "2" => toggle(&self.inbound[1..], Mode::Cut),
+                "s" => toggle(slice::from_ref(&self.site), Mode::Cut),
+                "p" => toggle(&self.inbound, Mode::Public),
+                "?" => self.print_states(),
+                "q" => return KeysEnd::End,
                 "" => {}
                 other => writeln!(OUT, "there is no key {other:?}; there are 1, 2, s, p, ? and q"),
             }
             if OUT.is_closed() {
-                return Wish::End;
+                return KeysEnd::End;
             }
         }
-        Wish::Stay
+        KeysEnd::Stay
     }
 
-    fn tell_all(&self) {
+    fn print_states(&self) {
         let snapshot = self.engine.snapshot_owned();
         for simulated in self.inbound.iter().chain([&self.site]) {
             let link = match simulated.mode() {
-                Mode::Well => "answers",
+                Mode::Normal => "answers",
                 Mode::Cut => "is cut",
                 Mode::Public => "answers with public addresses",
             };
@@ -94,12 +94,12 @@ impl Keys {
 }
 
 /// Brings servers into a mode, or back out of it.
-fn turn(servers: &[Simulated], mode: Mode) {
-    let mode = if servers.iter().all(|server| server.mode() == mode) { Mode::Well } else { mode };
+fn toggle(servers: &[Simulated], mode: Mode) {
+    let mode = if servers.iter().all(|server| server.mode() == mode) { Mode::Normal } else { mode };
     for server in servers {
         server.set(mode);
         let does = match mode {
-            Mode::Well => "is mended: it answers as it should",
+            Mode::Normal => "is mended: it answers as it should",
             Mode::Cut => "is cut: it answers nothing",
             Mode::Public => "answers with public addresses",
         };

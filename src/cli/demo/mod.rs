@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::{
     certificates::{Authority, CertificateError},
-    servers::{Carrier, QueryLog, Role, ServerError, Servers, Simulated},
+    servers::{DemoTransport, QueryLog, Role, ServerError, Servers, Simulated},
 };
 use super::output::{ERR, OUT};
 use crate::{
@@ -45,7 +45,7 @@ const TTL: u32 = 5;
 const SCRIPT_TTL: u32 = 2;
 
 /// Everything the demonstration runs.
-struct Stage {
+struct Demo {
     /// tidegate's own address.
     tidegate: SocketAddr,
     engine: Arc<Engine>,
@@ -75,7 +75,7 @@ enum DemoError {
     NoListener,
 }
 
-impl Stage {
+impl Demo {
     /// Every simulated server that tidegate asks.
     fn servers(&self) -> impl Iterator<Item = &Simulated> {
         self.inbound.iter().chain([&self.site])
@@ -91,37 +91,41 @@ pub(super) fn run(options: &Options) -> i32 {
     let started = Servers::start().map_err(DemoError::from).and_then(|servers| {
         let ttl = if options.script { SCRIPT_TTL } else { TTL };
         let authority = options.encrypted.then(Authority::new).transpose()?;
-        let (stage, daemon) = set_up(&servers, ttl, authority.as_ref())?;
-        Ok((servers, stage, daemon, authority))
+        let (demo, daemon) = start_all(&servers, ttl, authority.as_ref())?;
+        Ok((servers, demo, daemon, authority))
     });
     // The authority's file stays for as long as tidegate may read it.
-    let (servers, stage, daemon, _authority) = match started {
+    let (servers, demo, daemon, _authority) = match started {
         Ok(ready) => ready,
         Err(error) => {
             writeln!(ERR, "tidegate: the demonstration cannot start: {error}");
             return super::FAILED;
         }
     };
-    let code = if options.script { play(&stage) } else { show(&stage, &servers, daemon.admin_address()) };
+    let code =
+        if options.script { run_script(&demo) } else { run_interactive(&demo, &servers, daemon.admin_address()) };
     daemon.stop();
     servers.end();
     code
 }
 
-fn set_up(servers: &Servers, ttl: u32, authority: Option<&Authority>) -> Result<(Stage, Daemon), DemoError> {
+fn start_all(servers: &Servers, ttl: u32, authority: Option<&Authority>) -> Result<(Demo, Daemon), DemoError> {
     let internet = Arc::new(zones::public(ttl)?);
-    let add =
-        |name, ip: [u8; 4], carrier, zone: Catalog| servers.add(Role { name, ip: ip.into(), carrier }, zone, &internet);
+    let add = |name, ip: [u8; 4], transport, zone: Catalog| {
+        servers.add(Role { name, ip: ip.into(), transport }, zone, &internet)
+    };
     let [tls, https, quic] = match authority {
-        Some(authority) => [Carrier::Tls(authority), Carrier::Https(authority), Carrier::Quic(authority)],
-        None => [Carrier::Plain; 3],
+        Some(authority) => {
+            [DemoTransport::Tls(authority), DemoTransport::Https(authority), DemoTransport::Quic(authority)]
+        }
+        None => [DemoTransport::Plain; 3],
     };
     let inbound = [
         add("inbound 1", [127, 20, 1, 10], tls, zones::inbound(ttl)?)?,
         add("inbound 2", [127, 20, 2, 10], https, zones::inbound(ttl)?)?,
     ];
     let site = add("the site's DNS", [127, 1, 1, 53], quic, zones::site(ttl)?)?;
-    let public = add("the public DNS", [127, 9, 9, 9], Carrier::Plain, zones::public(ttl)?)?;
+    let public = add("the public DNS", [127, 9, 9, 9], DemoTransport::Plain, zones::public(ttl)?)?;
     let text = configuration(&inbound, &site, authority.map(Authority::file));
     let plan = Plan::from_text("demo.toml", &text)
         .map_err(|problems| DemoError::Plan(problems.lines().collect::<Vec<_>>().join("\n")))?;
@@ -129,7 +133,7 @@ fn set_up(servers: &Servers, ttl: u32, authority: Option<&Authority>) -> Result<
     let tidegate = *daemon.addresses().first().ok_or(DemoError::NoListener)?;
     let engine = Arc::clone(daemon.engine());
     let log = Arc::clone(servers.log());
-    Ok((Stage { tidegate, engine, inbound, site, public, log, ttl }, daemon))
+    Ok((Demo { tidegate, engine, inbound, site, public, log, ttl }, daemon))
 }
 
 /// A site's configuration, with probes that a person need not wait for.
@@ -169,10 +173,10 @@ to = "site"
     )
 }
 
-fn play(stage: &Stage) -> i32 {
+fn run_script(demo: &Demo) -> i32 {
     let mut broken = 0;
     for (number, (title, scene)) in scenes::SCENES.iter().enumerate() {
-        match scene(stage) {
+        match scene(demo) {
             Ok(saw) => writeln!(OUT, "ok   {:>2}  {title}\n          {saw}", number + 1),
             Err(why) => {
                 broken += 1;
@@ -184,9 +188,9 @@ fn play(stage: &Stage) -> i32 {
     if broken == 0 { super::OK } else { super::FAILED }
 }
 
-fn show(stage: &Stage, servers: &Servers, admin: Option<SocketAddr>) -> i32 {
+fn run_interactive(demo: &Demo, servers: &Servers, admin: Option<SocketAddr>) -> i32 {
     let end = Arc::new(Notify::new());
-    let relay = match relay::start(servers, stage.tidegate, &end) {
+    let relay = match relay::start(servers, demo.tidegate, &end) {
         Ok(relay) => relay,
         Err(error) => {
             writeln!(ERR, "tidegate: the demonstration cannot start: {error}");
@@ -194,11 +198,11 @@ fn show(stage: &Stage, servers: &Servers, admin: Option<SocketAddr>) -> i32 {
         }
     };
     log_changes();
-    introduce(stage, relay, admin);
+    print_introduction(demo, relay, admin);
     if OUT.is_closed() {
         return super::OK;
     }
-    match keys::until_the_end(stage, &end) {
+    match keys::wait_for_end(demo, &end) {
         Ok(()) => super::OK,
         Err(error) => {
             writeln!(ERR, "tidegate: the demonstration ends: {error}");
@@ -208,10 +212,10 @@ fn show(stage: &Stage, servers: &Servers, admin: Option<SocketAddr>) -> i32 {
 }
 
 /// Says who is who, and what to try.
-fn introduce(stage: &Stage, relay: SocketAddr, admin: Option<SocketAddr>) {
-    writeln!(OUT, "tidegate listens on {}; ask it through {relay}, and each query is told here", stage.tidegate);
-    writeln!(OUT, "  in front of the inbound addresses {} and {}", stage.inbound[0].url, stage.inbound[1].url);
-    writeln!(OUT, "  and the site's DNS {}", stage.site.url);
+fn print_introduction(demo: &Demo, relay: SocketAddr, admin: Option<SocketAddr>) {
+    writeln!(OUT, "tidegate listens on {}; ask it through {relay}, and each query is told here", demo.tidegate);
+    writeln!(OUT, "  in front of the inbound addresses {} and {}", demo.inbound[0].url, demo.inbound[1].url);
+    writeln!(OUT, "  and the site's DNS {}", demo.site.url);
     if let Some(admin) = admin {
         writeln!(OUT, "  status page http://{admin}/  metrics http://{admin}/metrics");
     }
@@ -222,7 +226,7 @@ fn introduce(stage: &Stage, relay: SocketAddr, admin: Option<SocketAddr>) {
         (relay, "intranet.corp.example", "from the site's DNS"),
         (relay, "files.corp.example", "an alias of the site's into AWS: private all the same"),
         (relay, "iam.amazonaws.com", "no endpoint: refused, with the reason"),
-        (stage.public.address, "s3.eu-west-1.amazonaws.com", "what a public DNS says instead"),
+        (demo.public.address, "s3.eu-west-1.amazonaws.com", "what a public DNS says instead"),
     ] {
         writeln!(OUT, "  dig @{} -p {} {name:<27} # {what}", server.ip(), server.port());
     }

@@ -26,11 +26,11 @@ use crate::{
 };
 
 /// For tidegate's answer; its own deadline is shorter.
-const PATIENCE: Duration = Duration::from_secs(6);
+const TIMEOUT: Duration = Duration::from_secs(6);
 /// Datagrams and connections at a time.
-const PLACES: usize = 256;
+const MAX_IN_FLIGHT: usize = 256;
 /// The largest message.
-const LARGEST: usize = u16::MAX as usize;
+const MAX_MESSAGE: usize = u16::MAX as usize;
 
 /// Where queries pass on to, and who may tell of them.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ struct Relay {
     log: Arc<QueryLog>,
     /// Told when nobody reads the lines.
     end: Arc<Notify>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 /// Starts relaying to `tidegate` on a free port of 127.0.0.1.
@@ -47,8 +47,8 @@ pub(super) fn start(servers: &Servers, tidegate: SocketAddr, end: &Arc<Notify>) 
     let (udp, tcp) = bind(Ipv4Addr::LOCALHOST)?;
     let address = udp.local_addr()?;
     let _context = servers.handle().enter();
-    let (log, places) = (Arc::clone(servers.log()), Arc::new(Semaphore::new(PLACES)));
-    let relay = Relay { tidegate, log, end: Arc::clone(end), places };
+    let (log, permits) = (Arc::clone(servers.log()), Arc::new(Semaphore::new(MAX_IN_FLIGHT)));
+    let relay = Relay { tidegate, log, end: Arc::clone(end), permits };
     servers.handle().spawn(datagrams(UdpSocket::from_std(udp)?, relay.clone()));
     servers.handle().spawn(connections(TcpListener::from_std(tcp)?, relay));
     Ok(address)
@@ -56,20 +56,20 @@ pub(super) fn start(servers: &Servers, tidegate: SocketAddr, end: &Arc<Notify>) 
 
 async fn datagrams(socket: UdpSocket, relay: Relay) {
     let socket = Arc::new(socket);
-    let mut buffer = vec![0; LARGEST];
+    let mut buffer = vec![0; MAX_MESSAGE];
     loop {
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
-        let Ok(place) = Arc::clone(&relay.places).try_acquire_owned() else { continue };
+        let Ok(permit) = Arc::clone(&relay.permits).try_acquire_owned() else { continue };
         let (query, socket, relay) = (buffer[..length].to_vec(), Arc::clone(&socket), relay.clone());
         tokio::spawn(async move {
             let asked = Moment::now();
-            let response = timeout(PATIENCE, relay.over_udp(&query)).await;
+            let response = timeout(TIMEOUT, relay.over_udp(&query)).await;
             if let Ok(Ok(response)) = response {
-                relay.tell(client.ip(), &query, &response, asked, Transport::Udp);
+                relay.print_query(client.ip(), &query, &response, asked, Transport::Udp);
                 // A client that is gone has no use for it.
                 drop(socket.send_to(&response, client).await);
             }
-            drop(place);
+            drop(permit);
         });
     }
 }
@@ -80,12 +80,12 @@ async fn connections(listener: TcpListener, relay: Relay) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&relay.places).try_acquire_owned() else { continue };
+        let Ok(permit) = Arc::clone(&relay.permits).try_acquire_owned() else { continue };
         let relay = relay.clone();
         tokio::spawn(async move {
             // Either end may close at any time.
             drop(relay.over_tcp(stream, client.ip()).await);
-            drop(place);
+            drop(permit);
         });
     }
 }
@@ -95,7 +95,7 @@ impl Relay {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
         socket.connect(self.tidegate).await?;
         socket.send(query).await?;
-        let mut response = vec![0; LARGEST];
+        let mut response = vec![0; MAX_MESSAGE];
         let length = socket.recv(&mut response).await?;
         response.truncate(length);
         Ok(response)
@@ -105,24 +105,24 @@ impl Relay {
     async fn over_tcp(&self, mut client: TcpStream, ip: IpAddr) -> io::Result<()> {
         let mut tidegate = TcpStream::connect(self.tidegate).await?;
         loop {
-            let query = timeout(PATIENCE, read(&mut client)).await??;
+            let query = timeout(TIMEOUT, read(&mut client)).await??;
             let asked = Moment::now();
             write(&mut tidegate, &query).await?;
-            let response = timeout(PATIENCE, read(&mut tidegate)).await??;
-            self.tell(ip, &query, &response, asked, Transport::Tcp);
+            let response = timeout(TIMEOUT, read(&mut tidegate)).await??;
+            self.print_query(ip, &query, &response, asked, Transport::Tcp);
             write(&mut client, &response).await?;
         }
     }
 
-    fn tell(&self, client: IpAddr, query: &[u8], response: &[u8], asked: Moment, transport: Transport) {
+    fn print_query(&self, client: IpAddr, query: &[u8], response: &[u8], asked: Moment, transport: Transport) {
         let took = Moment::now().since(asked);
         let Ok(question) = Question::read(query) else { return };
         let answer = Answer::new(response.to_vec(), took, transport);
         let name = NameBuf::lowercase_of(question.name()).to_name();
         let mut names = vec![name.clone()];
         names.extend(answer.data(RecordType::CNAME).iter().filter_map(|target| target.parse::<Name>().ok()));
-        let way = way(&answer, &self.log.servers_asked(&names, asked));
-        let (qtype, what) = (question.qtype, what(&answer, question.qtype));
+        let way = describe_path(&answer, &self.log.servers_asked(&names, asked));
+        let (qtype, what) = (question.qtype, describe_answer(&answer, question.qtype));
         let took = took.as_secs_f64() * 1000.0;
         let over = if transport == Transport::Tcp { " over TCP" } else { "" };
         writeln!(OUT, "{client} asks{over} {name} {qtype}: {what}; {way}; {took:.1} ms");
@@ -133,7 +133,7 @@ impl Relay {
 }
 
 /// The answer in short: data or response code, and the reason where one was given.
-fn what(answer: &Answer, qtype: RecordType) -> String {
+fn describe_answer(answer: &Answer, qtype: RecordType) -> String {
     let data = answer.data(qtype);
     let mut text = match answer.rcode() {
         Rcode::NOERROR if data.is_empty() => "no data".to_owned(),
@@ -148,7 +148,7 @@ fn what(answer: &Answer, qtype: RecordType) -> String {
 }
 
 /// Which way the query went.
-fn way(answer: &Answer, servers: &[&str]) -> String {
+fn describe_path(answer: &Answer, servers: &[&str]) -> String {
     if answer.has_ede(EdeCode::StaleAnswer) {
         return "from the cache, past its TTL".to_owned();
     }

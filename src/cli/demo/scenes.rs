@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, thread, time::Duration};
 
 use super::{
-    Stage,
+    Demo,
     servers::{Mode, Simulated},
     zones::{PUBLIC, SERVICES},
 };
@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long anything else is waited for, on however slow a machine.
-const LONGEST: Duration = Duration::from_secs(20);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Probes of a server that the idle scene waits for: more than it would take to find it down.
 const ROUNDS: u64 = 4;
 /// The name that most scenes ask for.
@@ -25,27 +25,27 @@ const S3: &str = "s3.eu-west-1.amazonaws.com";
 
 /// Why a scene did not hold.
 #[derive(Debug)]
-pub(super) struct Broken(String);
+pub(super) struct SceneError(String);
 
-impl fmt::Display for Broken {
+impl fmt::Display for SceneError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl From<AskError> for Broken {
+impl From<AskError> for SceneError {
     fn from(error: AskError) -> Self {
         Self(error.to_string())
     }
 }
 
 /// What a scene saw, or why it did not hold.
-type Scene = Result<String, Broken>;
+type SceneResult = Result<String, SceneError>;
 /// A scene's title and what it does.
-type Titled = (&'static str, fn(&Stage) -> Scene);
+type TitledScene = (&'static str, fn(&Demo) -> SceneResult);
 
 /// Every scene, in the order they are played; later ones build on what earlier ones left in the cache.
-pub(super) const SCENES: [Titled; 16] = [
+pub(super) const SCENES: [TitledScene; 16] = [
     ("an AWS service name gives the endpoint's private addresses", service_name),
     ("the same again is a hit: nobody upstream is asked", second_look_up),
     ("a name behind a vpce alias comes with its whole chain", vpce_alias),
@@ -64,22 +64,22 @@ pub(super) const SCENES: [Titled; 16] = [
     ("after all that, no name of AWS has reached any other DNS", nothing_leaked),
 ];
 
-fn ask_a(server: SocketAddr, name: &str) -> Result<Answer, Broken> {
+fn ask_a(server: SocketAddr, name: &str) -> Result<Answer, SceneError> {
     ask_server(&ServerSpec::plain(Transport::Udp, server), name)
 }
 
-fn ask_server(server: &ServerSpec, name: &str) -> Result<Answer, Broken> {
+fn ask_server(server: &ServerSpec, name: &str) -> Result<Answer, SceneError> {
     let query =
         UpstreamQuery { name: self::name(name)?, qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false };
-    Ok(ask::ask(server, &query, PATIENCE)?)
+    Ok(ask::ask(server, &query, TIMEOUT)?)
 }
 
-fn name(text: &str) -> Result<Name, Broken> {
-    text.parse().map_err(|error| Broken(format!("{text}: {error}")))
+fn name(text: &str) -> Result<Name, SceneError> {
+    text.parse().map_err(|error| SceneError(format!("{text}: {error}")))
 }
 
-fn expect(held: bool, saw: impl fmt::Display) -> Result<(), Broken> {
-    if held { Ok(()) } else { Err(Broken(saw.to_string())) }
+fn expect(held: bool, saw: impl fmt::Display) -> Result<(), SceneError> {
+    if held { Ok(()) } else { Err(SceneError(saw.to_string())) }
 }
 
 fn is_private(address: &str) -> bool {
@@ -87,8 +87,8 @@ fn is_private(address: &str) -> bool {
 }
 
 /// Asks for a name that must have private addresses only.
-fn private(stage: &Stage, name: &str) -> Result<String, Broken> {
-    let answer = ask_a(stage.tidegate, name)?;
+fn ask_private(demo: &Demo, name: &str) -> Result<String, SceneError> {
+    let answer = ask_a(demo.tidegate, name)?;
     let addresses = answer.data(RecordType::A);
     let shown = format!("{name} {} {}", answer.rcode(), addresses.join(" "));
     expect(answer.rcode() == Rcode::NOERROR && !addresses.is_empty(), &shown)?;
@@ -98,46 +98,46 @@ fn private(stage: &Stage, name: &str) -> Result<String, Broken> {
 
 /// Does something that must make nobody ask an upstream. What an earlier scene set off (a hedge, a fetch ahead of
 /// expiry) may still arrive, and an entry may just have expired: it holds if it holds once in a few times.
-fn unasked(stage: &Stage, scene: impl Fn() -> Scene) -> Scene {
+fn without_upstream(demo: &Demo, scene: impl Fn() -> SceneResult) -> SceneResult {
     for _ in 0..5 {
-        let before = stage.asked();
+        let before = demo.asked();
         let saw = scene()?;
-        if stage.asked() == before {
+        if demo.asked() == before {
             return Ok(saw);
         }
     }
-    Err(Broken("an upstream was asked again".to_owned()))
+    Err(SceneError("an upstream was asked again".to_owned()))
 }
 
 /// Looks again and again until something holds.
-fn eventually(what: &str, held: impl Fn() -> bool) -> Result<Duration, Broken> {
+fn eventually(what: &str, held: impl Fn() -> bool) -> Result<Duration, SceneError> {
     let started = Moment::now();
     loop {
         let waited = Moment::now().since(started);
         if held() {
             return Ok(waited);
         }
-        expect(waited < LONGEST, format_args!("{what} did not come in {LONGEST:?}"))?;
+        expect(waited < EVENT_TIMEOUT, format_args!("{what} did not come in {EVENT_TIMEOUT:?}"))?;
         thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// Whether every server is up.
-fn all_up(stage: &Stage) -> bool {
-    let snapshot = stage.engine.snapshot_owned();
+fn all_up(demo: &Demo) -> bool {
+    let snapshot = demo.engine.snapshot_owned();
     snapshot.groups.iter().flat_map(|group| group.servers()).all(|server| server.state() == State::Up)
 }
 
-fn service_name(stage: &Stage) -> Scene {
-    private(stage, S3)
+fn service_name(demo: &Demo) -> SceneResult {
+    ask_private(demo, S3)
 }
 
-fn second_look_up(stage: &Stage) -> Scene {
-    unasked(stage, || private(stage, S3))
+fn second_look_up(demo: &Demo) -> SceneResult {
+    without_upstream(demo, || ask_private(demo, S3))
 }
 
-fn vpce_alias(stage: &Stage) -> Scene {
-    let answer = ask_a(stage.tidegate, "ec2.eu-west-1.amazonaws.com")?;
+fn vpce_alias(demo: &Demo) -> SceneResult {
+    let answer = ask_a(demo.tidegate, "ec2.eu-west-1.amazonaws.com")?;
     let chain = answer.data(RecordType::CNAME);
     let addresses = answer.data(RecordType::A);
     let shown = format!("{} {}", chain.join(" "), addresses.join(" "));
@@ -146,79 +146,79 @@ fn vpce_alias(stage: &Stage) -> Scene {
     Ok(shown)
 }
 
-fn all_services(stage: &Stage) -> Scene {
+fn all_services(demo: &Demo) -> SceneResult {
     for service in SERVICES {
-        private(stage, &format!("{service}.eu-west-1.amazonaws.com"))?;
+        ask_private(demo, &format!("{service}.eu-west-1.amazonaws.com"))?;
     }
     Ok(format!("{} names", SERVICES.len()))
 }
 
-fn site_name(stage: &Stage) -> Scene {
-    let before = stage.site.queries();
-    let shown = of_the_site(stage, "intranet.corp.example")?;
-    expect(stage.site.queries() > before, "the site's DNS was not asked")?;
+fn site_name(demo: &Demo) -> SceneResult {
+    let before = demo.site.queries();
+    let shown = of_the_site(demo, "intranet.corp.example")?;
+    expect(demo.site.queries() > before, "the site's DNS was not asked")?;
     Ok(shown)
 }
 
 /// Asks for a name of the site's.
-fn of_the_site(stage: &Stage, name: &str) -> Result<String, Broken> {
-    let answer = ask_a(stage.tidegate, name)?;
+fn of_the_site(demo: &Demo, name: &str) -> Result<String, SceneError> {
+    let answer = ask_a(demo.tidegate, name)?;
     let shown = format!("{name} {} {}", answer.rcode(), answer.data(RecordType::A).join(" "));
     expect(answer.data(RecordType::A).iter().any(|address| address.starts_with("10.1.5.")), &shown)?;
     Ok(shown)
 }
 
-fn site_alias(stage: &Stage) -> Scene {
+fn site_alias(demo: &Demo) -> SceneResult {
     let name = "files.corp.example";
-    let shown = private(stage, name)?;
-    let snapshot = stage.engine.snapshot_owned();
+    let shown = ask_private(demo, name)?;
+    let snapshot = demo.engine.snapshot_owned();
     let mut servers = snapshot.groups.iter().flat_map(|group| group.servers());
-    let site = servers.find(|server| server.spec().address == stage.site.address);
-    let site = site.ok_or_else(|| Broken("tidegate does not know the site's DNS".to_owned()))?;
+    let site = servers.find(|server| server.spec().address == demo.site.address);
+    let site = site.ok_or_else(|| SceneError("tidegate does not know the site's DNS".to_owned()))?;
     let itself = ask_server(site.spec(), name)?.data(RecordType::A).join(" ");
     expect(itself == PUBLIC, format_args!("the site's DNS itself says {itself}"))?;
     Ok(format!("{shown} (the site's DNS itself says {itself})"))
 }
 
-fn guard_refuses(stage: &Stage) -> Scene {
-    refused(stage, "iam.amazonaws.com")
+fn guard_refuses(demo: &Demo) -> SceneResult {
+    refused(demo, "iam.amazonaws.com")
 }
 
 /// Asks for a name that the guard must refuse.
-fn refused(stage: &Stage, name: &str) -> Scene {
-    let answer = ask_a(stage.tidegate, name)?;
+fn refused(demo: &Demo, name: &str) -> SceneResult {
+    let answer = ask_a(demo.tidegate, name)?;
     let shown = format!("{name} {} {:?}", answer.rcode(), answer.extended_errors());
     expect(answer.rcode() == Rcode::SERVFAIL && answer.has_ede(EdeCode::Blocked), &shown)?;
     let (_, meaning, text) = answer.extended_errors().remove(0);
     Ok(format!("SERVFAIL, {meaning}: {text}"))
 }
 
-fn answers_publicly(stage: &Stage) -> Scene {
-    let set = |mode| stage.inbound.iter().for_each(|server| server.set(mode));
+fn answers_publicly(demo: &Demo) -> SceneResult {
+    let set = |mode| demo.inbound.iter().for_each(|server| server.set(mode));
     set(Mode::Public);
-    let saw = refused(stage, "public.s3.eu-west-1.amazonaws.com");
-    set(Mode::Well);
+    let saw = refused(demo, "public.s3.eu-west-1.amazonaws.com");
+    set(Mode::Normal);
     let saw = saw?;
-    private(stage, "private.s3.eu-west-1.amazonaws.com")?;
+    ask_private(demo, "private.s3.eu-west-1.amazonaws.com")?;
     Ok(saw)
 }
 
-fn negative(stage: &Stage) -> Scene {
+fn negative(demo: &Demo) -> SceneResult {
     let name = "no-such-service.eu-west-1.amazonaws.com";
     let missing = || {
-        let answer = ask_a(stage.tidegate, name)?;
+        let answer = ask_a(demo.tidegate, name)?;
         let shown = format!("{name} {}", answer.rcode());
         expect(answer.rcode() == Rcode::NXDOMAIN, &shown)?;
         Ok(shown)
     };
     missing()?;
-    unasked(stage, missing)
+    without_upstream(demo, missing)
 }
 
-fn special_names(stage: &Stage) -> Scene {
-    unasked(stage, || {
-        let local = ask_a(stage.tidegate, "localhost")?;
-        let onion = ask_a(stage.tidegate, "example.onion")?;
+fn special_names(demo: &Demo) -> SceneResult {
+    without_upstream(demo, || {
+        let local = ask_a(demo.tidegate, "localhost")?;
+        let onion = ask_a(demo.tidegate, "example.onion")?;
         let shown = format!("localhost {}, example.onion {}", local.data(RecordType::A).join(" "), onion.rcode());
         expect(local.data(RecordType::A) == ["127.0.0.1"] && onion.rcode() == Rcode::NXDOMAIN, &shown)?;
         Ok(shown)
@@ -226,65 +226,65 @@ fn special_names(stage: &Stage) -> Scene {
 }
 
 /// Several rounds of probes, of every server, without any traffic that could count for them.
-fn idle(stage: &Stage) -> Scene {
-    let before: Vec<u64> = stage.servers().map(|server| server.probes()).collect();
+fn idle(demo: &Demo) -> SceneResult {
+    let before: Vec<u64> = demo.servers().map(|server| server.probes()).collect();
     let waited = eventually("probes of every server", || {
-        stage.servers().zip(&before).all(|(server, before)| server.probes() >= before + ROUNDS)
+        demo.servers().zip(&before).all(|(server, before)| server.probes() >= before + ROUNDS)
     })?;
-    expect(all_up(stage), "a server that answers everything is not up")?;
-    let site = of_the_site(stage, "printer.corp.example")?;
-    private(stage, "idle.s3.eu-west-1.amazonaws.com")?;
+    expect(all_up(demo), "a server that answers everything is not up")?;
+    let site = of_the_site(demo, "printer.corp.example")?;
+    ask_private(demo, "idle.s3.eu-west-1.amazonaws.com")?;
     Ok(format!("{ROUNDS} rounds in {:.1} s, all up; then {site}", waited.as_secs_f64()))
 }
 
-fn one_cut(stage: &Stage) -> Scene {
-    stage.inbound[0].set(Mode::Cut);
+fn one_cut(demo: &Demo) -> SceneResult {
+    demo.inbound[0].set(Mode::Cut);
     let mut slowest = Duration::ZERO;
     for number in 0..50 {
         let started = Moment::now();
-        private(stage, &format!("bucket-{number}.s3.eu-west-1.amazonaws.com"))?;
+        ask_private(demo, &format!("bucket-{number}.s3.eu-west-1.amazonaws.com"))?;
         slowest = slowest.max(Moment::now().since(started));
     }
     Ok(format!("50 new names answered, the slowest in {:.1} ms", slowest.as_secs_f64() * 1000.0))
 }
 
-fn site_cut(stage: &Stage) -> Scene {
-    stage.site.set(Mode::Cut);
-    private(stage, "apart.s3.eu-west-1.amazonaws.com")
+fn site_cut(demo: &Demo) -> SceneResult {
+    demo.site.set(Mode::Cut);
+    ask_private(demo, "apart.s3.eu-west-1.amazonaws.com")
 }
 
-fn all_cut(stage: &Stage) -> Scene {
-    stage.servers().for_each(|server| server.set(Mode::Cut));
+fn all_cut(demo: &Demo) -> SceneResult {
+    demo.servers().for_each(|server| server.set(Mode::Cut));
     // The entries' short life must be over before they can be stale.
-    thread::sleep(Duration::from_secs(u64::from(stage.ttl)) + Duration::from_millis(500));
+    thread::sleep(Duration::from_secs(u64::from(demo.ttl)) + Duration::from_millis(500));
     for (name, network) in [(S3, "10.20."), ("intranet.corp.example", "10.1.5.")] {
-        let answer = ask_a(stage.tidegate, name)?;
+        let answer = ask_a(demo.tidegate, name)?;
         let addresses = answer.data(RecordType::A);
         let shown = format!("{name} {} {} {:?}", answer.rcode(), addresses.join(" "), answer.extended_errors());
         let is_known = !addresses.is_empty() && addresses.iter().all(|address| address.starts_with(network));
         expect(answer.rcode() == Rcode::NOERROR && is_known, &shown)?;
         expect(answer.has_ede(EdeCode::StaleAnswer) && answer.least_ttl() == Some(30), &shown)?;
     }
-    let unknown = ask_a(stage.tidegate, "never-asked.s3.eu-west-1.amazonaws.com")?;
+    let unknown = ask_a(demo.tidegate, "never-asked.s3.eu-west-1.amazonaws.com")?;
     let refused = format!("an unknown name: {} {:?}", unknown.rcode(), unknown.extended_errors());
     expect(unknown.rcode() == Rcode::SERVFAIL, &refused)?;
     Ok(format!("{S3} and intranet.corp.example (Stale Answer); an unknown name gets SERVFAIL, never a public answer"))
 }
 
-fn mended(stage: &Stage) -> Scene {
-    stage.servers().for_each(|server| server.set(Mode::Well));
-    let waited = eventually("every server", || all_up(stage))?;
-    let shown = private(stage, "fresh.s3.eu-west-1.amazonaws.com")?;
-    of_the_site(stage, "wiki.corp.example")?;
+fn mended(demo: &Demo) -> SceneResult {
+    demo.servers().for_each(|server| server.set(Mode::Normal));
+    let waited = eventually("every server", || all_up(demo))?;
+    let shown = ask_private(demo, "fresh.s3.eu-west-1.amazonaws.com")?;
+    of_the_site(demo, "wiki.corp.example")?;
     Ok(format!("all up after {:.1} s; {shown}", waited.as_secs_f64()))
 }
 
-fn nothing_leaked(stage: &Stage) -> Scene {
+fn nothing_leaked(demo: &Demo) -> SceneResult {
     let aws = name("amazonaws.com")?;
-    let reached = |server: &Simulated| stage.log.has_reached(server.name, &aws);
-    expect(stage.inbound.iter().all(reached), "the inbound addresses were not even asked")?;
-    expect(!reached(&stage.site) && !reached(&stage.public), "a name of AWS went there")?;
-    let answer = ask_a(stage.public.address, S3)?.data(RecordType::A).join(" ");
+    let reached = |server: &Simulated| demo.log.has_reached(server.name, &aws);
+    expect(demo.inbound.iter().all(reached), "the inbound addresses were not even asked")?;
+    expect(!reached(&demo.site) && !reached(&demo.public), "a name of AWS went there")?;
+    let answer = ask_a(demo.public.address, S3)?.data(RecordType::A).join(" ");
     expect(answer == PUBLIC, &answer)?;
     Ok(format!("a public DNS would have said {answer}"))
 }

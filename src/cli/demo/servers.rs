@@ -46,7 +46,7 @@ const RESPONSES: usize = 64;
 /// What the encrypted servers are called in their certificates.
 const TLS_NAME: &str = "dns.demo.example";
 /// Queries that are remembered.
-const REMEMBERED: usize = 256;
+const LOG_LENGTH: usize = 256;
 
 /// The thread on which the servers run.
 #[derive(Debug)]
@@ -66,19 +66,19 @@ pub(super) struct Simulated {
     pub(super) address: SocketAddr,
     /// The same as a configuration writes it.
     pub(super) url: String,
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
 }
 
 /// A server's part in the demonstration.
 pub(super) struct Role<'a> {
     pub(super) name: &'static str,
     pub(super) ip: Ipv4Addr,
-    pub(super) carrier: Carrier<'a>,
+    pub(super) transport: DemoTransport<'a>,
 }
 
 /// How a server is spoken to.
 #[derive(Clone, Copy)]
-pub(super) enum Carrier<'a> {
+pub(super) enum DemoTransport<'a> {
     /// UDP and TCP.
     Plain,
     /// DNS over TLS (RFC 7858).
@@ -104,7 +104,7 @@ pub(super) enum ServerError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     /// From its own zone.
-    Well,
+    Normal,
     /// Not at all: queries go in, nothing comes out.
     Cut,
     /// As the internet does, like a VPC without private DNS.
@@ -112,7 +112,7 @@ pub(super) enum Mode {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ServerState {
     mode: watch::Sender<Mode>,
     queries: AtomicU64,
     probes: AtomicU64,
@@ -120,10 +120,10 @@ struct Shared {
 
 /// The latest queries of clients that reached a simulated server.
 #[derive(Debug, Default)]
-pub(super) struct QueryLog(Mutex<VecDeque<Seen>>);
+pub(super) struct QueryLog(Mutex<VecDeque<LoggedQuery>>);
 
 #[derive(Debug)]
-struct Seen {
+struct LoggedQuery {
     server: &'static str,
     name: Name,
     at: Moment,
@@ -133,7 +133,7 @@ struct Handler {
     name: &'static str,
     own: Catalog,
     public: Arc<Catalog>,
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     log: Arc<QueryLog>,
 }
 
@@ -162,32 +162,32 @@ impl Servers {
 
     /// Starts a server on a free port of `ip`.
     pub(super) fn add(&self, role: Role, zone: Catalog, public: &Arc<Catalog>) -> Result<Simulated, ServerError> {
-        let Role { name, ip, carrier } = role;
+        let Role { name, ip, transport } = role;
         let (udp, tcp) = bind(ip)?;
         let address = udp.local_addr()?;
-        let (mode, _) = watch::channel(Mode::Well);
-        let shared = Arc::new(Shared { mode, queries: AtomicU64::new(0), probes: AtomicU64::new(0) });
+        let (mode, _) = watch::channel(Mode::Normal);
+        let shared = Arc::new(ServerState { mode, queries: AtomicU64::new(0), probes: AtomicU64::new(0) });
         let log = Arc::clone(&self.log);
         let handler = Handler { name, own: zone, public: Arc::clone(public), shared: Arc::clone(&shared), log };
         let _context = self.handle.enter();
         let (udp, tcp) = (UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?);
         let mut server = Server::new(handler);
-        let url = match carrier {
-            Carrier::Plain => {
+        let url = match transport {
+            DemoTransport::Plain => {
                 server.register_socket(udp);
                 server.register_listener(tcp, IDLE, RESPONSES);
                 address.to_string()
             }
-            Carrier::Tls(authority) => {
+            DemoTransport::Tls(authority) => {
                 server.register_tls_listener_with_tls_config(tcp, IDLE, authority.server(TLS_NAME, b"dot")?)?;
                 format!("tls://{address}#{TLS_NAME}")
             }
-            Carrier::Https(authority) => {
+            DemoTransport::Https(authority) => {
                 let (tls, path) = (authority.server(TLS_NAME, b"h2")?, "/dns-query");
                 server.register_https_listener_with_tls_config(tcp, IDLE, tls, None, path.to_owned())?;
                 format!("https://{address}{path}#{TLS_NAME}")
             }
-            Carrier::Quic(authority) => {
+            DemoTransport::Quic(authority) => {
                 server.register_quic_listener_and_tls_config(udp, IDLE, authority.server(TLS_NAME, b"doq")?)?;
                 format!("quic://{address}#{TLS_NAME}")
             }
@@ -246,12 +246,12 @@ impl QueryLog {
         self.0.lock().iter().any(|seen| seen.server == server && seen.name.is_within(domain))
     }
 
-    fn note(&self, server: &'static str, name: Name) {
+    fn record(&self, server: &'static str, name: Name) {
         let mut log = self.0.lock();
-        if log.len() == REMEMBERED {
+        if log.len() == LOG_LENGTH {
             log.pop_front();
         }
-        log.push_back(Seen { server, name, at: Moment::now() });
+        log.push_back(LoggedQuery { server, name, at: Moment::now() });
     }
 }
 
@@ -261,7 +261,7 @@ impl Handler {
         match Question::read(message) {
             Ok(question) if question.qtype == RecordType::A && !is_probe(question.name()) => {
                 self.shared.queries.fetch_add(1, Ordering::Relaxed);
-                self.log.note(self.name, NameBuf::lowercase_of(question.name()).to_name());
+                self.log.record(self.name, NameBuf::lowercase_of(question.name()).to_name());
             }
             _ => {
                 self.shared.probes.fetch_add(1, Ordering::Relaxed);
@@ -270,7 +270,7 @@ impl Handler {
     }
 
     /// Holds a connection silent for as long as the link is cut; a datagram is just lost.
-    async fn lose(&self, protocol: Protocol) {
+    async fn hold_silent(&self, protocol: Protocol) {
         if protocol != Protocol::Udp {
             // The sender lives as long as the handler.
             drop(self.shared.mode.subscribe().wait_for(|mode| *mode != Mode::Cut).await);
@@ -284,10 +284,10 @@ impl RequestHandler for Handler {
         self.count(request.as_slice());
         let mode = *self.shared.mode.borrow();
         match mode {
-            Mode::Well => self.own.handle_request::<R, T>(request, response).await,
+            Mode::Normal => self.own.handle_request::<R, T>(request, response).await,
             Mode::Public => self.public.handle_request::<R, T>(request, response).await,
             Mode::Cut => {
-                self.lose(request.protocol()).await;
+                self.hold_silent(request.protocol()).await;
                 Header { metadata: request.metadata, counts: HeaderCounts::default() }.into()
             }
         }

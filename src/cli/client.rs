@@ -14,17 +14,17 @@ use crate::config;
 /// Where the daemon's pages are unless the configuration says otherwise.
 pub(super) const DEFAULT_ADMIN: &str = "http://127.0.0.1:9153";
 /// A daemon that works answers within this.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// A reload may have much to read.
-const ORDER_PATIENCE: Duration = Duration::from_mins(1);
+const ORDER_TIMEOUT: Duration = Duration::from_mins(1);
 /// No page is longer.
-const MOST: u64 = 64 << 20;
+const MAX_RESPONSE: u64 = 64 << 20;
 /// No line of a response's head is longer.
-const LONGEST_LINE: u64 = 16 << 10;
+const MAX_LINE: u64 = 16 << 10;
 
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PageError {
+pub(super) enum ClientError {
     /// The address makes no sense.
     #[error("\"{0}\" is no address of a daemon; write it as {DEFAULT_ADMIN}")]
     Address(String),
@@ -45,7 +45,7 @@ pub(super) enum PageError {
     Forbidden(String),
     /// The daemon took the order and said nothing, as far as can be told from here.
     #[error("the daemon at {0} did not say what became of it: {1}; its log may tell")]
-    Silent(String, #[source] io::Error),
+    NoReply(String, #[source] io::Error),
     /// The connection broke, or what came is not HTTP.
     #[error("{0} does not speak HTTP as a daemon does")]
     NotHttp(String),
@@ -64,7 +64,7 @@ fn hint(status: u16) -> &'static str {
 }
 
 /// Where the daemon's pages are: at the URL that was given, else where its configuration says.
-pub(super) fn admin(url: Option<&str>, config: Option<&Path>) -> Result<String, PageError> {
+pub(super) fn admin(url: Option<&str>, config: Option<&Path>) -> Result<String, ClientError> {
     if let Some(url) = url {
         return Ok(url.to_owned());
     }
@@ -79,27 +79,28 @@ pub(super) fn admin(url: Option<&str>, config: Option<&Path>) -> Result<String, 
             }
             Ok(format!("http://{endpoint}"))
         }
-        Ok(None) => Err(PageError::Off(file.to_owned())),
+        Ok(None) => Err(ClientError::Off(file.to_owned())),
         // A sidecar has no file.
         Err(_) if config.is_none() => Ok(DEFAULT_ADMIN.to_owned()),
-        Err(error) => Err(PageError::Config(file.to_owned(), error)),
+        Err(error) => Err(ClientError::Config(file.to_owned(), error)),
     }
 }
 
 /// The body of the page at `path` of the daemon at `admin`.
-pub(super) fn fetch(admin: &str, path: &str) -> Result<String, PageError> {
+pub(super) fn fetch(admin: &str, path: &str) -> Result<String, ClientError> {
     match get(admin, path)? {
         (200, body) => Ok(body),
-        (status, _) => Err(PageError::Status(host(admin).to_owned(), status)),
+        (status, _) => Err(ClientError::Status(host(admin).to_owned(), status)),
     }
 }
 
 /// Status and body of the page at `path` of the daemon at `admin`.
-pub(super) fn get(admin: &str, path: &str) -> Result<(u16, String), PageError> {
+pub(super) fn get(admin: &str, path: &str) -> Result<(u16, String), ClientError> {
     let host = host(admin);
-    let address = resolve(host).ok_or_else(|| PageError::Address(admin.to_owned()))?;
-    let response = exchange(address, host, path).map_err(|error| PageError::Unreachable(host.to_owned(), error))?;
-    let (status, body) = split(&response).ok_or_else(|| PageError::NotHttp(host.to_owned()))?;
+    let address = resolve(host).ok_or_else(|| ClientError::Address(admin.to_owned()))?;
+    let response =
+        send_over_http(address, host, path).map_err(|error| ClientError::Unreachable(host.to_owned(), error))?;
+    let (status, body) = split(&response).ok_or_else(|| ClientError::NotHttp(host.to_owned()))?;
     Ok((status, body.to_owned()))
 }
 
@@ -111,38 +112,38 @@ fn resolve(host: &str) -> Option<SocketAddr> {
     host.to_socket_addrs().ok()?.next()
 }
 
-fn exchange(address: SocketAddr, host: &str, path: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn send_over_http(address: SocketAddr, host: &str, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n")?;
     read(stream)
 }
 
 fn read(stream: impl Read) -> io::Result<String> {
     let mut response = String::new();
-    stream.take(MOST).read_to_string(&mut response)?;
+    stream.take(MAX_RESPONSE).read_to_string(&mut response)?;
     Ok(response)
 }
 
 /// Gives the daemon behind a control socket an order: the status and the body of its reply.
-pub(super) fn order(socket: &Path, path: &str, body: &str) -> Result<(u16, String), PageError> {
+pub(super) fn post_over_socket(socket: &Path, path: &str, body: &str) -> Result<(u16, String), ClientError> {
     let length = body.len();
     let request = format!(
         "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
          Connection: close\r\n\r\n{body}"
     );
-    converse(socket, &request, ORDER_PATIENCE)
+    send_over_socket(socket, &request, ORDER_TIMEOUT)
 }
 
 /// Sends a file to the daemon behind a control socket: the status and the body of its reply.
-pub(super) fn upload(socket: &Path, path: &str, file: &mut File) -> Result<(u16, String), PageError> {
+pub(super) fn upload(socket: &Path, path: &str, file: &mut File) -> Result<(u16, String), ClientError> {
     let name = || socket.display().to_string();
     let mut stream = connect(socket)?;
     let mut send = || {
         let length = file.metadata()?.len();
-        stream.set_read_timeout(Some(ORDER_PATIENCE))?;
-        stream.set_write_timeout(Some(ORDER_PATIENCE))?;
+        stream.set_read_timeout(Some(ORDER_TIMEOUT))?;
+        stream.set_write_timeout(Some(ORDER_TIMEOUT))?;
         write!(
             stream,
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n\
@@ -152,54 +153,54 @@ pub(super) fn upload(socket: &Path, path: &str, file: &mut File) -> Result<(u16,
         let sent = io::copy(file, &mut stream);
         read(&stream).or_else(|error| sent.and(Err(error)))
     };
-    let response = send().map_err(|error| PageError::Silent(name(), error))?;
-    let (status, body) = split(&response).ok_or_else(|| PageError::NotHttp(name()))?;
+    let response = send().map_err(|error| ClientError::NoReply(name(), error))?;
+    let (status, body) = split(&response).ok_or_else(|| ClientError::NotHttp(name()))?;
     Ok((status, body.to_owned()))
 }
 
 /// Writes the body of the page at `path` behind a control socket to a file and gives its status. HTTP/1.0 has no chunks:
 /// the body ends with the connection, so that only its content can tell whether it is whole.
-pub(super) fn download(socket: &Path, path: &str, file: &mut File) -> Result<u16, PageError> {
+pub(super) fn download(socket: &Path, path: &str, file: &mut File) -> Result<u16, ClientError> {
     let name = || socket.display().to_string();
     let stream = connect(socket)?;
     let mut receive = || {
-        stream.set_read_timeout(Some(ORDER_PATIENCE))?;
+        stream.set_read_timeout(Some(ORDER_TIMEOUT))?;
         (&stream).write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
         let mut stream = BufReader::new(&stream);
         let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") && stream.by_ref().take(LONGEST_LINE).read_line(&mut head)? > 0 {}
+        while !head.ends_with("\r\n\r\n") && stream.by_ref().take(MAX_LINE).read_line(&mut head)? > 0 {}
         io::copy(&mut stream, file)?;
         Ok(head)
     };
-    let head = receive().map_err(|error| PageError::Silent(name(), error))?;
-    split(&head).map(|(status, _)| status).ok_or_else(|| PageError::NotHttp(name()))
+    let head = receive().map_err(|error| ClientError::NoReply(name(), error))?;
+    split(&head).map(|(status, _)| status).ok_or_else(|| ClientError::NotHttp(name()))
 }
 
-fn connect(socket: &Path) -> Result<UnixStream, PageError> {
+fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
     let name = || socket.display().to_string();
     UnixStream::connect(socket).map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => PageError::Forbidden(name()),
-        _ => PageError::NoSocket(name(), error),
+        io::ErrorKind::PermissionDenied => ClientError::Forbidden(name()),
+        _ => ClientError::NoSocket(name(), error),
     })
 }
 
 /// Status and body of the page at `path` behind a control socket.
-pub(super) fn look(socket: &Path, path: &str) -> Result<(u16, String), PageError> {
+pub(super) fn get_over_socket(socket: &Path, path: &str) -> Result<(u16, String), ClientError> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    converse(socket, &request, PATIENCE)
+    send_over_socket(socket, &request, TIMEOUT)
 }
 
-fn converse(socket: &Path, request: &str, patience: Duration) -> Result<(u16, String), PageError> {
+fn send_over_socket(socket: &Path, request: &str, timeout: Duration) -> Result<(u16, String), ClientError> {
     let name = || socket.display().to_string();
     let mut stream = connect(socket)?;
     let mut send = || {
-        stream.set_read_timeout(Some(patience))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
         stream.write_all(request.as_bytes())?;
         read(&stream)
     };
-    let response = send().map_err(|error| PageError::Silent(name(), error))?;
-    let (status, body) = split(&response).ok_or_else(|| PageError::NotHttp(name()))?;
+    let response = send().map_err(|error| ClientError::NoReply(name(), error))?;
+    let (status, body) = split(&response).ok_or_else(|| ClientError::NotHttp(name()))?;
     Ok((status, body.to_owned()))
 }
 
@@ -233,7 +234,7 @@ mod tests {
     #[test]
     fn what_is_no_address_is_told() {
         for admin in ["http://127.0.0.1", "127.0.0.1:x", ""] {
-            assert!(matches!(fetch(admin, "/"), Err(PageError::Address(_))), "{admin}");
+            assert!(matches!(fetch(admin, "/"), Err(ClientError::Address(_))), "{admin}");
         }
     }
 }
