@@ -70,7 +70,7 @@ impl Address {
 
 /// What was meant by an address with a port as other programs write it (`10.1.1.53#5353`, `10.1.1.53@5353`,
 /// `10.1.1.53 port 5353`), in our own notation; none for any other text.
-pub(super) fn with_colon(text: &str) -> Option<String> {
+pub(super) fn port_behind_colon(text: &str) -> Option<String> {
     let (address, port) =
         text.split_once(['#', '@']).or_else(|| text.split_once(" port ")).or_else(|| text.split_once(' '))?;
     let address = address.strip_prefix('[').and_then(|inside| inside.strip_suffix(']')).unwrap_or(address);
@@ -210,7 +210,7 @@ mod tests {
             ("10.1.1.53:5353", None),
             ("dns.example@53", None),
         ] {
-            assert_eq!(with_colon(text).as_deref(), meant, "{text}");
+            assert_eq!(port_behind_colon(text).as_deref(), meant, "{text}");
         }
     }
 

@@ -9,8 +9,9 @@ impl Live {
     /// What `new` has that this has not, and the other way round; empty where they are the same.
     pub fn changes(&self, new: &Self) -> Vec<String> {
         let mut lines = Vec::new();
-        let same_rule =
-            |old: &Rule, other: &Rule| targets(self, old) == targets(new, other) && rest(old) == rest(other);
+        let same_rule = |old: &Rule, other: &Rule| {
+            targets(self, old) == targets(new, other) && without_targets(old) == without_targets(other)
+        };
         compare("rule", (&self.rules, &new.rules), |rule| rule.name.clone(), same_rule, &mut lines);
         compare("upstream", (&self.groups, &new.groups), |group| group.name.clone(), Group::eq, &mut lines);
         compare("local zone", (&self.local, &new.local), |local| local.zone.to_string(), PartialEq::eq, &mut lines);
@@ -74,7 +75,7 @@ fn targets<'a>(live: &'a Live, rule: &Rule) -> (&'a str, Option<&'a str>) {
 }
 
 /// A rule but for the places of its groups.
-fn rest(rule: &Rule) -> Rule {
+fn without_targets(rule: &Rule) -> Rule {
     let when_down = match rule.when_down {
         WhenDown::Upstream(_) => WhenDown::Stale,
         other => other,

@@ -52,7 +52,7 @@ impl Problem {
         Self { place: Some(place.clone()), message: message.into(), help: None }
     }
 
-    pub(super) fn nowhere(message: impl Into<String>) -> Self {
+    pub(super) fn without_place(message: impl Into<String>) -> Self {
         Self { place: None, message: message.into(), help: None }
     }
 

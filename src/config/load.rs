@@ -15,8 +15,8 @@ use super::{
     build,
     error::{Place, Problem, Problems, Source, SourceId},
     file::{
-        self, CONTROL_SOCKET, File, ForwardSection, Loaded, Located, ServerEntry, ServerSection, Text, Texts, Upstream,
-        UpstreamSection, Worded,
+        self, CONTROL_SOCKET, File, ForwardSection, Keyword, Loaded, Located, ServerEntry, ServerSection, Text, Texts,
+        Upstream, UpstreamSection,
     },
     plan::{OnPublic, Plan},
 };
@@ -44,17 +44,17 @@ impl Plan {
 
     /// Reads the file at `path`, with `flags` over it.
     pub fn load_with(path: &Path, flags: &Flags) -> Result<Self, Problems> {
-        overlay(file::load(path), flags)
+        with_flags(file::load(path), flags)
     }
 
     /// Reads `text`; `name` stands in messages, and relative paths start from its directory.
     pub fn from_text(name: &str, text: &str) -> Result<Self, Problems> {
-        overlay(file::parse(name, text.into()), &Flags::default())
+        with_flags(file::parse(name, text.into()), &Flags::default())
     }
 
     /// The plan of a sidecar without a file.
     pub fn from_flags(flags: &Flags) -> Result<Self, Problems> {
-        overlay(Loaded::default(), flags)
+        with_flags(Loaded::default(), flags)
     }
 }
 
@@ -77,15 +77,15 @@ pub fn admin_http(path: &Path) -> io::Result<Option<Endpoint>> {
     Ok(build::admin_http(file.admin.as_ref().and_then(|admin| admin.value.http.as_ref())))
 }
 
-fn overlay(mut loaded: Loaded, flags: &Flags) -> Result<Plan, Problems> {
+fn with_flags(mut loaded: Loaded, flags: &Flags) -> Result<Plan, Problems> {
     if loaded.unreadable {
         return Err(Problems::new(loaded.sources.into(), loaded.problems));
     }
-    lay_over(&mut loaded, flags);
+    apply_flags(&mut loaded, flags);
     build::build(loaded)
 }
 
-fn lay_over(loaded: &mut Loaded, flags: &Flags) {
+fn apply_flags(loaded: &mut Loaded, flags: &Flags) {
     let Loaded { file, sources, problems, .. } = loaded;
     if let Some(listen) = texts(sources, "--listen", &flags.listen) {
         let place = listen.place.clone();
@@ -93,10 +93,10 @@ fn lay_over(loaded: &mut Loaded, flags: &Flags) {
         file.server.get_or_insert_with(server).value.listen = Some(listen);
     }
     if let Some(servers) = texts(sources, "--aws", &flags.aws) {
-        send(file, "aws", "preset:aws", servers);
+        route_zone(file, "aws", "preset:aws", servers);
     }
     if let Some(servers) = texts(sources, "--default", &flags.default) {
-        send(file, "default", ".", servers);
+        route_zone(file, "default", ".", servers);
     }
     let on_public = texts(sources, "--on-public", flags.on_public.as_slice());
     let private = texts(sources, "--private", &flags.private);
@@ -130,7 +130,7 @@ fn guard(forward: &mut ForwardSection, private: Option<&Texts>, on_public: Optio
 }
 
 /// Sends the rule for `zone` to the group `name` with these servers, making what is not there.
-fn send(file: &mut File, name: &str, zone: &str, servers: Texts) {
+fn route_zone(file: &mut File, name: &str, zone: &str, servers: Texts) {
     let place = servers.place.clone();
     let text = |value: &str| Text { value: value.to_owned(), place: place.clone() };
     let entries = servers.value.into_iter().map(ServerEntry::Text).collect();

@@ -24,7 +24,7 @@ mod units;
 pub use address::{Address, AddressError, Endpoint};
 pub use defaults::{default_udp_payload, defaults, not_supported};
 pub use error::{Color, Problems};
-pub use file::{CONTROL_SOCKET, EditError, MOST_SERVERS, group_table, set_servers};
+pub use file::{CONTROL_SOCKET, EditError, MAX_SERVERS, group_table, set_servers};
 pub use group::{
     Bundle, DNS_QUERY_PATH, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Recursion, Server,
     ServerAddress, Share, Transport,

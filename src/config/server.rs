@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use super::{
-    address::{AddressError, Endpoint, with_colon},
-    build::usable,
+    address::{AddressError, Endpoint, port_behind_colon},
+    build::is_host_address,
     group::{DNS_QUERY_PATH, FixedServer, Transport},
 };
 use crate::tls;
@@ -52,7 +52,7 @@ impl FromStr for FixedServer {
                 (*transport.ok_or_else(|| ServerError::Scheme(scheme.to_owned()))?, rest)
             }
         };
-        if let Some(meant) = with_other_port(transport, text.len() - rest.len(), text) {
+        if let Some(meant) = in_our_notation(transport, text.len() - rest.len(), text) {
             return Err(ServerError::Notation(meant));
         }
         let (rest, tls_name) = match rest.split_once('#') {
@@ -64,7 +64,7 @@ impl FromStr for FixedServer {
             None => (rest, None),
         };
         let endpoint = Endpoint::parse(place, transport.default_port())?;
-        if !usable(endpoint.address.ip) {
+        if !is_host_address(endpoint.address.ip) {
             return Err(ServerError::Unusable);
         }
         if endpoint.port == 0 {
@@ -90,14 +90,14 @@ impl FromStr for FixedServer {
 
 /// What was meant by a server with its port behind `#`, `@` or a space, and perhaps `#tls-name` behind that, as Unbound
 /// has it (`10.1.1.53@853#dns.example`); `start` is where the address begins.
-fn with_other_port(transport: Transport, start: usize, text: &str) -> Option<String> {
+fn in_our_notation(transport: Transport, start: usize, text: &str) -> Option<String> {
     let (scheme, rest) = text.split_at(start);
-    if let Some(meant) = with_colon(rest) {
+    if let Some(meant) = port_behind_colon(rest) {
         return Some(format!("{scheme}{meant}"));
     }
     let (server, name) = rest.rsplit_once('#').filter(|(server, _)| server.contains('@'))?;
     let scheme = if transport.is_encrypted() { scheme } else { "tls://" };
-    Some(format!("{scheme}{}#{name}", with_colon(server)?))
+    Some(format!("{scheme}{}#{name}", port_behind_colon(server)?))
 }
 
 /// Path and query of RFC 3986, which leaves out what a URI template is written with: POST needs none.

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    build::plain,
-    file::Worded,
+    build::without_dot,
+    file::Keyword,
     group::{Group, NetworkPath, Server},
     plan::{LocalZone, Plan, Rule, SpecialNames, WhenDown, ZoneData, ZoneEntry},
 };
@@ -68,7 +68,7 @@ fn zones(entry: &ZoneEntry) -> Vec<(String, Order)> {
     if entry.zones.len() > MANY {
         return vec![(format!("{} ({} zones)", entry.text, entry.zones.len()), Order::Many(entry.text.clone()))];
     }
-    entry.zones.iter().map(|zone| (plain(zone), Order::Domain(zone.clone()))).collect()
+    entry.zones.iter().map(|zone| (without_dot(zone), Order::Domain(zone.clone()))).collect()
 }
 
 fn local_row(local: &LocalZone) -> Row {
@@ -77,7 +77,7 @@ fn local_row(local: &LocalZone) -> Row {
         ZoneData::Records(records) if records.len() == 1 => "1 record".to_owned(),
         ZoneData::Records(records) => format!("{} records", records.len()),
     };
-    let cells = [plain(&local.zone), "all".into(), "-".into(), "answered here".into(), data, "-".into()];
+    let cells = [without_dot(&local.zone), "all".into(), "-".into(), "answered here".into(), data, "-".into()];
     Row { order: Order::Domain(local.zone.clone()), cells }
 }
 

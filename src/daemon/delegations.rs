@@ -10,7 +10,7 @@
 use std::{fmt, fmt::Write as _, net::IpAddr, sync::Arc};
 
 use crate::{
-    config::{GroupIndex, Live, MOST_SERVERS, Plan, Recursion, Rule},
+    config::{GroupIndex, Live, MAX_SERVERS, Plan, Recursion, Rule},
     wire::Name,
     zones::{Delegation, Zones},
 };
@@ -85,7 +85,7 @@ pub fn delegation_plans(live: &Live, zones: &Zones) -> Vec<DelegationPlan> {
         if groups > MOST_GROUPS {
             return Handling::TooMany;
         }
-        Handling::Servers(delegation.servers.iter().copied().take(MOST_SERVERS).collect())
+        Handling::Servers(delegation.servers.iter().copied().take(MAX_SERVERS).collect())
     };
     let handlings: Vec<Handling> = delegations.iter().map(handling).collect();
     delegations

@@ -34,7 +34,7 @@ pub mod system;
 mod watch;
 
 pub use exchange::Exchanged;
-pub use group::{Group, MOST_SERVERS, Marks};
+pub use group::{Group, MAX_SERVERS, Marks};
 pub use link::{UpstreamClient, Worker, ask_once};
 pub use server::{
     Alarm, Server,

@@ -15,7 +15,7 @@ use super::{
         presets, reverse,
     },
     Builder,
-    values::plain,
+    values::without_dot,
 };
 use crate::{
     networks::{self, NetworkError},
@@ -77,7 +77,7 @@ impl Builder<'_> {
     fn rule_names(&mut self, forwards: &[Located<ForwardSection>]) -> Vec<String> {
         let mut taken: Vec<(String, Place)> = Vec::new();
         for name in forwards.iter().filter_map(|forward| forward.value.name.as_ref()) {
-            self.label(name, "a rule");
+            self.check_label(name, "a rule");
             if let Some((_, first)) = taken.iter().find(|(known, _)| *known == name.value) {
                 let first = locate(self.sources, first);
                 self.problem(&name.place, format!("rule \"{}\" stands at {first} already", name.value));
@@ -185,7 +185,7 @@ impl Builder<'_> {
         let of = if text.value.contains(':') { format!(" (of {})", text.value) } else { String::new() };
         let view = view.map_or_else(String::new, |view| format!(" for clients {view}"));
         let place = locate(self.sources, &place);
-        let message = format!("zone \"{}\"{of}{view} belongs to {first} at {place} already", plain(zone));
+        let message = format!("zone \"{}\"{of}{view} belongs to {first} at {place} already", without_dot(zone));
         self.problem(&text.place, message);
     }
 

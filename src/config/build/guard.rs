@@ -13,7 +13,7 @@ use super::{
         presets::{PUBLIC_ONLY, is_aws_name},
     },
     Builder,
-    values::plain,
+    values::without_dot,
 };
 use crate::{networks, wire::Name};
 
@@ -54,7 +54,7 @@ impl Builder<'_> {
     ) -> Vec<Name> {
         let Some(texts) = &forward.value.except else { return Vec::new() };
         let except: Vec<Name> = texts.value.iter().filter_map(|text| self.name(text)).collect();
-        if has_guard && !zones.is_empty() && zones.iter().all(|zone| is_spared(zone, &except)) {
+        if has_guard && !zones.is_empty() && zones.iter().all(|zone| is_excepted(zone, &except)) {
             let message = format!("rule \"{rule}\" excepts all of its zones: it guards nothing");
             let help = "name in `except` only what lies below the zones, such as \"s3.amazonaws.com\"";
             self.problem_with_help(&texts.place, message, help);
@@ -78,15 +78,15 @@ impl Builder<'_> {
             };
             let public = PUBLIC_ONLY.iter().find(|family| {
                 family.domain.parse().is_ok_and(|domain: Name| {
-                    zone.is_within(&domain) && !is_spared(zone, &rule.except)
-                        || reaches(&domain) && !is_spared(&domain, &rule.except)
+                    zone.is_within(&domain) && !is_excepted(zone, &rule.except)
+                        || reaches(&domain) && !is_excepted(&domain, &rule.except)
                 })
             });
             if let Some(family) = public {
                 let message = format!(
                     "rule \"{}\" guards \"{}\", and names there exist in public only ({}: {})",
                     rule.name,
-                    plain(zone),
+                    without_dot(zone),
                     family.domain,
                     family.about
                 );
@@ -98,7 +98,7 @@ impl Builder<'_> {
     fn warn_of_except(&mut self, rule: &Rule, forward: &Located<ForwardSection>) {
         for text in forward.value.except.iter().flat_map(|except| &except.value) {
             let Ok(name) = text.value.parse::<Name>() else { continue };
-            let spared: Vec<String> = rule.zones.iter().filter(|zone| zone.is_within(&name)).map(plain).collect();
+            let spared: Vec<String> = rule.zones.iter().filter(|zone| zone.is_within(&name)).map(without_dot).collect();
             if !spared.is_empty() {
                 let message = format!(
                     "rule \"{}\" excepts \"{}\", which is all of its zone {}: nothing there is guarded",
@@ -122,7 +122,7 @@ impl Builder<'_> {
             "rule \"{}\" sends AWS names (\"{}\") and has no `private`: an answer with a public address passes, and \
              traffic to it leaves the private link",
             rule.name,
-            plain(zone)
+            without_dot(zone)
         );
         let help = format!("{PRIVATE_HELP}, and on_public = \"refuse\"; on_public = \"log\" only counts and reports");
         self.warning(place, message, &help);
@@ -172,7 +172,7 @@ impl Builder<'_> {
 }
 
 /// Whether `except` spares a name and all below it.
-fn is_spared(name: &Name, except: &[Name]) -> bool {
+fn is_excepted(name: &Name, except: &[Name]) -> bool {
     except.iter().any(|except| name.is_within(except))
 }
 

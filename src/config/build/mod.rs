@@ -17,7 +17,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use self::forward::Claim;
 pub(super) use self::server::admin_http;
-pub(super) use self::values::{path, plain, usable};
+pub(super) use self::values::{is_host_address, path, without_dot};
 use super::{
     error::{Problem, Problems, Source},
     file::{File, Loaded, Located, Text},
@@ -88,7 +88,7 @@ impl Builder<'_> {
     }
 
     /// What logs and metrics call something: any text that fits a line.
-    fn label(&mut self, text: &Text, whose: &str) {
+    fn check_label(&mut self, text: &Text, whose: &str) {
         if text.value.is_empty() || text.value.len() > 128 || text.value.contains(char::is_control) {
             self.problem(&text.place, format!("the name of {whose} must be 1 to 128 letters on one line"));
         }

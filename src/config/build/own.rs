@@ -57,6 +57,6 @@ fn is_own(boot: &Boot, server: &FixedServer) -> bool {
 /// Where the server stands, else the group's name.
 fn place_of(upstream: &Upstream, server: &FixedServer) -> Place {
     let mut texts = upstream.server_texts();
-    let place = texts.find(|text| super::upstream::names(&text.value, server)).map(|text| &text.place);
+    let place = texts.find(|text| super::upstream::is_written_as(&text.value, server)).map(|text| &text.place);
     place.unwrap_or(&upstream.name.place).clone()
 }

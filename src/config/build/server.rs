@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{
     super::{
-        address::{Address, Endpoint, with_colon},
+        address::{Address, Endpoint, port_behind_colon},
         file::{
             ADMIN_ALLOW, ADMIN_HTTP, ALLOW, CHAOS, CONTROL_SOCKET, COOKIE_SECRETS, File, LISTEN, ServerSection, Text,
             Texts,
@@ -77,7 +77,7 @@ impl Builder<'_> {
                 return Some(endpoint);
             }
             Ok(_) => format!("{key} \"{}\" is a multicast address", text.value),
-            Err(error) => match with_colon(&text.value) {
+            Err(error) => match port_behind_colon(&text.value) {
                 Some(meant) => format!("{key} \"{}\": a port stands behind a colon: write \"{meant}\"", text.value),
                 None => format!("{key} \"{}\" is no address to listen on: {error}", text.value),
             },

@@ -9,7 +9,7 @@ use super::{
     super::{
         address::AddressError,
         error::Place,
-        file::{HealthSection, Located, MOST_SERVERS, ServerEntry, Text, Upstream, UpstreamSection},
+        file::{HealthSection, Located, MAX_SERVERS, ServerEntry, Text, Upstream, UpstreamSection},
         group::{
             Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Recursion, Server, ServerAddress, Share,
         },
@@ -32,13 +32,13 @@ const CA_HELP: &str = "write the path of a file with the CA's certificates as PE
 impl Builder<'_> {
     pub(super) fn group(&mut self, upstream: &Upstream, index: GroupIndex, rules: &[Rule]) -> Group {
         let table = &upstream.table;
-        self.label(&upstream.name, "an upstream");
+        self.check_label(&upstream.name, "an upstream");
         Group {
             name: upstream.name.value.clone(),
             tiers: self.tiers(upstream),
             ca: self.bundle(table.ca.as_ref()),
             health: self.health(table, default_probe(index, rules)),
-            ..bounds(table)
+            ..settings(table)
         }
     }
 
@@ -76,8 +76,8 @@ impl Builder<'_> {
             tiers.push(self.tier(tier, &path, &format!("a backup tier of upstream \"{}\"", name.value)));
         }
         let count = tiers.iter().map(Vec::len).sum::<usize>();
-        if count > MOST_SERVERS {
-            let most = MOST_SERVERS;
+        if count > MAX_SERVERS {
+            let most = MAX_SERVERS;
             let message = format!("upstream \"{}\" has {count} servers; a group has at most {most}", name.value);
             self.problem(&name.place, message);
         }
@@ -176,7 +176,7 @@ impl Builder<'_> {
             let message = format!("expect needs a probe for A or AAAA, and the probe is \"{probe}\"");
             self.problem_with_help(&texts.place, message, "write probe = \"sts.eu-west-1.amazonaws.com A\"");
         }
-        Health { probe, is_probe_written: written.is_some(), expect, ..watching(&health) }
+        Health { probe, is_probe_written: written.is_some(), expect, ..health_settings(&health) }
     }
 
     fn probe(&mut self, text: &Text) -> Option<Probe> {
@@ -199,7 +199,7 @@ impl Builder<'_> {
 }
 
 /// A group of these bounds, without anything that takes a look at more than the table.
-fn bounds(table: &UpstreamSection) -> Group {
+fn settings(table: &UpstreamSection) -> Group {
     let share = share(table.hedge_budget());
     Group {
         name: String::new(),
@@ -216,12 +216,12 @@ fn bounds(table: &UpstreamSection) -> Group {
         recursion: Recursion::Desired,
         fail_back: table.fail_back(),
         ca: None,
-        health: watching(&table.health()),
+        health: health_settings(&table.health()),
     }
 }
 
 /// How a group is watched that says nothing of its probe.
-fn watching(table: &HealthSection) -> Health {
+fn health_settings(table: &HealthSection) -> Health {
     Health {
         probe: Probe { qname: Name::root(), qtype: RecordType::NS },
         is_probe_written: false,
@@ -236,7 +236,7 @@ fn watching(table: &HealthSection) -> Health {
 /// The defaults of every key, no name and no servers.
 impl Default for Group {
     fn default() -> Self {
-        bounds(&UpstreamSection::default())
+        settings(&UpstreamSection::default())
     }
 }
 
@@ -264,6 +264,6 @@ enum BundleError {
 }
 
 /// Whether `text` is how `server` was written.
-pub(super) fn names(text: &str, server: &FixedServer) -> bool {
+pub(super) fn is_written_as(text: &str, server: &FixedServer) -> bool {
     text.parse::<FixedServer>().as_ref() == Ok(server)
 }

@@ -51,10 +51,12 @@ impl Builder<'_> {
 
     /// CIDRs, or where `words` says so `loopback`, `private` and `any`; without the key the networks of `default`.
     pub(super) fn clients(&mut self, texts: Option<&Texts>, default: &[&str]) -> Vec<IpNet> {
-        let Some(texts) = texts else { return default.iter().filter_map(|word| named(word)).flatten().collect() };
+        let Some(texts) = texts else {
+            return default.iter().filter_map(|word| named_networks(word)).flatten().collect();
+        };
         let mut networks = Vec::new();
         for text in &texts.value {
-            match named(&text.value) {
+            match named_networks(&text.value) {
                 Some(named) => networks.extend(named),
                 None => networks.extend(self.network(text, "loopback, private, any or a network")),
             }
@@ -116,7 +118,7 @@ impl Builder<'_> {
     pub(super) fn source_address(&mut self, text: Option<&Text>) -> Option<Address> {
         let text = text.filter(|text| !text.value.is_empty())?;
         match Address::parse(&text.value) {
-            Ok(address) if usable(address.ip) => {
+            Ok(address) if is_host_address(address.ip) => {
                 self.warn_of_meant_port(&text.place, &text.value);
                 Some(address)
             }
@@ -157,12 +159,12 @@ fn beside(sources: &[Source], place: &Place, path: &str) -> PathBuf {
 }
 
 /// Whether a single host can have the address.
-pub(in crate::config) fn usable(ip: IpAddr) -> bool {
+pub(in crate::config) fn is_host_address(ip: IpAddr) -> bool {
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }
 
-fn named(word: &str) -> Option<Vec<IpNet>> {
+fn named_networks(word: &str) -> Option<Vec<IpNet>> {
     let texts = match word {
         "loopback" => LOOPBACK,
         "private" => PRIVATE,
@@ -173,7 +175,7 @@ fn named(word: &str) -> Option<Vec<IpNet>> {
 }
 
 /// A name as people write it: without the final dot.
-pub(in crate::config) fn plain(name: &Name) -> String {
+pub(in crate::config) fn without_dot(name: &Name) -> String {
     let text = name.to_string();
     text.strip_suffix('.').filter(|plain| !plain.is_empty()).map_or_else(|| text.clone(), str::to_owned)
 }

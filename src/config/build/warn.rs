@@ -31,7 +31,7 @@ impl Builder<'_> {
         }
         if live.rules.is_empty() && live.local.is_empty() {
             self.warnings.push(
-                Problem::nowhere("there is no rule and no local zone: every query will be REFUSED")
+                Problem::without_place("there is no rule and no local zone: every query will be REFUSED")
                     .help("write a [[forward]] table with zones = [\".\"] and to = the name of an [upstream.NAME]"),
             );
         }
@@ -128,7 +128,7 @@ impl Builder<'_> {
         let allow = &live.access.allow;
         let texts = forward.value.clients.iter().flat_map(|clients| &clients.value);
         for (client, text) in rule.clients.iter().zip(texts) {
-            let (message, help) = if !allow.iter().any(|allowed| narrower(*client, *allowed).is_some()) {
+            let (message, help) = if !allow.iter().any(|allowed| intersection(*client, *allowed).is_some()) {
                 ("which server.allow does not serve", "add the network to server.allow")
             } else if is_denied(*client, live) {
                 ("which server.deny refuses", "take the network out of server.deny, or this rule out")
@@ -146,7 +146,7 @@ impl Builder<'_> {
         let own: &[IpNet] = if rule.clients.is_empty() { &everybody } else { &rule.clients };
         let served: Vec<(IpNet, IpNet)> = own
             .iter()
-            .flat_map(|own| allow.iter().filter_map(|allowed| Some((*own, narrower(*own, *allowed)?))))
+            .flat_map(|own| allow.iter().filter_map(|allowed| Some((*own, intersection(*own, *allowed)?))))
             .collect();
         let whose = format!("rule \"{}\"", rule.name);
         // Of the rules for one zone the longest client network decides.
@@ -200,7 +200,7 @@ impl Builder<'_> {
         let covered = |zone: &Name| domains.iter().any(|domain| zone.is_within(domain));
         let networks = SITE_NETWORKS.iter().filter_map(|network| networks::parse(network).ok());
         let bare: Vec<String> = networks
-            .flat_map(|site| live.access.allow.iter().filter_map(move |allowed| narrower(site, *allowed)))
+            .flat_map(|site| live.access.allow.iter().filter_map(move |allowed| intersection(site, *allowed)))
             .filter(|network| !reverse_zones(*network).iter().all(covered))
             .map(|network| network.to_string())
             .collect();
@@ -229,7 +229,7 @@ fn is_denied(client: IpNet, live: &Live) -> bool {
     let holding = live.access.deny.iter().filter(|denied| denied.contains(&client));
     let Some(denied) = holding.max_by_key(|denied| denied.prefix_len()) else { return false };
     let mut allowed = live.access.allow.iter().filter(|allowed| allowed.prefix_len() > denied.prefix_len());
-    !allowed.any(|allowed| narrower(*allowed, client).is_some())
+    !allowed.any(|allowed| intersection(*allowed, client).is_some())
 }
 
 /// The addresses of the servers that a group names, over all tiers, none twice.
@@ -242,7 +242,7 @@ fn addresses(group: &Group) -> BTreeSet<IpAddr> {
 }
 
 /// Of two networks the one within the other.
-fn narrower(left: IpNet, right: IpNet) -> Option<IpNet> {
+fn intersection(left: IpNet, right: IpNet) -> Option<IpNet> {
     match (left.contains(&right), right.contains(&left)) {
         (true, _) => Some(right),
         (_, true) => Some(left),

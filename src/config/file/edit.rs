@@ -35,7 +35,7 @@ struct Element {
 }
 
 /// A replacement of a part of the file.
-struct Cut {
+struct Edit {
     span: Range<usize>,
     text: String,
 }
@@ -61,7 +61,7 @@ pub fn set_servers(text: &str, group: &str, servers: &[IpAddr]) -> Result<String
     if elements.len() != list.len() {
         return Err(EditError::NoServers(group.to_owned()));
     }
-    Ok(apply(text, cuts(text, &span, &elements, servers)))
+    Ok(apply(text, edits(text, &span, &elements, servers)))
 }
 
 fn append(text: &str, table: &str) -> Result<String, EditError> {
@@ -120,11 +120,11 @@ fn host(text: &str) -> Option<Range<usize>> {
 }
 
 /// What must be changed for `servers` to be the addresses of `elements`, in the order of the text.
-fn cuts(text: &str, list: &Range<usize>, elements: &[Element], servers: &[IpAddr]) -> Vec<Cut> {
+fn edits(text: &str, list: &Range<usize>, elements: &[Element], servers: &[IpAddr]) -> Vec<Edit> {
     let fixed: Vec<(usize, IpAddr)> =
         elements.iter().enumerate().filter_map(|(at, element)| Some((at, element.address()?))).collect();
     let mut coming = servers.iter().filter(|server| fixed.iter().all(|(_, address)| address != *server));
-    let mut cuts = Vec::new();
+    let mut edits = Vec::new();
     let mut gone = Vec::new();
     let mut last = None;
     for (at, element) in elements.iter().enumerate() {
@@ -135,7 +135,7 @@ fn cuts(text: &str, list: &Range<usize>, elements: &[Element], servers: &[IpAddr
         }
         match coming.next().and_then(|server| element.with(*server)) {
             Some(new) => {
-                cuts.push(Cut { span: element.text_span.clone(), text: format!("\"{new}\"") });
+                edits.push(Edit { span: element.text_span.clone(), text: format!("\"{new}\"") });
                 last = Some(at);
             }
             None => gone.push(at),
@@ -151,16 +151,16 @@ fn cuts(text: &str, list: &Range<usize>, elements: &[Element], servers: &[IpAddr
             None => format!("\"{server}\""),
         })
         .collect();
-    cuts.extend(gone.iter().map(|&at| removal(text, list, elements, at, last)));
+    edits.extend(gone.iter().map(|&at| removal(text, list, elements, at, last)));
     if !new.is_empty() {
-        cuts.push(addition(text, list, elements, last, &new));
+        edits.push(addition(text, list, elements, last, &new));
     }
-    cuts.sort_by_key(|cut| cut.span.start);
-    cuts
+    edits.sort_by_key(|edit| edit.span.start);
+    edits
 }
 
 /// Takes the element at `at` out, with its comma and the rest of its line.
-fn removal(text: &str, list: &Range<usize>, elements: &[Element], at: usize, last: Option<usize>) -> Cut {
+fn removal(text: &str, list: &Range<usize>, elements: &[Element], at: usize, last: Option<usize>) -> Edit {
     let own = &elements[at].span;
     let next = elements.get(at + 1).map(|element| element.span.start);
     let behind = next.unwrap_or(list.end - 1);
@@ -181,7 +181,7 @@ fn removal(text: &str, list: &Range<usize>, elements: &[Element], at: usize, las
         _ if at > 0 && last == Some(at - 1) => elements[at - 1].span.end..own.end,
         _ => own.clone(),
     };
-    Cut { span, text: String::new() }
+    Edit { span, text: String::new() }
 }
 
 /// The first comma in a gap between elements, comments left out.
@@ -198,9 +198,9 @@ fn comma(text: &str, gap: Range<usize>) -> Option<usize> {
 }
 
 /// Adds elements behind the last that stays.
-fn addition(text: &str, list: &Range<usize>, elements: &[Element], last: Option<usize>, new: &[String]) -> Cut {
+fn addition(text: &str, list: &Range<usize>, elements: &[Element], last: Option<usize>, new: &[String]) -> Edit {
     let Some(last) = last else {
-        return Cut { span: list.start + 1..list.start + 1, text: new.join(", ") };
+        return Edit { span: list.start + 1..list.start + 1, text: new.join(", ") };
     };
     let own = &elements[last].span;
     let start = text[..own.start].rfind('\n').map_or(0, |start| start + 1);
@@ -214,16 +214,16 @@ fn addition(text: &str, list: &Range<usize>, elements: &[Element], last: Option<
         }
         .unwrap_or_default();
     }
-    Cut { span: own.end..own.end, text: added }
+    Edit { span: own.end..own.end, text: added }
 }
 
-fn apply(text: &str, cuts: Vec<Cut>) -> String {
+fn apply(text: &str, edits: Vec<Edit>) -> String {
     let mut edited = String::with_capacity(text.len());
     let mut at = 0;
-    for cut in cuts {
-        edited.push_str(&text[at..cut.span.start.max(at)]);
-        edited.push_str(&cut.text);
-        at = cut.span.end.max(at);
+    for edit in edits {
+        edited.push_str(&text[at..edit.span.start.max(at)]);
+        edited.push_str(&edit.text);
+        at = edit.span.end.max(at);
     }
     edited.push_str(&text[at..]);
     edited

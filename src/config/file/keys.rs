@@ -11,7 +11,7 @@ use super::{
         plan::{Aaaa, LogFormat, LogLevel, OnPublic, Rebind, Sandbox, Workers},
     },
     kind::{
-        Key, Keyed, Servers, Threads, Tiers, Word, Worded, given_text, given_texts, given_word, inner, limit, text,
+        Key, Keyed, Keyword, Servers, Threads, Tiers, Word, given_text, given_texts, given_word, inner, limit, text,
         texts, word,
     },
     read::{Located, ServerEntry, Table, Text, table},
@@ -23,7 +23,7 @@ const DAY: u64 = 24 * HOUR;
 const MIB: u64 = 1 << 20;
 
 /// Servers of a group, over all tiers: one query may go to any of them.
-pub const MOST_SERVERS: usize = 16;
+pub const MAX_SERVERS: usize = 16;
 /// Two are enough to roll a secret over (RFC 9018 5); each is a hash for a client that shows a cookie of another.
 pub(in crate::config) const COOKIE_SECRETS: usize = 4;
 /// A character-string of a TXT record (RFC 1035 3.3.14).
@@ -295,7 +295,7 @@ table! {
 macro_rules! words {
     ($($type:ident { $($word:literal => $value:ident),* $(,)? })*) => {
         $(
-            impl Worded for $type {
+            impl Keyword for $type {
                 const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$value)),*];
             }
 

@@ -97,18 +97,18 @@ impl<K: Kind> Described for K {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct Limit<T> {
     default: T,
-    least: T,
-    most: T,
+    min: T,
+    max: T,
 }
 
 /// A number with its default and its bounds.
-pub(super) const fn limit<T: Copy>(default: T, least: T, most: T) -> Limit<T> {
-    Limit { default, least, most }
+pub(super) const fn limit<T: Copy>(default: T, min: T, max: T) -> Limit<T> {
+    Limit { default, min, max }
 }
 
 impl<T: Copy + PartialOrd> Limit<T> {
     fn holds(&self, value: T) -> bool {
-        (self.least..=self.most).contains(&value)
+        (self.min..=self.max).contains(&value)
     }
 }
 
@@ -117,8 +117,8 @@ fn key(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
-fn out_of_bounds(text: &str, path: &str, least: &str, most: &str) -> String {
-    format!("{} is {text}, and must lie between {least} and {most}", key(path))
+fn out_of_bounds(text: &str, path: &str, min: &str, max: &str) -> String {
+    format!("{} is {text}, and must lie between {min} and {max}", key(path))
 }
 
 impl Kind for Limit<Duration> {
@@ -129,8 +129,8 @@ impl Kind for Limit<Duration> {
         let message = match units::parse_duration(&text.value) {
             Ok(duration) if self.holds(duration) => return Some(text.with(duration)),
             Ok(_) => {
-                let [least, most] = [self.least, self.most].map(show_duration);
-                reader.problem(&text.place, out_of_bounds(&text.value, path, &least, &most));
+                let [min, max] = [self.min, self.max].map(show_duration);
+                reader.problem(&text.place, out_of_bounds(&text.value, path, &min, &max));
                 return None;
             }
             Err(error) => format!("{} \"{}\" is no duration: {error}", key(path), text.value),
@@ -161,8 +161,8 @@ impl Kind for Limit<u64> {
         let message = match units::parse_size(&text.value) {
             Ok(size) if size == 0 || self.holds(size) => return Some(text.with(size)),
             Ok(_) => {
-                let [least, most] = [self.least, self.most].map(show_size);
-                reader.problem(&text.place, out_of_bounds(&text.value, path, &least, &most));
+                let [min, max] = [self.min, self.max].map(show_size);
+                reader.problem(&text.place, out_of_bounds(&text.value, path, &min, &max));
                 return None;
             }
             Err(error) => format!("{} \"{}\" is no size: {error}", key(path), text.value),
@@ -191,9 +191,8 @@ impl Kind for Limit<u32> {
         let integer = Located::<i64>::read(value, path, reader)?;
         let number = u32::try_from(integer.value).ok().filter(|number| self.holds(*number));
         if number.is_none() {
-            let [number, least, most] =
-                [integer.value, self.least.into(), self.most.into()].map(|number| number.to_string());
-            reader.problem(&integer.place, out_of_bounds(&number, path, &least, &most));
+            let [number, min, max] = [integer.value, self.min.into(), self.max.into()].map(|number| number.to_string());
+            reader.problem(&integer.place, out_of_bounds(&number, path, &min, &max));
         }
         number.map(|number| integer.with(number))
     }
@@ -207,7 +206,7 @@ impl Kind for Limit<u32> {
     }
 
     fn schema(&self) -> Json {
-        json!({ "type": "integer", "minimum": self.least, "maximum": self.most })
+        json!({ "type": "integer", "minimum": self.min, "maximum": self.max })
     }
 }
 
@@ -219,8 +218,8 @@ impl Kind for Limit<f64> {
         if self.holds(float.value) {
             return Some(float);
         }
-        let [number, least, most] = [float.value, self.least, self.most].map(|number| number.to_string());
-        reader.problem(&float.place, out_of_bounds(&number, path, &least, &most));
+        let [number, min, max] = [float.value, self.min, self.max].map(|number| number.to_string());
+        reader.problem(&float.place, out_of_bounds(&number, path, &min, &max));
         None
     }
 
@@ -233,7 +232,7 @@ impl Kind for Limit<f64> {
     }
 
     fn schema(&self) -> Json {
-        json!({ "type": "number", "minimum": self.least, "maximum": self.most })
+        json!({ "type": "number", "minimum": self.min, "maximum": self.max })
     }
 }
 
@@ -276,7 +275,7 @@ pub(super) const fn given_word<T: Copy>(default: T) -> Word<T> {
 }
 
 /// What words stand for.
-pub(in crate::config) trait Worded: Copy + PartialEq + 'static {
+pub(in crate::config) trait Keyword: Copy + PartialEq + 'static {
     /// Each word with what it stands for.
     const WORDS: &'static [(&'static str, Self)];
 
@@ -305,7 +304,7 @@ pub(in crate::config) fn no_such_word(text: &Text, key: &str, words: &[&str]) ->
     Problem::at(&text.place, message).help(format!("{key} is one of {all}"))
 }
 
-impl<T: Worded> Kind for Word<T> {
+impl<T: Keyword> Kind for Word<T> {
     type Value = T;
 
     fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<T>> {
@@ -396,7 +395,7 @@ impl Kind for Lines {
     }
 
     fn default(&self) -> Vec<Text> {
-        self.texts().iter().map(|text| Text::nowhere((*text).to_owned())).collect()
+        self.texts().iter().map(|text| Text::without_place((*text).to_owned())).collect()
     }
 
     fn show(&self, value: &Vec<Text>) -> Option<String> {

@@ -156,7 +156,7 @@ impl Loaded {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
     let path = path.display();
-    let problem = Problem::nowhere(format!("{path}: cannot be read: {error}"));
+    let problem = Problem::without_place(format!("{path}: cannot be read: {error}"));
     match error.kind() {
         std::io::ErrorKind::NotFound => problem.help("write one, or name another with --config"),
         std::io::ErrorKind::PermissionDenied => problem.help("the user that tidegate runs as must be able to read it"),

@@ -10,18 +10,20 @@ impl File {
     /// Adds what `other` holds.
     pub(super) fn merge(&mut self, other: Self, sources: &[Source], problems: &mut Vec<Problem>) {
         let mut merge = Merge { sources, problems };
-        merge.once("[server]", &mut self.server, other.server);
-        merge.once("[limits]", &mut self.limits, other.limits);
-        merge.once("[cache]", &mut self.cache, other.cache);
-        merge.once("[admin]", &mut self.admin, other.admin);
-        merge.once("[log]", &mut self.log, other.log);
-        merge.once("[local_hosts]", &mut self.local_hosts, other.local_hosts);
-        merge.once("[perimeter]", &mut self.perimeter, other.perimeter);
-        merge.once("[special]", &mut self.special, other.special);
+        merge.set_once("[server]", &mut self.server, other.server);
+        merge.set_once("[limits]", &mut self.limits, other.limits);
+        merge.set_once("[cache]", &mut self.cache, other.cache);
+        merge.set_once("[admin]", &mut self.admin, other.admin);
+        merge.set_once("[log]", &mut self.log, other.log);
+        merge.set_once("[local_hosts]", &mut self.local_hosts, other.local_hosts);
+        merge.set_once("[perimeter]", &mut self.perimeter, other.perimeter);
+        merge.set_once("[special]", &mut self.special, other.special);
         for upstream in other.upstream {
             let name = &upstream.name;
             match self.upstream.iter().find(|known| known.name.value == name.value) {
-                Some(known) => merge.twice(&format!("[upstream.{}]", name.value), &known.name.place, &name.place),
+                Some(known) => {
+                    merge.report_duplicate(&format!("[upstream.{}]", name.value), &known.name.place, &name.place)
+                }
                 None => self.upstream.push(upstream),
             }
         }
@@ -36,15 +38,15 @@ struct Merge<'a> {
 }
 
 impl Merge<'_> {
-    fn once<T>(&mut self, name: &str, ours: &mut Option<Located<T>>, theirs: Option<Located<T>>) {
+    fn set_once<T>(&mut self, name: &str, ours: &mut Option<Located<T>>, theirs: Option<Located<T>>) {
         match (ours.as_ref(), theirs) {
-            (Some(ours), Some(theirs)) => self.twice(name, &ours.place, &theirs.place),
+            (Some(ours), Some(theirs)) => self.report_duplicate(name, &ours.place, &theirs.place),
             (None, Some(theirs)) => *ours = Some(theirs),
             (_, None) => {}
         }
     }
 
-    fn twice(&mut self, name: &str, first: &Place, second: &Place) {
+    fn report_duplicate(&mut self, name: &str, first: &Place, second: &Place) {
         let first = locate(self.sources, first);
         let problem = Problem::at(second, format!("{name} stands at {first} already"));
         self.problems.push(problem.help("a table stands in one file; put its keys together there"));

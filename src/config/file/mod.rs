@@ -16,8 +16,8 @@ pub(super) use keys::{
     LISTEN, LimitsSection, LocalHostsSection, LocalSection, LogSection, PerimeterSection, ServerSection,
     SpecialSection, TABLES, TlsSection, Top, UpstreamSection,
 };
-pub use keys::{CONTROL_SOCKET, MOST_SERVERS};
-pub(super) use kind::{Key, Mark, Worded, no_such_word};
+pub use keys::{CONTROL_SOCKET, MAX_SERVERS};
+pub(super) use kind::{Key, Keyword, Mark, no_such_word};
 pub(super) use load::{Loaded, load, parse};
 use read::Reader;
 pub(super) use read::{Located, ServerEntry, Table, Text, Texts};

@@ -34,7 +34,7 @@ impl<T> Located<T> {
 
 impl Text {
     /// A text that is written nowhere.
-    pub(super) const fn nowhere(value: String) -> Self {
+    pub(super) const fn without_place(value: String) -> Self {
         Self { value, place: Place { source: SourceId(usize::MAX), span: 0..0 } }
     }
 }
@@ -63,7 +63,7 @@ pub(in crate::config) struct Reader<'a> {
 /// What a value of the file can be read as.
 pub(in crate::config) trait Value: Sized {
     /// What several of it are, for "must be a list of …".
-    const MANY: &'static str;
+    const PLURAL: &'static str;
 
     /// What it is, for "must be …".
     fn kind() -> String;
@@ -252,7 +252,7 @@ where
 }
 
 impl Value for Text {
-    const MANY: &'static str = "texts in quotes";
+    const PLURAL: &'static str = "texts in quotes";
 
     fn kind() -> String {
         "a text in quotes".to_owned()
@@ -264,7 +264,7 @@ impl Value for Text {
 }
 
 impl Value for Flag {
-    const MANY: &'static str = "true or false";
+    const PLURAL: &'static str = "true or false";
 
     fn kind() -> String {
         "true or false".to_owned()
@@ -276,7 +276,7 @@ impl Value for Flag {
 }
 
 impl Value for Integer {
-    const MANY: &'static str = "whole numbers";
+    const PLURAL: &'static str = "whole numbers";
 
     fn kind() -> String {
         "a whole number below 2^63".to_owned()
@@ -288,7 +288,7 @@ impl Value for Integer {
 }
 
 impl Value for Float {
-    const MANY: &'static str = "numbers";
+    const PLURAL: &'static str = "numbers";
 
     fn kind() -> String {
         "a number".to_owned()
@@ -304,7 +304,7 @@ impl Value for Float {
 }
 
 impl Value for Located<NumberOrWord> {
-    const MANY: &'static str = "numbers or words";
+    const PLURAL: &'static str = "numbers or words";
 
     fn kind() -> String {
         "a whole number or a word in quotes".to_owned()
@@ -319,10 +319,10 @@ impl Value for Located<NumberOrWord> {
 }
 
 impl<V: Value> Value for Located<Vec<V>> {
-    const MANY: &'static str = "lists";
+    const PLURAL: &'static str = "lists";
 
     fn kind() -> String {
-        format!("a list of {}", V::MANY)
+        format!("a list of {}", V::PLURAL)
     }
 
     fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self> {
@@ -337,7 +337,7 @@ impl<V: Value> Value for Located<Vec<V>> {
 }
 
 impl Value for ServerEntry {
-    const MANY: &'static str = "server addresses in quotes";
+    const PLURAL: &'static str = "server addresses in quotes";
 
     fn kind() -> String {
         "a server's address in quotes".to_owned()
@@ -356,7 +356,7 @@ impl Value for ServerEntry {
 }
 
 impl<T: Table> Value for Located<T> {
-    const MANY: &'static str = "tables";
+    const PLURAL: &'static str = "tables";
 
     fn kind() -> String {
         "a table".to_owned()

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_of_the_pen_are_recognised_and_other_words_are_not() {
+    fn typos_are_recognised_and_other_words_are_not() {
         let keys = ["listen", "allow", "deadline", "negative_ttl", "to"];
         for (typed, meant) in [
             ("lisen", Some("listen")),

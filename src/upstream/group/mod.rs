@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub(crate) use self::marks::ClearedMark;
-pub use self::{marks::Marks, select::MOST_SERVERS};
+pub use self::{marks::Marks, select::MAX_SERVERS};
 
 /// While every server of a group is down, so many queries are tried at a time.
 const TRIALS: usize = 32;

@@ -39,7 +39,7 @@ pub(crate) struct Candidate {
 }
 
 /// No query asks more servers than this; a group has no more.
-pub use crate::config::MOST_SERVERS;
+pub use crate::config::MAX_SERVERS;
 
 /// Servers in the order to ask them.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +49,7 @@ pub(crate) struct Candidates {
 }
 
 impl Candidates {
-    pub(crate) const MOST: usize = MOST_SERVERS;
+    pub(crate) const MOST: usize = MAX_SERVERS;
 
     /// Candidates for a query, or why there are none.
     pub(crate) fn of(group: &Group, loops: &Marks, now: Moment) -> Result<Self, Availability> {
