@@ -27,22 +27,22 @@ use tracing::debug;
 
 use super::{
     Pages, router,
-    server::{CONNECTIONS, HEAD, PAUSE, converse},
+    server::{ACCEPT_PAUSE, HEAD_TIMEOUT, MAX_CONNECTIONS, serve_connection},
     transfer,
 };
 use crate::wire::Name;
 
 /// The longest order.
-const LONGEST: usize = 4096;
+const MAX_BODY: usize = 4096;
 
 /// What can be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// Bring the configuration file into force.
     Reload,
-    /// Send no more questions to a server.
+    /// Send no more queries to a server.
     Drain(String),
-    /// Send questions to it again.
+    /// Send queries to it again.
     Undrain(String),
     /// Forget answers.
     Flush(Flush),
@@ -62,17 +62,17 @@ pub enum Flush {
 }
 
 /// What became of an order: it was carried out, or it was not, and nothing has changed.
-pub type Verdict = Result<Account, Account>;
+pub type OrderResult = Result<OrderReport, OrderReport>;
 
 /// What was done, or why nothing was.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Account {
+pub struct OrderReport {
     /// In lines for people.
     pub lines: Vec<String>,
     facts: Map<String, Value>,
 }
 
-impl Account {
+impl OrderReport {
     /// In these lines.
     pub fn new(lines: Vec<String>) -> Self {
         Self { lines, facts: Map::new() }
@@ -91,36 +91,38 @@ pub struct Request {
     /// The order.
     pub order: Order,
     /// Dropped, the client is told that the daemon is stopping.
-    pub reply: oneshot::Sender<Verdict>,
+    pub reply: oneshot::Sender<OrderResult>,
 }
 
 /// Serves until it is dropped.
 pub async fn serve(listener: UnixListener, orders: mpsc::Sender<Request>, pages: Pages) {
     let service = TowerToHyperService::new(
-        router(orders).merge(transfer::router(pages.cache.clone())).merge(router::inside(pages)),
+        router(orders).merge(transfer::router(pages.cache.clone())).merge(router::socket_router(pages)),
     );
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 debug!(%error, "control connection not accepted");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let service = service.clone();
         tokio::spawn(async move {
-            converse(stream, service).await;
-            drop(place);
+            serve_connection(stream, service).await;
+            drop(permit);
         });
     }
 }
 
 fn router(orders: mpsc::Sender<Request>) -> Router {
     let route = |read: fn(&Value) -> Option<Order>| {
-        post(move |State(orders): State<mpsc::Sender<Request>>, request: extract::Request| give(orders, read, request))
+        post(move |State(orders): State<mpsc::Sender<Request>>, request: extract::Request| {
+            submit(orders, read, request)
+        })
     };
     Router::new()
         .route("/v1/reload", route(|_| Some(Order::Reload)))
@@ -129,7 +131,7 @@ fn router(orders: mpsc::Sender<Request>) -> Router {
         .route("/v1/flush", route(flush))
         .route("/v1/log", route(|body| text(body, "level").map(Order::Log)))
         .fallback(|| ready(reply(StatusCode::NOT_FOUND, line("there is no such order"))))
-        .layer(DefaultBodyLimit::max(LONGEST))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(orders)
 }
 
@@ -148,8 +150,12 @@ fn flush(body: &Value) -> Option<Order> {
     Some(Order::Flush(which))
 }
 
-async fn give(orders: mpsc::Sender<Request>, read: fn(&Value) -> Option<Order>, request: extract::Request) -> Response {
-    let body = match timeout(HEAD, String::from_request(request, &())).await {
+async fn submit(
+    orders: mpsc::Sender<Request>,
+    read: fn(&Value) -> Option<Order>,
+    request: extract::Request,
+) -> Response {
+    let body = match timeout(HEAD_TIMEOUT, String::from_request(request, &())).await {
         Ok(Ok(body)) => body,
         Ok(Err(rejection)) => return rejection.into_response(),
         Err(_) => return reply(StatusCode::REQUEST_TIMEOUT, line("the order did not come in time")),
@@ -161,17 +167,17 @@ async fn give(orders: mpsc::Sender<Request>, read: fn(&Value) -> Option<Order>, 
     let (sender, verdict) = oneshot::channel();
     let is_taken = orders.send(Request { order, reply: sender }).await.is_ok();
     match verdict.await {
-        Ok(Ok(account)) if is_taken => reply(StatusCode::OK, account),
-        Ok(Err(account)) if is_taken => reply(StatusCode::CONFLICT, account),
+        Ok(Ok(report)) if is_taken => reply(StatusCode::OK, report),
+        Ok(Err(report)) if is_taken => reply(StatusCode::CONFLICT, report),
         _ => reply(StatusCode::SERVICE_UNAVAILABLE, line("the daemon is stopping")),
     }
 }
 
-pub(super) fn line(text: &str) -> Account {
-    Account::new(vec![text.to_owned()])
+pub(super) fn line(text: &str) -> OrderReport {
+    OrderReport::new(vec![text.to_owned()])
 }
 
-pub(super) fn reply(status: StatusCode, account: Account) -> Response {
-    let body = account.facts.into_iter().chain([("lines".to_owned(), account.lines.into())]);
+pub(super) fn reply(status: StatusCode, report: OrderReport) -> Response {
+    let body = report.facts.into_iter().chain([("lines".to_owned(), report.lines.into())]);
     (status, [(CONTENT_TYPE, "application/json")], Value::Object(body.collect()).to_string()).into_response()
 }

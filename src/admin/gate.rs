@@ -25,7 +25,7 @@ impl Gate {
     }
 
     /// Whether a Host header (RFC 9110 7.2) names us. An address does: DNS rebinding needs a name.
-    pub fn is_ours(&self, host: &str) -> bool {
+    pub fn accepts_host(&self, host: &str) -> bool {
         let Some(host) = without_port(host) else { return false };
         if let Some(inside) = host.strip_prefix('[') {
             let address = inside.strip_suffix(']').map(|inside| inside.split('%').next().unwrap_or(inside));
@@ -63,7 +63,7 @@ mod tests {
             "gateway.corp.example",
             "Gateway.Corp.Example.:80",
         ] {
-            assert!(gate.is_ours(ours), "{ours}");
+            assert!(gate.accepts_host(ours), "{ours}");
         }
         for foreign in [
             "",
@@ -80,7 +80,7 @@ mod tests {
             "user@localhost",
             "10.0.0.5:port",
         ] {
-            assert!(!gate.is_ours(foreign), "{foreign}");
+            assert!(!gate.accepts_host(foreign), "{foreign}");
         }
     }
 

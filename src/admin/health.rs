@@ -1,6 +1,6 @@
-//! Whether the process lives: each worker turns, and a question to its own socket is answered.
+//! Whether the process lives: each worker turns, and a query to its own socket is answered.
 //!
-//! The question is of class CH, which is answered from the message alone: neither rules nor upstreams nor access lists
+//! The query is of class CH, which is answered from the message alone: neither rules nor upstreams nor access lists
 //! can make it fail, for REFUSED is an answer too. It goes to the first listener whose address this host has: with
 //! `freebind` an address may still be with another machine, whose answer would say nothing about us.
 
@@ -15,16 +15,16 @@ use tokio::{net::UdpSocket, time::timeout};
 use crate::wire::{Class, MessageId, Name, RecordType, UpstreamQuery, header::HEADER};
 
 /// A worker that has been silent for longer hangs.
-pub const SILENCE: Duration = Duration::from_secs(2);
-/// One try of the question; a datagram may be lost when a socket's queue is full.
-const TRY: Duration = Duration::from_millis(330);
+pub const MAX_SILENCE: Duration = Duration::from_secs(2);
+/// One try of the query; a datagram may be lost when a socket's queue is full.
+const TRY_TIMEOUT: Duration = Duration::from_millis(330);
 /// Tries, within a second in all.
 const TRIES: u32 = 3;
 
 /// Whether one of the listeners answers; yes where none of their addresses is here at the moment.
-pub async fn answers(listeners: &[SocketAddr]) -> bool {
+pub async fn answers_dns(listeners: &[SocketAddr]) -> bool {
     for listener in listeners {
-        let address = near(*listener);
+        let address = reachable_address(*listener);
         match UdpSocket::bind(SocketAddr::new(address.ip(), 0)).await {
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {}
             Err(_) => return false,
@@ -35,7 +35,7 @@ pub async fn answers(listeners: &[SocketAddr]) -> bool {
 }
 
 /// Where a listener is reached from this host.
-fn near(listener: SocketAddr) -> SocketAddr {
+fn reachable_address(listener: SocketAddr) -> SocketAddr {
     let mut address = listener;
     match listener.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -54,7 +54,7 @@ async fn ask(socket: &UdpSocket, address: SocketAddr) -> io::Result<bool> {
     let Some(length) = query.write(id, None, None, &mut message) else { return Ok(false) };
     for _ in 0..TRIES {
         socket.send(&message[..length]).await?;
-        if timeout(TRY, answer(socket, id)).await.is_ok_and(|received| received.is_ok()) {
+        if timeout(TRY_TIMEOUT, answer(socket, id)).await.is_ok_and(|received| received.is_ok()) {
             return Ok(true);
         }
     }
@@ -88,7 +88,7 @@ mod tests {
         run(async {
             let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             let address = server.local_addr().unwrap();
-            assert!(!answers(&[address]).await, "nobody answers");
+            assert!(!answers_dns(&[address]).await, "nobody answers");
             let serve = async {
                 let mut message = [0; 512];
                 loop {
@@ -100,7 +100,7 @@ mod tests {
             let listeners = [address];
             tokio::select! {
                 () = serve => {}
-                answered = answers(&listeners) => assert!(answered),
+                answered = answers_dns(&listeners) => assert!(answered),
             }
         });
     }
@@ -109,15 +109,15 @@ mod tests {
     fn an_address_that_is_not_here_is_passed_over() {
         // RFC 5737 and RFC 3849: nobody has these.
         let elsewhere: Vec<SocketAddr> = vec!["192.0.2.1:53".parse().unwrap(), "[2001:db8::1]:53".parse().unwrap()];
-        assert!(run(answers(&elsewhere)));
+        assert!(run(answers_dns(&elsewhere)));
         let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let both = [elsewhere[0], silent.local_addr().unwrap()];
-        assert!(!run(answers(&both)));
+        assert!(!run(answers_dns(&both)));
     }
 
     #[test]
     fn a_wildcard_is_asked_on_the_loopback_address() {
-        assert_eq!(near("0.0.0.0:53".parse().unwrap()), "127.0.0.1:53".parse().unwrap());
-        assert_eq!(near("[::]:53".parse().unwrap()), "[::1]:53".parse().unwrap());
+        assert_eq!(reachable_address("0.0.0.0:53".parse().unwrap()), "127.0.0.1:53".parse().unwrap());
+        assert_eq!(reachable_address("[::]:53".parse().unwrap()), "[::1]:53".parse().unwrap());
     }
 }

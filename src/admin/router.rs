@@ -65,7 +65,7 @@ fn status_page(pages: &Pages) -> Response {
 }
 
 /// What the control socket has of these pages: who may open it may see all of them.
-pub(super) fn inside(pages: Pages) -> Router {
+pub(super) fn socket_router(pages: Pages) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -86,10 +86,10 @@ async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
 
 /// 200 while every worker turns and DNS is answered.
 async fn healthz(State(pages): State<Pages>) -> Response {
-    if (pages.silence)() > health::SILENCE {
+    if (pages.silence)() > health::MAX_SILENCE {
         return refusal(StatusCode::SERVICE_UNAVAILABLE, "a worker does not turn");
     }
-    if !health::answers(&pages.listeners).await {
+    if !health::answers_dns(&pages.listeners).await {
         return refusal(StatusCode::SERVICE_UNAVAILABLE, "no answer to a question on our own socket");
     }
     text(StatusCode::OK, "healthy\n".to_owned())
@@ -97,15 +97,15 @@ async fn healthz(State(pages): State<Pages>) -> Response {
 
 /// Which group must have a usable server, for checks that move an address or a route away from a host whose link is dead.
 #[derive(Debug, Deserialize)]
-struct Wanted {
+struct ReadyzQuery {
     group: Option<String>,
 }
 
 /// 200 while queries are welcome, with a line for each group that is not whole; else the reasons, one a line. Upstreams
 /// that are down make no process unready, unless `?group=` asks for one.
-async fn readyz(State(pages): State<Pages>, Query(wanted): Query<Wanted>) -> Response {
+async fn readyz(State(pages): State<Pages>, Query(wanted): Query<ReadyzQuery>) -> Response {
     let Readiness { mut reasons, groups } = (pages.readiness)();
-    if (pages.silence)() > health::SILENCE {
+    if (pages.silence)() > health::MAX_SILENCE {
         reasons.push("a worker does not turn".to_owned());
     }
     let line = |group: &GroupReadiness| format!("upstream {}: {}", group.name, group.words);
@@ -146,7 +146,7 @@ fn text(status: StatusCode, text: String) -> Response {
 async fn gate(State(pages): State<Pages>, request: Request, next: Next) -> Response {
     let gate = pages.gate.load_full();
     match host(&request) {
-        Host::Given(host) if gate.is_ours(host) => {}
+        Host::Given(host) if gate.accepts_host(host) => {}
         Host::Older => {}
         Host::Unclear => return refusal(StatusCode::BAD_REQUEST, "one Host header is needed"),
         Host::Given(_) => {

@@ -27,17 +27,17 @@ use tracing::debug;
 use super::{Pages, router};
 
 /// Connections at a time.
-pub const CONNECTIONS: usize = 64;
+pub const MAX_CONNECTIONS: usize = 64;
 /// For the head of a request, from the end of the one before.
-pub const HEAD: Duration = Duration::from_secs(5);
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a connection in all.
-const LIFETIME: Duration = Duration::from_mins(1);
+const MAX_LIFETIME: Duration = Duration::from_mins(1);
 /// For the last response, when the connection's time is over.
-const LAST_RESPONSE: Duration = Duration::from_secs(5);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest head of a request, in octets; hyper's own least is 8,192.
-const LONGEST_HEAD: usize = 16 * 1024;
+const MAX_HEAD: usize = 16 * 1024;
 /// After `accept` failed, most likely for want of descriptors.
-pub(super) const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The address that a request comes from.
 #[derive(Debug, Clone, Copy)]
@@ -46,14 +46,14 @@ pub(super) struct Client(pub(super) IpAddr);
 /// Serves until it is dropped.
 pub async fn serve(listener: TcpListener, pages: Pages) {
     let service = TowerToHyperService::new(router::router(pages));
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 debug!(%error, "admin connection not accepted");
-                sleep(PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -63,24 +63,24 @@ pub async fn serve(listener: TcpListener, pages: Pages) {
             service.call(request)
         });
         tokio::spawn(async move {
-            converse(stream, service).await;
-            drop(place);
+            serve_connection(stream, service).await;
+            drop(permit);
         });
     }
 }
 
 /// One connection, to its end.
-pub(super) async fn converse<S>(stream: impl AsyncRead + AsyncWrite + Unpin, service: S)
+pub(super) async fn serve_connection<S>(stream: impl AsyncRead + AsyncWrite + Unpin, service: S)
 where
     S: HttpService<Incoming, ResBody = axum::body::Body, Error = Infallible>,
 {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(LONGEST_HEAD)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    if let Ok(ended) = timeout(LIFETIME, connection.as_mut()).await {
+    if let Ok(ended) = timeout(MAX_LIFETIME, connection.as_mut()).await {
         if let Err(error) = ended {
             debug!(%error, "admin connection ended");
         }
@@ -88,5 +88,5 @@ where
     }
     connection.as_mut().graceful_shutdown();
     // Who has not read the last response by now does not want it.
-    drop(timeout(LAST_RESPONSE, connection).await);
+    drop(timeout(SHUTDOWN_TIMEOUT, connection).await);
 }

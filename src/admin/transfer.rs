@@ -27,12 +27,12 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-use super::control::{Verdict, line, reply};
+use super::control::{OrderResult, line, reply};
 
 /// Writes a snapshot of the cache.
 pub type Export = Arc<dyn Fn(&mut dyn Write) -> io::Result<()> + Send + Sync>;
 /// Takes a snapshot into the cache, or says why it does not.
-pub type Import = Arc<dyn Fn(&[u8]) -> Verdict + Send + Sync>;
+pub type Import = Arc<dyn Fn(&[u8]) -> OrderResult + Send + Sync>;
 
 /// Pieces of a snapshot that wait for a slow reader.
 const AHEAD: usize = 4;
@@ -82,8 +82,8 @@ async fn import(State(transfer): State<CacheTransfer>, body: Body) -> Response {
         Err(_) => return reply(StatusCode::REQUEST_TIMEOUT, line("the snapshot did not come in time")),
     };
     match spawn_blocking(move || (transfer.import)(&octets)).await {
-        Ok(Ok(account)) => reply(StatusCode::OK, account),
-        Ok(Err(account)) => reply(StatusCode::CONFLICT, account),
+        Ok(Ok(report)) => reply(StatusCode::OK, report),
+        Ok(Err(report)) => reply(StatusCode::CONFLICT, report),
         Err(_) => reply(StatusCode::INTERNAL_SERVER_ERROR, line("the snapshot could not be read")),
     }
 }

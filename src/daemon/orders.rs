@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Daemon, groups};
 use crate::{
-    admin::control::{Account, Flush, Verdict},
+    admin::control::{Flush, OrderReport, OrderResult},
     config::Endpoint,
     upstream::{Group, Server},
 };
@@ -25,7 +25,7 @@ pub enum Drain {
 
 impl Daemon {
     /// Begins or ends the drain of every server that `name` fits.
-    pub fn set_drained(&self, name: &str, drain: Drain) -> Verdict {
+    pub fn set_drained(&self, name: &str, drain: Drain) -> OrderResult {
         let snapshot = self.engine.snapshot_owned();
         let all: Vec<&Arc<Server>> = snapshot.groups.iter().flat_map(|group| group.servers()).collect();
         let (fitting, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|server| fits(server, name));
@@ -35,7 +35,7 @@ impl Daemon {
                 true => format!("there is no server {name}, nor any other"),
                 false => format!("there is no server {name}; there are {}", known.join(", ")),
             };
-            return Err(Account::new(vec![line]).with("known", known));
+            return Err(OrderReport::new(vec![line]).with("known", known));
         }
         let mut lines: Vec<String> = fitting.iter().map(|server| set_one(server, drain)).collect();
         if drain == Drain::End {
@@ -51,11 +51,11 @@ impl Daemon {
             .iter()
             .map(|server| json!({ "group": server.group(), "server": server.label(), "drained": server.is_drained() }))
             .collect();
-        Ok(Account::new(lines).with("servers", servers))
+        Ok(OrderReport::new(lines).with("servers", servers))
     }
 
     /// Removes answers and remembered failures from the cache.
-    pub fn flush(&self, what: &Flush) -> Account {
+    pub fn flush(&self, what: &Flush) -> OrderReport {
         let cache = &self.engine.cache;
         // A failure is remembered for seconds, and gone with any flush.
         self.engine.forget_failures();
@@ -69,7 +69,7 @@ impl Daemon {
             }
         };
         let answers = if forgotten == 1 { "answer" } else { "answers" };
-        Account::new(vec![format!("{forgotten} {answers} forgotten")]).with("forgotten", forgotten)
+        OrderReport::new(vec![format!("{forgotten} {answers} forgotten")]).with("forgotten", forgotten)
     }
 }
 

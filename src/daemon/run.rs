@@ -26,7 +26,7 @@ use super::{
     orders::Drain,
 };
 use crate::{
-    admin::control::{Account, Order, Request, Verdict},
+    admin::control::{Order, OrderReport, OrderResult, Request},
     config::{Boot, Plan, Problems, Sandbox},
 };
 
@@ -167,31 +167,31 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         drop(request.reply.send(verdict));
     }
 
-    async fn carry_out(&mut self, order: Order) -> Verdict {
+    async fn carry_out(&mut self, order: Order) -> OrderResult {
         match order {
             Order::Reload => self.reload().await,
             Order::Drain(server) => self.daemon.set_drained(&server, Drain::Begin),
             Order::Undrain(server) => self.daemon.set_drained(&server, Drain::End),
             Order::Flush(what) => Ok(self.daemon.flush(&what)),
             Order::Log(directives) => match logging::change(self.level, self.daemon.live().log_level, &directives) {
-                Ok(()) => Ok(Account::new(vec![format!("logging {directives}")]).with("log", directives)),
-                Err(error) => Err(Account::new(vec![error.to_string()])),
+                Ok(()) => Ok(OrderReport::new(vec![format!("logging {directives}")]).with("log", directives)),
+                Err(error) => Err(OrderReport::new(vec![error.to_string()])),
             },
         }
     }
 
     /// Reads the configuration again; says what changed, or why it was refused. systemd knows before whoever asked does:
     /// for `systemctl reload` it is over with our word to the one who asked.
-    async fn reload(&mut self) -> Verdict {
+    async fn reload(&mut self) -> OrderResult {
         // Type=notify-reload takes no word of a reload without the time.
         let time = NotifyState::monotonic_usec_now().ok();
         tell(&[NotifyState::Reloading].into_iter().chain(time).collect::<Vec<_>>());
         let read = (self.read)();
         let files = files(read.as_ref().map_or_else(|problems| problems, |plan| &plan.warnings));
         let verdict = match self.replace(read).await {
-            Ok(account) => {
+            Ok(report) => {
                 info!("reloaded");
-                Ok(account.with("files", files))
+                Ok(report.with("files", files))
             }
             Err(problems) => {
                 for problem in &problems {
@@ -200,7 +200,7 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
                 let last = "the configuration was refused; the old one stays in force";
                 warn!("{last}");
                 let lines = problems.iter().cloned().chain([last.to_owned()]);
-                Err(Account::new(lines.collect()).with("problems", problems).with("files", files))
+                Err(OrderReport::new(lines.collect()).with("problems", problems).with("files", files))
             }
         };
         tell(&[NotifyState::Ready]);
@@ -208,7 +208,7 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         verdict
     }
 
-    async fn replace(&mut self, read: Result<Plan, Problems>) -> Result<Account, Vec<String>> {
+    async fn replace(&mut self, read: Result<Plan, Problems>) -> Result<OrderReport, Vec<String>> {
         let plan = read.map_err(|problems| {
             let lines: Vec<String> = problems.lines().collect();
             self.daemon.reload_failed(lines.clone());
@@ -233,7 +233,7 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
             logging::set(self.level, after);
         }
         lines.extend(if changes.is_empty() { vec!["nothing changed".to_owned()] } else { changes.clone() });
-        Ok(Account::new(lines).with("changes", changes).with("restart", restart).with("warnings", warnings))
+        Ok(OrderReport::new(lines).with("changes", changes).with("restart", restart).with("warnings", warnings))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     admin::{
-        health::SILENCE,
+        health::MAX_SILENCE,
         status::{Finding, GroupStatus, ServerStatus, Severity},
     },
     clock::Moment,
@@ -85,7 +85,7 @@ fn of_server(group: &GroupStatus, server: &ServerStatus) -> Vec<Finding> {
 
 fn of_process(report: &Report, now: Moment) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if report.silence(now) > SILENCE {
+    if report.silence(now) > MAX_SILENCE {
         findings.push(plain(Severity::Error, "worker", "a worker hangs: queries that reach it wait".to_owned()));
     }
     if report.is_draining.load(Relaxed) {

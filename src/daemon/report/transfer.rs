@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::info;
 
 use crate::{
-    admin::{CacheTransfer, control::Account},
+    admin::{CacheTransfer, control::OrderReport},
     clock::{self, Moment},
     engine::Engine,
 };
@@ -27,9 +27,9 @@ pub(super) fn of(engine: &Arc<Engine>) -> CacheTransfer {
                 let (entries, left_out, age) = (taken.entries, taken.left_out, taken.age);
                 let line = format!("{entries} entries taken, {left_out} left out; the snapshot is {age} s old");
                 info!(entries, left_out, age, "a cache snapshot was imported: {line}");
-                Ok(Account::new(vec![line]).with("entries", entries).with("left_out", left_out).with("age", age))
+                Ok(OrderReport::new(vec![line]).with("entries", entries).with("left_out", left_out).with("age", age))
             }
-            Err(error) => Err(Account::new(vec![format!("the snapshot is not used: {error}")])),
+            Err(error) => Err(OrderReport::new(vec![format!("the snapshot is not used: {error}")])),
         }),
         limit: match engine.cache.stats().capacity {
             0 => 0,
