@@ -133,7 +133,7 @@ impl Site {
 }
 
 /// Each verb with words that make it speak, and its verdict. `serve` and `demo` run until they are told to stop.
-const CASES: [(i32, &str); 31] = [
+const CASES: [(i32, &str); 33] = [
     (0, "check GOOD"),
     (0, "check --defaults"),
     (2, "check BAD"),
@@ -148,6 +148,8 @@ const CASES: [(i32, &str); 31] = [
     (1, "perimeter --admin http://127.0.0.1:1"),
     (1, "status --admin http://127.0.0.1:1"),
     (1, "status --live --admin http://127.0.0.1:1"),
+    (0, "top --once --interval 100ms --socket SOCKET"),
+    (1, "top --once --socket /nonexistent/control.sock --admin http://127.0.0.1:1"),
     (0, "reload --socket SOCKET"),
     (0, "reload --socket SOCKET --json"),
     (0, "drain 127.0.0.1 --socket SOCKET"),

@@ -33,6 +33,7 @@ fn text(output: &Output) -> String {
 #[case::flush("flush")]
 #[case::log("log")]
 #[case::cache("cache")]
+#[case::top("top")]
 #[case::version("version")]
 #[case::completions("completions")]
 #[case::man("man")]

@@ -16,6 +16,7 @@ mod query;
 mod schema;
 mod serve;
 mod status;
+mod top;
 mod version;
 
 use std::ffi::OsString;
@@ -82,6 +83,11 @@ enum Verb {
         after_help = "Exit status: 0 all is well, 1 something is wrong, or no daemon was reached\nExample: tidegate status"
     )]
     Status(status::Options),
+    /// Shows what the running daemon does now, and refreshes: queries a second, servers, latency
+    #[command(
+        after_help = "On a terminal, q or ^C ends it. With --json a line each time.\nExit status: 0 ended when told to, 1 no daemon was reached\nExample: tidegate top --interval 1s"
+    )]
+    Top(top::Options),
     /// Makes the running daemon reload its configuration, and waits for the verdict
     #[command(
         after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and the old configuration stays in force\nExample: tidegate reload"
@@ -158,6 +164,7 @@ fn run_verb(verb: Verb) -> i32 {
         Verb::Discover(options) => discover::run(&options),
         Verb::Perimeter(options) => perimeter::run(&options),
         Verb::Status(options) => status::run(&options),
+        Verb::Top(options) => top::run(&options),
         Verb::Reload(options) => control::reload(&options),
         Verb::Drain(server) => control::drain(&server),
         Verb::Undrain(server) => control::undrain(&server),

@@ -20,20 +20,28 @@ pub(super) struct Options {
     /// Says "ready" or "unready": whether queries are welcome, and every upstream group has a usable server
     #[arg(long, conflicts_with = "json")]
     ready: bool,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// Where the status comes from.
+#[derive(Debug, clap::Args)]
+#[group(id = "status-source")]
+pub(super) struct Source {
     /// Where the daemon's `admin.http` is, to ask there and not over the control socket
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
     #[command(flatten)]
-    daemon: control::Options,
+    pub(super) daemon: control::Options,
 }
 
 /// Exit code 0 = all is well, 1 = something is wrong, or no daemon was reached.
 pub(super) fn run(options: &Options) -> i32 {
     if options.live {
-        let is_live = options.fetch("/healthz").is_ok_and(|(code, _)| code == 200);
+        let is_live = options.source.fetch("/healthz").is_ok_and(|(code, _)| code == 200);
         return word(is_live, "live", "dead");
     }
-    let status = options.status();
+    let status = options.source.status();
     if options.ready {
         return word(status.is_ok_and(|(status, _)| is_ready(&status)), "ready", "unready");
     }
@@ -44,7 +52,7 @@ pub(super) fn run(options: &Options) -> i32 {
             return super::FAILED;
         }
     };
-    if options.daemon.json {
+    if options.source.daemon.json {
         writeln!(OUT, "{}", text.trim_end());
     } else {
         write!(OUT, "{}", screen(&status, clock::wall().as_secs()));
@@ -63,7 +71,7 @@ fn is_ready(status: &Status) -> bool {
 
 /// Why there is no status.
 #[derive(Debug, thiserror::Error)]
-enum StatusError {
+pub(super) enum StatusError {
     #[error(transparent)]
     Socket(#[from] control::SocketError),
     #[error(transparent)]
@@ -72,9 +80,9 @@ enum StatusError {
     NoStatus(u16),
 }
 
-impl Options {
+impl Source {
     /// The status, and its text.
-    fn status(&self) -> Result<(Status, String), StatusError> {
+    pub(super) fn status(&self) -> Result<(Status, String), StatusError> {
         let (code, text) = self.fetch("/v1/status")?;
         match serde_json::from_str(&text) {
             Ok(status) if code == 200 => Ok((status, text)),

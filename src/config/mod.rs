@@ -39,3 +39,4 @@ pub use presets::{Family, PRESETS, PUBLIC_ONLY, Preset, Remedy, is_aws_name, pre
 pub use reverse::{private_reverse_zones, reverse_zones};
 pub use schema::schema;
 pub use server::ServerError;
+pub use units::{UnitError, parse_duration};

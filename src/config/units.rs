@@ -9,7 +9,7 @@ const SIZE: &[(&str, u64)] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 
 
 /// Why a text is no duration or size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum UnitError {
+pub enum UnitError {
     /// No digits in front.
     #[error("it does not begin with a whole number")]
     Number,
@@ -25,7 +25,7 @@ pub(super) enum UnitError {
 }
 
 /// Reads a duration.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, UnitError> {
+pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     parse(text, TIME).map(Duration::from_millis)
 }
 

@@ -1,0 +1,169 @@
+//! `tidegate top`: what the running daemon does now, from two looks at the document of `tidegate status`.
+//!
+//! On a terminal it draws a screen again and again; into a pipe it writes one after the other, with `--json` a line each.
+
+mod rates;
+mod screen;
+mod terminal;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep_until},
+};
+
+use self::{rates::Rates, terminal::Terminal};
+use super::{
+    output::{ERR, OUT},
+    status::{Source, StatusError},
+};
+use crate::{
+    admin::status::Status,
+    clock::{self, Moment},
+    config::parse_duration,
+};
+
+/// What to show, and how often.
+#[derive(Debug, clap::Args)]
+#[group(id = "top")]
+pub(super) struct Options {
+    /// Shows it once and ends
+    #[arg(long)]
+    once: bool,
+    /// The time between two looks, such as 500ms or 5s
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = interval)]
+    interval: Duration,
+    #[command(flatten)]
+    source: Source,
+}
+
+/// A shorter interval would show noise, and load the daemon.
+const SHORTEST: Duration = Duration::from_millis(100);
+/// A longer one would look as if it hung.
+const LONGEST: Duration = Duration::from_mins(10);
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text).map_err(|_| "write it as 500ms, 2s or 1m".to_owned())?;
+    let is_sensible = (SHORTEST..=LONGEST).contains(&interval);
+    is_sensible.then_some(interval).ok_or_else(|| "it must be from 100ms to 10m".to_owned())
+}
+
+/// One look at the daemon.
+struct Look {
+    at: Moment,
+    status: Status,
+}
+
+impl Look {
+    fn take(source: &Source) -> Result<Self, StatusError> {
+        let (status, _) = source.status()?;
+        Ok(Self { at: Moment::now(), status })
+    }
+
+    fn rates_since(&self, before: &Self) -> Rates {
+        Rates::between(&before.status, &self.status, self.at.since(before.at))
+    }
+}
+
+pub(super) fn run(options: &Options) -> i32 {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            writeln!(ERR, "tidegate: {error}");
+            return super::FAILED;
+        }
+    };
+    match runtime.block_on(show(options)) {
+        Ok(()) => super::OK,
+        // The terminal is as it was by now, so that the line stays to be read.
+        Err(error) => {
+            writeln!(ERR, "tidegate: {error}");
+            super::FAILED
+        }
+    }
+}
+
+async fn show(options: &Options) -> Result<(), StatusError> {
+    let mut before = Look::take(&options.source)?;
+    let is_drawn = !options.once && !options.source.daemon.json;
+    let mut terminal = if is_drawn { Terminal::take() } else { None };
+    let mut end = End::watch();
+    if let Some(terminal) = &mut terminal {
+        terminal.draw(&screen::text(&before.status, &Rates::default(), clock::wall().as_secs()));
+    }
+    let mut next = Instant::now();
+    loop {
+        next = (next + options.interval).max(Instant::now());
+        if is_over(&mut terminal, &mut end, next).await || OUT.is_closed() {
+            return Ok(());
+        }
+        let look = match (Look::take(&options.source), &mut terminal) {
+            (Ok(look), _) => look,
+            // Who watches a restart sees the daemon come back.
+            (Err(error), Some(terminal)) => {
+                terminal.draw(&format!("tidegate: {error}\n"));
+                continue;
+            }
+            (Err(error), None) => return Err(error),
+        };
+        let rates = look.rates_since(&before);
+        let wall = clock::wall().as_secs();
+        match &mut terminal {
+            Some(terminal) => terminal.draw(&screen::text(&look.status, &rates, wall)),
+            None if options.source.daemon.json => writeln!(OUT, "{}", document(&look.status, &rates)),
+            None if options.once => write!(OUT, "{}", screen::text(&look.status, &rates, wall)),
+            None => writeln!(OUT, "{}", screen::text(&look.status, &rates, wall)),
+        }
+        if options.once {
+            return Ok(());
+        }
+        before = look;
+    }
+}
+
+fn document(status: &Status, rates: &Rates) -> Value {
+    json!({ "status": status, "rates": rates })
+}
+
+/// Whether it is to end before the time of the next look.
+async fn is_over(terminal: &mut Option<Terminal>, end: &mut Option<End>, next: Instant) -> bool {
+    let told = async {
+        match end {
+            Some(end) => end.told().await,
+            None => std::future::pending().await,
+        }
+    };
+    let quit = async {
+        match terminal {
+            Some(terminal) => terminal.quit().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = told => true,
+        () = quit => true,
+        () = sleep_until(next) => false,
+    }
+}
+
+/// The signals that end it. Where they cannot be caught, they end it all the same.
+struct End([tokio::signal::unix::Signal; 3]);
+
+impl End {
+    fn watch() -> Option<Self> {
+        let catch = |kind| signal(kind).ok();
+        Some(Self([catch(SignalKind::interrupt())?, catch(SignalKind::terminate())?, catch(SignalKind::hangup())?]))
+    }
+
+    async fn told(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
