@@ -34,7 +34,7 @@ use tidegate::{
     engine::{Action, Context},
     net::socket::{Options, udp_listeners},
     serve::udp,
-    upstream::{self, Entry, ServerSpec, Transport, UpstreamClient},
+    upstream::{self, ServerSpec, TierMember, Transport, UpstreamClient},
     wire::Name,
 };
 use tokio::{
@@ -196,7 +196,7 @@ fn work(workload: &str, questions: usize, upstream: SocketAddr) {
     match workload {
         HIT_OVER_UDP => listen(&Bench::with_names(&names(CACHED))),
         MISS_OVER_UDP => {
-            listen(&Bench::forwarding(vec![Entry::Server(ServerSpec::plain(Transport::Udp, upstream))]));
+            listen(&Bench::forwarding(vec![TierMember::Server(ServerSpec::plain(Transport::Udp, upstream))]));
         }
         PLAIN => hits(Bench::with_names, questions, Manner::Plain),
         MIXED_CASE => hits(Bench::with_names, questions, Manner::MixedCase),
@@ -227,7 +227,7 @@ fn listen(bench: &Bench) {
         stop.send(true)
     });
     runtime.block_on(async {
-        let upstream_client = Rc::new(UpstreamClient::new(upstream::Worker::ALONE));
+        let upstream_client = Rc::new(UpstreamClient::new(upstream::WorkerNumber::ALONE));
         let context = Rc::new(Context::new(Arc::clone(&bench.engine), upstream_client, Arc::clone(&bench.counters)));
         udp::serve(socket, context, 1232, stopped).await.expect("it stops when it is told to");
     });

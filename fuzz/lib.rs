@@ -89,8 +89,8 @@ impl Site {
     pub fn with(configuration: &str, servers: &[SocketAddr]) -> Self {
         let plan = Plan::from_text("fuzz.toml", configuration).unwrap_or_else(|problems| panic!("{problems:?}"));
         let entries = || servers.iter().map(|&address| Entry::Server(ServerSpec::plain(Transport::Udp, address)));
-        let group = |group: &tidegate::config::Group| {
-            let is_fixed = |server: &tidegate::config::Server| matches!(server.address, ServerAddress::Fixed(_));
+        let group = |group: &tidegate::config::GroupPlan| {
+            let is_fixed = |server: &tidegate::config::ServerPlan| matches!(server.address, ServerAddress::Fixed(_));
             assert!(group.tiers.iter().flatten().all(is_fixed));
             let spec = GroupSpec {
                 name: group.name.clone(),

@@ -155,7 +155,7 @@ fn a_package_out_of_its_room_is_a_fault() {
     let fault = |path: &str, text: &str| fence_faults(&Source::new(path, text)).len();
     assert_eq!(fault("upstream/link/quic", "use quinn::Endpoint;"), 0);
     assert_eq!(fault("serve/udp", "use quinn::Endpoint;"), 1);
-    assert_eq!(fault("upstream/link/stream", "use crate::tls::Client;"), 0);
+    assert_eq!(fault("upstream/link/stream", "use crate::tls::TlsClient;"), 0);
     assert_eq!(fault("upstream/link/stream", "use rustls::ClientConfig;"), 1);
     assert_eq!(fault("config/file", "use toml::de::DeTable;"), 0);
     assert_eq!(fault("config/plan", "use toml::de::DeTable;"), 1);

@@ -9,7 +9,7 @@ use tidegate::{
     config::Plan,
     engine::{Action, Carrier, Engine, Incoming, snapshot::Snapshot},
     metrics::{self, Rules},
-    upstream::{Entry, Group, GroupSpec, Loops},
+    upstream::{Group, GroupSpec, Loops, TierMember},
     wire::{Class, MessageId, Name, RecordType, Response, UpstreamQuery, record::Section, writer::Writer},
     zones::{SpecialUse, Zones},
 };
@@ -66,11 +66,11 @@ impl Bench {
     }
 
     /// An engine with an empty cache that forwards to these servers.
-    pub(crate) fn forwarding(servers: Vec<Entry>) -> Self {
+    pub(crate) fn forwarding(servers: Vec<TierMember>) -> Self {
         Self::under(GUARDED, servers)
     }
 
-    fn under(configuration: &str, servers: Vec<Entry>) -> Self {
+    fn under(configuration: &str, servers: Vec<TierMember>) -> Self {
         let plan = Plan::from_text("bench.toml", configuration).expect("the configuration is valid");
         let zones =
             Arc::new(Zones::build(&[], None, SpecialUse::Answered, None).expect("there are no zones to be wrong"));
@@ -78,7 +78,7 @@ impl Bench {
             name: "vpc".to_owned(),
             tiers: vec![servers],
             policy: tidegate::upstream::Policy::Fastest,
-            limits: tidegate::upstream::Limits::default(),
+            limits: tidegate::upstream::GroupLimits::default(),
             health: tidegate::upstream::HealthSpec::probing(Name::root(), RecordType::NS),
         };
         let group = Arc::new(Group::build(&spec, None, &tidegate::upstream::OwnAddresses::default(), &Arc::default()));

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::output::OUT;
-use crate::config::{Family, PRESETS, PUBLIC_ONLY};
+use crate::config::{PRESETS, PUBLIC_ONLY, PresetDomain};
 
 /// What to print.
 #[derive(Debug, clap::Args)]
@@ -31,11 +31,11 @@ pub(super) fn run(options: &Options) -> i32 {
     super::OK
 }
 
-fn families(families: &[Family]) -> Vec<serde_json::Value> {
+fn families(families: &[PresetDomain]) -> Vec<serde_json::Value> {
     families.iter().map(|family| json!({ "domain": family.domain, "about": family.about })).collect()
 }
 
-fn print_families(families: &[Family]) {
+fn print_families(families: &[PresetDomain]) {
     for family in families {
         writeln!(OUT, "  {:<30} {}", family.domain, family.about);
     }

@@ -6,8 +6,8 @@ use tracing::{error, warn};
 
 use super::output::ERR;
 use crate::{
-    config::{Color, Flags, Plan, Problems},
-    daemon::{self, Ended, StartError, logging},
+    config::{Color, Plan, Problems, ServeFlags},
+    daemon::{self, ExitReason, StartError, logging},
 };
 
 /// Where the configuration is looked for.
@@ -37,8 +37,8 @@ pub(super) struct Options {
 }
 
 impl Options {
-    fn flags(&self) -> Flags {
-        Flags {
+    fn flags(&self) -> ServeFlags {
+        ServeFlags {
             listen: self.listen.clone(),
             aws: self.aws.clone(),
             default: self.default.clone(),
@@ -72,8 +72,8 @@ pub(super) fn run(options: &Options) -> i32 {
         warn!("{line}");
     }
     match daemon::run(plan, || options.plan(), &log) {
-        Ok(Ended::Told) => super::OK,
-        Ok(Ended::ThreadEnded) => super::FAILED,
+        Ok(ExitReason::Told) => super::OK,
+        Ok(ExitReason::ThreadEnded) => super::FAILED,
         Err(StartError::Zones(problems)) => {
             for problem in problems {
                 error!("{problem}");

@@ -1,19 +1,19 @@
 //! What a reload changes, in lines for people.
 
 use super::{
-    group::{Group, GroupIndex},
-    plan::{Live, Rule, WhenDown},
+    group::{GroupIndex, GroupPlan},
+    plan::{Live, RulePlan, WhenDown},
 };
 
 impl Live {
     /// What `new` has that this has not, and the other way round; empty where they are the same.
     pub fn changes(&self, new: &Self) -> Vec<String> {
         let mut lines = Vec::new();
-        let same_rule = |old: &Rule, other: &Rule| {
+        let same_rule = |old: &RulePlan, other: &RulePlan| {
             targets(self, old) == targets(new, other) && without_targets(old) == without_targets(other)
         };
         compare("rule", (&self.rules, &new.rules), |rule| rule.name.clone(), same_rule, &mut lines);
-        compare("upstream", (&self.groups, &new.groups), |group| group.name.clone(), Group::eq, &mut lines);
+        compare("upstream", (&self.groups, &new.groups), |group| group.name.clone(), GroupPlan::eq, &mut lines);
         compare("local zone", (&self.local, &new.local), |local| local.zone.to_string(), PartialEq::eq, &mut lines);
         lines.extend(self.keys(new).into_iter().map(|key| format!("{key} changed")));
         lines
@@ -66,7 +66,7 @@ impl Live {
 }
 
 /// The names of the groups that a rule sends to. Their places are no part of it: another group in front moves them.
-fn targets<'a>(live: &'a Live, rule: &Rule) -> (&'a str, Option<&'a str>) {
+fn targets<'a>(live: &'a Live, rule: &RulePlan) -> (&'a str, Option<&'a str>) {
     let fallback = match rule.when_down {
         WhenDown::Upstream(index) => Some(live.group(index).name.as_str()),
         WhenDown::Stale | WhenDown::Fail => None,
@@ -75,12 +75,12 @@ fn targets<'a>(live: &'a Live, rule: &Rule) -> (&'a str, Option<&'a str>) {
 }
 
 /// A rule but for the places of its groups.
-fn without_targets(rule: &Rule) -> Rule {
+fn without_targets(rule: &RulePlan) -> RulePlan {
     let when_down = match rule.when_down {
         WhenDown::Upstream(_) => WhenDown::Stale,
         other => other,
     };
-    Rule { to: GroupIndex(0), when_down, ..rule.clone() }
+    RulePlan { to: GroupIndex(0), when_down, ..rule.clone() }
 }
 
 fn compare<T>(

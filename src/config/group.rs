@@ -19,11 +19,11 @@ pub struct GroupIndex(pub usize);
 
 /// A group of upstreams.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Group {
+pub struct GroupPlan {
     /// Its name in the file.
     pub name: String,
     /// The tiers in order; a tier may be empty only where our own listeners were left out of it.
-    pub tiers: Vec<Vec<Server>>,
+    pub tiers: Vec<Vec<ServerPlan>>,
     /// Which server of a tier is asked.
     pub policy: Policy,
     /// The ceiling of one try.
@@ -49,7 +49,7 @@ pub struct Group {
     /// PEM bundle of roots for encrypted transports; none = the system's.
     pub ca: Option<Bundle>,
     /// How health is found out.
-    pub health: Health,
+    pub health: HealthPlan,
 }
 
 /// Whether a query asks for recursion (RD).
@@ -72,7 +72,7 @@ pub struct Bundle {
 
 /// A server to forward to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Server {
+pub struct ServerPlan {
     /// Which.
     pub address: ServerAddress,
     /// The path of queries to it.
@@ -154,7 +154,7 @@ impl Share {
 
 /// How a group's health is found out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Health {
+pub struct HealthPlan {
     /// The query that probes ask.
     pub probe: Probe,
     /// Whether the file names the probe; else it is the default, which proves less.

@@ -23,7 +23,7 @@ use super::{
 
 /// What `serve` is told on the command line or by environment variables. Each text may hold several values with commas.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Flags {
+pub struct ServeFlags {
     /// `--listen ADDR:PORT`
     pub listen: Vec<String>,
     /// `--aws IP,IP`
@@ -39,21 +39,21 @@ pub struct Flags {
 impl Plan {
     /// Reads the file at `path` and what it includes.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        Self::load_with(path, &Flags::default())
+        Self::load_with(path, &ServeFlags::default())
     }
 
     /// Reads the file at `path`, with `flags` over it.
-    pub fn load_with(path: &Path, flags: &Flags) -> Result<Self, Problems> {
+    pub fn load_with(path: &Path, flags: &ServeFlags) -> Result<Self, Problems> {
         with_flags(file::load(path), flags)
     }
 
     /// Reads `text`; `name` stands in messages, and relative paths start from its directory.
     pub fn from_text(name: &str, text: &str) -> Result<Self, Problems> {
-        with_flags(file::parse(name, text.into()), &Flags::default())
+        with_flags(file::parse(name, text.into()), &ServeFlags::default())
     }
 
     /// The plan of a sidecar without a file.
-    pub fn from_flags(flags: &Flags) -> Result<Self, Problems> {
+    pub fn from_flags(flags: &ServeFlags) -> Result<Self, Problems> {
         with_flags(Loaded::default(), flags)
     }
 }
@@ -77,7 +77,7 @@ pub fn admin_http(path: &Path) -> io::Result<Option<Endpoint>> {
     Ok(build::admin_http(file.admin.as_ref().and_then(|admin| admin.value.http.as_ref())))
 }
 
-fn with_flags(mut loaded: Loaded, flags: &Flags) -> Result<Plan, Problems> {
+fn with_flags(mut loaded: Loaded, flags: &ServeFlags) -> Result<Plan, Problems> {
     if loaded.unreadable {
         return Err(Problems::new(loaded.sources.into(), loaded.problems));
     }
@@ -85,7 +85,7 @@ fn with_flags(mut loaded: Loaded, flags: &Flags) -> Result<Plan, Problems> {
     build::build(loaded)
 }
 
-fn apply_flags(loaded: &mut Loaded, flags: &Flags) {
+fn apply_flags(loaded: &mut Loaded, flags: &ServeFlags) {
     let Loaded { file, sources, problems, .. } = loaded;
     if let Some(listen) = texts(sources, "--listen", &flags.listen) {
         let place = listen.place.clone();

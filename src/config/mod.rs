@@ -26,16 +26,16 @@ pub use defaults::{default_udp_payload, defaults, not_supported};
 pub use error::{Color, Problems};
 pub use file::{CONTROL_SOCKET, EditError, MAX_SERVERS, group_table, set_servers};
 pub use group::{
-    Bundle, DNS_QUERY_PATH, FixedServer, Group, GroupIndex, Health, NetworkPath, Policy, Probe, Recursion, Server,
-    ServerAddress, Share, Transport,
+    Bundle, DNS_QUERY_PATH, FixedServer, GroupIndex, GroupPlan, HealthPlan, NetworkPath, Policy, Probe, Recursion,
+    ServerAddress, ServerPlan, Share, Transport,
 };
-pub use load::{Flags, admin_http, control_socket};
+pub use load::{ServeFlags, admin_http, control_socket};
 pub use plan::{
-    Aaaa, Access, AdminAccess, Boot, CachePolicy, Certificate, ClientLimit, CookieSecret, Encryption, Guard,
-    HttpsListen, Listen, Live, LocalZone, LogFormat, LogLevel, Need, OnPublic, Plan, Rebind, Rule, Sandbox,
+    Aaaa, AccessPlan, AdminAccess, Boot, CachePolicy, Certificate, ClientLimit, CookieSecret, Encryption, GuardPlan,
+    HttpsListen, Listen, Live, LocalZone, LogFormat, LogLevel, Need, OnPublic, Plan, Rebind, RulePlan, Sandbox,
     SpecialNames, StreamLimits, WhenDown, Workers, WrittenAt, ZoneData, ZoneEntry,
 };
-pub use presets::{Family, PRESETS, PUBLIC_ONLY, Preset, Remedy, is_aws_name, preset, remedy};
+pub use presets::{PRESETS, PUBLIC_ONLY, Preset, PresetDomain, Remedy, is_aws_name, preset, remedy};
 pub use reverse::{private_reverse_zones, reverse_zones};
 pub use schema::schema;
 pub use server::ServerError;

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use super::{
     address::Endpoint,
     error::Problems,
-    group::{Group, GroupIndex},
+    group::{GroupIndex, GroupPlan},
 };
 use crate::{
     tls::KeyPair,
@@ -148,7 +148,7 @@ pub enum Sandbox {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
     /// Who is served.
-    pub access: Access,
+    pub access: AccessPlan,
     /// A client has its answer by then, whatever happens upstream.
     pub deadline: Duration,
     /// How long queries are still answered after SIGTERM before the drain.
@@ -174,9 +174,9 @@ pub struct Live {
     /// The least level that is logged.
     pub log_level: LogLevel,
     /// The groups of upstreams.
-    pub groups: Vec<Group>,
+    pub groups: Vec<GroupPlan>,
     /// The rules; their order has no meaning. No zone is twice there for the same clients.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<RulePlan>,
     /// The zones answered here. None is there twice.
     pub local: Vec<LocalZone>,
     /// A file in hosts(5) format.
@@ -218,7 +218,7 @@ pub struct CookieSecret {
 
 /// Who is served: of both lists the longest prefix that holds the client decides, and `deny` where they are the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Access {
+pub struct AccessPlan {
     /// Networks that are served.
     pub allow: Vec<IpNet>,
     /// Networks that are not.
@@ -232,7 +232,7 @@ pub struct CachePolicy {
     pub min_ttl: Duration,
     /// No answer is kept longer than this.
     pub max_ttl: Duration,
-    /// The cap for NXDOMAIN and NODATA (RFC 2308) where a rule has none of its own; each [`Rule`] has it filled in.
+    /// The cap for NXDOMAIN and NODATA (RFC 2308) where a rule has none of its own; each [`RulePlan`] has it filled in.
     pub negative_ttl: Duration,
     /// For negative answers that come without an SOA.
     pub no_soa_ttl: Duration,
@@ -281,7 +281,7 @@ pub enum SpecialNames {
 
 /// Where queries for some domains go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Rule {
+pub struct RulePlan {
     /// For logs, metrics and explain; no two rules share one.
     pub name: String,
     /// What was written, with the domains each stands for.
@@ -293,7 +293,7 @@ pub struct Rule {
     /// The clients this rule is for alone; empty = all.
     pub clients: Vec<IpNet>,
     /// What addresses answers may hold; none = no guard.
-    pub guard: Option<Guard>,
+    pub guard: Option<GuardPlan>,
     /// Domains that guard and rebinding protection leave alone.
     pub except: Vec<Name>,
     /// Whether private addresses in answers are refused.
@@ -319,7 +319,7 @@ pub struct ZoneEntry {
 
 /// The guard: every address in an answer must lie in `networks`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Guard {
+pub struct GuardPlan {
     /// The networks that clients can reach. Never empty.
     pub networks: Vec<IpNet>,
     /// What happens to other addresses.
@@ -410,7 +410,7 @@ pub enum ZoneData {
 
 impl Live {
     /// The group at `index`.
-    pub fn group(&self, index: GroupIndex) -> &Group {
+    pub fn group(&self, index: GroupIndex) -> &GroupPlan {
         &self.groups[index.0]
     }
 }

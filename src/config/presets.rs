@@ -15,20 +15,20 @@ pub struct Preset {
     /// The partition.
     pub about: &'static str,
     /// Its families.
-    pub families: &'static [Family],
+    pub families: &'static [PresetDomain],
 }
 
 /// A domain and what lives below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Family {
+pub struct PresetDomain {
     /// The domain, without a final dot.
     pub domain: &'static str,
     /// What it is for.
     pub about: &'static str,
 }
 
-const fn family(domain: &'static str, about: &'static str) -> Family {
-    Family { domain, about }
+const fn family(domain: &'static str, about: &'static str) -> PresetDomain {
+    PresetDomain { domain, about }
 }
 
 /// Every preset.
@@ -97,7 +97,7 @@ pub const PRESETS: &[Preset] = &[
 ];
 
 /// AWS names that exist in public only: a guard on them would refuse every answer.
-pub const PUBLIC_ONLY: &[Family] = &[
+pub const PUBLIC_ONLY: &[PresetDomain] = &[
     family("awsapps.com", "access portals and WorkSpaces sign-in"),
     family("awsstatic.com", "the console's static files"),
     family("cloudfront.net", "CloudFront distributions"),

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::{
     build::without_dot,
     file::Keyword,
-    group::{Group, NetworkPath, Server},
-    plan::{LocalZone, Plan, Rule, SpecialNames, WhenDown, ZoneData, ZoneEntry},
+    group::{GroupPlan, NetworkPath, ServerPlan},
+    plan::{LocalZone, Plan, RulePlan, SpecialNames, WhenDown, ZoneData, ZoneEntry},
 };
 use crate::wire::Name;
 
@@ -31,7 +31,7 @@ impl Plan {
         table
     }
 
-    fn rule_rows(&self, rule: &Rule) -> Vec<Row> {
+    fn rule_rows(&self, rule: &RulePlan) -> Vec<Row> {
         let clients: Vec<String> = rule.clients.iter().map(ToString::to_string).collect();
         let clients = if clients.is_empty() { "all".to_owned() } else { clients.join(", ") };
         let group = self.live.group(rule.to);
@@ -81,7 +81,7 @@ fn local_row(local: &LocalZone) -> Row {
     Row { order: Order::Domain(local.zone.clone()), cells }
 }
 
-fn servers(group: &Group) -> String {
+fn servers(group: &GroupPlan) -> String {
     let tiers = group.tiers.iter().map(|tier| {
         let servers: Vec<String> = tier.iter().map(server).collect();
         if servers.is_empty() { "(none left)".to_owned() } else { servers.join(", ") }
@@ -89,7 +89,7 @@ fn servers(group: &Group) -> String {
     tiers.collect::<Vec<_>>().join("; then ")
 }
 
-fn server(server: &Server) -> String {
+fn server(server: &ServerPlan) -> String {
     let NetworkPath { source, device, mark } = &server.path;
     let mut text = server.address.to_string();
     if let Some(source) = source {
@@ -104,7 +104,7 @@ fn server(server: &Server) -> String {
     text
 }
 
-fn guard(rule: &Rule) -> String {
+fn guard(rule: &RulePlan) -> String {
     let Some(guard) = &rule.guard else { return "-".to_owned() };
     let networks: Vec<String> = guard.networks.iter().map(ToString::to_string).collect();
     format!("{} outside {}", guard.on_public.word(), networks.join(", "))

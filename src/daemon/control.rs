@@ -81,12 +81,12 @@ impl AdminListeners {
 }
 
 async fn control(mut state: State, workers: usize, mut commands: mpsc::UnboundedReceiver<Command>, report: &Report) {
-    let upstream_client = Rc::new(UpstreamClient::new(upstream::Worker { index: workers, count: workers + 1 }));
+    let upstream_client = Rc::new(UpstreamClient::new(upstream::WorkerNumber { index: workers, count: workers + 1 }));
     let mut tasks = JoinSet::new();
     tasks.spawn_local(prober::run(Rc::clone(&upstream_client), state.targets(), state.alarm()));
     let loops = Arc::clone(&state.engine.loops);
     tasks.spawn_local(loops::watch::run(upstream_client, loops, state.loop_targets(), Timing::default()));
-    let mut system = system::Watch::new(state.system_files(), state.ours());
+    let mut system = system::ResolvConfWatch::new(state.system_files(), state.ours());
     let mut zones = state.zones().watch().clone();
     let mut wall = crate::clock::WallWatch::default();
     let mut network = NetworkWatch::start();
@@ -102,7 +102,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
                         Ok(reloaded) => report.reloaded(&state.live, reloaded.changes.clone()),
                         Err(problems) => report.reload_failed(lines(problems)),
                     }
-                    system = system::Watch::new(state.system_files(), state.ours());
+                    system = system::ResolvConfWatch::new(state.system_files(), state.ours());
                     zones = state.zones().watch().clone();
                     // Who asked may have gone; the configuration is in force all the same.
                     drop(reply.send(result));

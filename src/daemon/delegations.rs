@@ -10,7 +10,7 @@
 use std::{fmt, fmt::Write as _, net::IpAddr, sync::Arc};
 
 use crate::{
-    config::{GroupIndex, Live, MAX_SERVERS, Plan, Recursion, Rule},
+    config::{GroupIndex, Live, MAX_SERVERS, Plan, Recursion, RulePlan},
     wire::Name,
     zones::{Delegation, Zones},
 };
@@ -69,7 +69,7 @@ pub fn delegation_plans(live: &Live, zones: &Zones) -> Vec<DelegationPlan> {
     delegations.sort_unstable_by(|one, other| one.cut.cmp(&other.cut));
     let mut groups = 0;
     let handling = |delegation: &Delegation| {
-        let decides = |rule: &&Rule| {
+        let decides = |rule: &&RulePlan| {
             let is_between = |domain: &&Name| {
                 **domain != delegation.zone && domain.is_within(&delegation.zone) && delegation.cut.is_within(domain)
             };
@@ -128,7 +128,7 @@ pub(super) fn followed(configured: &Arc<Live>, zones: &Zones) -> Arc<Live> {
 }
 
 /// A group of these servers and a rule for `cut`, with every default as in a file.
-fn defaults(cut: &Name, servers: &[IpAddr]) -> Option<(crate::config::Group, Rule)> {
+fn defaults(cut: &Name, servers: &[IpAddr]) -> Option<(crate::config::GroupPlan, RulePlan)> {
     let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
     let mut zone = String::new();
     for character in cut.to_string().chars() {
@@ -144,8 +144,8 @@ fn defaults(cut: &Name, servers: &[IpAddr]) -> Option<(crate::config::Group, Rul
 }
 
 /// The rule that would decide about a name if there were no local zone: the one for everybody, if there is one.
-fn covering<'l>(live: &'l Live, name: &Name) -> Option<&'l Rule> {
-    let depth = |rule: &Rule| {
+fn covering<'l>(live: &'l Live, name: &Name) -> Option<&'l RulePlan> {
+    let depth = |rule: &RulePlan| {
         let domains = rule.zones.iter().filter(|domain| name.is_within(domain));
         domains.map(|domain| domain.as_wire().len()).max()
     };

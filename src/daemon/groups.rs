@@ -8,7 +8,7 @@ use crate::{
     config::{self, Endpoint, FixedServer, Live, NetworkPath, ServerAddress},
     net::mmsg::interface_index,
     tls::Roots,
-    upstream::{Entry, Group, GroupSpec, HealthSpec, Identity, Limits, ServerSpec, Via, loops},
+    upstream::{Group, GroupLimits, GroupSpec, HealthSpec, Identity, ServerSpec, TierMember, Via, loops},
 };
 
 /// The specification of each group of the plan, in its order.
@@ -34,28 +34,28 @@ impl SystemRoots {
     }
 }
 
-fn spec(group: &config::Group, udp_payload: u16, system: &SystemRoots) -> GroupSpec {
+fn spec(group: &config::GroupPlan, udp_payload: u16, system: &SystemRoots) -> GroupSpec {
     let tier =
-        |servers: &Vec<config::Server>| servers.iter().filter_map(|server| entry(group, server, system)).collect();
+        |servers: &Vec<config::ServerPlan>| servers.iter().filter_map(|server| entry(group, server, system)).collect();
     GroupSpec {
         name: group.name.clone(),
         tiers: group.tiers.iter().map(tier).collect(),
         policy: group.policy,
-        limits: Limits::of(group, udp_payload),
+        limits: GroupLimits::of(group, udp_payload),
         health: HealthSpec::of(&group.health),
     }
 }
 
 /// Every rule with each group that its queries may go to.
-pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::Target> {
-    let of = |rule: &config::Rule| {
+pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::WatchedRule> {
+    let of = |rule: &config::RulePlan| {
         let fallback = match rule.when_down {
             config::WhenDown::Upstream(index) => Some(index),
             config::WhenDown::Stale | config::WhenDown::Fail => None,
         };
         let (name, zones): (Arc<str>, _) = (rule.name.as_str().into(), rule.zones.clone());
         let target = move |index: config::GroupIndex| {
-            loops::Target::new(Arc::clone(&name), zones.clone(), Arc::clone(&groups[index.0]))
+            loops::WatchedRule::new(Arc::clone(&name), zones.clone(), Arc::clone(&groups[index.0]))
         };
         std::iter::once(rule.to).chain(fallback).map(target)
     };
@@ -63,10 +63,10 @@ pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::Tar
 }
 
 /// A server whose interface does not exist is left out: the others of its group go on.
-fn entry(group: &config::Group, server: &config::Server, system: &SystemRoots) -> Option<Entry> {
+fn entry(group: &config::GroupPlan, server: &config::ServerPlan, system: &SystemRoots) -> Option<TierMember> {
     let via = via(&server.path);
     match &server.address {
-        ServerAddress::System { path } => Some(Entry::System { path: path.clone(), via }),
+        ServerAddress::System { path } => Some(TierMember::System { path: path.clone(), via }),
         ServerAddress::Fixed(fixed) => {
             let roots = || group.ca.as_ref().map_or_else(|| system.get(), |ca| ca.roots.clone());
             let Some(server) = server_spec(fixed, via, roots) else {
@@ -74,7 +74,7 @@ fn entry(group: &config::Group, server: &config::Server, system: &SystemRoots) -
                 warn!(group = name, server = %fixed, "upstream {fixed} of group {name} is left out: it has no such interface");
                 return None;
             };
-            Some(Entry::Server(server))
+            Some(TierMember::Server(server))
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) enum Socket {
     /// Connections, and what is spoken over them.
     Stream(TcpListener, Protocol),
     /// QUIC.
-    Quic(UdpSocket, tls::Server),
+    Quic(UdpSocket, tls::TlsServer),
 }
 
 /// All sockets, bound.
@@ -77,15 +77,15 @@ impl Bound {
             self.streams(&listen.endpoint, Transport::Https, &Protocol::Https(None), options)?;
         }
         let Some(certificate) = certificate else { return Ok(()) };
-        let dot = tls::Server::new(certificate, &[Alpn::Dot])?;
+        let dot = tls::TlsServer::new(certificate, &[Alpn::Dot])?;
         for endpoint in &boot.tls {
             self.streams(endpoint, Transport::Tls, &Protocol::Tls(dot.clone()), options)?;
         }
-        let https = tls::Server::new(certificate, &[Alpn::H2, Alpn::Http11])?;
+        let https = tls::TlsServer::new(certificate, &[Alpn::H2, Alpn::Http11])?;
         for listen in boot.https.iter().filter(|listen| listen.encryption == Encryption::Here) {
             self.streams(&listen.endpoint, Transport::Https, &Protocol::Https(Some(https.clone())), options)?;
         }
-        let doq = tls::Server::new(certificate, &[Alpn::Doq])?;
+        let doq = tls::TlsServer::new(certificate, &[Alpn::Doq])?;
         for endpoint in &boot.quic {
             let sockets = socket::udp_listeners(resolve(endpoint)?, self.workers.len(), options)?;
             let address = sockets[0].local_addr()?;

@@ -47,7 +47,7 @@ pub use self::{
     groups::server_spec,
     host::{missing_listeners, missing_upstreams},
     orders::Drain,
-    run::{Ended, run},
+    run::{ExitReason, run},
     state::{Reloaded, build_zones},
 };
 use crate::{

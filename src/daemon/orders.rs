@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        upstream::{HealthSpec, ServerSpec, Transport, server::Rules},
+        upstream::{HealthSpec, ServerSpec, Transport, server::ServerPolicy},
         wire::{Name, RecordType},
     };
 
@@ -143,7 +143,7 @@ mod tests {
         Server::new(
             "vpc".into(),
             spec,
-            Rules { health, timeout: Duration::from_secs(1), max_qps: None },
+            ServerPolicy { health, timeout: Duration::from_secs(1), max_qps: None },
             Arc::default(),
         )
     }

@@ -35,7 +35,7 @@ const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Why the process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum ExitReason {
     /// It was told to.
     Told,
     /// A thread ended that should not have.
@@ -43,7 +43,7 @@ pub enum Ended {
 }
 
 /// Runs until a signal ends it. `read` reads the configuration again for a reload.
-pub fn run(plan: Plan, read: impl Fn() -> Result<Plan, Problems>, log: &Log) -> Result<Ended, StartError> {
+pub fn run(plan: Plan, read: impl Fn() -> Result<Plan, Problems>, log: &Log) -> Result<ExitReason, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     // Before the start, which may have a snapshot to read: signals that come meanwhile wait for its end.
     let (signals, ticks) = {
@@ -107,12 +107,12 @@ enum Step {
 }
 
 impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
-    async fn until_the_end(&mut self) -> Ended {
+    async fn until_the_end(&mut self) -> ExitReason {
         info!("ready");
         tell(&[NotifyState::Ready]);
         if let Some(Step::ThreadEnded) = self.answer_until(None).await {
             error!("a thread ended; the process ends with it");
-            return Ended::ThreadEnded;
+            return ExitReason::ThreadEnded;
         }
         tell(&[NotifyState::Stopping]);
         self.daemon.drain();
@@ -124,7 +124,7 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
             info!("the lame duck ends early");
         }
         tell(&[NotifyState::Status("answering what was received, then it ends")]);
-        Ended::Told
+        ExitReason::Told
     }
 
     /// Carries out signals and orders until one says to stop, or until the end, where there is one.

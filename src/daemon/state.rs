@@ -33,7 +33,7 @@ pub(super) struct State {
     /// The certificate of the encrypted listeners.
     pub(super) certificate: Option<WatchedCertificate>,
     targets: watch::Sender<Vec<Arc<Group>>>,
-    loop_targets: watch::Sender<Vec<loops::Target>>,
+    loop_targets: watch::Sender<Vec<loops::WatchedRule>>,
 }
 
 /// Result of a reload.
@@ -177,7 +177,7 @@ impl State {
     }
 
     /// The rules and groups that are probed for loops, now and after each change.
-    pub(super) fn loop_targets(&self) -> watch::Receiver<Vec<loops::Target>> {
+    pub(super) fn loop_targets(&self) -> watch::Receiver<Vec<loops::WatchedRule>> {
         self.loop_targets.subscribe()
     }
 

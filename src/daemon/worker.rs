@@ -70,7 +70,8 @@ fn run(spec: WorkerSpec) -> io::Result<()> {
 }
 
 async fn work(spec: WorkerSpec) -> io::Result<()> {
-    let upstream_client = Rc::new(UpstreamClient::new(upstream::Worker { index: spec.index, count: spec.workers + 1 }));
+    let upstream_client =
+        Rc::new(UpstreamClient::new(upstream::WorkerNumber { index: spec.index, count: spec.workers + 1 }));
     let context = Rc::new(Context::new(spec.engine, upstream_client, spec.counters));
     let mut listeners = JoinSet::new();
     for socket in spec.sockets {

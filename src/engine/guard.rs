@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use crate::{
-    config::{OnPublic, Rebind, Rule},
+    config::{OnPublic, Rebind, RulePlan},
     networks::Networks,
     wire::{Malformed, Name, Response, UpstreamQuery, addresses, name, record::Record, splice},
 };
@@ -78,7 +78,7 @@ pub enum Verdict {
 
 impl Guard {
     /// Of a rule.
-    pub fn of(rule: &Rule) -> Self {
+    pub fn of(rule: &RulePlan) -> Self {
         let inside = rule.guard.as_ref().map(|guard| (set(guard.networks.iter().copied()), guard.on_public));
         let outside = (rule.rebind == Rebind::Refuse).then(|| set(PRIVATE.iter().filter_map(|text| text.parse().ok())));
         // A name that neither lies within a zone of the rule nor holds one is another rule's business.

@@ -26,7 +26,7 @@ const NO_RULE: u16 = u16::MAX;
 
 /// The fingerprint of every setting of a rule that shapes its answers, and of nothing else: how fast or from which port
 /// a server is asked changes no answer, nor does a group's place in the plan.
-pub(super) fn rule_fingerprint(rule: &config::Rule, live: &Live) -> u64 {
+pub(super) fn rule_fingerprint(rule: &config::RulePlan, live: &Live) -> u64 {
     let servers = |index: GroupIndex| {
         let group = live.group(index);
         format!("{} {:?}", group.name, group.tiers)
@@ -35,7 +35,7 @@ pub(super) fn rule_fingerprint(rule: &config::Rule, live: &Live) -> u64 {
         WhenDown::Upstream(index) => (WhenDown::Upstream(GroupIndex(0)), servers(index)),
         when_down => (when_down, String::new()),
     };
-    let placeless = config::Rule { to: GroupIndex(0), when_down, ..rule.clone() };
+    let placeless = config::RulePlan { to: GroupIndex(0), when_down, ..rule.clone() };
     let text = format!("{placeless:?} {} {others}", servers(rule.to));
     xxh3_64(text.as_bytes())
 }

@@ -14,7 +14,7 @@ use crate::{
     metrics::{self, RuleCounters},
     networks::Networks,
     route::{Choice, Found, Route, Table, View},
-    upstream::{Group, Loops, Marks, State},
+    upstream::{Group, HealthState, Loops, Marks},
     wire::{Name, RecordType, cookie::Secret},
     zones::Zones,
 };
@@ -280,7 +280,7 @@ impl Rule {
     pub(super) fn recoveries(&self) -> u64 {
         let groups = [Some(&self.group), self.fallback.as_ref()];
         let servers = groups.into_iter().flatten().flat_map(|group| group.servers());
-        servers.fold(0, |sum, server| sum.wrapping_add(server.transitions(State::Up)))
+        servers.fold(0, |sum, server| sum.wrapping_add(server.transitions(HealthState::Up)))
     }
 
     /// Whether none of its servers can be asked with any hope.
@@ -289,7 +289,7 @@ impl Rule {
     }
 
     fn build(
-        rule: &config::Rule,
+        rule: &config::RulePlan,
         live: &Live,
         groups: &[Arc<Group>],
         counters: &metrics::Rules,

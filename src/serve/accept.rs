@@ -35,9 +35,9 @@ pub enum Protocol {
     /// Framed messages over TCP.
     Tcp,
     /// Framed messages over TLS.
-    Tls(tls::Server),
+    Tls(tls::TlsServer),
     /// HTTP, over TLS or behind a proxy that ends it.
-    Https(Option<tls::Server>),
+    Https(Option<tls::TlsServer>),
 }
 
 impl Protocol {

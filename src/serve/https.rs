@@ -70,7 +70,7 @@ const BASE64URL: GeneralPurpose = GeneralPurpose::new(
 pub(super) async fn serve(
     stream: TcpStream,
     session: Session,
-    tls: Option<tls::Server>,
+    tls: Option<tls::TlsServer>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     match tls {

@@ -50,7 +50,7 @@ const RECEIVE_WINDOW: u32 = 128 * 1024;
 /// The socket cannot be used, or the handshake's configuration is no good.
 pub async fn serve(
     socket: UdpSocket,
-    tls: tls::Server,
+    tls: tls::TlsServer,
     context: Rc<Context>,
     connections: Arc<Connections>,
     limits: StreamLimits,

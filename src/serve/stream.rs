@@ -35,7 +35,7 @@ const READ_SIZE: usize = 16 * 1024;
 pub(super) async fn serve(
     stream: TcpStream,
     session: Session,
-    tls: Option<tls::Server>,
+    tls: Option<tls::TlsServer>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     match tls {

@@ -3,7 +3,7 @@
 //! Policy: TLS 1.2 and 1.3. A name is sent as SNI and is what the certificate must be for; without a name the address is
 //! (an IP address in the certificate's alternative names), and nothing is sent, since SNI has no addresses (RFC 6066 3).
 //! Sessions are kept and resumed, so that a new connection to the same server costs no signature; they live in the
-//! [`Client`], of which all workers share one for each server. Early data is never sent: it can be replayed.
+//! [`TlsClient`], of which all workers share one for each server. Early data is never sent: it can be replayed.
 
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
@@ -44,7 +44,7 @@ impl Alpn {
 
 /// TLS client for one server.
 #[derive(Clone)]
-pub struct Client {
+pub struct TlsClient {
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
 }
@@ -57,7 +57,7 @@ pub fn is_server_name(name: &str) -> bool {
     ServerName::try_from(name).is_ok()
 }
 
-impl Client {
+impl TlsClient {
     /// A client of the server at `address`. A `name` that no certificate can be for counts as none.
     pub fn new(roots: &Roots, address: IpAddr, name: Option<&str>, alpn: Alpn) -> Self {
         let named = name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
@@ -95,7 +95,7 @@ impl Client {
     }
 }
 
-impl fmt::Debug for Client {
+impl fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").field("name", &self.name).finish_non_exhaustive()
     }

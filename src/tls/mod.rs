@@ -10,10 +10,10 @@ mod error;
 mod roots;
 mod server;
 
-pub use client::{Alpn, Client, Connected, is_server_name};
+pub use client::{Alpn, Connected, TlsClient, is_server_name};
 pub use error::HandshakeError;
 pub use roots::{Roots, RootsError};
-pub use server::{Accepted, CertificateFacts, KeyPair, KeyPairError, Server, ServerCertificate, agreed};
+pub use server::{Accepted, CertificateFacts, KeyPair, KeyPairError, ServerCertificate, TlsServer, agreed};
 
 use std::sync::Arc;
 

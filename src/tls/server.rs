@@ -192,14 +192,14 @@ impl ResolvesServerCert for ServerCertificate {
 
 /// Answers handshakes of one kind. Clones share their sessions.
 #[derive(Clone)]
-pub struct Server {
+pub struct TlsServer {
     config: Arc<ServerConfig>,
 }
 
 /// A client's stream after its handshake.
 pub type Accepted<S> = TlsStream<S>;
 
-impl Server {
+impl TlsServer {
     /// A server that shows `certificate` and speaks one of `protocols`, the preferred first.
     ///
     /// # Errors
@@ -237,7 +237,7 @@ impl Server {
     }
 }
 
-impl fmt::Debug for Server {
+impl fmt::Debug for TlsServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("protocols", &self.config.alpn_protocols).finish_non_exhaustive()
     }

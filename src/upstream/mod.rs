@@ -35,16 +35,17 @@ mod watch;
 
 pub use exchange::Exchanged;
 pub use group::{Group, MAX_SERVERS, Marks};
-pub use link::{UpstreamClient, Worker, ask_once};
+pub use link::{UpstreamClient, WorkerNumber, ask_once};
 pub use server::{
     Alarm, Server,
     connect_error::ConnectError,
     failure::{Availability, ExchangeError, Reasons},
-    health::{self, State},
+    health::{self, HealthState},
     rtt, tally,
 };
 pub use spec::{
-    Entry, GroupSpec, HealthSpec, Identity, LetterCase, Limits, Policy, ProbeOrigin, ServerSpec, Transport, Via,
+    GroupLimits, GroupSpec, HealthSpec, Identity, LetterCase, Policy, ProbeOrigin, ServerSpec, TierMember, Transport,
+    Via,
 };
 pub use system::OwnAddresses;
 pub use watch::{

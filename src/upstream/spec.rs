@@ -21,18 +21,18 @@ pub struct GroupSpec {
     /// Its name, for logs and metrics.
     pub name: String,
     /// Its tiers, the preferred one first.
-    pub tiers: Vec<Vec<Entry>>,
+    pub tiers: Vec<Vec<TierMember>>,
     /// How a server is chosen within a tier.
     pub policy: Policy,
     /// Bounds on what it costs and takes.
-    pub limits: Limits,
+    pub limits: GroupLimits,
     /// How its servers are watched.
     pub health: HealthSpec,
 }
 
 /// An entry of a tier.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
+pub enum TierMember {
     /// A server at a known address.
     Server(ServerSpec),
     /// The host's own name servers, as its resolv.conf says at the time.
@@ -105,7 +105,7 @@ impl std::fmt::Display for ServerSpec {
 
 /// Bounds on what a group costs and takes.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct GroupLimits {
     /// The ceiling of one try.
     pub timeout: Duration,
     /// The most tries for one query.
@@ -130,9 +130,9 @@ pub struct Limits {
     pub udp_payload: u16,
 }
 
-impl Limits {
+impl GroupLimits {
     /// What a group of the configuration says; `udp_payload` is what queries advertise.
-    pub fn of(group: &config::Group, udp_payload: u16) -> Self {
+    pub fn of(group: &config::GroupPlan, udp_payload: u16) -> Self {
         Self {
             timeout: group.timeout,
             attempts: u8::try_from(group.attempts).unwrap_or(u8::MAX),
@@ -150,9 +150,9 @@ impl Limits {
 }
 
 /// What a group has that says nothing but its servers.
-impl Default for Limits {
+impl Default for GroupLimits {
     fn default() -> Self {
-        Self::of(&config::Group::default(), config::default_udp_payload())
+        Self::of(&config::GroupPlan::default(), config::default_udp_payload())
     }
 }
 
@@ -200,7 +200,7 @@ impl HealthSpec {
     }
 
     /// What a group of the configuration says.
-    pub fn of(health: &config::Health) -> Self {
+    pub fn of(health: &config::HealthPlan) -> Self {
         let config::Probe { qname, qtype } = health.probe.clone();
         Self {
             probe: UpstreamQuery { name: qname, qtype, qclass: Class::IN, do_bit: false, cd: false },
@@ -216,7 +216,7 @@ impl HealthSpec {
     /// The default intervals with this probe.
     pub fn probing(name: Name, qtype: RecordType) -> Self {
         let probe = config::Probe { qname: name, qtype };
-        Self::of(&config::Health { probe, is_probe_written: true, ..config::Group::default().health })
+        Self::of(&config::HealthPlan { probe, is_probe_written: true, ..config::GroupPlan::default().health })
     }
 }
 

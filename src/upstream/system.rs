@@ -123,7 +123,7 @@ fn interface_index(name: &str) -> Option<u32> {
 /// Notices when `system` servers change: what a file lists now against what groups were last built of, so that nothing is
 /// missed between reading and watching.
 #[derive(Debug)]
-pub struct Watch {
+pub struct ResolvConfWatch {
     ours: OwnAddresses,
     files: Vec<File>,
 }
@@ -135,7 +135,7 @@ struct File {
     is_empty: bool,
 }
 
-impl Watch {
+impl ResolvConfWatch {
     /// Watches these files (none is the host's usual one).
     pub fn new(paths: impl IntoIterator<Item = Option<PathBuf>>, ours: OwnAddresses) -> Self {
         let files = paths.into_iter().map(|path| File { path, is_empty: false }).collect();
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.53:53"]);
         // What changes between reading and watching is seen.
         fs::write(&one, "nameserver 10.1.1.56\n").unwrap();
-        let mut watch = Watch::new([Some(link.clone())], ours.clone());
+        let mut watch = ResolvConfWatch::new([Some(link.clone())], ours.clone());
         assert_eq!(watch.check(), Changes::Servers);
         assert_eq!(watch.check(), Changes::None);
         fs::write(&one, "nameserver 10.1.1.55\n").unwrap();

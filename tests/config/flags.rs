@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tidegate::config::{Flags, OnPublic, Plan, ServerAddress};
+use tidegate::config::{OnPublic, Plan, ServeFlags, ServerAddress};
 
 use crate::lines;
 
@@ -12,7 +12,7 @@ fn list(text: &str) -> Vec<String> {
 
 #[test]
 fn a_sidecar_needs_no_file() {
-    let flags = Flags {
+    let flags = ServeFlags {
         listen: list("127.0.0.1:5353"),
         aws: list("10.20.1.10,10.20.2.10"),
         default: list("system"),
@@ -31,7 +31,7 @@ fn a_sidecar_needs_no_file() {
 
 #[test]
 fn an_empty_variable_is_one_that_is_not_set() {
-    let flags = Flags { aws: list("10.20.1.10"), default: list(""), private: list(""), ..Flags::default() };
+    let flags = ServeFlags { aws: list("10.20.1.10"), default: list(""), private: list(""), ..ServeFlags::default() };
     let plan = Plan::from_flags(&flags).unwrap();
     assert_eq!(plan.live.rules.len(), 1);
     assert_eq!(plan.live.rules[0].guard, None);
@@ -39,12 +39,12 @@ fn an_empty_variable_is_one_that_is_not_set() {
 
 #[test]
 fn flags_beat_the_file() {
-    let flags = Flags {
+    let flags = ServeFlags {
         listen: list("127.0.0.1:5353"),
         aws: list("10.99.1.10"),
         private: list("10.99.0.0/16"),
         on_public: Some("strip".to_owned()),
-        ..Flags::default()
+        ..ServeFlags::default()
     };
     let plan = Plan::load_with(Path::new("config/site.toml"), &flags).unwrap();
     assert_eq!(plan.boot.listen[0].endpoint.to_string(), "127.0.0.1:5353");
@@ -57,12 +57,12 @@ fn flags_beat_the_file() {
 
 #[test]
 fn what_is_wrong_with_a_flag_names_the_flag() {
-    let flags = Flags {
+    let flags = ServeFlags {
         listen: list("x"),
         aws: list("10.20.1.10,"),
         on_public: Some("drop".to_owned()),
         private: list("10.20.0.0/16,z"),
-        ..Flags::default()
+        ..ServeFlags::default()
     };
     let Err(problems) = Plan::from_flags(&flags) else { panic!("they are wrong") };
     assert_eq!(
@@ -74,7 +74,7 @@ fn what_is_wrong_with_a_flag_names_the_flag() {
             "--private: \"z\" is not a network",
         ]
     );
-    let Err(problems) = Plan::from_flags(&Flags { private: list("10.0.0.0/8"), ..Flags::default() }) else {
+    let Err(problems) = Plan::from_flags(&ServeFlags { private: list("10.0.0.0/8"), ..ServeFlags::default() }) else {
         panic!("nothing to guard")
     };
     assert_eq!(lines(&problems), ["--private: there is no rule for preset:aws to guard"]);

@@ -12,7 +12,7 @@ use tidegate::{
     clock::Moment,
     tls::{HandshakeError, Roots},
     upstream::{
-        ConnectError, Entry, Group, Identity, ServerSpec, State, Transport,
+        ConnectError, Group, HealthState, Identity, ServerSpec, TierMember, Transport,
         tally::{MismatchReason, QueryResult},
     },
 };
@@ -46,7 +46,7 @@ impl Site {
         Encrypted::start(self.speaks, &self.authority.issue(NAME, Validity::Now), manner)
     }
 
-    fn entry(&self, server: &Encrypted) -> Entry {
+    fn entry(&self, server: &Encrypted) -> TierMember {
         entry(self.speaks, server, Some(NAME), &self.authority)
     }
 
@@ -56,14 +56,14 @@ impl Site {
     }
 }
 
-fn entry(speaks: Speaks, server: &Encrypted, name: Option<&str>, authority: &Authority) -> Entry {
+fn entry(speaks: Speaks, server: &Encrypted, name: Option<&str>, authority: &Authority) -> TierMember {
     let roots = Roots::from_pem(authority.pem().as_bytes()).unwrap();
     let identity = Identity { name: name.map(str::to_owned), roots };
-    Entry::Server(ServerSpec::encrypted(transport(speaks), server.address, identity))
+    TierMember::Server(ServerSpec::encrypted(transport(speaks), server.address, identity))
 }
 
 /// A group of this server alone.
-fn alone(entry: Entry) -> Arc<Group> {
+fn alone(entry: TierMember) -> Arc<Group> {
     build(&spec(&[&[entry]]))
 }
 
@@ -123,9 +123,9 @@ fn queries_are_padded_to_a_multiple_of_128_octets(#[values(Speaks::Tls, Speaks::
 #[rstest]
 fn queries_leave_from_the_source(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
     let site = Site::new(speaks);
-    let Entry::Server(mut server) = site.entry(&site.good) else { panic!("it is one") };
+    let TierMember::Server(mut server) = site.entry(&site.good) else { panic!("it is one") };
     server.via.source = Some("127.0.0.9".parse().unwrap());
-    let group = build(&spec(&[&[Entry::Server(server)]]));
+    let group = build(&spec(&[&[TierMember::Server(server)]]));
     on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap() });
     assert_eq!(site.good.greetings()[0].from.to_string(), "127.0.0.9");
 }
@@ -179,7 +179,7 @@ fn a_server_that_is_not_who_it_should_be_gets_no_query(
     let bad_server = server(&group, 0);
     assert_eq!(bad.queries(), 0);
     assert_eq!(bad_server.tally.queries(transport(speaks), QueryResult::Network), 1);
-    assert_eq!(bad_server.state(), State::Down);
+    assert_eq!(bad_server.state(), HealthState::Down);
     let presented = vec![name.to_owned()];
     let fault = fault.unwrap_or(HandshakeError::OtherName { wanted: NAME.to_owned(), presented });
     match (speaks, bad_server.connect_error()) {
@@ -329,7 +329,7 @@ fn an_http_status_that_is_no_answer_sends_the_query_elsewhere() {
     });
     assert_eq!(server(&group, 0).connect_error(), Some(ConnectError::Status(503)));
     assert_eq!(server(&group, 0).tally.queries(Transport::Https, QueryResult::Malformed), 1);
-    assert_eq!(server(&group, 0).state(), State::Suspect);
+    assert_eq!(server(&group, 0).state(), HealthState::Suspect);
 }
 
 #[rstest]
@@ -457,9 +457,9 @@ fn lossy_relay(server: SocketAddr, lost: usize) -> SocketAddr {
 #[test]
 fn a_lost_first_packet_over_quic_is_no_lost_query() {
     let site = Site::new(Speaks::Quic);
-    let Entry::Server(mut relayed) = site.entry(&site.good) else { panic!("it is one") };
+    let TierMember::Server(mut relayed) = site.entry(&site.good) else { panic!("it is one") };
     relayed.address = lossy_relay(site.good.address, 1);
-    let mut spec = spec(&[&[Entry::Server(relayed)]]);
+    let mut spec = spec(&[&[TierMember::Server(relayed)]]);
     // A busy machine is late by itself.
     spec.limits.timeout = Duration::from_secs(3);
     let group = build(&spec);

@@ -392,7 +392,7 @@ fn the_second_tier_answers_while_the_first_is_silent() {
         let client = client();
         let alarm = std::sync::Arc::new(tidegate::upstream::Alarm::new());
         let probes = crate::probe(&group, &alarm);
-        crate::until("tier two up", || crate::is(&group.tiers()[1][0], tidegate::upstream::State::Up)).await;
+        crate::until("tier two up", || crate::is(&group.tiers()[1][0], tidegate::upstream::HealthState::Up)).await;
         let exchanged = ask(&client, &group, "a.example").await.unwrap();
         assert_eq!(address(&exchanged), TWO);
         drop(probes);

@@ -6,8 +6,8 @@ use rstest::rstest;
 use tidegate::{
     clock::Moment,
     upstream::{
-        Alarm, Availability, Entry, ExchangeError, Group, GroupSpec, OwnAddresses, ProbeOrigin, State, Transport,
-        health::ProbeError, prober,
+        Alarm, Availability, ExchangeError, Group, GroupSpec, HealthState, OwnAddresses, ProbeOrigin, TierMember,
+        Transport, health::ProbeError, prober,
     },
 };
 
@@ -51,17 +51,17 @@ fn a_silent_server_goes_down_and_comes_back() {
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
         let server = server(&group, 0);
-        until("up", || is(server, State::Up)).await;
+        until("up", || is(server, HealthState::Up)).await;
         script.say(Says::Nothing);
-        until("down", || is(server, State::Down)).await;
+        until("down", || is(server, HealthState::Down)).await;
         assert!(group.is_down());
         assert_eq!(server.last_probe_error(), Some(ProbeError::Silent));
         script.say(Says::Address(ONE));
         let mended = Moment::now();
-        until("up again", || is(server, State::Up)).await;
+        until("up again", || is(server, HealthState::Up)).await;
         // Two probes, 100 ms apart with a fifth of jitter, and the one under way.
         assert!(Moment::now().since(mended) < Duration::from_millis(600));
-        assert_eq!(server.transitions(State::Down), 1);
+        assert_eq!(server.transitions(HealthState::Down), 1);
     });
 }
 
@@ -74,7 +74,7 @@ fn a_thousand_broken_names_do_not_bring_a_server_down() {
     let (group, alarm) = watched(&spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]));
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
-        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        until("both up", || group.servers().all(|server| is(server, HealthState::Up))).await;
         let client = client();
         for at in 0..1000 {
             let failure = ask(&client, &group, &format!("broken{at}.example")).await.unwrap_err();
@@ -83,7 +83,7 @@ fn a_thousand_broken_names_do_not_bring_a_server_down() {
         }
         assert_eq!(address(&ask(&client, &group, "a.example").await.unwrap()), ONE);
         for server in group.servers() {
-            assert_eq!(server.transitions(State::Down), 0);
+            assert_eq!(server.transitions(HealthState::Down), 0);
         }
     });
     // Two tries a name, and a probe now and then.
@@ -96,13 +96,13 @@ fn slow_names_do_not_bring_a_server_down() {
     let (group, alarm) = watched(&spec(&[&[udp(script.address)]]));
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
-        until("up", || is(server(&group, 0), State::Up)).await;
+        until("up", || is(server(&group, 0), HealthState::Up)).await;
         script.delay(Duration::from_millis(300));
         let client = client();
         for at in 0..4 {
             assert_eq!(address(&ask(&client, &group, &format!("slow{at}.example")).await.unwrap()), ONE);
         }
-        assert_eq!(server(&group, 0).transitions(State::Down), 0);
+        assert_eq!(server(&group, 0).transitions(HealthState::Down), 0);
     });
 }
 
@@ -116,13 +116,13 @@ fn servfail_raises_a_doubt_that_a_probe_clears() {
     let (group, alarm) = watched(&spec);
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
-        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        until("both up", || group.servers().all(|server| is(server, HealthState::Up))).await;
         let client = client();
         let first = server(&group, 0);
-        let suspected = first.transitions(State::Suspect);
-        until("a doubt", || first.transitions(State::Suspect) > suspected || ask_now(&client, &group)).await;
-        until("cleared", || is(first, State::Up)).await;
-        assert_eq!(first.transitions(State::Down), 0);
+        let suspected = first.transitions(HealthState::Suspect);
+        until("a doubt", || first.transitions(HealthState::Suspect) > suspected || ask_now(&client, &group)).await;
+        until("cleared", || is(first, HealthState::Up)).await;
+        assert_eq!(first.transitions(HealthState::Down), 0);
     });
 }
 
@@ -134,7 +134,7 @@ fn ask_now(client: &std::rc::Rc<tidegate::upstream::UpstreamClient>, group: &Arc
 }
 
 /// A port that nobody listens on.
-fn gone(transport: Transport) -> Entry {
+fn gone(transport: Transport) -> TierMember {
     if transport == Transport::Tcp {
         tcp(std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
     } else {
@@ -153,7 +153,7 @@ fn one_refusal_leads_to_the_next_server_and_is_a_doubt(#[case] transport: Transp
     let (group, _alarm) = watched(&spec);
     on_a_worker(async {
         assert_eq!(address(&ask(&client(), &group, "a.example").await.unwrap()), TWO);
-        assert!(is(server(&group, 0), State::Suspect));
+        assert!(is(server(&group, 0), HealthState::Suspect));
     });
 }
 
@@ -168,7 +168,7 @@ fn a_server_that_refuses_twice_is_down_long_before_its_probes_say_so(#[case] tra
     let (group, alarm) = watched(&spec);
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
-        until("down", || is(server(&group, 0), State::Down)).await;
+        until("down", || is(server(&group, 0), HealthState::Down)).await;
         assert_eq!(address(&ask(&client(), &group, "a.example").await.unwrap()), TWO);
         assert_eq!(group.tier(Moment::now()), 1);
     });
@@ -211,7 +211,7 @@ fn the_first_answer_ends_an_outage() {
         drop(probes);
         script.say(Says::Address(ONE));
         assert_eq!(address(&ask(&client(), &group, "a.example").await.unwrap()), ONE);
-        assert!(is(server(&group, 0), State::Up));
+        assert!(is(server(&group, 0), HealthState::Up));
     });
 }
 
@@ -239,19 +239,19 @@ fn public_answers_to_a_probe_with_expect_are_told_apart() {
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
         let server = server(&group, 0);
-        until("down", || is(server, State::Down)).await;
+        until("down", || is(server, HealthState::Down)).await;
         assert_eq!(server.last_probe_error(), Some(ProbeError::Public));
         assert!(group.is_down());
         let failure = ask(&client(), &group, "a.example").await.unwrap_err();
         let ExchangeError::AllFailed(reasons) = failure else { panic!("{failure}") };
         assert_eq!(reasons.availability, Availability::AllDown, "not even a trial may bring a public answer");
         script.say(Says::Address(ONE));
-        until("up", || is(server, State::Up)).await;
+        until("up", || is(server, HealthState::Up)).await;
     });
 }
 
 /// A group whose probe nobody chose.
-fn by_default(tiers: &[&[Entry]]) -> GroupSpec {
+fn by_default(tiers: &[&[TierMember]]) -> GroupSpec {
     let mut spec = spec(tiers);
     spec.health.origin = ProbeOrigin::Default;
     spec
@@ -276,7 +276,7 @@ fn a_default_probe_takes_no_server_down_that_answers_traffic(#[case] way: Way) {
         // Quiet for many rounds of probes.
         let before = script.probes();
         until("ten probes", || script.probes() >= before + 10).await;
-        assert_eq!(server(&group, 0).transitions(State::Down), 0);
+        assert_eq!(server(&group, 0).transitions(HealthState::Down), 0);
         for number in 0..20 {
             assert_eq!(address(&ask(&client, &group, &format!("n{number}.example")).await.unwrap()), ONE);
         }
@@ -293,7 +293,7 @@ fn a_server_that_gives_errors_to_probes_and_traffic_goes_down() {
             ask(&client, &group, &format!("n{number}.example")).await.unwrap_err();
         }
         let _probes = probe(&group, &alarm);
-        until("down", || is(server(&group, 0), State::Down)).await;
+        until("down", || is(server(&group, 0), HealthState::Down)).await;
         assert_eq!(server(&group, 0).last_probe_error(), Some(ProbeError::Rcode));
     });
 }
@@ -310,7 +310,7 @@ fn one_broken_name_and_a_refused_default_probe_take_no_server_down() {
             script.queries() > 200
         })
         .await;
-        assert_eq!(server(&group, 0).transitions(State::Down), 0);
+        assert_eq!(server(&group, 0).transitions(HealthState::Down), 0);
     });
 }
 
@@ -322,10 +322,10 @@ fn a_configured_probe_stands_whatever_traffic_says() {
     on_a_worker(async {
         let client = client();
         let _probes = probe(&group, &alarm);
-        until("down", || is(server(&group, 0), State::Down)).await;
+        until("down", || is(server(&group, 0), HealthState::Down)).await;
         for number in 0..10 {
             assert_eq!(address(&ask(&client, &group, &format!("n{number}.example")).await.unwrap()), ONE);
-            assert!(is(server(&group, 0), State::Down));
+            assert!(is(server(&group, 0), HealthState::Down));
         }
     });
 }
@@ -340,7 +340,7 @@ fn a_primary_that_refuses_the_default_probe_is_used_though_there_is_a_backup() {
     on_a_worker(async {
         let client = client();
         let _probes = probe(&group, &alarm);
-        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        until("both up", || group.servers().all(|server| is(server, HealthState::Up))).await;
         let before = scripts[0].probes();
         until("ten probes", || scripts[0].probes() >= before + 10).await;
         for number in 0..20 {
@@ -358,7 +358,7 @@ fn busy_servers_are_not_probed() {
     let (group, alarm) = watched(&spec);
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
-        until("up", || is(server(&group, 0), State::Up)).await;
+        until("up", || is(server(&group, 0), HealthState::Up)).await;
         let client = client();
         let before = script.queries();
         let start = Moment::now();
@@ -368,7 +368,7 @@ fn busy_servers_are_not_probed() {
             asked += 1;
         }
         // What a busy machine makes late is a doubt, and that asks for a probe or two.
-        let doubts = usize::try_from(server(&group, 0).transitions(State::Suspect)).unwrap();
+        let doubts = usize::try_from(server(&group, 0).transitions(HealthState::Suspect)).unwrap();
         let probes = script.queries() - before - asked;
         assert!(probes <= 2 * doubts, "{probes} probes, {doubts} doubts");
     });
@@ -384,7 +384,7 @@ fn a_server_that_dies_under_load_is_not_noticed() {
     let (group, alarm) = watched(&spec);
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
-        until("all up", || group.servers().all(|server| is(server, State::Up))).await;
+        until("all up", || group.servers().all(|server| is(server, HealthState::Up))).await;
         let client = client();
         let mut asking = tokio::task::JoinSet::new();
         let mut ticks = tokio::time::interval(Duration::from_millis(2));
@@ -416,7 +416,7 @@ fn loss_alone_brings_no_server_down() {
     let (group, alarm) = watched(&spec);
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
-        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        until("both up", || group.servers().all(|server| is(server, HealthState::Up))).await;
         scripts.iter().for_each(|script| script.lose(30));
         let client = client();
         let mut asking = tokio::task::JoinSet::new();
@@ -429,7 +429,7 @@ fn loss_alone_brings_no_server_down() {
         let answers = asking.join_all().await;
         // Eight losses in a row are one in 15,000: three queries of 400 that meet them, one run in 300,000.
         assert!(answers.iter().filter(|answer| answer.is_err()).count() < 3);
-        assert!(group.servers().all(|server| server.transitions(State::Down) == 0));
+        assert!(group.servers().all(|server| server.transitions(HealthState::Down) == 0));
     });
 }
 
@@ -443,7 +443,7 @@ fn a_reload_keeps_what_is_known() {
     after.health.fall = 9;
     let next = Group::build(&after, Some(&group), &OwnAddresses::default(), &alarm);
     assert!(Arc::ptr_eq(server(&group, 0), server(&next, 0)));
-    assert!(is(server(&next, 0), State::Up));
+    assert!(is(server(&next, 0), HealthState::Up));
     assert_eq!(server(&next, 0).rules().health.fall, 9);
     assert!(server(&next, 0).rtt().is_some());
     assert!(server(&next, 1).rtt().is_none());
@@ -458,12 +458,12 @@ fn a_better_tier_is_used_again_only_after_a_while() {
     let (group, alarm) = watched(&spec);
     on_a_worker(async {
         let _probes = probe(&group, &alarm);
-        until("both up", || group.servers().all(|server| is(server, State::Up))).await;
+        until("both up", || group.servers().all(|server| is(server, HealthState::Up))).await;
         assert_eq!(group.tier(Moment::now()), 0);
         scripts[0].say(Says::Nothing);
         until("second tier", || group.tier(Moment::now()) == 1).await;
         scripts[0].say(Says::Address(ONE));
-        until("first up", || is(server(&group, 0), State::Up)).await;
+        until("first up", || is(server(&group, 0), HealthState::Up)).await;
         let up_at = Moment::now();
         assert_eq!(group.tier(up_at), 1);
         assert_eq!(address(&ask(&client(), &group, "a.example").await.unwrap()), TWO);
@@ -479,8 +479,8 @@ fn the_prober_follows_a_reload() {
     let second = Arc::new(Group::build(&spec(&[&[udp(scripts[1].address)]]), None, &OwnAddresses::default(), &alarm));
     on_a_worker(async {
         let probes: tokio::sync::watch::Sender<prober::Targets> = probe(&first, &alarm);
-        until("first up", || is(server(&first, 0), State::Up)).await;
+        until("first up", || is(server(&first, 0), HealthState::Up)).await;
         probes.send(vec![Arc::clone(&second)]).unwrap();
-        until("second up", || is(server(&second, 0), State::Up)).await;
+        until("second up", || is(server(&second, 0), HealthState::Up)).await;
     });
 }

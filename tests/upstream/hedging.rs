@@ -4,7 +4,7 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tidegate::{
     clock::Moment,
-    upstream::{Alarm, Entry, Exchanged, Group, Marks, OwnAddresses, State, UpstreamClient},
+    upstream::{Alarm, Exchanged, Group, HealthState, Marks, OwnAddresses, TierMember, UpstreamClient},
 };
 
 use crate::{
@@ -51,7 +51,7 @@ fn at_a_site(servers: usize, hedge_budget: Option<f64>, test: impl AsyncFnOnce(&
 }
 
 fn at_a_site_over(
-    transport: fn(SocketAddr) -> Entry,
+    transport: fn(SocketAddr) -> TierMember,
     servers: usize,
     hedge_budget: Option<f64>,
     test: impl AsyncFnOnce(&Site),
@@ -67,7 +67,7 @@ fn at_a_site_over(
     let site = Site { scripts, group, client: client() };
     on_a_worker(async {
         let probes = probe(&site.group, &alarm);
-        until("all up", || site.group.servers().all(|server| is(server, State::Up))).await;
+        until("all up", || site.group.servers().all(|server| is(server, HealthState::Up))).await;
         drop(probes);
         for at in 0..40 {
             if at == 20 {
@@ -107,7 +107,7 @@ fn queries_over_streams_are_hedged_too() {
                 return;
             }
             site.scripts[0].say_tcp(Tcp::Says(Says::Address(ONE)));
-            until("it is up again", || is(server(&site.group, 0), State::Up)).await;
+            until("it is up again", || is(server(&site.group, 0), HealthState::Up)).await;
         }
         panic!("no hedge in twenty queries");
     });
@@ -161,7 +161,7 @@ fn a_server_that_is_silent_behind_hedges_is_found() {
         site.scripts[0].say(Says::Nothing);
         for at in 0..500 {
             assert_eq!(address(&site.ask(&format!("n{at}.example")).await), TWO);
-            if !is(server(&site.group, 0), State::Up) {
+            if !is(server(&site.group, 0), HealthState::Up) {
                 return;
             }
         }

@@ -5,7 +5,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use tidegate::{
     clock::Moment,
     upstream::{
-        Alarm, Availability, ExchangeError, Group, GroupSpec, OwnAddresses, Policy, State, Transport,
+        Alarm, Availability, ExchangeError, Group, GroupSpec, HealthState, OwnAddresses, Policy, Transport,
         tally::QueryResult,
     },
 };
@@ -129,7 +129,7 @@ fn spread_is_even_and_fastest_leaves_slow_servers_out() {
         let group = Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &alarm));
         on_a_worker(async {
             let _probes = probe(&group, &alarm);
-            until("all up", || group.servers().all(|server| is(server, State::Up))).await;
+            until("all up", || group.servers().all(|server| is(server, HealthState::Up))).await;
             let client = client();
             for at in 0..9 {
                 ask(&client, &group, &format!("warm{at}.example")).await.unwrap();

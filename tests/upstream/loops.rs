@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tidegate::{
     clock::Moment,
     upstream::{
-        Alarm, Availability, ExchangeError, Group, Loops, Marks, OwnAddresses, State,
+        Alarm, Availability, ExchangeError, Group, HealthState, Loops, Marks, OwnAddresses,
         loops::{
-            self, Target,
+            self, WatchedRule,
             watch::{self, Timing},
         },
         tally::QueryResult,
@@ -28,14 +28,14 @@ const HASTY: Timing =
     Timing { every: Duration::from_hours(1), again: Duration::from_millis(100), tag: Duration::from_millis(800) };
 
 /// Watches the group for a rule `aws` of these zones.
-fn watch(loops: &Arc<Loops>, group: &Arc<Group>, zones: &[&str], timing: Timing) -> Sender<Vec<Target>> {
+fn watch(loops: &Arc<Loops>, group: &Arc<Group>, zones: &[&str], timing: Timing) -> Sender<Vec<WatchedRule>> {
     let (sender, receiver) = tokio::sync::watch::channel(vec![target(group, zones)]);
     tokio::task::spawn_local(watch::run(client(), Arc::clone(loops), receiver, timing));
     sender
 }
 
-fn target(group: &Arc<Group>, zones: &[&str]) -> Target {
-    Target::new("aws".into(), zones.iter().map(|zone| zone.parse().unwrap()).collect(), Arc::clone(group))
+fn target(group: &Arc<Group>, zones: &[&str]) -> WatchedRule {
+    WatchedRule::new("aws".into(), zones.iter().map(|zone| zone.parse().unwrap()).collect(), Arc::clone(group))
 }
 
 /// The names below our label that were asked for so far, each once.
@@ -190,8 +190,8 @@ fn no_probe_for_loops_is_held_against_a_server() {
         let targets = watch(&loops, &group, &zones, HASTY);
         let timeouts = || known.tally.queries(tidegate::upstream::Transport::Udp, QueryResult::Timeout);
         until("silence over more than a time-out", || timeouts() >= 60).await;
-        assert!(is(known, State::Up), "names that nobody has may be dropped");
-        assert_eq!(known.transitions(State::Suspect), 0);
+        assert!(is(known, HealthState::Up), "names that nobody has may be dropped");
+        assert_eq!(known.transitions(HealthState::Suspect), 0);
 
         upstream.otherwise(Script::late(Duration::from_millis(100), Reply::nxdomain(60)));
         targets.send_replace(vec![target(&group, &zones)]);
@@ -215,7 +215,7 @@ fn where_the_servers_that_do_not_lead_back_are_down_the_rule_is_down() {
         assert!(loops.comes_back(probes(&looping)[0].as_wire(), Moment::now()));
         let marks = loops.marks("aws");
         let _health = crate::probe(&group, &alarm);
-        until("down", || is(server(&group, 1), State::Down)).await;
+        until("down", || is(server(&group, 1), HealthState::Down)).await;
         assert!(group.is_down_without(&marks) && !group.is_down());
         // Servers that are down are tried for real, and the one that leads back is not among them.
         for at in 0..10 {

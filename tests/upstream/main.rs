@@ -25,8 +25,8 @@ use std::{
 use tidegate::{
     clock::Moment,
     upstream::{
-        Alarm, Entry, ExchangeError, Exchanged, Group, GroupSpec, HealthSpec, Limits, OwnAddresses, Policy, Server,
-        ServerSpec, State, Transport, UpstreamClient, Worker, prober,
+        Alarm, ExchangeError, Exchanged, Group, GroupLimits, GroupSpec, HealthSpec, HealthState, OwnAddresses, Policy,
+        Server, ServerSpec, TierMember, Transport, UpstreamClient, WorkerNumber, prober,
     },
     wire::{Class, Name, RecordType, UpstreamQuery, addresses::find_address},
 };
@@ -40,16 +40,16 @@ fn on_a_worker<F: Future>(future: F) -> F::Output {
         .block_on(future)
 }
 
-fn udp(address: SocketAddr) -> Entry {
-    Entry::Server(ServerSpec::plain(Transport::Udp, address))
+fn udp(address: SocketAddr) -> TierMember {
+    TierMember::Server(ServerSpec::plain(Transport::Udp, address))
 }
 
-fn tcp(address: SocketAddr) -> Entry {
-    Entry::Server(ServerSpec::plain(Transport::Tcp, address))
+fn tcp(address: SocketAddr) -> TierMember {
+    TierMember::Server(ServerSpec::plain(Transport::Tcp, address))
 }
 
 /// A group in which the first server is asked first, without hedges, and probes are quick.
-fn spec(tiers: &[&[Entry]]) -> GroupSpec {
+fn spec(tiers: &[&[TierMember]]) -> GroupSpec {
     let health = HealthSpec {
         interval: Duration::from_millis(500),
         interval_down: Duration::from_millis(100),
@@ -59,7 +59,7 @@ fn spec(tiers: &[&[Entry]]) -> GroupSpec {
         name: "vpc".into(),
         tiers: tiers.iter().map(|tier| tier.to_vec()).collect(),
         policy: Policy::Ordered,
-        limits: Limits { hedge_budget: None, ..Limits::default() },
+        limits: GroupLimits { hedge_budget: None, ..GroupLimits::default() },
         health,
     }
 }
@@ -108,9 +108,9 @@ fn probe(group: &Arc<Group>, alarm: &Arc<Alarm>) -> tokio::sync::watch::Sender<p
 }
 
 fn client() -> Rc<UpstreamClient> {
-    Rc::new(UpstreamClient::new(Worker::ALONE))
+    Rc::new(UpstreamClient::new(WorkerNumber::ALONE))
 }
 
-fn is(server: &Server, state: State) -> bool {
+fn is(server: &Server, state: HealthState) -> bool {
     server.state() == state
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use tidegate::upstream::{
-    Transport, UpstreamClient, Worker,
+    Transport, UpstreamClient, WorkerNumber,
     tally::{MismatchReason, QueryResult},
 };
 
@@ -29,7 +29,7 @@ fn there_are_no_more_ports_than_configured_over_all_workers() {
     for index in 0..3 {
         let group = Arc::clone(&group);
         on_a_worker(async move {
-            let client = UpstreamClient::new(Worker { index, count: 3 });
+            let client = UpstreamClient::new(WorkerNumber { index, count: 3 });
             ask_in_turn(&client, &group, 100).await;
             let open = server(&group, 0).tally.source_ports();
             assert!((2..=3).contains(&open), "{open}");

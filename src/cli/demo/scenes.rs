@@ -10,7 +10,7 @@ use super::{
 use crate::{
     cli::ask::{self, Answer, AskError},
     clock::Moment,
-    upstream::{ServerSpec, State, Transport},
+    upstream::{HealthState, ServerSpec, Transport},
     wire::{Class, EdeCode, Name, Rcode, RecordType, UpstreamQuery},
 };
 
@@ -125,7 +125,7 @@ fn eventually(what: &str, held: impl Fn() -> bool) -> Result<Duration, SceneErro
 /// Whether every server is up.
 fn all_up(demo: &Demo) -> bool {
     let snapshot = demo.engine.snapshot_owned();
-    snapshot.groups.iter().flat_map(|group| group.servers()).all(|server| server.state() == State::Up)
+    snapshot.groups.iter().flat_map(|group| group.servers()).all(|server| server.state() == HealthState::Up)
 }
 
 fn service_name(demo: &Demo) -> SceneResult {

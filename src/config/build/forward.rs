@@ -11,7 +11,7 @@ use super::{
         error::{Place, locate},
         file::{File, ForwardSection, Located, Text, no_such_word},
         group::GroupIndex,
-        plan::{CachePolicy, Rebind, Rule, WhenDown, ZoneEntry},
+        plan::{CachePolicy, Rebind, RulePlan, WhenDown, ZoneEntry},
         presets, reverse,
     },
     Builder,
@@ -33,7 +33,7 @@ pub(super) struct Claim {
 }
 
 impl Builder<'_> {
-    pub(super) fn rules(&mut self, file: &File, cache: &CachePolicy) -> Vec<Rule> {
+    pub(super) fn rules(&mut self, file: &File, cache: &CachePolicy) -> Vec<RulePlan> {
         let groups: Vec<&str> = file.upstream.iter().map(|upstream| upstream.name.value.as_str()).collect();
         let names = self.rule_names(&file.forward);
         let rules = file.forward.iter().zip(names);
@@ -46,7 +46,7 @@ impl Builder<'_> {
         name: String,
         groups: &[&str],
         cache: &CachePolicy,
-    ) -> Option<Rule> {
+    ) -> Option<RulePlan> {
         let table = &forward.value;
         let clients = self.networks(table.clients.as_ref());
         let (written, zones) = self.zones(forward, &name, &clients);
@@ -55,7 +55,7 @@ impl Builder<'_> {
         let except = self.except(forward, &name, &zones, guard.is_some() || rebind == Rebind::Refuse);
         let when_down = self.when_down(table, &name, groups);
         let to = self.target(forward, &name, groups);
-        let rule = Rule {
+        let rule = RulePlan {
             written,
             zones,
             to: to.unwrap_or(GroupIndex(0)),

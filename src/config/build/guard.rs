@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use super::{
     super::{
         file::{ForwardSection, Located},
-        group::{Group, Server, ServerAddress},
-        plan::{Guard, Live, Rule, WhenDown},
+        group::{GroupPlan, ServerAddress, ServerPlan},
+        plan::{GuardPlan, Live, RulePlan, WhenDown},
         presets::{PUBLIC_ONLY, is_aws_name},
     },
     Builder,
@@ -24,7 +24,7 @@ const PRIVATE_HELP: &str = "add private = [\"10.20.0.0/16\"], the networks that 
 const VPC_V6: u8 = 44;
 
 impl Builder<'_> {
-    pub(super) fn guard(&mut self, forward: &Located<ForwardSection>, name: &str) -> Option<Guard> {
+    pub(super) fn guard(&mut self, forward: &Located<ForwardSection>, name: &str) -> Option<GuardPlan> {
         let table = &forward.value;
         let on_public = table.on_public();
         let Some(private) = table.private.as_ref().filter(|private| !private.value.is_empty()) else {
@@ -41,7 +41,7 @@ impl Builder<'_> {
             self.problem_with_help(&private.place, message, ON_PUBLIC_HELP);
         }
         let networks = self.networks(Some(private));
-        (!networks.is_empty()).then_some(Guard { networks, on_public })
+        (!networks.is_empty()).then_some(GuardPlan { networks, on_public })
     }
 
     /// The names that the guard leaves alone; an error where that is all of the rule.
@@ -62,7 +62,7 @@ impl Builder<'_> {
         except
     }
 
-    pub(super) fn warn_of_guard(&mut self, rule: &Rule, forward: &Located<ForwardSection>, live: &Live) {
+    pub(super) fn warn_of_guard(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, live: &Live) {
         self.warn_of_except(rule, forward);
         let Some(private) = forward.value.private.as_ref().filter(|_| rule.guard.is_some()) else {
             self.warn_of_no_guard(rule, forward);
@@ -95,7 +95,7 @@ impl Builder<'_> {
         }
     }
 
-    fn warn_of_except(&mut self, rule: &Rule, forward: &Located<ForwardSection>) {
+    fn warn_of_except(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>) {
         for text in forward.value.except.iter().flat_map(|except| &except.value) {
             let Ok(name) = text.value.parse::<Name>() else { continue };
             let spared: Vec<String> = rule.zones.iter().filter(|zone| zone.is_within(&name)).map(without_dot).collect();
@@ -115,7 +115,7 @@ impl Builder<'_> {
         }
     }
 
-    fn warn_of_no_guard(&mut self, rule: &Rule, forward: &Located<ForwardSection>) {
+    fn warn_of_no_guard(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>) {
         let Some(zone) = rule.zones.iter().find(|zone| is_aws_name(zone)) else { return };
         let place = forward.value.private.as_ref().map_or(&forward.place, |private| &private.place);
         let message = format!(
@@ -128,7 +128,7 @@ impl Builder<'_> {
         self.warning(place, message, &help);
     }
 
-    fn warn_of_public_networks(&mut self, rule: &Rule, forward: &Located<ForwardSection>) {
+    fn warn_of_public_networks(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>) {
         for text in forward.value.private.iter().flat_map(|private| &private.value) {
             let Ok(network) = networks::parse(&text.value) else { continue };
             let is_vpc = network.addr().is_ipv6() && network.prefix_len() >= VPC_V6;
@@ -147,7 +147,7 @@ impl Builder<'_> {
     /// An endpoint's addresses lie in its VPC, and so do those that it answers service names with. Where the first tier
     /// lies within the guard's networks and a later one does not, the later one answers with other addresses. Without a
     /// guard nothing tells to which Region an address belongs.
-    pub(super) fn warn_of_other_region(&mut self, rule: &Rule, forward: &Located<ForwardSection>, live: &Live) {
+    pub(super) fn warn_of_other_region(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, live: &Live) {
         let (Some(guard), Some(private)) = (&rule.guard, &forward.value.private) else { return };
         if !rule.zones.iter().any(is_aws_name) {
             return;
@@ -177,8 +177,8 @@ fn is_excepted(name: &Name, except: &[Name]) -> bool {
 }
 
 /// The addresses that a group's tiers name, the first tier's apart.
-fn addresses(group: &Group) -> (Vec<IpAddr>, Vec<IpAddr>) {
-    let fixed = |server: &Server| match &server.address {
+fn addresses(group: &GroupPlan) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    let fixed = |server: &ServerPlan| match &server.address {
         ServerAddress::Fixed(fixed) => Some(fixed.endpoint.address.ip),
         ServerAddress::System { .. } => None,
     };

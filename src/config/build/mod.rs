@@ -22,7 +22,7 @@ use super::{
     error::{Problem, Problems, Source},
     file::{File, Loaded, Located, Text},
     group::GroupIndex,
-    plan::{Live, Plan, Rule},
+    plan::{Live, Plan, RulePlan},
 };
 use crate::wire::Name;
 
@@ -82,7 +82,7 @@ impl Builder<'_> {
         }
     }
 
-    fn groups(&mut self, file: &File, rules: &[Rule]) -> Vec<super::group::Group> {
+    fn groups(&mut self, file: &File, rules: &[RulePlan]) -> Vec<super::group::GroupPlan> {
         let upstreams = file.upstream.iter().enumerate();
         upstreams.map(|(at, upstream)| self.group(upstream, GroupIndex(at), rules)).collect()
     }

@@ -9,7 +9,7 @@ use super::{
             ADMIN_ALLOW, ADMIN_HTTP, ALLOW, CHAOS, CONTROL_SOCKET, COOKIE_SECRETS, File, LISTEN, ServerSection, Text,
             Texts,
         },
-        plan::{Access, AdminAccess, Boot, CachePolicy, CookieSecret, Listen, Need, SpecialNames, StreamLimits},
+        plan::{AccessPlan, AdminAccess, Boot, CachePolicy, CookieSecret, Listen, Need, SpecialNames, StreamLimits},
     },
     Builder, section,
 };
@@ -94,8 +94,8 @@ impl Builder<'_> {
         }
     }
 
-    pub(super) fn access(&mut self, server: &ServerSection) -> Access {
-        Access { allow: self.clients(server.allow.as_ref(), ALLOW), deny: self.clients(server.deny.as_ref(), &[]) }
+    pub(super) fn access(&mut self, server: &ServerSection) -> AccessPlan {
+        AccessPlan { allow: self.clients(server.allow.as_ref(), ALLOW), deny: self.clients(server.deny.as_ref(), &[]) }
     }
 
     /// Reads the files, newest first.

@@ -11,9 +11,10 @@ use super::{
         error::Place,
         file::{HealthSection, Located, MAX_SERVERS, ServerEntry, Text, Upstream, UpstreamSection},
         group::{
-            Bundle, FixedServer, Group, GroupIndex, Health, NetworkPath, Probe, Recursion, Server, ServerAddress, Share,
+            Bundle, FixedServer, GroupIndex, GroupPlan, HealthPlan, NetworkPath, Probe, Recursion, ServerAddress,
+            ServerPlan, Share,
         },
-        plan::Rule,
+        plan::RulePlan,
         server::ServerError,
     },
     Builder, section,
@@ -30,10 +31,10 @@ const BY_NAME_HELP: &str = "servers by name are not supported yet: write an addr
 const CA_HELP: &str = "write the path of a file with the CA's certificates as PEM; without ca the system's CAs are \
                        trusted";
 impl Builder<'_> {
-    pub(super) fn group(&mut self, upstream: &Upstream, index: GroupIndex, rules: &[Rule]) -> Group {
+    pub(super) fn group(&mut self, upstream: &Upstream, index: GroupIndex, rules: &[RulePlan]) -> GroupPlan {
         let table = &upstream.table;
         self.check_label(&upstream.name, "an upstream");
-        Group {
+        GroupPlan {
             name: upstream.name.value.clone(),
             tiers: self.tiers(upstream),
             ca: self.bundle(table.ca.as_ref()),
@@ -57,7 +58,7 @@ impl Builder<'_> {
         }
     }
 
-    fn tiers(&mut self, upstream: &Upstream) -> Vec<Vec<Server>> {
+    fn tiers(&mut self, upstream: &Upstream) -> Vec<Vec<ServerPlan>> {
         let Upstream { name, table } = upstream;
         let path = NetworkPath {
             source: self.source_address(table.source.as_ref()),
@@ -84,11 +85,11 @@ impl Builder<'_> {
         tiers
     }
 
-    fn tier(&mut self, entries: &Located<Vec<ServerEntry>>, path: &NetworkPath, whose: &str) -> Vec<Server> {
+    fn tier(&mut self, entries: &Located<Vec<ServerEntry>>, path: &NetworkPath, whose: &str) -> Vec<ServerPlan> {
         if entries.value.is_empty() {
             self.problem(&entries.place, format!("{whose} has no servers: the list is empty"));
         }
-        let mut servers: Vec<Server> = Vec::new();
+        let mut servers: Vec<ServerPlan> = Vec::new();
         for entry in &entries.value {
             let Some((server, place)) = self.server(entry, path, entries) else { continue };
             if servers.contains(&server) {
@@ -105,7 +106,7 @@ impl Builder<'_> {
         entry: &ServerEntry,
         path: &NetworkPath,
         entries: &Located<Vec<ServerEntry>>,
-    ) -> Option<(Server, Place)> {
+    ) -> Option<(ServerPlan, Place)> {
         let mut path = path.clone();
         let text = match entry {
             ServerEntry::Text(text) => text,
@@ -131,7 +132,7 @@ impl Builder<'_> {
             self.problem(&text.place, message);
             return None;
         }
-        Some((Server { address, path }, text.place.clone()))
+        Some((ServerPlan { address, path }, text.place.clone()))
     }
 
     fn server_address(&mut self, text: &Text) -> Option<ServerAddress> {
@@ -162,7 +163,7 @@ impl Builder<'_> {
         }
     }
 
-    fn health(&mut self, table: &UpstreamSection, default: Probe) -> Health {
+    fn health(&mut self, table: &UpstreamSection, default: Probe) -> HealthPlan {
         let health = section(table.health.as_ref());
         let written = health.probe.as_ref().filter(|probe| !probe.value.is_empty());
         let probe = match written {
@@ -176,7 +177,7 @@ impl Builder<'_> {
             let message = format!("expect needs a probe for A or AAAA, and the probe is \"{probe}\"");
             self.problem_with_help(&texts.place, message, "write probe = \"sts.eu-west-1.amazonaws.com A\"");
         }
-        Health { probe, is_probe_written: written.is_some(), expect, ..health_settings(&health) }
+        HealthPlan { probe, is_probe_written: written.is_some(), expect, ..health_settings(&health) }
     }
 
     fn probe(&mut self, text: &Text) -> Option<Probe> {
@@ -199,9 +200,9 @@ impl Builder<'_> {
 }
 
 /// A group of these bounds, without anything that takes a look at more than the table.
-fn settings(table: &UpstreamSection) -> Group {
+fn settings(table: &UpstreamSection) -> GroupPlan {
     let share = share(table.hedge_budget());
-    Group {
+    GroupPlan {
         name: String::new(),
         tiers: Vec::new(),
         policy: table.policy(),
@@ -221,8 +222,8 @@ fn settings(table: &UpstreamSection) -> Group {
 }
 
 /// How a group is watched that says nothing of its probe.
-fn health_settings(table: &HealthSection) -> Health {
-    Health {
+fn health_settings(table: &HealthSection) -> HealthPlan {
+    HealthPlan {
         probe: Probe { qname: Name::root(), qtype: RecordType::NS },
         is_probe_written: false,
         expect: Vec::new(),
@@ -234,13 +235,13 @@ fn health_settings(table: &HealthSection) -> Health {
 }
 
 /// The defaults of every key, no name and no servers.
-impl Default for Group {
+impl Default for GroupPlan {
     fn default() -> Self {
         settings(&UpstreamSection::default())
     }
 }
 
-fn default_probe(group: GroupIndex, rules: &[Rule]) -> Probe {
+fn default_probe(group: GroupIndex, rules: &[RulePlan]) -> Probe {
     let zones = || rules.iter().filter(|rule| rule.to == group).flat_map(|rule| &rule.zones);
     match zones().next() {
         Some(first) if zones().all(|zone| !zone.is_root()) => Probe { qname: first.clone(), qtype: RecordType::SOA },

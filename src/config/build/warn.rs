@@ -11,8 +11,8 @@ use super::{
     super::{
         error::{Place, Problem},
         file::{File, ForwardSection, Located},
-        group::{Group, GroupIndex, Server, ServerAddress},
-        plan::{Live, Rule, SpecialNames, WhenDown},
+        group::{GroupIndex, GroupPlan, ServerAddress, ServerPlan},
+        plan::{Live, RulePlan, SpecialNames, WhenDown},
         presets::PRESETS,
         reverse::reverse_zones,
     },
@@ -57,7 +57,7 @@ impl Builder<'_> {
 
     /// One address has one budget, over all groups (`max_qps`).
     fn warn_of_budgets(&mut self, file: &File, live: &Live) {
-        let mut first: HashMap<IpAddr, &Group> = HashMap::new();
+        let mut first: HashMap<IpAddr, &GroupPlan> = HashMap::new();
         for (group, upstream) in live.groups.iter().zip(&file.upstream) {
             let place = upstream.table.max_qps.as_ref().map_or(&upstream.name.place, |max_qps| &max_qps.place);
             for address in addresses(group) {
@@ -105,13 +105,13 @@ impl Builder<'_> {
         }
     }
 
-    fn warn_of_group(&mut self, index: GroupIndex, group: &Group, place: &Place, live: &Live) {
-        let falls_back = |rule: &Rule| rule.when_down == WhenDown::Upstream(index);
+    fn warn_of_group(&mut self, index: GroupIndex, group: &GroupPlan, place: &Place, live: &Live) {
+        let falls_back = |rule: &RulePlan| rule.when_down == WhenDown::Upstream(index);
         if !live.rules.iter().any(|rule| rule.to == index || falls_back(rule)) {
             let message = format!("no rule sends to upstream \"{}\"", group.name);
             self.warning(place, message, "name it in the `to` of a [[forward]]");
         }
-        let mut before: Vec<&Server> = Vec::new();
+        let mut before: Vec<&ServerPlan> = Vec::new();
         for tier in &group.tiers {
             if let Some(server) = tier.iter().find(|server| before.contains(server)) {
                 let message = format!(
@@ -124,7 +124,7 @@ impl Builder<'_> {
         }
     }
 
-    fn warn_of_clients(&mut self, rule: &Rule, forward: &Located<ForwardSection>, live: &Live) {
+    fn warn_of_clients(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, live: &Live) {
         let allow = &live.access.allow;
         let texts = forward.value.clients.iter().flat_map(|clients| &clients.value);
         for (client, text) in rule.clients.iter().zip(texts) {
@@ -141,7 +141,7 @@ impl Builder<'_> {
     }
 
     /// A rule that is never used, because others with longer client networks have its zones for all who are served.
-    fn warn_of_shadow(&mut self, rule: &Rule, forward: &Located<ForwardSection>, allow: &[IpNet]) {
+    fn warn_of_shadow(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, allow: &[IpNet]) {
         let everybody = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
         let own: &[IpNet] = if rule.clients.is_empty() { &everybody } else { &rule.clients };
         let served: Vec<(IpNet, IpNet)> = own
@@ -167,7 +167,7 @@ impl Builder<'_> {
     }
 
     /// A VPC's resolver knows the reverse zones of its own networks only.
-    fn warn_of_hijack(&mut self, rule: &Rule, forward: &Located<ForwardSection>, live: &Live) {
+    fn warn_of_hijack(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, live: &Live) {
         let sent: Vec<&Name> =
             live.rules.iter().filter(|other| other.to == rule.to).flat_map(|other| &other.zones).collect();
         let families = PRESETS.iter().flat_map(|preset| preset.families);
@@ -233,8 +233,8 @@ fn is_denied(client: IpNet, live: &Live) -> bool {
 }
 
 /// The addresses of the servers that a group names, over all tiers, none twice.
-fn addresses(group: &Group) -> BTreeSet<IpAddr> {
-    let fixed = |server: &Server| match &server.address {
+fn addresses(group: &GroupPlan) -> BTreeSet<IpAddr> {
+    let fixed = |server: &ServerPlan| match &server.address {
         ServerAddress::Fixed(fixed) => Some(fixed.endpoint.address.ip),
         ServerAddress::System { .. } => None,
     };

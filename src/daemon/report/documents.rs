@@ -15,14 +15,14 @@ use crate::{
         Upstreams,
     },
     clock::Moment,
-    config::{Aaaa, OnPublic, Rebind, Rule, WhenDown},
+    config::{Aaaa, OnPublic, Rebind, RulePlan, WhenDown},
     metrics::{
         DropReason, GuardAction, Source, Transport,
         histogram::{BOUNDS_MICROS, Reading},
         registry::{REVISION, RUSTC, VERSION},
     },
     upstream::{
-        Group, Loops, Policy, Server, State,
+        Group, HealthState, Loops, Policy, Server,
         tally::{MismatchReason, QueryResult},
     },
 };
@@ -123,7 +123,7 @@ impl Report {
         json!({ "rules": rules, "local": local })
     }
 
-    fn rule(&self, rule: &Rule) -> Value {
+    fn rule(&self, rule: &RulePlan) -> Value {
         let configuration = self.configuration.load();
         let counters = self.registry.rules().of(&rule.name);
         let when_down = match rule.when_down {
@@ -212,7 +212,7 @@ fn server(server: &Server, loops: &Loops, now: Moment) -> ServerStatus {
         source_ports: tally.source_ports(),
         queries,
         mismatches: MismatchReason::ALL.iter().map(|&reason| tally.mismatches(reason)).sum(),
-        transitions: by(&State::ALL, |state| (state.label(), server.transitions(state))),
+        transitions: by(&HealthState::ALL, |state| (state.label(), server.transitions(state))),
     }
 }
 

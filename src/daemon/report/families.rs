@@ -13,7 +13,7 @@ use crate::{
     metrics::{self, Exposition},
     net::changes::NetworkChange,
     upstream::{
-        Group, Server, State, Transport,
+        Group, HealthState, Server, Transport,
         tally::{MismatchReason, QueryResult, RTT_BOUNDS, RttHistogram},
     },
 };
@@ -112,7 +112,7 @@ fn encode_health(groups: &[Arc<Group>], rows: &[Row<'_>], exposition: &mut Expos
         for (tier, servers) in group.tiers().iter().enumerate() {
             let tier = tier.to_string();
             for row in self::rows(group.name(), servers) {
-                let is_healthy = row.servers.iter().any(|server| server.state() != State::Down);
+                let is_healthy = row.servers.iter().any(|server| server.state() != HealthState::Down);
                 let labels = [("group", row.group), ("server", row.server), ("tier", &tier)];
                 family.sample(&labels, u8::from(is_healthy));
             }
@@ -135,7 +135,7 @@ fn encode_health(groups: &[Arc<Group>], rows: &[Row<'_>], exposition: &mut Expos
     let help = "How often a server came into a state.";
     let mut family = exposition.counter("tidegate_upstream_transitions_total", help);
     for row in rows {
-        for to in State::ALL {
+        for to in HealthState::ALL {
             let labels = [("group", row.group), ("server", row.server), ("to", to.label())];
             family.sample(&labels, row.sum(|server| server.transitions(to)));
         }

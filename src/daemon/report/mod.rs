@@ -44,7 +44,7 @@ use crate::{
     perimeter,
     serve::connections::Connections,
     tls::ServerCertificate,
-    upstream::{Server, State},
+    upstream::{HealthState, Server},
     wire::{EdeCode, Rcode},
 };
 
@@ -167,7 +167,7 @@ impl Report {
         let snapshot = self.engine.snapshot_owned();
         let state_of = |server: &Server| if server.is_drained() { "drained" } else { server.state().label() };
         let not_up = snapshot.groups.iter().flat_map(|group| {
-            let servers = group.servers().filter(|server| server.is_drained() || server.state() != State::Up);
+            let servers = group.servers().filter(|server| server.is_drained() || server.state() != HealthState::Up);
             servers.map(|server| format!("{} {} {}", group.name(), server.label(), state_of(server)))
         });
         let registry = &self.registry;

@@ -4,21 +4,23 @@ use std::fmt;
 
 use crate::{
     admin::status::{GroupStatus, ServerStatus},
-    upstream::{Group, Server, State},
+    upstream::{Group, HealthState, Server},
 };
 
 /// Servers of the group that queries may go to.
 pub(super) fn usable(group: &Group) -> usize {
-    group.servers().filter(|server| !server.is_drained() && server.state() != State::Down).count()
+    group.servers().filter(|server| !server.is_drained() && server.state() != HealthState::Down).count()
 }
 
 /// A server's state, with the cause where it is not up.
 pub(super) fn of_server(server: &Server) -> String {
     let state = match server.state() {
         _ if !server.is_judged() => "no verdict yet".to_owned(),
-        State::Up => "up".to_owned(),
-        State::Suspect => format!("in doubt: {}", cause(server).unwrap_or_else(|| "answers are late or broken".into())),
-        State::Down => format!("down: {}", cause(server).unwrap_or_else(|| "no answer to any query".into())),
+        HealthState::Up => "up".to_owned(),
+        HealthState::Suspect => {
+            format!("in doubt: {}", cause(server).unwrap_or_else(|| "answers are late or broken".into()))
+        }
+        HealthState::Down => format!("down: {}", cause(server).unwrap_or_else(|| "no answer to any query".into())),
     };
     if server.is_drained() { format!("drained ({state})") } else { state }
 }
@@ -52,7 +54,7 @@ pub(super) fn of_group(group: &GroupStatus) -> String {
 }
 
 pub(super) fn is_down(server: &ServerStatus) -> bool {
-    server.state == State::Down.label()
+    server.state == HealthState::Down.label()
 }
 
 fn count(group: &GroupStatus, is: impl Fn(&ServerStatus) -> bool) -> usize {

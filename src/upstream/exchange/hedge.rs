@@ -19,7 +19,7 @@ use crate::{
     clock::Moment,
     upstream::{
         race::late::LateTry,
-        server::{Role, health::State, rtt::LEAST_TAIL},
+        server::{Role, health::HealthState, rtt::LEAST_TAIL},
     },
 };
 
@@ -56,7 +56,7 @@ impl Run<'_> {
                 return;
             }
         }
-        if self.candidates.as_slice()[newest.candidate].state != State::Up {
+        if self.candidates.as_slice()[newest.candidate].state != HealthState::Up {
             self.start(other, Cause::Turn, now);
             return;
         }
@@ -93,7 +93,7 @@ impl Run<'_> {
     /// Another server of the same tier that is up.
     fn another(&self, than: usize, now: Moment) -> Option<usize> {
         let all = self.candidates.as_slice();
-        let is_other = |&at: &usize| at != than && all[at].tier == all[than].tier && all[at].state == State::Up;
+        let is_other = |&at: &usize| at != than && all[at].tier == all[than].tier && all[at].state == HealthState::Up;
         let is_ready = |&at: &usize| self.ready_at(at, now).is_some_and(|ready| ready <= now);
         (0..all.len()).filter(is_other).filter(is_ready).min_by_key(|&at| self.asked[at].tries)
     }
@@ -101,7 +101,7 @@ impl Run<'_> {
     /// Whether a server is up in a tier other than this candidate's.
     fn has_other_tiers(&self, candidate: usize) -> bool {
         let all = self.candidates.as_slice();
-        all.iter().any(|other| other.tier != all[candidate].tier && other.state == State::Up)
+        all.iter().any(|other| other.tier != all[candidate].tier && other.state == HealthState::Up)
     }
 
     /// Whether something came from a server since it was asked: the way is open.

@@ -36,7 +36,7 @@ use crate::{
         server::{
             Role, Server,
             failure::{Availability, ExchangeError, Reasons},
-            health::{ProbeError, State},
+            health::{HealthState, ProbeError},
             tally::QueryResult,
         },
         spec::Transport,
@@ -284,8 +284,8 @@ impl<'a> Run<'a> {
         };
         self.elsewhere()
             .and_then(|elsewhere| of(&elsewhere))
-            .or_else(|| of(&|candidate| candidate.state != State::Down))
-            .or_else(|| of(&|candidate| candidate.state == State::Down))
+            .or_else(|| of(&|candidate| candidate.state != HealthState::Down))
+            .or_else(|| of(&|candidate| candidate.state == HealthState::Down))
     }
 
     /// When a candidate may be asked; none if not for this query any more.
@@ -309,7 +309,7 @@ impl<'a> Run<'a> {
         let mut opens = now;
         for (at, before) in all.iter().enumerate().take(candidate) {
             let asked = &self.asked[at];
-            if before.tier == all[candidate].tier || before.state == State::Down || asked.is_spent {
+            if before.tier == all[candidate].tier || before.state == HealthState::Down || asked.is_spent {
                 continue;
             }
             if self.server(at).liveness.is_silent_for(PATIENCE, now) {
@@ -335,7 +335,7 @@ impl<'a> Run<'a> {
         let tier = all[self.tries.first()?.candidate].tier;
         let stayed = |t: &Try| all[t.candidate].tier == tier && t.phase == Phase::Late;
         let is_stuck = self.attempts == 1 && self.tries.iter().all(stayed);
-        is_stuck.then_some(move |candidate: &Candidate| candidate.tier != tier && candidate.state == State::Up)
+        is_stuck.then_some(move |candidate: &Candidate| candidate.tier != tier && candidate.state == HealthState::Up)
     }
 
     /// Takes one query out of the server's `max_qps`; probes are not held to it.

@@ -21,8 +21,8 @@ use crossbeam_utils::CachePadded;
 use crate::{
     clock::Moment,
     upstream::{
-        server::{Alarm, Rules, Server, budget::ShareBudget, health::State},
-        spec::{Entry, GroupSpec, HealthSpec, Limits, Policy, ServerSpec, Transport},
+        server::{Alarm, Server, ServerPolicy, budget::ShareBudget, health::HealthState},
+        spec::{GroupLimits, GroupSpec, HealthSpec, Policy, ServerSpec, TierMember, Transport},
         system::{self, OwnAddresses},
     },
 };
@@ -39,7 +39,7 @@ pub struct Group {
     name: Arc<str>,
     tiers: Vec<Vec<Arc<Server>>>,
     policy: Policy,
-    limits: Limits,
+    limits: GroupLimits,
     health: HealthSpec,
     running: Arc<Running>,
 }
@@ -86,7 +86,8 @@ impl Group {
     /// own listeners are left out with a warning. `alarm` wakes the prober.
     pub fn build(spec: &GroupSpec, previous: Option<&Self>, ours: &OwnAddresses, alarm: &Arc<Alarm>) -> Self {
         let name: Arc<str> = spec.name.as_str().into();
-        let rules = Rules { health: spec.health.clone(), timeout: spec.limits.timeout, max_qps: spec.limits.max_qps };
+        let rules =
+            ServerPolicy { health: spec.health.clone(), timeout: spec.limits.timeout, max_qps: spec.limits.max_qps };
         let mut seen: Vec<ServerSpec> = Vec::new();
         let mut tiers = Vec::with_capacity(spec.tiers.len());
         for entries in &spec.tiers {
@@ -141,7 +142,7 @@ impl Group {
     }
 
     /// Its bounds.
-    pub const fn limits(&self) -> &Limits {
+    pub const fn limits(&self) -> &GroupLimits {
         &self.limits
     }
 
@@ -153,7 +154,7 @@ impl Group {
     /// Whether some server is known to answer, or all are known not to: the first verdict that readiness waits for. A
     /// group without servers has its verdict.
     pub fn has_first_verdict(&self) -> bool {
-        let answers = |server: &Arc<Server>| server.is_judged() && server.state() == State::Up;
+        let answers = |server: &Arc<Server>| server.is_judged() && server.state() == HealthState::Up;
         self.servers().any(answers) || self.servers().all(|server| server.is_judged())
     }
 
@@ -273,13 +274,13 @@ impl Group {
 
 /// Whether queries may go to a server at all.
 pub(super) fn is_usable(server: &Arc<Server>) -> bool {
-    server.state() != State::Down && !server.is_drained()
+    server.state() != HealthState::Down && !server.is_drained()
 }
 
-fn expand(entry: &Entry, ours: &OwnAddresses) -> Vec<ServerSpec> {
+fn expand(entry: &TierMember, ours: &OwnAddresses) -> Vec<ServerSpec> {
     match entry {
-        Entry::Server(server) => vec![server.clone()],
-        Entry::System { path, via } => {
+        TierMember::Server(server) => vec![server.clone()],
+        TierMember::System { path, via } => {
             let of = |address| ServerSpec { via: via.clone(), ..ServerSpec::plain(Transport::Udp, address) };
             system::servers(path.as_deref(), ours).into_iter().map(of).collect()
         }
@@ -289,7 +290,7 @@ fn expand(entry: &Entry, ours: &OwnAddresses) -> Vec<ServerSpec> {
 fn keep_or_make(
     group: &Arc<str>,
     server: ServerSpec,
-    rules: &Rules,
+    rules: &ServerPolicy,
     previous: Option<&Group>,
     alarm: &Arc<Alarm>,
 ) -> Arc<Server> {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::{
     clock::Moment,
     upstream::{
-        server::{Server, failure::Availability, health::State},
+        server::{Server, failure::Availability, health::HealthState},
         spec::Policy,
     },
 };
@@ -35,7 +35,7 @@ pub(crate) struct Candidate {
     pub(crate) tier: u8,
     pub(crate) place: u8,
     /// What was thought of it when the query began.
-    pub(crate) state: State,
+    pub(crate) state: HealthState,
 }
 
 /// No query asks more servers than this; a group has no more.
@@ -59,12 +59,12 @@ impl Candidates {
         let turn = group.turn();
         let others = (0..group.tiers().len()).filter(|&tier| tier != active);
         for tier in std::iter::once(active).chain(others) {
-            candidates.add(&seen, group, tier, State::Up, turn);
-            candidates.add(&seen, group, tier, State::Suspect, turn);
+            candidates.add(&seen, group, tier, HealthState::Up, turn);
+            candidates.add(&seen, group, tier, HealthState::Suspect, turn);
         }
         if group.health().expect.is_empty() {
             for tier in 0..group.tiers().len() {
-                candidates.add(&seen, group, tier, State::Down, turn);
+                candidates.add(&seen, group, tier, HealthState::Down, turn);
             }
         }
         if candidates.length == 0 { Err(Availability::AllDown) } else { Ok(candidates) }
@@ -72,7 +72,8 @@ impl Candidates {
 
     /// The servers that may be asked, with the state that each has now.
     fn look(group: &Group, loops: &Marks) -> Result<Self, Availability> {
-        let mut seen = Self { list: [Candidate { tier: 0, place: 0, state: State::Down }; Self::MOST], length: 0 };
+        let mut seen =
+            Self { list: [Candidate { tier: 0, place: 0, state: HealthState::Down }; Self::MOST], length: 0 };
         let mut availability = Availability::NoServers;
         for ((tier, place), server) in group.places().filter(|(_, server)| !server.is_drained()) {
             if loops.has(server) {
@@ -87,7 +88,7 @@ impl Candidates {
 
     /// One server alone, for a probe.
     pub(crate) const fn only(tier: u8, place: u8) -> Self {
-        Self { list: [Candidate { tier, place, state: State::Up }; Self::MOST], length: 1 }
+        Self { list: [Candidate { tier, place, state: HealthState::Up }; Self::MOST], length: 1 }
     }
 
     pub(crate) fn as_slice(&self) -> &[Candidate] {
@@ -96,10 +97,10 @@ impl Candidates {
 
     /// Whether every one of them is down.
     pub(crate) fn are_all_down(&self) -> bool {
-        self.as_slice().iter().all(|candidate| candidate.state == State::Down)
+        self.as_slice().iter().all(|candidate| candidate.state == HealthState::Down)
     }
 
-    fn add(&mut self, seen: &Self, group: &Group, tier: usize, state: State, turn: usize) {
+    fn add(&mut self, seen: &Self, group: &Group, tier: usize, state: HealthState, turn: usize) {
         let start = self.length;
         let of = |candidate: &&Candidate| usize::from(candidate.tier) == tier && candidate.state == state;
         for candidate in seen.as_slice().iter().filter(of) {

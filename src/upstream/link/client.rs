@@ -37,14 +37,14 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Which of how many workers this is: each has its share of the source ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Worker {
+pub struct WorkerNumber {
     /// From 0.
     pub index: usize,
     /// How many there are.
     pub count: usize,
 }
 
-impl Worker {
+impl WorkerNumber {
     /// The one and only.
     pub const ALONE: Self = Self { index: 0, count: 1 };
 
@@ -67,7 +67,7 @@ type Links = HashMap<u64, Rc<Link>, foldhash::fast::FixedState>;
 
 /// What the links of a worker have in common.
 pub(crate) struct Shared {
-    pub(crate) worker: Worker,
+    pub(crate) worker: WorkerNumber,
     pub(crate) stripe: Stripe,
     pub(crate) random: RefCell<StdRng>,
     pub(crate) inbox: RefCell<Inbox>,
@@ -95,7 +95,7 @@ impl Shared {
 
 impl UpstreamClient {
     /// A client for this worker. Ids, ports and letter case come from a generator seeded by the operating system.
-    pub fn new(worker: Worker) -> Self {
+    pub fn new(worker: WorkerNumber) -> Self {
         let shared = Shared {
             worker,
             stripe: Stripe::of(worker.index),

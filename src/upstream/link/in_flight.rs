@@ -221,7 +221,8 @@ mod tests {
     use super::*;
     use crate::{
         upstream::{
-            Entry, Group, GroupSpec, HealthSpec, Limits, OwnAddresses, Policy, ServerSpec, Transport, server::Role,
+            Group, GroupLimits, GroupSpec, HealthSpec, OwnAddresses, Policy, ServerSpec, TierMember, Transport,
+            server::Role,
         },
         wire::{Class, Name, Rcode, RecordType},
     };
@@ -230,9 +231,9 @@ mod tests {
         let server = ServerSpec::plain(Transport::Udp, "192.0.2.1:53".parse().unwrap());
         let spec = GroupSpec {
             name: "vpc".into(),
-            tiers: vec![vec![Entry::Server(server)]],
+            tiers: vec![vec![TierMember::Server(server)]],
             policy: Policy::Ordered,
-            limits: Limits::default(),
+            limits: GroupLimits::default(),
             health: HealthSpec::probing(Name::root(), RecordType::NS),
         };
         let group = Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &Arc::default()));

@@ -38,7 +38,7 @@ use self::{
     udp::SendBatch,
 };
 pub use self::{
-    client::{UpstreamClient, Worker},
+    client::{UpstreamClient, WorkerNumber},
     single::ask_once,
 };
 

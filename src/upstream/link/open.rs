@@ -5,7 +5,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
     net::socket::upstream_tcp,
-    tls::{Alpn, Client, Connected},
+    tls::{Alpn, Connected, TlsClient},
     upstream::{
         server::connect_error::ConnectError,
         spec::{ServerSpec, Transport},
@@ -33,7 +33,7 @@ pub(super) enum Carrier {
 pub(super) async fn open(
     spec: &ServerSpec,
     transport: Transport,
-    tls: Option<&Client>,
+    tls: Option<&TlsClient>,
 ) -> Result<Carrier, ConnectError> {
     let tls = || tls.ok_or(ConnectError::Unidentified);
     match transport {

@@ -29,7 +29,7 @@ use tokio::{net::UdpSocket, task::AbortHandle};
 use crate::{
     clock::Moment,
     net::{changes, mmsg::interface_index, socket::upstream_udp},
-    upstream::{server::health::State, spec::ServerSpec},
+    upstream::{server::health::HealthState, spec::ServerSpec},
 };
 
 use super::{Link, udp};
@@ -155,7 +155,7 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
         Some(_) => pool.retire(slot),
         None => {}
     }
-    let life = if link.server.state() == State::Down { LIFE_WHILE_DOWN } else { life };
+    let life = if link.server.state() == HealthState::Down { LIFE_WHILE_DOWN } else { life };
     match open_port(link, pool.last_serial.wrapping_add(1).max(1), now + life) {
         Ok((port, way)) => {
             pool.last_serial = port.serial;
@@ -236,7 +236,7 @@ pub(super) fn look(link: &Link, now: Moment) -> PathState {
 /// Gives up ports whose time is over, and closes those whose queries are done.
 pub(super) fn tend(link: &Link, now: Moment) {
     let mut pool = link.pool.borrow_mut();
-    let is_down = link.server.state() == State::Down;
+    let is_down = link.server.state() == HealthState::Down;
     let has_gone_down = is_down && !pool.was_down;
     pool.was_down = is_down;
     for slot in 0..pool.slots.len() {

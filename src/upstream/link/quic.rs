@@ -12,7 +12,7 @@ use quinn::{
 
 use crate::{
     net::socket::{Egress, upstream_udp},
-    tls::{Client, HandshakeError},
+    tls::{HandshakeError, TlsClient},
     upstream::server::connect_error::ConnectError,
     wire::MAX_MESSAGE,
 };
@@ -33,7 +33,7 @@ pub(super) struct Quic {
 }
 
 /// Shakes hands over a socket of its own, at a random port.
-pub(super) async fn open(address: SocketAddr, egress: &Egress, tls: &Client) -> Result<Quic, ConnectError> {
+pub(super) async fn open(address: SocketAddr, egress: &Egress, tls: &TlsClient) -> Result<Quic, ConnectError> {
     let socket = upstream_udp(address, egress)?;
     let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
     let mut config = ClientConfig::new(tls.quic());

@@ -29,7 +29,7 @@ const SECOND_SIGN: Duration = Duration::from_secs(2);
 
 /// What is thought of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum State {
+pub enum HealthState {
     /// It answers.
     Up,
     /// There is a doubt.
@@ -38,7 +38,7 @@ pub enum State {
     Down,
 }
 
-impl State {
+impl HealthState {
     /// Every state, in the order of its discriminants.
     pub const ALL: [Self; 3] = [Self::Up, Self::Suspect, Self::Down];
 
@@ -105,9 +105,9 @@ impl ProbeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
     /// What it was.
-    pub from: State,
+    pub from: HealthState,
     /// What it is.
-    pub to: State,
+    pub to: HealthState,
     /// Why.
     pub because: Event,
 }
@@ -117,7 +117,7 @@ pub struct Change {
 /// Invariant: `failed` counts probes since the last good one, `passed` good ones since the last doubt.
 #[derive(Debug, Clone)]
 pub struct Health {
-    state: State,
+    state: HealthState,
     failed: u32,
     passed: u32,
     vouched_at: Option<Moment>,
@@ -130,7 +130,7 @@ impl Health {
     /// A server nobody has asked yet.
     pub fn new() -> Self {
         Self {
-            state: State::Suspect,
+            state: HealthState::Suspect,
             failed: 0,
             passed: 0,
             vouched_at: None,
@@ -140,7 +140,7 @@ impl Health {
     }
 
     /// What is thought of it.
-    pub const fn state(&self) -> State {
+    pub const fn state(&self) -> HealthState {
         self.state
     }
 
@@ -167,7 +167,7 @@ impl Health {
             Event::Answered => {
                 self.passed = self.passed.saturating_add(1);
                 self.failed = 0;
-                State::Up
+                HealthState::Up
             }
             Event::ProbePassed => {
                 self.vouched_at = Some(now);
@@ -176,17 +176,17 @@ impl Health {
             Event::Broken if self.is_vouched_for(now, spec) => from,
             Event::Broken | Event::Late => {
                 self.passed = 0;
-                from.max(State::Suspect)
+                from.max(HealthState::Suspect)
             }
             Event::Silent | Event::Untrusted => {
                 self.passed = 0;
-                State::Down
+                HealthState::Down
             }
             Event::Refused => {
                 self.passed = 0;
                 let is_second = self.has_refused(now);
                 self.refused_at = Some(now);
-                if is_second { State::Down } else { from.max(State::Suspect) }
+                if is_second { HealthState::Down } else { from.max(HealthState::Suspect) }
             }
             Event::ProbeFailed(error) => {
                 self.passed = 0;
@@ -194,22 +194,22 @@ impl Health {
                 self.failed = self.failed.saturating_add(1);
                 // What refused a probe was heard as a refusal already.
                 let is_second = error != ProbeError::Network && self.has_refused(now);
-                if is_second || self.failed >= spec.fall { State::Down } else { from.max(State::Suspect) }
+                if is_second || self.failed >= spec.fall { HealthState::Down } else { from.max(HealthState::Suspect) }
             }
         };
-        if from == State::Down && self.state != State::Down {
+        if from == HealthState::Down && self.state != HealthState::Down {
             self.steady_since = now;
         }
         (self.state != from).then_some(Change { from, to: self.state, because: event })
     }
 
-    fn vouch(&mut self, spec: &HealthSpec) -> State {
+    fn vouch(&mut self, spec: &HealthSpec) -> HealthState {
         self.passed = self.passed.saturating_add(1);
-        if self.state == State::Down && self.passed < spec.rise {
-            return State::Down;
+        if self.state == HealthState::Down && self.passed < spec.rise {
+            return HealthState::Down;
         }
         self.failed = 0;
-        State::Up
+        HealthState::Up
     }
 
     fn has_refused(&self, now: Moment) -> bool {
@@ -217,7 +217,7 @@ impl Health {
     }
 
     fn is_vouched_for(&self, now: Moment, spec: &HealthSpec) -> bool {
-        self.state == State::Up && self.vouched_at.is_some_and(|at| now.since(at) < spec.interval_down)
+        self.state == HealthState::Up && self.vouched_at.is_some_and(|at| now.since(at) < spec.interval_down)
     }
 }
 
@@ -264,43 +264,43 @@ mod tests {
     }
 
     #[rstest]
-    #[case::not_yet_vouched_for(&[], State::Suspect)]
-    #[case::one_good_probe(&[ProbePassed], State::Up)]
-    #[case::one_good_answer(&[Answered], State::Up)]
-    #[case::servfail_is_a_doubt(&[ProbePassed, Broken], State::Suspect)]
-    #[case::late_is_a_doubt(&[ProbePassed, Late], State::Suspect)]
-    #[case::doubts_never_add_up(&[ProbePassed, Broken, Broken, Late, Late, Broken, Late, Broken], State::Suspect)]
-    #[case::a_good_probe_clears_a_doubt(&[ProbePassed, Late, ProbePassed], State::Up)]
-    #[case::traffic_clears_a_doubt(&[ProbePassed, Late, Answered], State::Up)]
-    #[case::two_failed_probes(&[ProbePassed, FAILED, FAILED], State::Suspect)]
-    #[case::three_failed_probes(&[ProbePassed, FAILED, FAILED, FAILED], State::Down)]
-    #[case::not_in_a_row(&[ProbePassed, FAILED, FAILED, ProbePassed, FAILED, FAILED], State::Suspect)]
-    #[case::traffic_breaks_the_row(&[ProbePassed, FAILED, FAILED, Answered, FAILED, FAILED], State::Suspect)]
-    #[case::one_refusal_is_a_doubt(&[ProbePassed, Refused], State::Suspect)]
-    #[case::two_refusals(&[ProbePassed, Refused, Refused], State::Down)]
-    #[case::a_refusal_and_a_probe_without_answer(&[ProbePassed, Refused, FAILED], State::Down)]
-    #[case::a_probe_that_was_refused_is_one_sign(&[ProbePassed, Refused, ProbeFailed(ProbeError::Network)], State::Suspect)]
-    #[case::an_answer_between_refusals(&[ProbePassed, Refused, Answered, Refused], State::Suspect)]
-    #[case::a_good_probe_between_refusals(&[ProbePassed, Refused, ProbePassed, Refused], State::Suspect)]
-    #[case::refusals_far_apart(&[ProbePassed, Refused, Late, Refused], State::Suspect)]
-    #[case::silent_at_once(&[ProbePassed, Silent], State::Down)]
-    #[case::one_good_does_not_raise(&[Silent, ProbePassed], State::Down)]
-    #[case::two_good_raise(&[Silent, ProbePassed, ProbePassed], State::Up)]
-    #[case::one_answer_in_traffic_ends_an_outage(&[FAILED, FAILED, FAILED, Answered], State::Up)]
-    #[case::good_ones_in_a_row(&[Silent, ProbePassed, FAILED, ProbePassed], State::Down)]
-    #[case::a_doubt_breaks_the_rise(&[Silent, ProbePassed, Late, ProbePassed], State::Down)]
-    #[case::a_doubt_does_not_raise(&[Silent, Broken, Late], State::Down)]
-    fn events_lead_to(#[case] events: &[Event], #[case] state: State) {
+    #[case::not_yet_vouched_for(&[], HealthState::Suspect)]
+    #[case::one_good_probe(&[ProbePassed], HealthState::Up)]
+    #[case::one_good_answer(&[Answered], HealthState::Up)]
+    #[case::servfail_is_a_doubt(&[ProbePassed, Broken], HealthState::Suspect)]
+    #[case::late_is_a_doubt(&[ProbePassed, Late], HealthState::Suspect)]
+    #[case::doubts_never_add_up(&[ProbePassed, Broken, Broken, Late, Late, Broken, Late, Broken], HealthState::Suspect)]
+    #[case::a_good_probe_clears_a_doubt(&[ProbePassed, Late, ProbePassed], HealthState::Up)]
+    #[case::traffic_clears_a_doubt(&[ProbePassed, Late, Answered], HealthState::Up)]
+    #[case::two_failed_probes(&[ProbePassed, FAILED, FAILED], HealthState::Suspect)]
+    #[case::three_failed_probes(&[ProbePassed, FAILED, FAILED, FAILED], HealthState::Down)]
+    #[case::not_in_a_row(&[ProbePassed, FAILED, FAILED, ProbePassed, FAILED, FAILED], HealthState::Suspect)]
+    #[case::traffic_breaks_the_row(&[ProbePassed, FAILED, FAILED, Answered, FAILED, FAILED], HealthState::Suspect)]
+    #[case::one_refusal_is_a_doubt(&[ProbePassed, Refused], HealthState::Suspect)]
+    #[case::two_refusals(&[ProbePassed, Refused, Refused], HealthState::Down)]
+    #[case::a_refusal_and_a_probe_without_answer(&[ProbePassed, Refused, FAILED], HealthState::Down)]
+    #[case::a_probe_that_was_refused_is_one_sign(&[ProbePassed, Refused, ProbeFailed(ProbeError::Network)], HealthState::Suspect)]
+    #[case::an_answer_between_refusals(&[ProbePassed, Refused, Answered, Refused], HealthState::Suspect)]
+    #[case::a_good_probe_between_refusals(&[ProbePassed, Refused, ProbePassed, Refused], HealthState::Suspect)]
+    #[case::refusals_far_apart(&[ProbePassed, Refused, Late, Refused], HealthState::Suspect)]
+    #[case::silent_at_once(&[ProbePassed, Silent], HealthState::Down)]
+    #[case::one_good_does_not_raise(&[Silent, ProbePassed], HealthState::Down)]
+    #[case::two_good_raise(&[Silent, ProbePassed, ProbePassed], HealthState::Up)]
+    #[case::one_answer_in_traffic_ends_an_outage(&[FAILED, FAILED, FAILED, Answered], HealthState::Up)]
+    #[case::good_ones_in_a_row(&[Silent, ProbePassed, FAILED, ProbePassed], HealthState::Down)]
+    #[case::a_doubt_breaks_the_rise(&[Silent, ProbePassed, Late, ProbePassed], HealthState::Down)]
+    #[case::a_doubt_does_not_raise(&[Silent, Broken, Late], HealthState::Down)]
+    fn events_lead_to(#[case] events: &[Event], #[case] state: HealthState) {
         assert_eq!(after(events).state(), state);
     }
 
     #[rstest]
-    #[case::traffic_does_not_break_the_row(&[ProbePassed, FAILED, FAILED, Answered, FAILED], State::Down)]
-    #[case::traffic_does_not_end_their_verdict(&[FAILED, FAILED, FAILED, Answered, Answered], State::Down)]
-    #[case::probes_end_their_verdict(&[FAILED, FAILED, FAILED, ProbePassed, ProbePassed], State::Up)]
-    #[case::traffic_ends_a_verdict_of_traffic(&[ProbePassed, Silent, Answered], State::Up)]
-    #[case::traffic_clears_a_doubt_of_traffic(&[ProbePassed, Late, Answered], State::Up)]
-    fn a_configured_probe_stands(#[case] events: &[Event], #[case] state: State) {
+    #[case::traffic_does_not_break_the_row(&[ProbePassed, FAILED, FAILED, Answered, FAILED], HealthState::Down)]
+    #[case::traffic_does_not_end_their_verdict(&[FAILED, FAILED, FAILED, Answered, Answered], HealthState::Down)]
+    #[case::probes_end_their_verdict(&[FAILED, FAILED, FAILED, ProbePassed, ProbePassed], HealthState::Up)]
+    #[case::traffic_ends_a_verdict_of_traffic(&[ProbePassed, Silent, Answered], HealthState::Up)]
+    #[case::traffic_clears_a_doubt_of_traffic(&[ProbePassed, Late, Answered], HealthState::Up)]
+    fn a_configured_probe_stands(#[case] events: &[Event], #[case] state: HealthState) {
         assert_eq!(after_by(events, &configured()).state(), state);
     }
 
@@ -313,7 +313,7 @@ mod tests {
             assert_eq!(health.on(Broken, now + Duration::from_millis(ms), &spec()), None);
         }
         let change = health.on(Broken, now + Duration::from_secs(1), &spec());
-        assert_eq!(change.map(|c| c.to), Some(State::Suspect));
+        assert_eq!(change.map(|c| c.to), Some(HealthState::Suspect));
     }
 
     #[test]
@@ -321,7 +321,7 @@ mod tests {
         let mut health = after(&[]);
         let now = Moment::now();
         health.on(ProbePassed, now, &spec());
-        assert_eq!(health.on(Late, now, &spec()).map(|c| c.to), Some(State::Suspect));
+        assert_eq!(health.on(Late, now, &spec()).map(|c| c.to), Some(HealthState::Suspect));
     }
 
     #[test]
@@ -330,12 +330,12 @@ mod tests {
         let mut health = Health::new();
         let now = Moment::now();
         health.on(Answered, now, &private);
-        assert_eq!(health.state(), State::Suspect);
+        assert_eq!(health.state(), HealthState::Suspect);
         for _ in 0..3 {
             health.on(ProbeFailed(ProbeError::Public), now, &private);
             health.on(Answered, now, &private);
         }
-        assert_eq!(health.state(), State::Down);
+        assert_eq!(health.state(), HealthState::Down);
     }
 
     #[test]

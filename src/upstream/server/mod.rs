@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 
 use crate::{
     clock::Moment,
-    tls::{Alpn, Client},
+    tls::{Alpn, TlsClient},
     upstream::spec::{HealthSpec, ServerSpec, Transport},
     wire::UpstreamQuery,
 };
@@ -37,7 +37,7 @@ pub(crate) use self::role::Role;
 use self::{
     budget::BudgetShare,
     connect_error::ConnectError,
-    health::{Change, Event, Health, ProbeError, State},
+    health::{Change, Event, Health, HealthState, ProbeError},
     liveness::Liveness,
     quirks::Quirks,
     rtt::{Rtt, Smoothed},
@@ -52,7 +52,7 @@ pub type Alarm = Notify;
 
 /// What a server is judged by; a reload may change it.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub struct ServerPolicy {
     /// Probes and thresholds.
     pub health: HealthSpec,
     /// The ceiling of one try.
@@ -71,9 +71,9 @@ pub struct Server {
     label: String,
     spec: ServerSpec,
     /// Shared by all workers, and so are the sessions that it resumes.
-    tls: Option<Client>,
+    tls: Option<TlsClient>,
     /// Written by a reload.
-    rules: ArcSwap<Rules>,
+    rules: ArcSwap<ServerPolicy>,
     alarm: Arc<Alarm>,
     /// Written by an operator.
     is_drained: AtomicBool,
@@ -102,7 +102,7 @@ struct Verdict {
     /// Whether good news would change nothing.
     is_settled: AtomicBool,
     is_judged: AtomicBool,
-    transitions: [AtomicU64; State::ALL.len()],
+    transitions: [AtomicU64; HealthState::ALL.len()],
     doubts: AtomicU64,
     last_probe_error: Mutex<Option<ProbeError>>,
 }
@@ -111,7 +111,7 @@ impl Default for Verdict {
     fn default() -> Self {
         Self {
             health: Mutex::default(),
-            state: AtomicU8::new(State::Suspect as u8),
+            state: AtomicU8::new(HealthState::Suspect as u8),
             is_settled: AtomicBool::new(false),
             is_judged: AtomicBool::new(false),
             transitions: Default::default(),
@@ -123,7 +123,7 @@ impl Default for Verdict {
 
 impl Server {
     /// A server nobody has asked yet.
-    pub fn new(group: Arc<str>, spec: ServerSpec, rules: Rules, alarm: Arc<Alarm>) -> Self {
+    pub fn new(group: Arc<str>, spec: ServerSpec, rules: ServerPolicy, alarm: Arc<Alarm>) -> Self {
         let id = NEXT_ID.fetch_add(1, Relaxed);
         Self {
             id,
@@ -166,8 +166,8 @@ impl Server {
     }
 
     /// What is thought of it.
-    pub fn state(&self) -> State {
-        State::ALL[usize::from(self.verdict.state.load(Relaxed)).min(State::ALL.len() - 1)]
+    pub fn state(&self) -> HealthState {
+        HealthState::ALL[usize::from(self.verdict.state.load(Relaxed)).min(HealthState::ALL.len() - 1)]
     }
 
     /// Whether there is a first verdict: it answered, or a probe of it failed.
@@ -202,7 +202,7 @@ impl Server {
     }
 
     /// How often it came into a state.
-    pub fn transitions(&self, to: State) -> u64 {
+    pub fn transitions(&self, to: HealthState) -> u64 {
         self.verdict.transitions[to as usize].load(Relaxed)
     }
 
@@ -226,7 +226,7 @@ impl Server {
     }
 
     /// How to shake hands with it; none where it speaks plain DNS.
-    pub(super) const fn tls(&self) -> Option<&Client> {
+    pub(super) const fn tls(&self) -> Option<&TlsClient> {
         self.tls.as_ref()
     }
 
@@ -236,12 +236,12 @@ impl Server {
     }
 
     /// What it is judged by now.
-    pub fn rules(&self) -> Arc<Rules> {
+    pub fn rules(&self) -> Arc<ServerPolicy> {
         self.rules.load_full()
     }
 
     /// A reload may bring other rules.
-    pub(super) fn set_rules(&self, rules: Rules) {
+    pub(super) fn set_rules(&self, rules: ServerPolicy) {
         self.budget.set(rules.max_qps);
         self.rules.store(Arc::new(rules));
     }
@@ -286,7 +286,7 @@ impl Server {
         if role == Role::Traffic {
             self.observe(Event::Late, now);
         }
-        if is_verdict && self.state() != State::Down {
+        if is_verdict && self.state() != HealthState::Down {
             self.observe(Event::Silent, now);
         }
     }
@@ -298,7 +298,7 @@ impl Server {
             let mut health = self.verdict.health.lock();
             let change = health.on(event, now, &rules.health);
             self.verdict.state.store(health.state() as u8, Relaxed);
-            self.verdict.is_settled.store(health.state() == State::Up && health.failed() == 0, Relaxed);
+            self.verdict.is_settled.store(health.state() == HealthState::Up && health.failed() == 0, Relaxed);
             change
         };
         match event {
@@ -310,13 +310,13 @@ impl Server {
             _ => {}
         }
         let is_doubt = matches!(event, Event::Late | Event::Broken | Event::Refused);
-        if !is_doubt || self.state() == State::Down {
+        if !is_doubt || self.state() == HealthState::Down {
             self.verdict.is_judged.store(true, Relaxed);
         }
         match change {
             Some(change) => self.changed(change),
             // A server that was suspect before is probed at once too.
-            None if event == Event::Refused && self.state() == State::Suspect => self.raise_alarm(),
+            None if event == Event::Refused && self.state() == HealthState::Suspect => self.raise_alarm(),
             None => {}
         }
     }
@@ -341,7 +341,7 @@ impl Server {
             Event::ProbeFailed(fault) => fault.label(),
         };
         match (change.from, change.to) {
-            (_, State::Down) => {
+            (_, HealthState::Down) => {
                 let cause = self.connect_error();
                 let behind = cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
                 let cause = cause.map(tracing::field::display);
@@ -355,7 +355,7 @@ impl Server {
                     "upstream {server} of group {group} is down: {because}{behind}"
                 );
             }
-            (State::Down, _) => {
+            (HealthState::Down, _) => {
                 tracing::info!(
                     group,
                     server,
@@ -374,7 +374,7 @@ impl Server {
                 "upstream {server} of group {group} is {to}: {because}"
             ),
         }
-        if change.to != State::Up {
+        if change.to != HealthState::Up {
             self.raise_alarm();
         }
     }
@@ -398,7 +398,7 @@ impl Server {
 }
 
 /// How to shake hands with a server; none where it speaks plain DNS.
-pub(super) fn tls_client(spec: &ServerSpec) -> Option<Client> {
+pub(super) fn tls_client(spec: &ServerSpec) -> Option<TlsClient> {
     let identity = spec.identity.as_ref()?;
     let alpn = match spec.transport {
         Transport::Udp | Transport::Tcp => return None,
@@ -406,7 +406,7 @@ pub(super) fn tls_client(spec: &ServerSpec) -> Option<Client> {
         Transport::Https => Alpn::H2,
         Transport::Quic => Alpn::Doq,
     };
-    Some(Client::new(&identity.roots, spec.address.ip(), identity.name.as_deref(), alpn))
+    Some(TlsClient::new(&identity.roots, spec.address.ip(), identity.name.as_deref(), alpn))
 }
 
 #[cfg(test)]
@@ -419,7 +419,7 @@ mod tests {
 
     fn server() -> Server {
         let spec = ServerSpec::plain(Transport::Udp, "192.0.2.1:53".parse().unwrap());
-        let rules = Rules {
+        let rules = ServerPolicy {
             health: HealthSpec::probing(Name::root(), RecordType::NS),
             timeout: Duration::from_secs(1),
             max_qps: None,
@@ -438,9 +438,9 @@ mod tests {
         server.answered(&query(), start);
         server.liveness.heard(start + Duration::from_millis(10));
         server.late(start + Duration::from_millis(5), start + Duration::from_millis(30), Role::Traffic);
-        assert_eq!(server.state(), State::Up);
+        assert_eq!(server.state(), HealthState::Up);
         server.late(start + Duration::from_millis(11), start + Duration::from_millis(40), Role::Traffic);
-        assert_eq!(server.state(), State::Suspect);
+        assert_eq!(server.state(), HealthState::Suspect);
     }
 
     #[test]
@@ -449,12 +449,12 @@ mod tests {
         let start = Moment::now();
         let doubts = server.doubts();
         server.observe(Event::Refused, start);
-        assert_eq!((server.state(), server.is_judged(), server.doubts()), (State::Suspect, false, doubts + 1));
+        assert_eq!((server.state(), server.is_judged(), server.doubts()), (HealthState::Suspect, false, doubts + 1));
         server.answered(&query(), start);
         server.observe(Event::Refused, start + Duration::from_millis(1));
-        assert_eq!((server.state(), server.doubts()), (State::Suspect, doubts + 2));
+        assert_eq!((server.state(), server.doubts()), (HealthState::Suspect, doubts + 2));
         server.observe(Event::Refused, start + Duration::from_millis(2));
-        assert_eq!((server.state(), server.is_judged(), server.doubts()), (State::Down, true, doubts + 3));
+        assert_eq!((server.state(), server.is_judged(), server.doubts()), (HealthState::Down, true, doubts + 3));
         server.observe(Event::Refused, start + Duration::from_millis(3));
         assert_eq!(server.doubts(), doubts + 3);
     }
@@ -469,11 +469,11 @@ mod tests {
             let sent_at = start + Duration::from_millis(at);
             server.late(sent_at, sent_at + Duration::from_millis(20), Role::Traffic);
         }
-        assert_eq!(server.state(), State::Suspect);
+        assert_eq!(server.state(), HealthState::Suspect);
         server.late(start + Duration::from_millis(800), start + Duration::from_millis(890), Role::Traffic);
-        assert_eq!(server.state(), State::Suspect);
+        assert_eq!(server.state(), HealthState::Suspect);
         server.late(start + Duration::from_millis(810), start + Duration::from_millis(902), Role::Traffic);
-        assert_eq!(server.state(), State::Down);
+        assert_eq!(server.state(), HealthState::Down);
     }
 
     #[test]
@@ -486,7 +486,7 @@ mod tests {
         }
         server.liveness.heard(start + Duration::from_millis(500));
         server.late(start + Duration::from_millis(900), start + Duration::from_millis(1100), Role::Traffic);
-        assert_eq!(server.state(), State::Suspect);
+        assert_eq!(server.state(), HealthState::Suspect);
     }
 
     #[test]
@@ -497,7 +497,7 @@ mod tests {
             let sent_at = start + Duration::from_secs(u64::from(at));
             server.late(sent_at, sent_at + Duration::from_millis(250), Role::Traffic);
         }
-        assert_eq!(server.state(), State::Suspect);
+        assert_eq!(server.state(), HealthState::Suspect);
     }
 
     #[test]
@@ -509,6 +509,6 @@ mod tests {
         server.observe(Event::Broken, now);
         server.observe(Event::Broken, now);
         assert_eq!(server.doubts(), before + 1);
-        assert_eq!(server.transitions(State::Suspect), 1);
+        assert_eq!(server.transitions(HealthState::Suspect), 1);
     }
 }

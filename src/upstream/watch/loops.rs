@@ -49,13 +49,13 @@ type Tag = [u8; TAG];
 
 /// One rule and a group that its queries go to.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct WatchedRule {
     rule: Arc<str>,
     zones: Arc<[Name]>,
     group: Arc<Group>,
 }
 
-impl Target {
+impl WatchedRule {
     /// The rule by its name, with its zones.
     pub fn new(rule: Arc<str>, mut zones: Vec<Name>, group: Arc<Group>) -> Self {
         zones.sort_by_key(|zone| zone.labels().count());
@@ -120,7 +120,7 @@ impl Loops {
     }
 
     /// Forgets what is not among the targets.
-    fn keep(&self, targets: &[Target]) {
+    fn keep(&self, targets: &[WatchedRule]) {
         let mut all = self.marks.lock();
         for (rule, marks) in &*all {
             marks.keep(|server, zone| targets.iter().any(|target| target.rule == *rule && target.has(server, zone)));

@@ -24,7 +24,7 @@ use crate::{
         link::UpstreamClient,
         server::{
             Alarm, Role, Server,
-            health::{Event, ProbeError, State},
+            health::{Event, HealthState, ProbeError},
         },
         spec::HealthSpec,
     },
@@ -125,7 +125,7 @@ impl Schedule {
         if server.doubts() != self.doubts_seen {
             return last + LEAST_SPACING;
         }
-        if server.state() != State::Up {
+        if server.state() != HealthState::Up {
             return last + spec.interval_down.mul_f64(self.jitter);
         }
         let good = if spec.expect.is_empty() { server.liveness.last_good() } else { Moment::default() };

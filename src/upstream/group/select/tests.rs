@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::*;
 use crate::{
     upstream::{
-        Entry, GroupSpec, HealthSpec, Limits, OwnAddresses, ServerSpec, Transport,
+        GroupLimits, GroupSpec, HealthSpec, OwnAddresses, ServerSpec, TierMember, Transport,
         server::health::{Event, ProbeError},
     },
     wire::{Name, RecordType},
@@ -16,7 +16,7 @@ fn spec(policy: Policy, tiers: &[usize]) -> GroupSpec {
     let mut servers = |count: usize| {
         let mut server = || {
             port += 1;
-            Entry::Server(ServerSpec::plain(Transport::Udp, ([127, 0, 0, 1], port).into()))
+            TierMember::Server(ServerSpec::plain(Transport::Udp, ([127, 0, 0, 1], port).into()))
         };
         (0..count).map(|_| server()).collect()
     };
@@ -24,7 +24,7 @@ fn spec(policy: Policy, tiers: &[usize]) -> GroupSpec {
         name: "vpc".into(),
         tiers: tiers.iter().map(|&count| servers(count)).collect(),
         policy,
-        limits: Limits::default(),
+        limits: GroupLimits::default(),
         health: HealthSpec::probing(Name::root(), RecordType::NS),
     }
 }
@@ -38,13 +38,13 @@ fn server(group: &Group, (tier, place): QueueSlot) -> &Arc<Server> {
 }
 
 /// A server that nobody has asked yet is suspect.
-fn bring(group: &Group, state: State, places: &[QueueSlot]) {
+fn bring(group: &Group, state: HealthState, places: &[QueueSlot]) {
     for &place in places {
         let server = server(group, place);
         match state {
-            State::Up => server.observe(Event::ProbePassed, Moment::now()),
-            State::Suspect => {}
-            State::Down => server.observe(Event::Silent, Moment::now()),
+            HealthState::Up => server.observe(Event::ProbePassed, Moment::now()),
+            HealthState::Suspect => {}
+            HealthState::Down => server.observe(Event::Silent, Moment::now()),
         }
         assert_eq!(server.state(), state);
     }
@@ -65,8 +65,8 @@ fn first(group: &Group) -> (BTreeSet<u8>, Vec<u8>) {
 #[test]
 fn those_that_are_up_come_before_doubtful_ones_tier_by_tier_and_those_down_last() {
     let group = build(&spec(Policy::Ordered, &[3, 3]));
-    bring(&group, State::Up, &[(0, 1), (1, 0)]);
-    bring(&group, State::Down, &[(0, 2), (1, 2)]);
+    bring(&group, HealthState::Up, &[(0, 1), (1, 0)]);
+    bring(&group, HealthState::Down, &[(0, 2), (1, 2)]);
     let loops = Marks::default();
     assert_eq!(places(&group, &loops), [(0, 1), (0, 0), (1, 0), (1, 1), (0, 2), (1, 2)]);
     server(&group, (0, 1)).drain();
@@ -78,7 +78,7 @@ fn those_that_are_up_come_before_doubtful_ones_tier_by_tier_and_those_down_last(
 #[test]
 fn the_tier_in_use_comes_first() {
     let group = build(&spec(Policy::Ordered, &[2, 1, 1]));
-    bring(&group, State::Down, &[(0, 0), (0, 1), (1, 0)]);
+    bring(&group, HealthState::Down, &[(0, 0), (0, 1), (1, 0)]);
     assert_eq!(places(&group, &Marks::default()), [(2, 0), (0, 0), (0, 1), (1, 0)]);
     // Back up, and not yet for long enough to be the tier in use again.
     (0..2).for_each(|_| server(&group, (0, 1)).observe(Event::ProbePassed, Moment::now()));
@@ -103,10 +103,10 @@ fn with_expect_a_server_that_is_down_is_never_asked() {
     let mut spec = spec(Policy::Ordered, &[2]);
     spec.health.expect = vec!["10.0.0.0/8".parse().unwrap()];
     let group = build(&spec);
-    bring(&group, State::Up, &[(0, 0)]);
-    bring(&group, State::Down, &[(0, 1)]);
+    bring(&group, HealthState::Up, &[(0, 0)]);
+    bring(&group, HealthState::Down, &[(0, 1)]);
     assert_eq!(places(&group, &Marks::default()), [(0, 0)]);
-    bring(&group, State::Down, &[(0, 0)]);
+    bring(&group, HealthState::Down, &[(0, 0)]);
     let now = Moment::now() + Duration::from_secs(60);
     assert_eq!(Candidates::of(&group, &Marks::default(), now).unwrap_err(), Availability::AllDown);
 }
@@ -115,7 +115,7 @@ fn with_expect_a_server_that_is_down_is_never_asked() {
 #[test]
 fn where_all_are_down_all_may_be_tried() {
     let group = build(&spec(Policy::Ordered, &[2]));
-    bring(&group, State::Down, &[(0, 0), (0, 1)]);
+    bring(&group, HealthState::Down, &[(0, 0), (0, 1)]);
     let candidates = Candidates::of(&group, &Marks::default(), Moment::now()).unwrap();
     assert!(candidates.are_all_down());
     assert_eq!(candidates.as_slice().len(), 2);
@@ -126,7 +126,7 @@ fn where_all_are_down_all_may_be_tried() {
 fn a_server_down_for_the_errors_it_answers_is_asked_all_the_same() {
     let group = build(&spec(Policy::Ordered, &[1]));
     (0..3).for_each(|_| server(&group, (0, 0)).observe(Event::ProbeFailed(ProbeError::Rcode), Moment::now()));
-    assert_eq!(server(&group, (0, 0)).state(), State::Down);
+    assert_eq!(server(&group, (0, 0)).state(), HealthState::Down);
     let now = Moment::now();
     assert!((0..20).all(|_| Candidates::of(&group, &Marks::default(), now).is_ok()));
 }

@@ -14,8 +14,8 @@ use super::*;
 use crate::{
     tls::Roots,
     upstream::{
-        Alarm, Entry, Group, GroupSpec, HealthSpec, Identity, Limits, Marks, OwnAddresses, Policy, ServerSpec,
-        UpstreamClient, Worker,
+        Alarm, Group, GroupLimits, GroupSpec, HealthSpec, Identity, Marks, OwnAddresses, Policy, ServerSpec,
+        TierMember, UpstreamClient, WorkerNumber,
     },
     wire::{Class, Name, RecordType},
 };
@@ -23,9 +23,9 @@ use crate::{
 fn group_of(server: ServerSpec) -> Arc<Group> {
     let spec = GroupSpec {
         name: "vpc".into(),
-        tiers: vec![vec![Entry::Server(server)]],
+        tiers: vec![vec![TierMember::Server(server)]],
         policy: Policy::Ordered,
-        limits: Limits::default(),
+        limits: GroupLimits::default(),
         health: HealthSpec::probing(Name::root(), RecordType::NS),
     };
     Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &Arc::new(Alarm::new())))
@@ -43,7 +43,7 @@ fn the_end_of_a_query_is_not_taken_for_that_of_another_with_its_id() {
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let group = group_of(ServerSpec::plain(Transport::Tcp, listener.local_addr().unwrap()));
-        let client = UpstreamClient::new(Worker::ALONE);
+        let client = UpstreamClient::new(WorkerNumber::ALONE);
         let link = client.link(group.servers().next().unwrap());
         let (race, now) = (Race::new(&query(), &group, Role::Traffic, Moment::default()), Moment::now());
         let leg = Leg { slot: 0, number: 1 };
@@ -90,7 +90,7 @@ fn an_idle_encrypted_connection_ends_with_a_goodbye() {
             tls.read(&mut [0]).await.unwrap()
         });
         let group = group_of(server);
-        let client = UpstreamClient::new(Worker::ALONE);
+        let client = UpstreamClient::new(WorkerNumber::ALONE);
         let now = Moment::now();
         client.exchange(&group, &Marks::default(), &query(), now, now + Duration::from_secs(5)).await.unwrap();
         let link = client.link(group.servers().next().unwrap());

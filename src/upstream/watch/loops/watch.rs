@@ -19,7 +19,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Loops, Outstanding, Tag, Target, name_with};
+use super::{Loops, Outstanding, Tag, WatchedRule, name_with};
 use crate::{
     clock::Moment,
     upstream::{
@@ -55,7 +55,7 @@ impl Default for Timing {
 pub async fn run(
     client: Rc<UpstreamClient>,
     loops: Arc<Loops>,
-    mut targets: watch::Receiver<Vec<Target>>,
+    mut targets: watch::Receiver<Vec<WatchedRule>>,
     timing: Timing,
 ) {
     let places = Rc::new(Semaphore::new(UNDER_WAY));
