@@ -99,7 +99,7 @@ impl Site {
                 limits: Limits { timeout: group.timeout, attempts: 1, hedge_budget: None, ..Limits::default() },
                 health: HealthSpec::probing(Name::root(), RecordType::NS),
             };
-            Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &Arc::default()))
+            Arc::new(Group::build(&spec, &OwnAddresses::default(), &Arc::default()))
         };
         let groups: Vec<Arc<Group>> = plan.live.groups.iter().map(group).collect();
         let zones = Arc::new(build_zones(&plan.live, None).unwrap_or_else(|problems| panic!("{problems:?}")));

@@ -81,7 +81,7 @@ impl Bench {
             limits: tidegate::upstream::GroupLimits::default(),
             health: tidegate::upstream::HealthSpec::probing(Name::root(), RecordType::NS),
         };
-        let group = Arc::new(Group::build(&spec, None, &tidegate::upstream::OwnAddresses::default(), &Arc::default()));
+        let group = Arc::new(Group::build(&spec, &tidegate::upstream::OwnAddresses::default(), &Arc::default()));
         let snapshot = Snapshot::build(&plan.live, 1, vec![group], zones, &Rules::new(1), &Loops::default());
         let engine = Engine::new(snapshot, Cache::new(256 << 20), Arc::default());
         let snapshot = engine.snapshot_owned();

@@ -24,6 +24,8 @@ pub struct GroupPlan {
     pub name: String,
     /// The tiers in order; a tier may be empty only where our own listeners were left out of it.
     pub tiers: Vec<Vec<ServerPlan>>,
+    /// The path of queries to servers that have none of their own.
+    pub path: NetworkPath,
     /// Which server of a tier is asked.
     pub policy: Policy,
     /// The ceiling of one try.

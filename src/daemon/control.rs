@@ -120,6 +120,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
             _ = ticks.tick() => {
                 wall.look();
                 report.observe(Moment::now());
+                state.forget(Moment::now());
                 if system.check() == system::Changes::Servers {
                     state.rebuild();
                 }

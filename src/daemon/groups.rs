@@ -8,7 +8,7 @@ use crate::{
     config::{self, Endpoint, FixedServer, Live, NetworkPath, ServerAddress},
     net::mmsg::interface_index,
     tls::Roots,
-    upstream::{Group, GroupLimits, GroupSpec, HealthSpec, Identity, ServerSpec, TierMember, Via, loops},
+    upstream::{Group, GroupLimits, GroupSpec, HealthSpec, Identity, ServerSpec, TierMember, Via, loops, path_label},
 };
 
 /// The specification of each group of the plan, in its order.
@@ -65,8 +65,9 @@ pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::Wat
 /// A server whose interface does not exist is left out: the others of its group go on.
 fn entry(group: &config::GroupPlan, server: &config::ServerPlan, system: &SystemRoots) -> Option<TierMember> {
     let via = via(&server.path);
+    let path_label = path_label(&via, &self::via(&group.path));
     match &server.address {
-        ServerAddress::System { path } => Some(TierMember::System { path: path.clone(), via }),
+        ServerAddress::System { path } => Some(TierMember::System { path: path.clone(), via, path_label }),
         ServerAddress::Fixed(fixed) => {
             let roots = || group.ca.as_ref().map_or_else(|| system.get(), |ca| ca.roots.clone());
             let Some(server) = server_spec(fixed, via, roots) else {
@@ -74,7 +75,7 @@ fn entry(group: &config::GroupPlan, server: &config::ServerPlan, system: &System
                 warn!(group = name, server = %fixed, "upstream {fixed} of group {name} is left out: it has no such interface");
                 return None;
             };
-            Some(TierMember::Server(server))
+            Some(TierMember::Server(ServerSpec { path_label, ..server }))
         }
     }
 }
@@ -84,7 +85,8 @@ pub fn server_spec(fixed: &FixedServer, via: Via, roots: impl FnOnce() -> Roots)
     let address = resolve(&fixed.endpoint)?;
     let name = fixed.tls_name.clone();
     let identity = fixed.transport.is_encrypted().then(|| Identity { name, roots: roots() });
-    Some(ServerSpec { transport: fixed.transport, address, via, identity, path: fixed.http_path.clone() })
+    let path = fixed.http_path.clone();
+    Some(ServerSpec { transport: fixed.transport, address, via, path_label: String::new(), identity, path })
 }
 
 fn via(path: &NetworkPath) -> Via {

@@ -1,7 +1,9 @@
 //! Orders from the control socket that need no configuration: drain, undrain, flush.
 //!
 //! A server is named as the configuration has it, or by its address: with a port all that is behind that port, whatever the
-//! transport; without one the whole machine. Behind `GROUP/` it is that group's alone.
+//! transport; without one the whole machine. Behind `GROUP/` it is that group's alone. Of several paths to it, `,source=`,
+//! `,device=` and `,mark=` behind the address choose those that are so; `,mark=0` and an empty source or device are the
+//! paths without one.
 
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use super::{Daemon, groups};
 use crate::{
     admin::control::{Flush, OrderReport, OrderResult},
     config::Endpoint,
-    upstream::{Group, Server},
+    upstream::{Group, Server, path_words},
 };
 
 /// Whether a drain begins or ends.
@@ -100,6 +102,7 @@ fn is_called(server: &Server, name: &str) -> bool {
     if name == server.label() {
         return true;
     }
+    let Some(name) = on_this_path(server, name) else { return false };
     let Some((scheme, rest)) = name.split_once("://") else {
         // An address without a port is any port.
         return stands_at(server, name, 0);
@@ -108,7 +111,23 @@ fn is_called(server: &Server, name: &str) -> bool {
     let (address, behind) = rest.split_at(rest.find(['/', '#']).unwrap_or(rest.len()));
     scheme == spec.transport.label()
         && stands_at(server, address, spec.transport.default_port())
-        && has_behind(server.label(), behind)
+        && has_behind(server, behind)
+}
+
+/// What stands before the parts of a path that `name` ends with; none where the server's path has others.
+fn on_this_path<'n>(server: &Server, name: &'n str) -> Option<&'n str> {
+    let words = path_words(&server.spec().via);
+    let mut rest = name;
+    while let Some((before, (key, value))) =
+        rest.rsplit_once(',').and_then(|(before, word)| Some((before, word.split_once('=')?)))
+        && let Some((_, own)) = words.iter().find(|(own, _)| *own == key)
+    {
+        if own != value {
+            return None;
+        }
+        rest = before;
+    }
+    Some(rest)
 }
 
 /// Whether the server is at this address; port 0, given or by default, is any.
@@ -121,8 +140,9 @@ fn stands_at(server: &Server, address: &str, port: u16) -> bool {
     wanted == Some(address)
 }
 
-/// Whether a label goes on with this path or name behind its address, or with both, as far as they are given.
-fn has_behind(label: &str, behind: &str) -> bool {
+/// Whether a server is written with this path or name behind its address, or with both, as far as they are given.
+fn has_behind(server: &Server, behind: &str) -> bool {
+    let label = server.label().strip_suffix(&*server.spec().path_label).unwrap_or_default();
     let Some((_, after)) = label.split_once(behind) else { return false };
     behind.is_empty() || after.is_empty() || after.starts_with('#')
 }
@@ -133,17 +153,23 @@ mod tests {
 
     use super::*;
     use crate::{
-        upstream::{HealthSpec, ServerSpec, Transport, server::ServerPolicy},
+        upstream::{HealthSpec, ServerSpec, Transport, Via, path_label, server::ServerPolicy},
         wire::{Name, RecordType},
     };
 
     fn server(transport: Transport, address: &str) -> Server {
-        let spec = ServerSpec::plain(transport, address.parse().unwrap());
+        by_path(transport, address, Via::default())
+    }
+
+    fn by_path(transport: Transport, address: &str, via: Via) -> Server {
+        let path_label = path_label(&via, &Via::default());
+        let spec = ServerSpec { via, path_label, ..ServerSpec::plain(transport, address.parse().unwrap()) };
         let health = HealthSpec::probing(Name::root(), RecordType::NS);
         Server::new(
             "vpc".into(),
             spec,
             ServerPolicy { health, timeout: Duration::from_secs(1), max_qps: None },
+            Arc::default(),
             Arc::default(),
         )
     }
@@ -181,6 +207,34 @@ mod tests {
             (Udp, "10.1.1.53:53", "gopher://10.1.1.53", false),
         ] {
             assert_eq!(fits(&server(transport, address), name), expected, "{transport:?} {address}: {name}");
+        }
+    }
+    #[test]
+    fn one_of_several_paths_to_a_server_can_be_named() {
+        let plain = server(Transport::Udp, "10.1.1.53:53");
+        let marked = by_path(Transport::Udp, "10.1.1.53:53", Via { mark: 2, ..Via::default() });
+        let via = Via { source: Some("10.9.0.1".parse().unwrap()), device: Some("vpn0".into()), mark: 2 };
+        let both = by_path(Transport::Https, "10.1.1.53:443", via);
+        let labels = [&plain, &marked, &both].map(|server| server.label().to_owned());
+        assert_eq!(
+            labels,
+            ["10.1.1.53", "10.1.1.53,mark=2", "https://10.1.1.53/dns-query,source=10.9.0.1,device=vpn0,mark=2"]
+        );
+        for (name, expected) in [
+            ("10.1.1.53", [true, true, true]),
+            ("10.1.1.53,mark=2", [false, true, true]),
+            ("vpc/10.1.1.53,mark=2", [false, true, true]),
+            ("udp://10.1.1.53,mark=2", [false, true, false]),
+            ("10.1.1.53,mark=0", [true, false, false]),
+            ("10.1.1.53,mark=2,device=", [false, true, false]),
+            ("10.1.1.53,device=vpn0,source=10.9.0.1", [false, false, true]),
+            ("https://10.1.1.53,device=vpn0", [false, false, true]),
+            ("https://10.1.1.53/dns,device=vpn0", [false, false, false]),
+            ("10.1.1.53,mark=3", [false, false, false]),
+            ("10.1.1.53,colour=2", [false, false, false]),
+            (&labels[2], [false, false, true]),
+        ] {
+            assert_eq!([&plain, &marked, &both].map(|server| fits(server, name)), expected, "{name}");
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     config::{Live, ServerAddress, SpecialNames, WrittenAt, ZoneData},
     engine::{Engine, snapshot::Snapshot},
     metrics,
-    upstream::{Alarm, Group, Loops, OwnAddresses, loops},
+    upstream::{Alarm, Group, Loops, OwnAddresses, ServerRegistry, loops},
     wire::Name,
     zones::{InlineRecord, LocalSpec, Place, Source, SpecialUse, ZoneError, Zones},
 };
@@ -25,6 +25,8 @@ pub(super) struct State {
     /// The plan as configured, without the delegations.
     configured: Arc<Live>,
     groups: Vec<Arc<Group>>,
+    /// What is known of servers, those that have left lately too.
+    servers: Arc<ServerRegistry>,
     zones: Arc<Zones>,
     rules: Arc<metrics::Rules>,
     alarm: Arc<Alarm>,
@@ -92,7 +94,8 @@ impl State {
         report(&zones);
         let configured = Arc::new(live);
         let live = delegations::followed(&configured, &zones);
-        let groups = build_groups(&live, &[], &ours, &alarm);
+        let servers = Arc::new(ServerRegistry::new(Arc::clone(&alarm)));
+        let groups = Group::build_all(&groups::specs(&live), &[], &ours, &servers, Moment::now());
         let loops = Arc::<Loops>::default();
         let snapshot = Snapshot::build(&live, 1, groups.clone(), Arc::clone(&zones), &rules, &loops);
         let engine = Arc::new(Engine::new(snapshot, cache, loops));
@@ -103,6 +106,7 @@ impl State {
             live,
             configured,
             groups,
+            servers,
             zones,
             rules,
             alarm,
@@ -154,7 +158,8 @@ impl State {
     }
 
     fn build(&mut self) {
-        self.groups = build_groups(&self.live, &self.groups, &self.ours, &self.alarm);
+        let specs = groups::specs(&self.live);
+        self.groups = Group::build_all(&specs, &self.groups, &self.ours, &self.servers, Moment::now());
         self.generation = self.generation.wrapping_add(1);
         let zones = Arc::clone(&self.zones);
         let loops = &self.engine.loops;
@@ -169,6 +174,16 @@ impl State {
         if let Some(certificate) = &mut self.certificate {
             certificate.poll(now);
         }
+    }
+
+    /// Forgets what has not been used for long.
+    pub(super) fn forget(&self, now: Moment) {
+        self.servers.forget(now);
+    }
+
+    /// What is known of servers.
+    pub(super) fn servers(&self) -> Arc<ServerRegistry> {
+        Arc::clone(&self.servers)
     }
 
     /// The groups that probes watch, now and after each change.
@@ -215,14 +230,6 @@ impl State {
     pub(super) fn alarm(&self) -> Arc<Alarm> {
         Arc::clone(&self.alarm)
     }
-}
-
-fn build_groups(live: &Live, previous: &[Arc<Group>], ours: &OwnAddresses, alarm: &Arc<Alarm>) -> Vec<Arc<Group>> {
-    let build = |spec: crate::upstream::GroupSpec| {
-        let old = previous.iter().find(|group| group.name() == spec.name);
-        Arc::new(Group::build(&spec, old.map(|group| &**group), ours, alarm))
-    };
-    groups::specs(live).into_iter().map(build).collect()
 }
 
 /// Logs the errors and warnings of local files that were just read.

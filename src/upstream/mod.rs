@@ -37,15 +37,15 @@ pub use exchange::Exchanged;
 pub use group::{Group, MAX_SERVERS, Marks};
 pub use link::{UpstreamClient, WorkerNumber, ask_once};
 pub use server::{
-    Alarm, Server,
+    Alarm, FormerServer, Server, ServerRecord, ServerRegistry,
     connect_error::ConnectError,
     failure::{Availability, ExchangeError, Reasons},
     health::{self, HealthState},
     rtt, tally,
 };
 pub use spec::{
-    GroupLimits, GroupSpec, HealthSpec, Identity, LetterCase, Policy, ProbeOrigin, ServerSpec, TierMember, Transport,
-    Via,
+    GroupLimits, GroupSpec, HealthSpec, Identity, LetterCase, Policy, ProbeOrigin, ServerKey, ServerSpec, TierMember,
+    Transport, Via, path_label, path_words,
 };
 pub use system::OwnAddresses;
 pub use watch::{

@@ -41,10 +41,12 @@ pub enum TierMember {
         path: Option<PathBuf>,
         /// How to reach them.
         via: Via,
+        /// What tells them in their labels from the other servers of their group.
+        path_label: String,
     },
 }
 
-/// One server. Two entries that are equal are the same server, and keep what is known of it over a reload.
+/// One server, and how to ask it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerSpec {
     /// What carries its messages.
@@ -53,6 +55,8 @@ pub struct ServerSpec {
     pub address: SocketAddr,
     /// How to reach it.
     pub via: Via,
+    /// What tells it in its label from the other servers of its group, see [`path_label`].
+    pub path_label: String,
     /// How it shows who it is, for encrypted transports; without it nothing is sent over one.
     pub identity: Option<Identity>,
     /// The path of DNS over HTTPS; none for `/dns-query`, and for other transports.
@@ -71,13 +75,64 @@ pub struct Identity {
 impl ServerSpec {
     /// A server on plain DNS, reached as the routing table says.
     pub fn plain(transport: Transport, address: SocketAddr) -> Self {
-        Self { transport, address, via: Via::default(), identity: None, path: None }
+        Self { transport, address, via: Via::default(), path_label: String::new(), identity: None, path: None }
     }
 
     /// A server that shows who it is, reached as the routing table says.
     pub fn encrypted(transport: Transport, address: SocketAddr, identity: Identity) -> Self {
-        Self { transport, address, via: Via::default(), identity: Some(identity), path: None }
+        Self {
+            transport,
+            address,
+            via: Via::default(),
+            path_label: String::new(),
+            identity: Some(identity),
+            path: None,
+        }
     }
+}
+
+/// Who a server is: two specifications with the same key are the same server, and what is known of it stays.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerKey {
+    pub(super) transport: Transport,
+    pub(super) address: SocketAddr,
+    via: Via,
+    tls_name: Option<String>,
+    http_path: Option<String>,
+}
+
+impl ServerSpec {
+    /// Who it is.
+    pub fn key(&self) -> ServerKey {
+        let is_https = self.transport == Transport::Https;
+        ServerKey {
+            transport: self.transport,
+            address: self.address,
+            via: self.via.clone(),
+            tls_name: self.identity.as_ref().and_then(|identity| identity.name.clone()),
+            http_path: is_https.then(|| self.path.as_deref().unwrap_or(DEFAULT_PATH).to_owned()),
+        }
+    }
+}
+
+/// How a path differs from its group's, as labels have it: `,source=10.0.0.5,device=vpn0,mark=2`, each where it differs.
+pub fn path_label(path: &Via, group: &Via) -> String {
+    let mut label = String::new();
+    for ((key, value), (_, of_group)) in path_words(path).into_iter().zip(path_words(group)) {
+        if value != of_group {
+            label += &format!(",{key}={value}");
+        }
+    }
+    label
+}
+
+/// The parts of a path by their keys, as texts: empty or 0 where the routing table decides.
+pub fn path_words(path: &Via) -> [(&'static str, String); 3] {
+    [
+        ("source", path.source.map(|source| source.to_string()).unwrap_or_default()),
+        ("device", path.device.clone().unwrap_or_default()),
+        ("mark", path.mark.to_string()),
+    ]
 }
 
 /// As in the configuration; it is the label `server` of metrics.
@@ -99,7 +154,7 @@ impl std::fmt::Display for ServerSpec {
         if let Some(name) = self.identity.as_ref().and_then(|identity| identity.name.as_ref()) {
             write!(f, "#{name}")?;
         }
-        Ok(())
+        f.write_str(&self.path_label)
     }
 }
 

@@ -6,8 +6,8 @@ use rstest::rstest;
 use tidegate::{
     clock::Moment,
     upstream::{
-        Alarm, Availability, ExchangeError, Group, GroupSpec, HealthState, OwnAddresses, ProbeOrigin, TierMember,
-        Transport, health::ProbeError, prober,
+        Alarm, Availability, ExchangeError, Group, GroupSpec, HealthState, OwnAddresses, ProbeOrigin, ServerRegistry,
+        TierMember, Transport, health::ProbeError, prober,
     },
 };
 
@@ -19,7 +19,7 @@ use crate::{
 
 fn watched(spec: &GroupSpec) -> (Arc<Group>, Arc<Alarm>) {
     let alarm = Arc::new(Alarm::new());
-    (Arc::new(Group::build(spec, None, &OwnAddresses::default(), &alarm)), alarm)
+    (Arc::new(Group::build(spec, &OwnAddresses::default(), &alarm)), alarm)
 }
 
 #[test]
@@ -436,17 +436,21 @@ fn loss_alone_brings_no_server_down() {
 #[test]
 fn a_reload_keeps_what_is_known() {
     let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
-    let before = spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]);
-    let (group, alarm) = watched(&before);
-    on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap() });
+    let registry = ServerRegistry::new(Arc::new(Alarm::new()));
+    let build = |spec: &GroupSpec, previous: &[Arc<Group>]| {
+        Group::build_all(std::slice::from_ref(spec), previous, &OwnAddresses::default(), &registry, Moment::now())
+    };
+    let before = build(&spec(&[&[udp(scripts[0].address), udp(scripts[1].address)]]), &[]);
+    let group = &before[0];
+    on_a_worker(async { ask(&client(), group, "a.example").await.unwrap() });
     let mut after = spec(&[&[udp(scripts[0].address)], &[udp("127.0.0.1:5399".parse().unwrap())]]);
     after.health.fall = 9;
-    let next = Group::build(&after, Some(&group), &OwnAddresses::default(), &alarm);
-    assert!(Arc::ptr_eq(server(&group, 0), server(&next, 0)));
-    assert!(is(server(&next, 0), HealthState::Up));
-    assert_eq!(server(&next, 0).rules().health.fall, 9);
-    assert!(server(&next, 0).rtt().is_some());
-    assert!(server(&next, 1).rtt().is_none());
+    let next = &build(&after, &before)[0];
+    assert!(Arc::ptr_eq(server(group, 0), server(next, 0)));
+    assert!(is(server(next, 0), HealthState::Up));
+    assert_eq!(server(next, 0).rules().health.fall, 9);
+    assert!(server(next, 0).rtt().is_some());
+    assert!(server(next, 1).rtt().is_none());
 }
 
 #[test]
@@ -476,7 +480,7 @@ fn a_better_tier_is_used_again_only_after_a_while() {
 fn the_prober_follows_a_reload() {
     let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
     let (first, alarm) = watched(&spec(&[&[udp(scripts[0].address)]]));
-    let second = Arc::new(Group::build(&spec(&[&[udp(scripts[1].address)]]), None, &OwnAddresses::default(), &alarm));
+    let second = Arc::new(Group::build(&spec(&[&[udp(scripts[1].address)]]), &OwnAddresses::default(), &alarm));
     on_a_worker(async {
         let probes: tokio::sync::watch::Sender<prober::Targets> = probe(&first, &alarm);
         until("first up", || is(server(&first, 0), HealthState::Up)).await;

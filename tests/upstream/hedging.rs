@@ -63,7 +63,7 @@ fn at_a_site_over(
     let mut spec = spec(&tiers);
     spec.limits.hedge_budget = hedge_budget;
     let alarm = Arc::new(Alarm::new());
-    let group = Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &alarm));
+    let group = Arc::new(Group::build(&spec, &OwnAddresses::default(), &alarm));
     let site = Site { scripts, group, client: client() };
     on_a_worker(async {
         let probes = probe(&site.group, &alarm);

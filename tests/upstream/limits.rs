@@ -126,7 +126,7 @@ fn spread_is_even_and_fastest_leaves_slow_servers_out() {
         spec.policy = policy;
         spec.health.interval = Duration::from_secs(60);
         let alarm = Arc::new(Alarm::new());
-        let group = Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &alarm));
+        let group = Arc::new(Group::build(&spec, &OwnAddresses::default(), &alarm));
         on_a_worker(async {
             let _probes = probe(&group, &alarm);
             until("all up", || group.servers().all(|server| is(server, HealthState::Up))).await;
@@ -173,7 +173,7 @@ fn our_own_listener_is_left_out() {
     let script = Script::new(Says::Address(ONE));
     let spec = spec(&[&[udp(script.address), udp("127.0.0.1:5399".parse().unwrap())]]);
     let ours = OwnAddresses::new([script.address]);
-    let group = Group::build(&spec, None, &ours, &Arc::new(Alarm::new()));
+    let group = Group::build(&spec, &ours, &Arc::new(Alarm::new()));
     let left: Vec<&str> = group.servers().map(|server| server.label()).collect();
     assert_eq!(left, ["127.0.0.1:5399"]);
 }

@@ -207,7 +207,7 @@ fn where_the_servers_that_do_not_lead_back_are_down_the_rule_is_down() {
     let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let spec = spec(&[&[udp(looping.address), udp(gone)]]);
     let alarm = Arc::new(Alarm::new());
-    let group = Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &alarm));
+    let group = Arc::new(Group::build(&spec, &OwnAddresses::default(), &alarm));
     let loops = Arc::<Loops>::default();
     on_a_worker(async {
         let _targets = watch(&loops, &group, &["amazonaws.com"], Timing::default());

@@ -65,7 +65,7 @@ fn spec(tiers: &[&[TierMember]]) -> GroupSpec {
 }
 
 fn build(spec: &GroupSpec) -> Arc<Group> {
-    Arc::new(Group::build(spec, None, &OwnAddresses::default(), &Arc::new(Alarm::new())))
+    Arc::new(Group::build(spec, &OwnAddresses::default(), &Arc::new(Alarm::new())))
 }
 
 fn query(name: &str) -> Arc<UpstreamQuery> {

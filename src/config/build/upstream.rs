@@ -34,9 +34,15 @@ impl Builder<'_> {
     pub(super) fn group(&mut self, upstream: &Upstream, index: GroupIndex, rules: &[RulePlan]) -> GroupPlan {
         let table = &upstream.table;
         self.check_label(&upstream.name, "an upstream");
+        let path = NetworkPath {
+            source: self.source_address(table.source.as_ref()),
+            device: self.device(table.device.as_ref()),
+            mark: table.mark(),
+        };
         GroupPlan {
             name: upstream.name.value.clone(),
-            tiers: self.tiers(upstream),
+            tiers: self.tiers(upstream, &path),
+            path,
             ca: self.bundle(table.ca.as_ref()),
             health: self.health(table, default_probe(index, rules)),
             ..settings(table)
@@ -58,23 +64,18 @@ impl Builder<'_> {
         }
     }
 
-    fn tiers(&mut self, upstream: &Upstream) -> Vec<Vec<ServerPlan>> {
+    fn tiers(&mut self, upstream: &Upstream, path: &NetworkPath) -> Vec<Vec<ServerPlan>> {
         let Upstream { name, table } = upstream;
-        let path = NetworkPath {
-            source: self.source_address(table.source.as_ref()),
-            device: self.device(table.device.as_ref()),
-            mark: table.mark(),
-        };
         let help = "write servers = [\"10.20.1.10\", \"10.20.2.10\"]";
         let mut tiers = match &table.servers {
-            Some(servers) => vec![self.tier(servers, &path, &format!("upstream \"{}\"", name.value))],
+            Some(servers) => vec![self.tier(servers, path, &format!("upstream \"{}\"", name.value))],
             None => {
                 self.problem_with_help(&name.place, format!("upstream \"{}\" has no servers", name.value), help);
                 return Vec::new();
             }
         };
         for tier in table.backup.iter().flat_map(|backup| &backup.value) {
-            tiers.push(self.tier(tier, &path, &format!("a backup tier of upstream \"{}\"", name.value)));
+            tiers.push(self.tier(tier, path, &format!("a backup tier of upstream \"{}\"", name.value)));
         }
         let count = tiers.iter().map(Vec::len).sum::<usize>();
         if count > MAX_SERVERS {
@@ -205,6 +206,7 @@ fn settings(table: &UpstreamSection) -> GroupPlan {
     GroupPlan {
         name: String::new(),
         tiers: Vec::new(),
+        path: NetworkPath::default(),
         policy: table.policy(),
         timeout: table.timeout(),
         attempts: table.attempts(),

@@ -1,7 +1,7 @@
 //! The metrics of what is shared: cache, upstreams, connections, configuration.
 //!
-//! A server's label is what the configuration calls it. Two entries of one group that differ in the way alone (source,
-//! device, mark) have the same label, and are added up: a series may appear once.
+//! A server's label is what the configuration calls it, with its path where that is its own. The series of a server that
+//! has left go on for an hour.
 
 use std::{sync::Arc, sync::atomic::Ordering::Relaxed};
 
@@ -13,22 +13,47 @@ use crate::{
     metrics::{self, Exposition},
     net::changes::NetworkChange,
     upstream::{
-        Group, HealthState, Server, Transport,
-        tally::{MismatchReason, QueryResult, RTT_BOUNDS, RttHistogram},
+        FormerServer, Group, HealthState, ServerRecord, Transport,
+        tally::{MismatchReason, QueryResult, RTT_BOUNDS},
     },
 };
 
-/// Servers of one group and label.
-struct Row<'a> {
-    group: &'a str,
-    server: &'a str,
-    servers: Vec<&'a Server>,
+/// A server of a group, or one that was in it within the last hour.
+struct Row {
+    group: Arc<str>,
+    tier: String,
+    server: String,
+    transport: Transport,
+    record: Arc<ServerRecord>,
 }
 
-impl Row<'_> {
-    fn sum(&self, number: impl Fn(&Server) -> u64) -> u64 {
-        self.servers.iter().map(|server| number(server)).sum()
+impl Row {
+    fn labels(&self) -> [(&str, &str); 2] {
+        [("group", &self.group), ("server", &self.server)]
     }
+}
+
+/// The servers of all groups, then those that have left.
+fn rows(groups: &[Arc<Group>], former: Vec<FormerServer>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for group in groups {
+        for (tier, servers) in group.tiers().iter().enumerate() {
+            rows.extend(servers.iter().map(|server| Row {
+                group: group.name().into(),
+                tier: tier.to_string(),
+                server: server.label().to_owned(),
+                transport: server.spec().transport,
+                record: Arc::clone(server.record()),
+            }));
+        }
+    }
+    for FormerServer { group, tier, label, transport, record } in former {
+        // A series may appear once.
+        if !rows.iter().any(|row| row.group == group && row.server == label) {
+            rows.push(Row { group, tier: tier.to_string(), server: label, transport, record });
+        }
+    }
+    rows
 }
 
 /// Writes them all.
@@ -36,7 +61,7 @@ pub(super) fn encode(report: &Report, exposition: &mut Exposition, now: Moment) 
     encode_cache(report, exposition);
     encode_snapshot(report, exposition, now);
     let snapshot = report.engine.snapshot_owned();
-    let rows: Vec<Row<'_>> = snapshot.groups.iter().flat_map(|group| rows(group.name(), group.servers())).collect();
+    let rows = rows(&snapshot.groups, report.servers.former());
     encode_health(&snapshot.groups, &rows, exposition, now);
     encode_traffic(&rows, exposition);
     encode_groups(&snapshot.groups, exposition);
@@ -95,33 +120,15 @@ fn encode_snapshot(report: &Report, exposition: &mut Exposition, now: Moment) {
     exposition.counter("tidegate_snapshot_errors_total", help).sample(&[], report.snapshot_status.errors.value());
 }
 
-fn rows<'a>(group: &'a str, servers: impl IntoIterator<Item = &'a Arc<Server>>) -> Vec<Row<'a>> {
-    let mut rows: Vec<Row<'a>> = Vec::new();
-    for server in servers {
-        match rows.iter_mut().find(|row| row.server == server.label()) {
-            Some(row) => row.servers.push(server),
-            None => rows.push(Row { group, server: server.label(), servers: vec![server] }),
-        }
-    }
-    rows
-}
-
-fn encode_health(groups: &[Arc<Group>], rows: &[Row<'_>], exposition: &mut Exposition, now: Moment) {
+fn encode_health(groups: &[Arc<Group>], rows: &[Row], exposition: &mut Exposition, now: Moment) {
     let mut family = exposition.gauge("tidegate_upstream_healthy", "Whether a server is not down.");
-    for group in groups {
-        for (tier, servers) in group.tiers().iter().enumerate() {
-            let tier = tier.to_string();
-            for row in self::rows(group.name(), servers) {
-                let is_healthy = row.servers.iter().any(|server| server.state() != HealthState::Down);
-                let labels = [("group", row.group), ("server", row.server), ("tier", &tier)];
-                family.sample(&labels, u8::from(is_healthy));
-            }
-        }
+    for row in rows {
+        let labels = [("group", &*row.group), ("server", &row.server), ("tier", &row.tier)];
+        family.sample(&labels, u8::from(row.record.state() != HealthState::Down));
     }
     let mut family = exposition.gauge("tidegate_upstream_drained", "Whether an operator took a server out of service.");
     for row in rows {
-        let is_drained = row.servers.iter().all(|server| server.is_drained());
-        family.sample(&[("group", row.group), ("server", row.server)], u8::from(is_drained));
+        family.sample(&row.labels(), u8::from(row.record.is_drained()));
     }
     let help = "Servers of a group that queries may go to: neither down nor drained.";
     let mut family = exposition.gauge("tidegate_upstream_usable", help);
@@ -136,61 +143,54 @@ fn encode_health(groups: &[Arc<Group>], rows: &[Row<'_>], exposition: &mut Expos
     let mut family = exposition.counter("tidegate_upstream_transitions_total", help);
     for row in rows {
         for to in HealthState::ALL {
-            let labels = [("group", row.group), ("server", row.server), ("to", to.label())];
-            family.sample(&labels, row.sum(|server| server.transitions(to)));
+            let labels = [("group", &*row.group), ("server", &row.server), ("to", to.label())];
+            family.sample(&labels, row.record.transitions(to));
         }
     }
 }
 
-fn encode_traffic(rows: &[Row<'_>], exposition: &mut Exposition) {
+fn encode_traffic(rows: &[Row], exposition: &mut Exposition) {
     let mut family = exposition.counter("tidegate_upstream_queries_total", "Queries to a server, by how they ended.");
     for row in rows {
         for transport in Transport::ALL {
             // A server has its own transport, and TCP beside UDP for what is truncated.
             let has = |own: Transport| own == transport || own.of_streams() == transport;
-            if !row.servers.iter().any(|server| has(server.spec().transport)) {
+            if !has(row.transport) {
                 continue;
             }
             for result in QueryResult::ALL {
                 let labels = [
-                    ("group", row.group),
-                    ("server", row.server),
+                    ("group", &*row.group),
+                    ("server", &row.server),
                     ("transport", transport.label()),
                     ("result", result.label()),
                 ];
-                family.sample(&labels, row.sum(|server| server.tally.queries(transport, result)));
+                family.sample(&labels, row.record.tally.queries(transport, result));
             }
         }
     }
     let help = "Time from a query to its answer.";
     let mut family = exposition.histogram("tidegate_upstream_rtt_seconds", help);
     for row in rows {
-        let mut all = RttHistogram::default();
-        for rtts in row.servers.iter().map(|server| server.tally.rtts()) {
-            all.buckets.iter_mut().zip(rtts.buckets).for_each(|(sum, count)| *sum += count);
-            all.sum += rtts.sum;
-        }
-        let labels = [("group", row.group), ("server", row.server)];
-        family.observations(&labels, RTT_BOUNDS.into_iter(), &all.buckets, all.sum);
+        let rtts = row.record.tally.rtts();
+        family.observations(&row.labels(), RTT_BOUNDS.into_iter(), &rtts.buckets, rtts.sum);
     }
     let help = "Messages that matched no question.";
     let mut family = exposition.counter("tidegate_upstream_mismatches_total", help);
     for row in rows {
         for reason in MismatchReason::ALL {
-            let labels = [("group", row.group), ("server", row.server), ("reason", reason.label())];
-            family.sample(&labels, row.sum(|server| server.tally.mismatches(reason)));
+            let labels = [("group", &*row.group), ("server", &row.server), ("reason", reason.label())];
+            family.sample(&labels, row.record.tally.mismatches(reason));
         }
     }
     let mut family = exposition.gauge("tidegate_upstream_in_flight", "Queries that wait for an answer.");
     for row in rows {
-        let labels = [("group", row.group), ("server", row.server)];
-        family.sample(&labels, row.sum(|server| server.tally.in_flight()));
+        family.sample(&row.labels(), row.record.tally.in_flight());
     }
     let help = "Local UDP ports open towards a server.";
     let mut family = exposition.gauge("tidegate_upstream_source_ports", help);
     for row in rows {
-        let labels = [("group", row.group), ("server", row.server)];
-        family.sample(&labels, row.sum(|server| server.tally.source_ports()));
+        family.sample(&row.labels(), row.record.tally.source_ports());
     }
 }
 
@@ -219,4 +219,75 @@ fn encode_configuration(report: &Report, exposition: &mut Exposition) {
     let configuration = report.configuration.load();
     let help = "The configuration in force; the same hash is the same configuration.";
     exposition.info("tidegate_config_info", help).sample(&[("hash", &configuration.hash)], 1);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        cache::Cache,
+        config::{Live, Plan},
+        daemon::{listeners::Bound, state::State as DaemonState},
+        metrics::Format,
+        serve::connections::Connections,
+        upstream::{Alarm, OwnAddresses},
+    };
+
+    fn live(groups: &str) -> Live {
+        let text = format!("{groups}[[forward]]\nzones = [\".\"]\nto = \"site\"\n");
+        Plan::from_text("t.toml", &text).unwrap().live
+    }
+
+    fn report(state: &DaemonState) -> Report {
+        let rules = Arc::new(metrics::Rules::new(1));
+        let engine = Arc::clone(&state.engine);
+        Report::new(Vec::new(), rules, engine, Connections::new(1, 1), Arc::default(), &Bound::default(), state)
+    }
+
+    fn lines_about(report: &Report, what: &str) -> Vec<String> {
+        let mut exposition = Exposition::new(Format::Text);
+        encode(report, &mut exposition, Moment::now());
+        let text = exposition.finish();
+        text.lines().filter(|line| line.contains(what)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_series_of_a_server_end_an_hour_after_it_left() {
+        let both = live("[upstream.site]\nservers = [\"192.0.2.1\", \"192.0.2.2\"]\n");
+        let rules = Arc::new(metrics::Rules::new(1));
+        let mut state =
+            DaemonState::new(both, Cache::new(0), rules, OwnAddresses::new([]), Arc::<Alarm>::default()).unwrap();
+        let report = report(&state);
+        let server = Arc::clone(state.engine.snapshot_owned().groups[0].servers().nth(1).unwrap());
+        server.drain();
+        let id = "server=\"192.0.2.2\"";
+        let before = lines_about(&report, id);
+        assert!(
+            before.contains(&"tidegate_upstream_drained{group=\"site\",server=\"192.0.2.2\"} 1".to_owned()),
+            "{before:?}"
+        );
+        drop(server);
+        state.replace(live("[upstream.site]\nservers = [\"192.0.2.1\"]\n")).unwrap();
+        let left = Moment::now();
+        assert_eq!(lines_about(&report, id), before);
+        state.forget(left + Duration::from_mins(59));
+        assert_eq!(lines_about(&report, id), before);
+        state.forget(left + Duration::from_mins(60));
+        assert_eq!(lines_about(&report, id), Vec::<String>::new());
+        assert!(!lines_about(&report, "server=\"192.0.2.1\"").is_empty());
+    }
+
+    #[test]
+    fn two_paths_to_a_server_have_series_of_their_own() {
+        let paths = "[upstream.site]\nsource = \"127.0.0.1\"\n\
+                     servers = [\"192.0.2.1\", { server = \"192.0.2.1\", mark = 2 }]\n";
+        let rules = Arc::new(metrics::Rules::new(1));
+        let state = DaemonState::new(live(paths), Cache::new(0), rules, OwnAddresses::new([]), Arc::<Alarm>::default())
+            .unwrap();
+        let healthy = lines_about(&report(&state), "tidegate_upstream_healthy{");
+        let of = |server: &str| format!("tidegate_upstream_healthy{{group=\"site\",server=\"{server}\",tier=\"0\"}} 1");
+        assert_eq!(healthy, [of("192.0.2.1"), of("192.0.2.1,mark=2")], "what the whole group has is not shown");
+    }
 }

@@ -44,7 +44,7 @@ use crate::{
     perimeter,
     serve::connections::Connections,
     tls::ServerCertificate,
-    upstream::{HealthState, Server},
+    upstream::{HealthState, Server, ServerRegistry},
     wire::{EdeCode, Rcode},
 };
 
@@ -55,6 +55,7 @@ const _: () = assert!(EdeCode::ALL.len() == EDES, "each extended error has its c
 pub(super) struct Report {
     registry: Registry,
     engine: Arc<Engine>,
+    servers: Arc<ServerRegistry>,
     connections: Arc<Connections>,
     snapshot_status: Arc<SnapshotStatus>,
     listeners: Arc<[SocketAddr]>,
@@ -101,6 +102,7 @@ impl Report {
         Self {
             registry: Registry::new(workers, rules, names(), clock::wall()),
             engine,
+            servers: state.servers(),
             connections,
             snapshot_status,
             listeners: bound.plain.as_slice().into(),

@@ -21,8 +21,8 @@ use crossbeam_utils::CachePadded;
 use crate::{
     clock::Moment,
     upstream::{
-        server::{Alarm, Server, ServerPolicy, budget::ShareBudget, health::HealthState},
-        spec::{GroupLimits, GroupSpec, HealthSpec, Policy, ServerSpec, TierMember, Transport},
+        server::{Alarm, Server, ServerPolicy, ServerRegistry, Wanted, budget::ShareBudget, health::HealthState},
+        spec::{GroupLimits, GroupSpec, HealthSpec, Policy, ServerKey, ServerSpec, TierMember, Transport},
         system::{self, OwnAddresses},
     },
 };
@@ -82,35 +82,49 @@ impl Drop for TrialPermit<'_> {
 }
 
 impl Group {
-    /// Builds a group. A server that `previous` has too keeps its health, its RTT and its counters. Servers that are our
-    /// own listeners are left out with a warning. `alarm` wakes the prober.
-    pub fn build(spec: &GroupSpec, previous: Option<&Self>, ours: &OwnAddresses, alarm: &Arc<Alarm>) -> Self {
-        let name: Arc<str> = spec.name.as_str().into();
-        let rules =
-            ServerPolicy { health: spec.health.clone(), timeout: spec.limits.timeout, max_qps: spec.limits.max_qps };
-        let mut seen: Vec<ServerSpec> = Vec::new();
-        let mut tiers = Vec::with_capacity(spec.tiers.len());
-        for entries in &spec.tiers {
-            let mut tier = Vec::new();
-            for server in entries.iter().flat_map(|entry| expand(entry, ours)) {
-                if ours.holds(server.address) {
-                    tracing::warn!(group = spec.name, %server, "upstream {server} of group {name} is left out: it is our own listener");
-                    continue;
-                }
-                if seen.contains(&server) {
-                    continue;
-                }
-                seen.push(server.clone());
-                tier.push(keep_or_make(&name, server, &rules, previous, alarm));
-            }
-            tiers.push(tier);
+    /// Builds all groups. What `registry` knows of their servers stays with these, and those that no group has any more
+    /// have left. A group that `previous` has too keeps its tier and its counters. Servers that are our own listeners are
+    /// left out with a warning.
+    pub fn build_all(
+        specs: &[GroupSpec],
+        previous: &[Arc<Self>],
+        ours: &OwnAddresses,
+        registry: &ServerRegistry,
+        now: Moment,
+    ) -> Vec<Arc<Self>> {
+        let wanted: Vec<Vec<Wanted>> = specs.iter().map(|spec| servers_of(spec, ours)).collect();
+        let tiers: Vec<Vec<usize>> = wanted.iter().map(|servers| tiers_of(servers)).collect();
+        let mut servers = registry.assign(wanted.into_iter().flatten().collect(), now).into_iter();
+        let previous = |spec: &GroupSpec| previous.iter().find(|group| *group.name == spec.name);
+        let groups = specs.iter().zip(&tiers);
+        groups.map(|(spec, tiers)| Arc::new(Self::of(spec, tiers, &mut servers, previous(spec)))).collect()
+    }
+
+    /// Builds one group by itself, of whose servers nothing is known. `alarm` wakes the prober.
+    pub fn build(spec: &GroupSpec, ours: &OwnAddresses, alarm: &Arc<Alarm>) -> Self {
+        let wanted = servers_of(spec, ours);
+        let tiers = tiers_of(&wanted);
+        let registry = ServerRegistry::new(Arc::clone(alarm));
+        Self::of(spec, &tiers, &mut registry.assign(wanted, Moment::default()).into_iter(), None)
+    }
+
+    /// Takes a server for each of `tier_of`.
+    fn of(
+        spec: &GroupSpec,
+        tier_of: &[usize],
+        servers: &mut impl Iterator<Item = Arc<Server>>,
+        previous: Option<&Arc<Self>>,
+    ) -> Self {
+        let mut tiers = vec![Vec::new(); spec.tiers.len()];
+        for (&tier, server) in tier_of.iter().zip(servers) {
+            tiers[tier].push(server);
         }
         let running = previous.map(|group| Arc::clone(&group.running)).unwrap_or_default();
         if running.tier.load(Relaxed) >= tiers.len() {
             running.tier.store(0, Relaxed);
         }
-        let health = spec.health.clone();
-        Self { name, tiers, policy: spec.policy, limits: spec.limits.clone(), health, running }
+        let (limits, health) = (spec.limits.clone(), spec.health.clone());
+        Self { name: spec.name.as_str().into(), tiers, policy: spec.policy, limits, health, running }
     }
 
     /// Its name.
@@ -280,33 +294,41 @@ pub(super) fn is_usable(server: &Arc<Server>) -> bool {
 fn expand(entry: &TierMember, ours: &OwnAddresses) -> Vec<ServerSpec> {
     match entry {
         TierMember::Server(server) => vec![server.clone()],
-        TierMember::System { path, via } => {
-            let of = |address| ServerSpec { via: via.clone(), ..ServerSpec::plain(Transport::Udp, address) };
+        TierMember::System { path, via, path_label } => {
+            let (via, path_label) = (via.clone(), path_label.clone());
+            let of = |address| ServerSpec {
+                via: via.clone(),
+                path_label: path_label.clone(),
+                ..ServerSpec::plain(Transport::Udp, address)
+            };
             system::servers(path.as_deref(), ours).into_iter().map(of).collect()
         }
     }
 }
 
-fn keep_or_make(
-    group: &Arc<str>,
-    server: ServerSpec,
-    rules: &ServerPolicy,
-    previous: Option<&Group>,
-    alarm: &Arc<Alarm>,
-) -> Arc<Server> {
-    let kept = previous.and_then(|group| group.servers().find(|old| *old.spec() == server));
-    let Some(kept) = kept else {
-        // Another way to a machine that an operator drained (source, device) does not put it back into service.
-        let is_same = |old: &&Arc<Server>| {
-            (old.spec().transport, old.spec().address) == (server.transport, server.address) && old.is_drained()
-        };
-        let was_drained = previous.is_some_and(|group| group.servers().any(|old| is_same(&old)));
-        let made = Arc::new(Server::new(Arc::clone(group), server, rules.clone(), Arc::clone(alarm)));
-        if was_drained {
-            made.drain();
+/// The servers of a group, each once, with their tiers.
+fn servers_of(spec: &GroupSpec, ours: &OwnAddresses) -> Vec<Wanted> {
+    let group: Arc<str> = spec.name.as_str().into();
+    let rules =
+        ServerPolicy { health: spec.health.clone(), timeout: spec.limits.timeout, max_qps: spec.limits.max_qps };
+    let mut keys: Vec<ServerKey> = Vec::new();
+    let mut wanted = Vec::new();
+    for (tier, entries) in spec.tiers.iter().enumerate() {
+        for server in entries.iter().flat_map(|entry| expand(entry, ours)) {
+            if ours.holds(server.address) {
+                tracing::warn!(group = spec.name, %server, "upstream {server} of group {group} is left out: it is our own listener");
+                continue;
+            }
+            if keys.contains(&server.key()) {
+                continue;
+            }
+            keys.push(server.key());
+            wanted.push(Wanted { group: Arc::clone(&group), tier, spec: server, rules: rules.clone() });
         }
-        return made;
-    };
-    kept.set_rules(rules.clone());
-    Arc::clone(kept)
+    }
+    wanted
+}
+
+fn tiers_of(servers: &[Wanted]) -> Vec<usize> {
+    servers.iter().map(|server| server.tier).collect()
 }

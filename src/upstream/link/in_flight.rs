@@ -236,7 +236,7 @@ mod tests {
             limits: GroupLimits::default(),
             health: HealthSpec::probing(Name::root(), RecordType::NS),
         };
-        let group = Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &Arc::default()));
+        let group = Arc::new(Group::build(&spec, &OwnAddresses::default(), &Arc::default()));
         let query = UpstreamQuery {
             name: "a.example".parse().unwrap(),
             qtype: RecordType::A,

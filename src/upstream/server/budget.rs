@@ -1,7 +1,7 @@
 //! Budgets shared by all workers: queries a second to a server, hedges as a share of queries. One atomic each.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, LazyLock, Weak,
         atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -38,8 +38,11 @@ impl RateBudget {
     }
 }
 
+/// An address with its scope: fe80::1 on two links is two machines. The scope is 0 for others.
+type ScopedIp = (IpAddr, u32);
+
 /// The budgets of all addresses that have a server now.
-static BY_ADDRESS: LazyLock<Mutex<HashMap<IpAddr, Weak<AddressBudget>>>> = LazyLock::new(Mutex::default);
+static BY_ADDRESS: LazyLock<Mutex<HashMap<ScopedIp, Weak<AddressBudget>>>> = LazyLock::new(Mutex::default);
 
 /// What all servers at one address may be asked together: the machine behind it has one limit, whatever groups, ports and
 /// transports lead to it.
@@ -72,13 +75,15 @@ pub(crate) struct BudgetShare {
 
 impl BudgetShare {
     /// The part of the server with this number.
-    pub(crate) fn of(server: u64, address: IpAddr, per_second: Option<u32>) -> Self {
+    pub(crate) fn of(server: u64, address: SocketAddr, per_second: Option<u32>) -> Self {
+        let scope = if let SocketAddr::V6(v6) = address { v6.scope_id() } else { 0 };
+        let address = (address.ip().to_canonical(), scope);
         let mut all = BY_ADDRESS.lock();
         all.retain(|_, budget| budget.strong_count() > 0);
-        let known = all.get(&address.to_canonical()).and_then(Weak::upgrade);
+        let known = all.get(&address).and_then(Weak::upgrade);
         let budget = known.unwrap_or_else(|| {
             let made = Arc::<AddressBudget>::default();
-            all.insert(address.to_canonical(), Arc::downgrade(&made));
+            all.insert(address, Arc::downgrade(&made));
             made
         });
         drop(all);
@@ -156,7 +161,7 @@ impl Default for ShareBudget {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{net::SocketAddrV6, time::Duration};
 
     use super::*;
 
@@ -181,9 +186,9 @@ mod tests {
 
     #[test]
     fn servers_at_one_address_share_the_lowest_limit_while_they_last() {
-        let address = "192.0.2.77".parse().unwrap();
+        let address = "192.0.2.77:53".parse().unwrap();
         let (low, none) = (BudgetShare::of(1, address, Some(1)), BudgetShare::of(2, address, None));
-        let other = BudgetShare::of(3, "192.0.2.78".parse().unwrap(), None);
+        let other = BudgetShare::of(3, "192.0.2.78:53".parse().unwrap(), None);
         let now = Moment::now();
         let taken = (0..50).filter(|at| if at % 2 == 0 { low.take(now) } else { none.take(now) }).count();
         assert_eq!(taken, 4);
@@ -194,6 +199,19 @@ mod tests {
         drop((low, other));
         none.set(None);
         assert!((0..50).all(|_| none.take(now)));
+    }
+
+    #[test]
+    fn one_link_local_address_on_two_links_is_two_machines() {
+        let at = |scope: u32| {
+            BudgetShare::of(scope.into(), SocketAddrV6::new("fe80::77".parse().unwrap(), 53, 0, scope).into(), Some(1))
+        };
+        let (one, two, now) = (at(4), at(5), Moment::now());
+        let mapped = BudgetShare::of(6, "[::ffff:192.0.2.79]:53".parse().unwrap(), Some(1));
+        let plain = BudgetShare::of(7, "192.0.2.79:5353".parse().unwrap(), Some(1));
+        for (server, expected) in [(&one, 4), (&two, 4), (&mapped, 4), (&plain, 0)] {
+            assert_eq!((0..50).filter(|_| server.take(now)).count(), expected);
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One upstream server: what is known of it, shared by all workers and kept over reloads.
+//! One upstream server of a group, shared by all workers: how it is asked and judged. What is known of it is in its record.
 //!
 //! What an exchange touches is atomic. The health machine stands behind a lock that is taken only when something out of
 //! the ordinary happened: a good answer of a healthy server stops at one load.
@@ -9,21 +9,23 @@ pub mod failure;
 pub mod health;
 pub(crate) mod liveness;
 pub(crate) mod quirks;
+mod record;
+mod registry;
 mod role;
 pub mod rtt;
 pub mod tally;
 
 use std::{
     net::IpAddr,
+    ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
@@ -33,16 +35,15 @@ use crate::{
     wire::UpstreamQuery,
 };
 
-pub(crate) use self::role::Role;
 use self::{
     budget::BudgetShare,
-    connect_error::ConnectError,
-    health::{Change, Event, Health, HealthState, ProbeError},
-    liveness::Liveness,
-    quirks::Quirks,
-    rtt::{Rtt, Smoothed},
-    tally::Tally,
+    health::{Change, Event, HealthState},
 };
+pub use self::{
+    record::ServerRecord,
+    registry::{FormerServer, ServerRegistry},
+};
+pub(crate) use self::{registry::Wanted, role::Role};
 
 /// Workers that find the same thing within this time say it once.
 const SAID_ONCE: Duration = Duration::from_secs(2);
@@ -63,7 +64,7 @@ pub struct ServerPolicy {
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// An upstream server.
+/// An upstream server in a group.
 #[derive(Debug)]
 pub struct Server {
     id: u64,
@@ -75,74 +76,49 @@ pub struct Server {
     /// Written by a reload.
     rules: ArcSwap<ServerPolicy>,
     alarm: Arc<Alarm>,
-    /// Written by an operator.
-    is_drained: AtomicBool,
-    verdict: Verdict,
-    /// Written by every answer, and every try without one.
-    pub(super) liveness: Liveness,
-    rtt: Rtt,
-    /// Written by answers that are out of the ordinary.
-    pub(super) quirks: Quirks,
-    /// When it was last said that the path to it is another.
-    moved_at: AtomicU64,
-    /// Written by connections that open, or do not.
-    connect_error: Mutex<Option<ConnectError>>,
+    /// How many doubts asked for a probe.
+    doubts: AtomicU64,
     /// Taken from by every query.
     pub(super) budget: BudgetShare,
-    /// Its counters.
-    pub tally: Tally,
+    record: Arc<ServerRecord>,
 }
 
-/// What is thought of a server. Written where its health changes, and by probes.
-#[derive(Debug)]
-struct Verdict {
-    health: Mutex<Health>,
-    /// Mirrors the machine's state.
-    state: AtomicU8,
-    /// Whether good news would change nothing.
-    is_settled: AtomicBool,
-    is_judged: AtomicBool,
-    transitions: [AtomicU64; HealthState::ALL.len()],
-    doubts: AtomicU64,
-    last_probe_error: Mutex<Option<ProbeError>>,
-}
+/// A server is asked for what is known of it.
+impl Deref for Server {
+    type Target = ServerRecord;
 
-impl Default for Verdict {
-    fn default() -> Self {
-        Self {
-            health: Mutex::default(),
-            state: AtomicU8::new(HealthState::Suspect as u8),
-            is_settled: AtomicBool::new(false),
-            is_judged: AtomicBool::new(false),
-            transitions: Default::default(),
-            doubts: AtomicU64::new(1),
-            last_probe_error: Mutex::default(),
-        }
+    fn deref(&self) -> &ServerRecord {
+        &self.record
     }
 }
 
 impl Server {
-    /// A server nobody has asked yet.
-    pub fn new(group: Arc<str>, spec: ServerSpec, rules: ServerPolicy, alarm: Arc<Alarm>) -> Self {
+    /// A server of which this is known.
+    pub fn new(
+        group: Arc<str>,
+        spec: ServerSpec,
+        rules: ServerPolicy,
+        record: Arc<ServerRecord>,
+        alarm: Arc<Alarm>,
+    ) -> Self {
         let id = NEXT_ID.fetch_add(1, Relaxed);
         Self {
             id,
-            budget: BudgetShare::of(id, spec.address.ip(), rules.max_qps),
+            budget: BudgetShare::of(id, spec.address, rules.max_qps),
             group,
             label: spec.to_string(),
             tls: tls_client(&spec),
             spec,
             rules: ArcSwap::from_pointee(rules),
             alarm,
-            is_drained: AtomicBool::new(false),
-            verdict: Verdict::default(),
-            liveness: Liveness::default(),
-            rtt: Rtt::default(),
-            quirks: Quirks::default(),
-            moved_at: AtomicU64::new(0),
-            connect_error: Mutex::default(),
-            tally: Tally::default(),
+            doubts: AtomicU64::new(1),
+            record,
         }
+    }
+
+    /// What is known of it.
+    pub const fn record(&self) -> &Arc<ServerRecord> {
+        &self.record
     }
 
     /// A number no other server of this process has had.
@@ -165,21 +141,6 @@ impl Server {
         &self.spec
     }
 
-    /// What is thought of it.
-    pub fn state(&self) -> HealthState {
-        HealthState::ALL[usize::from(self.verdict.state.load(Relaxed)).min(HealthState::ALL.len() - 1)]
-    }
-
-    /// Whether there is a first verdict: it answered, or a probe of it failed.
-    pub fn is_judged(&self) -> bool {
-        self.verdict.is_judged.load(Relaxed)
-    }
-
-    /// Whether an operator took it out of service.
-    pub fn is_drained(&self) -> bool {
-        self.is_drained.load(Relaxed)
-    }
-
     /// Takes it out of service: no new query goes to it. It is still probed.
     pub fn drain(&self) {
         if !self.is_drained.swap(true, Relaxed) {
@@ -196,43 +157,9 @@ impl Server {
         }
     }
 
-    /// The smoothed round-trip time; none before the first answer.
-    pub fn rtt(&self) -> Option<Smoothed> {
-        self.rtt.load()
-    }
-
-    /// How often it came into a state.
-    pub fn transitions(&self, to: HealthState) -> u64 {
-        self.verdict.transitions[to as usize].load(Relaxed)
-    }
-
-    /// When it last answered anything; none if it never did.
-    pub fn last_answer(&self) -> Option<Moment> {
-        self.liveness.last_heard()
-    }
-
-    /// What was wrong with the last failed probe; none since one passed.
-    pub fn last_probe_error(&self) -> Option<ProbeError> {
-        *self.verdict.last_probe_error.lock()
-    }
-
-    /// Why the last connection to it could not be opened; none since one was, or since a probe passed.
-    pub fn connect_error(&self) -> Option<ConnectError> {
-        self.connect_error.lock().clone()
-    }
-
-    pub(super) fn set_connect_error(&self, error: Option<ConnectError>) {
-        *self.connect_error.lock() = error;
-    }
-
     /// How to shake hands with it; none where it speaks plain DNS.
     pub(super) const fn tls(&self) -> Option<&TlsClient> {
         self.tls.as_ref()
-    }
-
-    /// Since when it has not been down.
-    pub fn steady_since(&self) -> Moment {
-        self.verdict.health.lock().steady_since()
     }
 
     /// What it is judged by now.
@@ -253,7 +180,7 @@ impl Server {
 
     /// A number that grows with each doubt that asks for a probe.
     pub(super) fn doubts(&self) -> u64 {
-        self.verdict.doubts.load(Relaxed)
+        self.doubts.load(Relaxed)
     }
 
     pub(super) fn sample(&self, rtt: Duration) {
@@ -297,8 +224,7 @@ impl Server {
         let change = {
             let mut health = self.verdict.health.lock();
             let change = health.on(event, now, &rules.health);
-            self.verdict.state.store(health.state() as u8, Relaxed);
-            self.verdict.is_settled.store(health.state() == HealthState::Up && health.failed() == 0, Relaxed);
+            self.verdict.publish(&health);
             change
         };
         match event {
@@ -323,7 +249,7 @@ impl Server {
 
     /// Asks for a probe at once.
     fn raise_alarm(&self) {
-        self.verdict.doubts.fetch_add(1, Relaxed);
+        self.doubts.fetch_add(1, Relaxed);
         self.alarm.notify_one();
     }
 
@@ -382,11 +308,11 @@ impl Server {
     /// Queries to it leave by another address or device than before. Each worker finds that out for itself; it is said
     /// once.
     pub(crate) fn path_changed(&self, source: IpAddr, now: Moment) {
-        let said = Moment::from_micros(self.moved_at.load(Relaxed));
+        let said = Moment::from_micros(self.path_changed_at.load(Relaxed));
         if said != Moment::default() && now.since(said) < SAID_ONCE {
             return;
         }
-        self.moved_at.store(now.micros(), Relaxed);
+        self.path_changed_at.store(now.micros(), Relaxed);
         let (group, server) = (&*self.group, &*self.label);
         tracing::info!(
             group,
@@ -424,7 +350,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             max_qps: None,
         };
-        Server::new("vpc".into(), spec, rules, Arc::default())
+        Server::new("vpc".into(), spec, rules, Arc::default(), Arc::default())
     }
 
     fn query() -> Arc<UpstreamQuery> {

@@ -73,6 +73,11 @@ impl Rtt {
         self.0.store(u64::from(next.mean) << 32 | u64::from(next.deviation), Relaxed);
     }
 
+    /// Takes over what another knows.
+    pub(super) fn copy(&self, other: &Self) {
+        self.0.store(other.0.load(Relaxed), Relaxed);
+    }
+
     /// The limit of a try.
     pub fn limit(&self, ceiling: Duration) -> Duration {
         self.load().map_or_else(|| UNKNOWN_LIMIT.min(ceiling), |smoothed| smoothed.limit(ceiling))

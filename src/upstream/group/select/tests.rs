@@ -30,7 +30,7 @@ fn spec(policy: Policy, tiers: &[usize]) -> GroupSpec {
 }
 
 fn build(spec: &GroupSpec) -> Group {
-    Group::build(spec, None, &OwnAddresses::default(), &Arc::default())
+    Group::build(spec, &OwnAddresses::default(), &Arc::default())
 }
 
 fn server(group: &Group, (tier, place): QueueSlot) -> &Arc<Server> {

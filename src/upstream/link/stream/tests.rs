@@ -28,7 +28,7 @@ fn group_of(server: ServerSpec) -> Arc<Group> {
         limits: GroupLimits::default(),
         health: HealthSpec::probing(Name::root(), RecordType::NS),
     };
-    Arc::new(Group::build(&spec, None, &OwnAddresses::default(), &Arc::new(Alarm::new())))
+    Arc::new(Group::build(&spec, &OwnAddresses::default(), &Arc::new(Alarm::new())))
 }
 
 fn query() -> Arc<UpstreamQuery> {

@@ -1,0 +1,142 @@
+//! What is known of a server in a group, apart from the server itself: health, RTT, counters, whether it is drained.
+//!
+//! A record belongs to who the server is (see [`ServerKey`](crate::upstream::spec::ServerKey)) and outlives the [`Server`]
+//! that writes it: another name of its group, other CAs or thresholds, or an absence make another `Server` with the same
+//! record. [`ServerRegistry`](super::ServerRegistry) finds it again.
+//!
+//! [`Server`]: super::Server
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::clock::Moment;
+
+use super::{
+    connect_error::ConnectError,
+    health::{Health, HealthState, ProbeError},
+    liveness::Liveness,
+    quirks::Quirks,
+    rtt::{Rtt, Smoothed},
+    tally::Tally,
+};
+
+/// What is known of a server. What an exchange touches is atomic.
+#[derive(Debug, Default)]
+pub struct ServerRecord {
+    /// Written by an operator.
+    pub(super) is_drained: AtomicBool,
+    pub(super) verdict: Verdict,
+    /// Written by every answer, and every try without one.
+    pub(crate) liveness: Liveness,
+    pub(super) rtt: Rtt,
+    /// Written by answers that are out of the ordinary.
+    pub(crate) quirks: Quirks,
+    /// When the log last said that the path to it changed.
+    pub(super) path_changed_at: AtomicU64,
+    /// Written by connections that open, or do not.
+    pub(super) connect_error: Mutex<Option<ConnectError>>,
+    /// Its counters.
+    pub tally: Tally,
+}
+
+/// What is thought of a server. Written where its health changes, and by probes.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) health: Mutex<Health>,
+    /// Mirrors the machine's state.
+    pub(super) state: AtomicU8,
+    /// Whether good news would change nothing.
+    pub(super) is_settled: AtomicBool,
+    pub(super) is_judged: AtomicBool,
+    pub(super) transitions: [AtomicU64; HealthState::ALL.len()],
+    pub(super) last_probe_error: Mutex<Option<ProbeError>>,
+}
+
+impl Default for Verdict {
+    fn default() -> Self {
+        Self {
+            health: Mutex::default(),
+            state: AtomicU8::new(HealthState::Suspect as u8),
+            is_settled: AtomicBool::new(false),
+            is_judged: AtomicBool::new(false),
+            transitions: Default::default(),
+            last_probe_error: Mutex::default(),
+        }
+    }
+}
+
+impl Verdict {
+    /// Shows others what the machine says now.
+    pub(super) fn publish(&self, health: &Health) {
+        self.state.store(health.state() as u8, Relaxed);
+        self.is_settled.store(health.state() == HealthState::Up && health.failed() == 0, Relaxed);
+    }
+}
+
+impl ServerRecord {
+    /// The record of a server that another group starts to use: what this one knows, with counters of its own. Health is
+    /// taken over where neither group chose its probe: only then it means the same to both.
+    pub(super) fn for_another_group(&self, is_health_shared: bool) -> Self {
+        let record = Self::default();
+        record.rtt.copy(&self.rtt);
+        *record.connect_error.lock() = self.connect_error();
+        if is_health_shared {
+            let health = self.verdict.health.lock().clone();
+            record.verdict.publish(&health);
+            record.verdict.is_judged.store(self.is_judged(), Relaxed);
+            *record.verdict.health.lock() = health;
+            *record.verdict.last_probe_error.lock() = self.last_probe_error();
+        }
+        record
+    }
+
+    /// What is thought of it.
+    pub fn state(&self) -> HealthState {
+        HealthState::ALL[usize::from(self.verdict.state.load(Relaxed)).min(HealthState::ALL.len() - 1)]
+    }
+
+    /// Whether there is a first verdict: it answered, or a probe of it failed.
+    pub fn is_judged(&self) -> bool {
+        self.verdict.is_judged.load(Relaxed)
+    }
+
+    /// Whether an operator took it out of service.
+    pub fn is_drained(&self) -> bool {
+        self.is_drained.load(Relaxed)
+    }
+
+    /// The smoothed round-trip time; none before the first answer.
+    pub fn rtt(&self) -> Option<Smoothed> {
+        self.rtt.load()
+    }
+
+    /// How often it came into a state.
+    pub fn transitions(&self, to: HealthState) -> u64 {
+        self.verdict.transitions[to as usize].load(Relaxed)
+    }
+
+    /// When it last answered anything; none if it never did.
+    pub fn last_answer(&self) -> Option<Moment> {
+        self.liveness.last_heard()
+    }
+
+    /// What was wrong with the last failed probe; none since one passed.
+    pub fn last_probe_error(&self) -> Option<ProbeError> {
+        *self.verdict.last_probe_error.lock()
+    }
+
+    /// Why the last connection to it could not be opened; none since one was, or since a probe passed.
+    pub fn connect_error(&self) -> Option<ConnectError> {
+        self.connect_error.lock().clone()
+    }
+
+    pub(crate) fn set_connect_error(&self, error: Option<ConnectError>) {
+        *self.connect_error.lock() = error;
+    }
+
+    /// Since when it has not been down.
+    pub fn steady_since(&self) -> Moment {
+        self.verdict.health.lock().steady_since()
+    }
+}
