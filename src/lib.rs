@@ -46,7 +46,7 @@
 //! | 3 | [`upstream`]: other servers · [`zones`]: what is answered here · [`perimeter`]: which names were private or public |
 //! | 2 | [`cache`] · [`route`] · [`config`] |
 //! | 1 | [`net`]: the kernel, and the only unsafe code · [`tls`]: trust and handshakes |
-//! | 0 | [`wire`]: DNS messages as bytes · [`metrics`] · [`networks`] · [`clock`] |
+//! | 0 | [`wire`]: DNS messages as bytes · [`metrics`] · [`networks`] · [`clock`] · [`plural`] |
 
 pub mod admin;
 pub mod cache;
@@ -59,6 +59,7 @@ pub mod metrics;
 pub mod net;
 pub mod networks;
 pub mod perimeter;
+pub mod plural;
 pub mod route;
 pub mod serve;
 pub mod tls;

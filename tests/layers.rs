@@ -16,6 +16,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("metrics", 0),
     ("clock", 0),
     ("networks", 0),
+    ("plural", 0),
     ("net", 1),
     ("tls", 1),
     ("cache", 2),

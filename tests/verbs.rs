@@ -7,8 +7,7 @@ use std::process::Output;
 use rstest::rstest;
 use support::{
     config::Config,
-    namespace,
-    query::{Query, rtype},
+    query::rtype,
     records::{Record, Reply},
     tidegate::{Tidegate, run},
     upstream::Upstream,
@@ -177,25 +176,4 @@ fn query_says_in_words_why_it_was_refused() {
 
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(text(&output).contains("REFUSED") && text(&output).contains("Not Authoritative"), "{}", text(&output));
-}
-
-#[test]
-fn a_sidecar_needs_no_file() {
-    namespace::inside("a_sidecar_needs_no_file", || {
-        let (vpc, site) = (Upstream::answering("10.20.0.1"), Upstream::answering("10.1.0.1"));
-        let (aws, default) = (vpc.address.to_string(), site.address.to_string());
-        let expect = |tidegate: &Tidegate| {
-            let ask = |name: &str| tidegate.client().ask(&Query::a(name)).address_texts();
-            assert_eq!(ask("sts.us-east-1.amazonaws.com."), ["10.20.0.1"]);
-            assert_eq!(ask("www.example."), ["10.1.0.1"]);
-        };
-
-        let flags = ["--listen", "127.0.0.1:0", "--aws", &aws, "--default", &default];
-        expect(&Tidegate::start_without_file(&[], &flags));
-        let variables = [("TIDEGATE_LISTEN", "127.0.0.1:0"), ("TIDEGATE_AWS", &aws), ("TIDEGATE_DEFAULT", &default)];
-        expect(&Tidegate::start_without_file(&variables, &[]));
-        // Flags beat variables.
-        let crossed = [("TIDEGATE_LISTEN", "127.0.0.1:0"), ("TIDEGATE_AWS", &default), ("TIDEGATE_DEFAULT", &default)];
-        expect(&Tidegate::start_without_file(&crossed, &["--aws", &aws]));
-    });
 }

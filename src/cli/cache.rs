@@ -28,7 +28,7 @@ enum Action {
     /// Writes a snapshot of the cache to standard output
     #[command(after_help = "Exit status: 0 done, 1 failed\nExample: tidegate cache export > cache.snapshot")]
     Export {
-        /// The daemon's `admin.socket`
+        /// The daemon's `admin.socket` [env: TIDEGATE_SOCKET]
         #[arg(long, value_name = "PATH")]
         socket: Option<PathBuf>,
         /// The daemon's configuration, which names the socket unless --socket does [default:

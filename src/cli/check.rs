@@ -25,7 +25,7 @@ pub(super) struct Options {
 impl Options {
     fn file(&self) -> PathBuf {
         let named = self.file.clone().or_else(|| self.config.clone());
-        let variable = || std::env::var_os("TIDEGATE_CONFIG").filter(|file| !file.is_empty()).map(PathBuf::from);
+        let variable = || super::variable("TIDEGATE_CONFIG").map(PathBuf::from);
         named.or_else(variable).unwrap_or_else(|| super::serve::DEFAULT_FILE.into())
     }
 }

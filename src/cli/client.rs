@@ -9,10 +9,14 @@ use std::{
     time::Duration,
 };
 
-use crate::config;
+use crate::config::{self, Endpoint};
 
 /// Where the daemon's pages are unless the configuration says otherwise.
 pub(super) const DEFAULT_ADMIN: &str = "http://127.0.0.1:9153";
+/// What `serve` takes `--admin` from; the verbs find the daemon by it.
+pub(super) const ADMIN_VARIABLE: &str = "TIDEGATE_ADMIN";
+/// The port of an address that says none.
+const ADMIN_PORT: u16 = 9153;
 /// A daemon that works answers within this.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A reload may have much to read.
@@ -31,6 +35,9 @@ pub(super) enum ClientError {
     /// The configuration switches them off.
     #[error("{}: `http` in [admin] is off", .0.display())]
     Off(PathBuf),
+    /// The environment switches them off.
+    #[error("{ADMIN_VARIABLE} is off, and with it the daemon's pages; if it has some, say --admin URL")]
+    VariableOff,
     /// The configuration cannot be read.
     #[error("{file} cannot be read: {1}; say --admin URL", file = .0.display())]
     Config(PathBuf, #[source] io::Error),
@@ -63,27 +70,35 @@ fn hint(status: u16) -> &'static str {
     }
 }
 
-/// Where the daemon's pages are: at the URL that was given, else where its configuration says.
+/// Where the daemon's pages are: at the URL that was given, else where the environment or its configuration says.
 pub(super) fn admin(url: Option<&str>, config: Option<&Path>) -> Result<String, ClientError> {
     if let Some(url) = url {
-        return Ok(url.to_owned());
+        return Ok(reachable(url));
+    }
+    match super::variable(ADMIN_VARIABLE).and_then(|value| value.into_string().ok()).as_deref() {
+        Some("off") => return Err(ClientError::VariableOff),
+        Some(address) => return Ok(reachable(address)),
+        None => {}
     }
     let file = config.unwrap_or_else(|| Path::new(super::serve::DEFAULT_FILE));
     match config::admin_http(file) {
-        Ok(Some(mut endpoint)) => {
-            // A wildcard is every address of the host, the loopback ones among them.
-            match endpoint.address.ip {
-                IpAddr::V4(ip) if ip.is_unspecified() => endpoint.address.ip = Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(ip) if ip.is_unspecified() => endpoint.address.ip = Ipv6Addr::LOCALHOST.into(),
-                _ => {}
-            }
-            Ok(format!("http://{endpoint}"))
-        }
+        Ok(Some(endpoint)) => Ok(reachable(&endpoint.to_string())),
         Ok(None) => Err(ClientError::Off(file.to_owned())),
         // A sidecar has no file.
         Err(_) if config.is_none() => Ok(DEFAULT_ADMIN.to_owned()),
         Err(error) => Err(ClientError::Config(file.to_owned(), error)),
     }
+}
+
+/// The URL to reach a listener by. A wildcard is every address of the host, the loopback ones among them.
+fn reachable(listener: &str) -> String {
+    let Ok(mut endpoint) = Endpoint::parse(host(listener), ADMIN_PORT) else { return listener.to_owned() };
+    match endpoint.address.ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => endpoint.address.ip = Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => endpoint.address.ip = Ipv6Addr::LOCALHOST.into(),
+        _ => {}
+    }
+    format!("http://{endpoint}")
 }
 
 /// The body of the page at `path` of the daemon at `admin`.

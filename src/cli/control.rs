@@ -13,10 +13,13 @@ use super::{
 };
 use crate::{config, wire::Name};
 
+/// What `serve` takes `--socket` from; the verbs find the daemon by it.
+pub(super) const SOCKET_VARIABLE: &str = "TIDEGATE_SOCKET";
+
 /// Where the daemon is, and how to speak.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// The daemon's `admin.socket`
+    /// The daemon's `admin.socket` [env: TIDEGATE_SOCKET]
     #[arg(long, value_name = "PATH")]
     pub(super) socket: Option<PathBuf>,
     /// The daemon's configuration, which names the socket unless --socket does [default:
@@ -138,10 +141,12 @@ pub(super) enum SocketError {
     },
     #[error("{}: `socket` in [admin] is off", .0.display())]
     Off(PathBuf),
+    #[error("{SOCKET_VARIABLE} is off, and with it the daemon's control socket; if there is one, say --socket PATH")]
+    VariableOff,
 }
 
 impl Options {
-    /// Where the daemon's pages are, for who has named no socket.
+    /// Where the daemon's pages are; none where `--socket` names one place to ask.
     pub(super) fn admin(&self) -> Option<String> {
         if self.socket.is_some() { None } else { client::admin(None, self.config.as_deref()).ok() }
     }
@@ -150,6 +155,11 @@ impl Options {
     pub(super) fn socket(&self) -> Result<PathBuf, SocketError> {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
+        }
+        match super::variable(SOCKET_VARIABLE) {
+            Some(off) if off == "off" => return Err(SocketError::VariableOff),
+            Some(socket) => return Ok(socket.into()),
+            None => {}
         }
         let file = self.config.as_deref().unwrap_or_else(|| Path::new(super::serve::DEFAULT_FILE));
         match config::control_socket(file) {

@@ -49,7 +49,7 @@ struct Arguments {
 enum Verb {
     /// Runs the server in the foreground
     #[command(
-        after_help = "Exit status: 0 stopped when told to, 1 failed, 2 the configuration or an argument is wrong\nExample: tidegate serve --listen 127.0.0.1:53 --aws 10.20.1.10,10.20.2.10 --default system"
+        after_help = "Exit status: 0 stopped when told to, 1 failed, 2 the configuration or an argument is wrong\nExample: tidegate serve --listen 127.0.0.1:53 --aws 10.20.1.10,10.20.2.10 --private 10.20.0.0/16 --default system"
     )]
     Serve(serve::Options),
     /// Checks a configuration: prints every problem, and the routing table it means
@@ -182,6 +182,11 @@ fn run_verb(verb: Verb) -> i32 {
         }
         Verb::Man(options) => man::run(&options, &Arguments::command()),
     }
+}
+
+/// An environment variable; none where it is not set, or empty.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 fn print_styled(stream: &Stream, text: &clap::builder::StyledStr) {

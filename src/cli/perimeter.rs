@@ -9,7 +9,7 @@ use super::{
     duration::rough as ago,
     output::{ERR, OUT},
 };
-use crate::clock;
+use crate::{clock, plural::Plural};
 
 /// What to print.
 #[derive(Debug, clap::Args)]
@@ -17,7 +17,7 @@ pub(super) struct Options {
     /// As JSON
     #[arg(long)]
     json: bool,
-    /// Where the daemon's `admin.http` is
+    /// Where the daemon's `admin.http` is [env: TIDEGATE_ADMIN]
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
     /// The daemon's configuration, which says where `admin.http` is unless --admin does [default:
@@ -83,7 +83,7 @@ fn text(report: &Value, now: u64) -> String {
         }
         text.push('\n');
     }
-    text += &format!("{} names in the last {}", names.len(), ago(since));
+    text += &format!("{} in the last {}", Plural(names.len(), "name"), ago(since));
     for (outcome, none) in [("leaked", ", none leaked"), ("stripped", ""), ("refused", "")] {
         match report[outcome].as_u64() {
             Some(0) => text += none,
@@ -117,10 +117,10 @@ fn describe(line: &Value, now: u64) -> String {
     }
     let clients = number("clients");
     text += &format!(
-        "  rule {}, {answers} {}, {clients} {}, last {} ago",
+        "  rule {}, {}, {}, last {} ago",
         word("rule"),
-        plural(answers, "answer"),
-        plural(clients, "client"),
+        Plural(answers, "answer"),
+        Plural(clients, "client"),
         ago(now.saturating_sub(number("last_seen")))
     );
     if line["excepted"] == true {
@@ -142,10 +142,6 @@ fn remedy(remedy: &Value) -> String {
         Some("unknown") => "    no endpoint is known for it; perhaps a resource with a public address\n".to_owned(),
         _ => String::new(),
     }
-}
-
-fn plural(count: u64, word: &str) -> String {
-    if count == 1 { word.to_owned() } else { format!("{word}s") }
 }
 
 #[cfg(test)]

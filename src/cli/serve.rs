@@ -13,6 +13,10 @@ use crate::{
 /// Where the configuration is looked for.
 pub(super) const DEFAULT_FILE: &str = "/etc/tidegate/tidegate.toml";
 
+/// What to do without a file.
+const SIDECAR_HELP: &str = "a sidecar needs no file: tidegate serve --listen 127.0.0.1:53 --aws 10.20.1.10,10.20.2.10 \
+                            --private 10.20.0.0/16 --default system";
+
 /// Flags beat environment variables, which beat the file.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Options {
@@ -25,7 +29,8 @@ pub(super) struct Options {
     /// Addresses of the inbound endpoint: AWS names go there
     #[arg(long, env = "TIDEGATE_AWS", value_name = "IP", value_delimiter = ',')]
     aws: Vec<String>,
-    /// Where all other names go: addresses, or "system" for the host's own name servers
+    /// Where all other names go: addresses, or "system" for the name servers in the host's resolv.conf, this tidegate
+    /// itself left out; without it other names are REFUSED
     #[arg(long, env = "TIDEGATE_DEFAULT", value_name = "IP|system", value_delimiter = ',')]
     default: Vec<String>,
     /// Networks that addresses of AWS names must lie in
@@ -34,6 +39,12 @@ pub(super) struct Options {
     /// What becomes of other addresses: log, strip or refuse [default: refuse]
     #[arg(long, value_name = "ACTION")]
     on_public: Option<String>,
+    /// Where the status page and metrics are, or "off" [default: 127.0.0.1:9153]
+    #[arg(long, env = super::client::ADMIN_VARIABLE, value_name = "ADDR:PORT|off")]
+    admin: Option<String>,
+    /// The control socket for `reload`, `drain`, `flush` and `log`, or "off" [default: /run/tidegate/control.sock]
+    #[arg(long, env = super::control::SOCKET_VARIABLE, value_name = "PATH|off")]
+    socket: Option<String>,
 }
 
 impl Options {
@@ -44,17 +55,24 @@ impl Options {
             default: self.default.clone(),
             private: self.private.clone(),
             on_public: self.on_public.clone(),
+            admin: self.admin.clone(),
+            socket: self.socket.clone(),
         }
     }
 
     /// The plan of the file, or of the flags alone where they say all that a file must.
     fn plan(&self) -> Result<Plan, Problems> {
-        let is_sidecar = !self.aws.is_empty() || !self.default.is_empty();
         match &self.config {
             Some(file) => Plan::load_with(file, &self.flags()),
-            None if is_sidecar => Plan::from_flags(&self.flags()),
+            None if self.is_sidecar() => Plan::from_flags(&self.flags()),
             None => Plan::load_with(Path::new(DEFAULT_FILE), &self.flags()),
         }
+    }
+
+    /// Whether the flags stand alone. A guard without servers, where there is no file, is a sidecar with a flag missing.
+    fn is_sidecar(&self) -> bool {
+        let is_guarded = !self.private.is_empty() || self.on_public.is_some();
+        !self.aws.is_empty() || !self.default.is_empty() || (is_guarded && !Path::new(DEFAULT_FILE).exists())
     }
 }
 
@@ -64,6 +82,9 @@ pub(super) fn run(options: &Options) -> i32 {
         Err(problems) => {
             let color = if ERR.has_colour() { Color::Always } else { Color::Never };
             write!(ERR, "{}", problems.render(color));
+            if options.config.is_none() && !options.is_sidecar() && !Path::new(DEFAULT_FILE).exists() {
+                writeln!(ERR, "{SIDECAR_HELP}");
+            }
             return super::UNUSABLE;
         }
     };

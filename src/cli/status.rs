@@ -8,6 +8,7 @@ use super::{
 use crate::{
     admin::status::{GroupStatus, ServerStatus, Status},
     clock,
+    plural::Plural,
 };
 
 /// What to show.
@@ -28,7 +29,8 @@ pub(super) struct Options {
 #[derive(Debug, clap::Args)]
 #[group(id = "status-source")]
 pub(super) struct Source {
-    /// Where the daemon's `admin.http` is, to ask there and not over the control socket
+    /// Where the daemon's `admin.http` is, to ask there and not over the control socket; without one that answers,
+    /// TIDEGATE_ADMIN or the configuration says where
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
     #[command(flatten)]
@@ -92,7 +94,8 @@ impl Source {
 
     fn fetch(&self, path: &str) -> Result<(u16, String), StatusError> {
         if let Some(admin) = &self.admin {
-            return Ok(client::get(admin, &of_http(path))?);
+            let admin = client::admin(Some(admin), None)?;
+            return Ok(client::get(&admin, &of_http(path))?);
         }
         let over_socket = self.daemon.socket().map_err(StatusError::from);
         let over_socket = over_socket.and_then(|socket| Ok(client::get_over_socket(&socket, path)?));
@@ -131,7 +134,7 @@ fn screen(status: &Status, now: u64) -> String {
             duration::utc(status.started)
         ),
     );
-    line(&mut text, format_args!("answers on {}; {} workers", status.listen.join(", "), status.workers));
+    line(&mut text, format_args!("answers on {}; {}", status.listen.join(", "), Plural(status.workers, "worker")));
     configuration(&mut text, status, now);
     traffic(&mut text, status);
     for group in &status.groups {
@@ -167,8 +170,10 @@ fn traffic(text: &mut String, status: &Status) {
     line(
         text,
         format_args!(
-            "{queries} queries{by}, {hits}, {dropped} dropped, {} in flight, {} connections",
-            status.in_flight, status.connections
+            "{}{by}, {hits}, {dropped} dropped, {} in flight, {}",
+            Plural(queries, "query"),
+            status.in_flight,
+            Plural(status.connections, "connection")
         ),
     );
     let guard: Vec<String> = status
@@ -184,8 +189,8 @@ fn traffic(text: &mut String, status: &Status) {
     line(
         text,
         format_args!(
-            "cache: {} entries, {} of {} MiB",
-            cache.entries,
+            "cache: {}, {} of {} MiB",
+            Plural(cache.entries, "entry"),
             cache.bytes.div_ceil(1 << 20),
             cache.capacity.div_ceil(1 << 20)
         ),
@@ -212,7 +217,7 @@ fn server(server: &ServerStatus) -> String {
     }
     let queries: u64 = server.queries.values().sum();
     if queries > 0 {
-        text += &format!(", {queries} queries");
+        text += &format!(", {}", Plural(queries, "query"));
     }
     if !server.loops_for.is_empty() {
         text += &format!(", left out for {} (a loop)", server.loops_for.join(", "));

@@ -3,7 +3,7 @@
 //! Flags beat the file. `--listen` replaces `server.listen`. `--aws` and `--default` are the servers of the groups
 //! `aws` and `default`, in place of any the file gives them; the rule for `preset:aws`, or for ".", is sent there, and
 //! made where there is none. `--private` guards the rule for `preset:aws`, with `on_public = "refuse"` unless
-//! `--on-public` says otherwise.
+//! `--on-public` says otherwise. `--admin` and `--socket` are `http` and `socket` in [admin]; `off` is none.
 
 use std::{
     fs, io,
@@ -15,8 +15,8 @@ use super::{
     build,
     error::{Place, Problem, Problems, Source, SourceId},
     file::{
-        self, CONTROL_SOCKET, File, ForwardSection, Keyword, Loaded, Located, ServerEntry, ServerSection, Text, Texts,
-        Upstream, UpstreamSection,
+        self, AdminSection, CONTROL_SOCKET, File, ForwardSection, Keyword, Loaded, Located, ServerEntry, ServerSection,
+        Text, Texts, Upstream, UpstreamSection,
     },
     plan::{OnPublic, Plan},
 };
@@ -34,6 +34,10 @@ pub struct ServeFlags {
     pub private: Vec<String>,
     /// `--on-public log|strip|refuse`
     pub on_public: Option<String>,
+    /// `--admin ADDR:PORT|off`
+    pub admin: Option<String>,
+    /// `--socket PATH|off`
+    pub socket: Option<String>,
 }
 
 impl Plan {
@@ -91,6 +95,12 @@ fn apply_flags(loaded: &mut Loaded, flags: &ServeFlags) {
         let place = listen.place.clone();
         let server = || Located { value: ServerSection::default(), place };
         file.server.get_or_insert_with(server).value.listen = Some(listen);
+    }
+    for (flag, value) in [("--admin", &flags.admin), ("--socket", &flags.socket)] {
+        let Some(text) = switchable(sources, flag, value.as_deref()) else { continue };
+        let admin = || Located { value: AdminSection::default(), place: text.place.clone() };
+        let admin = &mut file.admin.get_or_insert_with(admin).value;
+        *(if flag == "--admin" { &mut admin.http } else { &mut admin.socket }) = Some(text);
     }
     if let Some(servers) = texts(sources, "--aws", &flags.aws) {
         route_zone(file, "aws", "preset:aws", servers);
@@ -163,6 +173,14 @@ fn covers(forward: &ForwardSection, name: &str, zone: &str) -> bool {
     let called = forward.name.as_ref().is_some_and(|text| text.value == name);
     let has = forward.zones.iter().flat_map(|zones| &zones.value).any(|text| text.value == zone);
     forward.clients.as_ref().is_none_or(|clients| clients.value.is_empty()) && (called || has)
+}
+
+/// The value of a flag for a key that `off` leaves empty; none if it was not given.
+fn switchable(sources: &mut Vec<Source>, flag: &'static str, value: Option<&str>) -> Option<Text> {
+    let value = value.filter(|value| !value.is_empty())?;
+    let place = Place { source: SourceId(sources.len()), span: 0..0 };
+    sources.push(Source::Flag(flag));
+    Some(Text { value: if value == "off" { String::new() } else { value.to_owned() }, place })
 }
 
 /// The values of a flag, a source of its own; none if it was not given. An empty variable is one that is not set.

@@ -8,7 +8,7 @@ use super::{
     group::{GroupPlan, NetworkPath, ServerPlan},
     plan::{LocalZone, Plan, RulePlan, SpecialNames, WhenDown, ZoneData, ZoneEntry},
 };
-use crate::wire::Name;
+use crate::{plural::Plural, wire::Name};
 
 /// An entry of more domains than this is one row.
 const MANY: usize = 8;
@@ -74,8 +74,7 @@ fn zones(entry: &ZoneEntry) -> Vec<(String, Order)> {
 fn local_row(local: &LocalZone) -> Row {
     let data = match &local.data {
         ZoneData::File(path) => path.display().to_string(),
-        ZoneData::Records(records) if records.len() == 1 => "1 record".to_owned(),
-        ZoneData::Records(records) => format!("{} records", records.len()),
+        ZoneData::Records(records) => Plural(records.len(), "record").to_string(),
     };
     let cells = [without_dot(&local.zone), "all".into(), "-".into(), "answered here".into(), data, "-".into()];
     Row { order: Order::Domain(local.zone.clone()), cells }

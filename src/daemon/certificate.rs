@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::{
     clock::{self, Moment},
     config,
+    plural::Plural,
     tls::{KeyPair, ServerCertificate},
 };
 
@@ -96,7 +97,9 @@ impl WatchedCertificate {
         self.warned_at = Some(now);
         let file = self.chain.display();
         match u64::try_from(left) {
-            Ok(left) => warn!(days = left / 86_400, "the certificate {file} expires in {} days", left / 86_400),
+            Ok(left) => {
+                warn!(days = left / 86_400, "the certificate {file} expires in {}", Plural(left / 86_400, "day"))
+            }
             Err(_) => warn!("the certificate {file} has expired: encrypted clients refuse it"),
         }
     }

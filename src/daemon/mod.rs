@@ -59,7 +59,7 @@ use crate::{
     metrics,
     net::{
         mmsg::{allowed_cpus, raise_open_files},
-        socket::BindError,
+        socket::{BindError, Protocol},
     },
     serve::{StreamLimits, connections::Connections},
     upstream::{Alarm, OwnAddresses},
@@ -82,12 +82,16 @@ pub enum StartError {
     #[error("there is no address to listen on; set `listen` in [server]")]
     NoAddress,
     /// The operators' HTTP could not be bound.
-    #[error("cannot listen on {address}, which is `http` in [admin]")]
+    #[error(
+        "cannot listen on {address} for the status page and metrics: {}; choose another address, or switch them off: \
+         `http` in [admin], or --admin ADDR:PORT or --admin off",
+        reason(source)
+    )]
     Admin {
         /// Where it should have listened.
         address: SocketAddr,
         /// Why it does not.
-        source: io::Error,
+        source: BindError,
     },
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
@@ -98,6 +102,17 @@ pub enum StartError {
     /// Local zones with errors.
     #[error("{}", lines(.0))]
     Zones(Vec<ZoneError>),
+}
+
+/// Why an address cannot be had, without the advice that goes with listeners of DNS.
+fn reason(error: &BindError) -> String {
+    match error {
+        BindError::InUse { owner, .. } => format!("it is in use by {owner}"),
+        BindError::Forbidden { .. } => "a port that low needs CAP_NET_BIND_SERVICE".to_owned(),
+        BindError::NoIpv6 { .. } => "this host has IPv6 switched off".to_owned(),
+        BindError::NotHere { .. } => "this host does not have the address".to_owned(),
+        BindError::Io { source, .. } => source.to_string(),
+    }
 }
 
 fn lines(problems: &[ZoneError]) -> String {
@@ -320,5 +335,6 @@ fn bind_admin(boot: &Boot) -> Result<Option<(TcpListener, SocketAddr)>, StartErr
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
-    bind().map(Some).map_err(|source| StartError::Admin { address, source })
+    let explain = |error| StartError::Admin { address, source: BindError::explain(Protocol::Tcp, address, error) };
+    bind().map(Some).map_err(explain)
 }

@@ -13,6 +13,7 @@ use super::{Daemon, groups};
 use crate::{
     admin::control::{Flush, OrderReport, OrderResult},
     config::Endpoint,
+    plural::Plural,
     upstream::{Group, Server, path_words},
 };
 
@@ -70,8 +71,7 @@ impl Daemon {
                 entries
             }
         };
-        let answers = if forgotten == 1 { "answer" } else { "answers" };
-        OrderReport::new(vec![format!("{forgotten} {answers} forgotten")]).with("forgotten", forgotten)
+        OrderReport::new(vec![format!("{} forgotten", Plural(forgotten, "answer"))]).with("forgotten", forgotten)
     }
 }
 

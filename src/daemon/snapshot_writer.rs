@@ -26,6 +26,7 @@ use crate::{
     clock::{self, Moment},
     engine::Engine,
     metrics::counter::Shared,
+    plural::Plural,
 };
 
 /// How often the file is written where anything changed.
@@ -125,7 +126,8 @@ fn restore(path: &Path, engine: &Engine, snapshot_status: &SnapshotStatus) {
                 entries,
                 left_out,
                 age,
-                "snapshot read: {entries} entries, {left_out} left out, {age} s old"
+                "snapshot read: {}, {left_out} left out, {age} s old",
+                Plural(entries, "entry")
             );
         }
         Err(damage) => {

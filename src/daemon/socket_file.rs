@@ -51,9 +51,32 @@ pub(super) fn bind(path: &Path) -> Option<(UnixListener, SocketFile)> {
         Ok(bound) => Some(bound),
         Err(error) => {
             let path = path.display();
-            warn!(%path, %error, "no control socket at {path}, orders and status will not reach us: {error}");
+            warn!(
+                %path,
+                %error,
+                "no control socket at {path}: {}; without one `reload`, `drain`, `flush` and `log` cannot reach this \
+                 daemon: {}, or name another file or switch it off: `socket` in [admin], or --socket PATH or --socket off",
+                reason(&error),
+                advice(&error)
+            );
             None
         }
+    }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "its folder does not exist".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user may not make a file there".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "stop the other daemon",
+        _ => "make a folder that this user may write to",
     }
 }
 

@@ -291,6 +291,14 @@ pub fn run_by<S: AsRef<OsStr>>(launcher: &[&str], arguments: &[S]) -> Output {
     complete(command)
 }
 
+/// The same with these environment variables.
+#[track_caller]
+pub fn run_with<S: AsRef<OsStr>>(variables: &[(&str, &str)], arguments: &[S]) -> Output {
+    let mut command = command(&[]);
+    command.args(arguments).envs(variables.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    complete(command)
+}
+
 /// The same with standard output and standard error led elsewhere; what is no pipe of ours stays empty in the result.
 #[track_caller]
 pub fn run_into<S: AsRef<OsStr>>(out: Stdio, err: Stdio, arguments: &[S]) -> Output {
@@ -370,7 +378,15 @@ fn command(launcher: &[&str]) -> Command {
     for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID", "RUST_LOG", "JOURNAL_STREAM"] {
         command.env_remove(name);
     }
-    for name in ["TIDEGATE_LISTEN", "TIDEGATE_AWS", "TIDEGATE_DEFAULT", "TIDEGATE_PRIVATE", "TIDEGATE_CONFIG"] {
+    for name in [
+        "TIDEGATE_LISTEN",
+        "TIDEGATE_AWS",
+        "TIDEGATE_DEFAULT",
+        "TIDEGATE_PRIVATE",
+        "TIDEGATE_CONFIG",
+        "TIDEGATE_ADMIN",
+        "TIDEGATE_SOCKET",
+    ] {
         command.env_remove(name);
     }
     command

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::quantity::{count, percent, seconds};
+use super::quantity::{count, counted, percent, seconds};
 use crate::admin::status::{LatencyStatus, MinuteStatus, Status};
 
 /// Minutes side by side.
@@ -17,12 +17,12 @@ pub(super) fn last_hour(minutes: &[MinuteStatus]) -> Markup {
     let peak = minutes.iter().map(|minute| minute.queries).max().unwrap_or(0);
     let asked = hits + sum(|minute| minute.misses);
     let summary = format!(
-        "{} queries, {} at most in a minute. Hit ratio {}. {} failed, {} guard violations.",
-        count(queries),
+        "{}, {} at most in a minute. Hit ratio {}. {} failed, {}.",
+        counted(queries, "query"),
         count(peak),
         ratio(hits, asked).map_or_else(|| "–".to_owned(), percent),
         count(sum(|minute| minute.failed)),
-        count(sum(|minute| minute.violations)),
+        counted(sum(|minute| minute.violations), "guard violation"),
     );
     let first = MINUTES.saturating_sub(minutes.len());
     html! {

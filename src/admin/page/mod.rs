@@ -13,7 +13,7 @@ mod quantity;
 use maud::{DOCTYPE, Markup, html};
 use serde_json::Value;
 
-use self::quantity::{ago, bytes, count, percent, seconds, span, utc};
+use self::quantity::{ago, bytes, count, counted, percent, seconds, span, utc};
 use super::status::{Counts, EventStatus, Finding, GroupStatus, ReloadStatus, ServerStatus, Severity, Status};
 
 /// Seconds between two refreshes.
@@ -227,7 +227,7 @@ fn figures(status: &Status) -> Markup {
                 (figure(
                     "Cache",
                     bytes(cache.bytes),
-                    &format!("of {}, {} entries", bytes(cache.capacity), count(cache.entries as u64)),
+                    &format!("of {}, {}", bytes(cache.capacity), counted(cache.entries as u64, "entry")),
                 ))
             }
         }

@@ -2,6 +2,8 @@
 
 use time::OffsetDateTime;
 
+use crate::plural::Plural;
+
 /// With commas between thousands.
 pub(super) fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -13,6 +15,11 @@ pub(super) fn count(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A number with commas and the noun that it counts.
+pub(super) fn counted(number: u64, noun: &'static str) -> String {
+    format!("{} {}", count(number), Plural(number, noun).noun())
 }
 
 /// A share of one as a percentage; all and nothing are said only where they are true.

@@ -11,6 +11,7 @@ use std::{fs, io, path::PathBuf};
 use clap::Command;
 
 use super::output::{ERR, OUT};
+use crate::plural::Plural;
 
 /// The date that pages carry: of the commit, or of `SOURCE_DATE_EPOCH`.
 const DATE: &str = env!("TIDEGATE_DATE");
@@ -38,7 +39,7 @@ pub(super) fn run(options: &Options, program: &Command) -> i32 {
     if let Some(folder) = &options.into {
         return match install(folder, &pages) {
             Ok(()) => {
-                writeln!(OUT, "{} pages in {}", pages.len(), folder.display());
+                writeln!(OUT, "{} in {}", Plural(pages.len(), "page"), folder.display());
                 super::OK
             }
             Err(error) => {

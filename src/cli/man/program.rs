@@ -30,10 +30,14 @@ const SIGNALS: [(&str, &str); 4] = [
     ("`SIGUSR2`", "Write a line about the state of the daemon to the log."),
 ];
 
-const ENVIRONMENT: [(&str, &str); 3] = [
+const ENVIRONMENT: [(&str, &str); 4] = [
     (
         "`TIDEGATE_CONFIG`, `TIDEGATE_LISTEN`, `TIDEGATE_AWS`, `TIDEGATE_DEFAULT`, `TIDEGATE_PRIVATE`",
         "The flags of the same names of `tidegate serve`. Flags beat variables, which beat the file.",
+    ),
+    (
+        "`TIDEGATE_ADMIN`, `TIDEGATE_SOCKET`",
+        "`--admin` and `--socket` of `tidegate serve`, by which the other verbs find the daemon, too.",
     ),
     ("`NO_COLOR`", "Set to anything, no output is coloured."),
     ("`NOTIFY_SOCKET`", "Where systemd is told that the daemon is ready, reloads or stops."),

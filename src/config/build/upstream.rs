@@ -20,6 +20,7 @@ use super::{
     Builder, section,
 };
 use crate::{
+    plural::Plural,
     tls::{Roots, RootsError},
     wire::{Name, RecordType},
 };
@@ -80,7 +81,8 @@ impl Builder<'_> {
         let count = tiers.iter().map(Vec::len).sum::<usize>();
         if count > MAX_SERVERS {
             let most = MAX_SERVERS;
-            let message = format!("upstream \"{}\" has {count} servers; a group has at most {most}", name.value);
+            let message =
+                format!("upstream \"{}\" has {}; a group has at most {most}", name.value, Plural(count, "server"));
             self.problem(&name.place, message);
         }
         tiers

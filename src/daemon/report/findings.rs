@@ -8,10 +8,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use super::{
-    Report,
-    words::{self, Plural},
-};
+use super::{Report, words};
 use crate::{
     admin::{
         health::MAX_SILENCE,
@@ -19,6 +16,7 @@ use crate::{
     },
     clock::Moment,
     perimeter::{Outcome, Seen},
+    plural::Plural,
 };
 
 /// How long a public answer is news.

@@ -42,6 +42,7 @@ use crate::{
     },
     net::changes::NetworkChange,
     perimeter,
+    plural::Plural,
     serve::connections::Connections,
     tls::ServerCertificate,
     upstream::{HealthState, Server, ServerRegistry},
@@ -190,8 +191,11 @@ impl Report {
             cached,
             connections,
             not_up,
-            "status: up {uptime} s, {queries} queries, {hits} hits, {misses} misses, {stale} stale, {waiting} waiting, \
-             {cached} cached, {connections} connections; {servers}"
+            "status: up {uptime} s, {}, {}, {}, {stale} stale, {waiting} waiting, {cached} cached, {}; {servers}",
+            Plural(queries, "query"),
+            Plural(hits, "hit"),
+            Plural(misses, "miss"),
+            Plural(connections, "connection")
         );
     }
 

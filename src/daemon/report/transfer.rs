@@ -8,6 +8,7 @@ use crate::{
     admin::{CacheTransfer, control::OrderReport},
     clock::{self, Moment},
     engine::Engine,
+    plural::Plural,
 };
 
 /// A snapshot has a header, and room for ages and lengths, beside what the cache holds.
@@ -19,13 +20,14 @@ pub(super) fn of(engine: &Arc<Engine>) -> CacheTransfer {
     CacheTransfer {
         export: Arc::new(move |out| {
             let (_, entries) = reading.save(out, Moment::now(), clock::wall().as_secs())?;
-            info!(entries, "the cache was exported: {entries} entries");
+            info!(entries, "the cache was exported: {}", Plural(entries, "entry"));
             Ok(())
         }),
         import: Arc::new(move |octets| match writing.import(octets, Moment::now(), clock::wall().as_secs()) {
             Ok(taken) => {
                 let (entries, left_out, age) = (taken.entries, taken.left_out, taken.age);
-                let line = format!("{entries} entries taken, {left_out} left out; the snapshot is {age} s old");
+                let line =
+                    format!("{} taken, {left_out} left out; the snapshot is {age} s old", Plural(entries, "entry"));
                 info!(entries, left_out, age, "a cache snapshot was imported: {line}");
                 Ok(OrderReport::new(vec![line]).with("entries", entries).with("left_out", left_out).with("age", age))
             }

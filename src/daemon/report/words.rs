@@ -1,7 +1,5 @@
 //! The state of servers and groups in words: for the status document, the log and systemd.
 
-use std::fmt;
-
 use crate::{
     admin::status::{GroupStatus, ServerStatus},
     upstream::{Group, HealthState, Server},
@@ -63,13 +61,4 @@ fn count(group: &GroupStatus, is: impl Fn(&ServerStatus) -> bool) -> usize {
 
 const fn is_or_are(count: usize) -> &'static str {
     if count == 1 { "is" } else { "are" }
-}
-
-/// So many of something: "1 answer", "2 answers".
-pub(super) struct Plural(pub usize, pub &'static str);
-
-impl fmt::Display for Plural {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
-    }
 }

@@ -39,7 +39,7 @@ const PORT_ATTEMPTS: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Somebody else has it.
-    #[error("cannot listen on {address} ({protocol}): in use by {owner}")]
+    #[error("cannot listen on {address} ({protocol}): in use by {owner}; stop that, or choose another address")]
     InUse {
         /// The address wanted.
         address: SocketAddr,
@@ -85,6 +85,23 @@ pub enum BindError {
     },
 }
 
+impl BindError {
+    /// Finds out why the kernel refused `address`.
+    pub fn explain(protocol: Protocol, address: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { address, protocol, owner: owner::find(protocol, address) },
+            io::ErrorKind::PermissionDenied if address.port() < unprivileged_port_start() => {
+                Self::Forbidden { address }
+            }
+            io::ErrorKind::AddrNotAvailable if address.is_ipv6() && !has_ipv6() => Self::NoIpv6 { address },
+            io::ErrorKind::AddrNotAvailable => Self::NotHere { address },
+            // EAFNOSUPPORT has no stable kind: no IPv6 in the kernel, so no such table.
+            _ if address.is_ipv6() && !has_ipv6() => Self::NoIpv6 { address },
+            _ => Self::Io { address, protocol, source },
+        }
+    }
+}
+
 /// The sockets of one address for both transports.
 #[derive(Debug)]
 pub struct Listeners {
@@ -105,7 +122,7 @@ pub fn listeners(address: SocketAddr, count: usize, options: &Options) -> Result
     loop {
         attempts -= 1;
         let udp = udp_listeners(address, count, options)?;
-        let bound = udp[0].local_addr().map_err(|source| explain(Protocol::Udp, address, source))?;
+        let bound = udp[0].local_addr().map_err(|source| BindError::explain(Protocol::Udp, address, source))?;
         match tcp_listeners(bound, count, options) {
             Err(BindError::InUse { .. }) if attempts > 0 => {}
             tcp => return Ok(Listeners { address: bound, udp, tcp: tcp? }),
@@ -119,7 +136,7 @@ pub fn listeners(address: SocketAddr, count: usize, options: &Options) -> Result
 /// See [`BindError`].
 pub fn udp_listeners(address: SocketAddr, count: usize, options: &Options) -> Result<Vec<UdpSocket>, BindError> {
     let bind = |address, share| bind_udp(address, share, options);
-    let sockets = group(address, count, bind).map_err(|source| explain(Protocol::Udp, address, source))?;
+    let sockets = group(address, count, bind).map_err(|source| BindError::explain(Protocol::Udp, address, source))?;
     Ok(sockets.into_iter().map(UdpSocket::from).collect())
 }
 
@@ -134,7 +151,7 @@ pub fn udp_listeners(address: SocketAddr, count: usize, options: &Options) -> Re
 /// See [`BindError`].
 pub fn tcp_listeners(address: SocketAddr, count: usize, options: &Options) -> Result<Vec<TcpListener>, BindError> {
     let bind = |address, share| bind_tcp(address, share, options);
-    let sockets = group(address, count, bind).map_err(|source| explain(Protocol::Tcp, address, source))?;
+    let sockets = group(address, count, bind).map_err(|source| BindError::explain(Protocol::Tcp, address, source))?;
     Ok(sockets.into_iter().map(TcpListener::from).collect())
 }
 
@@ -222,20 +239,6 @@ fn prepare(address: SocketAddr, kind: Type, share: Share, options: &Options) -> 
         socket.set_reuse_port(true)?;
     }
     Ok(socket)
-}
-
-fn explain(protocol: Protocol, address: SocketAddr, source: io::Error) -> BindError {
-    match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { address, protocol, owner: owner::find(protocol, address) },
-        io::ErrorKind::PermissionDenied if address.port() < unprivileged_port_start() => {
-            BindError::Forbidden { address }
-        }
-        io::ErrorKind::AddrNotAvailable if address.is_ipv6() && !has_ipv6() => BindError::NoIpv6 { address },
-        io::ErrorKind::AddrNotAvailable => BindError::NotHere { address },
-        // EAFNOSUPPORT has no stable kind: no IPv6 in the kernel, so no such table.
-        _ if address.is_ipv6() && !has_ipv6() => BindError::NoIpv6 { address },
-        _ => BindError::Io { address, protocol, source },
-    }
 }
 
 /// Whether any interface has an IPv6 address.
@@ -369,9 +372,10 @@ mod tests {
 
     #[test]
     fn low_port_says_what_it_needs() {
-        let error = explain(Protocol::Udp, address("127.0.0.1:0"), io::ErrorKind::PermissionDenied.into());
+        let error = BindError::explain(Protocol::Udp, address("127.0.0.1:0"), io::ErrorKind::PermissionDenied.into());
         assert!(error.to_string().contains("cap_net_bind_service"), "{error}");
-        let error = explain(Protocol::Udp, address("127.0.0.1:65535"), io::ErrorKind::PermissionDenied.into());
+        let error =
+            BindError::explain(Protocol::Udp, address("127.0.0.1:65535"), io::ErrorKind::PermissionDenied.into());
         assert!(matches!(error, BindError::Io { .. }), "{error:?}");
     }
 
