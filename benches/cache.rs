@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidegate::{
-    cache::{Cache, Insertion, Integrity, Key, Lookup, New, Stamp},
+    cache::{Cache, CacheKey, Insertion, Integrity, Lookup, New, Stamp},
     wire::{Class, RecordType},
 };
 
@@ -36,9 +36,9 @@ impl Asker {
         }
     }
 
-    fn key(&self) -> Key<'_> {
+    fn key(&self) -> CacheKey<'_> {
         let name = &self.message[12..70];
-        Key { name, qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false, view: 0 }
+        CacheKey { name, qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false, view: 0 }
     }
 
     fn insert(&mut self, cache: &Cache, index: usize) -> Insertion {

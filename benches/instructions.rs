@@ -32,7 +32,7 @@ use std::{
 use support::{Bench, Manner, names, query};
 use tidegate::{
     engine::{Action, Context},
-    net::socket::{Options, udp_listeners},
+    net::socket::{ListenOptions, udp_listeners},
     serve::udp,
     upstream::{self, ServerSpec, TierMember, Transport, UpstreamClient},
     wire::Name,
@@ -219,7 +219,7 @@ fn hits(bench: fn(&[Name]) -> Bench, questions: usize, manner: Manner) {
 fn listen(bench: &Bench) {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).expect("a runtime");
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let socket = udp_listeners(address, 1, &Options::default()).expect("a port on loopback").remove(0);
+    let socket = udp_listeners(address, 1, &ListenOptions::default()).expect("a port on loopback").remove(0);
     println!("{}", socket.local_addr().expect("it is bound"));
     let (stop, stopped) = watch::channel(false);
     thread::spawn(move || {

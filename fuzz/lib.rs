@@ -18,7 +18,7 @@ use tidegate::{
     clock::Moment,
     config::{Plan, ServerAddress},
     daemon::{Daemon, build_zones},
-    engine::{Action, Carrier, Context, Engine, Incoming, resolve, snapshot::Snapshot},
+    engine::{Action, ClientChannel, Context, Engine, Incoming, resolve, snapshot::Snapshot},
     metrics,
     upstream::{
         Entry, Group, GroupSpec, HealthSpec, Limits, Loops, OwnAddresses, Policy, ServerSpec, Transport,
@@ -121,10 +121,10 @@ impl Site {
 
     /// What a client gets for a message, at once or after all servers were asked; empty where nothing is due. It is held
     /// to what every reply must be.
-    pub fn answer(&self, message: &[u8], client: IpAddr, carrier: Carrier) -> Vec<u8> {
+    pub fn answer(&self, message: &[u8], client: IpAddr, carrier: ClientChannel) -> Vec<u8> {
         let mut out = self.reply.borrow_mut();
         let incoming = Incoming { message, client, carrier, now: Moment::now() };
-        let is_datagram = carrier == Carrier::DATAGRAM;
+        let is_datagram = carrier == ClientChannel::DATAGRAM;
         let room = if is_datagram { usize::from(self.snapshot.udp_payload) } else { MAX_MESSAGE };
         let length =
             match self.context.engine.handle(&self.snapshot, &self.context.counters, &incoming, &mut out[..room]) {

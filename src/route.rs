@@ -5,8 +5,8 @@
 //! clients is as if it were not there. The order of the configuration file has no meaning.
 //!
 //! Whether an answer that leads from one name to another may be shared by clients depends on both: the table tells which
-//! names go the same way for every client ([`Table::choice`]), and which clients have the same way for every name
-//! ([`Table::audience`]).
+//! names go the same way for every client ([`RouteTable::choice`]), and which clients have the same way for every name
+//! ([`RouteTable::audience`]).
 
 use std::{collections::BTreeSet, hash::Hash, net::IpAddr};
 
@@ -40,7 +40,7 @@ pub struct Route<T> {
 
 /// What a look-up gives.
 #[derive(Debug, Clone, Copy)]
-pub struct Found<T> {
+pub struct RouteMatch<T> {
     /// Where the question goes.
     pub target: T,
     /// The view it was found in; 0 where everybody gets this target.
@@ -51,7 +51,7 @@ pub struct Found<T> {
 
 /// The routing table.
 #[derive(Debug, Clone)]
-pub struct Table<T> {
+pub struct RouteTable<T> {
     domains: HashMap<Box<[u8]>, Targets<T>>,
     audiences: Networks<Audience>,
     has_views: bool,
@@ -81,7 +81,7 @@ enum Others<T> {
     Above(Option<Choice>, Option<T>),
 }
 
-impl<T: Copy + Eq + Hash> Table<T> {
+impl<T: Copy + Eq + Hash> RouteTable<T> {
     /// Builds the table. Of two routes for one domain and one client network the later counts.
     pub fn new(routes: Vec<Route<T>>) -> Self {
         let mut views = Views::<T>::new();
@@ -114,7 +114,7 @@ impl<T: Copy + Eq + Hash> Table<T> {
     }
 }
 
-impl<T: Copy> Table<T> {
+impl<T: Copy> RouteTable<T> {
     /// Whether any route is for some clients alone. Without one, every question is in view 0.
     pub const fn has_views(&self) -> bool {
         self.has_views
@@ -135,12 +135,12 @@ impl<T: Copy> Table<T> {
     }
 
     /// Where a question for `name` (wire form, lower case) from `client` goes; none where no domain covers it.
-    pub fn find(&self, name: &[u8], client: IpAddr) -> Option<Found<T>> {
+    pub fn find(&self, name: &[u8], client: IpAddr) -> Option<RouteMatch<T>> {
         self.deciding(name, client).map(|(_, found)| found)
     }
 
     /// The same, and the domain that decides.
-    pub fn deciding<'t>(&'t self, name: &'t [u8], client: IpAddr) -> Option<(&'t [u8], Found<T>)> {
+    pub fn deciding<'t>(&'t self, name: &'t [u8], client: IpAddr) -> Option<(&'t [u8], RouteMatch<T>)> {
         self.covering(name).find_map(|covering| Some((covering.domain, covering.pick(client)?)))
     }
 
@@ -160,8 +160,8 @@ pub struct Covering<'t, T> {
 
 impl<T: Copy> Covering<'_, T> {
     /// The target that it has for a client; none where all its targets are for others.
-    pub fn pick(&self, client: IpAddr) -> Option<Found<T>> {
-        self.targets.pick(client).map(|found| Found { is_root: self.domain == [0], ..found })
+    pub fn pick(&self, client: IpAddr) -> Option<RouteMatch<T>> {
+        self.targets.pick(client).map(|found| RouteMatch { is_root: self.domain == [0], ..found })
     }
 
     /// The targets that it has for some clients alone, each once, then the one for everybody.
@@ -232,11 +232,11 @@ impl<T: Copy> Targets<T> {
         Self { everybody: None, views: None, choice: None }
     }
 
-    fn pick(&self, client: IpAddr) -> Option<Found<T>> {
+    fn pick(&self, client: IpAddr) -> Option<RouteMatch<T>> {
         if let Some(&(view, target)) = self.views.as_ref().and_then(|views| views.lookup(client)) {
-            return Some(Found { target, view, is_root: false });
+            return Some(RouteMatch { target, view, is_root: false });
         }
-        self.everybody.map(|target| Found { target, view: 0, is_root: false })
+        self.everybody.map(|target| RouteMatch { target, view: 0, is_root: false })
     }
 }
 
@@ -244,17 +244,17 @@ impl<T: Copy> Targets<T> {
 mod tests {
     use super::*;
 
-    fn table(routes: &[(&str, &str, u8)]) -> Table<u8> {
+    fn table(routes: &[(&str, &str, u8)]) -> RouteTable<u8> {
         let routes = routes.iter().map(|(domain, clients, target)| Route {
             domain: domain.parse().unwrap(),
             clients: clients.split_whitespace().map(|network| network.parse().unwrap()).collect(),
             view: if clients.is_empty() { 0 } else { View::from(*target) },
             target: *target,
         });
-        Table::new(routes.collect())
+        RouteTable::new(routes.collect())
     }
 
-    fn find(table: &Table<u8>, name: &str, client: &str) -> Option<(u8, View)> {
+    fn find(table: &RouteTable<u8>, name: &str, client: &str) -> Option<(u8, View)> {
         let name: Name = name.parse().unwrap();
         table.find(name.as_wire(), client.parse().unwrap()).map(|found| (found.target, found.view))
     }

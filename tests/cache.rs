@@ -6,7 +6,7 @@ use std::{collections::HashMap, thread};
 
 use proptest::prelude::*;
 use tidegate::{
-    cache::{Cache, Found, Insertion, Integrity, Key, Lookup, MOVES, New, Prefetch, Refusal, Staleness, Stamp},
+    cache::{Cache, CacheHit, CacheKey, Insertion, Integrity, Lookup, MOVES, New, Prefetch, Refusal, Staleness, Stamp},
     wire::{Class, Name, RecordType},
 };
 
@@ -18,12 +18,12 @@ fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-fn key(name: &Name) -> Key<'_> {
-    Key { name: name.as_wire(), qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false, view: 0 }
+fn key(name: &Name) -> CacheKey<'_> {
+    CacheKey { name: name.as_wire(), qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false, view: 0 }
 }
 
 /// A response for `key` with a TXT-like record of each TTL, `fill` as its data; and where the TTLs stand.
-fn response(key: &Key<'_>, ttls: &[u32], fill: u8, length: u16) -> (Vec<u8>, Vec<u16>) {
+fn response(key: &CacheKey<'_>, ttls: &[u32], fill: u8, length: u16) -> (Vec<u8>, Vec<u16>) {
     let count = u16::try_from(ttls.len()).unwrap();
     let mut message = vec![0, 0, 0x81, 0x80, 0, 1];
     message.extend([count.to_be_bytes(), [0, 0], [0, 0]].concat());
@@ -41,11 +41,11 @@ fn response(key: &Key<'_>, ttls: &[u32], fill: u8, length: u16) -> (Vec<u8>, Vec
     (message, offsets)
 }
 
-fn put(cache: &Cache, key: &Key<'_>, ttl: u32, fill: u8) -> Insertion {
+fn put(cache: &Cache, key: &CacheKey<'_>, ttl: u32, fill: u8) -> Insertion {
     put_sized(cache, key, ttl, fill, 4, NOW)
 }
 
-fn put_sized(cache: &Cache, key: &Key<'_>, ttl: u32, fill: u8, length: u16, now: u32) -> Insertion {
+fn put_sized(cache: &Cache, key: &CacheKey<'_>, ttl: u32, fill: u8, length: u16, now: u32) -> Insertion {
     let (message, ttl_offsets) = response(key, &[ttl], fill, length);
     let new = New {
         message: &message,
@@ -59,7 +59,7 @@ fn put_sized(cache: &Cache, key: &Key<'_>, ttl: u32, fill: u8, length: u16, now:
 }
 
 /// Looks up under the generation that everything is stored under.
-fn ask(cache: &Cache, key: &Key<'_>, now: u32) -> (Lookup, Vec<u8>) {
+fn ask(cache: &Cache, key: &CacheKey<'_>, now: u32) -> (Lookup, Vec<u8>) {
     let mut reply = vec![0xaa; 65_535];
     let lookup = cache.get(key, key.hash(), now, STAMP.generation, &mut reply, |_, _| panic!("same generation"));
     let length = match lookup {
@@ -70,7 +70,7 @@ fn ask(cache: &Cache, key: &Key<'_>, now: u32) -> (Lookup, Vec<u8>) {
     (lookup, reply)
 }
 
-fn is_hit(cache: &Cache, key: &Key<'_>) -> bool {
+fn is_hit(cache: &Cache, key: &CacheKey<'_>) -> bool {
     matches!(ask(cache, key, NOW).0, Lookup::Hit(_))
 }
 
@@ -128,7 +128,7 @@ fn a_hit_is_the_message_with_its_ttls_counted_down() {
     assert_eq!(cache.insert(&key, key.hash(), new, |_| false), Insertion::Stored);
     for age in [0, 1, 59] {
         let (lookup, reply) = ask(&cache, &key, NOW + age);
-        let expected = Found {
+        let expected = CacheHit {
             length: message.len(),
             rule: 3,
             age,
@@ -138,7 +138,7 @@ fn a_hit_is_the_message_with_its_ttls_counted_down() {
             integrity: Integrity::Whole,
         };
         let Lookup::Hit(found) = lookup else { panic!("{lookup:?} at {age}") };
-        assert_eq!(Found { prefetch: Prefetch::NotDue, ..found }, expected);
+        assert_eq!(CacheHit { prefetch: Prefetch::NotDue, ..found }, expected);
         assert_eq!(reply, response(&key, &ttls.map(|ttl| ttl - age), 7, 4).0);
     }
 }
@@ -171,12 +171,12 @@ fn every_part_of_the_key_tells_entries_apart() {
     let keys = [
         base,
         key(&shorter),
-        Key { qtype: RecordType::AAAA, ..base },
-        Key { qclass: Class::CH, ..base },
-        Key { do_bit: true, ..base },
-        Key { cd: true, ..base },
-        Key { do_bit: true, cd: true, ..base },
-        Key { view: 9, ..base },
+        CacheKey { qtype: RecordType::AAAA, ..base },
+        CacheKey { qclass: Class::CH, ..base },
+        CacheKey { do_bit: true, ..base },
+        CacheKey { cd: true, ..base },
+        CacheKey { do_bit: true, cd: true, ..base },
+        CacheKey { view: 9, ..base },
     ];
     for (fill, key) in (0..).zip(&keys) {
         assert_eq!(ask(&cache, key, NOW).0, Lookup::Miss, "{key:?}");
@@ -238,7 +238,7 @@ fn what_cannot_be_read_back_is_refused() {
     ] {
         assert_eq!(cache.insert(&key, key.hash(), new, |_| false), Insertion::Refused(refusal), "{:?}", new.lifetime);
     }
-    let unended = Key { name: b"\x01a\x07exampl", ..key };
+    let unended = CacheKey { name: b"\x01a\x07exampl", ..key };
     assert_eq!(cache.insert(&unended, unended.hash(), good, |_| false), Insertion::Refused(Refusal::Mismatch));
     assert_eq!(cache.stats().entries, 0);
 }
@@ -287,10 +287,10 @@ fn an_entry_of_another_generation_is_judged_once() {
         assert_eq!((message, stamp), (&response(&key, &[60], 1, 1000).0[..], STAMP), "whole, whatever fits");
         Some(newer)
     });
-    assert!(matches!(lookup, Lookup::TooLarge(Found { rule: 8, .. })), "{lookup:?}");
+    assert!(matches!(lookup, Lookup::TooLarge(CacheHit { rule: 8, .. })), "{lookup:?}");
     let mut reply = [0; 4096];
     let lookup = cache.get(&key, key.hash(), NOW, 2, &mut reply, |_, _| panic!("judged before"));
-    assert!(matches!(lookup, Lookup::Hit(Found { rule: 8, .. })), "{lookup:?}");
+    assert!(matches!(lookup, Lookup::Hit(CacheHit { rule: 8, .. })), "{lookup:?}");
     let lookup = cache.get(&key, key.hash(), NOW, 3, &mut reply, |_, stamp| {
         assert_eq!(stamp, newer);
         None
@@ -305,7 +305,7 @@ fn an_entry_of_another_generation_is_judged_once() {
 fn one_caller_is_told_to_prefetch_a_popular_entry() {
     let (cache, name) = (Cache::new(1 << 20), name("popular.example"));
     let key = key(&name);
-    let due = |now| matches!(ask(&cache, &key, now).0, Lookup::Hit(Found { prefetch: Prefetch::Due, .. }));
+    let due = |now| matches!(ask(&cache, &key, now).0, Lookup::Hit(CacheHit { prefetch: Prefetch::Due, .. }));
     put(&cache, &key, 100, 1);
     assert!(!due(NOW + 95), "one hit is not popular");
     assert!(due(NOW + 95));
@@ -398,7 +398,7 @@ fn names_and_domains_are_removed_with_all_their_types() {
     let names = ["example", "a.example", "b.a.example", "notexample", "aexample."].map(name);
     for name in &names {
         for qtype in [RecordType::A, RecordType::AAAA] {
-            put(&cache, &Key { qtype, ..key(name) }, 60, 1);
+            put(&cache, &CacheKey { qtype, ..key(name) }, 60, 1);
         }
     }
     assert_eq!(cache.remove(&key(&names[3])), 1);

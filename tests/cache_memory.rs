@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use tidegate::{
-    cache::{Cache, Insertion, Integrity, Key, New, Stamp},
+    cache::{Cache, CacheKey, Insertion, Integrity, New, Stamp},
     wire::{Class, Name, RecordType},
 };
 
@@ -20,7 +20,8 @@ fn resident() -> usize {
 fn insert(cache: &Cache, index: usize) {
     let name: Name = format!("host-{index:08}.service.department.corporation.example.net").parse().unwrap();
     assert_eq!(name.as_wire().len(), 58);
-    let key = Key { name: name.as_wire(), qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false, view: 0 };
+    let key =
+        CacheKey { name: name.as_wire(), qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false, view: 0 };
     let mut message = b"\0\0\x81\x80\0\x01\0\x01\0\0\0\0".to_vec();
     message.extend(name.as_wire());
     message.extend(b"\0\x01\0\x01\xc0\x0c\0\x01\0\x01\0\0\x0e\x10\0\x04\x0a\x14\x01\x0a");

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use tidegate::{
     wire::{Class, Name, Rcode, RecordType},
-    zones::{LocalQuestion, LocalSpec, Place, Source, SpecialUse, Zones},
+    zones::{LocalQuestion, LocalSpec, RecordPlace, SpecialUse, ZoneSource, Zones},
 };
 
 const HEAD: &str = "$TTL 300\n@ SOA ns h 1 7200 900 1209600 300\n@ NS ns\n";
@@ -34,8 +34,9 @@ fn address(n: u32) -> String {
 #[test]
 fn a_zone_costs_little_for_each_record() {
     let build = |path: &Path| {
-        let place = Place { file: "tidegate.toml".into(), line: 1 };
-        let spec = LocalSpec { zone: "corp.example".parse().unwrap(), place, source: Source::File(path.to_owned()) };
+        let place = RecordPlace { file: "tidegate.toml".into(), line: 1 };
+        let spec =
+            LocalSpec { zone: "corp.example".parse().unwrap(), place, source: ZoneSource::File(path.to_owned()) };
         Zones::build(&[spec], None, SpecialUse::Ignored, None).unwrap()
     };
     let line = |n| format!("host{n} A {}", address(n));

@@ -17,7 +17,7 @@ use support::{
     upstream::Upstream,
 };
 use tidegate::{
-    cache::{Key, New},
+    cache::{CacheKey, New},
     config::Plan,
     daemon::Daemon,
 };
@@ -69,7 +69,7 @@ fn age(daemon: &Daemon, seconds: u32) {
         all.push((key, entry.message.to_vec(), entry.ttl_offsets.to_vec(), times));
     });
     for ((qtype, qclass, name), message, ttl_offsets, (lifetime, now, stamp, integrity)) in all {
-        let key = Key { name: &name, qtype, qclass, do_bit: false, cd: false, view: 0 };
+        let key = CacheKey { name: &name, qtype, qclass, do_bit: false, cd: false, view: 0 };
         let new = New { message: &message, ttl_offsets: &ttl_offsets, lifetime, now, stamp, integrity };
         cache.insert(&key, key.hash(), new, |_| false);
     }

@@ -19,7 +19,7 @@ use tidegate::{
         Class, Flags, Header, Name, NameBuf, Rcode, RecordType, name,
         record::{Records, Section},
     },
-    zones::{LocalQuestion, LocalSpec, Outcome, Place, Source, SpecialUse, Zones},
+    zones::{LocalOutcome, LocalQuestion, LocalSpec, RecordPlace, SpecialUse, ZoneSource, Zones},
 };
 
 /// The zones, and their files in `tests/zones`.
@@ -39,11 +39,11 @@ fn folder() -> PathBuf {
 }
 
 fn ours() -> Zones {
-    let place = Place { file: "tidegate.toml".into(), line: 1 };
+    let place = RecordPlace { file: "tidegate.toml".into(), line: 1 };
     let specs = ZONES.map(|(zone, file)| LocalSpec {
         zone: zone.parse().unwrap(),
         place: place.clone(),
-        source: Source::File(folder().join(file)),
+        source: ZoneSource::File(folder().join(file)),
     });
     Zones::build(&specs, None, SpecialUse::Ignored, None).unwrap_or_else(|problems| {
         let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
@@ -344,14 +344,14 @@ fn questions(zones: &Zones) -> Vec<Asked> {
 }
 
 /// Why our answer may be another one than BIND's; none if it may not.
-fn argued(qtype: RecordType, outcome: &Outcome, ours: &Canonical, theirs: &Canonical) -> Option<&'static str> {
+fn argued(qtype: RecordType, outcome: &LocalOutcome, ours: &Canonical, theirs: &Canonical) -> Option<&'static str> {
     let same_but_additional = (ours.rcode, ours.aa, &ours.answer, &ours.authority)
         == (theirs.rcode, theirs.aa, &theirs.answer, &theirs.authority);
-    if *outcome == Outcome::Endless && theirs.rcode == Rcode::SERVFAIL {
+    if *outcome == LocalOutcome::Endless && theirs.rcode == Rcode::SERVFAIL {
         return Some("an endless chain is a SERVFAIL without records here; BIND shows what it followed");
     }
     let is_address = |record: &&String| record.contains(" IN A ") || record.contains(" IN AAAA ");
-    if matches!(outcome, Outcome::Delegated { .. }) && same_but_additional {
+    if matches!(outcome, LocalOutcome::Delegated { .. }) && same_but_additional {
         let (known, more): (Vec<_>, Vec<_>) =
             ours.additional.iter().partition(|record| theirs.additional.contains(record));
         let is_more = known.len() == theirs.additional.len() && more.iter().all(is_address);

@@ -14,7 +14,7 @@ use tidegate::{
     clock::Moment,
     net::{
         mmsg::{allowed_cpus, pin_to_cpu},
-        socket::{Options, listeners},
+        socket::{ListenOptions, listeners},
     },
 };
 
@@ -351,7 +351,7 @@ impl Arena {
 
 /// A loopback address whose port nobody has, for UDP and TCP.
 fn free_port() -> Result<SocketAddr> {
-    Ok(listeners((Ipv4Addr::LOCALHOST, 0).into(), 1, &Options::default())?.address)
+    Ok(listeners((Ipv4Addr::LOCALHOST, 0).into(), 1, &ListenOptions::default())?.address)
 }
 
 /// Asks until there is an answer, every fifth of a millisecond where the port is closed, or the server has ended.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, os::fd::AsFd};
 
 use tidegate::net::{
     mmsg::Batch,
-    socket::{Options, udp_listeners},
+    socket::{ListenOptions, udp_listeners},
 };
 
 use crate::Result;
@@ -16,7 +16,7 @@ const RECORD: usize = 16;
 
 /// Reflects until it is killed.
 pub(crate) fn run(listen: SocketAddr) -> Result<()> {
-    let socket = udp_listeners(listen, 1, &Options::default())?.remove(0);
+    let socket = udp_listeners(listen, 1, &ListenOptions::default())?.remove(0);
     socket.set_nonblocking(false)?;
     let mut batch = Batch::new(SLOTS, 1232, 1232);
     loop {

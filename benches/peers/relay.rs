@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, os::fd::AsFd, time::Duration};
 
 use tidegate::net::{
     mmsg::{Batch, Inbox, Outbox, Path, wait_readable},
-    socket::{Egress, Options, udp_listeners, upstream_udp},
+    socket::{Egress, ListenOptions, udp_listeners, upstream_udp},
 };
 
 use crate::{Result, reflect::SLOTS};
@@ -14,7 +14,7 @@ const IN_FLIGHT: usize = 4096;
 
 /// Relays until it is killed.
 pub(crate) fn run(listen: SocketAddr, upstream: SocketAddr) -> Result<()> {
-    let clients = udp_listeners(listen, 1, &Options::default())?.remove(0);
+    let clients = udp_listeners(listen, 1, &ListenOptions::default())?.remove(0);
     let upstream = upstream_udp(upstream, &Egress::default())?;
     let mut batch = Batch::new(SLOTS, 1232, 1);
     let mut questions = Outbox::new(SLOTS, 1232);

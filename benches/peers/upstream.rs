@@ -12,7 +12,7 @@ use std::{
 
 use tidegate::net::{
     mmsg::Batch,
-    socket::{Options, listeners},
+    socket::{ListenOptions, listeners},
 };
 
 use crate::Result;
@@ -26,7 +26,7 @@ const OPT: [u8; 11] = [0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0];
 
 /// Answers until it is killed.
 pub(crate) fn run(listen: SocketAddr) -> Result<()> {
-    let sockets = listeners(listen, 1, &Options::default())?;
+    let sockets = listeners(listen, 1, &ListenOptions::default())?;
     let (socket, listener) = (&sockets.udp[0], sockets.tcp[0].try_clone()?);
     socket.set_nonblocking(false)?;
     listener.set_nonblocking(false)?;

@@ -4,11 +4,11 @@
 use std::{net::IpAddr, sync::Arc};
 
 use tidegate::{
-    cache::{Cache, Integrity, Key, New, Stamp},
+    cache::{Cache, CacheKey, Integrity, New, Stamp},
     clock::Moment,
     config::Plan,
-    engine::{Action, Carrier, Engine, Incoming, snapshot::Snapshot},
-    metrics::{self, Rules},
+    engine::{Action, ClientChannel, Engine, Incoming, snapshot::Snapshot},
+    metrics::{self, RuleRegistry},
     upstream::{Group, GroupSpec, Loops, TierMember},
     wire::{Class, MessageId, Name, RecordType, Response, UpstreamQuery, record::Section, writer::Writer},
     zones::{SpecialUse, Zones},
@@ -37,7 +37,7 @@ follow = false
 /// An engine and what a worker has.
 pub(crate) struct Bench {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) counters: Arc<metrics::Worker>,
+    pub(crate) counters: Arc<metrics::WorkerCounters>,
     snapshot: Arc<Snapshot>,
     client: IpAddr,
     now: Moment,
@@ -82,11 +82,11 @@ impl Bench {
             health: tidegate::upstream::HealthSpec::probing(Name::root(), RecordType::NS),
         };
         let group = Arc::new(Group::build(&spec, &tidegate::upstream::OwnAddresses::default(), &Arc::default()));
-        let snapshot = Snapshot::build(&plan.live, 1, vec![group], zones, &Rules::new(1), &Loops::default());
+        let snapshot = Snapshot::build(&plan.live, 1, vec![group], zones, &RuleRegistry::new(1), &Loops::default());
         let engine = Engine::new(snapshot, Cache::new(256 << 20), Arc::default());
         let snapshot = engine.snapshot_owned();
         let client = IpAddr::from([127, 0, 0, 1]);
-        let counters = Arc::new(metrics::Worker::new(0));
+        let counters = Arc::new(metrics::WorkerCounters::new(0));
         Self { engine: Arc::new(engine), counters, snapshot, client, now: Moment::now() }
     }
 
@@ -108,8 +108,14 @@ impl Bench {
         let response = Response::ours(&writer.finish(header), &query).expect("it is well formed");
         let found = self.snapshot.table.find(name.as_wire(), self.client).expect("a rule covers it");
         let stamp: Stamp = self.snapshot.stamp(response.message(), self.client, found, 0).expect("views agree");
-        let key =
-            Key { name: name.as_wire(), qtype: query.qtype, qclass: query.qclass, do_bit: false, cd: false, view: 0 };
+        let key = CacheKey {
+            name: name.as_wire(),
+            qtype: query.qtype,
+            qclass: query.qclass,
+            do_bit: false,
+            cd: false,
+            view: 0,
+        };
         let new = New {
             message: response.message(),
             ttl_offsets: response.ttl_offsets(),
@@ -123,7 +129,7 @@ impl Bench {
 
     /// Hands the engine a query, as a worker does.
     pub(crate) fn handle(&self, message: &[u8], reply: &mut [u8]) -> Action {
-        let incoming = Incoming { message, client: self.client, carrier: Carrier::DATAGRAM, now: self.now };
+        let incoming = Incoming { message, client: self.client, carrier: ClientChannel::DATAGRAM, now: self.now };
         self.engine.handle(&self.snapshot, &self.counters, &incoming, reply)
     }
 }

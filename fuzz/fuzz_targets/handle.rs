@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 
 use fuzz::{CLIENT, Site};
 use libfuzzer_sys::fuzz_target;
-use tidegate::{engine::Carrier, metrics::Transport};
+use tidegate::{engine::ClientChannel, metrics::Transport};
 
 thread_local!(static SITE: Site = Site::alone());
 
@@ -13,8 +13,8 @@ fuzz_target!(|input: (u8, &[u8])| {
     let (how, message) = input;
     let client = if how & 2 == 0 { CLIENT } else { IpAddr::from([10, 9, 1, how]) };
     let transports = [Transport::Tcp, Transport::Tls, Transport::Https, Transport::Quic];
-    let stream = Carrier::stream(transports[usize::from(how >> 2 & 3)], Duration::from_secs(10));
-    let carrier = if how & 1 == 0 { Carrier::DATAGRAM } else { stream };
+    let stream = ClientChannel::stream(transports[usize::from(how >> 2 & 3)], Duration::from_secs(10));
+    let carrier = if how & 1 == 0 { ClientChannel::DATAGRAM } else { stream };
     SITE.with(|site| {
         site.forget();
         let first = site.answer(message, client, carrier);

@@ -19,7 +19,7 @@
 
 use crate::wire::{Class, RecordType, header::HEADER, name};
 
-use super::{Hash, Integrity, Key, New, Refusal, Stamp, ring::UNIT};
+use super::{CacheKey, Hash, Integrity, New, Refusal, Stamp, ring::UNIT};
 
 /// The fixed part.
 const FIXED: usize = 28;
@@ -130,7 +130,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Whether this is the entry for `key`.
-    pub(super) fn is_for(self, key: &Key<'_>) -> bool {
+    pub(super) fn is_for(self, key: &CacheKey<'_>) -> bool {
         // A wire name ends with its root label, so that no name is the beginning of another.
         let Some((name, rest)) = self.body()[STORED_HEADER..].split_at_checked(key.name.len()) else { return false };
         name == key.name
@@ -140,12 +140,12 @@ impl<'a> Entry<'a> {
     }
 
     /// The key it is stored under.
-    pub(super) fn key(self) -> Key<'a> {
+    pub(super) fn key(self) -> CacheKey<'a> {
         let question = &self.body()[STORED_HEADER..];
         let end = name::skip_uncompressed(question, 0).expect("a stored question was compared with its key");
         let (name, rest) = question.split_at(end);
         let word = |at: usize| u16::from_be_bytes([rest[at], rest[at + 1]]);
-        Key {
+        CacheKey {
             name,
             qtype: RecordType(word(0)),
             qclass: Class(word(2)),
@@ -205,13 +205,13 @@ pub(super) fn restamp(bytes: &mut [u8], stamp: Stamp) {
     bytes[24..26].copy_from_slice(&stamp.rule.to_le_bytes());
 }
 
-fn question_tail(key: &Key<'_>) -> [u8; QUESTION_TAIL] {
+fn question_tail(key: &CacheKey<'_>) -> [u8; QUESTION_TAIL] {
     let [a, b] = key.qtype.0.to_be_bytes();
     let [c, d] = key.qclass.0.to_be_bytes();
     [a, b, c, d]
 }
 
-fn key_flags(key: &Key<'_>) -> u8 {
+fn key_flags(key: &CacheKey<'_>) -> u8 {
     (u8::from(key.do_bit) * Flag::DO.0) | (u8::from(key.cd) * Flag::CD.0)
 }
 
@@ -222,7 +222,7 @@ fn size_of_entry(offsets: usize, length: usize) -> usize {
 /// An answer that was found fit to be stored.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
-    key: Key<'a>,
+    key: CacheKey<'a>,
     new: New<'a>,
     length: u16,
     count: u16,
@@ -230,7 +230,7 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// Checks what later reads rely on: the question is the key's, the offsets lie inside.
-    pub(super) fn new(key: &Key<'a>, new: New<'a>) -> Result<Self, Refusal> {
+    pub(super) fn new(key: &CacheKey<'a>, new: New<'a>) -> Result<Self, Refusal> {
         if new.lifetime == 0 {
             return Err(Refusal::NoLifetime);
         }
@@ -292,7 +292,7 @@ impl<'a> Draft<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct EntryView<'a> {
     /// What it is stored under.
-    pub key: Key<'a>,
+    pub key: CacheKey<'a>,
     /// The message, its id zero, its TTLs as they were when it was stored.
     pub message: &'a [u8],
     /// Where in the message the TTLs stand.

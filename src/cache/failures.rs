@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use crate::{clock::Moment, wire::name::MAX_NAME};
 
-use super::Key;
+use super::CacheKey;
 
 /// Slots in a set.
 const WAYS: usize = 8;
@@ -70,7 +70,7 @@ impl<T: Clone> Failures<T> {
     }
 
     /// Remembers that `key` failed at `now`, for this time but at most [`LONGEST`]; for no time, it is forgotten.
-    pub fn remember(&self, key: &Key<'_>, now: Moment, time: Duration, what: T) {
+    pub fn remember(&self, key: &CacheKey<'_>, now: Moment, time: Duration, what: T) {
         let until = now + time.min(LONGEST);
         self.nothing_from.fetch_max(until.micros(), Ordering::Relaxed);
         self.with_set(key, |set, key| {
@@ -88,7 +88,7 @@ impl<T: Clone> Failures<T> {
     }
 
     /// What is still remembered at `now` of the failure of `key`.
-    pub fn find(&self, key: &Key<'_>, now: Moment) -> Option<T> {
+    pub fn find(&self, key: &CacheKey<'_>, now: Moment) -> Option<T> {
         if self.is_empty(now) {
             return None;
         }
@@ -96,7 +96,7 @@ impl<T: Clone> Failures<T> {
     }
 
     /// Forgets that `key` failed: it has been answered.
-    pub fn forget(&self, key: &Key<'_>) {
+    pub fn forget(&self, key: &CacheKey<'_>) {
         self.with_set(key, |set, key| {
             for slot in set.iter_mut().filter(|slot| slot.key == key) {
                 *slot = Slot::FREE;
@@ -117,7 +117,7 @@ impl<T: Clone> Failures<T> {
         self.shards.iter().map(|shard| shard.lock().iter().map(fresh).sum::<usize>()).sum()
     }
 
-    fn with_set<R>(&self, key: &Key<'_>, action: impl FnOnce(&mut Set<T>, u128) -> R) -> R {
+    fn with_set<R>(&self, key: &CacheKey<'_>, action: impl FnOnce(&mut Set<T>, u128) -> R) -> R {
         let hash = hash(key, self.seed);
         let bytes = hash.to_le_bytes();
         let mut shard = self.shards[usize::from(bytes[0]) % SHARDS].lock();
@@ -125,7 +125,7 @@ impl<T: Clone> Failures<T> {
     }
 }
 
-fn hash(key: &Key<'_>, seed: u64) -> u128 {
+fn hash(key: &CacheKey<'_>, seed: u64) -> u128 {
     const NUMBERS: usize = 7;
     let mut buffer = [0; NUMBERS + MAX_NAME];
     buffer[..2].copy_from_slice(&key.qtype.0.to_be_bytes());
@@ -153,8 +153,8 @@ mod tests {
         Moment::at(Duration::from_secs_f64(seconds))
     }
 
-    fn key(name: &Name) -> Key<'_> {
-        Key { name: name.as_wire(), qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false, view: 0 }
+    fn key(name: &Name) -> CacheKey<'_> {
+        CacheKey { name: name.as_wire(), qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false, view: 0 }
     }
 
     #[test]
@@ -190,11 +190,11 @@ mod tests {
         failures.remember(&failed, at(100.0), 60 * SECOND, ());
         for key in [
             key(&other),
-            Key { qtype: RecordType::AAAA, ..failed },
-            Key { qclass: Class::CH, ..failed },
-            Key { do_bit: true, ..failed },
-            Key { cd: true, ..failed },
-            Key { view: 1, ..failed },
+            CacheKey { qtype: RecordType::AAAA, ..failed },
+            CacheKey { qclass: Class::CH, ..failed },
+            CacheKey { do_bit: true, ..failed },
+            CacheKey { cd: true, ..failed },
+            CacheKey { view: 1, ..failed },
         ] {
             assert!(failures.find(&key, at(100.0)).is_none(), "{key:?}");
         }

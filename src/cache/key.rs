@@ -11,7 +11,7 @@ use crate::wire::{Class, RecordType};
 
 /// What an answer is stored under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key<'a> {
+pub struct CacheKey<'a> {
     /// The uncompressed wire name, in lower case (RFC 4343), the root label included.
     pub name: &'a [u8],
     /// The type asked for.
@@ -36,7 +36,7 @@ static SEEDED: LazyLock<SeedableRandomState> = LazyLock::new(|| {
     SeedableRandomState::with_seed(rand::random(), &SHARED)
 });
 
-impl Key<'_> {
+impl CacheKey<'_> {
     /// The hash of all parts.
     pub fn hash(&self) -> Hash {
         let mut hasher = SEEDED.build_hasher();

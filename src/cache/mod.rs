@@ -29,7 +29,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 pub use entry::EntryView;
-pub use key::{Hash, Key};
+pub use key::{CacheKey, Hash};
 pub use shard::MOVES;
 
 use crate::wire::{
@@ -110,16 +110,16 @@ pub enum Lookup {
     /// No entry.
     Miss,
     /// The answer, copied, its TTLs counted down.
-    Hit(Found),
+    Hit(CacheHit),
     /// An answer past its lifetime; nothing is copied. [`Cache::stale`] copies it.
-    Expired(Found),
+    Expired(CacheHit),
     /// An answer that does not fit; its header with the last three counts zero, and its question are copied.
-    TooLarge(Found),
+    TooLarge(CacheHit),
 }
 
 /// An answer that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Found {
+pub struct CacheHit {
     /// Octets copied.
     pub length: usize,
     /// The rule of its stamp.
@@ -140,7 +140,7 @@ pub struct Found {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peeked {
     /// Its age and what is left of it.
-    pub found: Found,
+    pub found: CacheHit,
     /// The rules that it was made under.
     pub stamp: Stamp,
     /// The message, its id zero and its TTLs counted down.
@@ -217,7 +217,7 @@ impl Cache {
     /// another generation is shown to `revalidate`, which gives it a new stamp, or none: then it is dropped and a miss.
     pub fn get(
         &self,
-        key: &Key<'_>,
+        key: &CacheKey<'_>,
         hash: Hash,
         now: u32,
         generation: u32,
@@ -233,31 +233,37 @@ impl Cache {
     #[expect(clippy::too_many_arguments, reason = "get's, and how stale")]
     pub fn stale(
         &self,
-        key: &Key<'_>,
+        key: &CacheKey<'_>,
         hash: Hash,
         now: u32,
         generation: u32,
         staleness: Staleness,
         reply: &mut [u8],
         revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
-    ) -> Option<Found> {
+    ) -> Option<CacheHit> {
         self.shard(hash)?.lock().stale(key, hash, now, generation, staleness, reply, revalidate)
     }
 
     /// Looks at the entry for `key`, expired or not, and leaves no trace of it.
-    pub fn peek(&self, key: &Key<'_>, hash: Hash, now: u32) -> Option<Peeked> {
+    pub fn peek(&self, key: &CacheKey<'_>, hash: Hash, now: u32) -> Option<Peeked> {
         self.shard(hash)?.lock().peek(key, hash, now)
     }
 
     /// Stores an answer, in place of the one that has the key. Where others must go for it, those whose stamp
     /// `is_protected` are passed over as far as [`MOVES`] allows.
-    pub fn insert(&self, key: &Key<'_>, hash: Hash, new: New<'_>, is_protected: impl Fn(Stamp) -> bool) -> Insertion {
+    pub fn insert(
+        &self,
+        key: &CacheKey<'_>,
+        hash: Hash,
+        new: New<'_>,
+        is_protected: impl Fn(Stamp) -> bool,
+    ) -> Insertion {
         let Some(shard) = self.shard(hash) else { return Insertion::Refused(Refusal::NoCache) };
         shard.lock().insert(key, hash, new, is_protected)
     }
 
     /// When the entry with this key expires, in seconds; none if there is no such entry.
-    pub fn expiry(&self, key: &Key<'_>, hash: Hash) -> Option<u32> {
+    pub fn expiry(&self, key: &CacheKey<'_>, hash: Hash) -> Option<u32> {
         self.shard(hash)?.lock().expiry(key, hash)
     }
 
@@ -269,7 +275,7 @@ impl Cache {
     }
 
     /// Drops the entry with this key and gives how many there were.
-    pub fn remove(&self, key: &Key<'_>) -> usize {
+    pub fn remove(&self, key: &CacheKey<'_>) -> usize {
         let hash = key.hash();
         self.shard(hash).map_or(0, |shard| usize::from(shard.lock().remove(key, hash)))
     }

@@ -19,13 +19,13 @@
 //! An answer that is joined of parts inherits what is left of each part's lifetime: the limits were applied when the
 //! parts came, and do not begin again ([`Lifetime::joined`]).
 
-use crate::wire::{Kind, Ttl};
+use crate::wire::{ResponseKind, Ttl};
 
 /// What an answer says about its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     /// What it says about the question.
-    pub kind: Kind,
+    pub kind: ResponseKind,
     /// The lowest TTL of its records in any section, OPT aside, and for a negative answer its SOA aside; none if there
     /// is no such record.
     pub lowest_ttl: Option<Ttl>,
@@ -35,7 +35,7 @@ pub struct Times {
 
 /// The operator's limits, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct TtlLimits {
     /// `min_ttl`.
     pub min_ttl: u32,
     /// `max_ttl`.
@@ -70,11 +70,11 @@ impl Clamp {
     }
 }
 
-impl Limits {
+impl TtlLimits {
     /// The cap on answers of this kind.
-    const fn cap(&self, kind: Kind) -> u32 {
+    const fn cap(&self, kind: ResponseKind) -> u32 {
         match kind {
-            Kind::NxDomain | Kind::NoData if self.negative_ttl < self.max_ttl => self.negative_ttl,
+            ResponseKind::NxDomain | ResponseKind::NoData if self.negative_ttl < self.max_ttl => self.negative_ttl,
             _ => self.max_ttl,
         }
     }
@@ -82,16 +82,16 @@ impl Limits {
 
 impl Lifetime {
     /// Of an answer as it came from who knows.
-    pub fn of(times: &Times, limits: &Limits) -> Self {
+    pub fn of(times: &Times, limits: &TtlLimits) -> Self {
         let lowest = times.lowest_ttl.map(Ttl::seconds);
-        let is_negative = matches!(times.kind, Kind::NxDomain | Kind::NoData);
+        let is_negative = matches!(times.kind, ResponseKind::NxDomain | ResponseKind::NoData);
         let own = match times.kind {
-            Kind::Positive | Kind::YxDomain => lowest.unwrap_or(0),
-            Kind::NxDomain | Kind::NoData => {
+            ResponseKind::Positive | ResponseKind::YxDomain => lowest.unwrap_or(0),
+            ResponseKind::NxDomain | ResponseKind::NoData => {
                 let negative = times.soa_ttl.map_or(limits.no_soa_ttl, Ttl::seconds);
                 lowest.map_or(negative, |chain| chain.min(negative))
             }
-            Kind::Referral | Kind::Failure | Kind::Truncated => 0,
+            ResponseKind::Referral | ResponseKind::Failure | ResponseKind::Truncated => 0,
         };
         let cap = limits.cap(times.kind);
         let seconds = if own == 0 { 0 } else { own.max(limits.min_ttl).min(cap) };
@@ -101,9 +101,10 @@ impl Lifetime {
 
     /// Of an answer of this kind that is joined of a chain, whose lowest TTL is given, and an answer that is good for
     /// `rest` seconds more; both have been within the limits.
-    pub fn joined(kind: Kind, chain: Option<Ttl>, rest: u32, limits: &Limits) -> Self {
+    pub fn joined(kind: ResponseKind, chain: Option<Ttl>, rest: u32, limits: &TtlLimits) -> Self {
         let seconds = chain.map_or(rest, |chain| chain.seconds().min(rest)).min(limits.cap(kind));
-        let highest = if matches!(kind, Kind::NxDomain | Kind::NoData) { seconds } else { limits.max_ttl };
+        let highest =
+            if matches!(kind, ResponseKind::NxDomain | ResponseKind::NoData) { seconds } else { limits.max_ttl };
         Self { seconds, ttls: Clamp { lowest: 0, highest } }
     }
 }
@@ -114,43 +115,43 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { min_ttl: 0, max_ttl: 86_400, negative_ttl: 900, no_soa_ttl: 15 };
-    const FLOOR: Limits = Limits { min_ttl: 60, ..LIMITS };
-    const NO_NEGATIVES: Limits = Limits { negative_ttl: 0, ..LIMITS };
+    const LIMITS: TtlLimits = TtlLimits { min_ttl: 0, max_ttl: 86_400, negative_ttl: 900, no_soa_ttl: 15 };
+    const FLOOR: TtlLimits = TtlLimits { min_ttl: 60, ..LIMITS };
+    const NO_NEGATIVES: TtlLimits = TtlLimits { negative_ttl: 0, ..LIMITS };
 
-    fn times(kind: Kind, lowest: Option<u32>, soa: Option<u32>) -> Times {
+    fn times(kind: ResponseKind, lowest: Option<u32>, soa: Option<u32>) -> Times {
         let ttl = |ttl: Option<u32>| ttl.map(Ttl::from_wire);
         Times { kind, lowest_ttl: ttl(lowest), soa_ttl: ttl(soa) }
     }
 
     #[rstest]
-    #[case::positive_lives_as_long_as_its_shortest_record(Kind::Positive, Some(300), None, LIMITS, Some(300))]
-    #[case::positive_is_capped(Kind::Positive, Some(604_800), None, LIMITS, Some(86_400))]
-    #[case::positive_is_raised(Kind::Positive, Some(5), None, FLOOR, Some(60))]
-    #[case::positive_knows_no_negative_cap(Kind::Positive, Some(3600), None, NO_NEGATIVES, Some(3600))]
-    #[case::positive_without_records_is_not_stored(Kind::Positive, None, None, LIMITS, None)]
-    #[case::zero_is_not_stored(Kind::Positive, Some(0), None, LIMITS, None)]
-    #[case::zero_is_not_raised(Kind::Positive, Some(0), None, FLOOR, None)]
-    #[case::a_ttl_with_the_highest_bit_is_capped(Kind::Positive, Some(0x8000_0001), None, LIMITS, Some(86_400))]
-    #[case::yxdomain_lives_as_long_as_its_dname(Kind::YxDomain, Some(300), None, NO_NEGATIVES, Some(300))]
-    #[case::yxdomain_without_records_is_not_stored(Kind::YxDomain, None, None, LIMITS, None)]
-    #[case::a_failure_is_not_stored(Kind::Failure, Some(300), Some(300), LIMITS, None)]
-    #[case::a_referral_is_not_stored(Kind::Referral, Some(300), Some(300), LIMITS, None)]
-    #[case::a_truncated_answer_is_not_stored(Kind::Truncated, Some(300), Some(300), LIMITS, None)]
-    #[case::nxdomain_lives_by_its_soa(Kind::NxDomain, None, Some(120), LIMITS, Some(120))]
-    #[case::nxdomain_is_capped(Kind::NxDomain, None, Some(10_800), LIMITS, Some(900))]
-    #[case::nodata_is_capped(Kind::NoData, None, Some(10_800), LIMITS, Some(900))]
-    #[case::negative_lives_no_longer_than_its_chain(Kind::NxDomain, Some(30), Some(120), LIMITS, Some(30))]
-    #[case::negative_is_raised(Kind::NoData, None, Some(5), FLOOR, Some(60))]
-    #[case::negative_with_zero_is_not_stored(Kind::NoData, None, Some(0), LIMITS, None)]
-    #[case::negative_without_soa_is_short(Kind::NoData, None, None, LIMITS, Some(15))]
-    #[case::negative_without_soa_heeds_its_chain(Kind::NoData, Some(5), None, LIMITS, Some(5))]
-    #[case::negatives_switched_off(Kind::NxDomain, None, Some(120), NO_NEGATIVES, None)]
+    #[case::positive_lives_as_long_as_its_shortest_record(ResponseKind::Positive, Some(300), None, LIMITS, Some(300))]
+    #[case::positive_is_capped(ResponseKind::Positive, Some(604_800), None, LIMITS, Some(86_400))]
+    #[case::positive_is_raised(ResponseKind::Positive, Some(5), None, FLOOR, Some(60))]
+    #[case::positive_knows_no_negative_cap(ResponseKind::Positive, Some(3600), None, NO_NEGATIVES, Some(3600))]
+    #[case::positive_without_records_is_not_stored(ResponseKind::Positive, None, None, LIMITS, None)]
+    #[case::zero_is_not_stored(ResponseKind::Positive, Some(0), None, LIMITS, None)]
+    #[case::zero_is_not_raised(ResponseKind::Positive, Some(0), None, FLOOR, None)]
+    #[case::a_ttl_with_the_highest_bit_is_capped(ResponseKind::Positive, Some(0x8000_0001), None, LIMITS, Some(86_400))]
+    #[case::yxdomain_lives_as_long_as_its_dname(ResponseKind::YxDomain, Some(300), None, NO_NEGATIVES, Some(300))]
+    #[case::yxdomain_without_records_is_not_stored(ResponseKind::YxDomain, None, None, LIMITS, None)]
+    #[case::a_failure_is_not_stored(ResponseKind::Failure, Some(300), Some(300), LIMITS, None)]
+    #[case::a_referral_is_not_stored(ResponseKind::Referral, Some(300), Some(300), LIMITS, None)]
+    #[case::a_truncated_answer_is_not_stored(ResponseKind::Truncated, Some(300), Some(300), LIMITS, None)]
+    #[case::nxdomain_lives_by_its_soa(ResponseKind::NxDomain, None, Some(120), LIMITS, Some(120))]
+    #[case::nxdomain_is_capped(ResponseKind::NxDomain, None, Some(10_800), LIMITS, Some(900))]
+    #[case::nodata_is_capped(ResponseKind::NoData, None, Some(10_800), LIMITS, Some(900))]
+    #[case::negative_lives_no_longer_than_its_chain(ResponseKind::NxDomain, Some(30), Some(120), LIMITS, Some(30))]
+    #[case::negative_is_raised(ResponseKind::NoData, None, Some(5), FLOOR, Some(60))]
+    #[case::negative_with_zero_is_not_stored(ResponseKind::NoData, None, Some(0), LIMITS, None)]
+    #[case::negative_without_soa_is_short(ResponseKind::NoData, None, None, LIMITS, Some(15))]
+    #[case::negative_without_soa_heeds_its_chain(ResponseKind::NoData, Some(5), None, LIMITS, Some(5))]
+    #[case::negatives_switched_off(ResponseKind::NxDomain, None, Some(120), NO_NEGATIVES, None)]
     fn lifetime_follows_the_table(
-        #[case] kind: Kind,
+        #[case] kind: ResponseKind,
         #[case] lowest: Option<u32>,
         #[case] soa: Option<u32>,
-        #[case] limits: Limits,
+        #[case] limits: TtlLimits,
         #[case] expected: Option<u32>,
     ) {
         assert_eq!(Lifetime::of(&times(kind, lowest, soa), &limits).seconds, expected.unwrap_or(0));
@@ -159,19 +160,19 @@ mod tests {
     #[test]
     fn records_ttls_are_bent_as_the_lifetime_is() {
         let ttl = Ttl::from_wire;
-        let positive = Lifetime::of(&times(Kind::Positive, Some(5), None), &FLOOR);
+        let positive = Lifetime::of(&times(ResponseKind::Positive, Some(5), None), &FLOOR);
         for (before, after) in [(0, 0), (5, 60), (300, 300), (604_800, 86_400)] {
             assert_eq!(positive.ttls.apply(ttl(before)), ttl(after));
         }
         // The SOA of a negative answer goes out with the time the answer is good for.
-        let negative = Lifetime::of(&times(Kind::NxDomain, None, Some(120)), &LIMITS);
+        let negative = Lifetime::of(&times(ResponseKind::NxDomain, None, Some(120)), &LIMITS);
         assert_eq!(negative.ttls.apply(ttl(3600)), ttl(120));
-        let capped = Lifetime::of(&times(Kind::NoData, None, Some(30)), &Limits { min_ttl: 1000, ..LIMITS });
+        let capped = Lifetime::of(&times(ResponseKind::NoData, None, Some(30)), &TtlLimits { min_ttl: 1000, ..LIMITS });
         assert_eq!((capped.seconds, capped.ttls.apply(ttl(30))), (900, ttl(900)));
         // What is not stored is bounded all the same.
-        let beside_zero = Lifetime::of(&times(Kind::Positive, Some(0), None), &FLOOR);
+        let beside_zero = Lifetime::of(&times(ResponseKind::Positive, Some(0), None), &FLOOR);
         assert_eq!((beside_zero.ttls.apply(ttl(604_800)), beside_zero.ttls.apply(ttl(0))), (ttl(86_400), ttl(0)));
-        let negatives_off = Lifetime::of(&times(Kind::NxDomain, None, Some(120)), &NO_NEGATIVES);
+        let negatives_off = Lifetime::of(&times(ResponseKind::NxDomain, None, Some(120)), &NO_NEGATIVES);
         assert_eq!(negatives_off.ttls.apply(ttl(120)), ttl(0));
     }
 
@@ -179,18 +180,18 @@ mod tests {
     fn a_joined_answer_inherits_what_is_left_of_its_parts() {
         let ttl = |seconds| Some(Ttl::from_wire(seconds));
         for (kind, chain, rest, limits, expected) in [
-            (Kind::Positive, ttl(300), 7, FLOOR, 7),
-            (Kind::Positive, ttl(5), 300, FLOOR, 5),
-            (Kind::Positive, None, 7, FLOOR, 7),
-            (Kind::Positive, ttl(300), 0, FLOOR, 0),
-            (Kind::NoData, ttl(300), 3, LIMITS, 3),
-            (Kind::NoData, ttl(300), 300, NO_NEGATIVES, 0),
-            (Kind::NxDomain, ttl(0), 300, FLOOR, 0),
+            (ResponseKind::Positive, ttl(300), 7, FLOOR, 7),
+            (ResponseKind::Positive, ttl(5), 300, FLOOR, 5),
+            (ResponseKind::Positive, None, 7, FLOOR, 7),
+            (ResponseKind::Positive, ttl(300), 0, FLOOR, 0),
+            (ResponseKind::NoData, ttl(300), 3, LIMITS, 3),
+            (ResponseKind::NoData, ttl(300), 300, NO_NEGATIVES, 0),
+            (ResponseKind::NxDomain, ttl(0), 300, FLOOR, 0),
         ] {
             let lifetime = Lifetime::joined(kind, chain, rest, &limits);
             assert_eq!(lifetime.seconds, expected, "{kind:?} {chain:?} {rest}");
         }
-        let negative = Lifetime::joined(Kind::NoData, ttl(300), 3, &LIMITS);
+        let negative = Lifetime::joined(ResponseKind::NoData, ttl(300), 3, &LIMITS);
         assert_eq!(negative.ttls.apply(Ttl::from_wire(300)), Ttl::from_wire(3), "clients keep it no longer");
     }
 
@@ -200,9 +201,9 @@ mod tests {
             ttls in proptest::collection::vec(1_u32..2_000_000, 1..6),
             min_ttl in 0_u32..1000, max_ttl in 1_u32..1_000_000,
         ) {
-            let limits = Limits { min_ttl, max_ttl, ..LIMITS };
+            let limits = TtlLimits { min_ttl, max_ttl, ..LIMITS };
             let lowest = ttls.iter().min().copied();
-            let lifetime = Lifetime::of(&times(Kind::Positive, lowest, None), &limits);
+            let lifetime = Lifetime::of(&times(ResponseKind::Positive, lowest, None), &limits);
             let bent = ttls.iter().map(|&ttl| lifetime.ttls.apply(Ttl::from_wire(ttl)).seconds()).min();
             proptest::prop_assert_eq!(bent, Some(lifetime.seconds));
         }

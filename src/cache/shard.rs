@@ -8,7 +8,7 @@
 use hashbrown::HashTable;
 
 use super::{
-    EntryView, Found, Hash, Insertion, Key, Lookup, New, Peeked, Prefetch, Refusal, Staleness, Stamp,
+    CacheHit, CacheKey, EntryView, Hash, Insertion, Lookup, New, Peeked, Prefetch, Refusal, Staleness, Stamp,
     entry::{self, Draft, Entry, Flag, Showcase},
     ring::{Growth, Place, Ring},
 };
@@ -72,7 +72,7 @@ impl Shard {
     /// See [`super::Cache::get`].
     pub(super) fn get(
         &mut self,
-        key: &Key<'_>,
+        key: &CacheKey<'_>,
         hash: Hash,
         now: u32,
         generation: u32,
@@ -95,9 +95,9 @@ impl Shard {
         match entry.copy_to(reply) {
             Some(message) => {
                 set_ttls(message, entry, |ttl| ttl.saturating_sub(found.age));
-                Lookup::Hit(Found { length: message.len(), ..found })
+                Lookup::Hit(CacheHit { length: message.len(), ..found })
             }
-            None => Lookup::TooLarge(Found { length: entry.copy_question_to(reply), ..found }),
+            None => Lookup::TooLarge(CacheHit { length: entry.copy_question_to(reply), ..found }),
         }
     }
 
@@ -105,14 +105,14 @@ impl Shard {
     #[expect(clippy::too_many_arguments, reason = "get's, and how stale")]
     pub(super) fn stale(
         &mut self,
-        key: &Key<'_>,
+        key: &CacheKey<'_>,
         hash: Hash,
         now: u32,
         generation: u32,
         staleness: Staleness,
         reply: &mut [u8],
         revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
-    ) -> Option<Found> {
+    ) -> Option<CacheHit> {
         let place = self.find(key, hash)?;
         let entry = Entry(self.ring.entry(place));
         let mut found = age(entry, now);
@@ -129,22 +129,22 @@ impl Shard {
             0 => set_ttls(message, entry, |_| staleness.ttl),
             _ => set_ttls(message, entry, |ttl| ttl.saturating_sub(found.age)),
         }
-        Some(Found { length: message.len(), ..found })
+        Some(CacheHit { length: message.len(), ..found })
     }
 
     /// See [`super::Cache::peek`].
-    pub(super) fn peek(&self, key: &Key<'_>, hash: Hash, now: u32) -> Option<Peeked> {
+    pub(super) fn peek(&self, key: &CacheKey<'_>, hash: Hash, now: u32) -> Option<Peeked> {
         let entry = Entry(self.ring.entry(self.find(key, hash)?));
         let found = age(entry, now);
         let mut message = vec![0; entry.length()];
         set_ttls(entry.copy_to(&mut message)?, entry, |ttl| ttl.saturating_sub(found.age));
-        Some(Peeked { found: Found { length: message.len(), ..found }, stamp: entry.stamp(), message })
+        Some(Peeked { found: CacheHit { length: message.len(), ..found }, stamp: entry.stamp(), message })
     }
 
     /// See [`super::Cache::insert`].
     pub(super) fn insert(
         &mut self,
-        key: &Key<'_>,
+        key: &CacheKey<'_>,
         hash: Hash,
         new: New<'_>,
         is_protected: impl Fn(Stamp) -> bool,
@@ -177,7 +177,7 @@ impl Shard {
     }
 
     /// What cannot be stored still displaces the answer it supersedes (RFC 8767 4).
-    fn refuse(&mut self, key: &Key<'_>, hash: Hash, refusal: Refusal) -> Insertion {
+    fn refuse(&mut self, key: &CacheKey<'_>, hash: Hash, refusal: Refusal) -> Insertion {
         if matches!(refusal, Refusal::NoLifetime | Refusal::TooLarge) {
             self.remove(key, hash);
         }
@@ -192,7 +192,7 @@ impl Shard {
     }
 
     /// Drops the entry for `key` and says whether there was one.
-    pub(super) fn remove(&mut self, key: &Key<'_>, hash: Hash) -> bool {
+    pub(super) fn remove(&mut self, key: &CacheKey<'_>, hash: Hash) -> bool {
         let place = self.find(key, hash);
         if let Some(place) = place {
             self.drop_entry(place, hash);
@@ -240,12 +240,12 @@ impl Shard {
     }
 
     /// See [`super::Cache::expiry`].
-    pub(super) fn expiry(&self, key: &Key<'_>, hash: Hash) -> Option<u32> {
+    pub(super) fn expiry(&self, key: &CacheKey<'_>, hash: Hash) -> Option<u32> {
         let entry = Entry(self.ring.entry(self.find(key, hash)?));
         Some(entry.stored_at().saturating_add(entry.lifetime()))
     }
 
-    fn find(&self, key: &Key<'_>, hash: Hash) -> Option<Place> {
+    fn find(&self, key: &CacheKey<'_>, hash: Hash) -> Option<Place> {
         self.table.find(hash.0, |&place| Entry(self.ring.entry(place)).is_for(key)).copied()
     }
 
@@ -271,7 +271,7 @@ impl Shard {
     }
 
     /// Marks a hit.
-    fn visit(&mut self, place: Place, found: &Found) -> Prefetch {
+    fn visit(&mut self, place: Place, found: &CacheHit) -> Prefetch {
         let bytes = self.ring.entry_mut(place);
         entry::set(bytes, Flag::VISITED);
         let entry = Entry(bytes);
@@ -361,10 +361,10 @@ impl Shard {
     }
 }
 
-fn age(entry: Entry<'_>, now: u32) -> Found {
+fn age(entry: Entry<'_>, now: u32) -> CacheHit {
     let age = now.saturating_sub(entry.stored_at());
     let lifetime = entry.lifetime();
-    Found {
+    CacheHit {
         length: 0,
         rule: entry.rule(),
         age,

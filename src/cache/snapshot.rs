@@ -22,7 +22,7 @@ use std::io::{self, Read, Write};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{EntryView, Integrity, Key};
+use super::{CacheKey, EntryView, Integrity};
 use crate::wire::{Class, RecordType, header::HEADER, name};
 
 /// What every such file begins with.
@@ -91,7 +91,7 @@ pub struct SnapshotRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SavedEntry<'a> {
     /// What it was stored under; the view is of the configuration that wrote the file.
-    pub key: Key<'a>,
+    pub key: CacheKey<'a>,
     /// The message.
     pub message: &'a [u8],
     /// Seconds between its coming and the writing of the file.
@@ -327,7 +327,7 @@ fn entry<'a>(fields: &mut Fields<'a>, offsets: &mut Vec<u16>) -> Option<SavedEnt
     let question = message.get(HEADER..)?;
     let (name, rest) = question.split_at_checked(name::skip_uncompressed(question, 0).ok()?)?;
     let [t0, t1, c0, c1] = *rest.first_chunk()?;
-    let key = Key {
+    let key = CacheKey {
         name,
         qtype: RecordType(u16::from_be_bytes([t0, t1])),
         qclass: Class(u16::from_be_bytes([c0, c1])),

@@ -33,7 +33,7 @@ pub(super) struct Options {
 
 /// A server to drain or not.
 #[derive(Debug, clap::Args)]
-pub(super) struct Server {
+pub(super) struct ServerArgument {
     /// As the configuration has it; or an address, for all that is there, with a port or without; GROUP/SERVER for
     /// that group alone
     server: String,
@@ -44,7 +44,7 @@ pub(super) struct Server {
 /// What to forget.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true))]
-pub(super) struct Flush {
+pub(super) struct FlushArguments {
     /// A name, whatever the type
     #[arg(group = "what")]
     name: Option<Name>,
@@ -72,15 +72,15 @@ pub(super) fn reload(options: &Options) -> i32 {
     send_order(options, "/v1/reload", &json!({}))
 }
 
-pub(super) fn drain(server: &Server) -> i32 {
+pub(super) fn drain(server: &ServerArgument) -> i32 {
     send_order(&server.options, "/v1/drain", &json!({ "server": server.server }))
 }
 
-pub(super) fn undrain(server: &Server) -> i32 {
+pub(super) fn undrain(server: &ServerArgument) -> i32 {
     send_order(&server.options, "/v1/undrain", &json!({ "server": server.server }))
 }
 
-pub(super) fn flush(flush: &Flush) -> i32 {
+pub(super) fn flush(flush: &FlushArguments) -> i32 {
     let what = match (&flush.name, &flush.zone) {
         (Some(name), _) => json!({ "name": name.to_string() }),
         (None, Some(zone)) => json!({ "zone": zone.to_string() }),

@@ -84,7 +84,7 @@ enum DiscoverError {
 
 /// An endpoint's addresses.
 #[derive(Debug, PartialEq, Eq)]
-struct Endpoint {
+struct InboundEndpoint {
     servers: Vec<IpAddr>,
     /// "10.20.3.10 (CREATING)"
     left_out: Vec<String>,
@@ -143,7 +143,7 @@ fn decode(bytes: &[u8]) -> Option<String> {
     }
 }
 
-fn parse(text: &str) -> Result<Endpoint, DiscoverError> {
+fn parse(text: &str) -> Result<InboundEndpoint, DiscoverError> {
     if text.trim().is_empty() {
         return Err(DiscoverError::Nothing);
     }
@@ -157,7 +157,7 @@ fn parse(text: &str) -> Result<Endpoint, DiscoverError> {
     if printed.get("NextToken").is_some_and(|token| !token.is_null()) {
         return Err(DiscoverError::Cut);
     }
-    let mut endpoint = Endpoint { servers: Vec::new(), left_out: Vec::new() };
+    let mut endpoint = InboundEndpoint { servers: Vec::new(), left_out: Vec::new() };
     for entry in list {
         endpoint.take(entry)?;
     }
@@ -182,7 +182,7 @@ fn word(value: &Value) -> Option<String> {
     is_word.then(|| text.to_owned())
 }
 
-impl Endpoint {
+impl InboundEndpoint {
     fn take(&mut self, entry: &Value) -> Result<(), DiscoverError> {
         let status = word(&entry["Status"]).unwrap_or_else(|| "no status".to_owned());
         let texts = ["Ip", "Ipv6"].iter().filter_map(|key| entry[key].as_str());

@@ -97,17 +97,17 @@ enum Verb {
     #[command(
         after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and nothing has changed\nExample: tidegate drain 10.20.1.10"
     )]
-    Drain(control::Server),
+    Drain(control::ServerArgument),
     /// Puts a drained server back into service
     #[command(
         after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and nothing has changed\nExample: tidegate undrain vpc/10.20.1.10"
     )]
-    Undrain(control::Server),
+    Undrain(control::ServerArgument),
     /// Removes answers from the cache
     #[command(
         after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and nothing has changed\nExample: tidegate flush --zone amazonaws.com"
     )]
-    Flush(control::Flush),
+    Flush(control::FlushArguments),
     /// Writes the running daemon's cache to standard output, or takes one from standard input
     #[command(
         after_help = "Exit status: 0 done, 1 no daemon was reached, or the snapshot is damaged and nothing has changed\nExample: tidegate cache export | ssh replica tidegate cache import"

@@ -76,26 +76,26 @@ pub enum Color {
 pub struct Problems {
     sources: Arc<Vec<Source>>,
     problems: Vec<Problem>,
-    severity: Severity,
+    severity: ProblemLevel,
 }
 
 /// Whether a plan can be had all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Severity {
+enum ProblemLevel {
     Error,
     Warning,
 }
 
 impl Problems {
     pub(super) fn new(sources: Arc<Vec<Source>>, problems: Vec<Problem>) -> Self {
-        Self::sorted(sources, problems, Severity::Error)
+        Self::sorted(sources, problems, ProblemLevel::Error)
     }
 
     pub(super) fn warnings(sources: Arc<Vec<Source>>, problems: Vec<Problem>) -> Self {
-        Self::sorted(sources, problems, Severity::Warning)
+        Self::sorted(sources, problems, ProblemLevel::Warning)
     }
 
-    fn sorted(sources: Arc<Vec<Source>>, mut problems: Vec<Problem>, severity: Severity) -> Self {
+    fn sorted(sources: Arc<Vec<Source>>, mut problems: Vec<Problem>, severity: ProblemLevel) -> Self {
         problems.sort_by_key(|problem| match &problem.place {
             Some(place) => (place.source.0, place.span.start),
             None => (usize::MAX, 0),
@@ -146,8 +146,8 @@ impl Problems {
 
     fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
         let (level, word) = match self.severity {
-            Severity::Error => (Level::ERROR, ""),
-            Severity::Warning => (Level::WARNING, "warning: "),
+            ProblemLevel::Error => (Level::ERROR, ""),
+            ProblemLevel::Warning => (Level::WARNING, "warning: "),
         };
         let mut group = Group::with_title(level.no_name().primary_title(headline(&self.sources, problem, word)));
         if let Some((text, span)) = marked(&self.sources, problem) {

@@ -53,22 +53,22 @@ impl Plan {
 
 /// Domains in canonical order, then what stands for many.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Order {
+enum RowOrder {
     Domain(Name),
     Many(String),
 }
 
 /// A row and what it is sorted by.
 struct Row {
-    order: Order,
+    order: RowOrder,
     cells: [String; 6],
 }
 
-fn zones(entry: &ZoneEntry) -> Vec<(String, Order)> {
+fn zones(entry: &ZoneEntry) -> Vec<(String, RowOrder)> {
     if entry.zones.len() > MANY {
-        return vec![(format!("{} ({} zones)", entry.text, entry.zones.len()), Order::Many(entry.text.clone()))];
+        return vec![(format!("{} ({} zones)", entry.text, entry.zones.len()), RowOrder::Many(entry.text.clone()))];
     }
-    entry.zones.iter().map(|zone| (without_dot(zone), Order::Domain(zone.clone()))).collect()
+    entry.zones.iter().map(|zone| (without_dot(zone), RowOrder::Domain(zone.clone()))).collect()
 }
 
 fn local_row(local: &LocalZone) -> Row {
@@ -77,7 +77,7 @@ fn local_row(local: &LocalZone) -> Row {
         ZoneData::Records(records) => Plural(records.len(), "record").to_string(),
     };
     let cells = [without_dot(&local.zone), "all".into(), "-".into(), "answered here".into(), data, "-".into()];
-    Row { order: Order::Domain(local.zone.clone()), cells }
+    Row { order: RowOrder::Domain(local.zone.clone()), cells }
 }
 
 fn servers(group: &GroupPlan) -> String {

@@ -26,7 +26,7 @@ pub(super) const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
 const WARN_EVERY: Duration = Duration::from_secs(86_400);
 
 /// What tells one state of a file from another.
-type Stamp = Option<(SystemTime, u64)>;
+type PemStamp = Option<(SystemTime, u64)>;
 
 /// The certificate in use and the files it comes from.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(super) struct WatchedCertificate {
     chain: PathBuf,
     key: PathBuf,
     shared: Arc<ServerCertificate>,
-    stamps: [Stamp; 2],
+    stamps: [PemStamp; 2],
     warned_at: Option<Moment>,
 }
 
@@ -109,7 +109,7 @@ fn read(chain: &Path, key: &Path) -> io::Result<KeyPair> {
     KeyPair::from_pem(&fs::read(chain)?, &fs::read(key)?).map_err(io::Error::other)
 }
 
-fn stamp(path: &Path) -> Stamp {
+fn stamp(path: &Path) -> PemStamp {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }

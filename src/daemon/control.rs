@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn the_end_of_the_thread_is_told() {
         let plan = Plan::from_text("t.toml", TEXT).unwrap();
-        let rules = Arc::new(metrics::Rules::new(1));
+        let rules = Arc::new(metrics::RuleRegistry::new(1));
         let state =
             State::new(plan.live, Cache::new(0), Arc::clone(&rules), OwnAddresses::new([]), Arc::<Alarm>::default())
                 .unwrap();

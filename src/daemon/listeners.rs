@@ -11,7 +11,7 @@ use super::{StartError, groups};
 use crate::{
     config::{Boot, Encryption, Endpoint, Need},
     metrics::Transport,
-    net::socket::{self, BindError, Options},
+    net::socket::{self, BindError, ListenOptions},
     serve::Protocol,
     tls::{self, Alpn, ServerCertificate},
 };
@@ -45,7 +45,7 @@ impl Bound {
         certificate: Option<&Arc<ServerCertificate>>,
         count: usize,
     ) -> Result<Self, StartError> {
-        let options = Options { freebind: boot.freebind, ..Options::default() };
+        let options = ListenOptions { freebind: boot.freebind, ..ListenOptions::default() };
         let mut bound = Self { workers: (0..count).map(|_| Vec::new()).collect(), ..Self::default() };
         for listen in &boot.listen {
             let address = resolve(&listen.endpoint)?;
@@ -71,7 +71,7 @@ impl Bound {
         &mut self,
         boot: &Boot,
         certificate: Option<&Arc<ServerCertificate>>,
-        options: &Options,
+        options: &ListenOptions,
     ) -> Result<(), StartError> {
         for listen in boot.https.iter().filter(|listen| listen.encryption == Encryption::InFront) {
             self.streams(&listen.endpoint, Transport::Https, &Protocol::Https(None), options)?;
@@ -99,7 +99,7 @@ impl Bound {
         endpoint: &Endpoint,
         transport: Transport,
         protocol: &Protocol,
-        options: &Options,
+        options: &ListenOptions,
     ) -> Result<(), StartError> {
         let listeners = socket::tcp_listeners(resolve(endpoint)?, self.workers.len(), options)?;
         let address = listeners[0].local_addr()?;

@@ -59,9 +59,9 @@ use crate::{
     metrics,
     net::{
         mmsg::{allowed_cpus, raise_open_files},
-        socket::{BindError, Protocol},
+        socket::{BindError, PortProtocol},
     },
-    serve::{StreamLimits, connections::Connections},
+    serve::{ConnectionLimits, connections::Connections},
     upstream::{Alarm, OwnAddresses},
     zones::ZoneError,
 };
@@ -159,7 +159,7 @@ impl Daemon {
         let addresses = bound.plain.clone();
         let admin = bind_admin(boot)?;
         let ours = OwnAddresses::new(addresses.iter().copied());
-        let rules = Arc::new(metrics::Rules::new(count));
+        let rules = Arc::new(metrics::RuleRegistry::new(count));
         let cache = Cache::new(usize::try_from(boot.cache_size).unwrap_or(usize::MAX));
         let payload = usize::from(live.udp_payload);
         let mut state =
@@ -168,8 +168,8 @@ impl Daemon {
         let engine = Arc::clone(&state.engine);
         let limit = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let connections = Connections::new(limit(boot.streams.connections), limit(boot.streams.per_client));
-        let limits = StreamLimits { pipeline: limit(boot.streams.pipeline), idle: boot.streams.idle };
-        let counters: Vec<_> = (0..count).map(|index| Arc::new(metrics::Worker::new(index))).collect();
+        let limits = ConnectionLimits { pipeline: limit(boot.streams.pipeline), idle: boot.streams.idle };
+        let counters: Vec<_> = (0..count).map(|index| Arc::new(metrics::WorkerCounters::new(index))).collect();
         counters.iter().for_each(|worker| worker.beat(Moment::now().micros()));
         let snapshot_status = Arc::new(SnapshotStatus::default());
         let start_writer = |path| SnapshotWriter::start(path, &engine, &snapshot_status);
@@ -335,6 +335,6 @@ fn bind_admin(boot: &Boot) -> Result<Option<(TcpListener, SocketAddr)>, StartErr
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
-    let explain = |error| StartError::Admin { address, source: BindError::explain(Protocol::Tcp, address, error) };
+    let explain = |error| StartError::Admin { address, source: BindError::explain(PortProtocol::Tcp, address, error) };
     bind().map(Some).map_err(explain)
 }

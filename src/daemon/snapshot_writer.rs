@@ -25,7 +25,7 @@ use crate::{
     cache::snapshot::SnapshotError,
     clock::{self, Moment},
     engine::Engine,
-    metrics::counter::Shared,
+    metrics::counter::SharedCounter,
     plural::Plural,
 };
 
@@ -42,7 +42,7 @@ pub(super) struct SnapshotStatus {
     /// When the file was last written, in microseconds of [`Moment`]; 0 = never.
     written: AtomicU64,
     /// How often it could not be written, or was rejected.
-    pub(super) errors: Shared,
+    pub(super) errors: SharedCounter,
 }
 
 impl SnapshotStatus {

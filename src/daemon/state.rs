@@ -14,7 +14,7 @@ use crate::{
     metrics,
     upstream::{Alarm, Group, Loops, OwnAddresses, ServerRegistry, loops},
     wire::Name,
-    zones::{InlineRecord, LocalSpec, Place, Source, SpecialUse, ZoneError, Zones},
+    zones::{InlineRecord, LocalSpec, RecordPlace, SpecialUse, ZoneError, ZoneSource, Zones},
 };
 
 /// The configuration in force and what was built from it. One thread owns it.
@@ -28,7 +28,7 @@ pub(super) struct State {
     /// What is known of servers, those that have left lately too.
     servers: Arc<ServerRegistry>,
     zones: Arc<Zones>,
-    rules: Arc<metrics::Rules>,
+    rules: Arc<metrics::RuleRegistry>,
     alarm: Arc<Alarm>,
     ours: OwnAddresses,
     generation: u32,
@@ -86,7 +86,7 @@ impl State {
     pub(super) fn new(
         live: Live,
         cache: Cache,
-        rules: Arc<metrics::Rules>,
+        rules: Arc<metrics::RuleRegistry>,
         ours: OwnAddresses,
         alarm: Arc<Alarm>,
     ) -> Result<Self, Vec<ZoneError>> {
@@ -249,7 +249,7 @@ fn report(zones: &Zones) {
 
 /// Reads every local zone of a plan: for the start and `check`, or beside what is in force.
 pub fn build_zones(live: &Live, previous: Option<&Zones>) -> Result<Zones, Vec<ZoneError>> {
-    let place = |at: &WrittenAt| Place { file: at.file.clone(), line: at.line };
+    let place = |at: &WrittenAt| RecordPlace { file: at.file.clone(), line: at.line };
     let specs: Vec<LocalSpec> = live
         .local
         .iter()
@@ -257,8 +257,8 @@ pub fn build_zones(live: &Live, previous: Option<&Zones>) -> Result<Zones, Vec<Z
             zone: local.zone.clone(),
             place: place(&local.place),
             source: match &local.data {
-                ZoneData::File(path) => Source::File(path.clone()),
-                ZoneData::Records(lines) => Source::Records(
+                ZoneData::File(path) => ZoneSource::File(path.clone()),
+                ZoneData::Records(lines) => ZoneSource::Records(
                     lines.iter().map(|(text, at)| InlineRecord { text: text.clone(), place: place(at) }).collect(),
                 ),
             },

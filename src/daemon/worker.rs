@@ -21,7 +21,7 @@ use crate::{
     clock::Moment,
     engine::{Context, Engine},
     metrics,
-    serve::{StreamLimits, accept, connections::Connections, quic, udp},
+    serve::{ConnectionLimits, accept, connections::Connections, quic, udp},
     upstream::{self, UpstreamClient},
 };
 
@@ -35,9 +35,9 @@ pub(super) struct WorkerSpec {
     pub index: usize,
     pub workers: usize,
     pub engine: Arc<Engine>,
-    pub counters: Arc<metrics::Worker>,
+    pub counters: Arc<metrics::WorkerCounters>,
     pub connections: Arc<Connections>,
-    pub limits: StreamLimits,
+    pub limits: ConnectionLimits,
     pub payload: usize,
     pub sockets: Vec<Socket>,
     /// Becomes true when reading stops.
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_listener_that_ends_ends_its_worker() {
         let plan = Plan::from_text("t.toml", TEXT).unwrap();
-        let rules = Arc::new(metrics::Rules::new(1));
+        let rules = Arc::new(metrics::RuleRegistry::new(1));
         let state =
             State::new(plan.live, Cache::new(0), rules, OwnAddresses::new([]), Arc::<Alarm>::default()).unwrap();
         // Nobody can wait for datagrams on a file.
@@ -148,9 +148,9 @@ mod tests {
             index: 0,
             workers: 1,
             engine: Arc::clone(&state.engine),
-            counters: Arc::new(metrics::Worker::new(0)),
+            counters: Arc::new(metrics::WorkerCounters::new(0)),
             connections: Connections::new(1, 1),
-            limits: StreamLimits { pipeline: 1, idle: Duration::from_secs(1) },
+            limits: ConnectionLimits { pipeline: 1, idle: Duration::from_secs(1) },
             payload: 1232,
             sockets: vec![Socket::Udp(no_socket)],
             stop: stopping,

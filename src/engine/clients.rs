@@ -30,7 +30,7 @@ const SECOND: u64 = 1_000_000;
 
 /// What a client may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientLimit {
+pub struct RateLimit {
     /// Queries a second.
     pub qps: NonZeroU32,
     /// Queries at once; at least one.
@@ -55,12 +55,12 @@ pub enum Passage {
 /// Invariant: a cell holds the time at which the bucket will be full (GCRA's theoretical arrival time); one that lies in
 /// the past is a full bucket. Its lowest three bits count surplus datagrams.
 #[derive(Debug)]
-pub struct Clients {
+pub struct ClientBuckets {
     cells: Box<[AtomicU64]>,
     key: RandomState,
 }
 
-impl ClientLimit {
+impl RateLimit {
     /// From the configuration.
     pub fn new(limit: &config::ClientLimit) -> Self {
         let exempt = Networks::new(limit.exempt.iter().map(|&network| (network, ())));
@@ -68,15 +68,15 @@ impl ClientLimit {
     }
 }
 
-impl Default for Clients {
+impl Default for ClientBuckets {
     fn default() -> Self {
         Self { cells: (0..CELLS).map(|_| AtomicU64::new(0)).collect(), key: RandomState::default() }
     }
 }
 
-impl Clients {
+impl ClientBuckets {
     /// Takes one query of a client into account.
-    pub fn admit(&self, limit: &ClientLimit, client: IpAddr, now: Moment) -> Passage {
+    pub fn admit(&self, limit: &RateLimit, client: IpAddr, now: Moment) -> Passage {
         if limit.exempt.contains(client) {
             return Passage::Free;
         }
@@ -105,12 +105,17 @@ mod tests {
 
     use super::*;
 
-    fn limit(qps: u32, burst: u32) -> ClientLimit {
+    fn limit(qps: u32, burst: u32) -> RateLimit {
         let exempt = Networks::new([("10.9.0.0/16".parse().unwrap(), ())]);
-        ClientLimit { qps: NonZeroU32::new(qps).unwrap(), burst, exempt }
+        RateLimit { qps: NonZeroU32::new(qps).unwrap(), burst, exempt }
     }
 
-    fn passed(clients: &Clients, limit: &ClientLimit, client: &str, times: impl Iterator<Item = Moment>) -> [usize; 3] {
+    fn passed(
+        clients: &ClientBuckets,
+        limit: &RateLimit,
+        client: &str,
+        times: impl Iterator<Item = Moment>,
+    ) -> [usize; 3] {
         let mut counts = [0; 3];
         for now in times {
             counts[clients.admit(limit, client.parse().unwrap(), now) as usize] += 1;
@@ -120,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_then_the_rate() {
-        let (clients, limit) = (Clients::default(), limit(100, 20));
+        let (clients, limit) = (ClientBuckets::default(), limit(100, 20));
         let start = Moment::default() + Duration::from_secs(1000);
         let [free, slipped, dropped] = passed(&clients, &limit, "192.0.2.1", std::iter::repeat_n(start, 100));
         assert_eq!((free, slipped, dropped), (20, 10, 70));
@@ -134,7 +139,7 @@ mod tests {
 
     #[test]
     fn clients_do_not_share_and_ipv6_counts_by_64_bits() {
-        let (clients, limit) = (Clients::default(), limit(1, 1));
+        let (clients, limit) = (ClientBuckets::default(), limit(1, 1));
         let now = Moment::default() + Duration::from_secs(5);
         let ask = |client: &str| clients.admit(&limit, client.parse().unwrap(), now);
         assert_eq!((ask("192.0.2.1"), ask("192.0.2.1")), (Passage::Free, Passage::Slip));

@@ -65,7 +65,7 @@ pub struct Guard {
 
 /// The guard's word on a response.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum GuardVerdict {
     /// Nothing to say against it.
     Pass,
     /// An address is where it must not be, and is only to be counted.
@@ -87,21 +87,21 @@ impl Guard {
     }
 
     /// Judges a response to `query`.
-    pub fn judge(&self, query: &UpstreamQuery, response: &Response) -> Result<Verdict, Malformed> {
+    pub fn judge(&self, query: &UpstreamQuery, response: &Response) -> Result<GuardVerdict, Malformed> {
         if self.is_idle() || self.spares(query.name.as_wire()) {
-            return Ok(Verdict::Pass);
+            return Ok(GuardVerdict::Pass);
         }
-        let Some(address) = self.worst(response)? else { return Ok(Verdict::Pass) };
+        let Some(address) = self.worst(response)? else { return Ok(GuardVerdict::Pass) };
         Ok(match self.action(address) {
-            OnPublic::Log => Verdict::Log(address),
-            OnPublic::Refuse => Verdict::Refuse(address),
+            OnPublic::Log => GuardVerdict::Log(address),
+            OnPublic::Refuse => GuardVerdict::Refuse(address),
             OnPublic::Strip => {
                 let keep = |message: &[u8], record: &Record| {
                     let found = addresses::find_in_record(message, record, &mut |a| self.offends(a).then_some(()));
                     // Nothing that a signature covered may be missing.
                     matches!(found, Ok(None)) && !addresses::is_signature_of_addresses(message, record)
                 };
-                Verdict::Strip(address, Box::new(splice::retain(response, query, keep)?))
+                GuardVerdict::Strip(address, Box::new(splice::retain(response, query, keep)?))
             }
         })
     }

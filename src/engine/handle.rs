@@ -17,15 +17,15 @@ use super::{
     Engine,
     clients::Passage,
     error::STRIPPED,
-    query::{Carrier, Query},
+    query::{ClientChannel, Query},
     resolution::CacheState,
     rotation,
     snapshot::Snapshot,
 };
 use crate::{
-    cache::{Hash, Integrity, Key, Lookup, Prefetch, Stamp},
+    cache::{CacheKey, Hash, Integrity, Lookup, Prefetch, Stamp},
     clock::Moment,
-    metrics::{self, CacheUse, CountedReply, DropReason, Outcome, Source, Transport},
+    metrics::{self, CacheUse, CountedReply, DropReason, QueryOutcome, ReplySource, Transport},
     route::View,
     wire::{
         Class, Cookie, Ede, EdeCode, NameBuf, Question, Rcode, RecordType, Reject, Ttl, UpstreamQuery,
@@ -44,7 +44,7 @@ pub struct Incoming<'a> {
     /// The sender.
     pub client: IpAddr,
     /// The kind of transport it came over.
-    pub carrier: Carrier,
+    pub carrier: ClientChannel,
     /// When it was read.
     pub now: Moment,
 }
@@ -143,7 +143,7 @@ impl Refusal<'_> {
 struct Handler<'a, 'r> {
     engine: &'a Engine,
     snapshot: &'a Snapshot,
-    counters: &'a metrics::Worker,
+    counters: &'a metrics::WorkerCounters,
     incoming: &'a Incoming<'a>,
     reply: &'r mut [u8],
 }
@@ -152,7 +152,7 @@ struct Handler<'a, 'r> {
 pub(super) fn handle(
     engine: &Engine,
     snapshot: &Snapshot,
-    counters: &metrics::Worker,
+    counters: &metrics::WorkerCounters,
     incoming: &Incoming<'_>,
     reply: &mut [u8],
 ) -> Action {
@@ -193,7 +193,7 @@ impl Handler<'_, '_> {
 
     /// Has a client that asks too often come back over a stream, which shows that its address is its own.
     fn slip(self, question: &Question<'_>) -> Action {
-        self.count(Source::Refused, Rcode::NOERROR, None, CacheUse::Unused);
+        self.count(ReplySource::Refused, Rcode::NOERROR, None, CacheUse::Unused);
         let space = self.space(question.edns.as_ref());
         Action::Reply(reply::truncated(self.reply, question, Rcode::NOERROR, space))
     }
@@ -209,7 +209,7 @@ impl Handler<'_, '_> {
     }
 
     fn drop(self, reason: DropReason) -> Action {
-        self.counters.record(Outcome::Dropped(reason));
+        self.counters.record(QueryOutcome::Dropped(reason));
         Action::Drop
     }
 
@@ -218,15 +218,15 @@ impl Handler<'_, '_> {
     }
 
     fn give_up(self, echo: &Echo<'_>, edns: Option<&Edns<'_>>, refusal: &Refusal<'_>, cache: CacheUse<'_>) -> Action {
-        let source = if refusal.rcode == Rcode::REFUSED { Source::Refused } else { Source::Error };
+        let source = if refusal.rcode == Rcode::REFUSED { ReplySource::Refused } else { ReplySource::Error };
         self.count(source, refusal.rcode, refusal.ede.filter(|_| edns.is_some()), cache);
         let space = self.space(edns);
         Action::Reply(reply::bare(self.reply, echo, edns, refusal.rcode, refusal.ede, space))
     }
 
-    fn count(&self, source: Source, rcode: Rcode, ede: Option<Ede<'_>>, cache: CacheUse<'_>) {
+    fn count(&self, source: ReplySource, rcode: Rcode, ede: Option<Ede<'_>>, cache: CacheUse<'_>) {
         let reply = CountedReply { source, rcode: rcode.0, ede: ede.map(|ede| ede.code.index()) };
-        self.counters.record(Outcome::AtOnce(reply, cache));
+        self.counters.record(QueryOutcome::AtOnce(reply, cache));
     }
 
     /// Puts a cookie of ours in the place of the client's. Out of line: most clients send none.
@@ -248,7 +248,7 @@ impl Handler<'_, '_> {
         if !self.snapshot.access.allows(self.incoming.client) {
             return self.refuse(echo, Some(&edns), &Refusal::of(Rcode::REFUSED, EdeCode::Prohibited));
         }
-        self.count(Source::Local, Rcode::NOERROR, None, CacheUse::Unused);
+        self.count(ReplySource::Local, Rcode::NOERROR, None, CacheUse::Unused);
         let space = self.space(Some(&edns));
         Action::Reply(reply::bare(self.reply, echo, Some(&edns), Rcode::NOERROR, None, space))
     }
@@ -261,7 +261,7 @@ impl Handler<'_, '_> {
         match at_once(self.snapshot, question, self.incoming.client, self.incoming.carrier.transport) {
             Some(AtOnce::Refusal(refusal)) => return self.refuse(&question.echo, question.edns.as_ref(), &refusal),
             Some(AtOnce::Record(record)) => {
-                self.count(Source::Local, Rcode::NOERROR, None, CacheUse::Unused);
+                self.count(ReplySource::Local, Rcode::NOERROR, None, CacheUse::Unused);
                 let space = self.space(question.edns.as_ref());
                 return Action::Reply(reply::with_record(self.reply, question, &record, space));
             }
@@ -269,7 +269,7 @@ impl Handler<'_, '_> {
         }
         let name = NameBuf::lowercase_of(question.name());
         let view = view(self.snapshot, name.as_wire(), question.qtype, self.incoming.client);
-        let key = Key {
+        let key = CacheKey {
             name: name.as_wire(),
             qtype: question.qtype,
             qclass: question.qclass,
@@ -280,7 +280,7 @@ impl Handler<'_, '_> {
         self.look_up(question, &key)
     }
 
-    fn look_up(self, question: &Question<'_>, key: &Key<'_>) -> Action {
+    fn look_up(self, question: &Question<'_>, key: &CacheKey<'_>) -> Action {
         let hash = key.hash();
         let seconds = self.incoming.now.seconds();
         let snapshot = self.snapshot;
@@ -309,14 +309,14 @@ impl Handler<'_, '_> {
         };
         let prefetch = found.prefetch == Prefetch::Due && snapshot.prefetch;
         let cache = CacheUse::Hit { rule: snapshot.counters_of(found.rule), prefetch };
-        self.count(Source::Cache, rcode, ede.filter(|_| question.edns.is_some()), cache);
+        self.count(ReplySource::Cache, rcode, ede.filter(|_| question.edns.is_some()), cache);
         if !prefetch {
             return Action::Reply(length);
         }
         Action::ReplyAndRefresh(length, Box::new(self.query(question, key, hash, CacheState::Refresh)))
     }
 
-    fn query(&self, question: &Question<'_>, key: &Key<'_>, hash: Hash, cached: CacheState) -> Query {
+    fn query(&self, question: &Question<'_>, key: &CacheKey<'_>, hash: Hash, cached: CacheState) -> Query {
         let upstream = UpstreamQuery {
             name: NameBuf::lowercase_of(key.name).to_name(),
             qtype: key.qtype,
@@ -340,7 +340,7 @@ impl Handler<'_, '_> {
         self.give_up(&question.echo, question.edns.as_ref(), &refusal, CacheUse::Miss)
     }
 
-    fn resolve(self, question: &Question<'_>, key: &Key<'_>, hash: Hash, cached: CacheState) -> Action {
+    fn resolve(self, question: &Question<'_>, key: &CacheKey<'_>, hash: Hash, cached: CacheState) -> Action {
         // Before the bound on what waits: a loop is what may fill it.
         if self.engine.loops.comes_back(key.name, self.incoming.now) {
             return self.fail(question, "a loop: this question was asked by this server");
@@ -348,7 +348,7 @@ impl Handler<'_, '_> {
         let Some(permit) = self.engine.waiting.admit(self.snapshot.in_flight) else {
             return self.fail(question, "overload");
         };
-        self.counters.record(Outcome::Waiting);
+        self.counters.record(QueryOutcome::Waiting);
         let mut query = self.query(question, key, hash, cached);
         query.hold(permit);
         Action::Resolve(Box::new(query))

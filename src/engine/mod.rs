@@ -30,7 +30,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 
 use self::{
-    clients::Clients,
+    clients::ClientBuckets,
     error::ResolveError,
     part::Part,
     pending::{Pending, Waiting},
@@ -39,7 +39,7 @@ use self::{
 };
 pub use self::{
     handle::{Action, Incoming},
-    query::{Carrier, Query},
+    query::{ClientChannel, Query},
 };
 use crate::{
     cache::{Cache, failures::Failures, snapshot::SnapshotError},
@@ -76,7 +76,7 @@ pub struct Engine {
     /// Names whose answers the guard was warned about lately.
     warned: part::Warned,
     /// How often each client asks.
-    clients: Clients,
+    clients: ClientBuckets,
 }
 
 impl Engine {
@@ -93,7 +93,7 @@ impl Engine {
             perimeter: Perimeter::new(Moment::now()),
             loops,
             warned: part::Warned::default(),
-            clients: Clients::default(),
+            clients: ClientBuckets::default(),
         }
     }
 
@@ -122,7 +122,7 @@ impl Engine {
     pub fn handle(
         &self,
         snapshot: &Snapshot,
-        counters: &metrics::Worker,
+        counters: &metrics::WorkerCounters,
         incoming: &Incoming<'_>,
         reply: &mut [u8],
     ) -> Action {
@@ -154,14 +154,18 @@ pub struct Context {
     /// This worker's sockets to upstreams.
     pub upstream_client: Rc<UpstreamClient>,
     /// This worker's counters.
-    pub counters: Arc<metrics::Worker>,
+    pub counters: Arc<metrics::WorkerCounters>,
     /// Room for one message of any length; borrowed for a moment at a time.
     pub scratch: Rc<RefCell<Box<[u8]>>>,
 }
 
 impl Context {
     /// For one worker.
-    pub fn new(engine: Arc<Engine>, upstream_client: Rc<UpstreamClient>, counters: Arc<metrics::Worker>) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        upstream_client: Rc<UpstreamClient>,
+        counters: Arc<metrics::WorkerCounters>,
+    ) -> Self {
         Self { engine, upstream_client, counters, scratch: Rc::new(RefCell::new(vec![0; MAX_MESSAGE].into())) }
     }
 }

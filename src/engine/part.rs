@@ -9,7 +9,7 @@ use tracing::warn;
 use super::{
     Context,
     error::{Reason, ResolveError},
-    guard::Verdict,
+    guard::GuardVerdict,
     pending::{PendingKey, Place},
     resolution::{LeadCount, Resolution},
     snapshot::{Rule, RuleId, Target},
@@ -19,9 +19,9 @@ use crate::{
     clock::Moment,
     config::{self, Aaaa, OnPublic},
     metrics::GuardAction,
-    perimeter::{About, Outcome},
+    perimeter::{About, Exposure},
     upstream,
-    wire::{EdeCode, Kind, Malformed, Name, Rcode, RecordType, Response, UpstreamQuery, writer::Writer},
+    wire::{EdeCode, Malformed, Name, Rcode, RecordType, Response, ResponseKind, UpstreamQuery, writer::Writer},
 };
 
 /// The outcome of asking a rule's upstreams.
@@ -166,11 +166,11 @@ fn note(context: &Context, resolution: &Resolution, rule: &Rule, response: &Resp
         qtype: resolution.query.qtype,
         rule: &rule.name,
         outcome: match rule.guard.on_public() {
-            _ if rule.guard.spares(name.as_wire()) => Outcome::Excepted,
-            Some(OnPublic::Refuse) => Outcome::Refused,
-            Some(OnPublic::Strip) => Outcome::Stripped,
-            Some(OnPublic::Log) => Outcome::Leaked,
-            None => Outcome::Unguarded,
+            _ if rule.guard.spares(name.as_wire()) => Exposure::Excepted,
+            Some(OnPublic::Refuse) => Exposure::Refused,
+            Some(OnPublic::Strip) => Exposure::Stripped,
+            Some(OnPublic::Log) => Exposure::Leaked,
+            None => Exposure::Unguarded,
         },
         client: resolution.client,
     };
@@ -230,10 +230,10 @@ pub(super) struct Objection {
 pub(super) fn judged(resolution: &Resolution, id: RuleId, response: Response) -> Result<Judged, ResolveError> {
     let rule = resolution.snapshot.rule(id);
     let (action, address, rest) = match rule.guard.judge(&resolution.query, &response)? {
-        Verdict::Pass => return Ok(Judged { objection: None, outcome: Ok((response, None)) }),
-        Verdict::Log(address) => (GuardAction::Log, address, Some(response)),
-        Verdict::Strip(address, rest) => (GuardAction::Strip, address, Some(*rest)),
-        Verdict::Refuse(address) => (GuardAction::Refuse, address, None),
+        GuardVerdict::Pass => return Ok(Judged { objection: None, outcome: Ok((response, None)) }),
+        GuardVerdict::Log(address) => (GuardAction::Log, address, Some(response)),
+        GuardVerdict::Strip(address, rest) => (GuardAction::Strip, address, Some(*rest)),
+        GuardVerdict::Refuse(address) => (GuardAction::Refuse, address, None),
     };
     let fault = if rule.guard.is_rebinding(address) { "is private" } else { "is not private" };
     let blocked = Reason::new(EdeCode::Blocked, format!("rule {}: {address} {fault}", rule.name));
@@ -258,7 +258,7 @@ fn keep(
         return Part::Answer { response: Arc::new(response), leaves, lifetime: 0, blocked };
     }
     // Don't count answers that the guard emptied.
-    let is_negative = matches!(response.kind(), Kind::NoData | Kind::NxDomain);
+    let is_negative = matches!(response.kind(), ResponseKind::NoData | ResponseKind::NxDomain);
     if blocked.is_none() && is_negative && response.negative_ttl().is_none() {
         rule.counters.without_soa(&context.counters);
     }

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     cache::{
-        Cache, EntryView, Insertion, Key, New, Stamp,
+        Cache, CacheKey, EntryView, Insertion, New, Stamp,
         snapshot::{SavedEntry, SnapshotError, SnapshotHeader, SnapshotReader, SnapshotRule, SnapshotWriter},
     },
     clock::Moment,
@@ -150,7 +150,7 @@ impl Restoring<'_> {
             None => 0,
             Some(rule) => number(rule)?.checked_add(1)?,
         };
-        let Key { qtype, qclass, do_bit, cd, .. } = saved.key;
+        let CacheKey { qtype, qclass, do_bit, cd, .. } = saved.key;
         let query = UpstreamQuery { name: Name::from_wire(saved.key.name).ok()?, qtype, qclass, do_bit, cd };
         let mut response = Response::read(saved.message, &query, MessageId(0), None).ok()?;
         let lifetime = store::bound_saved(&self.snapshot.limits(RuleId(rule)), &mut response, saved.lifetime);
@@ -158,7 +158,7 @@ impl Restoring<'_> {
         if age > lifetime.saturating_add(self.snapshot.stale) {
             return None;
         }
-        let key = Key { name: query.name.as_wire(), view, ..saved.key };
+        let key = CacheKey { name: query.name.as_wire(), view, ..saved.key };
         let (hash, stored_at) = (key.hash(), self.now.saturating_sub(age));
         let expiry = stored_at.saturating_add(lifetime);
         if cache.expiry(&key, hash).is_some_and(|ours| ours.saturating_add(ROUNDING) >= expiry) {

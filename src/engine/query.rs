@@ -21,14 +21,14 @@ use crate::{
 
 /// What carried the query, and will carry the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Carrier {
+pub struct ClientChannel {
     /// The transport. Over UDP replies are bounded by what the client takes, elsewhere they may be of any length.
     pub transport: Transport,
     /// The connection's idle time-out in units of 100 ms, where there is one to tell (RFC 7828).
     pub keepalive: Option<u16>,
 }
 
-impl Carrier {
+impl ClientChannel {
     /// A datagram over UDP.
     pub const DATAGRAM: Self = Self { transport: Transport::Udp, keepalive: None };
 
@@ -68,7 +68,7 @@ pub struct Query {
     /// When it was read.
     pub received: Moment,
     /// Where the reply goes.
-    pub carrier: Carrier,
+    pub carrier: ClientChannel,
     /// What the cache has for it.
     pub cached: CacheState,
     id: MessageId,
@@ -86,7 +86,7 @@ impl Query {
         key: (UpstreamQuery, Hash, View),
         client: IpAddr,
         received: Moment,
-        carrier: Carrier,
+        carrier: ClientChannel,
         cached: CacheState,
     ) -> Self {
         let (upstream, hash, view) = key;

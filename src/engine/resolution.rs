@@ -4,9 +4,9 @@ use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
 use super::snapshot::{Snapshot, Target};
 use crate::{
-    cache::{Hash, Key},
+    cache::{CacheKey, Hash},
     clock::Moment,
-    route::{Found, View},
+    route::{RouteMatch, View},
     wire::{Name, UpstreamQuery},
 };
 
@@ -35,7 +35,7 @@ pub struct Resolution {
     /// What the cache has for it.
     pub cached: CacheState,
     /// Where it goes; none where no rule covers it.
-    pub found: Option<Found<Target>>,
+    pub found: Option<RouteMatch<Target>>,
     /// The time by which the client has its answer.
     pub deadline: Moment,
     /// The configuration that it is resolved under.
@@ -101,7 +101,7 @@ impl Resolution {
     }
 
     /// Its key in the cache.
-    pub fn key(&self) -> Key<'_> {
+    pub fn key(&self) -> CacheKey<'_> {
         key(&self.query, self.view)
     }
 }
@@ -111,8 +111,8 @@ pub fn hash(query: &UpstreamQuery, view: View) -> Hash {
     key(query, view).hash()
 }
 
-fn key(query: &UpstreamQuery, view: View) -> Key<'_> {
-    Key {
+fn key(query: &UpstreamQuery, view: View) -> CacheKey<'_> {
+    CacheKey {
         name: query.name.as_wire(),
         qtype: query.qtype,
         qclass: query.qclass,

@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     clock::Moment,
-    metrics::{CountedReply, Outcome, Source},
-    wire::{EdeCode, Kind, Name, Rcode, Response, reply, rotate, splice},
+    metrics::{CountedReply, QueryOutcome, ReplySource},
+    wire::{EdeCode, Name, Rcode, Response, ResponseKind, reply, rotate, splice},
     zones::{self, LocalQuestion},
 };
 
@@ -36,7 +36,7 @@ const MAX_RELOADS: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Answer {
     response: Arc<Response>,
-    source: Source,
+    source: ReplySource,
     reason: Option<Reason>,
     /// How many seconds it is good for; 0 = for this query alone.
     lifetime: u32,
@@ -44,7 +44,7 @@ pub struct Answer {
 
 impl Answer {
     /// An answer of its own.
-    pub(super) fn new(response: Response, source: Source, reason: Option<Reason>, lifetime: u32) -> Self {
+    pub(super) fn new(response: Response, source: ReplySource, reason: Option<Reason>, lifetime: u32) -> Self {
         Self { response: Arc::new(response), source, reason, lifetime }
     }
 }
@@ -101,7 +101,7 @@ impl Reply {
                     Some(place) => {
                         place.copy_from_slice(message);
                         // What an upstream just answered is in an order of the upstream's choice.
-                        if self.rotates && answer.source != Source::Upstream {
+                        if self.rotates && answer.source != ReplySource::Upstream {
                             rotate::rotate(place, question.echo.section.len(), rotation::choose);
                         }
                         reply::finish(out, message.len(), &question, answer.reason.as_ref().map(Reason::ede), space)
@@ -113,12 +113,12 @@ impl Reply {
             Err(ResolveError { rcode, reason, .. }) => {
                 let edns = question.edns.as_ref();
                 let length = reply::bare(out, &question.echo, edns, *rcode, Some(reason.ede()), space);
-                let source = if *rcode == Rcode::REFUSED { Source::Refused } else { Source::Error };
+                let source = if *rcode == Rcode::REFUSED { ReplySource::Refused } else { ReplySource::Error };
                 (length, source, *rcode, Some(reason))
             }
         };
         let ede = reason.filter(|_| question.edns.is_some()).map(|reason| reason.code.index());
-        context.counters.record(Outcome::Late(CountedReply { source, rcode: rcode.0, ede }, took));
+        context.counters.record(QueryOutcome::Late(CountedReply { source, rcode: rcode.0, ede }, took));
         length
     }
 }
@@ -231,7 +231,7 @@ async fn forward(context: &Context, resolution: &Resolution, rule: RuleId, trail
         Part::Answer { response, leaves: Some(cut), .. } => onward(context, resolution, response, *cut, trail).await,
         Part::Answer { response, leaves: None, lifetime, blocked } => {
             let response = Arc::clone(response);
-            Ok(Answer { response, source: Source::Upstream, reason: blocked.clone(), lifetime: *lifetime })
+            Ok(Answer { response, source: ReplySource::Upstream, reason: blocked.clone(), lifetime: *lifetime })
         }
     }
 }
@@ -242,7 +242,7 @@ async fn local(context: &Context, resolution: &Resolution, trail: Trail) -> Reso
         OfZones::Answer(mut response) => {
             let lifetime = store::bound(resolution, &mut response);
             store::insert(&context.engine, resolution, &response, lifetime, Moment::now(), None);
-            Ok(Answer::new(response, Source::Local, None, lifetime))
+            Ok(Answer::new(response, ReplySource::Local, None, lifetime))
         }
     }
 }
@@ -271,21 +271,21 @@ pub(super) fn of_zones(resolution: &Resolution) -> Result<OfZones, ResolveError>
     let Some(answer) = snapshot.zones.answer(&question, stays) else {
         return Err(ResolveError::not_covered("no zone"));
     };
-    if answer.outcome == zones::Outcome::Endless {
+    if answer.outcome == zones::LocalOutcome::Endless {
         return Err(ResolveError::endless());
     }
-    if let zones::Outcome::Broken { zone } = &answer.outcome {
+    if let zones::LocalOutcome::Broken { zone } = &answer.outcome {
         let text = format!("the file of the local zone {zone} cannot be used; the log and `tidegate check` say why");
         return Err(ResolveError::servfail(EdeCode::Other, text));
     }
-    if let zones::Outcome::Delegated { cut, .. } = &answer.outcome {
+    if let zones::LocalOutcome::Delegated { cut, .. } = &answer.outcome {
         let text = format!(
             "{cut} is delegated to servers whose addresses the local zone does not have, and no rule is for it"
         );
         return Err(ResolveError::servfail(EdeCode::Other, text));
     }
     let response = Response::ours(&answer.message, &resolution.query)?;
-    if let zones::Outcome::Leaves { target } = &answer.outcome
+    if let zones::LocalOutcome::Leaves { target } = &answer.outcome
         && let Some(cut) = response.chain().iter().position(|name| name == target)
         && find(target).is_some()
     {
@@ -314,16 +314,17 @@ async fn onward(context: &Context, resolution: &Resolution, head: &Response, cut
     };
     let rest = match joined.kind() {
         // The guard emptied it: how long there is nothing, nobody said.
-        Kind::NoData if blocked.is_some() => tail.lifetime.min(resolution.snapshot.cache.no_soa_ttl),
+        ResponseKind::NoData if blocked.is_some() => tail.lifetime.min(resolution.snapshot.cache.no_soa_ttl),
         _ => tail.lifetime,
     };
     let lifetime = store::bound_joined(resolution, &mut joined, rest);
     let reason = tail.reason.or(blocked);
     // A stale tail is no news of what is cached.
-    let is_news = tail.source != Source::Stale && reason.as_ref().is_none_or(|reason| reason.code == EdeCode::Blocked);
+    let is_news =
+        tail.source != ReplySource::Stale && reason.as_ref().is_none_or(|reason| reason.code == EdeCode::Blocked);
     if is_news {
         store::insert(&context.engine, resolution, &joined, lifetime, Moment::now(), reason.as_ref());
     }
-    let source = if tail.source == Source::Cache { Source::Upstream } else { tail.source };
+    let source = if tail.source == ReplySource::Cache { ReplySource::Upstream } else { tail.source };
     Ok(Answer::new(joined, source, reason, lifetime))
 }

@@ -12,7 +12,7 @@ use super::snapshot::{FIRST_AUDIENCE_VIEW, FROM_FILE, Snapshot, Target};
 use crate::{
     cache::Stamp,
     config::{self, GroupIndex, Live, WhenDown},
-    route::{Found, View},
+    route::{RouteMatch, View},
     wire::{
         Malformed, NameBuf, RecordType, addresses,
         header::HEADER,
@@ -78,7 +78,7 @@ pub(super) fn of_found(
     snapshot: &Snapshot,
     message: &[u8],
     client: IpAddr,
-    found: Found<Target>,
+    found: RouteMatch<Target>,
 ) -> Result<Shape, Malformed> {
     let rule = match found.target {
         Target::Rule(id) => id.0,

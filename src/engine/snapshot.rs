@@ -6,14 +6,14 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
 
-use super::{access::Access, clients::ClientLimit, guard::Guard, shape};
+use super::{access::Access, clients::RateLimit, guard::Guard, shape};
 use crate::{
     cache::{Stamp, policy},
     clock::{self, Moment},
     config::{self, Aaaa, Live, SpecialNames, WhenDown},
     metrics::{self, RuleCounters},
     networks::Networks,
-    route::{Choice, Found, Route, Table, View},
+    route::{Choice, Route, RouteMatch, RouteTable, View},
     upstream::{Group, HealthState, Loops, Marks},
     wire::{Name, RecordType, cookie::Secret},
     zones::Zones,
@@ -73,13 +73,13 @@ pub struct Snapshot {
     /// Who is served.
     pub access: Access,
     /// Where queries go.
-    pub table: Table<Target>,
+    pub table: RouteTable<Target>,
     /// What is answered here.
     pub zones: Arc<Zones>,
     /// Time a client waits at most.
     pub deadline: Duration,
     /// How often one client may ask over UDP; none = as often as it likes.
-    pub client_limit: Option<ClientLimit>,
+    pub client_limit: Option<RateLimit>,
     /// The load balancers whose PROXY header is believed.
     pub balancers: Networks<()>,
     /// Our bound on datagrams, and what our OPT advertises.
@@ -91,7 +91,7 @@ pub struct Snapshot {
     /// How many queries may wait for upstreams.
     pub in_flight: usize,
     /// How long answers are kept.
-    pub cache: policy::Limits,
+    pub cache: policy::TtlLimits,
     /// How long failures are remembered.
     pub failure_ttl: Duration,
     /// How long past its lifetime an answer may serve, in seconds.
@@ -118,7 +118,7 @@ impl Snapshot {
         generation: u32,
         groups: Vec<Arc<Group>>,
         zones: Arc<Zones>,
-        counters: &metrics::Rules,
+        counters: &metrics::RuleRegistry,
         loops: &Loops,
     ) -> Self {
         let build = |rule| Rule::build(rule, live, &groups, counters, loops);
@@ -126,10 +126,10 @@ impl Snapshot {
         Self {
             generation,
             access: Access::new(&live.access.allow, &live.access.deny),
-            table: Table::new(routes(live, &zones)),
+            table: RouteTable::new(routes(live, &zones)),
             zones,
             deadline: live.deadline,
-            client_limit: live.client_limit.as_ref().map(ClientLimit::new),
+            client_limit: live.client_limit.as_ref().map(RateLimit::new),
             balancers: Networks::new(live.balancers.iter().map(|&network| (network, ()))),
             udp_payload: live.udp_payload,
             cookie_secrets: live.cookie_secrets.iter().map(|secret| secret.secret.clone()).collect(),
@@ -156,7 +156,7 @@ impl Snapshot {
 
     /// Where a query for `name` (wire form, lower case) and `qtype` from `client` goes. DS belongs to the parent's side of
     /// a zone cut (RFC 4035 3.1.4.1): it is asked for where the name above goes, if anything covers that.
-    pub fn find(&self, name: &[u8], qtype: RecordType, client: IpAddr) -> Option<Found<Target>> {
+    pub fn find(&self, name: &[u8], qtype: RecordType, client: IpAddr) -> Option<RouteMatch<Target>> {
         self.deciding(name, qtype, client).map(|(_, found)| found)
     }
 
@@ -166,9 +166,9 @@ impl Snapshot {
         name: &'n [u8],
         qtype: RecordType,
         client: IpAddr,
-    ) -> Option<(&'n [u8], Found<Target>)> {
+    ) -> Option<(&'n [u8], RouteMatch<Target>)> {
         if self.zones.is_host(name) {
-            return Some((name, Found { target: Target::Local, view: 0, is_root: false }));
+            return Some((name, RouteMatch { target: Target::Local, view: 0, is_root: false }));
         }
         let above = match name.first() {
             Some(&length) if qtype == RecordType::DS && length > 0 => name.get(1 + usize::from(length)..),
@@ -189,8 +189,8 @@ impl Snapshot {
     }
 
     /// How long a rule's answers are kept.
-    pub fn limits(&self, rule: RuleId) -> policy::Limits {
-        policy::Limits { negative_ttl: self.rule(rule).negative_ttl, ..self.cache }
+    pub fn limits(&self, rule: RuleId) -> policy::TtlLimits {
+        policy::TtlLimits { negative_ttl: self.rule(rule).negative_ttl, ..self.cache }
     }
 
     /// The rules, in the order of the plan.
@@ -213,7 +213,7 @@ impl Snapshot {
 
     /// The stamp of an answer stored under `view`, to a query whose name was `found` in the table; none if it must not
     /// be stored there, because its chain leads where the clients of that view go different ways.
-    pub fn stamp(&self, message: &[u8], client: IpAddr, found: Found<Target>, view: View) -> Option<Stamp> {
+    pub fn stamp(&self, message: &[u8], client: IpAddr, found: RouteMatch<Target>, view: View) -> Option<Stamp> {
         shape::of_found(self, message, client, found).ok()?.stamp(self.generation, view)
     }
 
@@ -266,8 +266,8 @@ fn seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
 }
 
-fn cache_limits(cache: &config::CachePolicy) -> policy::Limits {
-    policy::Limits {
+fn cache_limits(cache: &config::CachePolicy) -> policy::TtlLimits {
+    policy::TtlLimits {
         min_ttl: seconds(cache.min_ttl),
         max_ttl: seconds(cache.max_ttl),
         negative_ttl: seconds(cache.negative_ttl),
@@ -292,7 +292,7 @@ impl Rule {
         rule: &config::RulePlan,
         live: &Live,
         groups: &[Arc<Group>],
-        counters: &metrics::Rules,
+        counters: &metrics::RuleRegistry,
         loops: &Loops,
     ) -> Self {
         let fallback = match rule.when_down {

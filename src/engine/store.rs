@@ -12,13 +12,13 @@ use super::{
 use crate::{
     cache::{
         Integrity, Lookup, New, Staleness, Stamp,
-        policy::{Lifetime, Limits, Times},
+        policy::{Lifetime, Times, TtlLimits},
     },
     clock::Moment,
     config::WhenDown,
-    metrics::{GuardAction, Source},
+    metrics::{GuardAction, ReplySource},
     upstream,
-    wire::{EdeCode, Kind, Name, Response, splice},
+    wire::{EdeCode, Name, Response, ResponseKind, splice},
 };
 
 /// After a round that failed a name with a stale answer is not asked again for so long (RFC 8767 5).
@@ -35,7 +35,7 @@ pub(super) fn bound(resolution: &Resolution, response: &mut Response) -> u32 {
 /// Brings the TTLs of a chain that goes on elsewhere within the bounds. How long there is nothing at its end, the
 /// answer behind it says.
 pub(super) fn bound_links(resolution: &Resolution, response: &mut Response) {
-    let times = Times { kind: Kind::Positive, lowest_ttl: response.least_ttl(), soa_ttl: None };
+    let times = Times { kind: ResponseKind::Positive, lowest_ttl: response.least_ttl(), soa_ttl: None };
     let lifetime = Lifetime::of(&times, &limits(resolution));
     response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
 }
@@ -50,7 +50,7 @@ pub(super) fn bound_joined(resolution: &Resolution, response: &mut Response, res
 
 /// Brings the TTLs of an answer that a file says is good for `claimed` seconds within the bounds, and gives how long it
 /// may be stored: no longer than if it came from upstream now.
-pub(super) fn bound_saved(limits: &Limits, response: &mut Response, claimed: u32) -> u32 {
+pub(super) fn bound_saved(limits: &TtlLimits, response: &mut Response, claimed: u32) -> u32 {
     let rest = Lifetime::of(&times(response), limits).seconds.min(claimed);
     let lifetime = Lifetime::joined(response.kind(), response.least_ttl(), rest, limits);
     response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
@@ -61,7 +61,7 @@ fn times(response: &Response) -> Times {
     Times { kind: response.kind(), lowest_ttl: response.least_ttl(), soa_ttl: response.negative_ttl() }
 }
 
-fn limits(resolution: &Resolution) -> Limits {
+fn limits(resolution: &Resolution) -> TtlLimits {
     match resolution.target() {
         Some(Target::Rule(rule)) => resolution.snapshot.limits(rule),
         _ => resolution.snapshot.cache,
@@ -199,7 +199,7 @@ fn cached_in_view(context: &Context, resolution: &Resolution) -> Option<Answer> 
     let Lookup::Hit(found) = lookup else { return None };
     let response = Response::ours(&scratch[..found.length], &resolution.query).ok()?;
     let reason = (found.integrity == Integrity::Stripped).then(Reason::stripped);
-    Some(Answer::new(response, Source::Cache, reason, found.remaining))
+    Some(Answer::new(response, ReplySource::Cache, reason, found.remaining))
 }
 
 /// The stale answer, if every rule in its chain may give one.
@@ -268,8 +268,8 @@ pub(super) fn as_stale(stale: Stale) -> Answer {
     let Stale { response, is_expired, integrity } = stale;
     if !is_expired {
         let reason = (integrity == Integrity::Stripped).then(Reason::stripped);
-        return Answer::new(response, Source::Cache, reason, 0);
+        return Answer::new(response, ReplySource::Cache, reason, 0);
     }
-    let code = if response.kind() == Kind::NxDomain { EdeCode::StaleNxdomain } else { EdeCode::StaleAnswer };
-    Answer::new(response, Source::Stale, Some(Reason::new(code, "")), 0)
+    let code = if response.kind() == ResponseKind::NxDomain { EdeCode::StaleNxdomain } else { EdeCode::StaleAnswer };
+    Answer::new(response, ReplySource::Stale, Some(Reason::new(code, "")), 0)
 }

@@ -22,9 +22,9 @@ impl Counter {
 
 /// A counter that several threads add to.
 #[derive(Debug, Default)]
-pub struct Shared(AtomicU64);
+pub struct SharedCounter(AtomicU64);
 
-impl Shared {
+impl SharedCounter {
     /// Adds.
     pub fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);

@@ -32,7 +32,7 @@ impl Format {
 }
 
 /// A sample's labels with their values.
-pub type Labels<'a> = &'a [(&'a str, &'a str)];
+pub type MetricLabels<'a> = &'a [(&'a str, &'a str)];
 
 /// The text in the making.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub struct Exposition {
 
 /// A family whose samples are being written.
 #[derive(Debug)]
-pub struct Family<'a> {
+pub struct MetricFamily<'a> {
     exposition: &'a mut Exposition,
     name: &'static str,
 }
@@ -55,17 +55,17 @@ impl Exposition {
     }
 
     /// A number that only grows. `name` ends in `_total`.
-    pub fn counter(&mut self, name: &'static str, help: &str) -> Family<'_> {
+    pub fn counter(&mut self, name: &'static str, help: &str) -> MetricFamily<'_> {
         self.family(name, "_total", "counter", help)
     }
 
     /// A number that goes both ways.
-    pub fn gauge(&mut self, name: &'static str, help: &str) -> Family<'_> {
+    pub fn gauge(&mut self, name: &'static str, help: &str) -> MetricFamily<'_> {
         self.family(name, "", "gauge", help)
     }
 
     /// Facts in labels, with the value 1. `name` ends in `_info`. The older format has no such type: it is a gauge.
-    pub fn info(&mut self, name: &'static str, help: &str) -> Family<'_> {
+    pub fn info(&mut self, name: &'static str, help: &str) -> MetricFamily<'_> {
         match self.format {
             Format::Text => self.gauge(name, help),
             Format::OpenMetrics => self.family(name, "_info", "info", help),
@@ -73,7 +73,7 @@ impl Exposition {
     }
 
     /// Durations in buckets. `name` ends in `_seconds`.
-    pub fn histogram(&mut self, name: &'static str, help: &str) -> Family<'_> {
+    pub fn histogram(&mut self, name: &'static str, help: &str) -> MetricFamily<'_> {
         self.family(name, "", "histogram", help)
     }
 
@@ -85,7 +85,7 @@ impl Exposition {
         self.text
     }
 
-    fn family(&mut self, name: &'static str, suffix: &str, kind: &str, help: &str) -> Family<'_> {
+    fn family(&mut self, name: &'static str, suffix: &str, kind: &str, help: &str) -> MetricFamily<'_> {
         let of_family = match self.format {
             Format::Text => name,
             Format::OpenMetrics => name.strip_suffix(suffix).unwrap_or(name),
@@ -93,7 +93,7 @@ impl Exposition {
         let help = Escaped { text: help, quotes: self.format == Format::OpenMetrics };
         self.line(format_args!("# HELP {of_family} {help}"));
         self.line(format_args!("# TYPE {of_family} {kind}"));
-        Family { exposition: self, name }
+        MetricFamily { exposition: self, name }
     }
 
     fn line(&mut self, line: fmt::Arguments<'_>) {
@@ -102,9 +102,9 @@ impl Exposition {
     }
 }
 
-impl Family<'_> {
+impl MetricFamily<'_> {
     /// One sample.
-    pub fn sample(&mut self, labels: Labels<'_>, value: impl Display) -> &mut Self {
+    pub fn sample(&mut self, labels: MetricLabels<'_>, value: impl Display) -> &mut Self {
         self.write("", labels, None, value);
         self
     }
@@ -112,7 +112,7 @@ impl Family<'_> {
     /// The samples of one histogram: `buckets` as counted, one for each of `bounds` and one for what is longer.
     pub fn observations(
         &mut self,
-        labels: Labels<'_>,
+        labels: MetricLabels<'_>,
         bounds: impl Iterator<Item = Duration>,
         buckets: &[u64],
         sum: Duration,
@@ -134,7 +134,7 @@ impl Family<'_> {
         self
     }
 
-    fn write(&mut self, suffix: &str, labels: Labels<'_>, le: Option<&str>, value: impl Display) {
+    fn write(&mut self, suffix: &str, labels: MetricLabels<'_>, le: Option<&str>, value: impl Display) {
         let name = self.name;
         let all = labels.iter().copied().chain(le.map(|le| ("le", le)));
         let labels = Braces(all);

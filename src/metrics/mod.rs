@@ -13,5 +13,5 @@ mod process;
 
 pub use exposition::{Exposition, Format};
 pub use registry::Registry;
-pub use rules::{GuardAction, RuleCounters, Rules};
-pub use worker::{CacheUse, CountedReply, DropReason, Outcome, Source, Transport, Worker};
+pub use rules::{GuardAction, RuleCounters, RuleRegistry};
+pub use worker::{CacheUse, CountedReply, DropReason, QueryOutcome, ReplySource, Transport, WorkerCounters};

@@ -10,8 +10,8 @@ use super::{
     exposition::{Exposition, Format},
     histogram::{BOUNDS_MICROS, Reading},
     process,
-    rules::{GuardAction, Rules},
-    worker::{DropReason, RCODES, Source, Transport, Worker},
+    rules::{GuardAction, RuleRegistry},
+    worker::{DropReason, RCODES, ReplySource, Transport, WorkerCounters},
 };
 
 /// The version of this program.
@@ -36,14 +36,14 @@ pub struct Names {
 /// The counters of the process.
 #[derive(Debug)]
 pub struct Registry {
-    workers: Vec<Arc<Worker>>,
-    rules: Arc<Rules>,
+    workers: Vec<Arc<WorkerCounters>>,
+    rules: Arc<RuleRegistry>,
     names: Names,
     started: Duration,
 }
 
 /// The families of workers that have no labels.
-type Plain = (&'static str, &'static str, fn(&Worker) -> &Counter);
+type Plain = (&'static str, &'static str, fn(&WorkerCounters) -> &Counter);
 
 const PLAIN: [Plain; 5] = [
     ("tidegate_cache_hits_total", "Questions that the cache answered.", |worker| &worker.hits),
@@ -55,7 +55,12 @@ const PLAIN: [Plain; 5] = [
 
 impl Registry {
     /// Of these workers and rules. `started` is the wall clock's time of the start.
-    pub const fn new(workers: Vec<Arc<Worker>>, rules: Arc<Rules>, names: Names, started: Duration) -> Self {
+    pub const fn new(
+        workers: Vec<Arc<WorkerCounters>>,
+        rules: Arc<RuleRegistry>,
+        names: Names,
+        started: Duration,
+    ) -> Self {
         Self { workers, rules, names, started }
     }
 
@@ -100,7 +105,7 @@ impl Registry {
         let mut family = exposition.counter("tidegate_responses_total", "Replies sent.");
         for rcode in 0..RCODES {
             let name = self.names.rcodes.get(rcode).filter(|_| rcode < RCODES - 1).map_or("other", String::as_str);
-            for source in Source::ALL {
+            for source in ReplySource::ALL {
                 let count = self.sum(|worker| &worker.responses[source as usize][rcode]);
                 if rcode < USUAL_RCODES || count > 0 {
                     family.sample(&[("rcode", name), ("source", source.label())], count);
@@ -117,7 +122,7 @@ impl Registry {
     fn encode_durations(&self, exposition: &mut Exposition) {
         let help = "Time from a question's arrival to its reply; of one made at once, that of its batch.";
         let mut family = exposition.histogram("tidegate_query_duration_seconds", help);
-        for source in Source::ALL {
+        for source in ReplySource::ALL {
             let reading = self.durations(source);
             let bounds = BOUNDS_MICROS.into_iter().map(Duration::from_micros);
             let sum = Duration::from_nanos(reading.nanoseconds);
@@ -145,17 +150,17 @@ impl Registry {
         }
     }
 
-    fn sum(&self, counter: impl Fn(&Worker) -> &Counter) -> u64 {
+    fn sum(&self, counter: impl Fn(&WorkerCounters) -> &Counter) -> u64 {
         self.workers.iter().map(|worker| counter(worker).value()).sum()
     }
 
     /// The workers, in the order of their numbers.
-    pub fn workers(&self) -> &[Arc<Worker>] {
+    pub fn workers(&self) -> &[Arc<WorkerCounters>] {
         &self.workers
     }
 
     /// The rules' counters.
-    pub const fn rules(&self) -> &Arc<Rules> {
+    pub const fn rules(&self) -> &Arc<RuleRegistry> {
         &self.rules
     }
 
@@ -175,7 +180,7 @@ impl Registry {
     }
 
     /// Replies from this source.
-    pub fn responses(&self, source: Source) -> u64 {
+    pub fn responses(&self, source: ReplySource) -> u64 {
         (0..RCODES).map(|rcode| self.sum(|worker| &worker.responses[source as usize][rcode])).sum()
     }
 
@@ -185,7 +190,7 @@ impl Registry {
     }
 
     /// How long replies from this source took.
-    pub fn durations(&self, source: Source) -> Reading {
+    pub fn durations(&self, source: ReplySource) -> Reading {
         let mut all = Reading::default();
         for worker in &self.workers {
             all.add(&worker.durations[source as usize].read());
@@ -222,15 +227,15 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::worker::{CacheUse, CountedReply, Outcome},
+        super::worker::{CacheUse, CountedReply, QueryOutcome},
         *,
     };
 
     fn registry() -> Registry {
         let names =
             Names { rcodes: (0..RCODES).map(|code| format!("RCODE{code}")).collect(), ede: vec!["3".to_owned()] };
-        let workers = vec![Arc::new(Worker::new(0)), Arc::new(Worker::new(1))];
-        Registry::new(workers, Arc::new(Rules::new(2)), names, Duration::from_secs(7))
+        let workers = vec![Arc::new(WorkerCounters::new(0)), Arc::new(WorkerCounters::new(1))];
+        Registry::new(workers, Arc::new(RuleRegistry::new(2)), names, Duration::from_secs(7))
     }
 
     #[test]
@@ -238,8 +243,8 @@ mod tests {
         let registry = registry();
         for worker in registry.workers() {
             worker.asked(Transport::Udp, false);
-            let reply = CountedReply { source: Source::Cache, rcode: 0, ede: Some(0) };
-            worker.record(Outcome::AtOnce(reply, CacheUse::Hit { rule: None, prefetch: false }));
+            let reply = CountedReply { source: ReplySource::Cache, rcode: 0, ede: Some(0) };
+            worker.record(QueryOutcome::AtOnce(reply, CacheUse::Hit { rule: None, prefetch: false }));
             worker.took_batch(Duration::from_micros(15));
             registry.rules().of("aws").asked(worker);
         }
@@ -268,9 +273,9 @@ mod tests {
         let registry = registry();
         let has = |code: &str| registry.encode(Format::Text, |_| {}).contains(&format!("rcode=\"{code}\""));
         assert!(!has("RCODE16") && !has("other"));
-        let reply = |source, rcode| Outcome::Late(CountedReply { source, rcode, ede: None }, Duration::ZERO);
-        registry.workers()[1].record(reply(Source::Error, 16));
-        registry.workers()[0].record(reply(Source::Upstream, 4000));
+        let reply = |source, rcode| QueryOutcome::Late(CountedReply { source, rcode, ede: None }, Duration::ZERO);
+        registry.workers()[1].record(reply(ReplySource::Error, 16));
+        registry.workers()[0].record(reply(ReplySource::Upstream, 4000));
         assert!(has("RCODE16") && has("other"));
     }
 

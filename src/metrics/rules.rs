@@ -6,7 +6,7 @@ use crossbeam_utils::CachePadded;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use super::{counter::Counter, worker::Worker};
+use super::{counter::Counter, worker::WorkerCounters};
 
 /// What the guard did (label `action`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,24 +52,24 @@ impl RuleCounters {
         Self { cells: (0..workers).map(|_| CachePadded::default()).collect() }
     }
 
-    fn count(&self, worker: &Worker, counter: impl FnOnce(&Cell) -> &Counter) {
+    fn count(&self, worker: &WorkerCounters, counter: impl FnOnce(&Cell) -> &Counter) {
         if let Some(cell) = self.cells.get(worker.index()) {
             counter(cell).add(1);
         }
     }
 
     /// A question was for this rule.
-    pub fn asked(&self, worker: &Worker) {
+    pub fn asked(&self, worker: &WorkerCounters) {
         self.count(worker, |cell| &cell.queries);
     }
 
     /// The guard had something against an answer.
-    pub fn violated(&self, action: GuardAction, worker: &Worker) {
+    pub fn violated(&self, action: GuardAction, worker: &WorkerCounters) {
         self.count(worker, |cell| &cell.violations[action as usize]);
     }
 
     /// A negative answer came without an SOA.
-    pub fn without_soa(&self, worker: &Worker) {
+    pub fn without_soa(&self, worker: &WorkerCounters) {
         self.count(worker, |cell| &cell.without_soa);
     }
 
@@ -95,12 +95,12 @@ impl RuleCounters {
 
 /// Every rule's counters, by name.
 #[derive(Debug)]
-pub struct Rules {
+pub struct RuleRegistry {
     workers: usize,
     rules: Mutex<HashMap<String, Arc<RuleCounters>>>,
 }
 
-impl Rules {
+impl RuleRegistry {
     /// No rules yet; so many workers.
     pub fn new(workers: usize) -> Self {
         Self { workers, rules: Mutex::new(HashMap::new()) }

@@ -40,7 +40,7 @@ impl Transport {
 
 /// Where a reply came from (label `source`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum ReplySource {
     /// The cache.
     Cache,
     /// An expired entry.
@@ -55,7 +55,7 @@ pub enum Source {
     Error,
 }
 
-impl Source {
+impl ReplySource {
     /// All, in the order of their discriminants.
     pub const ALL: [Self; 6] = [Self::Cache, Self::Stale, Self::Upstream, Self::Local, Self::Refused, Self::Error];
 
@@ -111,7 +111,7 @@ pub struct Counted(usize);
 #[derive(Debug, Clone, Copy)]
 pub struct CountedReply {
     /// Where it came from.
-    pub source: Source,
+    pub source: ReplySource,
     /// Its response code.
     pub rcode: u16,
     /// The position of its extended error in the wire room's list.
@@ -136,10 +136,10 @@ pub enum CacheUse<'a> {
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy)]
-pub enum Outcome<'a> {
+pub enum QueryOutcome<'a> {
     /// It got no reply.
     Dropped(DropReason),
-    /// The cache did not have the answer, which is being resolved: [`Outcome::Late`] follows.
+    /// The cache did not have the answer, which is being resolved: [`QueryOutcome::Late`] follows.
     Waiting,
     /// It was replied to at once. That takes as long as its batch.
     AtOnce(CountedReply, CacheUse<'a>),
@@ -156,12 +156,12 @@ pub const EDES: usize = 9;
 ///
 /// Invariant: only the worker's own thread writes.
 #[derive(Debug, Default)]
-pub struct Worker {
+pub struct WorkerCounters {
     /// The worker's number, by which per-rule counters find its cell.
     index: usize,
     pub(super) queries: [[Counter; 2]; Transport::ALL.len()],
-    pub(super) responses: [[Counter; RCODES]; Source::ALL.len()],
-    pub(super) durations: [Histogram; Source::ALL.len()],
+    pub(super) responses: [[Counter; RCODES]; ReplySource::ALL.len()],
+    pub(super) durations: [Histogram; ReplySource::ALL.len()],
     pub(super) dropped: [Counter; DropReason::ALL.len()],
     pub(super) ede: [Counter; EDES],
     pub(super) hits: Counter,
@@ -171,13 +171,13 @@ pub struct Worker {
     pub(super) coalesced: Counter,
     pub(super) accept_pauses: [Counter; Transport::ALL.len()],
     /// Replies made at once that are not in the histograms yet: their batch has not been sent.
-    unsent: [Counter; Source::ALL.len()],
+    unsent: [Counter; ReplySource::ALL.len()],
     /// The reply that was counted last.
     last: AtomicUsize,
     beat: AtomicU64,
 }
 
-impl Worker {
+impl WorkerCounters {
     /// Of the worker with this number.
     pub fn new(index: usize) -> Self {
         Self { index, ..Self::default() }
@@ -194,11 +194,11 @@ impl Worker {
     }
 
     /// Counts what became of one message: the one call for each.
-    pub fn record(&self, outcome: Outcome<'_>) {
+    pub fn record(&self, outcome: QueryOutcome<'_>) {
         match outcome {
-            Outcome::Dropped(reason) => self.dropped(reason),
-            Outcome::Waiting => self.misses.add(1),
-            Outcome::AtOnce(reply, cache) => {
+            QueryOutcome::Dropped(reason) => self.dropped(reason),
+            QueryOutcome::Waiting => self.misses.add(1),
+            QueryOutcome::AtOnce(reply, cache) => {
                 self.replied(reply);
                 self.unsent[reply.source as usize].add(1);
                 match cache {
@@ -213,9 +213,9 @@ impl Worker {
                     }
                 }
             }
-            Outcome::Late(reply, took) => {
+            QueryOutcome::Late(reply, took) => {
                 self.replied(reply);
-                self.stale.add(u64::from(reply.source == Source::Stale));
+                self.stale.add(u64::from(reply.source == ReplySource::Stale));
                 self.took(reply.source, took, 1);
             }
         }
@@ -257,13 +257,13 @@ impl Worker {
     }
 
     /// So many replies from this source took so long each.
-    pub fn took(&self, source: Source, duration: Duration, count: u64) {
+    pub fn took(&self, source: ReplySource, duration: Duration, count: u64) {
         self.durations[source as usize].record(duration, count);
     }
 
     /// A batch took so long from read to sent; the replies that were made at once did too.
     pub fn took_batch(&self, duration: Duration) {
-        for source in Source::ALL {
+        for source in ReplySource::ALL {
             let unsent = &self.unsent[source as usize];
             let count = unsent.value();
             if count > 0 {

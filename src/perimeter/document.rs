@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Outcome, Perimeter, Report, Seen, Verdict};
+use super::{Exposure, NameVerdict, Perimeter, Report, Seen};
 use crate::{
     clock::{self, Moment},
     config::{self, Remedy},
@@ -29,7 +29,7 @@ fn to_json(report: &Report, now: Moment, wall: Duration) -> Value {
 }
 
 fn name(seen: &Seen, time: &impl Fn(Moment) -> u64) -> Value {
-    let answers: Map<String, Value> = Verdict::ALL
+    let answers: Map<String, Value> = NameVerdict::ALL
         .iter()
         .zip(seen.answers)
         .map(|(verdict, count)| (verdict.label().to_owned(), count.into()))
@@ -37,7 +37,7 @@ fn name(seen: &Seen, time: &impl Fn(Moment) -> u64) -> Value {
     let mut line = json!({
         "name": seen.name.to_string(),
         "verdict": seen.verdict.label(),
-        "outcome": seen.outcome.map(Outcome::label),
+        "outcome": seen.outcome.map(Exposure::label),
         "address": seen.address,
         "rule": &*seen.rule,
         "excepted": seen.excepted,
@@ -46,7 +46,7 @@ fn name(seen: &Seen, time: &impl Fn(Moment) -> u64) -> Value {
         "first_seen": time(seen.first),
         "last_seen": time(seen.last),
     });
-    if seen.verdict == Verdict::Public {
+    if seen.verdict == NameVerdict::Public {
         line["remedy"] = remedy(&config::remedy(&seen.name));
     }
     line
@@ -72,8 +72,8 @@ mod tests {
             name: "sts.eu-west-1.amazonaws.com".parse().unwrap(),
             rule: "aws".into(),
             excepted: false,
-            verdict: Verdict::Public,
-            outcome: Some(Outcome::Leaked),
+            verdict: NameVerdict::Public,
+            outcome: Some(Exposure::Leaked),
             address: Some("52.1.2.3".parse().unwrap()),
             answers: [1, 0, 0, 2],
             clients: 3,

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::LazyLock};
 
 use ipnet::IpNet;
 
-use super::{Outcome, Verdict};
+use super::{Exposure, NameVerdict};
 use crate::{
     networks::Networks,
     wire::{Malformed, Response, addresses},
@@ -13,23 +13,23 @@ use crate::{
 /// What one answer showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sight {
-    pub verdict: Verdict,
+    pub verdict: NameVerdict,
     pub address: Option<IpAddr>,
     /// What became of the public addresses, where there were some.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<Exposure>,
 }
 
 /// Goes through every address of the answer.
 pub(super) fn look(
     response: &Response,
     reaches: impl Fn(IpAddr) -> Option<bool>,
-    outcome: Outcome,
+    outcome: Exposure,
 ) -> Result<Sight, Malformed> {
-    let mut worst = Sight { verdict: Verdict::Absent, address: None, outcome: None };
+    let mut worst = Sight { verdict: NameVerdict::Absent, address: None, outcome: None };
     addresses::find_address(response.message(), |address| {
         let verdict = judge(&reaches, address);
         if verdict > worst.verdict {
-            let outcome = (verdict == Verdict::Public).then_some(outcome);
+            let outcome = (verdict == NameVerdict::Public).then_some(outcome);
             worst = Sight { verdict, address: Some(address), outcome };
         }
         None::<()>
@@ -37,11 +37,11 @@ pub(super) fn look(
     Ok(worst)
 }
 
-fn judge(reaches: impl Fn(IpAddr) -> Option<bool>, address: IpAddr) -> Verdict {
+fn judge(reaches: impl Fn(IpAddr) -> Option<bool>, address: IpAddr) -> NameVerdict {
     match (reaches(address), PRIVATE.lookup(address)) {
-        (Some(true), _) | (None, Some(Reach::Routed)) => Verdict::Private,
-        (Some(false), Some(_)) | (None, Some(Reach::Local)) => Verdict::Unreachable,
-        (_, None) => Verdict::Public,
+        (Some(true), _) | (None, Some(Reach::Routed)) => NameVerdict::Private,
+        (Some(false), Some(_)) | (None, Some(Reach::Local)) => NameVerdict::Unreachable,
+        (_, None) => NameVerdict::Public,
     }
 }
 
@@ -78,18 +78,18 @@ mod tests {
     #[test]
     fn private_addresses_that_clients_cannot_reach_are_told_apart() {
         for (networks, address, verdict) in [
-            ("10.20.0.0/16", "10.20.1.1", Verdict::Private),
-            ("10.20.0.0/16", "10.21.1.1", Verdict::Unreachable),
-            ("10.20.0.0/16", "169.254.171.5", Verdict::Unreachable),
-            ("10.20.0.0/16", "52.1.2.3", Verdict::Public),
-            ("10.20.0.0/16 52.1.2.0/24", "52.1.2.3", Verdict::Private),
-            ("10.20.0.0/16", "fd00::1", Verdict::Unreachable),
-            ("", "10.21.1.1", Verdict::Private),
-            ("", "169.254.171.5", Verdict::Unreachable),
-            ("", "fd00:ec2:80::1", Verdict::Unreachable),
-            ("", "fd12::1", Verdict::Private),
-            ("", "2600::1", Verdict::Public),
-            ("", "::ffff:10.0.0.1", Verdict::Private),
+            ("10.20.0.0/16", "10.20.1.1", NameVerdict::Private),
+            ("10.20.0.0/16", "10.21.1.1", NameVerdict::Unreachable),
+            ("10.20.0.0/16", "169.254.171.5", NameVerdict::Unreachable),
+            ("10.20.0.0/16", "52.1.2.3", NameVerdict::Public),
+            ("10.20.0.0/16 52.1.2.0/24", "52.1.2.3", NameVerdict::Private),
+            ("10.20.0.0/16", "fd00::1", NameVerdict::Unreachable),
+            ("", "10.21.1.1", NameVerdict::Private),
+            ("", "169.254.171.5", NameVerdict::Unreachable),
+            ("", "fd00:ec2:80::1", NameVerdict::Unreachable),
+            ("", "fd12::1", NameVerdict::Private),
+            ("", "2600::1", NameVerdict::Public),
+            ("", "::ffff:10.0.0.1", NameVerdict::Private),
         ] {
             let inside: Vec<IpNet> = networks.split_whitespace().map(|network| network.parse().unwrap()).collect();
             let inside = Networks::new(inside.iter().map(|network| (*network, ())));

@@ -37,7 +37,7 @@ const SAMPLE: usize = 8;
 
 /// What a name's addresses are, worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum NameVerdict {
     /// There is no such name, or it has no address.
     Absent,
     /// All addresses are private, and clients reach them.
@@ -48,7 +48,7 @@ pub enum Verdict {
     Public,
 }
 
-impl Verdict {
+impl NameVerdict {
     /// All, in the order of their discriminants.
     pub const ALL: [Self; 4] = [Self::Absent, Self::Private, Self::Unreachable, Self::Public];
 
@@ -65,7 +65,7 @@ impl Verdict {
 
 /// What became of public addresses, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
+pub enum Exposure {
     /// Clients got them, as `except` of the rule wants it.
     Excepted,
     /// The guard refused the answer.
@@ -78,7 +78,7 @@ pub enum Outcome {
     Leaked,
 }
 
-impl Outcome {
+impl Exposure {
     /// As reports spell it.
     pub const fn label(self) -> &'static str {
         match self {
@@ -100,13 +100,13 @@ pub struct Seen {
     /// Whether the rule's guard leaves it alone (`except`).
     pub excepted: bool,
     /// The verdict on its last answers.
-    pub verdict: Verdict,
+    pub verdict: NameVerdict,
     /// What became of the public addresses, where there were some.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<Exposure>,
     /// The address that made the verdict, where one did.
     pub address: Option<IpAddr>,
-    /// Answers so far, by verdict, in the order of [`Verdict::ALL`].
-    pub answers: [u64; Verdict::ALL.len()],
+    /// Answers so far, by verdict, in the order of [`NameVerdict::ALL`].
+    pub answers: [u64; NameVerdict::ALL.len()],
     /// Clients that waited for such an answer: about so many, exact for a few.
     pub clients: u32,
     /// When the first answer came.
@@ -129,7 +129,7 @@ pub struct Report {
 impl Report {
     /// Names with a public address that no rule excepts.
     pub fn public(&self) -> usize {
-        self.names.iter().filter(|seen| seen.outcome.is_some_and(|outcome| outcome != Outcome::Excepted)).count()
+        self.names.iter().filter(|seen| seen.outcome.is_some_and(|outcome| outcome != Exposure::Excepted)).count()
     }
 
     /// Names whose public addresses met this end, as reports spell it.
@@ -160,7 +160,7 @@ struct Entry {
     excepted: bool,
     /// By [`Kind`].
     last_of: [Option<Sight>; 3],
-    answers: [u64; Verdict::ALL.len()],
+    answers: [u64; NameVerdict::ALL.len()],
     clients: Clients,
     first: Moment,
     last: Moment,
@@ -216,7 +216,7 @@ pub struct About<'a> {
     /// The rule that brought the answer.
     pub rule: &'a Arc<str>,
     /// What becomes of public addresses of this name.
-    pub outcome: Outcome,
+    pub outcome: Exposure,
     /// Who asked.
     pub client: IpAddr,
 }
@@ -231,7 +231,7 @@ impl Table {
         if entry.rule != *about.rule {
             entry.rule = Arc::clone(about.rule);
         }
-        entry.excepted = about.outcome == Outcome::Excepted;
+        entry.excepted = about.outcome == Exposure::Excepted;
         entry.last_of[kind as usize] = Some(sight);
         entry.answers[sight.verdict as usize] += 1;
         entry.clients.add(about.client);
@@ -275,7 +275,7 @@ impl Entry {
             rule: Arc::clone(rule),
             excepted: false,
             last_of: [None; 3],
-            answers: [0; Verdict::ALL.len()],
+            answers: [0; NameVerdict::ALL.len()],
             clients: Clients::default(),
             first: now,
             last: now,
@@ -284,7 +284,7 @@ impl Entry {
 
     fn worst(&self) -> Sight {
         let worst = self.last_of.iter().flatten().max_by_key(|sight| (sight.verdict, sight.outcome));
-        worst.copied().unwrap_or(Sight { verdict: Verdict::Absent, address: None, outcome: None })
+        worst.copied().unwrap_or(Sight { verdict: NameVerdict::Absent, address: None, outcome: None })
     }
 
     fn seen(&self) -> Seen {
@@ -324,18 +324,22 @@ mod tests {
     const START: Moment = Moment::at(Duration::from_secs(1_000_000));
 
     fn private(address: &str) -> Sight {
-        Sight { verdict: Verdict::Private, address: Some(address.parse().unwrap()), outcome: None }
+        Sight { verdict: NameVerdict::Private, address: Some(address.parse().unwrap()), outcome: None }
     }
 
     fn public() -> Sight {
-        Sight { verdict: Verdict::Public, address: Some("52.1.2.3".parse().unwrap()), outcome: Some(Outcome::Refused) }
+        Sight {
+            verdict: NameVerdict::Public,
+            address: Some("52.1.2.3".parse().unwrap()),
+            outcome: Some(Exposure::Refused),
+        }
     }
 
-    const ABSENT: Sight = Sight { verdict: Verdict::Absent, address: None, outcome: None };
+    const ABSENT: Sight = Sight { verdict: NameVerdict::Absent, address: None, outcome: None };
 
     fn about<'a>(name: &'a Name, client: &str) -> About<'a> {
         static RULE: LazyLock<Arc<str>> = LazyLock::new(|| "aws".into());
-        About { name, qtype: RecordType::A, rule: &RULE, outcome: Outcome::Refused, client: client.parse().unwrap() }
+        About { name, qtype: RecordType::A, rule: &RULE, outcome: Exposure::Refused, client: client.parse().unwrap() }
     }
 
     #[test]
@@ -344,14 +348,14 @@ mod tests {
         let name: Name = "sts.eu-west-1.amazonaws.com".parse().unwrap();
         let worst = |table: &Table| table.entries[0].worst().verdict;
         table.note(Kind::Ipv6, ABSENT, &about(&name, "10.0.0.1"), START);
-        assert_eq!(worst(&table), Verdict::Absent);
+        assert_eq!(worst(&table), NameVerdict::Absent);
         table.note(Kind::Ipv4, public(), &about(&name, "10.0.0.1"), START);
-        assert_eq!(worst(&table), Verdict::Public);
+        assert_eq!(worst(&table), NameVerdict::Public);
         table.note(Kind::Hints, ABSENT, &about(&name, "10.0.0.2"), START);
-        assert_eq!(worst(&table), Verdict::Public, "another type mends nothing");
+        assert_eq!(worst(&table), NameVerdict::Public, "another type mends nothing");
         table.note(Kind::Ipv4, private("10.0.0.9"), &about(&name, "10.0.0.3"), START + Duration::from_secs(9));
         let seen = table.entries[0].seen();
-        assert_eq!((seen.verdict, seen.answers, seen.clients), (Verdict::Private, [2, 1, 0, 1], 3));
+        assert_eq!((seen.verdict, seen.answers, seen.clients), (NameVerdict::Private, [2, 1, 0, 1], 3));
         assert_eq!((seen.first, seen.last), (START, START + Duration::from_secs(9)));
     }
 
@@ -372,7 +376,7 @@ mod tests {
         for (at, entry) in table.entries.iter().enumerate() {
             assert_eq!(table.find(&entry.name), Some(at));
         }
-        let left = table.entries.iter().filter(|entry| entry.worst().verdict == Verdict::Public).count();
+        let left = table.entries.iter().filter(|entry| entry.worst().verdict == NameVerdict::Public).count();
         // All of a sample are public once in 4^8 times.
         assert!(left >= MAX_NAMES / 4 - 8, "{left}");
     }

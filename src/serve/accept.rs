@@ -15,14 +15,14 @@ use super::{
 };
 use crate::{
     clock::Moment,
-    engine::{Carrier, Context},
+    engine::{ClientChannel, Context},
     metrics::Transport,
     tls,
 };
 
 /// Limits of one connection.
 #[derive(Debug, Clone, Copy)]
-pub struct StreamLimits {
+pub struct ConnectionLimits {
     /// Queries in flight.
     pub pipeline: usize,
     /// Time without a whole query until it is closed.
@@ -57,8 +57,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Session {
     pub(super) context: Rc<Context>,
     pub(super) client: SocketAddr,
-    pub(super) carrier: Carrier,
-    pub(super) limits: StreamLimits,
+    pub(super) carrier: ClientChannel,
+    pub(super) limits: ConnectionLimits,
     pub(super) admission: Admission,
 }
 
@@ -79,7 +79,7 @@ pub async fn accept(
     protocol: Protocol,
     context: Rc<Context>,
     connections: Arc<Connections>,
-    limits: StreamLimits,
+    limits: ConnectionLimits,
     mut stop: watch::Receiver<bool>,
 ) {
     loop {
@@ -106,7 +106,7 @@ pub async fn accept(
         let transport = protocol.transport();
         let Some(admission) = connections.admit(counted, transport, Moment::now()) else { continue };
         let (context, connections, protocol) = (Rc::clone(&context), Arc::clone(&connections), protocol.clone());
-        let carrier = Carrier::stream(transport, limits.idle);
+        let carrier = ClientChannel::stream(transport, limits.idle);
         let session = Session { context, client: peer, carrier, limits, admission };
         let stop = stop.clone();
         tokio::task::spawn_local(async move {

@@ -43,7 +43,7 @@ use tokio::{
 use super::{Session, connections::Admission};
 use crate::{
     clock::Moment,
-    engine::{Carrier, Context},
+    engine::{ClientChannel, Context},
     tls,
     wire::{MAX_MESSAGE, reply::lifetime},
 };
@@ -86,7 +86,7 @@ pub(super) async fn serve(
 struct Exchange {
     context: Rc<Context>,
     client: IpAddr,
-    carrier: Carrier,
+    carrier: ClientChannel,
     admission: RefCell<Admission>,
     /// Queries that wait, and octets of bodies not sent yet.
     waiting: Cell<usize>,

@@ -18,14 +18,14 @@ use std::{net::IpAddr, rc::Rc};
 
 use crate::{
     clock::Moment,
-    engine::{Action, Carrier, Context, Incoming, resolve},
+    engine::{Action, ClientChannel, Context, Incoming, resolve},
 };
 
 use accept::Session;
-pub use accept::{Protocol, StreamLimits};
+pub use accept::{ConnectionLimits, Protocol};
 
 /// The response to one message that has its stream to itself; none where nothing is to be said.
-async fn answer(context: &Rc<Context>, message: &[u8], client: IpAddr, carrier: Carrier) -> Option<Vec<u8>> {
+async fn answer(context: &Rc<Context>, message: &[u8], client: IpAddr, carrier: ClientChannel) -> Option<Vec<u8>> {
     let now = Moment::now();
     let incoming = Incoming { message, client, carrier, now };
     let engine = &context.engine;

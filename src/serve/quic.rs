@@ -21,12 +21,12 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tracing::debug;
 
 use super::{
-    accept::StreamLimits,
+    accept::ConnectionLimits,
     connections::{Admission, Connections},
 };
 use crate::{
     clock::Moment,
-    engine::{Carrier, Context},
+    engine::{ClientChannel, Context},
     metrics::{DropReason, Transport},
     tls,
     wire::{MAX_MESSAGE, Question},
@@ -53,7 +53,7 @@ pub async fn serve(
     tls: tls::TlsServer,
     context: Rc<Context>,
     connections: Arc<Connections>,
-    limits: StreamLimits,
+    limits: ConnectionLimits,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let mut config = ServerConfig::with_crypto(tls.quic()?);
@@ -86,7 +86,7 @@ pub async fn serve(
     Ok(())
 }
 
-fn transport(limits: StreamLimits) -> TransportConfig {
+fn transport(limits: ConnectionLimits) -> TransportConfig {
     let mut config = TransportConfig::default();
     let streams = u32::try_from(limits.pipeline).unwrap_or(u32::MAX);
     config
@@ -104,7 +104,7 @@ async fn run(
     incoming: Incoming,
     admission: Admission,
     context: Rc<Context>,
-    limits: StreamLimits,
+    limits: ConnectionLimits,
     mut stop: watch::Receiver<bool>,
 ) {
     let shaking = async { timeout(limits.idle, incoming.into_future()).await };
@@ -140,7 +140,7 @@ struct Client {
     connection: Connection,
     waiting: Cell<usize>,
     admission: Admission,
-    limits: StreamLimits,
+    limits: ConnectionLimits,
 }
 
 impl Client {
@@ -162,7 +162,7 @@ impl Client {
         }
         self.waiting.set(self.waiting.get() + 1);
         self.admission.mark_busy();
-        let carrier = Carrier::stream(Transport::Quic, self.limits.idle);
+        let carrier = ClientChannel::stream(Transport::Quic, self.limits.idle);
         let address = self.connection.remote_address().ip();
         let response = super::answer(&self.context, message, address, carrier).await;
         self.waiting.set(self.waiting.get() - 1);

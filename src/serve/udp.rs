@@ -27,8 +27,8 @@ use tracing::debug;
 use super::proxy;
 use crate::{
     clock::Moment,
-    engine::{Action, Carrier, Context, Incoming, Query, resolve, snapshot::Snapshot},
-    metrics::{self, DropReason, Outcome, Transport, worker::Counted},
+    engine::{Action, ClientChannel, Context, Incoming, Query, resolve, snapshot::Snapshot},
+    metrics::{self, DropReason, QueryOutcome, Transport, worker::Counted},
     net::mmsg::{Batch, Outbox, Path, Pushed, Sent},
 };
 
@@ -57,7 +57,7 @@ struct Listener {
     outbox: RefCell<Outbox>,
     /// Those in the outbox, as they were counted.
     unsent_late: RefCell<VecDeque<Counted>>,
-    counters: Arc<metrics::Worker>,
+    counters: Arc<metrics::WorkerCounters>,
     /// Told when the outbox has its first reply.
     filled: Notify,
     /// Tasks that wait for another query to resolve.
@@ -188,13 +188,13 @@ impl Listener {
             if proxy::is_balancer(&snapshot.balancers, client) {
                 let Some((named, start)) = proxy::parse(datagram, SocketAddr::new(client, 0)) else {
                     context.counters.asked(Transport::Udp, client.is_ipv4());
-                    context.counters.record(Outcome::Dropped(DropReason::Malformed));
+                    context.counters.record(QueryOutcome::Dropped(DropReason::Malformed));
                     continue;
                 };
                 (client, datagram) = (named.ip(), &datagram[start..]);
             }
             context.counters.asked(Transport::Udp, client.is_ipv4());
-            let incoming = Incoming { message: datagram, client, carrier: Carrier::DATAGRAM, now };
+            let incoming = Incoming { message: datagram, client, carrier: ClientChannel::DATAGRAM, now };
             match context.engine.handle(snapshot, &context.counters, &incoming, message.reply) {
                 Action::Drop => {}
                 Action::Reply(length) => self.reply(batch, at, length),
@@ -275,7 +275,7 @@ impl Listener {
 }
 
 /// Forgets the replies that are sent, and counts those that the kernel refused.
-fn settle(sent: io::Result<Sent>, unsent: &mut VecDeque<Counted>, counters: &metrics::Worker) {
+fn settle(sent: io::Result<Sent>, unsent: &mut VecDeque<Counted>, counters: &metrics::WorkerCounters) {
     let (gone, refused) = match sent {
         Ok(sent) => {
             if let Some(error) = sent.error {

@@ -31,7 +31,7 @@ pub use name::{Name, NameBuf};
 pub use numbers::{Class, Rcode, RecordType, Ttl};
 pub use query::UpstreamQuery;
 pub use question::{Question, Reject};
-pub use response::{Kind, Mismatch, Response};
+pub use response::{Mismatch, Response, ResponseKind};
 
 /// The longest DNS message (RFC 1035 4.2.2: two octets of length).
 pub const MAX_MESSAGE: usize = 65_535;

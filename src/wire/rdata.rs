@@ -7,7 +7,7 @@ use super::{RecordType, writer::Compression};
 
 /// One field of RDATA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Field {
+pub enum RdataField {
     /// A fixed number of octets.
     Octets(usize),
     /// A character-string: one octet of length, then so many.
@@ -18,13 +18,13 @@ pub enum Field {
     Rest,
 }
 
-use Field::{Name, Octets, Rest, Text};
+use RdataField::{Name, Octets, Rest, Text};
 
-const SMALL: Field = Name(Compression::Allowed);
-const WHOLE: Field = Name(Compression::Forbidden);
+const SMALL: RdataField = Name(Compression::Allowed);
+const WHOLE: RdataField = Name(Compression::Forbidden);
 
 /// The fields of a type's RDATA in their order; they must take it up exactly.
-pub const fn fields(rtype: RecordType) -> &'static [Field] {
+pub const fn fields(rtype: RecordType) -> &'static [RdataField] {
     match rtype {
         RecordType::A => &[Octets(4)],
         RecordType::AAAA => &[Octets(16)],

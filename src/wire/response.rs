@@ -32,7 +32,7 @@ use super::{
 
 /// What a response says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ResponseKind {
     /// Data of QTYPE stands at the end of the chain.
     Positive,
     /// The name exists without such data (RFC 2308 2.2), or the chain is left open.
@@ -74,7 +74,7 @@ pub enum Mismatch {
 pub struct Response {
     message: Vec<u8>,
     ttl_offsets: Vec<u16>,
-    kind: Kind,
+    kind: ResponseKind,
     rcode: Rcode,
     edns: bool,
     least_ttl: Option<Ttl>,
@@ -117,26 +117,26 @@ impl Response {
         authority: Authority,
     ) -> Result<Self, Malformed> {
         if header.flags.has(Flags::TC) {
-            return Ok(Self::without_answer(Kind::Truncated, header.flags.rcode(), true, query));
+            return Ok(Self::without_answer(ResponseKind::Truncated, header.flags.rcode(), true, query));
         }
         let body = Body::read(message, header, records_at, query.qclass)?;
         let rcode = Rcode(header.flags.rcode().0 | body.extended_rcode << 4);
         if !matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN | Rcode::YXDOMAIN) {
-            return Ok(Self::without_answer(Kind::Failure, rcode, body.edns, query));
+            return Ok(Self::without_answer(ResponseKind::Failure, rcode, body.edns, query));
         }
         let chain = Chain::read(message, &body.records, query)?;
         let rcode = if chain.end == End::TooLong { Rcode::YXDOMAIN } else { rcode };
         let mut kept = chain.keep(message, &body.records)?;
         let kind = match kind(message, &body, &chain, &kept, rcode)? {
-            Kind::Referral if !header.flags.has(Flags::AA) && authority == Authority::None => {
-                return Ok(Self::without_answer(Kind::Referral, rcode, body.edns, query));
+            ResponseKind::Referral if !header.flags.has(Flags::AA) && authority == Authority::None => {
+                return Ok(Self::without_answer(ResponseKind::Referral, rcode, body.edns, query));
             }
-            Kind::Referral => Kind::NoData,
+            ResponseKind::Referral => ResponseKind::NoData,
             kind => kind,
         };
         let mut response = Self::empty(kind, rcode, body.edns);
         response.is_endless = chain.end == End::Never;
-        if matches!(kind, Kind::NoData | Kind::NxDomain) {
+        if matches!(kind, ResponseKind::NoData | ResponseKind::NxDomain) {
             response.negative_ttl = negative_ttl(message, &body, chain.last())?;
         }
         match authority {
@@ -152,14 +152,14 @@ impl Response {
     }
 
     /// Code and question alone.
-    fn without_answer(kind: Kind, rcode: Rcode, edns: bool, query: &UpstreamQuery) -> Self {
+    fn without_answer(kind: ResponseKind, rcode: Rcode, edns: bool, query: &UpstreamQuery) -> Self {
         let writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, 0);
         let flags = Flags(Flags::QR | Flags::RA | rcode.0 & 0x0f);
         let message = writer.finish(Header { id: MessageId(0), flags, counts: [0; 4] });
         Self { message, ..Self::empty(kind, rcode, edns) }
     }
 
-    const fn empty(kind: Kind, rcode: Rcode, edns: bool) -> Self {
+    const fn empty(kind: ResponseKind, rcode: Rcode, edns: bool) -> Self {
         Self {
             message: Vec::new(),
             ttl_offsets: Vec::new(),
@@ -204,7 +204,7 @@ impl Response {
             before = *owner;
             self.ttl_offsets.push(u16::try_from(ttl_at).map_err(|_| Malformed::TooLong)?);
             // A negative answer's SOA has its own say on how long it lives.
-            if self.kind == Kind::Positive || record.rtype != RecordType::SOA {
+            if self.kind == ResponseKind::Positive || record.rtype != RecordType::SOA {
                 let ttl = record.ttl();
                 least = Some(least.map_or(ttl, |least| least.min(ttl)));
             }
@@ -220,7 +220,7 @@ impl Response {
     }
 
     /// What it says.
-    pub const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> ResponseKind {
         self.kind
     }
 
@@ -231,12 +231,12 @@ impl Response {
 
     /// Whether there is data.
     pub fn is_positive(&self) -> bool {
-        self.kind == Kind::Positive
+        self.kind == ResponseKind::Positive
     }
 
     /// Whether it must be asked for again over a stream.
     pub fn truncated(&self) -> bool {
-        self.kind == Kind::Truncated
+        self.kind == ResponseKind::Truncated
     }
 
     /// Whether it came with an OPT record.
@@ -246,7 +246,10 @@ impl Response {
 
     /// Whether it may be given to a client as the answer.
     pub const fn is_answer(&self) -> bool {
-        matches!(self.kind, Kind::Positive | Kind::NoData | Kind::NxDomain | Kind::YxDomain)
+        matches!(
+            self.kind,
+            ResponseKind::Positive | ResponseKind::NoData | ResponseKind::NxDomain | ResponseKind::YxDomain
+        )
     }
 
     /// The message as we wrote it: id 0, QNAME in lower case, no OPT.
@@ -276,7 +279,7 @@ impl Response {
 
     /// Whether the chain ends at a target of which nothing is said, not even that there is nothing.
     pub fn is_open(&self) -> bool {
-        self.kind == Kind::NoData && self.negative_ttl.is_none() && !self.chain.is_empty() && !self.is_endless
+        self.kind == ResponseKind::NoData && self.negative_ttl.is_none() && !self.chain.is_empty() && !self.is_endless
     }
 
     /// Whether the chain runs in a circle, or on and on: nobody will find data at its end.
@@ -386,13 +389,13 @@ fn keep_proof(
     message: &[u8],
     records: &[Record],
     chain: &Chain<'_>,
-    kind: Kind,
+    kind: ResponseKind,
     kept: &mut Vec<Kept>,
 ) -> Result<(), Malformed> {
     for record in records.iter().filter(|record| record.section == Section::Authority) {
         let stays = match keep::subject(message, record)? {
             RecordType::NSEC | RecordType::NSEC3 => true,
-            RecordType::SOA => kind != Kind::Positive && stands_above(message, record, chain.last())?,
+            RecordType::SOA => kind != ResponseKind::Positive && stands_above(message, record, chain.last())?,
             _ => false,
         };
         if stays {
@@ -409,19 +412,25 @@ fn stands_above(message: &[u8], record: &Record, name: &Name) -> Result<bool, Ma
     Ok(name::is_within(name.as_wire(), owner.as_wire()))
 }
 
-fn kind(message: &[u8], body: &Body, chain: &Chain<'_>, answers: &[Kept], rcode: Rcode) -> Result<Kind, Malformed> {
+fn kind(
+    message: &[u8],
+    body: &Body,
+    chain: &Chain<'_>,
+    answers: &[Kept],
+    rcode: Rcode,
+) -> Result<ResponseKind, Malformed> {
     if rcode == Rcode::NXDOMAIN {
-        return Ok(Kind::NxDomain);
+        return Ok(ResponseKind::NxDomain);
     }
     if rcode == Rcode::YXDOMAIN {
-        return Ok(Kind::YxDomain);
+        return Ok(ResponseKind::YxDomain);
     }
     if answers.iter().any(|kept| chain.is_data(kept)) {
-        return Ok(Kind::Positive);
+        return Ok(ResponseKind::Positive);
     }
     let has = |rtype| body.authority(message, rtype, chain.last()).map(|record| record.is_some());
     let is_referral = answers.is_empty() && has(RecordType::NS)? && !has(RecordType::SOA)?;
-    Ok(if is_referral { Kind::Referral } else { Kind::NoData })
+    Ok(if is_referral { ResponseKind::Referral } else { ResponseKind::NoData })
 }
 
 /// The lesser of the TTL and the MINIMUM of the SOA in the authority section (RFC 2308 5). The SOA of a zone that does

@@ -8,7 +8,7 @@ use std::{
 use super::{
     NameBuf, RecordType,
     name::DisplayWire,
-    rdata::{self, Field},
+    rdata::{self, RdataField},
     record::Record,
 };
 
@@ -47,18 +47,18 @@ fn fields(message: &[u8], record: &Record) -> Option<String> {
     let mut texts = Vec::new();
     for field in rdata::fields(record.rtype) {
         match field {
-            Field::Name(_) => {
+            RdataField::Name(_) => {
                 let mut name = NameBuf::new();
                 at = name.expand(message, at).ok()?;
                 texts.push(DisplayWire(name.as_wire()).to_string());
             }
-            Field::Octets(length) => {
+            RdataField::Octets(length) => {
                 let octets = message.get(at..at + length)?;
                 let size = if record.rtype == RecordType::SOA { 4 } else { 2 };
                 texts.extend(octets.chunks(size).map(number));
                 at += length;
             }
-            Field::Text | Field::Rest => return None,
+            RdataField::Text | RdataField::Rest => return None,
         }
     }
     Some(texts.join(" "))

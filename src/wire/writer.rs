@@ -5,7 +5,7 @@ use super::{
     edns::OPT_WITH_COOKIE,
     header::HEADER,
     name::{Labels, NameBuf, is_same},
-    rdata::{self, Field},
+    rdata::{self, RdataField},
     record::{Record, Section},
 };
 
@@ -171,18 +171,18 @@ impl Writer {
         let end = record.rdata_end;
         for field in rdata::fields(record.rtype) {
             match field {
-                Field::Octets(length) => {
+                RdataField::Octets(length) => {
                     let octets = source.get(at..at + length).filter(|_| at + length <= end);
                     self.out.extend_from_slice(octets.ok_or(Malformed::Rdata)?);
                     at += length;
                 }
-                Field::Text => {
+                RdataField::Text => {
                     let length = 1 + usize::from(*source.get(at).filter(|_| at < end).ok_or(Malformed::Rdata)?);
                     let octets = source.get(at..at + length).filter(|_| at + length <= end);
                     self.out.extend_from_slice(octets.ok_or(Malformed::Rdata)?);
                     at += length;
                 }
-                Field::Name(compression) => {
+                RdataField::Name(compression) => {
                     let mut name = NameBuf::new();
                     at = name.expand(source, at)?;
                     if at > end {
@@ -190,7 +190,7 @@ impl Writer {
                     }
                     self.name(name.as_wire(), *compression);
                 }
-                Field::Rest => {
+                RdataField::Rest => {
                     self.out.extend_from_slice(source.get(at..end).ok_or(Malformed::Rdata)?);
                     at = end;
                 }

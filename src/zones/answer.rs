@@ -4,7 +4,7 @@
 //! - A positive answer has no authority section, nobody downstream needs it. A referral has the NS of the cut;
 //!   a negative one has the SOA, its TTL the lesser of the SOA's own and MINIMUM (RFC 2308 3).
 //! - A CNAME or DNAME is followed inside the zone, unless the type is one that stands beside a CNAME (RFC 4034 2.5).
-//!   Where it leaves, [`Outcome::Leaves`] names the target and the message holds the chain so far. The RCODE is that
+//!   Where it leaves, [`LocalOutcome::Leaves`] names the target and the message holds the chain so far. The RCODE is that
 //!   of the last name (RFC 6604 2.1).
 //! - DS at a cut is the parent's and answered here (RFC 4035 3.1.4.1). Zones are served unsigned, so DO changes nothing.
 //! - ANY is given all that the name owns, as far as a message holds it (RFC 8482 4.1), without additional records. Any
@@ -15,7 +15,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Delegation, LocalAnswer, LocalQuestion, Outcome,
+    Delegation, LocalAnswer, LocalOutcome, LocalQuestion,
     message::Draft,
     rdata,
     zone::{Found, Node, RrSet, Zone},
@@ -42,12 +42,12 @@ pub(super) fn absent(zone: &Zone, question: &LocalQuestion<'_>) -> LocalAnswer {
     let mut walk = Walk { zone, question, draft: Draft::new(question), qname: question.name.clone(), aliases: 0 };
     walk.draft.flag(Flags::AA);
     let _ = walk.negative(Rcode::NXDOMAIN);
-    walk.finish(Rcode::NXDOMAIN, Outcome::Done)
+    walk.finish(Rcode::NXDOMAIN, LocalOutcome::Done)
 }
 
 /// SERVFAIL for any question, since the file of `zone` cannot be used.
 pub(super) fn broken(question: &LocalQuestion<'_>, zone: &Name) -> LocalAnswer {
-    let (rcode, outcome) = (Rcode::SERVFAIL, Outcome::Broken { zone: zone.clone() });
+    let (rcode, outcome) = (Rcode::SERVFAIL, LocalOutcome::Broken { zone: zone.clone() });
     LocalAnswer { message: Draft::new(question).finish(rcode), rcode, outcome, aliases: 0 }
 }
 
@@ -92,7 +92,7 @@ enum Glue {
 
 enum Step {
     Again,
-    End(Rcode, Outcome),
+    End(Rcode, LocalOutcome),
 }
 
 struct Walk<'a> {
@@ -133,13 +133,13 @@ impl<'a> Walk<'a> {
             return if node.is_empty() {
                 self.negative(Rcode::NOERROR)
             } else {
-                Step::End(Rcode::NOERROR, Outcome::Done)
+                Step::End(Rcode::NOERROR, LocalOutcome::Done)
             };
         }
         let alias = node.set(RecordType::CNAME).filter(|_| !is_beside_cname(qtype));
         let Some(cname) = alias else { return self.only(node.set(qtype)) };
         self.give(&cname);
-        let Ok(target) = Name::from_wire(cname.first()) else { return Step::End(Rcode::SERVFAIL, Outcome::Done) };
+        let Ok(target) = Name::from_wire(cname.first()) else { return Step::End(Rcode::SERVFAIL, LocalOutcome::Done) };
         self.follow(target, stays)
     }
 
@@ -147,7 +147,7 @@ impl<'a> Walk<'a> {
         let Some(set) = set else { return self.negative(Rcode::NOERROR) };
         self.give(&set);
         self.addresses(&set, Glue::Left);
-        Step::End(Rcode::NOERROR, Outcome::Done)
+        Step::End(Rcode::NOERROR, LocalOutcome::Done)
     }
 
     fn give(&mut self, set: &RrSet<'_>) {
@@ -158,10 +158,10 @@ impl<'a> Walk<'a> {
     fn follow(&mut self, target: Name, stays: &dyn Fn(&Name) -> bool) -> Step {
         self.aliases += 1;
         if self.aliases > MAX_ALIASES {
-            return Step::End(Rcode::SERVFAIL, Outcome::Endless);
+            return Step::End(Rcode::SERVFAIL, LocalOutcome::Endless);
         }
         if !target.is_within(self.zone.apex()) || !stays(&target) {
-            return Step::End(Rcode::NOERROR, Outcome::Leaves { target });
+            return Step::End(Rcode::NOERROR, LocalOutcome::Leaves { target });
         }
         self.qname = target;
         Step::Again
@@ -172,11 +172,11 @@ impl<'a> Walk<'a> {
         let (kept, owner) = self.qname.as_wire().split_at(at);
         self.draft.set(Section::Answer, owner, &dname, dname.ttl);
         let wire = [kept, dname.first()].concat();
-        let Ok(target) = Name::from_wire(&wire) else { return Step::End(Rcode::YXDOMAIN, Outcome::Done) };
+        let Ok(target) = Name::from_wire(&wire) else { return Step::End(Rcode::YXDOMAIN, LocalOutcome::Done) };
         let kind = (RecordType::CNAME, dname.ttl);
         self.draft.records(Section::Answer, self.qname.as_wire(), kind, [&wire[..]]);
         if matches!(self.question.qtype, RecordType::CNAME | RecordType::ANY) {
-            return Step::End(Rcode::NOERROR, Outcome::Done);
+            return Step::End(Rcode::NOERROR, LocalOutcome::Done);
         }
         self.follow(target, stays)
     }
@@ -186,7 +186,7 @@ impl<'a> Walk<'a> {
             let ttl = soa.ttl.min(rdata::soa_minimum(soa.first()));
             self.draft.set(Section::Authority, self.zone.apex().as_wire(), &soa, ttl);
         }
-        Step::End(rcode, Outcome::Done)
+        Step::End(rcode, LocalOutcome::Done)
     }
 
     fn refer(&mut self, at: usize, node: Node<'_>) -> Step {
@@ -196,9 +196,9 @@ impl<'a> Walk<'a> {
             self.addresses(&servers, Glue::Given);
         }
         let Ok(cut) = Name::from_wire(&self.qname.as_wire()[at..]) else {
-            return Step::End(Rcode::SERVFAIL, Outcome::Done);
+            return Step::End(Rcode::SERVFAIL, LocalOutcome::Done);
         };
-        Step::End(Rcode::NOERROR, Outcome::Delegated { cut, target: self.qname.clone() })
+        Step::End(Rcode::NOERROR, LocalOutcome::Delegated { cut, target: self.qname.clone() })
     }
 
     /// Adds the addresses of what a set points to, as far as this zone has them.
@@ -220,9 +220,9 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn finish(mut self, rcode: Rcode, outcome: Outcome) -> LocalAnswer {
+    fn finish(mut self, rcode: Rcode, outcome: LocalOutcome) -> LocalAnswer {
         let is_cut = self.draft.is_cut() && self.question.qtype != RecordType::ANY;
-        let (rcode, outcome) = if is_cut { (Rcode::SERVFAIL, Outcome::Done) } else { (rcode, outcome) };
+        let (rcode, outcome) = if is_cut { (Rcode::SERVFAIL, LocalOutcome::Done) } else { (rcode, outcome) };
         if rcode == Rcode::SERVFAIL {
             self.draft.clear(self.question);
         }

@@ -6,7 +6,7 @@ use super::{
     error::ZoneErrorKind,
     names::{Names, place},
     rdata,
-    zone::{Record, Zone, rdata_at},
+    zone::{Zone, ZoneRecord, rdata_at},
 };
 use crate::wire::{Name, RecordType};
 
@@ -50,7 +50,7 @@ pub(super) struct Builder {
     kinds: Vec<Kinds>,
     /// For each name the place of its CNAME or DNAME, if it has one.
     singles: Vec<u32>,
-    records: Vec<Record>,
+    records: Vec<ZoneRecord>,
     octets: Vec<u8>,
 }
 
@@ -121,7 +121,7 @@ impl Builder {
         let at = u32::try_from(self.octets.len()).map_err(|_| ZoneErrorKind::TooLarge)?;
         self.octets.extend(length.to_be_bytes());
         self.octets.extend_from_slice(rdata);
-        self.records.push(Record { owner, rdata: at, ttl, rtype });
+        self.records.push(ZoneRecord { owner, rdata: at, ttl, rtype });
         let kinds = &mut self.kinds[place(owner)];
         *kinds = Kinds(kinds.0 | Kinds::of(rtype).0);
         Ok(())
@@ -132,7 +132,7 @@ impl Builder {
     pub(super) fn finish(self) -> Zone {
         let Self { apex, mut names, mut kinds, mut records, mut octets, singles } = self;
         drop(singles);
-        let rdata = |record: &Record| rdata_at(&octets, record.rdata);
+        let rdata = |record: &ZoneRecord| rdata_at(&octets, record.rdata);
         records.sort_unstable_by(|one, other| {
             let by_set = (one.owner, one.rtype).cmp(&(other.owner, other.rtype));
             let by_rdata = || rdata::order(one.rtype, rdata(one), rdata(other));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     build::{Builder, Kinds},
-    error::{Place, ZoneError, ZoneErrorKind},
+    error::{RecordPlace, ZoneError, ZoneErrorKind},
     special,
     text::INLINE_TTL,
     zone::Zone,
@@ -31,7 +31,7 @@ pub(super) fn make(zone: &mut Builder) -> Result<(), ZoneErrorKind> {
 pub(super) fn demand(zone: &Builder, path: &Path, errors: &mut Vec<ZoneError>) {
     for (rtype, kind) in [(RecordType::SOA, Kinds::SOA), (RecordType::NS, Kinds::NS)] {
         if !zone.apex_has(kind) {
-            let place = Place { file: path.to_owned(), line: 0 };
+            let place = RecordPlace { file: path.to_owned(), line: 0 };
             let kind = ZoneErrorKind::Missing { zone: zone.apex().clone(), rtype };
             errors.push(ZoneError { place, kind, record: String::new() });
         }
@@ -39,7 +39,7 @@ pub(super) fn demand(zone: &Builder, path: &Path, errors: &mut Vec<ZoneError>) {
 }
 
 /// No record set may be larger than a message.
-pub(super) fn bound(zone: &Zone, place: &Place, errors: &mut Vec<ZoneError>) {
+pub(super) fn bound(zone: &Zone, place: &RecordPlace, errors: &mut Vec<ZoneError>) {
     for (owner, node) in zone.nodes() {
         for set in node.sets() {
             let octets: usize = set.rdata().map(|rdata| 12 + rdata.len()).sum();

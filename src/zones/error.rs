@@ -6,14 +6,14 @@ use crate::wire::{Name, RecordType, name::NameError};
 
 /// Where a record was written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct RecordPlace {
     /// The zone file, the hosts file, or the configuration file for inline records.
     pub file: PathBuf,
     /// The line in it, from 1; 0 for the file as a whole.
     pub line: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RecordPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
         if self.line > 0 { write!(f, ":{}", self.line) } else { Ok(()) }
@@ -25,7 +25,7 @@ impl fmt::Display for Place {
 #[error("{place}: {kind}{}", Quoted(record))]
 pub struct ZoneError {
     /// Where.
-    pub place: Place,
+    pub place: RecordPlace,
     /// What.
     #[source]
     pub kind: ZoneErrorKind,
@@ -141,7 +141,7 @@ pub enum ZoneErrorKind {
     },
     /// More than one SOA.
     #[error("a second SOA; the first is at {0}")]
-    SecondSoa(Place),
+    SecondSoa(RecordPlace),
     /// A SOA below the apex.
     #[error("a SOA stands at the zone's own name, {0}, alone")]
     SoaBelow(Name),

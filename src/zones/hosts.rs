@@ -18,12 +18,12 @@ use std::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    LocalAnswer, LocalQuestion, Outcome, SkippedLines,
-    error::{Place, ZoneError, ZoneErrorKind},
+    LocalAnswer, LocalOutcome, LocalQuestion, SkippedLines,
+    error::{RecordPlace, ZoneError, ZoneErrorKind},
     message::Draft,
     names::Names,
     special,
-    watch::{self, Watch},
+    watch::{self, FileWatch},
 };
 use crate::wire::{Flags, Name, Rcode, RecordType, name::Labels, record::Section};
 
@@ -92,12 +92,12 @@ impl Host<'_> {
 
 impl Hosts {
     /// Reads a file. A line with a mistake is left out as a whole.
-    pub(super) fn read(path: &Path, files: &mut Watch) -> Result<(Self, Option<SkippedLines>), ZoneError> {
+    pub(super) fn read(path: &Path, files: &mut FileWatch) -> Result<(Self, Option<SkippedLines>), ZoneError> {
         let mut hosts = Self::default();
         let mut skipped: Option<SkippedLines> = None;
         let wrong = |line, kind, record: &[u8]| {
             let record = String::from_utf8_lossy(record).trim().to_owned();
-            ZoneError { place: Place { file: path.to_owned(), line }, kind, record }
+            ZoneError { place: RecordPlace { file: path.to_owned(), line }, kind, record }
         };
         let text = files.read(path).map_err(|error| wrong(0, ZoneErrorKind::Read(error), b""))?;
         let mut names = Vec::new();
@@ -241,7 +241,7 @@ impl Hosts {
             draft.records(Section::Answer, name, kind(RecordType::AAAA), v6.iter().map(|octets| &octets[..]));
         }
         let rcode = Rcode::NOERROR;
-        Some(LocalAnswer { message: draft.finish(rcode), rcode, outcome: Outcome::Done, aliases: 0 })
+        Some(LocalAnswer { message: draft.finish(rcode), rcode, outcome: LocalOutcome::Done, aliases: 0 })
     }
 }
 

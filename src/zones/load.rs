@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{LocalSpec, SkippedLines, Source, error::ZoneError, hosts::Hosts, text, watch::Watch, zone::Zone};
+use super::{LocalSpec, SkippedLines, ZoneSource, error::ZoneError, hosts::Hosts, text, watch::FileWatch, zone::Zone};
 
 /// What was read for a local zone.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) enum Content {
 pub(super) struct LoadedZone {
     pub(super) spec: LocalSpec,
     pub(super) content: Content,
-    pub(super) files: Watch,
+    pub(super) files: FileWatch,
 }
 
 impl LoadedZone {
@@ -51,7 +51,7 @@ pub(super) struct LoadedHosts {
     path: Option<PathBuf>,
     /// None while the file cannot be read.
     content: Option<Hosts>,
-    pub(super) files: Watch,
+    pub(super) files: FileWatch,
 }
 
 impl LoadedHosts {
@@ -83,12 +83,12 @@ pub(super) fn zone(
     if let Some(same) = before.filter(|before| before.files.is_current()) {
         return Some(Arc::clone(same));
     }
-    let mut files = Watch::default();
+    let mut files = FileWatch::default();
     let content = match text::read(spec, &mut files) {
         Ok(zone) => Content::Zone(zone),
         Err(mut errors) => {
             let was_broken = before.is_some_and(|before| before.zone().is_none());
-            let may_be_broken = matches!(spec.source, Source::File(_)) && (start == Start::First || was_broken);
+            let may_be_broken = matches!(spec.source, ZoneSource::File(_)) && (start == Start::First || was_broken);
             if !may_be_broken {
                 findings.refused.append(&mut errors);
                 return None;
@@ -121,7 +121,7 @@ pub(super) fn hosts(
     if let Some(same) = before.filter(|before| before.files.is_current()) {
         return Some(Arc::clone(same));
     }
-    let mut files = Watch::default();
+    let mut files = FileWatch::default();
     let content = match Hosts::read(path, &mut files) {
         Ok((hosts, skipped)) => {
             findings.skipped = skipped;

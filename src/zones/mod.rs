@@ -49,8 +49,8 @@ use std::{
 use hashbrown::HashMap;
 
 pub use self::{
-    error::{Place, ZoneError, ZoneErrorKind},
-    watch::Watch,
+    error::{RecordPlace, ZoneError, ZoneErrorKind},
+    watch::FileWatch,
 };
 use self::{
     hosts::Hosts,
@@ -66,14 +66,14 @@ pub struct LocalSpec {
     /// The zone's name.
     pub zone: Name,
     /// Where it is declared.
-    pub place: Place,
+    pub place: RecordPlace,
     /// Where its records are.
-    pub source: Source,
+    pub source: ZoneSource,
 }
 
 /// Where a zone's records are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ZoneSource {
     /// In a master file (RFC 1035 5).
     File(PathBuf),
     /// In the configuration.
@@ -86,7 +86,7 @@ pub struct InlineRecord {
     /// The text.
     pub text: String,
     /// Where it stands.
-    pub place: Place,
+    pub place: RecordPlace,
 }
 
 /// Whether the special-use names are answered here.
@@ -122,19 +122,19 @@ pub struct LocalQuestion<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalAnswer {
     /// The whole message: id 0, QR and perhaps AA, the question with the name in lower case, no OPT. For
-    /// [`Outcome::Leaves`] the chain so far; for [`Outcome::Endless`] SERVFAIL and no records.
+    /// [`LocalOutcome::Leaves`] the chain so far; for [`LocalOutcome::Endless`] SERVFAIL and no records.
     pub message: Vec<u8>,
     /// Its response code.
     pub rcode: Rcode,
     /// Whether that is all.
-    pub outcome: Outcome,
+    pub outcome: LocalOutcome,
     /// How many aliases (CNAMEs, those made from DNAMEs included) the message follows.
     pub aliases: u8,
 }
 
 /// How an answer ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum LocalOutcome {
     /// It is whole.
     Done,
     /// An alias leads to a name that is not this zone's to answer: go on there.
@@ -199,7 +199,7 @@ pub struct Zones {
     zones: HashMap<Box<[u8]>, Arc<LoadedZone>>,
     hosts: Arc<LoadedHosts>,
     special: HashMap<Box<[u8]>, Special>,
-    watch: Watch,
+    watch: FileWatch,
     findings: Findings,
 }
 
@@ -364,7 +364,7 @@ impl Zones {
     }
 
     /// The files that were read and the state they were in, for who polls them.
-    pub const fn watch(&self) -> &Watch {
+    pub const fn watch(&self) -> &FileWatch {
         &self.watch
     }
 }

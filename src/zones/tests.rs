@@ -12,13 +12,13 @@ use crate::{
     wire::{Flags, Header, NameBuf, record::Records},
 };
 
-fn place(line: usize) -> Place {
-    Place { file: "tidegate.toml".into(), line }
+fn place(line: usize) -> RecordPlace {
+    RecordPlace { file: "tidegate.toml".into(), line }
 }
 
 fn inline(zone: &str, records: &[&str]) -> LocalSpec {
     let records = records.iter().map(|text| InlineRecord { text: (*text).to_owned(), place: place(2) });
-    LocalSpec { zone: zone.parse().unwrap(), place: place(1), source: Source::Records(records.collect()) }
+    LocalSpec { zone: zone.parse().unwrap(), place: place(1), source: ZoneSource::Records(records.collect()) }
 }
 
 fn build(specs: &[LocalSpec], hosts: &str, special_use: SpecialUse) -> Zones {
@@ -155,17 +155,17 @@ fn an_alias_is_followed_to_where_it_is_not_ours() {
         let answer = zones.answer(&question, |target| !target.is_within(&cloud)).unwrap();
         (answer.outcome.clone(), answer.aliases, shown(Some(answer)))
     };
-    let leaves = |target: &str| Outcome::Leaves { target: target.parse().unwrap() };
+    let leaves = |target: &str| LocalOutcome::Leaves { target: target.parse().unwrap() };
     assert_eq!(outcome("out").0, leaves("bucket.amazonaws.com"));
     let chain = "NOERROR, one.corp.example. CNAME two.corp.example., two.corp.example. CNAME a.cloud.corp.example.";
     assert_eq!(outcome("one"), (leaves("a.cloud.corp.example"), 2, chain.to_owned()), "a rule has it");
     assert_eq!(outcome("tohost").0, leaves("host.corp.example"));
     assert_eq!(outcome("toeu").0, leaves("www.eu.corp.example"));
     assert_eq!(outcome("x.d").0, leaves("x.elsewhere"));
-    assert_eq!(outcome("loop").0, Outcome::Endless);
+    assert_eq!(outcome("loop").0, LocalOutcome::Endless);
     assert_eq!(outcome("loop").2, "SERVFAIL");
     let (cut, target) = ("sub.corp.example".parse().unwrap(), "x.sub.corp.example".parse().unwrap());
-    assert_eq!(outcome("tosub").0, Outcome::Delegated { cut, target });
+    assert_eq!(outcome("tosub").0, LocalOutcome::Delegated { cut, target });
 }
 
 #[test]
@@ -175,9 +175,9 @@ fn a_chain_of_64_is_an_answer_and_a_longer_one_is_not() {
     let records: Vec<&str> = records.iter().map(String::as_str).collect();
     let zones = build(&[inline("corp.example", &records)], "", SpecialUse::Ignored);
     let longest = ask(&zones, "c64.corp.example", RecordType::A).unwrap();
-    assert_eq!((longest.outcome, longest.aliases, longest.rcode), (Outcome::Done, 64, Rcode::NOERROR));
+    assert_eq!((longest.outcome, longest.aliases, longest.rcode), (LocalOutcome::Done, 64, Rcode::NOERROR));
     let longer = ask(&zones, "c65.corp.example", RecordType::A).unwrap();
-    assert_eq!((longer.outcome, longer.rcode), (Outcome::Endless, Rcode::SERVFAIL));
+    assert_eq!((longer.outcome, longer.rcode), (LocalOutcome::Endless, Rcode::SERVFAIL));
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_changed_file_is_seen_once() {
     let (zone, part) = (folder.path().join("zone"), folder.path().join("part"));
     fs::write(&zone, "@ 60 SOA a b 1 2 3 4 5\n@ 60 NS a\n$INCLUDE part\n").unwrap();
     fs::write(&part, "a 60 A 10.0.0.1\n").unwrap();
-    let spec = LocalSpec { zone: "x".parse().unwrap(), place: place(1), source: Source::File(zone.clone()) };
+    let spec = LocalSpec { zone: "x".parse().unwrap(), place: place(1), source: ZoneSource::File(zone.clone()) };
     let zones = Zones::build(&[spec], None, SpecialUse::Ignored, None).unwrap();
     let mut watch = zones.watch().clone();
     assert_eq!(watch.files().count(), 2);

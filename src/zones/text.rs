@@ -17,15 +17,15 @@ use std::{
 };
 
 use super::{
-    InlineRecord, LocalSpec, Source,
+    InlineRecord, LocalSpec, ZoneSource,
     build::Builder,
     complete, encoding,
     entry::{Entries, Entry, Quoting, Start, Token},
-    error::{Place, ZoneError, ZoneErrorKind},
+    error::{RecordPlace, ZoneError, ZoneErrorKind},
     field,
     generate::{self, MOST_GENERATED, Range},
     rdata,
-    watch::Watch,
+    watch::FileWatch,
     zone::Zone,
 };
 use crate::wire::{Name, RecordType, name};
@@ -38,20 +38,20 @@ const MOST_ERRORS: usize = 100;
 const MAX_DEPTH: usize = 8;
 
 /// Reads the zone of a specification, or tells all that is wrong with it.
-pub(super) fn read(spec: &LocalSpec, watch: &mut Watch) -> Result<Zone, Vec<ZoneError>> {
+pub(super) fn read(spec: &LocalSpec, watch: &mut FileWatch) -> Result<Zone, Vec<ZoneError>> {
     let mut reader = Reader::new(&spec.zone, watch);
     match &spec.source {
-        Source::File(path) => reader.file(path, &spec.place),
-        Source::Records(records) => reader.inline(records),
+        ZoneSource::File(path) => reader.file(path, &spec.place),
+        ZoneSource::Records(records) => reader.inline(records),
     }
     let (mut zone, mut errors) = reader.finish();
     match &spec.source {
-        Source::Records(_) => {
+        ZoneSource::Records(_) => {
             let made = complete::make(&mut zone);
             errors.extend(made.err().map(|kind| ZoneError { place: spec.place.clone(), kind, record: String::new() }));
         }
-        Source::File(path) if errors.is_empty() => complete::demand(&zone, path, &mut errors),
-        Source::File(_) => {}
+        ZoneSource::File(path) if errors.is_empty() => complete::demand(&zone, path, &mut errors),
+        ZoneSource::File(_) => {}
     }
     if !errors.is_empty() {
         return Err(errors);
@@ -64,11 +64,11 @@ pub(super) fn read(spec: &LocalSpec, watch: &mut Watch) -> Result<Zone, Vec<Zone
 /// What the next record may take from those before it.
 struct Reader<'a> {
     zone: Builder,
-    watch: &'a mut Watch,
+    watch: &'a mut FileWatch,
     /// The first of them, [`MOST_ERRORS`] at most, and how many more there are.
     errors: Vec<ZoneError>,
     untold: usize,
-    soa: Option<Place>,
+    soa: Option<RecordPlace>,
     /// The folder that included files must lie in, and the files being read, all canonical.
     folder: Option<PathBuf>,
     open: Vec<PathBuf>,
@@ -82,7 +82,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(apex: &Name, watch: &'a mut Watch) -> Self {
+    fn new(apex: &Name, watch: &'a mut FileWatch) -> Self {
         Self {
             zone: Builder::new(apex.clone()),
             watch,
@@ -99,11 +99,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn file(&mut self, path: &Path, declared: &Place) {
+    fn file(&mut self, path: &Path, declared: &RecordPlace) {
         let text = match self.watch.read(path) {
             Ok(text) => text,
             Err(error) => {
-                let place = Place { file: path.to_owned(), line: 0 };
+                let place = RecordPlace { file: path.to_owned(), line: 0 };
                 let record = format!("zone {}, {declared}", self.zone.apex());
                 self.report(place, ZoneErrorKind::Read(error), record);
                 return;
@@ -130,17 +130,17 @@ impl<'a> Reader<'a> {
         for entry in Entries::new(text, line) {
             let (line, kind, record) = match entry {
                 Ok(entry) => {
-                    let place = || Place { file: file.to_owned(), line: entry.line };
+                    let place = || RecordPlace { file: file.to_owned(), line: entry.line };
                     let Err(kind) = self.entry(&entry, &place) else { continue };
                     (entry.line, kind, entry.shown())
                 }
                 Err((line, kind)) => (line, kind, String::new()),
             };
-            self.report(Place { file: file.to_owned(), line }, kind, record);
+            self.report(RecordPlace { file: file.to_owned(), line }, kind, record);
         }
     }
 
-    fn report(&mut self, place: Place, kind: ZoneErrorKind, record: String) {
+    fn report(&mut self, place: RecordPlace, kind: ZoneErrorKind, record: String) {
         if self.errors.len() < MOST_ERRORS {
             self.errors.push(ZoneError { place, kind, record });
         } else {
@@ -150,13 +150,13 @@ impl<'a> Reader<'a> {
 
     fn finish(mut self) -> (Builder, Vec<ZoneError>) {
         if let Some(last) = self.errors.last().filter(|_| self.untold > 0) {
-            let place = Place { line: 0, ..last.place.clone() };
+            let place = RecordPlace { line: 0, ..last.place.clone() };
             self.errors.push(ZoneError { place, kind: ZoneErrorKind::More(self.untold), record: String::new() });
         }
         (self.zone, self.errors)
     }
 
-    fn entry(&mut self, entry: &Entry<'_>, place: &dyn Fn() -> Place) -> Result<(), ZoneErrorKind> {
+    fn entry(&mut self, entry: &Entry<'_>, place: &dyn Fn() -> RecordPlace) -> Result<(), ZoneErrorKind> {
         let first = &entry.tokens[0];
         if entry.start == Start::Word && field::is_bare(first) && first.text.starts_with(b"$") {
             return self.directive(first, &entry.tokens[1..], place);
@@ -205,7 +205,7 @@ impl<'a> Reader<'a> {
         rtype: RecordType,
         ttl: u32,
         rdata: &[u8],
-        place: &dyn Fn() -> Place,
+        place: &dyn Fn() -> RecordPlace,
     ) -> Result<(), ZoneErrorKind> {
         let apex = self.zone.apex().as_wire();
         let named = |wire: &[u8]| Name::from_wire(wire).unwrap_or_else(|_| Name::root());
@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
         &mut self,
         directive: &Token<'_>,
         words: &[Token<'_>],
-        place: &dyn Fn() -> Place,
+        place: &dyn Fn() -> RecordPlace,
     ) -> Result<(), ZoneErrorKind> {
         if directive.is("$TTL") {
             let [word] = words else { return Err(ZoneErrorKind::Usage("$TTL takes one TTL")) };
@@ -259,7 +259,7 @@ impl<'a> Reader<'a> {
         Err(ZoneErrorKind::Directive(directive.shown()))
     }
 
-    fn generate(&mut self, words: &[Token<'_>], place: &dyn Fn() -> Place) -> Result<(), ZoneErrorKind> {
+    fn generate(&mut self, words: &[Token<'_>], place: &dyn Fn() -> RecordPlace) -> Result<(), ZoneErrorKind> {
         const USAGE: ZoneErrorKind = ZoneErrorKind::Usage(
             "$GENERATE takes START-STOP or START-STOP/STEP, an owner, a type, and the data, in quotes if it has blanks",
         );
@@ -357,12 +357,12 @@ mod tests {
     const HEAD: &str = "@ 300 SOA ns hostmaster 1 2h 15m 2w 5m\n@ 300 NS ns\n";
 
     fn read_file(path: &Path) -> Result<Zone, Vec<String>> {
-        let place = Place { file: "tidegate.toml".into(), line: 7 };
+        let place = RecordPlace { file: "tidegate.toml".into(), line: 7 };
         let zone = "corp.example".parse().unwrap();
-        let spec = LocalSpec { zone, place, source: Source::File(path.to_owned()) };
+        let spec = LocalSpec { zone, place, source: ZoneSource::File(path.to_owned()) };
         let folder = path.parent().unwrap().display().to_string();
         let shown = |errors: &[ZoneError]| errors.iter().map(|p| p.to_string().replace(&folder, "")).collect();
-        read(&spec, &mut Watch::default()).map_err(|errors| shown(&errors))
+        read(&spec, &mut FileWatch::default()).map_err(|errors| shown(&errors))
     }
 
     fn errors(text: &str) -> Vec<String> {
@@ -373,12 +373,12 @@ mod tests {
     }
 
     fn inline(records: &[&str]) -> Result<Zone, Vec<String>> {
-        let place = |line| Place { file: "tidegate.toml".into(), line };
+        let place = |line| RecordPlace { file: "tidegate.toml".into(), line };
         let records =
             (10..).zip(records).map(|(line, text)| InlineRecord { text: (*text).to_owned(), place: place(line) });
         let zone = "edge.example".parse().unwrap();
-        let spec = LocalSpec { zone, place: place(9), source: Source::Records(records.collect()) };
-        let zone = read(&spec, &mut Watch::default());
+        let spec = LocalSpec { zone, place: place(9), source: ZoneSource::Records(records.collect()) };
+        let zone = read(&spec, &mut FileWatch::default());
         zone.map_err(|errors| errors.iter().map(ToString::to_string).collect())
     }
 

@@ -17,7 +17,7 @@ const YOUNG: u64 = 2;
 
 /// What tells one state of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -26,7 +26,7 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -52,16 +52,16 @@ impl Stamp {
 
 /// Files and the state each was in.
 #[derive(Debug, Clone, Default)]
-pub struct Watch {
-    files: Vec<(PathBuf, Option<Stamp>)>,
+pub struct FileWatch {
+    files: Vec<(PathBuf, Option<FileStamp>)>,
     /// Whether a file was so young when it was read that its next change may bear the same stamp.
     is_unsettled: bool,
 }
 
-impl Watch {
+impl FileWatch {
     /// Whether a file changed, came or went since it was read.
     pub fn changed(&self) -> bool {
-        self.files.iter().any(|(path, stamp)| *stamp != Stamp::now(path))
+        self.files.iter().any(|(path, stamp)| *stamp != FileStamp::now(path))
     }
 
     /// Whether what was read is what the files hold now, beyond doubt.
@@ -80,7 +80,7 @@ impl Watch {
     pub fn poll(&mut self) -> bool {
         let mut changed = false;
         for (path, stamp) in &mut self.files {
-            let now = Stamp::now(path);
+            let now = FileStamp::now(path);
             changed |= *stamp != now;
             *stamp = now;
         }
@@ -94,7 +94,7 @@ impl Watch {
 
     /// Reads a file whole, and knows its state from before the reading: a change during it counts as one.
     pub(super) fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
-        let stamp = Stamp::now(path);
+        let stamp = FileStamp::now(path);
         self.is_unsettled |= stamp.is_some_and(|stamp| stamp.is_young());
         self.files.push((path.to_owned(), stamp));
         let metadata = fs::metadata(path)?;

@@ -16,7 +16,7 @@ use crate::wire::{Name, RecordType, name::MAX_NAME};
 
 /// A record.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Record {
+pub(super) struct ZoneRecord {
     /// The owner's number.
     pub(super) owner: u32,
     /// Where its RDATA stands, behind two octets of length.
@@ -41,7 +41,7 @@ pub(super) struct RrSet<'z> {
     pub(super) rtype: RecordType,
     /// In seconds.
     pub(super) ttl: u32,
-    records: &'z [Record],
+    records: &'z [ZoneRecord],
     octets: &'z [u8],
 }
 
@@ -61,7 +61,7 @@ impl<'z> RrSet<'z> {
 /// What a name owns; nothing if it only has names below it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Node<'z> {
-    records: &'z [Record],
+    records: &'z [ZoneRecord],
     octets: &'z [u8],
 }
 
@@ -125,7 +125,7 @@ pub(super) struct Zone {
     /// For each name the place of its first record; they end where the next name's begin.
     pub(super) firsts: Vec<u32>,
     /// Sorted by owner, type and RDATA.
-    pub(super) records: Vec<Record>,
+    pub(super) records: Vec<ZoneRecord>,
     pub(super) octets: Vec<u8>,
     pub(super) fingerprint: u64,
 }

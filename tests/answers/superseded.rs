@@ -59,7 +59,7 @@ fn a_slow_answer_that_is_not_kept_gets_through() {
 /// `flush --zone` also forgets what an alias leads into the zone.
 #[test]
 fn a_flushed_zone_is_forgotten_by_way_of_aliases_too() {
-    use tidegate::cache::{Cache, Hash, Integrity, Key, New, Stamp};
+    use tidegate::cache::{Cache, CacheKey, Hash, Integrity, New, Stamp};
     use tidegate::wire::{Class, Flags, Header, MessageId, Name, RecordType, Ttl, record::Section, writer::Writer};
 
     let cache = Cache::new(1 << 20);
@@ -72,8 +72,14 @@ fn a_flushed_zone_is_forgotten_by_way_of_aliases_too() {
             writer.plain(Section::Answer, name.as_wire(), RecordType::CNAME, Class::IN, ttl, target.as_wire()).unwrap();
         }
         let message = writer.finish(Header { id: MessageId(0), flags: Flags(Flags::QR), counts: [0; 4] });
-        let key =
-            Key { name: name.as_wire(), qtype: RecordType::A, qclass: Class::IN, do_bit: false, cd: false, view: 0 };
+        let key = CacheKey {
+            name: name.as_wire(),
+            qtype: RecordType::A,
+            qclass: Class::IN,
+            do_bit: false,
+            cd: false,
+            view: 0,
+        };
         let hash: Hash = key.hash();
         let stamp = Stamp { generation: 1, fingerprint: 1, rule: 0 };
         let new = New { message: &message, ttl_offsets: &[], lifetime: 60, now: 1, stamp, integrity: Integrity::Whole };

@@ -5,7 +5,7 @@ use std::{env, io::Read};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tidegate::{
     cache::{
-        EntryView, Integrity, Key, Stamp,
+        CacheKey, EntryView, Integrity, Stamp,
         snapshot::{SnapshotError, SnapshotHeader, SnapshotReader, SnapshotRule, SnapshotWriter},
     },
     wire::{Class, Name, RecordType},
@@ -40,7 +40,7 @@ fn file(entries: u32) -> Vec<u8> {
     for n in 0..entries {
         let (name, message) = message(n);
         let offset = u16::try_from(message.len() - 10).unwrap();
-        let key = Key {
+        let key = CacheKey {
             name: name.as_wire(),
             qtype: RecordType::A,
             qclass: Class::IN,

@@ -9,7 +9,7 @@ use tidegate::{
         Availability, ExchangeError, LetterCase, Transport,
         tally::{MismatchReason, QueryResult},
     },
-    wire::{Kind, Rcode},
+    wire::{Rcode, ResponseKind},
 };
 
 use crate::{
@@ -72,7 +72,7 @@ fn nxdomain_is_an_answer() {
     let (first, second) = (Script::new(Says::NxDomain), Script::new(Says::Address(ONE)));
     let group = build(&spec(&[&[udp(first.address), udp(second.address)]]));
     let exchanged = on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap() });
-    assert_eq!(exchanged.response.kind(), Kind::NxDomain);
+    assert_eq!(exchanged.response.kind(), ResponseKind::NxDomain);
     assert_eq!(second.queries(), 0);
 }
 

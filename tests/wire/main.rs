@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 use tidegate::wire::{
-    Class, Ede, EdeCode, Edns, Header, Kind, Malformed, MessageId, Name, NameBuf, Question, Rcode, RecordType, Reject,
-    Response, UpstreamQuery,
+    Class, Ede, EdeCode, Edns, Header, Malformed, MessageId, Name, NameBuf, Question, Rcode, RecordType, Reject,
+    Response, ResponseKind, UpstreamQuery,
     addresses::find_address,
     name,
     record::Records,
@@ -94,7 +94,7 @@ proptest! {
         let Scene { query, .. } = &scene;
         let response = Response::read(&scene.octets, query, MessageId(ID), None).unwrap();
         prop_assert!(response.is_answer());
-        prop_assert_eq!(response.kind() == Kind::Positive, scene.has_data);
+        prop_assert_eq!(response.kind() == ResponseKind::Positive, scene.has_data);
         prop_assert_eq!(response.chain().len(), scene.links);
         prop_assert_eq!(response.has_edns(), scene.has_opt);
         let (first, second) = both(response.message())?;

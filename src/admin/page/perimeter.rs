@@ -13,12 +13,12 @@ const SHOWN: usize = 20;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Document {
-    names: Vec<Name>,
+    names: Vec<NameRow>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Name {
+struct NameRow {
     name: String,
     verdict: String,
     address: Option<String>,
@@ -26,12 +26,12 @@ struct Name {
     excepted: bool,
     clients: u64,
     last_seen: u64,
-    remedy: Option<Remedy>,
+    remedy: Option<RemedyRow>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Remedy {
+struct RemedyRow {
     kind: String,
     service: String,
 }
@@ -40,7 +40,7 @@ struct Remedy {
 pub(super) fn perimeter(document: &Value, now: u64) -> Markup {
     let Document { names } = Document::deserialize(document).unwrap_or_default();
     let with = |verdict: &str| count(names.iter().filter(|name| name.verdict == verdict).count() as u64);
-    let mut open: Vec<&Name> = names.iter().filter(|name| is_open(name)).collect();
+    let mut open: Vec<&NameRow> = names.iter().filter(|name| is_open(name)).collect();
     open.sort_by_key(|name| std::cmp::Reverse(name.last_seen));
     html! {
         @if !names.is_empty() {
@@ -58,11 +58,11 @@ pub(super) fn perimeter(document: &Value, now: u64) -> Markup {
     }
 }
 
-fn is_open(name: &Name) -> bool {
+fn is_open(name: &NameRow) -> bool {
     matches!(&*name.verdict, "public" | "unreachable") && !name.excepted
 }
 
-fn table(open: &[&Name], now: u64) -> Markup {
+fn table(open: &[&NameRow], now: u64) -> Markup {
     html! {
         table.perimeter {
             thead {
@@ -91,7 +91,7 @@ fn table(open: &[&Name], now: u64) -> Markup {
     }
 }
 
-fn remedy(remedy: Option<&Remedy>) -> String {
+fn remedy(remedy: Option<&RemedyRow>) -> String {
     match remedy.map(|remedy| (&*remedy.kind, &remedy.service)) {
         Some(("endpoint", service)) => format!("an interface endpoint for {service}, with private DNS"),
         Some(("regional-name", service)) => format!("the regional name of {service}"),

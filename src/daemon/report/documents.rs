@@ -17,7 +17,7 @@ use crate::{
     clock::Moment,
     config::{Aaaa, OnPublic, Rebind, RulePlan, WhenDown},
     metrics::{
-        DropReason, GuardAction, Source, Transport,
+        DropReason, GuardAction, ReplySource, Transport,
         histogram::{BOUNDS_MICROS, Reading},
         registry::{REVISION, RUSTC, VERSION},
     },
@@ -50,8 +50,8 @@ impl Report {
             workers: registry.workers().len(),
             configuration: self.configuration_status(snapshot.generation),
             queries: by(&Transport::ALL, |transport| (transport.label(), registry.queries(transport))),
-            responses: by(&Source::ALL, |source| (source.label(), registry.responses(source))),
-            durations: by(&Source::ALL, |source| (source.label(), duration(&registry.durations(source)))),
+            responses: by(&ReplySource::ALL, |source| (source.label(), registry.responses(source))),
+            durations: by(&ReplySource::ALL, |source| (source.label(), duration(&registry.durations(source)))),
             dropped: by(&DropReason::ALL, |reason| (reason.label(), registry.dropped(reason))),
             coalesced: registry.coalesced(),
             in_flight: self.engine.waiting.count(),
@@ -70,7 +70,7 @@ impl Report {
 
     fn latency(&self) -> Vec<LatencyStatus> {
         let mut all = Reading::default();
-        for source in Source::ALL {
+        for source in ReplySource::ALL {
             all.add(&self.registry.durations(source));
         }
         let bounds = BOUNDS_MICROS.into_iter().map(|bound| Some(Duration::from_micros(bound).as_secs_f64()));

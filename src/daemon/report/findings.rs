@@ -15,7 +15,7 @@ use crate::{
         status::{Finding, GroupStatus, ServerStatus, Severity},
     },
     clock::Moment,
-    perimeter::{Outcome, Seen},
+    perimeter::{Exposure, Seen},
     plural::Plural,
 };
 
@@ -105,12 +105,13 @@ fn of_reload(report: &Report) -> Option<Finding> {
 
 fn of_perimeter(report: &Report, now: Moment) -> Option<Finding> {
     let seen = report.engine.perimeter.report();
-    let is_guards = |outcome| matches!(outcome, Outcome::Refused | Outcome::Stripped | Outcome::Leaked);
+    let is_guards = |outcome| matches!(outcome, Exposure::Refused | Exposure::Stripped | Exposure::Leaked);
     let is_recent = |seen: &&Seen| seen.outcome.is_some_and(is_guards) && now.since(seen.last) < RECENT;
     let recent: Vec<&Seen> = seen.names.iter().filter(is_recent).collect();
     let newest = recent.iter().max_by_key(|seen| seen.last)?;
     let of = |outcome| (outcome, recent.iter().filter(|seen| seen.outcome == Some(outcome)).count());
-    let by = [Outcome::Leaked, Outcome::Stripped, Outcome::Refused].map(of).into_iter().filter(|(_, count)| *count > 0);
+    let by =
+        [Exposure::Leaked, Exposure::Stripped, Exposure::Refused].map(of).into_iter().filter(|(_, count)| *count > 0);
     let by: Vec<String> = by.map(|(outcome, count)| format!("{count} {}", outcome.label())).collect();
     let (names, name) = (Plural(recent.len(), "name"), newest.name.to_string());
     let text = format!(

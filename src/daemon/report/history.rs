@@ -11,7 +11,7 @@ use super::{Report, findings};
 use crate::{
     admin::status::{EventStatus, Finding, GroupStatus, MinuteStatus, Severity},
     clock::{self, Moment},
-    metrics::{GuardAction, Source, Transport},
+    metrics::{GuardAction, ReplySource, Transport},
 };
 
 /// Minutes that are kept.
@@ -50,7 +50,7 @@ impl Report {
             queries: Transport::ALL.iter().map(|&transport| registry.queries(transport)).sum(),
             hits: registry.hits(),
             misses: registry.misses(),
-            failed: registry.responses(Source::Error),
+            failed: registry.responses(ReplySource::Error),
             violations: GuardAction::ALL.iter().map(|&action| violations(action)).sum(),
         }
     }

@@ -36,7 +36,7 @@ use crate::{
     engine::Engine,
     metrics::{
         self, Format, Registry, Transport,
-        counter::Shared,
+        counter::SharedCounter,
         registry::Names,
         worker::{EDES, RCODES},
     },
@@ -68,7 +68,7 @@ pub(super) struct Report {
     history: History,
     is_draining: AtomicBool,
     /// Changes of the network that were heard, by kind.
-    network_changes: [Shared; NetworkChange::ALL.len()],
+    network_changes: [SharedCounter; NetworkChange::ALL.len()],
     log_lost: Option<ErrorCounter>,
 }
 
@@ -81,8 +81,8 @@ struct Configuration {
 
 #[derive(Debug)]
 struct Reloads {
-    succeeded: Shared,
-    failed: Shared,
+    succeeded: SharedCounter,
+    failed: SharedCounter,
     last_succeeded: AtomicBool,
     last: Mutex<Option<ReloadStatus>>,
 }
@@ -90,8 +90,8 @@ struct Reloads {
 impl Report {
     /// About these parts, with the configuration that comes into force.
     pub(super) fn new(
-        workers: Vec<Arc<metrics::Worker>>,
-        rules: Arc<metrics::Rules>,
+        workers: Vec<Arc<metrics::WorkerCounters>>,
+        rules: Arc<metrics::RuleRegistry>,
         engine: Arc<Engine>,
         connections: Arc<Connections>,
         snapshot_status: Arc<SnapshotStatus>,
@@ -112,8 +112,8 @@ impl Report {
             configuration: ArcSwap::from_pointee(Configuration::of(live)),
             gate: Arc::new(ArcSwap::from_pointee(gate(live))),
             reloads: Reloads {
-                succeeded: Shared::default(),
-                failed: Shared::default(),
+                succeeded: SharedCounter::default(),
+                failed: SharedCounter::default(),
                 last_succeeded: AtomicBool::new(true),
                 last: Mutex::default(),
             },

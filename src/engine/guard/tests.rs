@@ -47,10 +47,10 @@ fn signed(query: &UpstreamQuery, addresses: &[&str]) -> Response {
 fn judged(guard: &Guard, name: &str, addresses: &[&str]) -> (&'static str, Option<IpAddr>, Vec<RecordType>) {
     let query = query(name);
     match guard.judge(&query, &signed(&query, addresses)).unwrap() {
-        Verdict::Pass => ("pass", None, Vec::new()),
-        Verdict::Log(address) => ("log", Some(address), Vec::new()),
-        Verdict::Refuse(address) => ("refuse", Some(address), Vec::new()),
-        Verdict::Strip(address, rest) => {
+        GuardVerdict::Pass => ("pass", None, Vec::new()),
+        GuardVerdict::Log(address) => ("log", Some(address), Vec::new()),
+        GuardVerdict::Refuse(address) => ("refuse", Some(address), Vec::new()),
+        GuardVerdict::Strip(address, rest) => {
             let types = Records::of(rest.message()).unwrap().map(|record| record.unwrap().rtype).collect();
             ("strip", Some(address), types)
         }

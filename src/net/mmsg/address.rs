@@ -8,7 +8,7 @@ use std::{
 /// An IPv4 or IPv6 socket address in kernel form, all bytes initialised at all times.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) union Name {
+pub(super) union RawAddress {
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
 }
@@ -20,7 +20,7 @@ const V6: libc::sa_family_t = libc::AF_INET6 as _;
 
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
-impl Name {
+impl RawAddress {
     pub(super) const SIZE: libc::socklen_t = 28;
     const V4_SIZE: libc::socklen_t = 16;
 
@@ -98,7 +98,7 @@ mod tests {
     fn address_written_is_the_address_read() {
         for address in ["192.0.2.1:53", "[2001:db8::1]:5353", "[fe80::1%3]:853", "0.0.0.0:0", "[::ffff:192.0.2.1]:1"] {
             let address: SocketAddr = address.parse().unwrap();
-            let mut name = Name::empty();
+            let mut name = RawAddress::empty();
             let length = name.set(&address);
             assert_eq!(name.read(length), address);
             assert_eq!(name.ip(length), address.ip());
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn address_cut_short_is_nobodys() {
-        let mut name = Name::empty();
+        let mut name = RawAddress::empty();
         for (address, least) in [("192.0.2.1:53", 16), ("[2001:db8::1]:53", 28)] {
             name.set(&address.parse().unwrap());
             assert_eq!(name.read(least - 1), NOBODY);

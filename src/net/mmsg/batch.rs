@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     SLOTS_MAX, Sent,
-    address::Name,
+    address::RawAddress,
     control::{Control, Local, Path},
     fixed::Fixed,
     queue::{Queue, count, empty_header},
@@ -32,7 +32,7 @@ pub struct Batch {
     receive_size: usize,
     replies: Fixed<u8>,
     reply_size: usize,
-    names: Fixed<Name>,
+    names: Fixed<RawAddress>,
     controls: Fixed<Control>,
     #[expect(dead_code, reason = "the headers point to it")]
     incoming_parts: Fixed<libc::iovec>,
@@ -57,7 +57,7 @@ pub struct Message<'a> {
 /// Where a datagram came from, in the kernel's form until somebody asks.
 #[derive(Clone, Copy)]
 pub struct Origin<'a> {
-    name: &'a Name,
+    name: &'a RawAddress,
     name_length: libc::socklen_t,
     control: &'a Control,
     control_length: usize,
@@ -90,7 +90,7 @@ impl Batch {
         assert!((1..=SLOTS_MAX).contains(&slots), "one system call moves 1 to {SLOTS_MAX} datagrams, not {slots}");
         let received = Fixed::new(slots * receive_size, |_| 0);
         let replies = Fixed::new(slots * reply_size, |_| 0);
-        let names = Fixed::new(slots, |_| Name::empty());
+        let names = Fixed::new(slots, |_| RawAddress::empty());
         let controls = Fixed::new(slots, |_| Control::empty());
         let incoming_parts = Fixed::new(slots, |i| libc::iovec {
             iov_base: received.pointer(i * receive_size).cast(),
@@ -101,7 +101,7 @@ impl Batch {
         let incoming = Fixed::new(slots, |i| {
             let mut header = empty_header();
             header.msg_hdr.msg_name = names.pointer(i).cast();
-            header.msg_hdr.msg_namelen = Name::SIZE;
+            header.msg_hdr.msg_namelen = RawAddress::SIZE;
             header.msg_hdr.msg_iov = incoming_parts.pointer(i);
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = controls.pointer(i).cast();
@@ -150,7 +150,7 @@ impl Batch {
     fn receive(&mut self, socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<usize> {
         // What the kernel writes into a header: lengths and flags. It has touched no other headers than these.
         for header in &mut self.incoming[..self.filled] {
-            header.msg_hdr.msg_namelen = Name::SIZE;
+            header.msg_hdr.msg_namelen = RawAddress::SIZE;
             header.msg_hdr.msg_controllen = Control::SIZE as _;
             header.msg_hdr.msg_flags = 0;
         }

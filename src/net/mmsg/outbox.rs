@@ -4,7 +4,7 @@ use std::{io, os::fd::BorrowedFd};
 
 use super::{
     Sent,
-    address::Name,
+    address::RawAddress,
     control::{Control, Path},
     fixed::Fixed,
     queue::{Queue, empty_header},
@@ -17,7 +17,7 @@ pub struct Outbox {
     queue: Queue,
     bytes: Fixed<u8>,
     size: usize,
-    names: Fixed<Name>,
+    names: Fixed<RawAddress>,
     controls: Fixed<Control>,
     parts: Fixed<libc::iovec>,
 }
@@ -44,7 +44,7 @@ impl Outbox {
     /// If one of the two is 0, or `slots` too large.
     pub fn new(slots: usize, size: usize) -> Self {
         let bytes = Fixed::new(slots * size, |_| 0);
-        let names = Fixed::new(slots, |_| Name::empty());
+        let names = Fixed::new(slots, |_| RawAddress::empty());
         let controls = Fixed::new(slots, |_| Control::empty());
         let parts = Fixed::new(slots, |i| libc::iovec { iov_base: bytes.pointer(i * size).cast(), iov_len: 0 });
         let queue = Queue::new(slots, |i| {

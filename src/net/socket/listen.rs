@@ -8,19 +8,19 @@ use std::{
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::owner::{self, Owner, Protocol};
+use super::owner::{self, Owner, PortProtocol};
 use crate::net::mmsg::{self, Family};
 
 /// How listening sockets are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
+pub struct ListenOptions {
     /// Whether to bind addresses that the host does not have yet (`IP_FREEBIND`).
     pub freebind: bool,
     /// The bytes of questions that a UDP socket holds while its worker is busy, as far as `net.core.rmem_max` lets it.
     pub receive_buffer: usize,
 }
 
-impl Default for Options {
+impl Default for ListenOptions {
     fn default() -> Self {
         Self { freebind: false, receive_buffer: RECEIVE_BUFFER }
     }
@@ -44,7 +44,7 @@ pub enum BindError {
         /// The address wanted.
         address: SocketAddr,
         /// UDP or TCP.
-        protocol: Protocol,
+        protocol: PortProtocol,
         /// Who has it.
         owner: Owner,
     },
@@ -79,7 +79,7 @@ pub enum BindError {
         /// The address wanted.
         address: SocketAddr,
         /// UDP or TCP.
-        protocol: Protocol,
+        protocol: PortProtocol,
         /// What the kernel says.
         source: io::Error,
     },
@@ -87,7 +87,7 @@ pub enum BindError {
 
 impl BindError {
     /// Finds out why the kernel refused `address`.
-    pub fn explain(protocol: Protocol, address: SocketAddr, source: io::Error) -> Self {
+    pub fn explain(protocol: PortProtocol, address: SocketAddr, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::AddrInUse => Self::InUse { address, protocol, owner: owner::find(protocol, address) },
             io::ErrorKind::PermissionDenied if address.port() < unprivileged_port_start() => {
@@ -117,12 +117,12 @@ pub struct Listeners {
 ///
 /// # Errors
 /// See [`BindError`].
-pub fn listeners(address: SocketAddr, count: usize, options: &Options) -> Result<Listeners, BindError> {
+pub fn listeners(address: SocketAddr, count: usize, options: &ListenOptions) -> Result<Listeners, BindError> {
     let mut attempts = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
         let udp = udp_listeners(address, count, options)?;
-        let bound = udp[0].local_addr().map_err(|source| BindError::explain(Protocol::Udp, address, source))?;
+        let bound = udp[0].local_addr().map_err(|source| BindError::explain(PortProtocol::Udp, address, source))?;
         match tcp_listeners(bound, count, options) {
             Err(BindError::InUse { .. }) if attempts > 0 => {}
             tcp => return Ok(Listeners { address: bound, udp, tcp: tcp? }),
@@ -134,9 +134,10 @@ pub fn listeners(address: SocketAddr, count: usize, options: &Options) -> Result
 ///
 /// # Errors
 /// See [`BindError`].
-pub fn udp_listeners(address: SocketAddr, count: usize, options: &Options) -> Result<Vec<UdpSocket>, BindError> {
+pub fn udp_listeners(address: SocketAddr, count: usize, options: &ListenOptions) -> Result<Vec<UdpSocket>, BindError> {
     let bind = |address, share| bind_udp(address, share, options);
-    let sockets = group(address, count, bind).map_err(|source| BindError::explain(Protocol::Udp, address, source))?;
+    let sockets =
+        group(address, count, bind).map_err(|source| BindError::explain(PortProtocol::Udp, address, source))?;
     Ok(sockets.into_iter().map(UdpSocket::from).collect())
 }
 
@@ -149,9 +150,14 @@ pub fn udp_listeners(address: SocketAddr, count: usize, options: &Options) -> Re
 ///
 /// # Errors
 /// See [`BindError`].
-pub fn tcp_listeners(address: SocketAddr, count: usize, options: &Options) -> Result<Vec<TcpListener>, BindError> {
+pub fn tcp_listeners(
+    address: SocketAddr,
+    count: usize,
+    options: &ListenOptions,
+) -> Result<Vec<TcpListener>, BindError> {
     let bind = |address, share| bind_tcp(address, share, options);
-    let sockets = group(address, count, bind).map_err(|source| BindError::explain(Protocol::Tcp, address, source))?;
+    let sockets =
+        group(address, count, bind).map_err(|source| BindError::explain(PortProtocol::Tcp, address, source))?;
     Ok(sockets.into_iter().map(TcpListener::from).collect())
 }
 
@@ -179,7 +185,7 @@ pub fn prefer_core(socket: &impl AsFd, core: usize) -> io::Result<()> {
 
 /// Whether a socket shares its address with the others of its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Share {
+enum PortSharing {
     Alone,
     Group,
 }
@@ -188,9 +194,9 @@ enum Share {
 fn group(
     address: SocketAddr,
     count: usize,
-    bind: impl Fn(SocketAddr, Share) -> io::Result<Socket>,
+    bind: impl Fn(SocketAddr, PortSharing) -> io::Result<Socket>,
 ) -> io::Result<Vec<Socket>> {
-    let first = bind(address, Share::Alone)?;
+    let first = bind(address, PortSharing::Alone)?;
     if count <= 1 {
         return Ok(vec![first]);
     }
@@ -198,12 +204,12 @@ fn group(
     let bound = first.local_addr()?.as_socket().unwrap_or(address);
     let mut sockets = vec![first];
     for _ in 1..count {
-        sockets.push(bind(bound, Share::Group)?);
+        sockets.push(bind(bound, PortSharing::Group)?);
     }
     Ok(sockets)
 }
 
-fn bind_udp(address: SocketAddr, share: Share, options: &Options) -> io::Result<Socket> {
+fn bind_udp(address: SocketAddr, share: PortSharing, options: &ListenOptions) -> io::Result<Socket> {
     let socket = prepare(address, Type::DGRAM, share, options)?;
     let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
     mmsg::report_destination(socket.as_fd(), family)?;
@@ -213,7 +219,7 @@ fn bind_udp(address: SocketAddr, share: Share, options: &Options) -> io::Result<
     Ok(socket)
 }
 
-fn bind_tcp(address: SocketAddr, share: Share, options: &Options) -> io::Result<Socket> {
+fn bind_tcp(address: SocketAddr, share: PortSharing, options: &ListenOptions) -> io::Result<Socket> {
     let socket = prepare(address, Type::STREAM, share, options)?;
     // Connections of a life before this one that linger in TIME_WAIT are no reason not to start.
     socket.set_reuse_address(true)?;
@@ -224,7 +230,7 @@ fn bind_tcp(address: SocketAddr, share: Share, options: &Options) -> io::Result<
     Ok(socket)
 }
 
-fn prepare(address: SocketAddr, kind: Type, share: Share, options: &Options) -> io::Result<Socket> {
+fn prepare(address: SocketAddr, kind: Type, share: PortSharing, options: &ListenOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), kind, None)?;
     socket.set_nonblocking(true)?;
     if address.is_ipv6() {
@@ -235,7 +241,7 @@ fn prepare(address: SocketAddr, kind: Type, share: Share, options: &Options) -> 
         (true, SocketAddr::V4(_)) => socket.set_freebind_v4(true)?,
         (true, SocketAddr::V6(_)) => socket.set_freebind_v6(true)?,
     }
-    if share == Share::Group {
+    if share == PortSharing::Group {
         socket.set_reuse_port(true)?;
     }
     Ok(socket)
@@ -260,7 +266,7 @@ mod tests {
 
     use super::*;
 
-    const OPTIONS: Options = Options { freebind: false, receive_buffer: RECEIVE_BUFFER };
+    const OPTIONS: ListenOptions = ListenOptions { freebind: false, receive_buffer: RECEIVE_BUFFER };
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
@@ -357,7 +363,7 @@ mod tests {
     fn tcp_port_in_use_is_told() {
         let taken = tcp_listeners(address("127.0.0.1:0"), 2, &OPTIONS).unwrap();
         let error = tcp_listeners(taken[0].local_addr().unwrap(), 2, &OPTIONS).unwrap_err();
-        assert!(matches!(error, BindError::InUse { protocol: Protocol::Tcp, owner: Owner::This, .. }), "{error:?}");
+        assert!(matches!(error, BindError::InUse { protocol: PortProtocol::Tcp, owner: Owner::This, .. }), "{error:?}");
     }
 
     #[test]
@@ -365,17 +371,18 @@ mod tests {
         for text in ["192.0.2.77:0", "[2001:db8::77]:0"] {
             let error = udp_listeners(address(text), 2, &OPTIONS).unwrap_err();
             assert!(error.to_string().contains("freebind"), "{error}");
-            let freebind = Options { freebind: true, ..OPTIONS };
+            let freebind = ListenOptions { freebind: true, ..OPTIONS };
             assert_eq!(listeners(address(text), 2, &freebind).unwrap().udp.len(), 2);
         }
     }
 
     #[test]
     fn low_port_says_what_it_needs() {
-        let error = BindError::explain(Protocol::Udp, address("127.0.0.1:0"), io::ErrorKind::PermissionDenied.into());
+        let error =
+            BindError::explain(PortProtocol::Udp, address("127.0.0.1:0"), io::ErrorKind::PermissionDenied.into());
         assert!(error.to_string().contains("cap_net_bind_service"), "{error}");
         let error =
-            BindError::explain(Protocol::Udp, address("127.0.0.1:65535"), io::ErrorKind::PermissionDenied.into());
+            BindError::explain(PortProtocol::Udp, address("127.0.0.1:65535"), io::ErrorKind::PermissionDenied.into());
         assert!(matches!(error, BindError::Io { .. }), "{error:?}");
     }
 

@@ -16,6 +16,8 @@ mod owner;
 mod scope;
 
 pub use connect::{Egress, upstream_tcp, upstream_udp};
-pub use listen::{BindError, Listeners, Options, adopt_udp, listeners, prefer_core, tcp_listeners, udp_listeners};
-pub use owner::{Owner, Protocol};
+pub use listen::{
+    BindError, ListenOptions, Listeners, adopt_udp, listeners, prefer_core, tcp_listeners, udp_listeners,
+};
+pub use owner::{Owner, PortProtocol};
 pub use scope::{ScopeError, ScopedAddress};

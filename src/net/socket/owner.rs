@@ -11,7 +11,7 @@ use std::{
 
 /// What a socket speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Protocol {
+pub enum PortProtocol {
     /// UDP.
     Udp,
     /// TCP.
@@ -36,7 +36,7 @@ pub enum Owner {
     Unknown,
 }
 
-impl fmt::Display for Protocol {
+impl fmt::Display for PortProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Udp => "UDP",
@@ -65,10 +65,10 @@ struct Holder {
 }
 
 /// Finds who keeps us from binding `address`.
-pub(super) fn find(protocol: Protocol, address: SocketAddr) -> Owner {
+pub(super) fn find(protocol: PortProtocol, address: SocketAddr) -> Owner {
     let (v4, v6) = match protocol {
-        Protocol::Udp => ("/proc/net/udp", "/proc/net/udp6"),
-        Protocol::Tcp => ("/proc/net/tcp", "/proc/net/tcp6"),
+        PortProtocol::Udp => ("/proc/net/udp", "/proc/net/udp6"),
+        PortProtocol::Tcp => ("/proc/net/tcp", "/proc/net/tcp6"),
     };
     let mut holders: Vec<Holder> = [v4, v6]
         .iter()
@@ -96,17 +96,17 @@ fn conflict(held: SocketAddr, wanted: SocketAddr) -> bool {
     }
 }
 
-fn parse(protocol: Protocol, table: &str) -> Vec<Holder> {
+fn parse(protocol: PortProtocol, table: &str) -> Vec<Holder> {
     table.lines().skip(1).filter_map(|line| parse_line(protocol, line)).collect()
 }
 
 /// One line of proc_net_udp or proc_net_tcp: number, local, remote, state, queues, timer, retransmits, user, timeout,
 /// inode.
-fn parse_line(protocol: Protocol, line: &str) -> Option<Holder> {
+fn parse_line(protocol: PortProtocol, line: &str) -> Option<Holder> {
     const LISTEN: &str = "0A";
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, local, _, state, _, _, _, user, _, inode, ..] = fields.as_slice() else { return None };
-    if protocol == Protocol::Tcp && *state != LISTEN {
+    if protocol == PortProtocol::Tcp && *state != LISTEN {
         return None;
     }
     Some(Holder { address: parse_address(local)?, user: user.parse().ok()?, inode: inode.parse().ok()? })
@@ -161,14 +161,14 @@ mod tests {
     #[cfg(target_endian = "little")]
     fn kernel_tables_are_read() {
         let address = "127.0.0.1:53".parse().unwrap();
-        assert_eq!(parse(Protocol::Udp, UDP), [Holder { address, user: 101, inode: 4711 }]);
+        assert_eq!(parse(PortProtocol::Udp, UDP), [Holder { address, user: 101, inode: 4711 }]);
         let address = "[::1]:53".parse().unwrap();
-        assert_eq!(parse(Protocol::Tcp, TCP6), [Holder { address, user: 7, inode: 11 }], "only what listens");
+        assert_eq!(parse(PortProtocol::Tcp, TCP6), [Holder { address, user: 7, inode: 11 }], "only what listens");
     }
 
     #[test]
     fn table_that_makes_no_sense_is_empty() {
-        assert_eq!(parse(Protocol::Udp, "sl\n 1: 0100007F 0\n 2: XX:0035 0:0 07 0 0 0 0 0 1\n\n"), []);
+        assert_eq!(parse(PortProtocol::Udp, "sl\n 1: 0100007F 0\n 2: XX:0035 0:0 07 0 0 0 0 0 1\n\n"), []);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{
         server::{Role, tally::QueryResult},
     },
     wire::{
-        Header, Kind, Rcode, Response, UpstreamQuery,
+        Header, Rcode, Response, ResponseKind, UpstreamQuery,
         record::{Record, Records, Section},
     },
 };
@@ -55,11 +55,13 @@ impl Outcome {
         // Some echo the query with its OPT, so that record proves nothing (RFC 6891 7).
         let is_unread = matches!(rcode, Rcode::FORMERR | Rcode::NOTIMP | Rcode::BADVERS);
         match response.kind() {
-            Kind::Positive | Kind::NoData | Kind::NxDomain | Kind::YxDomain => Self::Answer(response),
-            Kind::Truncated => Self::Truncated,
-            Kind::Referral => Self::Failed(QueryResult::Refused, Some(Rcode::REFUSED)),
-            Kind::Failure if edns == EdnsUse::With && is_unread => Self::WithoutEdns(rcode),
-            Kind::Failure => match rcode {
+            ResponseKind::Positive | ResponseKind::NoData | ResponseKind::NxDomain | ResponseKind::YxDomain => {
+                Self::Answer(response)
+            }
+            ResponseKind::Truncated => Self::Truncated,
+            ResponseKind::Referral => Self::Failed(QueryResult::Refused, Some(Rcode::REFUSED)),
+            ResponseKind::Failure if edns == EdnsUse::With && is_unread => Self::WithoutEdns(rcode),
+            ResponseKind::Failure => match rcode {
                 Rcode::SERVFAIL => Self::Failed(QueryResult::Servfail, Some(rcode)),
                 Rcode::FORMERR => Self::Failed(QueryResult::Malformed, Some(rcode)),
                 _ => Self::Failed(QueryResult::Refused, Some(rcode)),

@@ -93,7 +93,7 @@ fn a_chain_is_put_in_order_and_what_is_beside_it_left_out() {
         .alias("a.example", RecordType::CNAME, "b.example")
         .alias("x.example", RecordType::CNAME, "y.example")
         .read();
-    assert_eq!(response.kind(), Kind::Positive);
+    assert_eq!(response.kind(), ResponseKind::Positive);
     assert_eq!(response.chain(), [name("b.example"), name("c.example")]);
     assert_eq!(records(&response), ["Answer a.example. CNAME", "Answer b.example. CNAME", "Answer c.example. A"]);
 }
@@ -117,7 +117,7 @@ fn a_name_that_is_an_alias_has_no_other_data() {
         .alias("a.example", RecordType::CNAME, "b.example")
         .read();
     assert_eq!(records(&response), ["Answer a.example. CNAME"]);
-    assert_eq!(response.kind(), Kind::NoData);
+    assert_eq!(response.kind(), ResponseKind::NoData);
     assert!(response.is_open());
 }
 
@@ -135,7 +135,7 @@ fn data_that_was_not_asked_for_is_left_out() {
         .address("b.example")
         .read();
     assert_eq!(records(&everything), ["Answer a.example. AAAA", "Answer a.example. CNAME"]);
-    assert_eq!((everything.kind(), everything.chain()), (Kind::Positive, &[][..]));
+    assert_eq!((everything.kind(), everything.chain()), (ResponseKind::Positive, &[][..]));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_question_for_cname_is_answered_by_it() {
         .alias("a.example", RecordType::CNAME, "b.example")
         .alias("b.example", RecordType::CNAME, "c.example")
         .read();
-    assert_eq!(response.kind(), Kind::Positive);
+    assert_eq!(response.kind(), ResponseKind::Positive);
     assert_eq!(records(&response), ["Answer a.example. CNAME"]);
 }
 
@@ -166,7 +166,7 @@ fn signatures_stay_beside_what_they_sign() {
         .alias("a.b.example", RecordType::CNAME, "b.example")
         .signature(Section::Answer, "b.example", RecordType::TXT)
         .read();
-    assert_eq!(signatures.kind(), Kind::Positive);
+    assert_eq!(signatures.kind(), ResponseKind::Positive);
 }
 
 #[test]
@@ -192,11 +192,11 @@ fn a_dname_stays_only_where_it_made_the_link() {
         .alias("other.example", RecordType::DNAME, "evil.test")
         .soa("example", Class::IN)
         .read();
-    assert_eq!((beside.kind(), records(&beside)), (Kind::NoData, vec!["Authority example. SOA".to_owned()]));
+    assert_eq!((beside.kind(), records(&beside)), (ResponseKind::NoData, vec!["Authority example. SOA".to_owned()]));
     let asked = Upstream::answers("old.example", RecordType::DNAME)
         .alias("old.example", RecordType::DNAME, "new.example")
         .read();
-    assert_eq!(asked.kind(), Kind::Positive);
+    assert_eq!(asked.kind(), ResponseKind::Positive);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn a_chain_in_a_circle_is_endless_and_not_open() {
             owner = target;
         }
         let response = upstream.read();
-        assert_eq!(response.kind(), Kind::NoData, "{targets:?}");
+        assert_eq!(response.kind(), ResponseKind::NoData, "{targets:?}");
         assert!(response.is_endless() && !response.is_open(), "{targets:?}");
     }
 }
@@ -244,13 +244,13 @@ fn a_dname_without_its_cname_is_given_one() {
             "Answer a.b.new.example. A"
         ]
     );
-    assert_eq!((response.kind(), response.chain()), (Kind::Positive, &[name("a.b.new.example")][..]));
+    assert_eq!((response.kind(), response.chain()), (ResponseKind::Positive, &[name("a.b.new.example")][..]));
     assert_eq!(response.ttl_offsets().len(), 4);
     for qtype in [RecordType::CNAME, RecordType::ANY] {
         let asked =
             Upstream::answers("a.old.example", qtype).alias("old.example", RecordType::DNAME, "new.example").read();
         assert_eq!(records(&asked), ["Answer old.example. DNAME", "Answer a.old.example. CNAME"]);
-        assert_eq!((asked.kind(), asked.chain().len()), (Kind::Positive, 0), "{qtype}");
+        assert_eq!((asked.kind(), asked.chain().len()), (ResponseKind::Positive, 0), "{qtype}");
     }
     let open =
         Upstream::answers("a.old.example", RecordType::A).alias("old.example", RecordType::DNAME, "new.test").read();
@@ -264,11 +264,11 @@ fn a_dname_that_leads_to_a_name_too_long_is_yxdomain() {
     for flags in [0, 6] {
         let response =
             Upstream::answers(&long, RecordType::A).alias("old.example", RecordType::DNAME, &target).with(flags).read();
-        assert_eq!((response.kind(), response.rcode()), (Kind::YxDomain, Rcode::YXDOMAIN));
+        assert_eq!((response.kind(), response.rcode()), (ResponseKind::YxDomain, Rcode::YXDOMAIN));
         assert_eq!(records(&response), ["Answer old.example. DNAME"]);
         assert!(response.is_answer() && response.message()[3] & 0x0f == 6);
         let again = Response::ours(response.message(), &query(&long, RecordType::A)).unwrap();
-        assert_eq!((again.kind(), records(&again)), (Kind::YxDomain, records(&response)));
+        assert_eq!((again.kind(), records(&again)), (ResponseKind::YxDomain, records(&response)));
     }
 }
 
@@ -314,7 +314,7 @@ fn the_soa_of_another_zone_or_class_says_nothing() {
         ("another class's", "example", Class::CH, None),
     ] {
         let response = Upstream::answers("a.example", RecordType::A).soa(owner, class).read();
-        assert_eq!(response.kind(), Kind::NoData, "{case}");
+        assert_eq!(response.kind(), ResponseKind::NoData, "{case}");
         assert_eq!(response.negative_ttl(), expected, "{case}");
         assert_eq!(records(&response).len(), usize::from(expected.is_some()), "{case}");
     }
@@ -336,18 +336,18 @@ fn an_alias_whose_own_zone_says_nothing_of_its_target_is_open() {
 fn servers_named_by_who_does_not_resolve_are_a_referral() {
     let ns = name("ns.example");
     for (case, owner, class, flags, expected) in [
-        ("downwards", "example", Class::IN, 0, Kind::Referral),
-        ("upwards", ".", Class::IN, 0, Kind::Referral),
-        ("authoritative", "example", Class::IN, Flags::AA, Kind::NoData),
-        ("of another class", "example", Class::CH, 0, Kind::NoData),
-        ("of a zone that is not asked about", "test", Class::IN, 0, Kind::NoData),
+        ("downwards", "example", Class::IN, 0, ResponseKind::Referral),
+        ("upwards", ".", Class::IN, 0, ResponseKind::Referral),
+        ("authoritative", "example", Class::IN, Flags::AA, ResponseKind::NoData),
+        ("of another class", "example", Class::CH, 0, ResponseKind::NoData),
+        ("of a zone that is not asked about", "test", Class::IN, 0, ResponseKind::NoData),
     ] {
         let response = Upstream::answers("a.example", RecordType::A)
             .plain(Section::Authority, owner, RecordType::NS, class, ns.as_wire())
             .with(flags)
             .read();
         assert_eq!(response.kind(), expected, "{case}");
-        assert_eq!(response.is_answer(), expected == Kind::NoData, "{case}");
+        assert_eq!(response.is_answer(), expected == ResponseKind::NoData, "{case}");
     }
 }
 
@@ -357,7 +357,7 @@ fn records_of_another_class_are_no_answer() {
         .plain(Section::Answer, "a.example", RecordType::A, Class::CH, &[10, 0, 0, 1])
         .soa("example", Class::IN)
         .read();
-    assert_eq!((response.kind(), records(&response).len()), (Kind::NoData, 1));
+    assert_eq!((response.kind(), records(&response).len()), (ResponseKind::NoData, 1));
 }
 
 #[test]
@@ -369,11 +369,11 @@ fn extended_codes_count_and_hop_by_hop_records_end_here() {
     message[11] += 1;
     message.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
     let response = Response::read(&message, &query, ID, None).unwrap();
-    assert_eq!((response.kind(), response.has_edns(), records(&response).len()), (Kind::Positive, true, 1));
+    assert_eq!((response.kind(), response.has_edns(), records(&response).len()), (ResponseKind::Positive, true, 1));
     let at = message.len() - 6;
     message[at] = 1;
     let response = Response::read(&message, &query, ID, None).unwrap();
-    assert_eq!((response.kind(), response.rcode()), (Kind::Failure, Rcode::BADVERS));
+    assert_eq!((response.kind(), response.rcode()), (ResponseKind::Failure, Rcode::BADVERS));
     message[3] |= 7;
     let response = Response::read(&message, &query, ID, None).unwrap();
     assert_eq!(response.rcode(), Rcode::BADCOOKIE);
@@ -483,7 +483,7 @@ fn a_chain_cut_and_joined_keeps_its_head_up_to_the_cut() {
     let head = Response::read(&message, &query, ID, None).unwrap();
     let tail = Upstream::answers("s3.amazonaws.com", RecordType::A).soa("amazonaws.com", Class::IN).read();
     let joined = splice::join(&head, 1, &tail, &query).unwrap();
-    assert_eq!((joined.kind(), joined.negative_ttl()), (Kind::NoData, Some(Ttl::from_wire(60))));
+    assert_eq!((joined.kind(), joined.negative_ttl()), (ResponseKind::NoData, Some(Ttl::from_wire(60))));
     assert_eq!(
         records(&joined),
         [
@@ -512,7 +512,7 @@ fn what_the_guard_refuses_is_left_out() {
         .message();
     let response = Response::read(&message, &query, ID, None).unwrap();
     let private = splice::retain(&response, &query, |message, record| record.rdata(message)[0] == 10).unwrap();
-    assert_eq!((private.kind(), records(&private).len()), (Kind::Positive, 1));
+    assert_eq!((private.kind(), records(&private).len()), (ResponseKind::Positive, 1));
     let nothing = splice::retain(&private, &query, |_, _| false).unwrap();
-    assert_eq!((nothing.kind(), records(&nothing).len()), (Kind::NoData, 0));
+    assert_eq!((nothing.kind(), records(&nothing).len()), (ResponseKind::NoData, 0));
 }

@@ -37,7 +37,7 @@ fn zone_files_as_people_have_them_are_served() {
         ("generate", "dhcp-20", "NOERROR, dhcp-20.corp.example. A [10, 0, 1, 20]"),
         ("generate", "dhcp-21", "NXDOMAIN, corp.example. SOA"),
     ] {
-        let source = Source::File(data(&format!("zones/{file}.zone")));
+        let source = ZoneSource::File(data(&format!("zones/{file}.zone")));
         let spec = LocalSpec { zone: "corp.example".parse().unwrap(), place: place(1), source };
         let zones = Zones::build(&[spec], None, SpecialUse::Ignored, None).unwrap();
         assert!(zones.errors().is_empty(), "{file}: {:?}", zones.errors());
@@ -91,7 +91,7 @@ fn a_file_that_cannot_be_used_takes_only_its_own_zone_out_of_service() {
     for (at, (name, write)) in files.iter().enumerate() {
         let path = folder.path().join(format!("zone{at}"));
         write(&path);
-        let source = Source::File(path.clone());
+        let source = ZoneSource::File(path.clone());
         let spec = LocalSpec { zone: "corp.example".parse().unwrap(), place: place(1), source };
         let specs = [spec, inline("eu.corp.example", &["www A 10.0.0.3"]), inline("other", &["www A 10.0.0.4"])];
         let hosts = folder.path().join("hosts");
@@ -104,7 +104,11 @@ fn a_file_that_cannot_be_used_takes_only_its_own_zone_out_of_service() {
         for asked in ["www.corp.example", "corp.example", "x.y.corp.example"] {
             let answer = ask(&zones, asked, RecordType::A).unwrap();
             let zone = "corp.example".parse().unwrap();
-            assert_eq!((answer.rcode, answer.outcome), (Rcode::SERVFAIL, Outcome::Broken { zone }), "{name} {asked}");
+            assert_eq!(
+                (answer.rcode, answer.outcome),
+                (Rcode::SERVFAIL, LocalOutcome::Broken { zone }),
+                "{name} {asked}"
+            );
         }
         assert_eq!(
             ask(&zones, "eu.corp.example", RecordType::DS).unwrap().rcode,
