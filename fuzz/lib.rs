@@ -21,8 +21,8 @@ use tidegate::{
     engine::{Action, ClientChannel, Context, Engine, Incoming, resolve, snapshot::Snapshot},
     metrics,
     upstream::{
-        Entry, Group, GroupSpec, HealthSpec, Limits, Loops, OwnAddresses, Policy, ServerSpec, Transport,
-        UpstreamClient, Worker,
+        Group, GroupLimits, GroupSpec, HealthSpec, Loops, OwnAddresses, Policy, ServerSpec, TierMember, Transport,
+        UpstreamClient, WorkerNumber,
     },
     wire::{MAX_MESSAGE, Name, RecordType},
 };
@@ -88,7 +88,7 @@ impl Site {
     /// One whose groups have these servers, whatever the configuration says.
     pub fn with(configuration: &str, servers: &[SocketAddr]) -> Self {
         let plan = Plan::from_text("fuzz.toml", configuration).unwrap_or_else(|problems| panic!("{problems:?}"));
-        let entries = || servers.iter().map(|&address| Entry::Server(ServerSpec::plain(Transport::Udp, address)));
+        let entries = || servers.iter().map(|&address| TierMember::Server(ServerSpec::plain(Transport::Udp, address)));
         let group = |group: &tidegate::config::GroupPlan| {
             let is_fixed = |server: &tidegate::config::ServerPlan| matches!(server.address, ServerAddress::Fixed(_));
             assert!(group.tiers.iter().flatten().all(is_fixed));
@@ -96,19 +96,24 @@ impl Site {
                 name: group.name.clone(),
                 tiers: vec![entries().collect()],
                 policy: Policy::Ordered,
-                limits: Limits { timeout: group.timeout, attempts: 1, hedge_budget: None, ..Limits::default() },
+                limits: GroupLimits {
+                    timeout: group.timeout,
+                    attempts: 1,
+                    hedge_budget: None,
+                    ..GroupLimits::default()
+                },
                 health: HealthSpec::probing(Name::root(), RecordType::NS),
             };
             Arc::new(Group::build(&spec, &OwnAddresses::default(), &Arc::default()))
         };
         let groups: Vec<Arc<Group>> = plan.live.groups.iter().map(group).collect();
         let zones = Arc::new(build_zones(&plan.live, None).unwrap_or_else(|problems| panic!("{problems:?}")));
-        let rules = metrics::Rules::new(1);
+        let rules = metrics::RuleRegistry::new(1);
         let loops = Arc::<Loops>::default();
         let snapshot = Snapshot::build(&plan.live, 1, groups, zones, &rules, &loops);
         let engine = Arc::new(Engine::new(snapshot, Cache::new(1 << 20), loops));
         let snapshot = engine.snapshot_owned();
-        let client = Rc::new(UpstreamClient::new(Worker::ALONE));
+        let client = Rc::new(UpstreamClient::new(WorkerNumber::ALONE));
         let context = Context::new(engine, client, Arc::new(metrics::Worker::new(0)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         Self { context, snapshot, runtime, reply: RefCell::new(vec![0; MAX_MESSAGE]) }

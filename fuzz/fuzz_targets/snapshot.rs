@@ -9,7 +9,7 @@ use libfuzzer_sys::{
 };
 use tidegate::{
     cache::{
-        EntryView, Integrity, Key, Stamp,
+        CacheKey, EntryView, Integrity, Stamp,
         snapshot::{SnapshotHeader, SnapshotRule, SnapshotWriter},
     },
     clock::Moment,
@@ -66,7 +66,7 @@ fuzz_target!(|input: (Vec<Entry<'_>>, &[u8])| {
             let found = site.snapshot.table.find(name.as_wire(), CLIENT).expect("a rule has it");
             let stamp = site.snapshot.stamp(&message, CLIENT, found, 0);
             let stamp = stamp.unwrap_or(Stamp { generation: 0, fingerprint: 0, rule: 0 });
-            let key = Key {
+            let key = CacheKey {
                 name: name.as_wire(),
                 qtype,
                 qclass: Class::IN,

@@ -241,7 +241,7 @@ mod tests {
     }
 
     fn report(state: &DaemonState) -> Report {
-        let rules = Arc::new(metrics::Rules::new(1));
+        let rules = Arc::new(metrics::RuleRegistry::new(1));
         let engine = Arc::clone(&state.engine);
         Report::new(Vec::new(), rules, engine, Connections::new(1, 1), Arc::default(), &Bound::default(), state)
     }
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn the_series_of_a_server_end_an_hour_after_it_left() {
         let both = live("[upstream.site]\nservers = [\"192.0.2.1\", \"192.0.2.2\"]\n");
-        let rules = Arc::new(metrics::Rules::new(1));
+        let rules = Arc::new(metrics::RuleRegistry::new(1));
         let mut state =
             DaemonState::new(both, Cache::new(0), rules, OwnAddresses::new([]), Arc::<Alarm>::default()).unwrap();
         let report = report(&state);
@@ -283,7 +283,7 @@ mod tests {
     fn two_paths_to_a_server_have_series_of_their_own() {
         let paths = "[upstream.site]\nsource = \"127.0.0.1\"\n\
                      servers = [\"192.0.2.1\", { server = \"192.0.2.1\", mark = 2 }]\n";
-        let rules = Arc::new(metrics::Rules::new(1));
+        let rules = Arc::new(metrics::RuleRegistry::new(1));
         let state = DaemonState::new(live(paths), Cache::new(0), rules, OwnAddresses::new([]), Arc::<Alarm>::default())
             .unwrap();
         let healthy = lines_about(&report(&state), "tidegate_upstream_healthy{");
