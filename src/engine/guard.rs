@@ -134,6 +134,11 @@ impl Guard {
         self.inside.is_some()
     }
 
+    /// Whether private addresses are refused (`rebind = "refuse"`).
+    pub const fn refuses_rebinding(&self) -> bool {
+        self.outside.is_some()
+    }
+
     /// Whether the rule's `except` has this name, in wire form and lower case.
     pub fn spares(&self, name: &[u8]) -> bool {
         self.except.iter().any(|domain| name::is_within(name, domain.as_wire()))

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod clients;
 pub mod error;
+pub mod explain;
 pub mod guard;
 pub mod handle;
 pub mod part;

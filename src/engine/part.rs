@@ -287,14 +287,19 @@ pub(super) fn leaves(resolution: &Resolution, id: RuleId, response: &Response) -
 
 fn error_of(failure: upstream::ExchangeError, resolution: &Resolution, id: RuleId) -> ResolveError {
     match failure {
-        upstream::ExchangeError::AllFailed(reasons) if reasons.availability == upstream::Availability::Loops => {
-            let rule = &resolution.snapshot.rule(id).name;
-            ResolveError::servfail(EdeCode::Other, format!("rule {rule}: a loop, every server leads back here"))
-        }
-        upstream::ExchangeError::AllFailed(_) => unreachable(resolution, id),
+        upstream::ExchangeError::AllFailed(reasons) => all_failed(reasons.availability, resolution, id),
         upstream::ExchangeError::Overload => ResolveError::servfail(EdeCode::Other, "overload"),
         upstream::ExchangeError::Budget => ResolveError::servfail(EdeCode::Other, "upstream budget"),
     }
+}
+
+/// No server of a rule gave an answer.
+pub(super) fn all_failed(availability: upstream::Availability, resolution: &Resolution, id: RuleId) -> ResolveError {
+    if availability != upstream::Availability::Loops {
+        return unreachable(resolution, id);
+    }
+    let rule = &resolution.snapshot.rule(id).name;
+    ResolveError::servfail(EdeCode::Other, format!("rule {rule}: a loop, every server leads back here"))
 }
 
 fn unreachable(resolution: &Resolution, id: RuleId) -> ResolveError {

@@ -21,13 +21,17 @@ use crossbeam_utils::CachePadded;
 use crate::{
     clock::Moment,
     upstream::{
-        server::{Alarm, Server, ServerPolicy, ServerRegistry, Wanted, budget::ShareBudget, health::HealthState},
+        server::{
+            Alarm, Server, ServerPolicy, ServerRegistry, Wanted, budget::ShareBudget, failure::Availability,
+            health::HealthState,
+        },
         spec::{GroupLimits, GroupSpec, HealthSpec, Policy, ServerKey, ServerSpec, TierMember, Transport},
         system::{self, OwnAddresses},
     },
 };
 
 pub(crate) use self::marks::ClearedMark;
+use self::select::{Candidate, Candidates};
 pub use self::{marks::Marks, select::MAX_SERVERS};
 
 /// While every server of a group is down, so many queries are tried at a time.
@@ -239,6 +243,16 @@ impl Group {
 
     fn tier_is_usable(&self, tier: usize) -> bool {
         self.tiers.get(tier).is_some_and(|servers| servers.iter().any(is_usable))
+    }
+
+    /// The servers that the next query would try, in their order, for a rule that does without some; or why it would
+    /// try none. Nobody's turn is used up.
+    pub fn order(&self, loops: &Marks, now: Moment) -> Result<Vec<&Arc<Server>>, Availability> {
+        let turn = || self.running.busy.turn.load(Relaxed);
+        let candidates = Candidates::with_turn(self, loops, now, turn)?;
+        let server =
+            |candidate: &Candidate| self.tiers.get(usize::from(candidate.tier))?.get(usize::from(candidate.place));
+        Ok(candidates.as_slice().iter().filter_map(server).collect())
     }
 
     /// A place for one more query, if there is one.

@@ -53,10 +53,20 @@ impl Candidates {
 
     /// Candidates for a query, or why there are none.
     pub(crate) fn of(group: &Group, loops: &Marks, now: Moment) -> Result<Self, Availability> {
+        Self::with_turn(group, loops, now, || group.turn())
+    }
+
+    /// The same for a turn of the caller's.
+    pub(super) fn with_turn(
+        group: &Group,
+        loops: &Marks,
+        now: Moment,
+        turn: impl FnOnce() -> usize,
+    ) -> Result<Self, Availability> {
         let seen = Self::look(group, loops)?;
         let mut candidates = Self { length: 0, ..seen };
         let active = group.tier(now);
-        let turn = group.turn();
+        let turn = turn();
         let others = (0..group.tiers().len()).filter(|&tier| tier != active);
         for tier in std::iter::once(active).chain(others) {
             candidates.add(&seen, group, tier, HealthState::Up, turn);
