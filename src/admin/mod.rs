@@ -18,11 +18,16 @@ pub mod server;
 pub mod status;
 
 mod accept;
+mod explain;
 mod page;
 mod router;
 mod transfer;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
@@ -33,10 +38,16 @@ pub use self::{
     server::serve,
     transfer::{CacheTransfer, Export, Import},
 };
-use crate::metrics::Format;
+use crate::{
+    engine::explain::{Asked, document::Explanation},
+    metrics::Format,
+};
 
 /// A JSON document, made when it is asked for.
 pub type Document = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// Explains a query whose upstreams are taken to answer with these addresses, if any.
+pub type Explain = Arc<dyn Fn(&Asked, &[IpAddr]) -> Explanation + Send + Sync>;
 
 /// What the pages are made from.
 #[derive(Clone)]
@@ -53,6 +64,8 @@ pub struct Pages {
     pub rules: Document,
     /// `/api/v1/perimeter`.
     pub perimeter: Document,
+    /// `/api/v1/explain`: a query, and addresses that its upstreams are taken to answer with.
+    pub explain: Explain,
     /// `/readyz`.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     /// For how long the worker that has been silent longest has not turned.

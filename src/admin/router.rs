@@ -18,7 +18,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{GroupReadiness, Pages, Readiness, accept, health, page, server::Client};
+use super::{GroupReadiness, Pages, Readiness, accept, explain, health, page, server::Client};
 use crate::clock;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -51,6 +51,7 @@ pub(super) fn router(pages: Pages) -> Router {
         .route("/api/v1/status", get(|State(pages): State<Pages>| ready(document(&(pages.status)()))))
         .route("/api/v1/upstreams", get(|State(pages): State<Pages>| ready(document(&(pages.upstreams)()))))
         .route("/api/v1/rules", get(|State(pages): State<Pages>| ready(document(&(pages.rules)()))))
+        .route("/api/v1/explain", get(explain::page))
         .route("/api/v1/perimeter", get(|State(pages): State<Pages>| ready(document(&(pages.perimeter)()))))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD alone") })
@@ -70,6 +71,7 @@ pub(super) fn socket_router(pages: Pages) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/v1/status", get(|State(pages): State<Pages>| ready(document(&(pages.status)()))))
+        .route("/v1/explain", get(explain::page))
         .with_state(pages)
 }
 
@@ -128,14 +130,14 @@ async fn readyz(State(pages): State<Pages>, Query(wanted): Query<ReadyzQuery>) -
     text(StatusCode::OK, "ready\n".to_owned() + &notes.collect::<String>())
 }
 
-fn document(document: &impl Serialize) -> Response {
+pub(super) fn document(document: &impl Serialize) -> Response {
     match serde_json::to_string(document) {
         Ok(text) => ([(CONTENT_TYPE, JSON)], text + "\n").into_response(),
         Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 
-fn refusal(status: StatusCode, why: &str) -> Response {
+pub(super) fn refusal(status: StatusCode, why: &str) -> Response {
     text(status, format!("{why}\n"))
 }
 

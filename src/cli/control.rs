@@ -145,7 +145,32 @@ pub(super) enum SocketError {
     VariableOff,
 }
 
+/// Why the daemon could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DaemonError {
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error(transparent)]
+    Page(#[from] client::ClientError),
+}
+
 impl Options {
+    /// Status and body of the page that the daemon has at `path`: over HTTP at `admin`, else over its control socket, else
+    /// where the configuration says that its pages are.
+    pub(super) fn get(&self, admin: Option<&str>, path: &str) -> Result<(u16, String), DaemonError> {
+        if let Some(admin) = admin {
+            let admin = client::admin(Some(admin), None)?;
+            return Ok(client::get(&admin, &of_http(path))?);
+        }
+        let over_socket = self.socket().map_err(DaemonError::from);
+        let over_socket = over_socket.and_then(|socket| Ok(client::get_over_socket(&socket, path)?));
+        // A sidecar has no control socket as a rule; it has pages.
+        over_socket.or_else(|error| {
+            let admin = self.admin().ok_or(error)?;
+            Ok(client::get(&admin, &of_http(path))?)
+        })
+    }
+
     /// Where the daemon's pages are; none where `--socket` names one place to ask.
     pub(super) fn admin(&self) -> Option<String> {
         if self.socket.is_some() { None } else { client::admin(None, self.config.as_deref()).ok() }
@@ -169,4 +194,9 @@ impl Options {
             Err(error) => Err(SocketError::Unreadable { file: file.to_owned(), error }),
         }
     }
+}
+
+/// The path over HTTP of what the control socket has at `path`.
+fn of_http(path: &str) -> String {
+    if path.starts_with("/v1/") { format!("/api{path}") } else { path.to_owned() }
 }

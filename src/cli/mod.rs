@@ -8,6 +8,7 @@ mod control;
 mod demo;
 mod discover;
 mod duration;
+mod explain;
 mod man;
 mod output;
 mod perimeter;
@@ -67,6 +68,11 @@ enum Verb {
         after_help = "Exit status: 0 answered (NXDOMAIN is an answer), 1 SERVFAIL, REFUSED or another error, 2 no answer; of several the highest\nExample: tidegate query s3.eu-west-1.amazonaws.com A AAAA @127.0.0.1"
     )]
     Query(query::Options),
+    /// Explains what the running daemon, or a configuration, would do with a query, and why
+    #[command(
+        after_help = "Exit status: 0 explained, 1 no daemon was reached, 2 the configuration or an argument is wrong\nExample: tidegate explain s3.eu-west-1.amazonaws.com A --client 10.1.2.3 --address 52.218.1.1"
+    )]
+    Explain(explain::Options),
     /// Turns the addresses of a Route 53 inbound endpoint into an [upstream] table
     #[command(
         after_help = "Exit status: 0 done, 1 nothing was found, or the file could not be changed or brought into force\nExample: aws route53resolver list-resolver-endpoint-ip-addresses --resolver-endpoint-id \
@@ -161,6 +167,7 @@ fn run_verb(verb: Verb) -> i32 {
         Verb::Check(options) => check::run(&options),
         Verb::Demo(options) => demo::run(&options),
         Verb::Query(options) => query::run(&options),
+        Verb::Explain(options) => explain::run(&options),
         Verb::Discover(options) => discover::run(&options),
         Verb::Perimeter(options) => perimeter::run(&options),
         Verb::Status(options) => status::run(&options),

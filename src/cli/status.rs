@@ -1,7 +1,6 @@
 //! `tidegate status`: the running daemon at one glance, over its control socket, or else its HTTP.
 
 use super::{
-    client::{self, ClientError},
     control, duration,
     output::{ERR, OUT},
 };
@@ -75,9 +74,7 @@ fn is_ready(status: &Status) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StatusError {
     #[error(transparent)]
-    Socket(#[from] control::SocketError),
-    #[error(transparent)]
-    Page(#[from] ClientError),
+    Daemon(#[from] control::DaemonError),
     #[error("the daemon answered with {0}, and no status; is it older than this program?")]
     NoStatus(u16),
 }
@@ -92,24 +89,9 @@ impl Source {
         }
     }
 
-    fn fetch(&self, path: &str) -> Result<(u16, String), StatusError> {
-        if let Some(admin) = &self.admin {
-            let admin = client::admin(Some(admin), None)?;
-            return Ok(client::get(&admin, &of_http(path))?);
-        }
-        let over_socket = self.daemon.socket().map_err(StatusError::from);
-        let over_socket = over_socket.and_then(|socket| Ok(client::get_over_socket(&socket, path)?));
-        // A sidecar has no control socket as a rule; it has pages.
-        over_socket.or_else(|error| {
-            let admin = self.daemon.admin().ok_or(error)?;
-            Ok(client::get(&admin, &of_http(path))?)
-        })
+    fn fetch(&self, path: &str) -> Result<(u16, String), control::DaemonError> {
+        self.daemon.get(self.admin.as_deref(), path)
     }
-}
-
-/// The path over HTTP of what the control socket has at `path`.
-fn of_http(path: &str) -> String {
-    if path.starts_with("/v1/") { format!("/api{path}") } else { path.to_owned() }
 }
 
 fn screen(status: &Status, now: u64) -> String {

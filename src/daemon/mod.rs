@@ -48,7 +48,7 @@ pub use self::{
     host::{missing_listeners, missing_upstreams},
     orders::Drain,
     run::{ExitReason, run},
-    state::{Reloaded, build_zones},
+    state::{Reloaded, build_zones, offline_engine},
 };
 use crate::{
     admin::{control::Request, status::Finding},

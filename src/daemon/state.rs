@@ -9,7 +9,7 @@ use super::{certificate::WatchedCertificate, delegations, groups};
 use crate::{
     cache::Cache,
     clock::Moment,
-    config::{Live, ServerAddress, SpecialNames, WrittenAt, ZoneData},
+    config::{Live, Plan, ServerAddress, SpecialNames, WrittenAt, ZoneData},
     engine::{Engine, snapshot::Snapshot},
     metrics,
     upstream::{Alarm, Group, Loops, OwnAddresses, ServerRegistry, loops},
@@ -245,6 +245,14 @@ fn report(zones: &Zones) {
     for warning in zones.warnings() {
         warn!("{warning}");
     }
+}
+
+/// An engine under a plan, without sockets or probes: what would be done can be asked of it without a daemon.
+pub fn offline_engine(plan: &Plan, cache: Cache) -> Result<Arc<Engine>, Vec<ZoneError>> {
+    let listen = plan.boot.listen.iter().filter_map(|listen| groups::resolve(&listen.endpoint));
+    let rules = Arc::new(metrics::RuleRegistry::new(1));
+    let state = State::new(plan.live.clone(), cache, rules, OwnAddresses::new(listen), Arc::new(Alarm::default()))?;
+    Ok(state.engine)
 }
 
 /// Reads every local zone of a plan: for the start and `check`, or beside what is in force.

@@ -33,7 +33,10 @@ use crate::{
     },
     clock::{self, Moment},
     config::Live,
-    engine::Engine,
+    engine::{
+        Engine,
+        explain::{self, Supposed},
+    },
     metrics::{
         self, Format, Registry, Transport,
         counter::SharedCounter,
@@ -202,7 +205,7 @@ impl Report {
     /// The admin server's view of it.
     pub(super) fn pages(self: &Arc<Self>) -> Pages {
         let of = || Arc::clone(self);
-        let engine = Arc::clone(&self.engine);
+        let (engine, explaining) = (Arc::clone(&self.engine), Arc::clone(&self.engine));
         let (metrics, status, upstreams, rules, readiness, silence) = (of(), of(), of(), of(), of(), of());
         Pages {
             gate: Arc::clone(&self.gate),
@@ -211,6 +214,10 @@ impl Report {
             upstreams: Arc::new(move || upstreams.upstreams(Moment::now())),
             rules: Arc::new(move || rules.rules()),
             perimeter: Arc::new(move || perimeter::document::page(&engine.perimeter)),
+            explain: Arc::new(move |asked, addresses| match addresses {
+                [] => explain::explain(&explaining, asked, &|_, _| Supposed::Unknown, Moment::now()),
+                all => explain::explain(&explaining, asked, &explain::addresses(all), Moment::now()),
+            }),
             readiness: Arc::new(move || readiness.readiness(Moment::now())),
             silence: Arc::new(move || silence.silence(Moment::now())),
             cache: transfer::of(&self.engine),

@@ -20,10 +20,10 @@ use crate::{
         snapshot::{Rule, Snapshot, Target},
         store,
     },
-    metrics::Source,
+    metrics::ReplySource,
     upstream::{Group, Server},
     wire::{
-        Kind, Response,
+        Response, ResponseKind,
         name::DisplayWire,
         record::{Records, Section},
         text,
@@ -235,16 +235,16 @@ pub(super) fn records(message: &[u8]) -> Vec<String> {
 }
 
 /// What a client gets that is answered.
-pub(super) fn answered(source: Source, response: &Response, reason: Option<&Reason>) -> String {
+pub(super) fn answered(source: ReplySource, response: &Response, reason: Option<&Reason>) -> String {
     let from = match source {
-        Source::Cache => "from the cache",
-        Source::Stale => "from an entry of the cache that is past its lifetime",
-        Source::Local => "here",
+        ReplySource::Cache => "from the cache",
+        ReplySource::Stale => "from an entry of the cache that is past its lifetime",
+        ReplySource::Local => "here",
         _ => "by an upstream",
     };
     let what = match response.kind() {
-        Kind::Positive => "data".to_owned(),
-        Kind::NoData => "no data of this type".to_owned(),
+        ResponseKind::Positive => "data".to_owned(),
+        ResponseKind::NoData => "no data of this type".to_owned(),
         _ => response.rcode().to_string(),
     };
     match reason.filter(|reason| !reason.text.is_empty()) {

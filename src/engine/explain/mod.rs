@@ -19,7 +19,7 @@ use self::{
     document::{Access, Decision, EntryState, Explanation, ExtendedError, GuardVerdict, Outcome},
 };
 use super::{
-    Carrier, Engine, Query,
+    ClientChannel, Engine, Query,
     error::{Reason, ResolveError},
     handle::{self, AtOnce},
     part::{self, Judged, Objection},
@@ -31,10 +31,10 @@ use super::{
 use crate::{
     cache::{Integrity, Peeked},
     clock::Moment,
-    metrics::{GuardAction, Source, Transport},
+    metrics::{GuardAction, ReplySource, Transport},
     upstream::{Availability, Group},
     wire::{
-        Class, Ede, EdeCode, Flags, Header, Kind, MessageId, Name, Question, Rcode, RecordType, Response, Ttl,
+        Class, Ede, EdeCode, Flags, Header, MessageId, Name, Question, Rcode, RecordType, Response, ResponseKind, Ttl,
         UpstreamQuery, ede, record::Section, splice, writer::Writer,
     },
 };
@@ -91,7 +91,7 @@ pub fn explain(engine: &Engine, asked: &Asked, suppose: &Suppose<'_>, now: Momen
     explanation.outcome = match handle::at_once(&snapshot, &question, client, transport) {
         Some(AtOnce::Refusal(refusal)) => of_code(refusal.rcode, refusal.ede),
         Some(AtOnce::Record(record)) => Outcome {
-            source: Source::Local.label().to_owned(),
+            source: ReplySource::Local.label().to_owned(),
             rcode: Some(Rcode::NOERROR.to_string()),
             answer: one_record(&upstream, record.rtype, record.ttl, record.rdata),
             words: "answered with a record of this server's own, whatever the rules".to_owned(),
@@ -100,9 +100,9 @@ pub fn explain(engine: &Engine, asked: &Asked, suppose: &Suppose<'_>, now: Momen
         None => {
             let view = handle::view(&snapshot, upstream.name.as_wire(), qtype, client);
             let hash = resolution::hash(&upstream, view);
-            let carrier = Carrier { transport, keepalive: None };
+            let channel = ClientChannel { transport, keepalive: None };
             let key = (upstream, hash, view);
-            let query = Query::new(&question, key, client, now, carrier, CacheState::MayHaveEntry);
+            let query = Query::new(&question, key, client, now, channel, CacheState::MayHaveEntry);
             let mut walk = Walk { engine, suppose, now, steps: Vec::new() };
             let ending = walk.answer(&query.resolution(&snapshot));
             explanation.steps = walk.steps;
@@ -152,7 +152,7 @@ enum Ending {
 #[derive(Debug)]
 struct Known {
     response: Response,
-    source: Source,
+    source: ReplySource,
     reason: Option<Reason>,
 }
 
@@ -259,7 +259,7 @@ impl Walk<'_> {
             }
             Ok(OfZones::Answer(response)) => {
                 self.describe_chain(at, resolution, &response, None);
-                Ending::Answer(Known { response, source: Source::Local, reason: None })
+                Ending::Answer(Known { response, source: ReplySource::Local, reason: None })
             }
             Err(error) => {
                 self.steps[at].decision = Decision::Fails;
@@ -273,7 +273,7 @@ impl Walk<'_> {
         if part::is_kept_empty(rule, resolution.query.qtype) {
             self.steps[at].decision = Decision::Empty;
             let known = part::no_data(&resolution.query).map_err(ResolveError::from);
-            return known.map(|response| Known { response, source: Source::Upstream, reason: None }).into();
+            return known.map(|response| Known { response, source: ReplySource::Upstream, reason: None }).into();
         }
         if let Some(error) = self.remembered(resolution) {
             self.steps[at].decision = Decision::Fails;
@@ -316,7 +316,7 @@ impl Walk<'_> {
             return Ending::Error(ResolveError::endless());
         }
         let judged = self.guarded(at, resolution, id, response);
-        judged.map(|(response, reason)| Known { response, source: Source::Upstream, reason }).into()
+        judged.map(|(response, reason)| Known { response, source: ReplySource::Upstream, reason }).into()
     }
 
     fn guarded(
@@ -366,7 +366,7 @@ impl Walk<'_> {
             Some(Target::Rule(id)) => self.guarded(at, resolution, id, joined)?,
             _ => (joined, None),
         };
-        let source = if tail.source == Source::Cache { Source::Upstream } else { tail.source };
+        let source = if tail.source == ReplySource::Cache { ReplySource::Upstream } else { tail.source };
         Ok(Known { response, source, reason: tail.reason.or(blocked) })
     }
 
@@ -379,7 +379,7 @@ impl Walk<'_> {
         let fresh = |resolution: &Resolution| {
             let entry = self.entry(resolution).filter(|entry| entry.state == EntryState::Fresh)?;
             let reason = (entry.peeked.found.integrity == Integrity::Stripped).then(Reason::stripped);
-            Some(Known { response: entry.response, source: Source::Cache, reason })
+            Some(Known { response: entry.response, source: ReplySource::Cache, reason })
         };
         fresh(resolution).or_else(|| fresh(&resolution.for_audience()?))
     }
@@ -430,10 +430,10 @@ fn as_stale(entry: Entry) -> Known {
     let Entry { peeked, response, state } = entry;
     if state == EntryState::Fresh {
         let reason = (peeked.found.integrity == Integrity::Stripped).then(Reason::stripped);
-        return Known { response, source: Source::Cache, reason };
+        return Known { response, source: ReplySource::Cache, reason };
     }
-    let code = if response.kind() == Kind::NxDomain { EdeCode::StaleNxdomain } else { EdeCode::StaleAnswer };
-    Known { response, source: Source::Stale, reason: Some(Reason::new(code, "")) }
+    let code = if response.kind() == ResponseKind::NxDomain { EdeCode::StaleNxdomain } else { EdeCode::StaleAnswer };
+    Known { response, source: ReplySource::Stale, reason: Some(Reason::new(code, "")) }
 }
 
 fn of_ending(ending: Ending, explanation: &Explanation) -> Outcome {
@@ -447,7 +447,7 @@ fn of_ending(ending: Ending, explanation: &Explanation) -> Outcome {
         },
         Ending::Error(error) => of_code(error.rcode, Some(error.reason.ede())),
         Ending::Open => Outcome {
-            source: Source::Upstream.label().to_owned(),
+            source: ReplySource::Upstream.label().to_owned(),
             words: describe::open(explanation),
             ..Outcome::default()
         },
@@ -456,7 +456,7 @@ fn of_ending(ending: Ending, explanation: &Explanation) -> Outcome {
 
 /// A reply without records.
 fn of_code(rcode: Rcode, ede: Option<Ede<'_>>) -> Outcome {
-    let source = if rcode == Rcode::REFUSED { Source::Refused } else { Source::Error };
+    let source = if rcode == Rcode::REFUSED { ReplySource::Refused } else { ReplySource::Error };
     let ede = ede.as_ref().map(extended);
     let why = match &ede {
         Some(ede) if ede.text.is_empty() => format!(": {}", ede.meaning),

@@ -1,0 +1,331 @@
+//! `tidegate explain`: what would be done with a query, and why: by the running daemon, or under a configuration.
+
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    control,
+    output::{ERR, OUT},
+};
+use crate::{
+    cache::Cache,
+    clock::Moment,
+    config::{Color, Plan},
+    daemon,
+    engine::{
+        Engine,
+        explain::{
+            self, Asked, Supposed,
+            document::{
+                CacheEntry, EntryState, Explanation, GroupState, GuardState, GuardVerdict, Sharing, Standing, Step,
+            },
+        },
+    },
+    metrics::Transport,
+    wire::{Name, RecordType},
+};
+
+/// What to explain, and who knows.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// The name
+    name: Name,
+    /// The record type
+    #[arg(value_name = "TYPE", default_value = "A")]
+    qtype: RecordType,
+    /// The client that asks
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    client: IpAddr,
+    /// How the query comes: udp, tcp, tls, https or quic
+    #[arg(long, value_name = "TRANSPORT", default_value = "udp", value_parser = transport)]
+    transport: Transport,
+    /// The client asks for signatures (DO)
+    #[arg(long)]
+    dnssec: bool,
+    /// Addresses to take for the upstream's answer: what would the guard say of them?
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    address: Vec<IpAddr>,
+    /// Explain what this configuration would do, without any daemon
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["socket", "admin"])]
+    config: Option<PathBuf>,
+    /// The daemon's `admin.socket`
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Where the daemon's `admin.http` is, to ask there and not over the control socket
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A transport by its label.
+pub(super) fn transport(text: &str) -> Result<Transport, String> {
+    let found = Transport::ALL.into_iter().find(|transport| transport.label() == text);
+    found.ok_or_else(|| format!("it is one of {}", Transport::ALL.map(Transport::label).join(", ")))
+}
+
+/// Why there is no explanation.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExplainError {
+    #[error("{0}; to explain a configuration without a daemon, say --config FILE")]
+    Daemon(#[from] control::DaemonError),
+    #[error("the daemon answered with {0}, and no explanation{1}")]
+    NoExplanation(u16, String),
+}
+
+pub(super) fn run(options: &Options) -> i32 {
+    let asked = Asked {
+        name: options.name.clone(),
+        qtype: options.qtype,
+        client: options.client,
+        transport: options.transport,
+        do_bit: options.dnssec,
+    };
+    let explanation = match &options.config {
+        Some(file) => {
+            let Some(engine) = offline(file) else { return super::UNUSABLE };
+            here(&engine, &asked, &options.address)
+        }
+        None => {
+            let config = super::variable("TIDEGATE_CONFIG").map(PathBuf::from);
+            let daemon = control::Options { socket: options.socket.clone(), config, json: options.json };
+            match of_daemon(&daemon, options.admin.as_deref(), &asked, &options.address) {
+                Ok(explanation) => explanation,
+                Err(error) => {
+                    writeln!(ERR, "tidegate: {error}");
+                    return super::FAILED;
+                }
+            }
+        }
+    };
+    if options.json {
+        match serde_json::to_string(&explanation) {
+            Ok(text) => writeln!(OUT, "{text}"),
+            Err(error) => writeln!(ERR, "tidegate: {error}"),
+        }
+    } else {
+        write!(OUT, "{}", text(&explanation));
+    }
+    super::OK
+}
+
+/// An engine under the configuration in a file; what is wrong with it is told.
+pub(super) fn offline(file: &Path) -> Option<Arc<Engine>> {
+    let color = if ERR.has_colour() { Color::Always } else { Color::Never };
+    let plan = match Plan::load(file) {
+        Ok(plan) => plan,
+        Err(problems) => {
+            write!(ERR, "{}", problems.render(color));
+            return None;
+        }
+    };
+    match daemon::offline_engine(&plan, Cache::new(0)) {
+        Ok(engine) => {
+            engine.snapshot().zones.errors().iter().for_each(|error| writeln!(ERR, "{error}"));
+            Some(engine)
+        }
+        Err(errors) => {
+            errors.iter().for_each(|error| writeln!(ERR, "{error}"));
+            None
+        }
+    }
+}
+
+/// Explains a query with the engine of this process; its upstreams are taken to answer with these addresses, if any.
+pub(super) fn here(engine: &Engine, asked: &Asked, addresses: &[IpAddr]) -> Explanation {
+    match addresses {
+        [] => explain::explain(engine, asked, &|_, _| Supposed::Unknown, Moment::now()),
+        all => explain::explain(engine, asked, &explain::addresses(all), Moment::now()),
+    }
+}
+
+/// Has the running daemon explain a query.
+pub(super) fn of_daemon(
+    daemon: &control::Options,
+    admin: Option<&str>,
+    asked: &Asked,
+    addresses: &[IpAddr],
+) -> Result<Explanation, ExplainError> {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let path = format!(
+        "/v1/explain?name={}&type={}&client={}&transport={}&dnssec={}&address={}",
+        escaped(&asked.name.to_string()),
+        asked.qtype,
+        escaped(&asked.client.to_string()),
+        asked.transport.label(),
+        asked.do_bit,
+        escaped(&addresses.join(",")),
+    );
+    let (code, body) = daemon.get(admin, &path)?;
+    match serde_json::from_str(&body) {
+        Ok(explanation) if code == 200 => Ok(explanation),
+        _ if code == 404 => Err(ExplainError::NoExplanation(code, ": it is older than this program".to_owned())),
+        _ => Err(ExplainError::NoExplanation(code, format!(": {}", body.trim()))),
+    }
+}
+
+/// A value of a URL's query (RFC 3986 2.1): all but letters, digits and `-._~,` as octets.
+fn escaped(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut escaped, octet| {
+        match octet {
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' | b',' => escaped.push(octet.into()),
+            _ => write!(escaped, "%{octet:02X}").unwrap_or_default(),
+        }
+        escaped
+    })
+}
+
+/// Lines under construction.
+#[derive(Debug, Default)]
+struct Lines(String);
+
+impl Lines {
+    fn heading(&mut self, text: &str) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
+        self.0 += text;
+        self.0.push('\n');
+    }
+
+    fn line(&mut self, title: &str, text: &str) {
+        writeln!(self.0, "  {title:<9} {text}").unwrap_or_default();
+    }
+}
+
+fn text(explanation: &Explanation) -> String {
+    let mut lines = Lines::default();
+    let Explanation { name, qtype, client, transport, .. } = explanation;
+    let dnssec = if explanation.dnssec { " with DO" } else { "" };
+    lines.heading(&format!("{name} {qtype}{dnssec} from {client} over {transport}"));
+    let access = &explanation.access;
+    lines.line(
+        "client",
+        &match (&access.network, access.allowed) {
+            (Some(network), true) => format!("served: {network} is in `allow`"),
+            (Some(network), false) => format!("refused: {network} is in `deny`"),
+            (None, _) => "refused: in no network of `allow`".to_owned(),
+        },
+    );
+    explanation.steps.iter().for_each(|step| self::step(&mut lines, step));
+    lines.heading(&format!("outcome: {}", explanation.outcome.words));
+    explanation.outcome.answer.iter().for_each(|record| lines.line("", &record.replace('\t', " ")));
+    lines.0
+}
+
+fn step(lines: &mut Lines, step: &Step) {
+    lines.heading(&format!("{}: {}", step.name, step.words));
+    for domain in &step.domains {
+        let whose = match &domain.rules[..] {
+            [] => "answered here".to_owned(),
+            rules => format!("rule {}", rules.join(", ")),
+        };
+        let standing = match domain.standing {
+            Standing::Decides => "decides",
+            Standing::Shorter => "is shorter",
+            Standing::OtherClients => "is for other clients",
+            Standing::ParentDecides => "does not count: DS belongs to the domain above",
+            Standing::HostDecides => "does not count: the name is in local_hosts",
+        };
+        lines.line("domain", &format!("{} ({whose}) {standing}", domain.domain));
+    }
+    if let Some(view) = &step.view {
+        lines.line("view", &format!("rule {view} is for some clients, this one among them"));
+    }
+    step.cache.iter().for_each(|entry| lines.line("cache", &self::entry(entry)));
+    if step.cache.is_empty() && !step.groups.is_empty() {
+        lines.line("cache", "nothing");
+    }
+    step.groups.iter().for_each(|group| self::group(lines, group));
+    if let Some(guard) = &step.guard {
+        lines.line("guard", &self::guard(guard));
+    }
+    for alias in &step.chain {
+        let goes = match &alias.rule {
+            Some(rule) if alias.leaves => format!("asked for anew, through rule {rule}"),
+            None if alias.leaves => "asked for anew, answered here".to_owned(),
+            _ => "taken as answered".to_owned(),
+        };
+        lines.line("alias", &format!("{} is {goes}", alias.target));
+    }
+}
+
+fn entry(entry: &CacheEntry) -> String {
+    let state = match entry.state {
+        EntryState::Fresh => format!("fresh, {} s left", entry.left),
+        EntryState::Expired => match entry.stale_left {
+            Some(left) if left > 0 => format!("expired, may serve stale for {left} s"),
+            _ => "expired".to_owned(),
+        },
+        EntryState::Outdated => "made under other rules, and not used".to_owned(),
+    };
+    let shared = match entry.shared {
+        Sharing::View => "",
+        Sharing::Audience => "for clients like this one: ",
+        Sharing::OtherKind => "for an outage, with signatures or without: ",
+    };
+    let stripped = if entry.stripped { ", without what the guard took" } else { "" };
+    let data: Vec<&str> = entry.answer.iter().filter_map(|record| record.rsplit('\t').next()).collect();
+    let data = if data.is_empty() { entry.rcode.clone() } else { data.join(", ") };
+    format!("{shared}{data}; {} s old, {state}{stripped}", entry.age)
+}
+
+fn group(lines: &mut Lines, group: &GroupState) {
+    let title = if group.fallback { "fallback" } else { "upstream" };
+    let state = if group.down { "no server is usable".to_owned() } else { format!("tier {} in use", group.tier) };
+    lines.line(title, &format!("{} ({}), {state}", group.name, group.policy));
+    for server in &group.servers {
+        let mut text = format!("tier {}  {}  ", server.tier, server.server);
+        text += if server.judged { &server.state } else { "no verdict yet" };
+        if let Some(rtt) = server.rtt {
+            write!(text, ", {:.1} ms", 1000.0 * rtt).unwrap_or_default();
+        }
+        if server.drained {
+            text += ", drained";
+        }
+        if server.loops {
+            text += ", left out: it leads back here";
+        }
+        lines.line("", &text);
+    }
+}
+
+fn guard(guard: &GuardState) -> String {
+    if guard.excepted {
+        return "lets everything through: the name is in `except`".to_owned();
+    }
+    let mut rules = Vec::new();
+    match guard.on_public.as_deref() {
+        Some("log") => rules.push("counts addresses outside `private`"),
+        Some("strip") => rules.push("leaves addresses outside `private` out"),
+        Some(_) => rules.push("refuses answers with addresses outside `private`"),
+        None => {}
+    }
+    if guard.rebind {
+        rules.push("refuses private addresses");
+    }
+    let said = match (guard.verdict, &guard.address) {
+        (Some(GuardVerdict::Pass), _) => "; this answer passes".to_owned(),
+        (Some(GuardVerdict::Log), Some(address)) => format!("; lets {address} through"),
+        (Some(GuardVerdict::Strip), Some(address)) => format!("; leaves {address} out"),
+        (Some(GuardVerdict::Refuse), Some(address)) => format!("; refuses {address}"),
+        _ => String::new(),
+    };
+    rules.join(", ") + &said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_a_url_are_escaped() {
+        assert_eq!(escaped("a\\.b.example."), "a%5C.b.example.");
+        assert_eq!(escaped("fe80::1&x=%"), "fe80%3A%3A1%26x%3D%25");
+    }
+}
