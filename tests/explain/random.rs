@@ -5,6 +5,7 @@
 //! what is stale after a restart all take part.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     fmt::Write as _,
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -393,8 +394,11 @@ fn sorted(lines: impl Iterator<Item = String>) -> Vec<String> {
     lines
 }
 
-/// Explains each query, asks it, and compares; gives how many were compared.
-fn compare(site: &Site, script: &Script, questions: &[Question]) -> Result<(), TestCaseError> {
+/// How many queries ended how.
+type Tally = RefCell<BTreeMap<String, usize>>;
+
+/// Explains each query, asks it, and compares.
+fn compare(site: &Site, script: &Script, questions: &[Question], tally: &Tally) -> Result<(), TestCaseError> {
     script.clone_into(&mut World::get().script.lock().unwrap());
     let suppose = |group: &Group, query: &UpstreamQuery| {
         let place = GROUPS.iter().position(|name| *name == group.name()).unwrap();
@@ -420,30 +424,36 @@ fn compare(site: &Site, script: &Script, questions: &[Question]) -> Result<(), T
             outcome.ede.map(cut),
             sorted(outcome.answer.iter().map(|line| without_ttl(line))),
         );
+        *tally.borrow_mut().entry(outcome.source).or_default() += 1;
         let happened = seen(&site.ask(&asked));
         prop_assert_eq!(told, happened, "told (left) and happened (right): {:?}\n{:#?}", asked, explanation);
     }
     Ok(())
 }
 
-fn holds(case: &Case) -> Result<(), TestCaseError> {
+fn holds(case: &Case, tally: &Tally) -> Result<(), TestCaseError> {
     let plan = match Plan::from_text("random.toml", &case.text) {
         Ok(plan) => plan,
         Err(problems) => return Err(TestCaseError::fail(format!("{problems}\n{}", case.text))),
     };
     let site = Site::new(&plan);
-    compare(&site, &case.script, &case.questions)?;
+    compare(&site, &case.script, &case.questions, tally)?;
     let (saved, _) = site.engine().save(Vec::new(), Moment::now(), clock::wall().as_secs()).unwrap();
     // After a restart, older by the pause, under the same configuration.
     let site = Site::new(&plan);
     site.engine().restore(&saved[..], Moment::now(), clock::wall().as_secs() + case.pause).unwrap();
-    compare(&site, &case.later, &case.questions)
+    compare(&site, &case.later, &case.questions, tally)
 }
 
 fn run(cases: u32) {
     let runs = Runs { cases, failure_persistence: None, max_shrink_iters: 2000, ..Runs::default() };
-    if let Err(error) = TestRunner::new(runs).run(&case(), |case| holds(&case)) {
+    let tally = Tally::default();
+    if let Err(error) = TestRunner::new(runs).run(&case(), |case| holds(&case, &tally)) {
         panic!("{error}");
+    }
+    // Every way that a query can end was among them.
+    for source in ["cache", "stale", "upstream", "local", "refused", "error"] {
+        assert!(tally.borrow().get(source).is_some_and(|count| *count > 10), "{source}: {tally:?}");
     }
 }
 
