@@ -331,7 +331,7 @@ impl Site {
         let engine = daemon::offline_engine(plan, Cache::new(1 << 20)).unwrap();
         let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
         let client = runtime.block_on(async { Rc::new(UpstreamClient::new(WorkerNumber::ALONE)) });
-        let context = Context::new(engine, client, Arc::new(metrics::Worker::new(0)));
+        let context = Context::new(engine, client, Arc::new(metrics::WorkerCounters::new(0)));
         Self { context, runtime }
     }
 
@@ -351,7 +351,8 @@ impl Site {
         let mut message = [0; UpstreamQuery::MAX];
         let length = query.write(MessageId(7), Some(1232), None, &mut message).unwrap();
         let channel = ClientChannel { transport: asked.transport, keepalive: None };
-        let incoming = Incoming { message: &message[..length], client: asked.client, carrier: channel, now: Moment::now() };
+        let incoming =
+            Incoming { message: &message[..length], client: asked.client, carrier: channel, now: Moment::now() };
         let mut reply = vec![0; 65_535];
         let snapshot = self.engine().snapshot_owned();
         let length = match self.engine().handle(&snapshot, &self.context.counters, &incoming, &mut reply) {
