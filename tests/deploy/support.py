@@ -125,3 +125,24 @@ def skip_name(message, at):
             return at + 2
         at += message[at] + 1
     return at + 1
+
+
+def with_packages(folder, *packages):
+    """Runs this script again in a virtual environment in `folder` that has these packages from PyPI.
+
+    Where PyPI cannot be reached: 77, or a failure where CI is set.
+    """
+    python = folder / "bin" / "python"
+    if pathlib.Path(sys.prefix).resolve() == folder.resolve():
+        return
+    wanted = "\n".join(packages)
+    complete = folder / "complete"
+    if not complete.exists() or complete.read_text() != wanted:
+        try:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        except subprocess.CalledProcessError as error:
+            print(f"{sys.argv[0]}: SKIPPED, PyPI or python3-venv is not to be had: {error}", file=sys.stderr)
+            sys.exit(1 if os.environ.get("CI") else 77)
+        complete.write_text(wanted)
+    os.execv(python, [str(python), *sys.argv])
