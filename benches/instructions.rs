@@ -34,8 +34,8 @@ use tidegate::{
     engine::{Action, Context},
     net::socket::{ListenOptions, udp_listeners},
     serve::udp,
-    upstream::{self, ServerSpec, TierMember, Transport, UpstreamClient},
-    wire::Name,
+    upstream::{self, ServerSpec, TierMember, UpstreamClient},
+    wire::{Name, Transport},
 };
 use tokio::{
     runtime::{Builder, LocalOptions},

@@ -21,10 +21,9 @@ use tidegate::{
     engine::{Action, ClientChannel, Context, Engine, Incoming, resolve, snapshot::Snapshot},
     metrics,
     upstream::{
-        Group, GroupLimits, GroupSpec, HealthSpec, Loops, OwnAddresses, Policy, ServerSpec, TierMember, Transport,
-        UpstreamClient, WorkerNumber,
+        Group, GroupLimits, GroupSpec, HealthSpec, Loops, OwnAddresses, Policy, ServerSpec, TierMember, UpstreamClient, WorkerNumber,
     },
-    wire::{MAX_MESSAGE, Name, RecordType},
+    wire::{Transport, MAX_MESSAGE, Name, RecordType},
 };
 use tokio::{runtime::Runtime, task::LocalSet};
 

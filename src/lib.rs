@@ -45,8 +45,8 @@
 //! | 4 | [`engine`]: the decisions |
 //! | 3 | [`upstream`]: other servers · [`zones`]: what is answered here · [`perimeter`]: which names were private or public |
 //! | 2 | [`cache`] · [`route`] · [`config`] |
-//! | 1 | [`net`]: the kernel, and the only unsafe code · [`tls`]: trust and handshakes |
-//! | 0 | [`wire`]: DNS messages as bytes · [`metrics`] · [`networks`] · [`clock`] · [`plural`] |
+//! | 1 | [`net`]: the kernel, and the only unsafe code · [`tls`]: trust and handshakes · [`metrics`] |
+//! | 0 | [`wire`]: DNS messages as bytes · [`networks`] · [`clock`] · [`plural`] |
 
 pub mod admin;
 pub mod cache;

@@ -26,7 +26,7 @@ use tidegate::{
             document::{Decision, EntryState, Explanation, GuardVerdict, Standing},
         },
     },
-    metrics::Transport,
+    wire::Transport,
 };
 
 const SITE: &str = r#"

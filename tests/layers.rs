@@ -13,12 +13,12 @@ use std::{
 /// Every room with its layer. The binary's `main.rs` stands above them all.
 const LAYERS: &[(&str, u8)] = &[
     ("wire", 0),
-    ("metrics", 0),
     ("clock", 0),
     ("networks", 0),
     ("plural", 0),
     ("net", 1),
     ("tls", 1),
+    ("metrics", 1),
     ("cache", 2),
     ("route", 2),
     ("config", 2),

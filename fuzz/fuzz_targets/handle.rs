@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 
 use fuzz::{CLIENT, Site};
 use libfuzzer_sys::fuzz_target;
-use tidegate::{engine::ClientChannel, metrics::Transport};
+use tidegate::{engine::ClientChannel, wire::Transport};
 
 thread_local!(static SITE: Site = Site::alone());
 

@@ -14,8 +14,7 @@ use tidegate::{
     },
     clock::Moment,
     engine::Carrier,
-    metrics::Transport,
-    wire::{Class, MessageId, Name, RecordType, UpstreamQuery},
+    wire::{Transport, Class, MessageId, Name, RecordType, UpstreamQuery},
 };
 
 /// An entry as a file may have it.

@@ -12,8 +12,7 @@ use fuzz::{CLIENT, SITE, Site, addresses};
 use libfuzzer_sys::fuzz_target;
 use tidegate::{
     engine::Carrier,
-    metrics::Transport,
-    wire::{Class, MessageId, Name, RecordType, UpstreamQuery},
+    wire::{Transport, Class, MessageId, Name, RecordType, UpstreamQuery},
 };
 
 /// What the upstream says next, from the flags on; the last is said for ever.

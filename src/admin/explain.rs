@@ -15,8 +15,7 @@ use super::{
 };
 use crate::{
     engine::explain::Asked,
-    metrics::Transport,
-    wire::{Name, RecordType},
+    wire::{Name, RecordType, Transport},
 };
 
 /// What is asked, as text.

@@ -9,9 +9,9 @@ use std::{
 
 use crate::{
     clock::Moment,
-    upstream::{ConnectError, ServerSpec, Transport, ask_once},
+    upstream::{ConnectError, ServerSpec, ask_once},
     wire::{
-        EdeCode, Edns, Flags, Header, Malformed, MessageId, Rcode, RecordType, UpstreamQuery, ede,
+        EdeCode, Edns, Flags, Header, Malformed, MessageId, Rcode, RecordType, Transport, UpstreamQuery, ede,
         record::{Record, Records, Section},
         text,
     },

@@ -25,8 +25,7 @@ use crate::{
             },
         },
     },
-    metrics::Transport,
-    wire::{Name, RecordType},
+    wire::{Name, RecordType, Transport},
 };
 
 /// What to explain, and who knows.

@@ -20,8 +20,8 @@ use crate::{
     config::{FixedServer, reverse_zones},
     daemon,
     tls::Roots,
-    upstream::{ServerSpec, Transport, Via},
-    wire::{Class, Name, Rcode, RecordType, UpstreamQuery, record::Section},
+    upstream::{ServerSpec, Via},
+    wire::{Class, Name, Rcode, RecordType, Transport, UpstreamQuery, record::Section},
 };
 
 /// Time to wait for an answer.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::address::{Address, Endpoint};
 use crate::{
     tls::Roots,
-    wire::{Name, RecordType},
+    wire::{Name, RecordType, Transport},
 };
 
 /// The path of DNS over HTTPS where none is written.
@@ -106,21 +106,6 @@ pub struct FixedServer {
     pub tls_name: Option<String>,
 }
 
-/// What carries messages to a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Transport {
-    /// UDP, and TCP where an answer is truncated.
-    Udp,
-    /// TCP.
-    Tcp,
-    /// DNS over TLS (RFC 7858).
-    Tls,
-    /// DNS over HTTPS (RFC 8484).
-    Https,
-    /// DNS over QUIC (RFC 9250).
-    Quic,
-}
-
 /// The path of queries to a server, as far as this host decides it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct NetworkPath {
@@ -180,56 +165,6 @@ pub struct Probe {
     pub qname: Name,
     /// Its type.
     pub qtype: RecordType,
-}
-
-impl Transport {
-    /// Every transport, in the order of its discriminants.
-    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
-
-    /// The scheme in front of an address, and the label of metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Https => "https",
-            Self::Quic => "quic",
-        }
-    }
-
-    /// Whether TLS protects it: the server shows who it is.
-    pub const fn is_encrypted(self) -> bool {
-        match self {
-            Self::Udp | Self::Tcp => false,
-            Self::Tls | Self::Https | Self::Quic => true,
-        }
-    }
-
-    /// The port where none is written.
-    pub const fn default_port(self) -> u16 {
-        match self {
-            Self::Udp | Self::Tcp => 53,
-            Self::Tls | Self::Quic => 853,
-            Self::Https => 443,
-        }
-    }
-
-    /// What is kept open to a server with this transport: TCP beside datagrams, else the transport itself.
-    pub const fn of_streams(self) -> Self {
-        match self {
-            Self::Udp => Self::Tcp,
-            other => other,
-        }
-    }
-
-    /// Round trips until the first answer on a new connection.
-    pub const fn round_trips(self) -> u32 {
-        match self {
-            Self::Udp => 1,
-            Self::Tcp | Self::Quic => 2,
-            Self::Tls | Self::Https => 3,
-        }
-    }
 }
 
 impl fmt::Display for FixedServer {

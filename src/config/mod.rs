@@ -27,7 +27,7 @@ pub use error::{Color, Problems};
 pub use file::{CONTROL_SOCKET, EditError, MAX_SERVERS, group_table, set_servers};
 pub use group::{
     Bundle, DNS_QUERY_PATH, FixedServer, GroupIndex, GroupPlan, HealthPlan, NetworkPath, Policy, Probe, Recursion,
-    ServerAddress, ServerPlan, Share, Transport,
+    ServerAddress, ServerPlan, Share,
 };
 pub use load::{ServeFlags, admin_http, control_socket};
 pub use plan::{

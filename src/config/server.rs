@@ -5,9 +5,9 @@ use std::str::FromStr;
 use super::{
     address::{AddressError, Endpoint, port_behind_colon},
     build::is_host_address,
-    group::{DNS_QUERY_PATH, FixedServer, Transport},
+    group::{DNS_QUERY_PATH, FixedServer},
 };
-use crate::tls;
+use crate::{tls, wire::Transport};
 
 /// Why a text is no server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

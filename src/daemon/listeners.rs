@@ -10,10 +10,10 @@ use tracing::info;
 use super::{StartError, groups};
 use crate::{
     config::{Boot, Encryption, Endpoint, Need},
-    metrics::Transport,
     net::socket::{self, BindError, ListenOptions},
     serve::Protocol,
     tls::{self, Alpn, ServerCertificate},
+    wire::Transport,
 };
 
 /// What one worker serves.

@@ -153,8 +153,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        upstream::{HealthSpec, ServerSpec, Transport, Via, path_label, server::ServerPolicy},
-        wire::{Name, RecordType},
+        upstream::{HealthSpec, ServerSpec, Via, path_label, server::ServerPolicy},
+        wire::{Name, RecordType, Transport},
     };
 
     fn server(transport: Transport, address: &str) -> Server {

@@ -25,10 +25,10 @@ use super::{
 use crate::{
     cache::{CacheKey, Hash, Integrity, Lookup, Prefetch, Stamp},
     clock::Moment,
-    metrics::{self, CacheUse, CountedReply, DropReason, QueryOutcome, ReplySource, Transport},
+    metrics::{self, CacheUse, CountedReply, DropReason, QueryOutcome, ReplySource},
     route::View,
     wire::{
-        Class, Cookie, Ede, EdeCode, NameBuf, Question, Rcode, RecordType, Reject, Ttl, UpstreamQuery,
+        Class, Cookie, Ede, EdeCode, NameBuf, Question, Rcode, RecordType, Reject, Transport, Ttl, UpstreamQuery,
         edns::Edns,
         question::Echo,
         reply::{self, SoleRecord, Space},
@@ -225,7 +225,7 @@ impl Handler<'_, '_> {
     }
 
     fn count(&self, source: ReplySource, rcode: Rcode, ede: Option<Ede<'_>>, cache: CacheUse<'_>) {
-        let reply = CountedReply { source, rcode: rcode.0, ede: ede.map(|ede| ede.code.index()) };
+        let reply = CountedReply { source, rcode, ede: ede.map(|ede| ede.code) };
         self.counters.record(QueryOutcome::AtOnce(reply, cache));
     }
 

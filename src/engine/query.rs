@@ -10,10 +10,9 @@ use super::{
 use crate::{
     cache::Hash,
     clock::Moment,
-    metrics::Transport,
     route::View,
     wire::{
-        Edns, Flags, MessageId, UpstreamQuery,
+        Edns, Flags, MessageId, Transport, UpstreamQuery,
         question::{Echo, Question},
         reply::Space,
     },

@@ -117,8 +117,8 @@ impl Reply {
                 (length, source, *rcode, Some(reason))
             }
         };
-        let ede = reason.filter(|_| question.edns.is_some()).map(|reason| reason.code.index());
-        context.counters.record(QueryOutcome::Late(CountedReply { source, rcode: rcode.0, ede }, took));
+        let ede = reason.filter(|_| question.edns.is_some()).map(|reason| reason.code);
+        context.counters.record(QueryOutcome::Late(CountedReply { source, rcode, ede }, took));
         length
     }
 }

@@ -14,4 +14,4 @@ mod process;
 pub use exposition::{Exposition, Format};
 pub use registry::Registry;
 pub use rules::{GuardAction, RuleCounters, RuleRegistry};
-pub use worker::{CacheUse, CountedReply, DropReason, QueryOutcome, ReplySource, Transport, WorkerCounters};
+pub use worker::{CacheUse, CountedReply, DropReason, QueryOutcome, ReplySource, WorkerCounters};

@@ -11,8 +11,9 @@ use super::{
     histogram::{BOUNDS_MICROS, Reading},
     process,
     rules::{GuardAction, RuleRegistry},
-    worker::{DropReason, RCODES, ReplySource, Transport, WorkerCounters},
+    worker::{DropReason, RCODES, ReplySource, WorkerCounters},
 };
+use crate::wire::{EdeCode, Rcode, Transport};
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -24,21 +25,11 @@ pub const RUSTC: &str = env!("TIDEGATE_RUSTC");
 /// NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP and REFUSED: the codes that are shown even before their first use.
 const USUAL_RCODES: usize = 6;
 
-/// The DNS names behind what workers count by number; the `wire` room knows them.
-#[derive(Debug, Clone)]
-pub struct Names {
-    /// The label of each response code below the last, which is that of all others.
-    pub rcodes: Vec<String>,
-    /// The info-code of each extended error, in the order that workers count them in.
-    pub ede: Vec<String>,
-}
-
 /// The counters of the process.
 #[derive(Debug)]
 pub struct Registry {
     workers: Vec<Arc<WorkerCounters>>,
     rules: Arc<RuleRegistry>,
-    names: Names,
     started: Duration,
 }
 
@@ -55,13 +46,8 @@ const PLAIN: [Plain; 5] = [
 
 impl Registry {
     /// Of these workers and rules. `started` is the wall clock's time of the start.
-    pub const fn new(
-        workers: Vec<Arc<WorkerCounters>>,
-        rules: Arc<RuleRegistry>,
-        names: Names,
-        started: Duration,
-    ) -> Self {
-        Self { workers, rules, names, started }
+    pub const fn new(workers: Vec<Arc<WorkerCounters>>, rules: Arc<RuleRegistry>, started: Duration) -> Self {
+        Self { workers, rules, started }
     }
 
     /// The text of a scrape; `more` adds the families of other rooms.
@@ -104,18 +90,21 @@ impl Registry {
     fn encode_responses(&self, exposition: &mut Exposition) {
         let mut family = exposition.counter("tidegate_responses_total", "Replies sent.");
         for rcode in 0..RCODES {
-            let name = self.names.rcodes.get(rcode).filter(|_| rcode < RCODES - 1).map_or("other", String::as_str);
+            let name = match u16::try_from(rcode) {
+                Ok(code) if rcode < RCODES - 1 => Rcode(code).to_string(),
+                _ => "other".to_owned(),
+            };
             for source in ReplySource::ALL {
                 let count = self.sum(|worker| &worker.responses[source as usize][rcode]);
                 if rcode < USUAL_RCODES || count > 0 {
-                    family.sample(&[("rcode", name), ("source", source.label())], count);
+                    family.sample(&[("rcode", &name), ("source", source.label())], count);
                 }
             }
         }
         let mut family = exposition.counter("tidegate_ede_total", "Extended DNS errors (RFC 8914) sent, by info-code.");
-        for (at, code) in self.names.ede.iter().enumerate() {
+        for (at, code) in EdeCode::ALL.iter().enumerate() {
             let count = self.workers.iter().filter_map(|worker| worker.ede.get(at)).map(Counter::value).sum::<u64>();
-            family.sample(&[("code", code)], count);
+            family.sample(&[("code", &code.number().to_string())], count);
         }
     }
 
@@ -232,10 +221,8 @@ mod tests {
     };
 
     fn registry() -> Registry {
-        let names =
-            Names { rcodes: (0..RCODES).map(|code| format!("RCODE{code}")).collect(), ede: vec!["3".to_owned()] };
         let workers = vec![Arc::new(WorkerCounters::new(0)), Arc::new(WorkerCounters::new(1))];
-        Registry::new(workers, Arc::new(RuleRegistry::new(2)), names, Duration::from_secs(7))
+        Registry::new(workers, Arc::new(RuleRegistry::new(2)), Duration::from_secs(7))
     }
 
     #[test]
@@ -243,7 +230,8 @@ mod tests {
         let registry = registry();
         for worker in registry.workers() {
             worker.asked(Transport::Udp, false);
-            let reply = CountedReply { source: ReplySource::Cache, rcode: 0, ede: Some(0) };
+            let reply =
+                CountedReply { source: ReplySource::Cache, rcode: Rcode::NOERROR, ede: Some(EdeCode::StaleAnswer) };
             worker.record(QueryOutcome::AtOnce(reply, CacheUse::Hit { rule: None, prefetch: false }));
             worker.took_batch(Duration::from_micros(15));
             registry.rules().of("aws").asked(worker);
@@ -253,8 +241,8 @@ mod tests {
             "tidegate_queries_total{transport=\"udp\",family=\"6\"} 2",
             "tidegate_queries_total{transport=\"tcp\",family=\"4\"} 0",
             "tidegate_cache_hits_total 2",
-            "tidegate_responses_total{rcode=\"RCODE0\",source=\"cache\"} 2",
-            "tidegate_responses_total{rcode=\"RCODE5\",source=\"refused\"} 0",
+            "tidegate_responses_total{rcode=\"NOERROR\",source=\"cache\"} 2",
+            "tidegate_responses_total{rcode=\"REFUSED\",source=\"refused\"} 0",
             "tidegate_ede_total{code=\"3\"} 2",
             "tidegate_query_duration_seconds_bucket{source=\"cache\",le=\"0.00001\"} 0",
             "tidegate_query_duration_seconds_bucket{source=\"cache\",le=\"0.00002\"} 2",
@@ -272,11 +260,12 @@ mod tests {
     fn odd_response_codes_appear_with_their_first_response() {
         let registry = registry();
         let has = |code: &str| registry.encode(Format::Text, |_| {}).contains(&format!("rcode=\"{code}\""));
-        assert!(!has("RCODE16") && !has("other"));
-        let reply = |source, rcode| QueryOutcome::Late(CountedReply { source, rcode, ede: None }, Duration::ZERO);
+        assert!(!has("BADVERS") && !has("other"));
+        let reply =
+            |source, rcode| QueryOutcome::Late(CountedReply { source, rcode: Rcode(rcode), ede: None }, Duration::ZERO);
         registry.workers()[1].record(reply(ReplySource::Error, 16));
         registry.workers()[0].record(reply(ReplySource::Upstream, 4000));
-        assert!(has("RCODE16") && has("other"));
+        assert!(has("BADVERS") && has("other"));
     }
 
     #[test]

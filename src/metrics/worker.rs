@@ -6,37 +6,7 @@ use std::{
 };
 
 use super::{counter::Counter, histogram::Histogram, rules::RuleCounters};
-
-/// What carried a question (label `transport`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// Datagrams.
-    Udp,
-    /// TCP.
-    Tcp,
-    /// TLS (RFC 7858).
-    Tls,
-    /// HTTPS (RFC 8484).
-    Https,
-    /// QUIC (RFC 9250).
-    Quic,
-}
-
-impl Transport {
-    /// All, in the order of their discriminants.
-    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https, Self::Quic];
-
-    /// The label's value.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Https => "https",
-            Self::Quic => "quic",
-        }
-    }
-}
+use crate::wire::{EdeCode, Rcode, Transport};
 
 /// Where a reply came from (label `source`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,9 +83,9 @@ pub struct CountedReply {
     /// Where it came from.
     pub source: ReplySource,
     /// Its response code.
-    pub rcode: u16,
-    /// The position of its extended error in the wire room's list.
-    pub ede: Option<usize>,
+    pub rcode: Rcode,
+    /// Its extended error.
+    pub ede: Option<EdeCode>,
 }
 
 /// What the cache had to do with a reply that was made at once.
@@ -149,8 +119,6 @@ pub enum QueryOutcome<'a> {
 
 /// Response codes counted by number; those beyond are counted as the last.
 pub const RCODES: usize = 24;
-/// Extended errors counted, by their position in the wire room's list.
-pub const EDES: usize = 9;
 
 /// One worker's counters.
 ///
@@ -163,7 +131,7 @@ pub struct WorkerCounters {
     pub(super) responses: [[Counter; RCODES]; ReplySource::ALL.len()],
     pub(super) durations: [Histogram; ReplySource::ALL.len()],
     pub(super) dropped: [Counter; DropReason::ALL.len()],
-    pub(super) ede: [Counter; EDES],
+    pub(super) ede: [Counter; EdeCode::ALL.len()],
     pub(super) hits: Counter,
     pub(super) misses: Counter,
     pub(super) stale: Counter,
@@ -222,10 +190,10 @@ impl WorkerCounters {
     }
 
     fn replied(&self, reply: CountedReply) {
-        let rcode = usize::from(reply.rcode).min(RCODES - 1);
+        let rcode = usize::from(reply.rcode.0).min(RCODES - 1);
         self.responses[reply.source as usize][rcode].add(1);
         self.last.store(reply.source as usize * RCODES + rcode, Ordering::Relaxed);
-        if let Some(counter) = reply.ede.and_then(|index| self.ede.get(index)) {
+        if let Some(counter) = reply.ede.and_then(|code| self.ede.get(code.index())) {
             counter.add(1);
         }
     }

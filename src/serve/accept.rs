@@ -16,8 +16,8 @@ use super::{
 use crate::{
     clock::Moment,
     engine::{ClientChannel, Context},
-    metrics::Transport,
     tls,
+    wire::Transport,
 };
 
 /// Limits of one connection.

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::proxy::UNKNOWN_CLIENT;
-use crate::{clock::Moment, metrics::Transport, networks::client_prefix, wire::MAX_MESSAGE};
+use crate::{clock::Moment, networks::client_prefix, wire::MAX_MESSAGE, wire::Transport};
 
 /// Octets kept for one connection: what may wait unsent, and above it one response and one unfinished query of any length.
 pub const MOST_HELD: usize = MAX_UNSENT + 2 * (2 + MAX_MESSAGE);

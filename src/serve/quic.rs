@@ -27,9 +27,9 @@ use super::{
 use crate::{
     clock::Moment,
     engine::{ClientChannel, Context},
-    metrics::{DropReason, Transport},
+    metrics::DropReason,
     tls,
-    wire::{MAX_MESSAGE, Question},
+    wire::{MAX_MESSAGE, Question, Transport},
 };
 
 /// Codes that a connection or stream ends with (RFC 9250 4.3).

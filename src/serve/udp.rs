@@ -28,8 +28,9 @@ use super::proxy;
 use crate::{
     clock::Moment,
     engine::{Action, ClientChannel, Context, Incoming, Query, resolve, snapshot::Snapshot},
-    metrics::{self, DropReason, QueryOutcome, Transport, worker::Counted},
+    metrics::{self, DropReason, QueryOutcome, worker::Counted},
     net::mmsg::{Batch, Outbox, Path, Pushed, Sent},
+    wire::Transport,
 };
 
 /// Datagrams read by one system call. More would not be cheaper, and their buffers would not stay in the cache.

@@ -45,7 +45,7 @@ pub use server::{
 };
 pub use spec::{
     GroupLimits, GroupSpec, HealthSpec, Identity, LetterCase, Policy, ProbeOrigin, ServerKey, ServerSpec, TierMember,
-    Transport, Via, path_label, path_words,
+    Via, path_label, path_words,
 };
 pub use system::OwnAddresses;
 pub use watch::{

@@ -5,14 +5,11 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 pub(super) use crate::config::DNS_QUERY_PATH as DEFAULT_PATH;
+pub use crate::{config::Policy, net::socket::Egress as Via};
 use crate::{
     config::{self, Recursion},
     tls::Roots,
-    wire::{Class, Name, RecordType, UpstreamQuery},
-};
-pub use crate::{
-    config::{Policy, Transport},
-    net::socket::Egress as Via,
+    wire::{Class, Name, RecordType, Transport, UpstreamQuery},
 };
 
 /// A group of upstream servers.

@@ -22,6 +22,7 @@ pub mod text;
 pub mod writer;
 
 mod numbers;
+mod transport;
 
 pub use cookie::Cookie;
 pub use ede::{Ede, EdeCode};
@@ -32,6 +33,7 @@ pub use numbers::{Class, Rcode, RecordType, Ttl};
 pub use query::UpstreamQuery;
 pub use question::{Question, Reject};
 pub use response::{Mismatch, Response, ResponseKind};
+pub use transport::Transport;
 
 /// The longest DNS message (RFC 1035 4.2.2: two octets of length).
 pub const MAX_MESSAGE: usize = 65_535;

@@ -29,10 +29,10 @@ use tidegate::{
         explain::{self, Asked, Supposed},
         resolve::resolve,
     },
-    metrics::{self, Transport},
+    metrics::{self},
     upstream::{Group, UpstreamClient, WorkerNumber},
     wire::{
-        Class, Ede, Edns, Flags, Header, MessageId, Name, Rcode, RecordType, Response, Ttl, UpstreamQuery,
+        Class, Ede, Edns, Flags, Header, MessageId, Name, Rcode, RecordType, Response, Transport, Ttl, UpstreamQuery,
         record::{Records, Section},
         text,
         writer::Writer,

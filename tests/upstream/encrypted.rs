@@ -12,9 +12,10 @@ use tidegate::{
     clock::Moment,
     tls::{HandshakeError, Roots},
     upstream::{
-        ConnectError, Group, HealthState, Identity, ServerSpec, TierMember, Transport,
+        ConnectError, Group, HealthState, Identity, ServerSpec, TierMember,
         tally::{MismatchReason, QueryResult},
     },
+    wire::Transport,
 };
 
 use crate::{

@@ -6,10 +6,10 @@ use rstest::rstest;
 use tidegate::{
     clock::Moment,
     upstream::{
-        Availability, ExchangeError, LetterCase, Transport,
+        Availability, ExchangeError, LetterCase,
         tally::{MismatchReason, QueryResult},
     },
-    wire::{Rcode, ResponseKind},
+    wire::{Rcode, ResponseKind, Transport},
 };
 
 use crate::{

@@ -7,8 +7,9 @@ use tidegate::{
     clock::Moment,
     upstream::{
         Alarm, Availability, ExchangeError, Group, GroupSpec, HealthState, OwnAddresses, ProbeOrigin, ServerRegistry,
-        TierMember, Transport, health::ProbeError, prober,
+        TierMember, health::ProbeError, prober,
     },
+    wire::Transport,
 };
 
 use crate::{

@@ -5,9 +5,9 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use tidegate::{
     clock::Moment,
     upstream::{
-        Alarm, Availability, ExchangeError, Group, GroupSpec, HealthState, OwnAddresses, Policy, Transport,
-        tally::QueryResult,
+        Alarm, Availability, ExchangeError, Group, GroupSpec, HealthState, OwnAddresses, Policy, tally::QueryResult,
     },
+    wire::Transport,
 };
 use tokio::task::JoinSet;
 

@@ -188,14 +188,14 @@ fn no_probe_for_loops_is_held_against_a_server() {
         assert_eq!(ask(&none, &group, "known.example").await.unwrap(), ONE);
         let (known, rtt) = (server(&group, 0), server(&group, 0).rtt().unwrap().mean);
         let targets = watch(&loops, &group, &zones, HASTY);
-        let timeouts = || known.tally.queries(tidegate::upstream::Transport::Udp, QueryResult::Timeout);
+        let timeouts = || known.tally.queries(tidegate::wire::Transport::Udp, QueryResult::Timeout);
         until("silence over more than a time-out", || timeouts() >= 60).await;
         assert!(is(known, HealthState::Up), "names that nobody has may be dropped");
         assert_eq!(known.transitions(HealthState::Suspect), 0);
 
         upstream.otherwise(Script::late(Duration::from_millis(100), Reply::nxdomain(60)));
         targets.send_replace(vec![target(&group, &zones)]);
-        let answers = || known.tally.queries(tidegate::upstream::Transport::Udp, QueryResult::Ok);
+        let answers = || known.tally.queries(tidegate::wire::Transport::Udp, QueryResult::Ok);
         until("an answer for each", || answers() > 12).await;
         assert_eq!(known.rtt().unwrap().mean, rtt, "nor does a slow name make it a slow server");
     });

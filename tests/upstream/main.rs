@@ -26,9 +26,9 @@ use tidegate::{
     clock::Moment,
     upstream::{
         Alarm, ExchangeError, Exchanged, Group, GroupLimits, GroupSpec, HealthSpec, HealthState, OwnAddresses, Policy,
-        Server, ServerSpec, TierMember, Transport, UpstreamClient, WorkerNumber, prober,
+        Server, ServerSpec, TierMember, UpstreamClient, WorkerNumber, prober,
     },
-    wire::{Class, Name, RecordType, UpstreamQuery, addresses::find_address},
+    wire::{Class, Name, RecordType, Transport, UpstreamQuery, addresses::find_address},
 };
 
 /// Runs on a runtime like a worker's.

@@ -2,9 +2,12 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use tidegate::upstream::{
-    Transport, UpstreamClient, WorkerNumber,
-    tally::{MismatchReason, QueryResult},
+use tidegate::{
+    upstream::{
+        UpstreamClient, WorkerNumber,
+        tally::{MismatchReason, QueryResult},
+    },
+    wire::Transport,
 };
 
 use crate::{

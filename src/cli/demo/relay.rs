@@ -21,8 +21,7 @@ use super::servers::{QueryLog, Servers, bind};
 use crate::{
     cli::{ask::Answer, output::OUT},
     clock::Moment,
-    upstream::Transport,
-    wire::{EdeCode, Flags, Name, NameBuf, Question, Rcode, RecordType},
+    wire::{EdeCode, Flags, Name, NameBuf, Question, Rcode, RecordType, Transport},
 };
 
 /// For tidegate's answer; its own deadline is shorter.

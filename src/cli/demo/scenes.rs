@@ -10,8 +10,8 @@ use super::{
 use crate::{
     cli::ask::{self, Answer, AskError},
     clock::Moment,
-    upstream::{HealthState, ServerSpec, Transport},
-    wire::{Class, EdeCode, Name, Rcode, RecordType, UpstreamQuery},
+    upstream::{HealthState, ServerSpec},
+    wire::{Class, EdeCode, Name, Rcode, RecordType, Transport, UpstreamQuery},
 };
 
 /// How long an answer is waited for.

@@ -7,11 +7,12 @@ use super::{
     super::{
         error::{Place, Problem},
         file::{File, Upstream},
-        group::{FixedServer, ServerAddress, Transport},
+        group::{FixedServer, ServerAddress},
         plan::{Boot, Live},
     },
     Builder,
 };
+use crate::wire::Transport;
 
 impl Builder<'_> {
     pub(super) fn leave_out_own_listeners(&mut self, file: &File, boot: &Boot, live: &mut Live) {

@@ -17,7 +17,7 @@ use crate::{
     clock::Moment,
     config::{Aaaa, OnPublic, Rebind, RulePlan, WhenDown},
     metrics::{
-        DropReason, GuardAction, ReplySource, Transport,
+        DropReason, GuardAction, ReplySource,
         histogram::{BOUNDS_MICROS, Reading},
         registry::{REVISION, RUSTC, VERSION},
     },
@@ -25,6 +25,7 @@ use crate::{
         Group, HealthState, Loops, Policy, Server,
         tally::{MismatchReason, QueryResult},
     },
+    wire::Transport,
 };
 
 impl Report {
@@ -188,7 +189,7 @@ fn server(server: &Server, loops: &Loops, now: Moment) -> ServerStatus {
     let rtt = server.rtt();
     let micros = |micros: u32| Duration::from_micros(micros.into()).as_secs_f64();
     let queries = by(&QueryResult::ALL, |result| {
-        let all = crate::upstream::Transport::ALL.iter();
+        let all = Transport::ALL.iter();
         (result.label(), all.map(|&transport| tally.queries(transport, result)).sum())
     });
     ServerStatus {

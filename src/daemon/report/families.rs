@@ -10,12 +10,13 @@ use tracing_appender::non_blocking::ErrorCounter;
 use super::{Report, words};
 use crate::{
     clock::{self, Moment},
-    metrics::{self, Exposition},
+    metrics::Exposition,
     net::changes::NetworkChange,
     upstream::{
-        FormerServer, Group, HealthState, ServerRecord, Transport,
+        FormerServer, Group, HealthState, ServerRecord,
         tally::{MismatchReason, QueryResult, RTT_BOUNDS},
     },
+    wire::Transport,
 };
 
 /// A server of a group, or one that was in it within the last hour.
@@ -73,8 +74,6 @@ pub(super) fn encode(report: &Report, exposition: &mut Exposition, now: Moment) 
 
 fn encode_connections(report: &Report, exposition: &mut Exposition) {
     let mut family = exposition.gauge("tidegate_connections", "Connections from clients that are open.");
-    use metrics::Transport;
-
     for transport in Transport::ALL.into_iter().filter(|&transport| transport != Transport::Udp) {
         family.sample(&[("transport", transport.label())], report.connections.open(transport));
     }
@@ -241,7 +240,7 @@ mod tests {
     }
 
     fn report(state: &DaemonState) -> Report {
-        let rules = Arc::new(metrics::RuleRegistry::new(1));
+        let rules = Arc::new(crate::metrics::RuleRegistry::new(1));
         let engine = Arc::clone(&state.engine);
         Report::new(Vec::new(), rules, engine, Connections::new(1, 1), Arc::default(), &Bound::default(), state)
     }
@@ -256,7 +255,7 @@ mod tests {
     #[test]
     fn the_series_of_a_server_end_an_hour_after_it_left() {
         let both = live("[upstream.site]\nservers = [\"192.0.2.1\", \"192.0.2.2\"]\n");
-        let rules = Arc::new(metrics::RuleRegistry::new(1));
+        let rules = Arc::new(crate::metrics::RuleRegistry::new(1));
         let mut state =
             DaemonState::new(both, Cache::new(0), rules, OwnAddresses::new([]), Arc::<Alarm>::default()).unwrap();
         let report = report(&state);
@@ -283,7 +282,7 @@ mod tests {
     fn two_paths_to_a_server_have_series_of_their_own() {
         let paths = "[upstream.site]\nsource = \"127.0.0.1\"\n\
                      servers = [\"192.0.2.1\", { server = \"192.0.2.1\", mark = 2 }]\n";
-        let rules = Arc::new(metrics::RuleRegistry::new(1));
+        let rules = Arc::new(crate::metrics::RuleRegistry::new(1));
         let state = DaemonState::new(live(paths), Cache::new(0), rules, OwnAddresses::new([]), Arc::<Alarm>::default())
             .unwrap();
         let healthy = lines_about(&report(&state), "tidegate_upstream_healthy{");

@@ -11,7 +11,8 @@ use super::{Report, findings};
 use crate::{
     admin::status::{EventStatus, Finding, GroupStatus, MinuteStatus, Severity},
     clock::{self, Moment},
-    metrics::{GuardAction, ReplySource, Transport},
+    metrics::{GuardAction, ReplySource},
+    wire::Transport,
 };
 
 /// Minutes that are kept.

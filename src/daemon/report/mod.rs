@@ -37,22 +37,15 @@ use crate::{
         Engine,
         explain::{self, Supposed},
     },
-    metrics::{
-        self, Format, Registry, Transport,
-        counter::SharedCounter,
-        registry::Names,
-        worker::{EDES, RCODES},
-    },
+    metrics::{self, Format, Registry, counter::SharedCounter},
     net::changes::NetworkChange,
     perimeter,
     plural::Plural,
     serve::connections::Connections,
     tls::ServerCertificate,
     upstream::{HealthState, Server, ServerRegistry},
-    wire::{EdeCode, Rcode},
+    wire::Transport,
 };
-
-const _: () = assert!(EdeCode::ALL.len() == EDES, "each extended error has its counter");
 
 /// The state of the daemon. Shared by the control thread and the admin server's connections.
 #[derive(Debug)]
@@ -104,7 +97,7 @@ impl Report {
         let live = &state.live;
         let certificate = state.certificate.as_ref();
         Self {
-            registry: Registry::new(workers, rules, names(), clock::wall()),
+            registry: Registry::new(workers, rules, clock::wall()),
             engine,
             servers: state.servers(),
             connections,
@@ -271,9 +264,4 @@ impl Configuration {
 
 fn gate(live: &Live) -> Gate {
     Gate::new(&live.admin.allow, &live.admin.hosts)
-}
-
-fn names() -> Names {
-    let rcodes = (0_u16..).take(RCODES).map(|code| Rcode(code).to_string()).collect();
-    Names { rcodes, ede: EdeCode::ALL.iter().map(|code| code.number().to_string()).collect() }
 }

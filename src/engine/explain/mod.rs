@@ -31,11 +31,11 @@ use super::{
 use crate::{
     cache::{Integrity, Peeked},
     clock::Moment,
-    metrics::{GuardAction, ReplySource, Transport},
+    metrics::{GuardAction, ReplySource},
     upstream::{Availability, Group},
     wire::{
-        Class, Ede, EdeCode, Flags, Header, MessageId, Name, Question, Rcode, RecordType, Response, ResponseKind, Ttl,
-        UpstreamQuery, ede, record::Section, splice, writer::Writer,
+        Class, Ede, EdeCode, Flags, Header, MessageId, Name, Question, Rcode, RecordType, Response, ResponseKind,
+        Transport, Ttl, UpstreamQuery, ede, record::Section, splice, writer::Writer,
     },
 };
 

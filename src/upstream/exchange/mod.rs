@@ -39,9 +39,8 @@ use crate::{
             health::{HealthState, ProbeError},
             tally::QueryResult,
         },
-        spec::Transport,
     },
-    wire::{Rcode, Response, UpstreamQuery},
+    wire::{Rcode, Response, Transport, UpstreamQuery},
 };
 
 /// Datagrams of one probe: a lost one is no failed probe.

@@ -25,9 +25,10 @@ use crate::{
             Alarm, Server, ServerPolicy, ServerRegistry, Wanted, budget::ShareBudget, failure::Availability,
             health::HealthState,
         },
-        spec::{GroupLimits, GroupSpec, HealthSpec, Policy, ServerKey, ServerSpec, TierMember, Transport},
+        spec::{GroupLimits, GroupSpec, HealthSpec, Policy, ServerKey, ServerSpec, TierMember},
         system::{self, OwnAddresses},
     },
+    wire::Transport,
 };
 
 pub(crate) use self::marks::ClearedMark;

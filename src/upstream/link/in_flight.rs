@@ -221,10 +221,9 @@ mod tests {
     use super::*;
     use crate::{
         upstream::{
-            Group, GroupLimits, GroupSpec, HealthSpec, OwnAddresses, Policy, ServerSpec, TierMember, Transport,
-            server::Role,
+            Group, GroupLimits, GroupSpec, HealthSpec, OwnAddresses, Policy, ServerSpec, TierMember, server::Role,
         },
-        wire::{Class, Name, Rcode, RecordType},
+        wire::{Class, Name, Rcode, RecordType, Transport},
     };
 
     fn race() -> Rc<Race> {

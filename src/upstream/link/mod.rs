@@ -26,8 +26,9 @@ use crate::{
             health::Event,
             tally::{MismatchReason, QueryResult},
         },
-        spec::{LetterCase, Transport},
+        spec::LetterCase,
     },
+    wire::Transport,
 };
 
 use self::{

@@ -6,10 +6,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::{
     net::socket::upstream_tcp,
     tls::{Alpn, Connected, TlsClient},
-    upstream::{
-        server::connect_error::ConnectError,
-        spec::{ServerSpec, Transport},
-    },
+    upstream::{server::connect_error::ConnectError, spec::ServerSpec},
+    wire::Transport,
 };
 
 use super::{

@@ -24,9 +24,9 @@ use crate::{
     upstream::{
         race::{EdnsUse, Leg, Outcome, Race},
         server::{Role, Server, connect_error::ConnectError, health::Event, tally::QueryResult},
-        spec::{LetterCase, Transport},
+        spec::LetterCase,
     },
-    wire::{MessageId, UpstreamQuery},
+    wire::{MessageId, Transport, UpstreamQuery},
 };
 
 use super::{

@@ -31,8 +31,8 @@ use tokio::sync::Notify;
 use crate::{
     clock::Moment,
     tls::{Alpn, TlsClient},
-    upstream::spec::{HealthSpec, ServerSpec, Transport},
-    wire::UpstreamQuery,
+    upstream::spec::{HealthSpec, ServerSpec},
+    wire::{Transport, UpstreamQuery},
 };
 
 use self::{
@@ -338,10 +338,7 @@ pub(super) fn tls_client(spec: &ServerSpec) -> Option<TlsClient> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        upstream::spec::Transport,
-        wire::{Name, RecordType},
-    };
+    use crate::wire::{Name, RecordType, Transport};
 
     fn server() -> Server {
         let spec = ServerSpec::plain(Transport::Udp, "192.0.2.1:53".parse().unwrap());

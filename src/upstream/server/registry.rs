@@ -22,7 +22,8 @@ use parking_lot::Mutex;
 
 use crate::{
     clock::Moment,
-    upstream::spec::{ServerKey, ServerSpec, Transport},
+    upstream::spec::{ServerKey, ServerSpec},
+    wire::Transport,
 };
 
 use super::{Alarm, Server, ServerPolicy, record::ServerRecord};

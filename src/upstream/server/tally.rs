@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::upstream::spec::Transport;
+use crate::wire::Transport;
 use crossbeam_utils::CachePadded;
 
 /// How a query to a server ended. Every query sent has one, and a query that `max_qps` kept back has `Budget`.

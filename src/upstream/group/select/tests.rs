@@ -3,10 +3,10 @@ use std::{collections::BTreeSet, time::Duration};
 use super::*;
 use crate::{
     upstream::{
-        GroupLimits, GroupSpec, HealthSpec, OwnAddresses, ServerSpec, TierMember, Transport,
+        GroupLimits, GroupSpec, HealthSpec, OwnAddresses, ServerSpec, TierMember,
         server::health::{Event, ProbeError},
     },
-    wire::{Name, RecordType},
+    wire::{Name, RecordType, Transport},
 };
 
 type QueueSlot = (u8, u8);
