@@ -46,7 +46,7 @@
 //! | 3 | [`upstream`]: other servers · [`zones`]: what is answered here · [`perimeter`]: which names were private or public |
 //! | 2 | [`cache`] · [`route`] · [`config`] |
 //! | 1 | [`net`]: the kernel, and the only unsafe code · [`tls`]: trust and handshakes · [`metrics`] |
-//! | 0 | [`wire`]: DNS messages as bytes · [`networks`] · [`clock`] · [`plural`] |
+//! | 0 | [`wire`]: DNS messages as bytes · [`networks`] · [`clock`] · [`files`] · [`plural`] |
 
 pub mod admin;
 pub mod cache;
@@ -55,6 +55,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod engine;
+pub mod files;
 pub mod metrics;
 pub mod net;
 pub mod networks;

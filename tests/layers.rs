@@ -16,6 +16,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
     ("networks", 0),
     ("plural", 0),
+    ("files", 0),
     ("net", 1),
     ("tls", 1),
     ("metrics", 1),
@@ -44,7 +45,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("rustls", &["cli/demo/certificates", "tls/"]),
     ("tokio_rustls", &["tls/"]),
     ("toml", &["config/file"]),
-    ("libc", &["net/mmsg"]),
+    ("libc", &["daemon/sandbox", "net/mmsg"]),
     ("unsafe", &["net/mmsg"]),
 ];
 

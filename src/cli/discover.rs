@@ -18,7 +18,10 @@ use super::{
     client::{self, ClientError},
     output::{ERR, OUT},
 };
-use crate::config::{self, EditError, Plan};
+use crate::{
+    config::{self, EditError, Plan},
+    files,
+};
 
 /// Where the addresses come from and where they go.
 #[derive(Debug, clap::Args)]
@@ -209,7 +212,7 @@ fn write(path: &Path, group: &str, servers: &[IpAddr]) -> Result<String, Discove
     let unreadable = |error| DiscoverError::Unreadable { path: path.to_owned(), error };
     // Follow a symbolic link: its target is replaced, the link stays.
     let path = fs::canonicalize(path).map_err(unreadable)?;
-    let before = fs::read_to_string(&path).map_err(unreadable)?;
+    let before = files::read_to_string(&path).map_err(unreadable)?;
     let after = config::set_servers(&before, group, servers)
         .map_err(|error| DiscoverError::Edit { path: path.clone(), error })?;
     let names: Vec<String> = servers.iter().map(ToString::to_string).collect();

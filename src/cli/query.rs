@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Display,
-    fs,
     net::{IpAddr, SocketAddr},
     panic::resume_unwind,
     path::{Path, PathBuf},
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::{
     config::{FixedServer, reverse_zones},
-    daemon,
+    daemon, files,
     tls::Roots,
     upstream::{ServerSpec, Via},
     wire::{Class, Name, Rcode, RecordType, Transport, UpstreamQuery, record::Section},
@@ -124,7 +123,7 @@ fn read_server(text: &str, ca: Option<&Path>) -> Result<ServerSpec, String> {
     let server: FixedServer = text.parse().map_err(|error| no_server(&error))?;
     let no_bundle = |path: &Path, problem: &dyn Display| format!("{} cannot be used: {problem}", path.display());
     let read = |path: &Path| {
-        let pem = fs::read(path).map_err(|error| no_bundle(path, &error))?;
+        let pem = files::read(path).map_err(|error| no_bundle(path, &error))?;
         Roots::from_pem(&pem).map_err(|error| no_bundle(path, &error))
     };
     let given = ca.map(read).transpose()?;

@@ -6,7 +6,7 @@
 //! `--on-public` says otherwise. `--admin` and `--socket` are `http` and `socket` in [admin]; `off` is none.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -20,6 +20,7 @@ use super::{
     },
     plan::{OnPublic, Plan},
 };
+use crate::files;
 
 /// What `serve` is told on the command line or by environment variables. Each text may hold several values with commas.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -65,7 +66,7 @@ impl Plan {
 /// Where the control socket of the daemon is that has the file at `path`; none = it is off. What else is wrong with the
 /// file has no part in it: whoever wants a bad file reloaded is to hear of it from the daemon.
 pub fn control_socket(path: &Path) -> io::Result<Option<PathBuf>> {
-    let octets = fs::read(path)?;
+    let octets = files::read(path)?;
     let Loaded { file, sources, .. } = file::parse(&path.display().to_string(), octets);
     let Some(socket) = file.admin.as_ref().and_then(|admin| admin.value.socket.as_ref()) else {
         return Ok(Some(CONTROL_SOCKET.into()));
@@ -76,7 +77,7 @@ pub fn control_socket(path: &Path) -> io::Result<Option<PathBuf>> {
 /// Where the operators' HTTP of the daemon is that has the file at `path`; none = it is off, or what stands there is no
 /// address. Nothing else of the file matters.
 pub fn admin_http(path: &Path) -> io::Result<Option<Endpoint>> {
-    let octets = fs::read(path)?;
+    let octets = files::read(path)?;
     let Loaded { file, .. } = file::parse(&path.display().to_string(), octets);
     Ok(build::admin_http(file.admin.as_ref().and_then(|admin| admin.value.http.as_ref())))
 }

@@ -19,6 +19,8 @@ use std::{
 
 use parking_lot::Mutex;
 
+use crate::files;
+
 /// The servers that systemd-resolved really asks.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// Where everyone else looks.
@@ -80,8 +82,8 @@ fn is_local(ip: IpAddr) -> bool {
 /// The name servers that `path` lists now, or the host's usual file; empty where it cannot be read or none is left.
 pub fn read(path: Option<&Path>, ours: &OwnAddresses) -> Vec<SocketAddr> {
     let text = match path {
-        Some(path) => fs::read(path),
-        None => fs::read(RESOLVED).or_else(|_| fs::read(RESOLV_CONF)),
+        Some(path) => files::read(path),
+        None => files::read(Path::new(RESOLVED)).or_else(|_| files::read(Path::new(RESOLV_CONF))),
     };
     let Ok(text) = text else { return Vec::new() };
     let mut servers = parse(&String::from_utf8_lossy(&text));

@@ -1,16 +1,13 @@
 //! Whether a file that was read is still what it was: its inode, size and time of change, without reading it again.
 
 use std::{
-    fs::{self, File, Metadata},
-    io::{self, Read as _},
+    fs::{self, Metadata},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-use crate::clock;
-
-/// The largest file that is read, in octets: some millions of records, and a bound on what a wrong path costs.
-const MAX_FILE: u64 = 1 << 30;
+use crate::{clock, files};
 
 /// A file that changed in this many seconds before it was read is read again whenever that is asked for.
 const YOUNG: u64 = 2;
@@ -97,17 +94,7 @@ impl FileWatch {
         let stamp = FileStamp::now(path);
         self.is_unsettled |= stamp.is_some_and(|stamp| stamp.is_young());
         self.files.push((path.to_owned(), stamp));
-        let metadata = fs::metadata(path)?;
-        if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-        }
-        // Room for all at once: a file of many millions of octets is not moved while it is read.
-        let mut text = Vec::with_capacity(usize::try_from(metadata.len().min(MAX_FILE)).unwrap_or(0) + 1);
-        File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?;
-        if text.len() as u64 > MAX_FILE {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 1 GiB"));
-        }
-        Ok(text)
+        files::read(path)
     }
 }
 

@@ -51,6 +51,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "[limits]\nin_flight = -1",
         "t.toml:2:13: in_flight is -1, and must lie between 1 and 16777216",
     ),
+    (
+        "a device for a file",
+        "[cache]\nsnapshot = \"/dev/null\"",
+        "t.toml:2:12: snapshot \"/dev/null\" cannot be used: it is a device, not a regular file",
+    ),
     ("workers", "[server]\nworkers = 0", "t.toml:2:11: workers is 0, and must lie between 1 and 1024"),
     (
         "workers word",

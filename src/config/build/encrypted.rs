@@ -1,6 +1,6 @@
 //! What the encrypted listeners need: addresses, certificate and key; and whom to believe and to hold back.
 
-use std::{fs, num::NonZeroU32};
+use std::num::NonZeroU32;
 
 use super::{
     super::{
@@ -11,7 +11,7 @@ use super::{
     },
     Builder, section,
 };
-use crate::tls::KeyPair;
+use crate::{files, tls::KeyPair};
 
 /// DNS over TLS (RFC 7858 3.1), and over QUIC (RFC 9250 4.1.1).
 const DNS_PORT: u16 = 853;
@@ -108,7 +108,7 @@ impl Builder<'_> {
             return None;
         };
         let (chain_path, key_path) = (self.path(Some(chain))?, self.path(Some(key))?);
-        let read = |builder: &mut Self, text: &Text, path: &std::path::Path, whose: &str| match fs::read(path) {
+        let read = |builder: &mut Self, text: &Text, path: &std::path::Path, whose: &str| match files::read(path) {
             Ok(content) => Some(content),
             Err(error) => {
                 builder.problem(&text.place, format!("{whose} \"{}\" cannot be read: {error}", text.value));

@@ -1,6 +1,6 @@
 //! What concerns the process itself: listeners, limits, cache, admin, log, special names.
 
-use std::fs;
+use std::path::PathBuf;
 
 use super::{
     super::{
@@ -13,6 +13,7 @@ use super::{
     },
     Builder, section,
 };
+use crate::files;
 
 const DNS_PORT: u16 = 53;
 const ADMIN_PORT: u16 = 9153;
@@ -38,7 +39,7 @@ impl Builder<'_> {
                 idle: bounds.tcp_idle(),
             },
             cache_size: cache.size(),
-            snapshot: self.path(cache.snapshot.as_ref()),
+            snapshot: self.snapshot(cache.snapshot.as_ref()),
             admin_http: self.admin_http(admin.http.as_ref()),
             admin_socket: match &admin.socket {
                 Some(_) => self.path(admin.socket.as_ref()),
@@ -68,6 +69,21 @@ impl Builder<'_> {
             listen.push(Listen { endpoint, need: Need::Required });
         }
         listen
+    }
+
+    /// The snapshot's file, which need not exist yet.
+    fn snapshot(&mut self, text: Option<&Text>) -> Option<PathBuf> {
+        let path = self.path(text)?;
+        let Some(text) = text else { return Some(path) };
+        match files::require_replaceable(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+                let message = format!("snapshot \"{}\" cannot be used: {error}", text.value);
+                self.problem_with_help(&text.place, message, "name a file; it is made where there is none");
+                None
+            }
+            // Anything else is said when it is written: the folder may come later.
+            Ok(()) | Err(_) => Some(path),
+        }
     }
 
     pub(super) fn listener(&mut self, text: &Text, key: &str, port: u16) -> Option<Endpoint> {
@@ -120,7 +136,7 @@ impl Builder<'_> {
 
     fn cookie_secret(&mut self, text: &Text) -> Option<CookieSecret> {
         let path = self.beside(&text.place, &text.value);
-        let problem = match fs::read_to_string(&path) {
+        let problem = match files::read_to_string(&path) {
             Ok(content) => match content.trim().parse() {
                 Ok(secret) => return Some(CookieSecret { path, secret }),
                 Err(error) => format!("\"{}\" holds no cookie secret: {error}", text.value),

@@ -3,7 +3,7 @@
 //! A group without a probe of its own asks `ZONE SOA` for the first zone of a rule that sends to it, `. NS` where such
 //! a rule has ".": both are answered by a server that does its work, whatever it answers.
 
-use std::{fs, io, num::NonZeroU32};
+use std::{io, num::NonZeroU32};
 
 use super::{
     super::{
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     plural::Plural,
+    files,
     tls::{Roots, RootsError},
     wire::{Name, RecordType},
 };
@@ -54,7 +55,7 @@ impl Builder<'_> {
     fn bundle(&mut self, text: Option<&Text>) -> Option<Bundle> {
         let text = text?;
         let path = self.path(Some(text))?;
-        let read = fs::read(&path).map_err(BundleError::from).and_then(|pem| Ok(Roots::from_pem(&pem)?));
+        let read = files::read(&path).map_err(BundleError::from).and_then(|pem| Ok(Roots::from_pem(&pem)?));
         match read {
             Ok(roots) => Some(Bundle { path, roots }),
             Err(error) => {
