@@ -50,6 +50,7 @@ use hashbrown::HashMap;
 
 pub use self::{
     error::{RecordPlace, ZoneError, ZoneErrorKind},
+    special::DesignatedResolver,
     watch::FileWatch,
 };
 use self::{
@@ -237,9 +238,18 @@ impl Zones {
         if special_use == SpecialUse::Answered {
             let special = special::zones();
             built.special = special.map(|(apex, special)| (apex.as_wire().into(), special)).collect();
+            built.designate(&[]);
         }
         built.findings = findings;
         Ok(built)
+    }
+
+    /// Answers `_dns.resolver.arpa` with these designated resolvers (RFC 9462), where special-use names are answered.
+    pub fn designate(&mut self, resolvers: &[DesignatedResolver]) {
+        let (apex, zone) = special::resolver_arpa(resolvers);
+        if let Some(special) = self.special.get_mut(apex.as_wire()) {
+            *special = zone;
+        }
     }
 
     /// What is wrong with files that were read for this value and could not be used: their zones answer SERVFAIL.
@@ -276,6 +286,11 @@ impl Zones {
     /// the zone answers.
     pub fn is_host(&self, name: &[u8]) -> bool {
         self.hosts.hosts().is_some_and(|hosts| hosts.holds(name)) && !self.zones.contains_key(name)
+    }
+
+    /// Whether a special-use domain, and no local zone or host, answers for a wire name in lower case.
+    pub fn is_special(&self, name: &[u8]) -> bool {
+        matches!(self.origin(name, RecordType::A), Some(Origin::Special(_)))
     }
 
     /// A digest of what the hosts file says, whatever the order of its lines.

@@ -5,7 +5,7 @@
 //! | `localhost` and all below it | A 127.0.0.1, AAAA ::1, else NODATA | RFC 6761 6.3 |
 //! | `invalid`, `test`, `onion` | NXDOMAIN, the name itself included | RFC 6761 6.4, 6.2, RFC 7686 2 |
 //! | `home.arpa` | an empty zone | RFC 8375 4 |
-//! | `resolver.arpa` | an empty zone; `_dns.resolver.arpa` is NODATA, no designated resolver | RFC 9462 6.4 |
+//! | `resolver.arpa` | an empty zone; SVCB of `_dns.resolver.arpa` names the encrypted listeners, or is NODATA where there are none | RFC 9462 4, 6.4 |
 //! | reverse zones of private, loopback, link-local, shared and documentation networks | an empty zone; loopback addresses are `localhost` | RFC 6303 4, RFC 7793 |
 //!
 //! An empty zone has the SOA and NS of RFC 6303 3, so that negative answers can be cached.
@@ -15,8 +15,64 @@
 //!
 //! Route asks: these domains count only where no rule and no local zone but "." covers the name.
 
+use std::net::IpAddr;
+
 use super::{build::Builder, zone::Zone};
 use crate::wire::{Name, RecordType};
+
+/// An encrypted listener that clients of the plain ones may go over to (RFC 9462 4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesignatedResolver {
+    /// The name that its certificate is for.
+    pub target: Name,
+    /// The protocols spoken there, as ALPN names them.
+    pub alpn: &'static [&'static str],
+    /// Where it listens.
+    pub port: u16,
+    /// Its addresses, so that clients need not ask for them.
+    pub addresses: Vec<IpAddr>,
+    /// The template of a query's path, with HTTPS (RFC 9461 5).
+    pub http_path: Option<&'static str>,
+}
+
+impl DesignatedResolver {
+    /// The RDATA of its SVCB record (RFC 9460 2.2): parameters by ascending key.
+    fn rdata(&self, priority: u16) -> Vec<u8> {
+        let ipv4 = |address: &IpAddr| if let IpAddr::V4(ip) = address { Some(ip.octets()) } else { None };
+        let ipv6 = |address: &IpAddr| if let IpAddr::V6(ip) = address { Some(ip.octets()) } else { None };
+        let alpn = |id: &&str| [&[u8::try_from(id.len()).unwrap_or(u8::MAX)], id.as_bytes()].concat();
+        let parameters: [(u16, Vec<u8>); 5] = [
+            (1, self.alpn.iter().flat_map(alpn).collect()),
+            (3, self.port.to_be_bytes().to_vec()),
+            (4, self.addresses.iter().filter_map(ipv4).flatten().collect()),
+            (6, self.addresses.iter().filter_map(ipv6).flatten().collect()),
+            (7, self.http_path.unwrap_or_default().into()),
+        ];
+        let mut rdata = [&priority.to_be_bytes()[..], self.target.as_wire()].concat();
+        for (key, value) in parameters.into_iter().filter(|(_, value)| !value.is_empty()) {
+            rdata.extend(key.to_be_bytes());
+            rdata.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
+            rdata.extend(value);
+        }
+        rdata
+    }
+}
+
+/// `resolver.arpa` with these designated resolvers, the preferred first.
+pub(super) fn resolver_arpa(resolvers: &[DesignatedResolver]) -> (Name, Special) {
+    let name = |text: &str| text.parse::<Name>().expect("a name is written here");
+    let (apex, owner) = (name("resolver.arpa"), name("_dns.resolver.arpa"));
+    let mut zone = builder(&apex);
+    zone.touch(owner.as_wire()).expect("a zone of one name has room");
+    for (priority, resolver) in (1..).zip(resolvers) {
+        let rdata = resolver.rdata(priority);
+        zone.add(owner.as_wire(), RecordType::SVCB, DESIGNATED_TTL, &rdata).expect("a zone of one name has room");
+    }
+    (apex, Special::Zone(Box::new(zone.finish())))
+}
+
+/// The TTL of designated resolvers: listeners and certificates may be others after a restart.
+const DESIGNATED_TTL: u32 = 300;
 
 /// The TTL of everything here, and of what does not exist (RFC 6303 3).
 const TTL: u32 = 10_800;
@@ -93,14 +149,20 @@ pub(super) fn zones() -> impl Iterator<Item = (Name, Special)> {
     })
 }
 
-fn zone(apex: &Name) -> Zone {
+/// A zone with a SOA and one NS, the zone itself (RFC 6303 3).
+fn builder(apex: &Name) -> Builder {
     let mut zone = Builder::new(apex.clone());
+    for (rtype, rdata) in [(RecordType::SOA, &*soa(apex, NOBODY, SOA_NUMBERS)), (RecordType::NS, apex.as_wire())] {
+        zone.add(apex.as_wire(), rtype, TTL, rdata).expect("the records here are proper");
+    }
+    zone
+}
+
+fn zone(apex: &Name) -> Zone {
+    let mut zone = builder(apex);
     let mut add = |owner: &Name, rtype, rdata: &[u8]| {
         zone.add(owner.as_wire(), rtype, TTL, rdata).expect("the records here are proper");
     };
-    // A SOA and one NS, the zone itself (RFC 6303 3).
-    add(apex, RecordType::SOA, &soa(apex, NOBODY, SOA_NUMBERS));
-    add(apex, RecordType::NS, apex.as_wire());
     let below = |text: &str| text.parse::<Name>().expect("a name is written here");
     match apex.to_string().as_str() {
         "localhost." => {
@@ -111,9 +173,6 @@ fn zone(apex: &Name) -> Zone {
         }
         "127.in-addr.arpa." => {
             add(&below("1.0.0.127.in-addr.arpa"), RecordType::PTR, b"\x09localhost\0");
-        }
-        "resolver.arpa." => {
-            zone.touch(below("_dns.resolver.arpa").as_wire()).expect("a zone of one name has room");
         }
         text if text.starts_with("1.0.0.0.") => {
             add(apex, RecordType::PTR, b"\x09localhost\0");
