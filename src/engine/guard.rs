@@ -81,8 +81,8 @@ impl Guard {
     pub fn of(rule: &RulePlan) -> Self {
         let inside = rule.guard.as_ref().map(|guard| (set(guard.networks.iter().copied()), guard.on_public));
         let outside = (rule.rebind == Rebind::Refuse).then(|| set(PRIVATE.iter().filter_map(|text| text.parse().ok())));
-        // A name that neither lies within a zone of the rule nor holds one is another rule's business.
-        let is_ours = |name: &&Name| rule.zones.iter().any(|zone| name.is_within(zone) || zone.is_within(name));
+        // A name outside the rule's zones spares nothing: one above them would spare all that is guarded.
+        let is_ours = |name: &&Name| rule.zones.iter().any(|zone| name.is_within(zone));
         Self { inside, outside, except: rule.except.iter().filter(is_ours).cloned().collect() }
     }
 

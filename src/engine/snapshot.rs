@@ -155,7 +155,8 @@ impl Snapshot {
     }
 
     /// Where a query for `name` (wire form, lower case) and `qtype` from `client` goes. DS belongs to the parent's side of
-    /// a zone cut (RFC 4035 3.1.4.1): it is asked for where the name above goes, if anything covers that.
+    /// a zone cut (RFC 4035 3.1.4.1): it is asked for where the name above goes, if anything covers that. Special-use
+    /// domains delegate nothing: right below one, DS goes where the name itself does.
     pub fn find(&self, name: &[u8], qtype: RecordType, client: IpAddr) -> Option<RouteMatch<Target>> {
         self.deciding(name, qtype, client).map(|(_, found)| found)
     }
@@ -174,8 +175,14 @@ impl Snapshot {
             Some(&length) if qtype == RecordType::DS && length > 0 => name.get(1 + usize::from(length)..),
             _ => None,
         };
-        let parents = above.and_then(|above| self.table.deciding(above, client));
+        let parents = above.filter(|above| !self.is_special(above, client));
+        let parents = parents.and_then(|above| self.table.deciding(above, client));
         parents.or_else(|| self.table.deciding(name, client))
+    }
+
+    /// Whether a special-use domain decides about a name.
+    fn is_special(&self, name: &[u8], client: IpAddr) -> bool {
+        self.zones.is_special(name) && self.table.find(name, client).is_some_and(|found| found.target == Target::Local)
     }
 
     /// How the way of a name depends on the client; none where all go the same way.

@@ -48,7 +48,7 @@ fn an_except_that_leaves_nothing_guarded_is_refused(#[case] zones: &str, #[case]
 #[case::above_one_of_two(
     "[\"s3.amazonaws.com\", \"api.aws\"]",
     "[\"amazonaws.com\"]",
-    Some("which is all of its zone s3.amazonaws.com")
+    Some("which is above its zone s3.amazonaws.com and spares nothing")
 )]
 #[case::elsewhere("[\"amazonaws.com\"]", "[\"corp.example\"]", Some("which is below none of its zones"))]
 fn an_except_that_spares_a_zone_or_nothing_is_warned_of(

@@ -90,6 +90,21 @@ fn rules_and_zones_for_them_do() {
     shows("www.localhost", "A", &["NOERROR qr rd ra", "www.localhost. 60 A 203.0.113.1"]);
 }
 
+/// DS belongs to the parent's side (RFC 4035 3.1.4.1), and a special-use domain is no parent of anything.
+#[test]
+fn ds_right_below_a_special_domain_goes_where_the_name_goes() {
+    let peer = lured();
+    let tidegate = Tidegate::start(&everything(&peer).forward("lab", &["corp.test"], "site", ""));
+    for (name, qtype, status, flags) in [
+        ("corp.test", "A", "NOERROR", "qr rd ra"),
+        ("corp.test", "DS", "NOERROR", "qr rd ra"),
+        ("www.corp.test", "DS", "NOERROR", "qr rd ra"),
+        ("other.test", "DS", "NXDOMAIN", "qr aa rd ra"),
+    ] {
+        assert_eq!(dig(tidegate.address(), name, &[qtype]).shown()[0], format!("{status} {flags}"), "{name} {qtype}");
+    }
+}
+
 /// A hosts file as every host has it says nothing of the names below localhost.
 #[test]
 fn a_host_leaves_the_names_below_it_special() {

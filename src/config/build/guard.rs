@@ -99,7 +99,8 @@ impl Builder<'_> {
         for text in forward.value.except.iter().flat_map(|except| &except.value) {
             let Ok(name) = text.value.parse::<Name>() else { continue };
             let spared: Vec<String> = rule.zones.iter().filter(|zone| zone.is_within(&name)).map(without_dot).collect();
-            if !spared.is_empty() {
+            let is_ours = rule.zones.iter().any(|zone| name.is_within(zone));
+            if is_ours && !spared.is_empty() {
                 let message = format!(
                     "rule \"{}\" excepts \"{}\", which is all of its zone {}: nothing there is guarded",
                     rule.name,
@@ -107,9 +108,12 @@ impl Builder<'_> {
                     spared.join(", ")
                 );
                 self.warning(&text.place, message, "name the services that need it, such as \"s3.amazonaws.com\"");
-            } else if !rule.zones.iter().any(|zone| name.is_within(zone)) {
-                let message =
-                    format!("rule \"{}\" excepts \"{}\", which is below none of its zones", rule.name, text.value);
+            } else if !is_ours {
+                let where_it_is = match spared.is_empty() {
+                    true => "which is below none of its zones".to_owned(),
+                    false => format!("which is above its zone {} and spares nothing", spared.join(", ")),
+                };
+                let message = format!("rule \"{}\" excepts \"{}\", {where_it_is}", rule.name, text.value);
                 self.warning(&text.place, message, "it has no effect there");
             }
         }
