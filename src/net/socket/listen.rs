@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::fd::AsFd,
 };
 
@@ -247,9 +247,13 @@ fn prepare(address: SocketAddr, kind: Type, share: PortSharing, options: &Listen
     Ok(socket)
 }
 
-/// Whether any interface has an IPv6 address.
+/// Whether any interface has an IPv6 address. Where the table is hidden, as in the systemd unit (ProcSubset=pid), loopback
+/// stands for all: it has its address wherever IPv6 is on.
 fn has_ipv6() -> bool {
-    fs::read_to_string("/proc/net/if_inet6").is_ok_and(|table| !table.is_empty())
+    match fs::read_to_string("/proc/net/if_inet6") {
+        Ok(table) => !table.is_empty(),
+        Err(_) => UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(),
+    }
 }
 
 fn unprivileged_port_start() -> u16 {

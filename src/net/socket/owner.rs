@@ -51,7 +51,7 @@ impl fmt::Display for Owner {
             Self::This => f.write_str("another listen address of this process, which covers it"),
             Self::Process { name, pid } => write!(f, "{name} (pid {pid})"),
             Self::User(user) => write!(f, "a process of user {user} (as root, `ss -lpn` shows which)"),
-            Self::Unknown => f.write_str("a process that cannot be seen from here"),
+            Self::Unknown => f.write_str("a process that cannot be seen from here (as root, `ss -lpn` shows which)"),
         }
     }
 }
