@@ -219,6 +219,40 @@ fn https_says_status_and_lifetime() {
 }
 
 #[test]
+fn clients_of_the_plain_listeners_find_the_encrypted_ones() {
+    let site = Site::start();
+    let answer = site.tidegate.client().ask(&Query::new("_dns.resolver.arpa.", 64));
+    let mut found: Vec<String> = answer.answers().iter().map(|record| record.data.to_string()).collect();
+    found.sort_unstable();
+    let port = |transport| site.address(transport).port();
+    assert_eq!(
+        found,
+        [
+            format!("1 {NAME}. alpn=dot, port={} ipv4hint=127.0.0.1,", port("tls")),
+            format!(
+                "2 {NAME}. alpn=h2,http/1.1, port={} ipv4hint=127.0.0.1, unknown7=\"/dns-query{{?dns}}\",",
+                port("https")
+            ),
+            format!("3 {NAME}. alpn=doq, port={} ipv4hint=127.0.0.1,", port("quic")),
+        ]
+    );
+    let address = site.tidegate.address();
+    let plain =
+        ["-p", &address.port().to_string(), &format!("@{}", address.ip()), "_dns.resolver.arpa", "TYPE64", "+short"]
+            .map(str::to_owned);
+    let said = text(&Command::new("kdig").args(plain).output().expect("kdig (package knot-dnsutils) is installed"));
+    assert_eq!(said.lines().filter(|line| line.contains(&format!(" {NAME}. "))).count(), 3, "{said}");
+    // Another certificate, another target.
+    let (chain, key) = site.authority.issue_for(&["other.corp.example"], Validity::Now).pem();
+    fs::write(site.folder.path().join("key.pem"), key).expect("the folder is writable");
+    fs::write(site.folder.path().join("chain.pem"), chain).expect("the folder is writable");
+    eventually("the target is the certificate's name", || {
+        let answer = site.tidegate.client().ask(&Query::new("_dns.resolver.arpa.", 64));
+        answer.answers().iter().all(|record| record.data.to_string().contains("other.corp.example."))
+    });
+}
+
+#[test]
 fn a_certificate_that_changes_on_disk_is_used() {
     let site = Site::start();
     assert!(site.kdig("tls", &["www.example", "+short"]).contains("10.0.0.1"));

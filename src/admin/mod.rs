@@ -35,7 +35,7 @@ use serde_json::Value;
 use self::status::{Status, Upstreams};
 pub use self::{
     gate::Gate,
-    server::serve,
+    server::{MAX_CONNECTIONS, serve},
     transfer::{CacheTransfer, Export, Import},
 };
 use crate::{

@@ -1,10 +1,20 @@
 //! Connections of the operators' HTTP: few, short, and none that can hold a place for long.
 //!
 //! A connection has five seconds for each request's head, silence between requests included, and a minute in all, after
-//! which the response under way is finished and the connection closed. When every place is taken the kernel's queue
-//! waits. What goes wrong on one is its client's affair and counts at debug.
+//! which the response under way is finished and the connection closed. When every place is taken, the connection that has
+//! been without a whole request for longest makes room: half requests keep no liveness probe waiting. Only where every
+//! place has a response in the making does the kernel's queue wait. Errors of a connection are logged at debug.
 
-use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use hyper::{
     Request,
@@ -16,17 +26,18 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::Semaphore,
+    sync::Notify,
     time::{sleep, timeout},
 };
 use tracing::debug;
 
 use super::{Pages, router};
 
-/// Connections at a time.
+/// Connections at a time, where there are descriptors enough.
 pub const MAX_CONNECTIONS: usize = 64;
 /// For the head of a request, from the end of the one before.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,12 +54,11 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client(pub(super) IpAddr);
 
-/// Serves until it is dropped.
-pub async fn serve(listener: TcpListener, pages: Pages) {
+/// Serves until it is dropped, at most so many connections at a time.
+pub async fn serve(listener: TcpListener, pages: Pages, connections: usize) {
     let service = TowerToHyperService::new(router::router(pages));
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Places::new(connections));
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -57,15 +67,91 @@ pub async fn serve(listener: TcpListener, pages: Pages) {
                 continue;
             }
         };
-        let service = service.clone();
+        let taken = places.take().await;
+        let (service, place) = (service.clone(), Arc::clone(&taken.place));
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Client(client.ip()));
-            service.call(request)
+            let (responding, place) = (service.call(request), Arc::clone(&place));
+            place.idle_since.store(BUSY, Relaxed);
+            async move {
+                let response = responding.await;
+                place.idle_since.store(place.turns.fetch_add(1, Relaxed), Relaxed);
+                response
+            }
         });
         tokio::spawn(async move {
-            serve_connection(stream, service).await;
-            drop(permit);
+            tokio::select! {
+                () = serve_connection(stream, service) => {}
+                () = taken.place.close.notified() => debug!(%client, "admin connection made room for another"),
+            }
         });
+    }
+}
+
+/// The turn of a connection that has a response in the making.
+const BUSY: u64 = u64::MAX;
+
+/// Places for connections.
+#[derive(Debug)]
+struct Places {
+    most: usize,
+    open: Mutex<Vec<Arc<Place>>>,
+    freed: Notify,
+    turns: Arc<AtomicU64>,
+}
+
+/// One connection's place.
+#[derive(Debug)]
+struct Place {
+    /// The turn in which it became idle, or [`BUSY`].
+    idle_since: AtomicU64,
+    turns: Arc<AtomicU64>,
+    close: Notify,
+}
+
+/// A place that is free again when this is dropped.
+#[derive(Debug)]
+struct Taken {
+    places: Arc<Places>,
+    place: Arc<Place>,
+}
+
+impl Places {
+    fn new(most: usize) -> Self {
+        Self { most: most.max(1), open: Mutex::default(), freed: Notify::new(), turns: Arc::default() }
+    }
+
+    /// Takes a place, that of the connection which has been idle for longest where none is free.
+    async fn take(self: &Arc<Self>) -> Taken {
+        loop {
+            if let Some(place) = self.try_take() {
+                return Taken { places: Arc::clone(self), place };
+            }
+            self.freed.notified().await;
+        }
+    }
+
+    fn try_take(&self) -> Option<Arc<Place>> {
+        let mut open = self.open.lock();
+        if open.len() >= self.most {
+            let since = |place: &Place| place.idle_since.load(Relaxed);
+            let (at, oldest) = open.iter().enumerate().min_by_key(|(_, place)| since(place))?;
+            if since(oldest) == BUSY {
+                return None;
+            }
+            open.swap_remove(at).close.notify_one();
+        }
+        let idle_since = AtomicU64::new(self.turns.fetch_add(1, Relaxed));
+        let place = Arc::new(Place { idle_since, turns: Arc::clone(&self.turns), close: Notify::new() });
+        open.push(Arc::clone(&place));
+        Some(place)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.places.open.lock().retain(|place| !Arc::ptr_eq(place, &self.place));
+        self.places.freed.notify_one();
     }
 }
 
@@ -89,4 +175,28 @@ where
     connection.as_mut().graceful_shutdown();
     // Who has not read the last response by now does not want it.
     drop(timeout(SHUTDOWN_TIMEOUT, connection).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_idle_connection_makes_room_and_a_busy_one_does_not() {
+        let places = Arc::new(Places::new(2));
+        let (first, second) = (places.take().await, places.take().await);
+        first.place.idle_since.store(BUSY, Relaxed);
+        let third = places.take().await;
+        timeout(HEAD_TIMEOUT, second.place.close.notified()).await.expect("the second, since the first is busy");
+        drop(second);
+        assert_eq!(places.open.lock().len(), 2, "its end frees no place of another");
+        third.place.idle_since.store(BUSY, Relaxed);
+        assert!(places.try_take().is_none());
+        let waiting = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.take().await }
+        });
+        drop(first);
+        timeout(HEAD_TIMEOUT, waiting).await.expect("a place is free").unwrap();
+    }
 }

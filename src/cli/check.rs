@@ -44,7 +44,8 @@ pub(super) fn run(options: &Options) -> i32 {
         }
     };
     write!(ERR, "{}", plan.warnings.render(color));
-    let missing = daemon::missing_listeners(&plan.boot).into_iter();
+    let missing = daemon::missing_listeners(&plan.boot).into_iter().chain(daemon::few_descriptors(&plan.boot));
+    let missing = missing.chain(daemon::undiscoverable(&plan.live, &plan.boot));
     for line in missing.chain(daemon::missing_upstreams(&plan.live, &plan.boot)) {
         writeln!(ERR, "warning: {line}");
     }

@@ -30,7 +30,6 @@ fn line(key: &Key) -> Option<String> {
     let default = key.kind.shown_default()?;
     let mark = match key.mark {
         Some(Mark::NotYet) => "  # not supported yet",
-        Some(Mark::NoEffect) => "  # not supported yet: no effect",
         None => "",
     };
     Some(format!("{} = {default}{mark}\n", key.name))

@@ -64,7 +64,6 @@ fn property(key: &Key, table: &str) -> Value {
     let mut schema = key.kind.schema();
     let mark = match key.mark {
         Some(Mark::NotYet) => "Not supported yet. ",
-        Some(Mark::NoEffect) => "Not supported yet, without effect. ",
         None => "",
     };
     let words = DESCRIPTIONS.get(&format!("{table}.{}", key.name)).map_or("", String::as_str);

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::{self, Moment},
-    config,
+    config, files,
     plural::Plural,
     tls::{KeyPair, ServerCertificate},
 };
@@ -27,6 +27,15 @@ const WARN_EVERY: Duration = Duration::from_secs(86_400);
 
 /// What tells one state of a file from another.
 type PemStamp = Option<(SystemTime, u64)>;
+
+/// Result of a look at the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Polled {
+    /// The certificate is that of before.
+    AsBefore,
+    /// Another certificate is in use.
+    Replaced,
+}
 
 /// The certificate in use and the files it comes from.
 #[derive(Debug)]
@@ -66,7 +75,8 @@ impl WatchedCertificate {
 
     /// Reads the files again if they have changed, and warns of the end. Both files change one after the other: a pair
     /// that does not match is tried again with the next change.
-    pub(super) fn poll(&mut self, now: Moment) {
+    pub(super) fn poll(&mut self, now: Moment) -> Polled {
+        let mut polled = Polled::AsBefore;
         let stamps = [stamp(&self.chain), stamp(&self.key)];
         if stamps != self.stamps {
             self.stamps = stamps;
@@ -75,6 +85,7 @@ impl WatchedCertificate {
                 Ok(pair) => {
                     self.shared.replace(pair);
                     self.warned_at = None;
+                    polled = Polled::Replaced;
                     info!("the certificate {} was read again and is in use", self.chain.display());
                 }
                 Err(error) => {
@@ -86,6 +97,7 @@ impl WatchedCertificate {
             }
         }
         self.warn(now);
+        polled
     }
 
     fn warn(&mut self, now: Moment) {
@@ -106,7 +118,7 @@ impl WatchedCertificate {
 }
 
 fn read(chain: &Path, key: &Path) -> io::Result<KeyPair> {
-    KeyPair::from_pem(&fs::read(chain)?, &fs::read(key)?).map_err(io::Error::other)
+    KeyPair::from_pem(&files::read(chain)?, &files::read(key)?).map_err(io::Error::other)
 }
 
 fn stamp(path: &Path) -> PemStamp {

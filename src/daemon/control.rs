@@ -57,6 +57,8 @@ pub(super) fn spawn(
 pub(super) struct AdminListeners {
     /// Status page, metrics and health.
     pub http: Option<TcpListener>,
+    /// Connections over HTTP at a time.
+    pub connections: usize,
     /// The control socket.
     pub socket: Option<UnixListener>,
     /// Receives the orders of the control socket.
@@ -66,7 +68,9 @@ pub(super) struct AdminListeners {
 impl AdminListeners {
     fn serve(self, report: &Arc<Report>) {
         match self.http.map(tokio::net::TcpListener::from_std).transpose() {
-            Ok(Some(listener)) => drop(tokio::task::spawn_local(admin::serve(listener, report.pages()))),
+            Ok(Some(listener)) => {
+                drop(tokio::task::spawn_local(admin::serve(listener, report.pages(), self.connections)))
+            }
             Ok(None) => {}
             Err(error) => warn!(%error, "no status page and no metrics: {error}"),
         }
@@ -185,7 +189,7 @@ mod tests {
     use crate::{
         cache::Cache,
         config::Plan,
-        daemon::listeners::Bound,
+        daemon::{listeners::Bound, state::Startup},
         metrics,
         serve::connections::Connections,
         upstream::{Alarm, OwnAddresses},
@@ -197,14 +201,20 @@ mod tests {
     fn the_end_of_the_thread_is_told() {
         let plan = Plan::from_text("t.toml", TEXT).unwrap();
         let rules = Arc::new(metrics::RuleRegistry::new(1));
-        let state =
-            State::new(plan.live, Cache::new(0), Arc::clone(&rules), OwnAddresses::new([]), Arc::<Alarm>::default())
-                .unwrap();
+        let state = State::new(
+            plan.live,
+            Startup::default(),
+            Cache::new(0),
+            Arc::clone(&rules),
+            OwnAddresses::new([]),
+            Arc::<Alarm>::default(),
+        )
+        .unwrap();
         let (engine, connections) = (Arc::clone(&state.engine), Connections::new(1, 1));
         let report = Report::new(Vec::new(), rules, engine, connections, Arc::default(), &Bound::default(), &state);
         let (commands, told) = mpsc::unbounded_channel();
         let (end, mut ended) = mpsc::unbounded_channel();
-        let listeners = AdminListeners { http: None, socket: None, order: mpsc::channel(1).0 };
+        let listeners = AdminListeners { http: None, connections: 1, socket: None, order: mpsc::channel(1).0 };
         let thread = spawn(state, 1, told, Arc::new(report), listeners, end).unwrap();
         assert!(ended.try_recv().is_err(), "it goes on");
         drop(commands);

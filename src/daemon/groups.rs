@@ -11,26 +11,56 @@ use crate::{
     upstream::{Group, GroupLimits, GroupSpec, HealthSpec, Identity, ServerSpec, TierMember, Via, loops, path_label},
 };
 
-/// The specification of each group of the plan, in its order.
-pub(super) fn specs(live: &Live) -> Vec<GroupSpec> {
-    let system = SystemRoots::default();
-    live.groups.iter().map(|group| spec(group, live.udp_payload, &system)).collect()
+/// The specification of each group of the plan, in its order. `source_ports` is how many all servers together may have.
+pub(super) fn specs(live: &Live, system: &SystemRoots, source_ports: Option<usize>) -> Vec<GroupSpec> {
+    let servers = live.groups.iter().flat_map(|group| group.tiers.iter().flatten()).count();
+    let each = source_ports.map_or(u16::MAX, |all| u16::try_from(all / servers.max(1)).unwrap_or(u16::MAX).max(1));
+    let bounded = |mut spec: GroupSpec| {
+        spec.limits.source_ports = spec.limits.source_ports.min(each);
+        spec
+    };
+    live.groups.iter().map(|group| bounded(spec(group, live.udp_payload, system))).collect()
 }
 
-/// The system's CAs, read when a group first needs them: a bundle that the system renewed counts from the next reload.
-#[derive(Default)]
-struct SystemRoots(OnceCell<Roots>);
+/// The system's CAs, read when a group first needs them and once more after each reload: a bundle that the system renewed
+/// counts from the next reload on. One that cannot be read then leaves the CAs that were in use.
+#[derive(Debug)]
+pub(super) struct SystemRoots {
+    read: fn() -> Roots,
+    roots: OnceCell<Roots>,
+    before: Option<Roots>,
+}
+
+impl Default for SystemRoots {
+    fn default() -> Self {
+        Self { read: Roots::of_system, roots: OnceCell::new(), before: None }
+    }
+}
 
 impl SystemRoots {
+    /// Has them read again when they are next needed.
+    pub(super) fn renew(&mut self) {
+        self.before = self.roots.take().or(self.before.take());
+    }
+
     fn get(&self) -> Roots {
         let read = || {
-            let roots = Roots::of_system();
-            if roots.is_empty() {
-                warn!("this system has no CA certificates: encrypted upstreams without `ca` will be down");
+            let roots = (self.read)();
+            if !roots.is_empty() {
+                return roots;
             }
-            roots
+            match self.before.as_ref().filter(|before| !before.is_empty()) {
+                Some(before) => {
+                    warn!("this system's CA certificates cannot be read at the moment; those in use stay in use");
+                    before.clone()
+                }
+                None => {
+                    warn!("this system has no CA certificates: encrypted upstreams without `ca` will be down");
+                    roots
+                }
+            }
         };
-        self.0.get_or_init(read).clone()
+        self.roots.get_or_init(read).clone()
     }
 }
 
@@ -96,4 +126,34 @@ fn via(path: &NetworkPath) -> Via {
 /// The socket address of an endpoint, its scope as the index it has now.
 pub(super) fn resolve(endpoint: &Endpoint) -> Option<SocketAddr> {
     endpoint.resolve(|scope| interface_index(scope).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    static READS: AtomicU32 = AtomicU32::new(0);
+
+    fn one_ca_and_then_none() -> Roots {
+        if READS.fetch_add(1, Relaxed) != 0 {
+            return Roots::none();
+        }
+        let params = CertificateParams::new(vec!["ca.example".to_owned()]).unwrap();
+        Roots::from_pem(params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_systems_cas_are_read_once_a_reload_and_stay_when_they_cannot_be() {
+        let mut system = SystemRoots { read: one_ca_and_then_none, ..SystemRoots::default() };
+        let first = system.get();
+        assert_eq!((system.get(), READS.load(Relaxed)), (first.clone(), 1), "a rebuild reads nothing");
+        system.renew();
+        // Reloads that need no CAs in between change nothing.
+        system.renew();
+        assert_eq!((system.get(), system.get(), READS.load(Relaxed)), (first.clone(), first, 2));
+    }
 }

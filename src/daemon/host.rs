@@ -3,10 +3,11 @@
 
 use std::{collections::BTreeSet, io::ErrorKind, net::UdpSocket, path::Path};
 
-use super::groups::resolve;
+use super::{descriptors::DescriptorBudget, groups::resolve};
 use crate::{
     config::{Address, Boot, Endpoint, Live, Need, NetworkPath, ServerAddress},
-    net::mmsg::interface_index,
+    files,
+    net::mmsg::{interface_index, most_open_files},
     upstream::{OwnAddresses, system},
 };
 
@@ -25,6 +26,13 @@ pub fn missing_listeners(boot: &Boot) -> Vec<String> {
         Some(format!("admin.http {endpoint}: {reason}; `serve` will not start"))
     });
     dns.chain(admin).collect()
+}
+
+/// Says so where this host's limit on open files allows fewer connections of clients than `tcp_connections`.
+pub fn few_descriptors(boot: &Boot) -> Option<String> {
+    let workers = super::workers(boot).ok()?;
+    let budget = DescriptorBudget::new(boot, workers, most_open_files().unwrap_or(u64::MAX));
+    budget.warning().map(|warning| warning.to_string())
 }
 
 /// Paths to upstreams that this host does not have, and groups for which it names no server.
@@ -69,7 +77,7 @@ fn no_name_server(path: Option<&Path>, ours: &OwnAddresses) -> Option<String> {
     if let Some(server) = system::read(path, &OwnAddresses::default()).first() {
         return Some(format!("{shown} names no server but this tidegate itself ({})", server.ip()));
     }
-    Some(match std::fs::read(path.unwrap_or_else(|| Path::new(RESOLV_CONF))) {
+    Some(match files::read(path.unwrap_or_else(|| Path::new(RESOLV_CONF))) {
         Ok(_) => format!("{shown} names no server that could be asked"),
         Err(error) => format!("{shown} cannot be read ({error})"),
     })

@@ -34,6 +34,8 @@ pub(super) struct Bound {
     pub(super) plain: Vec<SocketAddr>,
     /// What each transport listens on, with the ports that the kernel chose.
     pub(super) all: Vec<(Transport, SocketAddr)>,
+    /// Those of `all` behind a proxy that ends TLS.
+    in_front: Vec<(Transport, SocketAddr)>,
     /// For each worker.
     workers: Vec<Vec<Socket>>,
 }
@@ -56,7 +58,11 @@ impl Bound {
                     let tcp = both.tcp.into_iter().map(|listener| Socket::Stream(listener, Protocol::Tcp));
                     bound.add(Transport::Tcp, both.address, tcp);
                 }
-                Err(BindError::NoIpv6 { .. } | BindError::NotHere { .. }) if listen.need == Need::IfSupported => {}
+                Err(error @ (BindError::NoIpv6 { .. } | BindError::NotHere { .. }))
+                    if listen.need == Need::IfSupported =>
+                {
+                    info!("{error}; `listen` does not name it, so it goes on without");
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -75,6 +81,7 @@ impl Bound {
     ) -> Result<(), StartError> {
         for listen in boot.https.iter().filter(|listen| listen.encryption == Encryption::InFront) {
             self.streams(&listen.endpoint, Transport::Https, &Protocol::Https(None), options)?;
+            self.in_front.extend(self.all.last());
         }
         let Some(certificate) = certificate else { return Ok(()) };
         let dot = tls::TlsServer::new(certificate, &[Alpn::Dot])?;
@@ -117,6 +124,15 @@ impl Bound {
     /// Takes the sockets of each worker.
     pub(super) fn take(&mut self) -> Vec<Vec<Socket>> {
         std::mem::take(&mut self.workers)
+    }
+
+    /// The listeners that show the certificate.
+    pub(super) fn showing_certificate(&self) -> impl Iterator<Item = (Transport, SocketAddr)> {
+        let plain = [Transport::Udp, Transport::Tcp];
+        self.all
+            .iter()
+            .copied()
+            .filter(move |listener| !plain.contains(&listener.0) && !self.in_front.contains(listener))
     }
 
     /// Says where it listens.

@@ -1,12 +1,13 @@
 //! Where log lines go: the journal under systemd, text on a terminal, JSON elsewhere.
 //!
-//! Text and JSON are written by a thread of their own: where standard error takes no more, lines are lost and counted,
-//! and nobody who logs waits.
+//! Every kind is written by a thread of its own: where standard error or the journal takes no more, lines are lost and
+//! counted, and nobody who logs waits.
 
 use std::{
     fs::File,
     io::{self, IsTerminal, Write},
     os::fd::AsFd,
+    path::Path,
 };
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -18,6 +19,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use super::journal::{self, Journal, JournalLayer};
 use crate::config::{LogFormat, LogLevel};
 
 /// Changes the level of a running log.
@@ -26,7 +28,7 @@ pub type LevelHandle = reload::Handle<EnvFilter, Registry>;
 /// Libraries that would log each request, frame or datagram that did not leave. What matters of it is in lines of ours.
 const QUIET: &str = "hyper=warn,axum=warn,h2=warn,quinn=error,quinn_proto=error,quinn_udp=error";
 
-/// Lines that wait for standard error to take them, some 300 octets each.
+/// Lines that wait for standard error or the journal to take them, some 300 octets each.
 const MOST_LINES: usize = 2048;
 
 /// A running log. Dropped, it writes what still waits, for as long as a second.
@@ -34,7 +36,7 @@ const MOST_LINES: usize = 2048;
 pub struct Log {
     /// Changes its level.
     pub level: LevelHandle,
-    /// Counts the lines that were lost; none where the journal takes them.
+    /// Counts the lines that were lost.
     pub lost: Option<ErrorCounter>,
     _writer: Option<WorkerGuard>,
 }
@@ -44,22 +46,27 @@ pub fn start(level: LogLevel, format: LogFormat) -> Log {
     let (filter, level) = reload::Layer::new(filter(level));
     let mut lost = None;
     let mut writer = None;
-    let mut standard_error = || -> NonBlocking {
+    let mut to = |sink: Box<dyn Write + Send>| -> NonBlocking {
         let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MOST_LINES);
-        let (lines, guard) = builder.thread_name("log").finish(unlocked_standard_error());
+        let (lines, guard) = builder.thread_name("log").finish(sink);
         lost = Some(lines.error_counter());
         writer = Some(guard);
         lines
     };
+    let standard_error = unlocked_standard_error;
     let lines = match chosen(format) {
-        LogFormat::Journald => match tracing_journald::layer() {
-            Ok(layer) => layer.boxed(),
-            Err(_) => tracing_subscriber::fmt::layer().with_writer(standard_error()).with_ansi(false).boxed(),
+        LogFormat::Journald => match Journal::open(Path::new(journal::SOCKET)) {
+            Ok(journal) => JournalLayer::new(to(Box::new(journal))).boxed(),
+            Err(_) => tracing_subscriber::fmt::layer().with_writer(to(standard_error())).with_ansi(false).boxed(),
         },
-        LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(standard_error()).boxed(),
+        LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(to(standard_error())).boxed(),
         LogFormat::Text | LogFormat::Auto => {
             let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            tracing_subscriber::fmt::layer().with_writer(standard_error()).with_ansi(colour).with_target(false).boxed()
+            tracing_subscriber::fmt::layer()
+                .with_writer(to(standard_error()))
+                .with_ansi(colour)
+                .with_target(false)
+                .boxed()
         }
     };
     // A log that is there already stays.

@@ -9,13 +9,17 @@ pub mod logging;
 mod certificate;
 mod control;
 mod delegations;
+mod descriptors;
+mod designated;
 mod groups;
 mod headline;
 mod host;
+mod journal;
 mod listeners;
 mod orders;
 mod report;
 mod run;
+mod sandbox;
 mod snapshot_writer;
 mod socket_file;
 mod state;
@@ -39,13 +43,15 @@ use self::{
     report::Report,
     snapshot_writer::{SnapshotStatus, SnapshotWriter},
     socket_file::SocketFile,
-    state::State,
+    state::{Startup, State},
     worker::WorkerSpec,
 };
 pub use self::{
     delegations::{DelegationPlan, delegation_plans},
+    descriptors::DescriptorBudget,
+    designated::undiscoverable,
     groups::server_spec,
-    host::{missing_listeners, missing_upstreams},
+    host::{few_descriptors, missing_listeners, missing_upstreams},
     orders::Drain,
     run::{ExitReason, run},
     state::{Reloaded, build_zones, offline_engine},
@@ -58,12 +64,12 @@ use crate::{
     engine::Engine,
     metrics,
     net::{
-        mmsg::{allowed_cpus, raise_open_files},
+        mmsg::{allowed_cpus, open_files, raise_open_files},
         socket::{BindError, PortProtocol},
     },
     serve::{ConnectionLimits, connections::Connections},
     upstream::{Alarm, OwnAddresses},
-    zones::ZoneError,
+    zones::{ZoneError, Zones},
 };
 
 /// Orders from the control socket that may wait; further clients wait to be accepted.
@@ -147,12 +153,20 @@ pub struct Daemon {
 
 impl Daemon {
     /// Binds every address, starts the workers and the control thread. `log_lost` counts log lines that were lost.
-    #[expect(clippy::too_many_lines, reason = "what is started, in its order: each part needs those before it")]
     pub fn start(boot: &Boot, live: Live, log_lost: Option<ErrorCounter>) -> Result<Self, StartError> {
-        if let Err(error) = raise_open_files() {
-            warn!(%error, "the limit on open files stays as it is: {error}");
-        }
+        Self::start_within(boot, live, log_lost, |_, _| {})
+    }
+
+    /// The same; `confine` runs when files are read and sockets are bound, before any thread starts.
+    #[expect(clippy::too_many_lines, reason = "what is started, in its order: each part needs those before it")]
+    fn start_within(
+        boot: &Boot,
+        live: Live,
+        log_lost: Option<ErrorCounter>,
+        confine: impl FnOnce(&Live, &Zones),
+    ) -> Result<Self, StartError> {
         let count = workers(boot)?;
+        let descriptors = share_descriptors(boot, count);
         let certificate = live.certificate.as_ref().map(WatchedCertificate::new);
         let shared = certificate.as_ref().map(WatchedCertificate::shared);
         let mut bound = Bound::bind(boot, shared.as_ref(), count)?;
@@ -162,12 +176,17 @@ impl Daemon {
         let rules = Arc::new(metrics::RuleRegistry::new(count));
         let cache = Cache::new(usize::try_from(boot.cache_size).unwrap_or(usize::MAX));
         let payload = usize::from(live.udp_payload);
-        let mut state =
-            State::new(live, cache, Arc::clone(&rules), ours, Arc::new(Alarm::default())).map_err(StartError::Zones)?;
-        state.certificate = certificate;
+        let startup = Startup {
+            certificate,
+            listeners: bound.showing_certificate().collect(),
+            source_ports: Some(descriptors.source_ports),
+        };
+        let state = State::new(live, startup, cache, Arc::clone(&rules), ours, Arc::new(Alarm::default()))
+            .map_err(StartError::Zones)?;
+        confine(&state.live, state.zones());
         let engine = Arc::clone(&state.engine);
         let limit = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
-        let connections = Connections::new(limit(boot.streams.connections), limit(boot.streams.per_client));
+        let connections = Connections::new(descriptors.clients, limit(boot.streams.per_client));
         let limits = ConnectionLimits { pipeline: limit(boot.streams.pipeline), idle: boot.streams.idle };
         let counters: Vec<_> = (0..count).map(|index| Arc::new(metrics::WorkerCounters::new(index))).collect();
         counters.iter().for_each(|worker| worker.beat(Moment::now().micros()));
@@ -206,7 +225,8 @@ impl Daemon {
         let admin_address = admin.as_ref().map(|(_, address)| *address);
         let (order, orders) = mpsc::channel(ORDERS);
         let (socket, file) = boot.admin_socket.as_deref().and_then(socket_file::bind).unzip();
-        let listeners = AdminListeners { http: admin.map(|(listener, _)| listener), socket, order };
+        let http = admin.map(|(listener, _)| listener);
+        let listeners = AdminListeners { http, connections: descriptors.operators, socket, order };
         let control = control::spawn(state, count, told, Arc::clone(&report), listeners, end)?;
         bound.log();
         if let Some(address) = admin_address {
@@ -315,6 +335,19 @@ impl Daemon {
             writer.stop();
         }
     }
+}
+
+/// Raises the limit on open files as far as it goes, and shares it out.
+fn share_descriptors(boot: &Boot, workers: usize) -> DescriptorBudget {
+    let limit = raise_open_files().unwrap_or_else(|error| {
+        warn!(%error, "the limit on open files stays as it is: {error}");
+        open_files()
+    });
+    let budget = DescriptorBudget::new(boot, workers, limit);
+    if let Some(warning) = budget.warning() {
+        warn!("{warning}");
+    }
+    budget
 }
 
 /// How many workers: one for each core that this process may use, unless the configuration says.

@@ -8,7 +8,7 @@
 //! - Once a second it looks at what is out of the ordinary: systemd's STATUS= follows each change, and the log gets a
 //!   line where a group loses its last usable server or has one again.
 
-use std::{future::pending, io, pin::pin};
+use std::{future::pending, io, path::PathBuf, pin::pin};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -24,10 +24,12 @@ use super::{
     host::missing_upstreams,
     logging::{self, LevelHandle, Log},
     orders::Drain,
+    sandbox,
 };
 use crate::{
     admin::control::{Order, OrderReport, OrderResult, Request},
-    config::{Boot, Plan, Problems, Sandbox},
+    config::{Boot, Live, Plan, Problems},
+    zones::Zones,
 };
 
 /// How often it looks at what is out of the ordinary.
@@ -50,10 +52,9 @@ pub fn run(plan: Plan, read: impl Fn() -> Result<Plan, Problems>, log: &Log) -> 
         let _runtime = runtime.enter();
         (Signals::catch()?, ticks())
     };
-    let daemon = Daemon::start(&plan.boot, plan.live, log.lost.clone())?;
-    if plan.boot.sandbox != Sandbox::Off {
-        info!("no sandbox of its own is in force: this version does not build one yet; the systemd unit's applies");
-    }
+    let configuration: Vec<PathBuf> = files(&plan.warnings).into_iter().map(PathBuf::from).collect();
+    let confine = |live: &Live, zones: &Zones| sandbox::enter(&configuration, &plan.boot, live, zones);
+    let daemon = Daemon::start_within(&plan.boot, plan.live, log.lost.clone(), confine)?;
     let mut running =
         Running { read, level: &log.level, daemon, boot: plan.boot, signals, ticks, headline: Headline::default() };
     let ended = runtime.block_on(running.until_the_end());

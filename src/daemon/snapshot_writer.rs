@@ -25,6 +25,7 @@ use crate::{
     cache::snapshot::SnapshotError,
     clock::{self, Moment},
     engine::Engine,
+    files,
     metrics::counter::SharedCounter,
     plural::Plural,
 };
@@ -71,6 +72,8 @@ impl SnapshotWriter {
         engine: &Arc<Engine>,
         snapshot_status: &Arc<SnapshotStatus>,
     ) -> Result<Self, StartError> {
+        // The file behind a symlink is replaced, not the link.
+        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         restore(path, engine, snapshot_status);
         let (orders, told) = mpsc::channel();
         let work = Work {
@@ -101,7 +104,7 @@ impl SnapshotWriter {
 }
 
 fn restore(path: &Path, engine: &Engine, snapshot_status: &SnapshotStatus) {
-    let file = match File::open(path) {
+    let file = match files::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return info!(path = %path.display(), "no snapshot yet at {}", path.display());
@@ -212,6 +215,7 @@ impl Work {
 }
 
 fn write(path: &Path, engine: &Engine, now: Moment) -> io::Result<u32> {
+    files::require_replaceable(path)?;
     let aside = beside(path, "new");
     // A crash may have left one behind; a symlink of that name must not be followed.
     drop(fs::remove_file(&aside));

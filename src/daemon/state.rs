@@ -1,17 +1,21 @@
 //! The configuration in force and what is built from it; replaced as a whole by a reload.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::{certificate::WatchedCertificate, delegations, groups};
+use super::{
+    certificate::{Polled, WatchedCertificate},
+    delegations, designated,
+    groups::{self, SystemRoots},
+};
 use crate::{
     cache::Cache,
     clock::Moment,
     config::{Live, Plan, ServerAddress, SpecialNames, WrittenAt, ZoneData},
     engine::{Engine, snapshot::Snapshot},
-    metrics,
+    metrics::{self, Transport},
     upstream::{Alarm, Group, Loops, OwnAddresses, ServerRegistry, loops},
     wire::Name,
     zones::{InlineRecord, LocalSpec, RecordPlace, SpecialUse, ZoneError, ZoneSource, Zones},
@@ -32,10 +36,31 @@ pub(super) struct State {
     alarm: Arc<Alarm>,
     ours: OwnAddresses,
     generation: u32,
-    /// The certificate of the encrypted listeners.
-    pub(super) certificate: Option<WatchedCertificate>,
+    pub(super) startup: Startup,
     targets: watch::Sender<Vec<Arc<Group>>>,
     loop_targets: watch::Sender<Vec<loops::WatchedRule>>,
+    system_roots: SystemRoots,
+}
+
+/// What the start decides, and a reload cannot change.
+#[derive(Debug, Default)]
+pub(super) struct Startup {
+    /// The certificate of the encrypted listeners.
+    pub(super) certificate: Option<WatchedCertificate>,
+    /// The encrypted listeners.
+    pub(super) listeners: Vec<(Transport, SocketAddr)>,
+    /// UDP ports to all upstreams that there are descriptors for; none = as many as they like.
+    pub(super) source_ports: Option<usize>,
+}
+
+impl Startup {
+    /// The zones, with records that point clients at the encrypted listeners.
+    fn designated(&self, mut zones: Zones) -> Arc<Zones> {
+        let pair = self.certificate.as_ref().map(|certificate| certificate.shared().pair());
+        let facts = pair.as_ref().map(|pair| pair.facts());
+        zones.designate(&designated::resolvers(facts, &self.listeners));
+        Arc::new(zones)
+    }
 }
 
 /// Result of a reload.
@@ -85,17 +110,20 @@ impl State {
     /// Builds everything from the first plan.
     pub(super) fn new(
         live: Live,
+        startup: Startup,
         cache: Cache,
         rules: Arc<metrics::RuleRegistry>,
         ours: OwnAddresses,
         alarm: Arc<Alarm>,
     ) -> Result<Self, Vec<ZoneError>> {
-        let zones = Arc::new(build_zones(&live, None)?);
+        let zones = startup.designated(build_zones(&live, None)?);
         report(&zones);
         let configured = Arc::new(live);
         let live = delegations::followed(&configured, &zones);
         let servers = Arc::new(ServerRegistry::new(Arc::clone(&alarm)));
-        let groups = Group::build_all(&groups::specs(&live), &[], &ours, &servers, Moment::now());
+        let system_roots = SystemRoots::default();
+        let specs = groups::specs(&live, &system_roots, startup.source_ports);
+        let groups = Group::build_all(&specs, &[], &ours, &servers, Moment::now());
         let loops = Arc::<Loops>::default();
         let snapshot = Snapshot::build(&live, 1, groups.clone(), Arc::clone(&zones), &rules, &loops);
         let engine = Arc::new(Engine::new(snapshot, cache, loops));
@@ -112,31 +140,34 @@ impl State {
             alarm,
             ours,
             generation: 1,
-            certificate: None,
+            startup,
             targets,
             loop_targets,
+            system_roots,
         })
     }
 
     /// Brings another plan into force and says what changed, or leaves the old one as it is.
     pub(super) fn replace(&mut self, live: Live) -> Result<Reloaded, Vec<ZoneError>> {
-        let zones = Arc::new(build_zones(&live, Some(&self.zones))?);
+        let zones = build_zones(&live, Some(&self.zones))?;
+        if let (Some(watched), Some(read)) = (&mut self.startup.certificate, &live.certificate) {
+            watched.reload(read);
+        }
+        let zones = self.startup.designated(zones);
         report(&zones);
         let reread = Reread::between(&self.zones, &zones);
         let changes = reread.added_to(self.configured.changes(&live));
+        self.system_roots.renew();
         self.zones = zones;
         self.configured = Arc::new(live);
         self.live = delegations::followed(&self.configured, &self.zones);
-        if let (Some(watched), Some(read)) = (&mut self.certificate, &self.live.certificate) {
-            watched.reload(read);
-        }
         self.rebuild();
         Ok(Reloaded { changes, warnings: self.zones.warnings().collect() })
     }
 
     /// Reads zone files again and says which changed; what is wrong with them leaves the old zones in force.
     pub(super) fn reread_zones(&mut self) -> Result<Vec<String>, Vec<ZoneError>> {
-        let zones = Arc::new(build_zones(&self.configured, Some(&self.zones))?);
+        let zones = self.startup.designated(build_zones(&self.configured, Some(&self.zones))?);
         report(&zones);
         let changes = Reread::between(&self.zones, &zones).added_to(Vec::new());
         self.zones = zones;
@@ -158,7 +189,7 @@ impl State {
     }
 
     fn build(&mut self) {
-        let specs = groups::specs(&self.live);
+        let specs = groups::specs(&self.live, &self.system_roots, self.startup.source_ports);
         self.groups = Group::build_all(&specs, &self.groups, &self.ours, &self.servers, Moment::now());
         self.generation = self.generation.wrapping_add(1);
         let zones = Arc::clone(&self.zones);
@@ -171,8 +202,12 @@ impl State {
 
     /// Reads the certificate again where its files have changed.
     pub(super) fn poll_certificate(&mut self, now: Moment) {
-        if let Some(certificate) = &mut self.certificate {
-            certificate.poll(now);
+        let Some(certificate) = &mut self.startup.certificate else { return };
+        if certificate.poll(now) == Polled::Replaced
+            && let Ok(zones) = build_zones(&self.configured, Some(&self.zones))
+        {
+            self.zones = self.startup.designated(zones);
+            self.build();
         }
     }
 

@@ -128,7 +128,7 @@ mod tests {
     use crate::{
         cache::Cache,
         config::Plan,
-        daemon::state::State,
+        daemon::state::{Startup, State},
         upstream::{Alarm, OwnAddresses},
     };
 
@@ -138,8 +138,15 @@ mod tests {
     fn a_listener_that_ends_ends_its_worker() {
         let plan = Plan::from_text("t.toml", TEXT).unwrap();
         let rules = Arc::new(metrics::RuleRegistry::new(1));
-        let state =
-            State::new(plan.live, Cache::new(0), rules, OwnAddresses::new([]), Arc::<Alarm>::default()).unwrap();
+        let state = State::new(
+            plan.live,
+            Startup::default(),
+            Cache::new(0),
+            rules,
+            OwnAddresses::new([]),
+            Arc::<Alarm>::default(),
+        )
+        .unwrap();
         // Nobody can wait for datagrams on a file.
         let no_socket = UdpSocket::from(OwnedFd::from(tempfile::tempfile().unwrap()));
         let (_stop, stopping) = watch::channel(false);

@@ -62,6 +62,11 @@ impl Roots {
         Self(Arc::new(store))
     }
 
+    /// No CA at all.
+    pub fn none() -> Self {
+        Self(Arc::new(RootCertStore::empty()))
+    }
+
     /// Whether there is none: then every certificate is refused.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -71,6 +71,35 @@ fn an_address_the_host_does_not_have_is_one_line() {
     assert!(only_error(&output).contains("192.0.2.1"), "{}", text(&output));
 }
 
+/// The systemd unit hides all of /proc but processes (ProcSubset=pid): what is said of the host must be true there, too.
+#[rstest]
+#[case::all_of_proc("proc")]
+#[case::as_in_the_unit("subset=pid,hidepid=invisible")]
+fn what_is_said_of_the_host_is_true_with_and_without_proc_net(#[case] options: &str) {
+    let case = if options == "proc" { "case_1_all_of_proc" } else { "case_2_as_in_the_unit" };
+    let test = format!("start::what_is_said_of_the_host_is_true_with_and_without_proc_net::{case}");
+    namespace::inside(&test, || {
+        if options != "proc" {
+            namespace::command(&["mount", "-t", "proc", "-o", options, "proc", "/proc"]);
+        }
+        let upstream = Upstream::start();
+        let config = Config::forwarding_to(&[&upstream]);
+        let refused = |address: &str| only_error(&tidegate::refused_start(&config.clone().listen(&[address])));
+        let line = refused("[2001:db8::1]:5353");
+        assert!(line.contains("this host does not have the address"), "IPv6 is on: {line}");
+        let _busy = UdpSocket::bind("127.0.0.1:5353").expect("every port is free here");
+        let line = refused("127.0.0.1:5353");
+        assert!(line.contains("in use by") && !line.contains("by nobody"), "{line}");
+
+        // The default addresses: ::1 is not there, and that is said.
+        namespace::command(&["ip", "address", "del", "::1/128", "dev", "lo"]);
+        let tidegate = Tidegate::start(&config.clone().listen(&[]));
+        let said = tidegate.logged("INFO", "`listen` does not name it, so it goes on without");
+        assert_eq!(said.len(), 1, "{:?}", tidegate.log());
+        assert!(said[0].contains("[::1]:53"), "{said:?}");
+    });
+}
+
 #[rstest]
 #[case::not_toml("[server\n", "1:")]
 #[case::unknown_key("[server]\nlisten = [\"127.0.0.1:0\"]\nworker = 1\n", "worker")]

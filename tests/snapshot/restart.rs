@@ -88,6 +88,21 @@ fn after_a_kill_every_warm_name_is_answered_though_nothing_answers_us() {
 }
 
 #[test]
+fn what_took_the_files_place_is_neither_waited_for_nor_replaced() {
+    let (place, upstream) = (Place::new(), Upstream::answering("10.0.0.1"));
+    let tidegate = Tidegate::start(&config(&upstream, &place, ""));
+    warm(&tidegate, 1);
+    save(&tidegate, &place);
+    fs::remove_file(place.path()).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(place.path()).status().unwrap().success());
+    tidegate.signal("USR1");
+    tidegate.await_logged("WARN", "it is a FIFO, not a regular file");
+    warm(&tidegate, 2);
+    assert!(tidegate.stop().success(), "the end waits for nobody to read it");
+    assert!(!fs::symlink_metadata(place.path()).unwrap().is_file());
+}
+
+#[test]
 fn what_expired_meanwhile_is_served_stale() {
     let (place, mut upstream) = (Place::new(), Upstream::start());
     upstream.on_type(rtype::A, Reply::of([Record::a("@", 1, "10.0.0.1")]));

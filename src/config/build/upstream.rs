@@ -20,8 +20,8 @@ use super::{
     Builder, section,
 };
 use crate::{
-    plural::Plural,
     files,
+    plural::Plural,
     tls::{Roots, RootsError},
     wire::{Name, RecordType},
 };

@@ -101,7 +101,7 @@ table! {
         proxy_protocol: Vec<Text> = texts(&[]),
         cookie_secrets: Vec<Text> = texts(&[]),
         chaos: String = text(""),
-        sandbox: Sandbox = word(Sandbox::Auto) => NoEffect,
+        sandbox: Sandbox = word(Sandbox::Auto),
         tls: TlsSection = inner(),
     }
 }

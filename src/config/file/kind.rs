@@ -70,8 +70,6 @@ impl Key {
 pub(in crate::config) enum Mark {
     /// It parses, and anything but its default is refused.
     NotYet,
-    /// It is taken, and changes nothing.
-    NoEffect,
 }
 
 /// A kind without the type of its values.

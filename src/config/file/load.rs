@@ -21,6 +21,7 @@ use super::{
     keys::TOP,
     read::{Value, join},
 };
+use crate::files;
 
 /// What was read, and what was wrong with it.
 #[derive(Debug, Default)]
@@ -35,7 +36,7 @@ pub(in crate::config) struct Loaded {
 
 /// Reads the file at `path` and what it includes.
 pub(in crate::config) fn load(path: &Path) -> Loaded {
-    match fs::read(path) {
+    match files::read(path) {
         Ok(octets) => parse(&path.display().to_string(), octets),
         Err(error) => {
             let mut loaded = Loaded::default();
@@ -76,12 +77,12 @@ impl Loaded {
             self.unreadable = true;
             self.note_syntax(source, &text, &errors);
             // Of what could be made out only [admin] is of use: it tells where the daemon is that has the last good file.
-            let mut reader = Reader { source, problems: &mut Vec::new(), warnings: &mut Vec::new() };
+            let mut reader = Reader { source, problems: &mut Vec::new() };
             let admin = read_file(table.get_ref(), &mut reader).admin;
             self.sources.push(Source::File { name, text });
             return File { admin, ..File::default() };
         }
-        let mut reader = Reader { source, problems: &mut self.problems, warnings: &mut self.warnings };
+        let mut reader = Reader { source, problems: &mut self.problems };
         let file = read_file(table.get_ref(), &mut reader);
         self.sources.push(Source::File { name, text });
         file
@@ -106,7 +107,7 @@ impl Loaded {
             self.problems.push(Problem::at(&pattern.place, format!("{name} is included twice")));
             return;
         }
-        let octets = match fs::read(path) {
+        let octets = match files::read(path) {
             Ok(octets) => octets,
             Err(error) => {
                 self.problems.push(Problem::at(&pattern.place, unreadable(path, &error).message));

@@ -57,7 +57,6 @@ pub(in crate::config) enum ServerEntry {
 pub(in crate::config) struct Reader<'a> {
     pub(super) source: SourceId,
     pub(super) problems: &'a mut Vec<Problem>,
-    pub(super) warnings: &'a mut Vec<Problem>,
 }
 
 /// What a value of the file can be read as.
@@ -168,16 +167,8 @@ impl Reader<'_> {
     ) -> Option<Located<K::Value>> {
         let path = join(path, key);
         let read = kind.read(table.get(key)?, &path, self)?;
-        let shown = kind.show(&read.value);
-        match mark {
-            Some(Mark::NotYet) if shown != kind.show(&kind.default()) => {
-                self.problem(&read.place, format!("not supported yet: {path}"));
-            }
-            // What is off is as it says.
-            Some(Mark::NoEffect) if shown.as_deref() != Some("\"off\"") => {
-                self.warnings.push(Problem::at(&read.place, format!("not supported yet: {path} has no effect")));
-            }
-            _ => {}
+        if mark == Some(Mark::NotYet) && kind.show(&read.value) != kind.show(&kind.default()) {
+            self.problem(&read.place, format!("not supported yet: {path}"));
         }
         Some(read)
     }

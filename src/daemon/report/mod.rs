@@ -95,7 +95,7 @@ impl Report {
         state: &DaemonState,
     ) -> Self {
         let live = &state.live;
-        let certificate = state.certificate.as_ref();
+        let certificate = state.startup.certificate.as_ref();
         Self {
             registry: Registry::new(workers, rules, clock::wall()),
             engine,

@@ -38,7 +38,7 @@ pub use inbox::{Datagram, Inbox};
 pub(super) use options::{Family, bind_late, ignore_path_mtu, report_destination};
 pub use options::{interface_index, interface_name};
 pub use outbox::{Outbox, Pushed};
-pub use process::{allowed_cpus, pin_to_cpu, raise_open_files};
+pub use process::{allowed_cpus, most_open_files, open_files, pin_to_cpu, raise_open_files};
 pub use queue::Sent;
 pub use wait::wait_readable;
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Room for this many cores; the kernel's own limit is 8192.
 const CORES: usize = 8192;
 const WORD: usize = u64::BITS as usize;
@@ -42,17 +44,19 @@ pub fn pin_to_cpu(core: usize) -> io::Result<()> {
 /// # Errors
 /// The kernel refuses.
 pub fn raise_open_files() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the structure is alive; the call writes it and nothing else.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: the structure is alive; the call only reads it.
-    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(limit.rlim_cur)
+    let most = most_open_files();
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })?;
+    Ok(most.unwrap_or(u64::MAX))
+}
+
+/// The limit of open files in force.
+pub fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// The limit of open files that this process may raise its own to; none where there is no limit.
+pub fn most_open_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
 }
 
 #[cfg(test)]
