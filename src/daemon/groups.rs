@@ -40,7 +40,7 @@ impl Default for SystemRoots {
 impl SystemRoots {
     /// Has them read again when they are next needed.
     pub(super) fn renew(&mut self) {
-        self.before = self.roots.take().or(self.before.take());
+        self.before = self.roots.take().or_else(|| self.before.take());
     }
 
     fn get(&self) -> Roots {
