@@ -286,7 +286,8 @@ fn report(zones: &Zones) {
 pub fn offline_engine(plan: &Plan, cache: Cache) -> Result<Arc<Engine>, Vec<ZoneError>> {
     let listen = plan.boot.listen.iter().filter_map(|listen| groups::resolve(&listen.endpoint));
     let rules = Arc::new(metrics::RuleRegistry::new(1));
-    let state = State::new(plan.live.clone(), cache, rules, OwnAddresses::new(listen), Arc::new(Alarm::default()))?;
+    let state =
+        State::new(plan.live.clone(), Startup::default(), cache, rules, OwnAddresses::new(listen), Arc::default())?;
     Ok(state.engine)
 }
 
