@@ -9,8 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     config::{Boot, Live},
-    metrics::Transport,
     tls::CertificateFacts,
+    wire::Transport,
     zones::DesignatedResolver,
 };
 

@@ -15,9 +15,9 @@ use crate::{
     clock::Moment,
     config::{Live, Plan, ServerAddress, SpecialNames, WrittenAt, ZoneData},
     engine::{Engine, snapshot::Snapshot},
-    metrics::{self, Transport},
+    metrics,
     upstream::{Alarm, Group, Loops, OwnAddresses, ServerRegistry, loops},
-    wire::Name,
+    wire::{Name, Transport},
     zones::{InlineRecord, LocalSpec, RecordPlace, SpecialUse, ZoneError, ZoneSource, Zones},
 };
 
