@@ -408,3 +408,34 @@ fn a_connection_without_a_query_is_closed() {
         assert!(matches!(stream.read(&mut [0; 16]), Ok(0)), "{transport}");
     }
 }
+
+/// What `openssl req -x509` makes by default, and a newcomer tries first.
+#[test]
+fn a_ca_as_the_certificate_of_a_server_is_told_in_words() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let keys = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).expect("a name");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&keys).expect("a certificate").pem();
+    let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+    fs::write(&chain, pem).expect("the folder is writable");
+    fs::write(&key, keys.serialize_pem()).expect("the folder is writable");
+    let upstream = Upstream::answering("10.0.0.1");
+    let listeners = "tls = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\nquic = [\"127.0.0.1:0\"]";
+    let config = Config::forwarding_to(&[&upstream])
+        .raw(&format!("[server.tls]\n{listeners}\ncertificate = {chain:?}\nkey = {key:?}"));
+    let tidegate = Tidegate::start(&config);
+    tidegate.await_logged("WARN", "is a CA's: clients will refuse it");
+    for transport in ["tls", "https", "quic"] {
+        let says = format!("({transport})");
+        let line = tidegate.log().into_iter().find(|line| line.contains(&says)).expect("it listens");
+        let fields: serde_json::Value = serde_json::from_str(&line).expect("lines are JSON");
+        let address = fields["fields"]["address"].as_str().expect("an address");
+        let server = format!("@{transport}://{address}#{NAME}");
+        let output = run(&["query", "www.example", &server, "--ca", &chain.display().to_string()]);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        let said = text(&output);
+        assert!(said.contains("it is a CA's own and not one for servers"), "{transport}: {said}");
+        assert!(!said.contains("OtherError"), "{transport}: {said}");
+    }
+}

@@ -28,16 +28,16 @@ pub enum HandshakeError {
         presented: Vec<String>,
     },
     /// Another error of the certificate.
-    #[error("its certificate is no good: {0}")]
+    #[error("its certificate cannot be used: {}", certificate_words(.0))]
     Certificate(CertificateError),
     /// The server refused the handshake with an alert.
-    #[error("it refused the handshake: {0:?}")]
+    #[error("it refused the handshake: {}", alert_words(*.0))]
     Alert(AlertDescription),
     /// The server does not speak TLS, or no version or suite that we accept.
-    #[error("no TLS with it: {0}")]
+    #[error("no TLS with it: {}", protocol_words(.0))]
     Protocol(Error),
     /// The handshake inside QUIC failed; only the alert and a text of its cause are known.
-    #[error("no QUIC with it: {reason}")]
+    #[error("no QUIC with it: {}", quic_words(reason))]
     Quic {
         /// The alert that was sent.
         alert: AlertDescription,
@@ -118,9 +118,144 @@ fn plain(presented: Vec<String>) -> Vec<String> {
     presented.into_iter().map(|text| bare(&text).unwrap_or(text)).collect()
 }
 
+/// What is wrong with a certificate, where no variant of its own says it.
+fn certificate_words(error: &CertificateError) -> String {
+    match error {
+        CertificateError::BadEncoding => "it does not parse".to_owned(),
+        CertificateError::Revoked => "it is revoked".to_owned(),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it is not for servers (extended key usage)".to_owned()
+        }
+        CertificateError::NotValidForName => "it is for another name".to_owned(),
+        CertificateError::ApplicationVerificationFailure => "it was refused here".to_owned(),
+        // An error of webpki, which says no more than its name.
+        CertificateError::Other(other) => named(&other.0.to_string()),
+        other => named(&other.to_string()),
+    }
+}
+
+/// What the names of errors of the libraries mean; those that nobody meets twice are only taken apart into words.
+fn named(error: &str) -> String {
+    match error {
+        "CaUsedAsEndEntity" => "it is a CA's own and not one for servers (CA:TRUE)".to_owned(),
+        "EndEntityUsedAsCa" => "it is signed by a certificate that is no CA's".to_owned(),
+        "NameConstraintViolation" => "its CA may not sign for this name".to_owned(),
+        "PathLenConstraintViolated" => "there are more CAs between it and the root than allowed".to_owned(),
+        "UnsupportedCertVersion" => "it is older than X.509 version 3".to_owned(),
+        other => separated(other),
+    }
+}
+
+/// "HandshakeFailure" as "handshake failure"; what is behind a bracket, which is for programmers, is left out.
+fn separated(name: &str) -> String {
+    let name = name.split(['(', '{']).next().unwrap_or(name).trim();
+    if name.contains(' ') {
+        return name.to_owned();
+    }
+    let mut words = String::new();
+    let mut was_lower = false;
+    for letter in name.chars() {
+        if letter.is_uppercase() && was_lower {
+            words.push(' ');
+        }
+        was_lower = letter.is_lowercase() || letter.is_ascii_digit();
+        words.extend(letter.to_lowercase());
+    }
+    words
+}
+
+fn alert_words(alert: AlertDescription) -> String {
+    use AlertDescription as Told;
+    match alert {
+        Told::UnrecognisedName => "it does not know the name it was called by".to_owned(),
+        Told::NoApplicationProtocol => "it does not speak DNS over this transport".to_owned(),
+        Told::CertificateRequired => "it wants a certificate of its clients".to_owned(),
+        Told::ProtocolVersion => "it speaks no version of TLS that is spoken here (1.2 or 1.3)".to_owned(),
+        other => match other.as_str() {
+            Some(name) => separated(name),
+            None => format!("alert {}", u8::from(other)),
+        },
+    }
+}
+
+fn protocol_words(error: &Error) -> String {
+    match error {
+        Error::InvalidMessage(_) => "what it sends is not TLS".to_owned(),
+        Error::PeerIncompatible(why) => {
+            format!("it has nothing in common with us ({})", separated(&format!("{why:?}")))
+        }
+        Error::PeerMisbehaved(why) => format!("it breaks the protocol ({})", separated(&format!("{why:?}"))),
+        Error::NoApplicationProtocol => "it does not speak DNS over this transport".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What QUIC tells of a handshake is a text, which ends with an error of rustls.
+fn quic_words(reason: &str) -> String {
+    match reason.rsplit_once("invalid peer certificate: ") {
+        Some((_, error)) => {
+            let inner = error.trim_start_matches("Other(OtherError(").trim_end_matches(')');
+            format!("its certificate cannot be used: {}", named(if error.contains('{') { error } else { inner }))
+        }
+        None => reason.to_owned(),
+    }
+}
+
 fn what_for(presented: &[String]) -> String {
     match presented {
         [] => String::new(),
         names => format!(", but for {}", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::{OtherError, PeerIncompatible};
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Named(&'static str);
+
+    #[test]
+    fn errors_of_libraries_are_told_in_words() {
+        let other = |name| CertificateError::Other(OtherError(Arc::new(Named(name))));
+        for (error, expected) in [
+            (
+                Error::InvalidCertificate(other("CaUsedAsEndEntity")),
+                "its certificate cannot be used: it is a CA's own and not one for servers (CA:TRUE)",
+            ),
+            (
+                Error::InvalidCertificate(other("UnsupportedCriticalExtension")),
+                "its certificate cannot be used: unsupported critical extension",
+            ),
+            (
+                Error::InvalidCertificate(CertificateError::BadEncoding),
+                "its certificate cannot be used: it does not parse",
+            ),
+            (Error::AlertReceived(AlertDescription::HandshakeFailure), "it refused the handshake: handshake failure"),
+            (Error::AlertReceived(AlertDescription::Unknown(99)), "it refused the handshake: alert 99"),
+            (
+                Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
+                "no TLS with it: it has nothing in common with us (no cipher suites in common)",
+            ),
+        ] {
+            assert_eq!(HandshakeError::from(error).to_string(), expected);
+        }
+        for (reason, expected) in [
+            (
+                "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))",
+                "no QUIC with it: its certificate cannot be used: it is a CA's own and not one for servers (CA:TRUE)",
+            ),
+            (
+                "invalid peer certificate: UnknownIssuer",
+                "no QUIC with it: its certificate cannot be used: unknown issuer",
+            ),
+        ] {
+            assert_eq!(HandshakeError::of_quic(0x12e, reason.to_owned()).to_string(), expected);
+        }
     }
 }

@@ -49,6 +49,8 @@ pub struct CertificateFacts {
     pub addresses: Vec<IpAddr>,
     /// When it expires, in seconds since 1970.
     pub not_after: i64,
+    /// Whether it is for signing others: no client takes it for a server's.
+    pub is_ca: bool,
 }
 
 /// Why a chain and a key cannot be used.
@@ -129,8 +131,12 @@ impl fmt::Debug for KeyPair {
 impl CertificateFacts {
     fn read(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let mut facts =
-            Self { names: Vec::new(), addresses: Vec::new(), not_after: certificate.validity().not_after.timestamp() };
+        let mut facts = Self {
+            names: Vec::new(),
+            addresses: Vec::new(),
+            not_after: certificate.validity().not_after.timestamp(),
+            is_ca: certificate.is_ca(),
+        };
         for extension in certificate.extensions() {
             let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() else { continue };
             for name in &names.general_names {

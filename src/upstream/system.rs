@@ -158,7 +158,11 @@ impl ResolvConfWatch {
                     tracing::warn!(%file, "{file} lists no name server now: the last ones stay in use");
                 }
             } else if now != used {
-                tracing::info!(from = ?used, to = ?now, "system name servers changed from {used:?} to {now:?}");
+                let list = |servers: &[SocketAddr]| {
+                    servers.iter().map(|server| server.ip().to_string()).collect::<Vec<_>>().join(", ")
+                };
+                let (from, to) = (list(&used), list(&now));
+                tracing::info!(from, to, "system name servers changed from {from} to {to}");
                 self.ours.keep_list(path, &now);
                 changes = Changes::Servers;
             }

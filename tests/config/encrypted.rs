@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tidegate::{
     config::{Plan, ServerAddress},
     tls::Roots,
@@ -53,5 +53,35 @@ fn a_bundle_is_read_with_the_file_that_names_it() {
         let found = lines(&problems);
         let place = format!("{}:3:6: ca \"{ca}\" cannot be used: ", path.display());
         assert!(found.len() == 1 && found[0].starts_with(&place) && found[0].contains(expected), "{found:?}");
+    }
+}
+
+#[test]
+fn a_certificate_that_clients_will_refuse_is_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t.toml");
+    let keys = KeyPair::generate().unwrap();
+    fs::write(directory.path().join("key.pem"), keys.serialize_pem()).unwrap();
+    let warnings = |change: fn(&mut CertificateParams), names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
+        fs::write(directory.path().join("chain.pem"), params.self_signed(&keys).unwrap().pem()).unwrap();
+        let tls = "[server.tls]\ntls = [\"127.0.0.1:0\"]\ncertificate = \"chain.pem\"\nkey = \"key.pem\"\n";
+        fs::write(&path, format!("{tls}{}", crate::BASE)).unwrap();
+        lines(&Plan::load(&path).unwrap_or_else(|problems| panic!("{problems}")).warnings)
+    };
+    let ca: fn(&mut CertificateParams) = |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let expired: fn(&mut CertificateParams) = |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    for (change, names, fault) in [
+        (ca, &["dns.example"][..], Some("is a CA's")),
+        (expired, &["dns.example"], Some("has expired")),
+        (|_| {}, &[], Some("is for no name and no address")),
+        (|_| {}, &["dns.example"], None),
+    ] {
+        let found = warnings(change, names);
+        let place = format!("{}:3:15: certificate \"chain.pem\" ", path.display());
+        let expected = fault.map(|fault| format!("{place}{fault}: clients will refuse it"));
+        assert_eq!(found, Vec::from_iter(expected));
     }
 }

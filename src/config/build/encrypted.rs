@@ -11,7 +11,10 @@ use super::{
     },
     Builder, section,
 };
-use crate::{files, tls::KeyPair};
+use crate::{
+    clock, files,
+    tls::{CertificateFacts, KeyPair},
+};
 
 /// DNS over TLS (RFC 7858 3.1), and over QUIC (RFC 9250 4.1.1).
 const DNS_PORT: u16 = 853;
@@ -118,12 +121,30 @@ impl Builder<'_> {
         let chain_text = read(self, chain, &chain_path, "certificate");
         let key_text = read(self, key, &key_path, "key");
         match KeyPair::from_pem(&chain_text?, &key_text?) {
-            Ok(pair) => Some(Certificate { chain: chain_path, key: key_path, pair }),
+            Ok(pair) => {
+                self.warn_of_certificate(chain, pair.facts());
+                Some(Certificate { chain: chain_path, key: key_path, pair })
+            }
             Err(error) => {
                 let (text, whose) = if error.is_about_key() { (key, "key") } else { (chain, "certificate") };
                 self.problem(&text.place, format!("{whose} \"{}\" cannot be used: {error}", text.value));
                 None
             }
+        }
+    }
+
+    /// What clients will refuse a certificate for.
+    fn warn_of_certificate(&mut self, text: &Text, facts: &CertificateFacts) {
+        let expired = facts.seconds_left(clock::wall()) < 0;
+        let nameless = facts.names.is_empty() && facts.addresses.is_empty();
+        let faults = [
+            (facts.is_ca, "is a CA's", "have the CA sign one for this server (CA:FALSE)"),
+            (expired, "has expired", "renew it"),
+            (nameless, "is for no name and no address", "make one with the names that clients use (subjectAltName)"),
+        ];
+        for (_, fault, help) in faults.into_iter().filter(|(is_so, ..)| *is_so) {
+            let message = format!("certificate \"{}\" {fault}: clients will refuse it", text.value);
+            self.warning(&text.place, message, help);
         }
     }
 

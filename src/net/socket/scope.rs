@@ -23,13 +23,13 @@ pub struct ScopedAddress {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScopeError {
     /// The text is no address with a port.
-    #[error("{0:?} is not an address with a port, like 192.0.2.1:53, [2001:db8::1]:53 or [fe80::1%eth0]:53")]
+    #[error("\"{0}\" is not an address with a port, like 192.0.2.1:53, [2001:db8::1]:53 or [fe80::1%eth0]:53")]
     Malformed(String),
     /// A scope on an address that has none.
     #[error("{0} belongs to no interface: only link-local IPv6 addresses take a scope")]
     NotScoped(IpAddr),
     /// There is no such interface now.
-    #[error("this host has no network interface {0:?}")]
+    #[error("this host has no network interface \"{0}\"")]
     NoInterface(Box<str>),
 }
 
