@@ -92,7 +92,7 @@ fn a_drained_server_gets_no_questions_until_it_is_undrained_and_a_reload_changes
     assert_eq!(place.says(&["drain", &server]), (Some(0), format!("vpc/{server} gets no more queries\n")));
     assert_eq!(
         place.says(&["drain", &format!("vpc/{server}")]),
-        (Some(0), format!("vpc/{server} gets none already\n"))
+        (Some(0), format!("vpc/{server} gets no queries already\n"))
     );
     assert!((1..20).all(|n| ask(&tidegate, n) == ["10.0.0.2"]));
     assert!(tidegate.reload(&config));
@@ -105,6 +105,28 @@ fn a_drained_server_gets_no_questions_until_it_is_undrained_and_a_reload_changes
     let (code, text) = place.says(&["drain", "10.9.9.9"]);
     assert_eq!(code, Some(2));
     assert!(text.contains(&format!("vpc/{server}, vpc/{}", other.address)), "{text}");
+}
+
+#[test]
+fn system_is_every_server_that_resolv_conf_gave_the_group() {
+    let (place, upstream) = (Place::new(), Upstream::answering("10.0.0.1"));
+    let resolv_conf = place.0.path().join("resolv.conf");
+    fs::write(&resolv_conf, "nameserver 192.0.2.1\nnameserver 192.0.2.2\n").unwrap();
+    let entry = format!("system:{}", resolv_conf.display());
+    let fixed = upstream.address.to_string();
+    let config = place.config().servers("site", &[fixed.clone(), entry.clone()], "").upstream("vpc", &[&upstream], "");
+    let _tidegate =
+        Tidegate::start(&config.forward("all", &["."], "site", "").forward("aws", &["a.example"], "vpc", ""));
+
+    let (code, text) = place.says(&["drain", "system"]);
+    assert_eq!((code, &*text), (Some(0), "site/192.0.2.1 gets no more queries\nsite/192.0.2.2 gets no more queries\n"));
+    let (code, text) = place.says(&["undrain", &format!("site/{entry}")]);
+    assert_eq!((code, text.lines().count()), (Some(0), 2), "{text}");
+    for unknown in ["vpc/system", "system:/etc/other.conf"] {
+        let (code, text) = place.says(&["drain", unknown]);
+        assert_eq!(code, Some(2), "{unknown}: {text}");
+        assert!(text.contains("there are site/"), "{unknown}: {text}");
+    }
 }
 
 #[test]
@@ -316,6 +338,15 @@ fn a_reload_names_every_change_once_and_nothing_else() {
     let said = reload(text(&other));
     let expected = ["server.workers: this change needs a restart", "server.deadline changed", "log.level changed"];
     assert_eq!(said.iter().filter(|line| !line.contains("front")).collect::<Vec<_>>(), expected);
+
+    // What waits for a restart is a change.
+    let restart = other.clone().section("limits", "pipeline = 7");
+    let said = reload(text(&restart));
+    assert!(
+        said.iter().any(|line| line.contains("limits.") && line.ends_with("this change needs a restart")),
+        "{said:?}"
+    );
+    assert!(!said.iter().any(|line| line.contains("nothing changed")), "{said:?}");
 
     // What is wrong with a zone file is a reason to refuse, too.
     corp("app 300 A nonsense");

@@ -34,8 +34,8 @@ pub(super) struct Options {
 /// A server to drain or not.
 #[derive(Debug, clap::Args)]
 pub(super) struct ServerArgument {
-    /// As the configuration has it; or an address, for all that is there, with a port or without; GROUP/SERVER for
-    /// that group alone
+    /// As the configuration or `tidegate status` has it; or an address, for all that is there, with a port or without;
+    /// or "system", for all from resolv.conf; GROUP/SERVER for that group alone
     server: String,
     #[command(flatten)]
     options: Options,

@@ -3,7 +3,7 @@
 //! A server is named as the configuration has it, or by its address: with a port all that is behind that port, whatever the
 //! transport; without one the whole machine. Behind `GROUP/` it is that group's alone. Of several paths to it, `,source=`,
 //! `,device=` and `,mark=` behind the address choose those that are so; `,mark=0` and an empty source or device are the
-//! paths without one.
+//! paths without one. `system` is every server that the group has from resolv.conf.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Daemon, groups};
 use crate::{
     admin::control::{Flush, OrderReport, OrderResult},
-    config::Endpoint,
+    config::{Endpoint, Live, ServerAddress},
     plural::Plural,
     upstream::{Group, Server, path_words},
 };
@@ -31,7 +31,9 @@ impl Daemon {
     pub fn set_drained(&self, name: &str, drain: Drain) -> OrderResult {
         let snapshot = self.engine.snapshot_owned();
         let all: Vec<&Arc<Server>> = snapshot.groups.iter().flat_map(|group| group.servers()).collect();
-        let (fitting, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|server| fits(server, name));
+        let live = self.live();
+        let (fitting, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|server| fits(server, name) || is_from_system(server, name, &live));
         if fitting.is_empty() {
             let known: Vec<String> = others.iter().map(|server| full_name(server)).collect();
             let line = match known.is_empty() {
@@ -96,6 +98,25 @@ fn full_name(server: &Server) -> String {
 fn fits(server: &Server, name: &str) -> bool {
     let in_group = name.strip_prefix(server.group()).and_then(|rest| rest.strip_prefix('/'));
     is_called(server, name) || in_group.is_some_and(|name| is_called(server, name))
+}
+
+/// Whether `name` is a `system` entry of the server's group and the server is from there: nothing else in the group names
+/// it.
+fn is_from_system(server: &Server, name: &str, live: &Live) -> bool {
+    let name = name.strip_prefix(server.group()).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name);
+    let Some(group) = live.groups.iter().find(|group| group.name == server.group()) else { return false };
+    let entries = || group.tiers.iter().flatten().map(|entry| &entry.address);
+    let is_meant = |entry: &ServerAddress| {
+        matches!(entry, ServerAddress::System { .. }) && (name == "system" || name == entry.to_string())
+    };
+    let is_fixed = |entry: &ServerAddress| match entry {
+        ServerAddress::Fixed(fixed) => {
+            fixed.transport == server.spec().transport
+                && groups::resolve(&fixed.endpoint) == Some(server.spec().address)
+        }
+        ServerAddress::System { .. } => false,
+    };
+    entries().any(is_meant) && !entries().any(is_fixed)
 }
 
 fn is_called(server: &Server, name: &str) -> bool {

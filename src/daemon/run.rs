@@ -233,7 +233,10 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         if before != after {
             logging::set(self.level, after);
         }
-        lines.extend(if changes.is_empty() { vec!["nothing changed".to_owned()] } else { changes.clone() });
+        lines.extend(changes.iter().cloned());
+        if changes.is_empty() && restart.is_empty() {
+            lines.push("nothing changed".to_owned());
+        }
         Ok(OrderReport::new(lines).with("changes", changes).with("restart", restart).with("warnings", warnings))
     }
 }
