@@ -124,7 +124,7 @@ fn the_verb_shows_the_daemon_and_its_exit_code_says_whether_all_is_well() {
     assert_eq!((code, error.as_str()), (Some(0), ""));
     assert!(text.starts_with("all is well\n\ntidegate "), "{text}");
     let hash = document(&tidegate).configuration.hash;
-    for part in [&format!("configuration {hash}"), "1 queries (udp 1)", "upstream vpc (", "all 2 servers are usable"] {
+    for part in [&format!("configuration {hash}"), "1 query (udp 1)", "upstream vpc (", "all 2 servers are usable"] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     assert_eq!(says(&["status", "--live"]), (Some(0), "live\n".to_owned(), String::new()));
@@ -140,7 +140,9 @@ fn the_verb_shows_the_daemon_and_its_exit_code_says_whether_all_is_well() {
     eventually("down and drained", || says(&["status"]).1.contains("no server is usable: 1 down, 1 drained"));
     let (_, text, _) = says(&["status"]);
     assert!(text.contains(&format!("upstream {} of group vpc is down: ", other.address)), "{text}");
-    assert_eq!(says(&["status", "--ready"]), (Some(1), "unready\n".to_owned(), String::new()));
+    let (code, text, error) = says(&["status", "--ready"]);
+    assert_eq!((code, &*text), (Some(1), "unready\n"), "one word, and why beside it");
+    assert_eq!(error, "tidegate: upstream vpc: no server is usable: 1 down, 1 drained\n");
     assert_eq!(says(&["status", "--live"]).0, Some(0));
 
     let (code, text, _) = says(&["status", "--json"]);
@@ -156,13 +158,41 @@ fn the_verb_shows_the_daemon_and_its_exit_code_says_whether_all_is_well() {
 fn a_daemon_that_does_not_answer_is_neither_live_nor_ready() {
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(says(folder.path(), &["status", "--live"]), (Some(1), "dead\n".to_owned(), String::new()));
-    assert_eq!(says(folder.path(), &["status", "--ready"]), (Some(1), "unready\n".to_owned(), String::new()));
+    let (code, text, error) = says(folder.path(), &["status", "--ready"]);
+    assert_eq!((code, &*text), (Some(1), "unready\n"));
+    assert!(error.contains("control.sock"), "{error}");
     let (code, text, error) = says(folder.path(), &["status"]);
     assert_eq!((code, text.as_str()), (Some(1), ""));
     assert!(error.contains("control.sock"), "{error}");
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).unwrap();
     let output = run(&["status", "--live", "--admin", &closed.to_string()]);
     assert_eq!((output.status.code(), output.stdout), (Some(1), b"dead\n".to_vec()));
+}
+
+#[test]
+fn why_a_server_is_down_is_in_the_words_of_the_log_and_no_handshake_is_a_query() {
+    let folder = tempfile::tempdir().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).unwrap();
+    let (mut gone, up) = (Upstream::start(), Upstream::answering("10.0.0.2"));
+    let plain = gone.address.to_string();
+    gone.stop();
+    let servers = [plain, format!("tls://{closed}#dns.example"), up.address.to_string()];
+    let config = with_socket(folder.path()).servers("vpc", &servers, PROBED_OFTEN).forward("all", &["."], "vpc", "");
+    let tidegate = Tidegate::start(&config);
+    for server in &servers[..2] {
+        tidegate.await_logged("WARN", &format!("upstream {server} of group vpc is down: "));
+        let line = tidegate.logged("WARN", &format!("upstream {server} of group vpc is down: ")).remove(0);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let said = line["fields"]["message"].as_str().unwrap();
+        let finding = said.to_owned();
+        eventually(&format!("the status says: {finding}"), || {
+            findings(&document(&tidegate)).iter().any(|(_, text)| *text == finding)
+        });
+        let (_, text, _) = says(folder.path(), &["status"]);
+        assert!(text.contains(&finding), "{finding} is not in\n{text}");
+        let row = text.lines().find(|line| line.starts_with("  tier") && line.contains(server)).unwrap();
+        assert!(!row.contains("quer") || row.contains("no answer to any query"), "{row}");
+    }
 }
 
 #[test]
@@ -197,7 +227,7 @@ fn drains_and_empty_groups_are_in_metrics_and_readiness() {
     assert!(tidegate.has_metric("tidegate_upstream_usable", &[("group", "host")]));
     assert_eq!([usable("vpc"), usable("site"), usable("host")], ["1", "1", "0"]);
     let (_, text) = tidegate.get("/readyz");
-    assert_eq!(text, "ready\nupstream host: it has no server\n");
+    assert_eq!(text, "ready\nupstream host: it has no server (/readyz?group=host is 503)\n");
     assert_eq!(tidegate.get("/readyz?group=vpc").0, 200);
     let (code, text) = tidegate.get("/readyz?group=host");
     assert_eq!((code, text.as_str()), (503, "upstream host: it has no server\n"));
@@ -215,7 +245,9 @@ fn drains_and_empty_groups_are_in_metrics_and_readiness() {
         (usable("vpc").as_str(), tidegate.get("/readyz").0, tidegate.get("/readyz?group=vpc").0),
         ("0", 200, 503)
     );
-    assert!(tidegate.get("/readyz").1.contains("upstream vpc: no server is usable: 1 drained\n"));
+    assert!(
+        tidegate.get("/readyz").1.contains("upstream vpc: no server is usable: 1 drained (/readyz?group=vpc is 503)\n")
+    );
     assert_eq!(says(folder.path(), &["undrain", &format!("vpc/{server}")]).0, Some(0));
     assert_eq!((usable("vpc").as_str(), drained(), tidegate.get("/readyz?group=vpc").0), ("1", false, 200));
 }

@@ -126,7 +126,11 @@ async fn readyz(State(pages): State<Pages>, Query(wanted): Query<ReadyzQuery>) -
     if !reasons.is_empty() {
         return text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n");
     }
-    let notes = groups.iter().filter(|group| !group.is_whole).map(|group| line(group) + "\n");
+    let note = |group: &GroupReadiness| match group.is_usable {
+        true => line(group) + "\n",
+        false => format!("{} (/readyz?group={} is 503)\n", line(group), group.name),
+    };
+    let notes = groups.iter().filter(|group| !group.is_whole).map(note);
     text(StatusCode::OK, "ready\n".to_owned() + &notes.collect::<String>())
 }
 

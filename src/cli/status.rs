@@ -17,7 +17,8 @@ pub(super) struct Options {
     /// Says "live" or "dead": whether the process answers DNS
     #[arg(long, conflicts_with_all = ["ready", "json"])]
     live: bool,
-    /// Says "ready" or "unready": whether queries are welcome, and every upstream group has a usable server
+    /// Says "ready" or "unready": whether queries are welcome, and every upstream group has a usable server, which the
+    /// page /readyz does not ask for
     #[arg(long, conflicts_with = "json")]
     ready: bool,
     #[command(flatten)]
@@ -44,7 +45,12 @@ pub(super) fn run(options: &Options) -> i32 {
     }
     let status = options.source.status();
     if options.ready {
-        return word(status.is_ok_and(|(status, _)| is_ready(&status)), "ready", "unready");
+        let why = match &status {
+            Ok((status, _)) => unready(status),
+            Err(error) => vec![error.to_string()],
+        };
+        why.iter().for_each(|reason| writeln!(ERR, "tidegate: {reason}"));
+        return word(why.is_empty(), "ready", "unready");
     }
     let (status, text) = match status {
         Ok(status) => status,
@@ -66,8 +72,15 @@ fn word(is_so: bool, yes: &str, no: &str) -> i32 {
     if is_so { super::OK } else { super::FAILED }
 }
 
-fn is_ready(status: &Status) -> bool {
-    status.ready && status.groups.iter().all(|group| group.usable > 0)
+/// Why it is not ready; empty where it is.
+fn unready(status: &Status) -> Vec<String> {
+    let bare = status.groups.iter().filter(|group| group.usable == 0);
+    let mut reasons = status.reasons.clone();
+    reasons.extend(bare.map(|group| format!("upstream {}: {}", group.name, group.words)));
+    if reasons.is_empty() && !status.ready {
+        reasons.push("queries are not welcome yet".to_owned());
+    }
+    reasons
 }
 
 /// Why there is no status.
@@ -197,9 +210,14 @@ fn server(server: &ServerStatus) -> String {
     if let Some(last) = server.last_answer {
         text += &format!(", last answer {last:.0} s ago");
     }
-    let queries: u64 = server.queries.values().sum();
-    if queries > 0 {
-        text += &format!(", {}", Plural(queries, "query"));
+    // Connections that failed are counted as queries by how they ended, though none was sent.
+    let answered = server.queries.get("ok").copied().unwrap_or(0);
+    let failed = server.queries.values().sum::<u64>().saturating_sub(answered);
+    if answered > 0 {
+        text += &format!(", {} answered", Plural(answered, "query"));
+    }
+    if failed > 0 {
+        text += &format!(", {} failed", Plural(failed, "try"));
     }
     if !server.loops_for.is_empty() {
         text += &format!(", left out for {} (a loop)", server.loops_for.join(", "));
@@ -235,8 +253,8 @@ mod tests {
     fn ready_needs_a_usable_server_in_every_group() {
         let group = |usable| GroupStatus { usable, ..GroupStatus::default() };
         let status = |ready, groups: Vec<GroupStatus>| Status { ready, groups, ..Status::default() };
-        assert!(is_ready(&status(true, vec![group(1), group(2)])));
-        assert!(!is_ready(&status(true, vec![group(1), group(0)])));
-        assert!(!is_ready(&status(false, vec![group(1)])));
+        assert_eq!(unready(&status(true, vec![group(1), group(2)])), [""; 0]);
+        assert_eq!(unready(&status(true, vec![group(1), group(0)])).len(), 1);
+        assert_eq!(unready(&status(false, vec![group(1)])).len(), 1);
     }
 }

@@ -259,8 +259,8 @@ fn group(group: &GroupStatus) -> Markup {
                             @if has_tiers { th scope="col" { "Tier" } }
                             th.state scope="col" { "State" }
                             th.number scope="col" { "Round trip" }
-                            th.number scope="col" { "Queries sent" }
-                            th.number scope="col" { "Without answer" }
+                            th.number scope="col" { "Answered" }
+                            th.number scope="col" { "Failed" }
                             th.number scope="col" { "Last answer" }
                         }
                     }
@@ -279,7 +279,8 @@ fn group(group: &GroupStatus) -> Markup {
 fn server(server: &ServerStatus, tier: Option<(usize, usize)>) -> Markup {
     let health = health(server);
     let sent: u64 = server.queries.values().sum();
-    let failed = sent - server.queries.get("ok").copied().unwrap_or(0).min(sent);
+    let answered = server.queries.get("ok").copied().unwrap_or(0);
+    let failed = sent.saturating_sub(answered);
     html! {
         tr.(class(health)) {
             th scope="row" {
@@ -298,8 +299,8 @@ fn server(server: &ServerStatus, tier: Option<(usize, usize)>) -> Markup {
                 @if !server.loops_for.is_empty() { "; no queries of rule " (list(&server.loops_for)) }
             }
             td.number data-label="Round trip" { (server.rtt.map_or_else(|| "–".to_owned(), seconds)) }
-            td.number data-label="Queries sent" { (count(sent)) }
-            td.number data-label="Without answer" { (count(failed)) }
+            td.number data-label="Answered" { (count(answered)) }
+            td.number data-label="Failed" { (count(failed)) }
             td.number data-label="Last answer" { (server.last_answer.map_or_else(|| "never".to_owned(), ago)) }
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     admin::status::{GroupStatus, ServerStatus},
-    upstream::{Group, HealthState, Server},
+    upstream::{Group, HealthState, Server, health::ProbeError},
 };
 
 /// Servers of the group that queries may go to.
@@ -15,17 +15,20 @@ pub(super) fn of_server(server: &Server) -> String {
     let state = match server.state() {
         _ if !server.is_judged() => "no verdict yet".to_owned(),
         HealthState::Up => "up".to_owned(),
-        HealthState::Suspect => {
-            format!("in doubt: {}", cause(server).unwrap_or_else(|| "answers are late or broken".into()))
-        }
-        HealthState::Down => format!("down: {}", cause(server).unwrap_or_else(|| "no answer to any query".into())),
+        HealthState::Suspect => format!("in doubt: {}", cause(server)),
+        HealthState::Down => format!("down: {}", cause(server)),
     };
     if server.is_drained() { format!("drained ({state})") } else { state }
 }
 
-fn cause(server: &Server) -> Option<String> {
-    let error = server.connect_error().map(|error| error.to_string());
-    error.or_else(|| server.last_probe_error().map(|error| error.label().to_owned()))
+/// Why a server is not up, as the log said it when that began.
+fn cause(server: &Server) -> String {
+    let reason = server.reason().or_else(|| server.last_probe_error().map(ProbeError::label));
+    let reason = reason.unwrap_or("no answer to any query");
+    match server.connect_error() {
+        Some(error) => format!("{reason} ({error})"),
+        None => reason.to_owned(),
+    }
 }
 
 /// How many of a group's servers are usable, and what is the matter with the others.

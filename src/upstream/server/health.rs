@@ -73,6 +73,21 @@ pub enum Event {
     ProbeFailed(ProbeError),
 }
 
+impl Event {
+    /// In words, for log lines and whoever asks why a server is not up.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Answered | Self::ProbePassed => "it answers",
+            Self::Broken => "it answered with an error",
+            Self::Late => "an answer is late",
+            Self::Silent => "no answer to any query",
+            Self::Refused => "nobody listens there",
+            Self::Untrusted => "it does not show that it is the right server",
+            Self::ProbeFailed(error) => error.label(),
+        }
+    }
+}
+
 /// What was wrong with a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeError {
@@ -93,7 +108,7 @@ impl ProbeError {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Silent => "no answer",
-            Self::Network => "network error",
+            Self::Network => "it cannot be reached, or nobody listens there",
             Self::Rcode => "it answers with an error",
             Self::Malformed => "its answers do not parse",
             Self::Public => "it answers, but not privately",

@@ -257,15 +257,8 @@ impl Server {
         self.verdict.transitions[change.to as usize].fetch_add(1, Relaxed);
         let (group, server) = (&*self.group, &*self.label);
         let (from, to) = (change.from.label(), change.to.label());
-        let because = match change.because {
-            Event::Answered | Event::ProbePassed => "it answers",
-            Event::Broken => "it answered with an error",
-            Event::Late => "an answer is late",
-            Event::Silent => "no answer to any query",
-            Event::Refused => "nobody listens there",
-            Event::Untrusted => "it does not show that it is the right server",
-            Event::ProbeFailed(fault) => fault.label(),
-        };
+        *self.verdict.changed_by.lock() = Some(change.because);
+        let because = change.because.words();
         match (change.from, change.to) {
             (_, HealthState::Down) => {
                 let cause = self.connect_error();

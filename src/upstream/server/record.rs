@@ -14,7 +14,7 @@ use crate::clock::Moment;
 
 use super::{
     connect_error::ConnectError,
-    health::{Health, HealthState, ProbeError},
+    health::{Event, Health, HealthState, ProbeError},
     liveness::Liveness,
     quirks::Quirks,
     rtt::{Rtt, Smoothed},
@@ -51,6 +51,8 @@ pub(super) struct Verdict {
     pub(super) is_judged: AtomicBool,
     pub(super) transitions: [AtomicU64; HealthState::ALL.len()],
     pub(super) last_probe_error: Mutex<Option<ProbeError>>,
+    /// What last changed its state.
+    pub(super) changed_by: Mutex<Option<Event>>,
 }
 
 impl Default for Verdict {
@@ -62,6 +64,7 @@ impl Default for Verdict {
             is_judged: AtomicBool::new(false),
             transitions: Default::default(),
             last_probe_error: Mutex::default(),
+            changed_by: Mutex::default(),
         }
     }
 }
@@ -87,6 +90,7 @@ impl ServerRecord {
             record.verdict.is_judged.store(self.is_judged(), Relaxed);
             *record.verdict.health.lock() = health;
             *record.verdict.last_probe_error.lock() = self.last_probe_error();
+            *record.verdict.changed_by.lock() = *self.verdict.changed_by.lock();
         }
         record
     }
@@ -119,6 +123,11 @@ impl ServerRecord {
     /// When it last answered anything; none if it never did.
     pub fn last_answer(&self) -> Option<Moment> {
         self.liveness.last_heard()
+    }
+
+    /// Why it is in its state, in the words of the log; none before its state first changed.
+    pub fn reason(&self) -> Option<&'static str> {
+        self.verdict.changed_by.lock().map(Event::words)
     }
 
     /// What was wrong with the last failed probe; none since one passed.
