@@ -185,7 +185,11 @@ fn what_it_prints_works_also_after_many_rounds_of_probes(#[case] options: &str) 
 
     let from = demo.screen().len();
     let query = demo.screen();
-    let query = query.lines().find_map(|line| line.split_once(" -- query ")).expect("a query line").1.to_owned();
+    let query = query.lines().find_map(|line| line.split_once("tidegate query ")).expect("a query line").1.to_owned();
+    assert!(
+        demo.screen().contains(&format!("  {} query ", env!("CARGO_BIN_EXE_tidegate"))),
+        "the program as it was run"
+    );
     let output = run(&[&["query"][..], &query.split_whitespace().collect::<Vec<_>>()].concat());
     assert!(output.status.success() && text(&output).contains("10.20.1.21"), "{}", text(&output));
     demo.shows(from, "asks s3.eu-west-1.amazonaws.com. A");

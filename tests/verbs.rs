@@ -177,3 +177,39 @@ fn query_says_in_words_why_it_was_refused() {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
     assert!(text(&output).contains("REFUSED") && text(&output).contains("Not Authoritative"), "{}", text(&output));
 }
+
+#[test]
+fn query_takes_one_server_and_its_usage_says_so() {
+    let help = text(&run(&["query", "--help"]));
+    assert!(help.contains("Usage: tidegate query [OPTIONS] <NAME [TYPE]... [@SERVER]>"), "{help}");
+    let output = run(&["query", "www.example", "@10.1.1.53:0"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output).contains("port 0 is no port of a server"), "{}", text(&output));
+    let output = run(&["query", "www.example", "@10.1.1.53:x"]);
+    assert!(text(&output).contains("a number from 1 to 65535"), "{}", text(&output));
+}
+
+/// `script` gives the verb a terminal.
+#[test]
+fn the_manual_on_a_terminal_is_no_roff() {
+    let line = format!("{} man check", env!("CARGO_BIN_EXE_tidegate"));
+    let show = |path: &str| {
+        let mut command = std::process::Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).envs([("PAGER", "cat"), ("MANPAGER", "cat"), ("TERM", "dumb")]);
+        if !path.is_empty() {
+            command.env("PATH", path);
+        }
+        text(&command.stdin(std::process::Stdio::null()).output().expect("script is installed"))
+    };
+    let shown = show("");
+    assert!(shown.contains("routing table it means") && !shown.contains(".SH"), "{shown}");
+    // Without man there is roff, and a word about it.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for program in ["script", "sh"] {
+        let found = ["/usr/bin", "/bin"].map(|place| std::path::Path::new(place).join(program));
+        let target = found.iter().find(|path| path.exists()).expect("it is installed");
+        std::os::unix::fs::symlink(target, folder.path().join(program)).expect("the folder is writable");
+    }
+    let shown = show(&folder.path().display().to_string());
+    assert!(shown.contains(".SH SYNOPSIS") && shown.contains("this is roff"), "{shown}");
+}

@@ -68,7 +68,7 @@ impl Keys {
                 "?" => self.print_states(),
                 "q" => return KeysEnd::End,
                 "" => {}
-                other => writeln!(OUT, "there is no key {other:?}; there are 1, 2, s, p, ? and q"),
+                other => writeln!(OUT, "there is no key \"{}\"; there are 1, 2, s, p, ? and q", other.escape_debug()),
             }
             if OUT.is_closed() {
                 return KeysEnd::End;

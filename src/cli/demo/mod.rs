@@ -213,7 +213,8 @@ fn run_interactive(demo: &Demo, servers: &Servers, admin: Option<SocketAddr>) ->
 
 /// Says who is who, and what to try.
 fn print_introduction(demo: &Demo, relay: SocketAddr, admin: Option<SocketAddr>) {
-    writeln!(OUT, "tidegate listens on {}; ask it through {relay}, and each query is told here", demo.tidegate);
+    writeln!(OUT, "Ask {relay}: it passes each query on to tidegate and prints a line about it here.");
+    writeln!(OUT, "  tidegate itself listens on {}", demo.tidegate);
     writeln!(OUT, "  in front of the inbound addresses {} and {}", demo.inbound[0].url, demo.inbound[1].url);
     writeln!(OUT, "  and the site's DNS {}", demo.site.url);
     if let Some(admin) = admin {
@@ -230,7 +231,8 @@ fn print_introduction(demo: &Demo, relay: SocketAddr, admin: Option<SocketAddr>)
     ] {
         writeln!(OUT, "  dig @{} -p {} {name:<27} # {what}", server.ip(), server.port());
     }
-    writeln!(OUT, "  cargo run --release -- query s3.eu-west-1.amazonaws.com @{relay}");
+    let program = std::env::args().next().unwrap_or_else(|| "tidegate".to_owned());
+    writeln!(OUT, "or, without dig:\n  {program} query s3.eu-west-1.amazonaws.com @{relay}");
     writeln!(OUT, "\nKeys, each with Enter:");
     writeln!(OUT, "  1 or 2  cuts or mends that inbound address");
     writeln!(OUT, "  s       cuts or mends the site's DNS");

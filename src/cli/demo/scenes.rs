@@ -109,6 +109,17 @@ fn without_upstream(demo: &Demo, scene: impl Fn() -> SceneResult) -> SceneResult
     Err(SceneError("an upstream was asked again".to_owned()))
 }
 
+/// The extended errors of an answer, in words.
+fn reasons(answer: &Answer) -> String {
+    let errors = answer.extended_errors();
+    let reasons = errors.iter().map(
+        |(_, meaning, text)| {
+            if text.is_empty() { (*meaning).to_owned() } else { format!("{meaning}: {text}") }
+        },
+    );
+    reasons.collect::<Vec<_>>().join(", ")
+}
+
 /// Looks again and again until something holds.
 fn eventually(what: &str, held: impl Fn() -> bool) -> Result<Duration, SceneError> {
     let started = Moment::now();
@@ -117,7 +128,7 @@ fn eventually(what: &str, held: impl Fn() -> bool) -> Result<Duration, SceneErro
         if held() {
             return Ok(waited);
         }
-        expect(waited < EVENT_TIMEOUT, format_args!("{what} did not come in {EVENT_TIMEOUT:?}"))?;
+        expect(waited < EVENT_TIMEOUT, format_args!("{what} did not come in {} s", EVENT_TIMEOUT.as_secs()))?;
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -187,7 +198,7 @@ fn guard_refuses(demo: &Demo) -> SceneResult {
 /// Asks for a name that the guard must refuse.
 fn refused(demo: &Demo, name: &str) -> SceneResult {
     let answer = ask_a(demo.tidegate, name)?;
-    let shown = format!("{name} {} {:?}", answer.rcode(), answer.extended_errors());
+    let shown = format!("{name} {} {}", answer.rcode(), reasons(&answer));
     expect(answer.rcode() == Rcode::SERVFAIL && answer.has_ede(EdeCode::Blocked), &shown)?;
     let (_, meaning, text) = answer.extended_errors().remove(0);
     Ok(format!("SERVFAIL, {meaning}: {text}"))
@@ -260,13 +271,13 @@ fn all_cut(demo: &Demo) -> SceneResult {
     for (name, network) in [(S3, "10.20."), ("intranet.corp.example", "10.1.5.")] {
         let answer = ask_a(demo.tidegate, name)?;
         let addresses = answer.data(RecordType::A);
-        let shown = format!("{name} {} {} {:?}", answer.rcode(), addresses.join(" "), answer.extended_errors());
+        let shown = format!("{name} {} {} {}", answer.rcode(), addresses.join(" "), reasons(&answer));
         let is_known = !addresses.is_empty() && addresses.iter().all(|address| address.starts_with(network));
         expect(answer.rcode() == Rcode::NOERROR && is_known, &shown)?;
         expect(answer.has_ede(EdeCode::StaleAnswer) && answer.least_ttl() == Some(30), &shown)?;
     }
     let unknown = ask_a(demo.tidegate, "never-asked.s3.eu-west-1.amazonaws.com")?;
-    let refused = format!("an unknown name: {} {:?}", unknown.rcode(), unknown.extended_errors());
+    let refused = format!("an unknown name: {} {}", unknown.rcode(), reasons(&unknown));
     expect(unknown.rcode() == Rcode::SERVFAIL, &refused)?;
     Ok(format!("{S3} and intranet.corp.example (Stale Answer); an unknown name gets SERVFAIL, never a public answer"))
 }

@@ -6,9 +6,12 @@ mod reference;
 mod roff;
 mod verb;
 
-use std::{fs, io, path::PathBuf};
-
-use clap::Command;
+use std::{
+    fs,
+    io::{self, IsTerminal, Write as _},
+    path::PathBuf,
+    process::{self, Command, Stdio},
+};
 
 use super::output::{ERR, OUT};
 use crate::plural::Plural;
@@ -34,7 +37,7 @@ struct Page {
     roff: String,
 }
 
-pub(super) fn run(options: &Options, program: &Command) -> i32 {
+pub(super) fn run(options: &Options, program: &clap::Command) -> i32 {
     let pages = pages(program);
     if let Some(folder) = &options.into {
         return match install(folder, &pages) {
@@ -55,11 +58,31 @@ pub(super) fn run(options: &Options, program: &Command) -> i32 {
         writeln!(ERR, "tidegate: there is no page \"{wanted}\"; there are {}", names.join(", "));
         return super::UNUSABLE;
     };
-    write!(OUT, "{}", page.roff);
+    show(&page.roff);
     super::OK
 }
 
-fn pages(program: &Command) -> Vec<Page> {
+/// Shows a page by man on a terminal, and writes it as it is into anything else.
+fn show(roff: &str) {
+    if io::stdout().is_terminal() && show_by_man(roff).is_ok_and(|status| status.success()) {
+        return;
+    }
+    write!(OUT, "{roff}");
+    if io::stdout().is_terminal() {
+        writeln!(ERR, "tidegate: this is roff, and no `man -l -` that would show it is here");
+    }
+}
+
+fn show_by_man(roff: &str) -> io::Result<process::ExitStatus> {
+    let mut man = Command::new("man").args(["-l", "-"]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    if let Some(mut input) = man.stdin.take() {
+        // Its exit status says whether it read all that it wanted.
+        input.write_all(roff.as_bytes()).ok();
+    }
+    man.wait()
+}
+
+fn pages(program: &clap::Command) -> Vec<Page> {
     let mut program = program.clone();
     program.build();
     let verbs = program.get_subcommands();
