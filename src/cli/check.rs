@@ -1,11 +1,15 @@
 //! `tidegate check`: the whole start without opening a listening socket.
 
-use std::path::PathBuf;
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+};
 
 use super::output::{ERR, OUT};
 use crate::{
     config::{self, Color, Plan},
     daemon,
+    plural::Plural,
 };
 
 /// What to check.
@@ -30,40 +34,71 @@ impl Options {
     }
 }
 
+/// What was found wrong so far.
+#[derive(Default)]
+struct Found {
+    errors: usize,
+    warnings: usize,
+}
+
+impl Found {
+    fn error(&mut self, line: &dyn Display) {
+        self.errors += 1;
+        writeln!(ERR, "error: {line}");
+    }
+
+    fn warning(&mut self, line: &dyn Display) {
+        self.warnings += 1;
+        writeln!(ERR, "warning: {line}");
+    }
+
+    /// Says how many there were, where there were any, and whether the file can be used.
+    fn conclude(&self, file: &Path) -> i32 {
+        let counts = [(self.errors, "error"), (self.warnings, "warning")].into_iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<String> = counts.map(|(count, noun)| Plural(count, noun).to_string()).collect();
+        let verdict = if self.errors > 0 { "it cannot be used" } else { "it can be used" };
+        if !counts.is_empty() {
+            writeln!(ERR, "\n{}: {}; {verdict}", file.display(), counts.join(", "));
+        }
+        if self.errors > 0 { super::UNUSABLE } else { super::OK }
+    }
+}
+
 pub(super) fn run(options: &Options) -> i32 {
     if options.defaults {
         write!(OUT, "{}", config::defaults());
         return super::OK;
     }
+    let mut found = Found::default();
+    let file = options.file();
     let color = if ERR.has_colour() { Color::Always } else { Color::Never };
-    let plan = match Plan::load(&options.file()) {
+    let plan = match Plan::load(&file) {
         Ok(plan) => plan,
         Err(problems) => {
             write!(ERR, "{}", problems.render(color));
-            return super::UNUSABLE;
+            found.errors = problems.len();
+            return found.conclude(&file);
         }
     };
     write!(ERR, "{}", plan.warnings.render(color));
+    found.warnings = plan.warnings.len();
     let missing = daemon::missing_listeners(&plan.boot).into_iter().chain(daemon::few_descriptors(&plan.boot));
     let missing = missing.chain(daemon::undiscoverable(&plan.live, &plan.boot));
-    for line in missing.chain(daemon::missing_upstreams(&plan.live, &plan.boot)) {
-        writeln!(ERR, "warning: {line}");
-    }
-    let delegations = match daemon::build_zones(&plan.live, None) {
+    missing.chain(daemon::missing_upstreams(&plan.live, &plan.boot)).for_each(|line| found.warning(&line));
+    let zones = match daemon::build_zones(&plan.live, None) {
         Ok(zones) => {
-            zones.warnings().for_each(|warning| writeln!(ERR, "warning: {warning}"));
-            if !zones.errors().is_empty() {
-                zones.errors().iter().for_each(|error| writeln!(ERR, "{error}"));
-                return super::UNUSABLE;
-            }
-            daemon::delegation_plans(&plan.live, &zones)
+            zones.warnings().for_each(|warning| found.warning(&warning));
+            zones.errors().iter().for_each(|error| found.error(error));
+            zones
         }
         Err(errors) => {
-            errors.iter().for_each(|error| writeln!(ERR, "{error}"));
-            return super::UNUSABLE;
+            errors.iter().for_each(|error| found.error(error));
+            return found.conclude(&file);
         }
     };
-    write!(OUT, "{}", plan.routing_table());
-    delegations.iter().for_each(|delegation| writeln!(OUT, "{delegation}"));
-    super::OK
+    if found.errors == 0 {
+        write!(OUT, "{}", plan.routing_table());
+        daemon::delegation_plans(&plan.live, &zones).iter().for_each(|delegation| writeln!(OUT, "{delegation}"));
+    }
+    found.conclude(&file)
 }

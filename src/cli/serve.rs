@@ -30,7 +30,7 @@ pub(super) struct Options {
     #[arg(long, env = "TIDEGATE_AWS", value_name = "IP", value_delimiter = ',')]
     aws: Vec<String>,
     /// Where all other names go: addresses, or "system" for the name servers in the host's resolv.conf, this tidegate
-    /// itself left out; without it other names are REFUSED
+    /// itself left out. Private reverse names (10.in-addr.arpa and so on) go there too; without it all are REFUSED
     #[arg(long, env = "TIDEGATE_DEFAULT", value_name = "IP|system", value_delimiter = ',')]
     default: Vec<String>,
     /// Networks that addresses of AWS names must lie in

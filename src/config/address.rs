@@ -38,7 +38,7 @@ pub enum AddressError {
     #[error("an IPv6 address with a port is written [address]:port")]
     Brackets,
     /// The port is not a number up to 65535.
-    #[error("the port must be a number from 0 to 65535")]
+    #[error("the port must be a number from 1 to 65535")]
     Port,
     /// A scope on an address that is not link-local IPv6, or an empty one.
     #[error("only a link-local IPv6 address (fe80::/10, ff02::/16) takes a scope")]

@@ -146,7 +146,7 @@ impl Problems {
 
     fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
         let (level, word) = match self.severity {
-            ProblemLevel::Error => (Level::ERROR, ""),
+            ProblemLevel::Error => (Level::ERROR, "error: "),
             ProblemLevel::Warning => (Level::WARNING, "warning: "),
         };
         let mut group = Group::with_title(level.no_name().primary_title(headline(&self.sources, problem, word)));

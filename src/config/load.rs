@@ -2,7 +2,7 @@
 //!
 //! Flags beat the file. `--listen` replaces `server.listen`. `--aws` and `--default` are the servers of the groups
 //! `aws` and `default`, in place of any the file gives them; the rule for `preset:aws`, or for ".", is sent there, and
-//! made where there is none. `--private` guards the rule for `preset:aws`, with `on_public = "refuse"` unless
+//! made where there is none; a sidecar without a file sends private reverse names to `--default`, too. `--private` guards the rule for `preset:aws`, with `on_public = "refuse"` unless
 //! `--on-public` says otherwise. `--admin` and `--socket` are `http` and `socket` in [admin]; `off` is none.
 
 use std::{
@@ -92,6 +92,8 @@ fn with_flags(mut loaded: Loaded, flags: &ServeFlags) -> Result<Plan, Problems> 
 
 fn apply_flags(loaded: &mut Loaded, flags: &ServeFlags) {
     let Loaded { file, sources, problems, .. } = loaded;
+    // A file says itself where its reverse names go.
+    let rest: &[&str] = if sources.is_empty() { &[".", "reverse:private"] } else { &["."] };
     if let Some(listen) = texts(sources, "--listen", &flags.listen) {
         let place = listen.place.clone();
         let server = || Located { value: ServerSection::default(), place };
@@ -104,10 +106,10 @@ fn apply_flags(loaded: &mut Loaded, flags: &ServeFlags) {
         *(if flag == "--admin" { &mut admin.http } else { &mut admin.socket }) = Some(text);
     }
     if let Some(servers) = texts(sources, "--aws", &flags.aws) {
-        route_zone(file, "aws", "preset:aws", servers);
+        route_zones(file, "aws", &["preset:aws"], servers);
     }
     if let Some(servers) = texts(sources, "--default", &flags.default) {
-        route_zone(file, "default", ".", servers);
+        route_zones(file, "default", rest, servers);
     }
     let on_public = texts(sources, "--on-public", flags.on_public.as_slice());
     let private = texts(sources, "--private", &flags.private);
@@ -140,8 +142,9 @@ fn guard(forward: &mut ForwardSection, private: Option<&Texts>, on_public: Optio
     }
 }
 
-/// Sends the rule for `zone` to the group `name` with these servers, making what is not there.
-fn route_zone(file: &mut File, name: &str, zone: &str, servers: Texts) {
+/// Sends the rule for the first of `zones` to the group `name` with these servers, making what is not there: a group, or a
+/// rule for all of them.
+fn route_zones(file: &mut File, name: &str, zones: &[&str], servers: Texts) {
     let place = servers.place.clone();
     let text = |value: &str| Text { value: value.to_owned(), place: place.clone() };
     let entries = servers.value.into_iter().map(ServerEntry::Text).collect();
@@ -157,14 +160,15 @@ fn route_zone(file: &mut File, name: &str, zone: &str, servers: Texts) {
         }
     }
     let mut sent = false;
-    for forward in file.forward.iter_mut().filter(|forward| covers(&forward.value, name, zone)) {
+    for forward in file.forward.iter_mut().filter(|forward| covers(&forward.value, name, zones[0])) {
         forward.value.to = Some(text(name));
         sent = true;
     }
     if sent {
         return;
     }
-    let zones = Some(Located { value: vec![text(zone)], place: place.clone() });
+    let zones = zones.iter().map(|zone| text(zone)).collect();
+    let zones = Some(Located { value: zones, place: place.clone() });
     let rule = ForwardSection { name: Some(text(name)), zones, to: Some(text(name)), ..ForwardSection::default() };
     file.forward.push(Located { value: rule, place: place.clone() });
 }

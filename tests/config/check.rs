@@ -105,3 +105,38 @@ fn a_source_and_a_device_that_the_host_lacks_are_warned_of() {
     assert!(said(&output).contains("source 192.0.2.1: this host does not have that address"), "{}", said(&output));
     assert!(said(&output).contains("device none0: this host has no such device"), "{}", said(&output));
 }
+
+/// As the README has it: whoever clones the repository may check what is in `config/`.
+#[test]
+fn every_shipped_file_passes() {
+    let mut seen = 0;
+    for entry in fs::read_dir("config").unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|kind| kind == "toml") {
+            let output = run(&["check", &path.to_string_lossy()]);
+            assert_eq!(output.status.code(), Some(0), "{}: {}", path.display(), said(&output));
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 5);
+}
+
+#[test]
+fn errors_are_called_so_and_the_last_line_counts_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.toml").display().to_string();
+    let idle = "[upstream.idle]\nservers = [\"10.9.9.9\"]\n";
+    let zone = "[[local]]\nzone = \"a.example\"\nrecords = [\"x BAD\"]\n";
+    for (text, label, last) in [
+        ("[server]\nlisen = []\n".to_owned(), "t.toml:2:1: error: ", "1 error; it cannot be used"),
+        ("[server]\nlisen = []\nworker = 1\n".to_owned(), "t.toml:3:1: error: ", "2 errors; it cannot be used"),
+        (format!("{BASE}{idle}"), "t.toml:6:11: warning: ", "1 warning; it can be used"),
+        (format!("{BASE}{zone}"), "error: ", "1 error; it cannot be used"),
+        (format!("{BASE}{idle}{zone}"), "error: ", "1 error, 1 warning; it cannot be used"),
+    ] {
+        let said = said(&check(folder.path(), &text));
+        assert!(said.contains(label), "{label}: {said}");
+        assert_eq!(said.lines().last(), Some(&*format!("{path}: {last}")), "{said}");
+    }
+    assert_eq!(said(&check(folder.path(), BASE)), "");
+}

@@ -18,11 +18,15 @@ fn a_sidecar_needs_no_file() {
         default: list("system"),
         private: list("10.20.0.0/16"),
         on_public: None,
+        ..ServeFlags::default()
     };
     let plan = Plan::from_flags(&flags).unwrap();
     assert_eq!(plan.boot.listen.len(), 1);
     let rules: Vec<&str> = plan.live.rules.iter().map(|rule| rule.name.as_str()).collect();
     assert_eq!(rules, ["aws", "default"]);
+    let reverse = |name: &str| plan.live.rules[1].zones.contains(&name.parse().unwrap());
+    assert!(reverse(".") && reverse("10.in-addr.arpa") && reverse("168.192.in-addr.arpa"), "all other names");
+    assert_eq!(lines(&plan.warnings), [""; 0]);
     assert_eq!(plan.live.groups[0].tiers[0].len(), 2);
     assert_eq!(plan.live.groups[1].tiers[0][0].address, ServerAddress::System { path: None });
     let guard = plan.live.rules[0].guard.as_ref().unwrap();

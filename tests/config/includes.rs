@@ -92,7 +92,7 @@ fn every_error_in_an_included_file_names_that_file_and_its_line() {
     let included = folder.path().join("conf.d/a.toml");
     for (octets, place, message) in [
         (&b"\n[cache]\nsise = \"1\"\n"[..], ":3:1: ", "did you mean \"size\"?"),
-        (b"[cache]\nsize = 1\n", ":2:8: ", "must be a text"),
+        (b"[cache]\nsize = 1\n", ":2:8: ", "must be a size in quotes"),
         (b"[cache\n", ":1:7: ", "not TOML"),
         (b"\n\n[log]\nlevel = \"\xff\"\n", ":4:10: ", "this is not UTF-8"),
         (b"[[forward]]\nzones = [\"a.example\"]\nto = \"nope\"\n", ":3:6: ", "no [upstream.nope]"),

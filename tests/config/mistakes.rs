@@ -23,6 +23,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "[server]\nallow = [1]",
         "t.toml:2:10: server.allow must be a text in quotes, not a whole number",
     ),
+    (
+        "a duration without quotes",
+        "[server]\ndeadline = 5",
+        "t.toml:2:12: server.deadline must be a duration in quotes, with its unit, not a whole number",
+    ),
+    (
+        "a size without quotes",
+        "[cache]\nsize = 64",
+        "t.toml:2:8: cache.size must be a size in quotes, with its unit, not a whole number",
+    ),
     ("no tables", "upstream = 1", "t.toml:1:12: upstream must be tables, each with a name of its own"),
     (
         "single brackets",
@@ -285,7 +295,7 @@ fn a_problem_shows_its_line_and_what_would_be_right() {
     let text = "[server]\nallow = [\"10.1.2.3/8\"]\n";
     let Err(problems) = Plan::from_text("t.toml", text) else { panic!("it is wrong") };
     let plain = problems.render(Color::Never);
-    assert!(plain.starts_with("t.toml:2:10: network \"10.1.2.3/8\" has bits beyond its prefix\n"), "{plain}");
+    assert!(plain.starts_with("t.toml:2:10: error: network \"10.1.2.3/8\" has bits beyond its prefix\n"), "{plain}");
     assert!(plain.contains("2 | allow = [\"10.1.2.3/8\"]\n"), "{plain}");
     assert!(plain.contains("^^^^^^^^^^^^\n"), "{plain}");
     assert!(plain.contains("help: write \"10.0.0.0/8\", or \"10.1.2.3/32\""), "{plain}");

@@ -14,8 +14,15 @@ fn an_upstream_that_is_our_own_listener_is_left_out() {
         ["t.toml:4:26: server 127.0.0.1 of upstream \"vpc\" is our own listener: it is left out"]
     );
     assert_eq!(ours.live.groups[0].tiers[0].len(), 1);
-    let alone = BASE.replace("10.20.1.10", "127.0.0.1");
-    assert_eq!(plan(&alone).live.groups[0].tiers, [vec![]]);
+    let alone = plan(&BASE.replace("10.20.1.10", "127.0.0.1"));
+    assert_eq!(alone.live.groups[0].tiers, [vec![]]);
+    assert_eq!(
+        lines(&alone.warnings),
+        [
+            "t.toml:1:11: upstream \"vpc\" has no server left: every name sent there gets SERVFAIL",
+            "t.toml:2:12: server 127.0.0.1 of upstream \"vpc\" is our own listener: it is left out",
+        ]
+    );
 }
 
 #[test]
@@ -50,6 +57,15 @@ fn what_looks_like_a_mistake_is_warned_of_by_place() {
             "t.toml:7:15: stale_after is not before deadline: a \
              stale answer would come too late",
         ),
+        (
+            BASE.replace("\".\"", "\"corp.example\""),
+            "no rule has \".\": names that no zone of a rule covers are REFUSED",
+        ),
+        (
+            format!("[server]\nallow = [\"loopback\"]\n{}", BASE.replace(", \"reverse:private\"", "")),
+            "t.toml:2:9: no rule covers the reverse names of private networks 10.0.0.0/8, 172.16.0.0/12, \
+             192.168.0.0/16, fd00::/8: they are NXDOMAIN here",
+        ),
         (format!("[server]\nallow = []\n{BASE}"), "t.toml:2:9: allow is empty: every client will be REFUSED"),
         (String::new(), "there is no rule and no local zone: every query will be REFUSED"),
         (
@@ -58,10 +74,10 @@ fn what_looks_like_a_mistake_is_warned_of_by_place() {
              10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fd00::/8: they are NXDOMAIN here",
         ),
         (
-            "[upstream.vpc]\nservers = [\"10.20.1.10\"]\n[special]\nenabled = false\n[[forward]]\nzones = \
-             [\"preset:aws\", \"reverse:10.0.0.0/8\"]\nto = \"vpc\"\nprivate = [\"10.0.0.0/8\"]\non_public = \"log\"\n"
+            "[upstream.vpc]\nservers = [\"10.20.1.10\"]\n[special]\nenabled = false\n[[local]]\nzone = \".\"\n\
+             records = []\n[[forward]]\nzones = [\"preset:aws\", \"reverse:10.0.0.0/8\"]\nto = \"vpc\"\nprivate = [\"10.0.0.0/8\"]\non_public = \"log\"\n"
                 .to_owned(),
-            "t.toml:6:24: rule \
+            "t.toml:9:24: rule \
              \"preset:aws\" sends the reverse names of all of 10.0.0.0/8 to upstream \"vpc\", which answers AWS names: \
              the site's own reverse names there will be lost",
         ),

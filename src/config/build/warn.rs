@@ -35,6 +35,13 @@ impl Builder<'_> {
                     .help("write a [[forward]] table with zones = [\".\"] and to = the name of an [upstream.NAME]"),
             );
         }
+        let has_root = live.rules.iter().flat_map(|rule| &rule.zones).chain(live.local.iter().map(|local| &local.zone));
+        if !live.rules.is_empty() && !has_root.into_iter().any(Name::is_root) {
+            self.warnings.push(
+                Problem::without_place("no rule has \".\": names that no zone of a rule covers are REFUSED")
+                    .help("write a [[forward]] table with zones = [\".\"] for the site's own DNS"),
+            );
+        }
         let server = section(file.server.as_ref());
         if let Some(allow) = server.allow.as_ref().filter(|allow| allow.value.is_empty()) {
             let message = "allow is empty: every client will be REFUSED".to_owned();
@@ -107,6 +114,11 @@ impl Builder<'_> {
 
     fn warn_of_group(&mut self, index: GroupIndex, group: &GroupPlan, place: &Place, live: &Live) {
         let falls_back = |rule: &RulePlan| rule.when_down == WhenDown::Upstream(index);
+        if group.tiers.iter().all(Vec::is_empty) {
+            let message =
+                format!("upstream \"{}\" has no server left: every name sent there gets SERVFAIL", group.name);
+            self.warning(place, message, "name the servers that tidegate is to ask, not tidegate itself");
+        }
         if !live.rules.iter().any(|rule| rule.to == index || falls_back(rule)) {
             let message = format!("no rule sends to upstream \"{}\"", group.name);
             self.warning(place, message, "name it in the `to` of a [[forward]]");
@@ -198,19 +210,22 @@ impl Builder<'_> {
         let domains = live.rules.iter().flat_map(|rule| &rule.zones).filter(|zone| !zone.is_root());
         let domains: Vec<&Name> = domains.chain(live.local.iter().map(|local| &local.zone)).collect();
         let covered = |zone: &Name| domains.iter().any(|domain| zone.is_within(domain));
+        // This host alone asks for the names of others: of any private network.
+        let is_alone = live.access.allow.iter().all(|allowed| allowed.addr().is_loopback());
+        let everybody = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
+        let asked: &[IpNet] = if is_alone { &everybody } else { &live.access.allow };
         let networks = SITE_NETWORKS.iter().filter_map(|network| networks::parse(network).ok());
         let bare: Vec<String> = networks
-            .flat_map(|site| live.access.allow.iter().filter_map(move |allowed| intersection(site, *allowed)))
+            .flat_map(|site| asked.iter().filter_map(move |asked| intersection(site, *asked)))
             .filter(|network| !reverse_zones(*network).iter().all(covered))
             .map(|network| network.to_string())
             .collect();
         if bare.is_empty() {
             return;
         }
-        let message = format!(
-            "no rule covers the reverse names of the clients' networks {}: they are NXDOMAIN here",
-            bare.join(", ")
-        );
+        let whose = if is_alone { "private" } else { "the clients'" };
+        let message =
+            format!("no rule covers the reverse names of {whose} networks {}: they are NXDOMAIN here", bare.join(", "));
         let help = "add \"reverse:private\" to the zones of the rule for the site's own DNS; \".\" does not count";
         let allow = section(file.server.as_ref()).allow.as_ref().map(|allow| allow.place.clone());
         self.warnings.push(Problem { place: allow, message, help: Some(help.to_owned()) });

@@ -10,7 +10,7 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     super::{
-        error::Problem,
+        error::{Place, Problem},
         plan::Workers,
         schema,
         units::{self, show_duration, show_size},
@@ -119,10 +119,24 @@ fn out_of_bounds(text: &str, path: &str, min: &str, max: &str) -> String {
     format!("{} is {text}, and must lie between {min} and {max}", key(path))
 }
 
+/// The digits of a whole number without quotes.
+fn whole_number(value: &Spanned<DeValue<'_>>) -> Option<String> {
+    value.get_ref().as_integer().map(|number| number.as_str().to_owned())
+}
+
+fn wrong_unit(place: Place, path: &str, kind: &str) -> Problem {
+    Problem::at(&place, format!("{path} must be a {kind} in quotes, with its unit, not a whole number"))
+}
+
 impl Kind for Limit<Duration> {
     type Value = Duration;
 
     fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<Duration>> {
+        if let Some(number) = whole_number(value) {
+            let problem = wrong_unit(reader.place(value.span()), path, "duration");
+            reader.problems.push(problem.help(format!("write \"{number}s\", or another unit behind the number")));
+            return None;
+        }
         let text = Text::read(value, path, reader)?;
         let message = match units::parse_duration(&text.value) {
             Ok(duration) if self.holds(duration) => return Some(text.with(duration)),
@@ -155,6 +169,11 @@ impl Kind for Limit<u64> {
     type Value = u64;
 
     fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<u64>> {
+        if let Some(number) = whole_number(value) {
+            let problem = wrong_unit(reader.place(value.span()), path, "size");
+            reader.problems.push(problem.help(format!("write \"{number}MiB\", or another unit behind the number")));
+            return None;
+        }
         let text = Text::read(value, path, reader)?;
         let message = match units::parse_size(&text.value) {
             Ok(size) if size == 0 || self.holds(size) => return Some(text.with(size)),
