@@ -1,4 +1,4 @@
-//! The one place that reads the time. Everyone else is given it.
+//! The only module that reads the time. All others get it as an argument.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -7,15 +7,15 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// A moment on the clock that goes on while the machine sleeps (CLOCK_BOOTTIME), counted from an origin before it was
-/// booted, so that what a snapshot brings along from an earlier life has a moment too.
+/// A moment on the clock that also runs while the machine sleeps (CLOCK_BOOTTIME). It counts from an origin before the
+/// boot, so that entries of a snapshot from before the boot have a moment too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment(Duration);
 
-/// Ten years: older than anything a cache may hold.
+/// Ten years: longer than any cache entry lives.
 const ORIGIN: Duration = Duration::from_hours(24 * 3650);
 
-/// Seconds by which the wall clock ran ahead, in jumps, since the start: time that a virtual machine was not there for.
+/// Seconds by which the wall clock has jumped ahead since the start: time for which a virtual machine was halted.
 static MISSED: AtomicU64 = AtomicU64::new(0);
 
 impl Moment {
@@ -29,7 +29,7 @@ impl Moment {
         Self(since_origin)
     }
 
-    /// Seconds since the origin by which answers age: with those that were missed. It fits 32 bits for 126 years.
+    /// Seconds since the origin for the age of answers: missed seconds included. Fits 32 bits for 126 years.
     pub fn seconds(self) -> u32 {
         u32::try_from(self.0.as_secs() + MISSED.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
     }
@@ -82,8 +82,8 @@ fn since_boot() -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Compares the wall clock with the other, again and again. A virtual machine that is halted and goes on has lost time on
-/// every clock but the wall clock, once that is set right: then answers are as much older. A wall clock that is set back
+/// Compares the wall clock with the boot clock from time to time. A halted virtual machine misses time on every clock
+/// except the wall clock, once that is corrected; answers then age by the missed time. Setting the wall clock back
 /// makes nothing younger.
 #[derive(Debug, Default)]
 pub struct WallWatch {
@@ -91,7 +91,7 @@ pub struct WallWatch {
 }
 
 impl WallWatch {
-    /// What the wall clock may run ahead between two looks without a jump: what is set in small steps adds up to little.
+    /// How far the wall clock may gain between two checks without counting as a jump.
     const JUMP: Duration = Duration::from_secs(1);
 
     /// Looks at both clocks. The same one looks each time.

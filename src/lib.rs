@@ -23,8 +23,9 @@
 //! configuration text ─► config::Plan { boot, live } ─► daemon::State ─► engine::Snapshot, swapped whole
 //! ```
 //!
-//! What travels has one owner at each step: octets, then a [`wire::Question`] that borrows them, then, only on a miss, an
-//! owned [`engine::Query`]; an upstream's answer is a [`wire::Response`], checked and written anew before anyone sees it.
+//! Each step has one type: octets, then a [`wire::Question`] that borrows them, and on a miss an owned
+//! [`engine::Query`]. An upstream's response becomes a [`wire::Response`], checked and rewritten before anything uses
+//! it.
 //!
 //! # Threads
 //!
@@ -43,7 +44,7 @@
 //! | 6 | [`daemon`]: start, reload, stop |
 //! | 5 | [`serve`]: listeners · [`admin`]: HTTP for operators |
 //! | 4 | [`engine`]: the decisions |
-//! | 3 | [`upstream`]: other servers · [`zones`]: what is answered here · [`perimeter`]: which names were private or public |
+//! | 3 | [`upstream`]: servers we forward to · [`zones`]: local zones · [`perimeter`]: which names were private or public |
 //! | 2 | [`cache`] · [`route`] · [`config`] |
 //! | 1 | [`net`]: the kernel, and the only unsafe code · [`tls`]: trust and handshakes · [`metrics`] |
 //! | 0 | [`wire`]: DNS messages as bytes · [`networks`] · [`clock`] · [`files`] · [`plural`] |

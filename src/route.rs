@@ -1,12 +1,12 @@
-//! Where a question goes: the longest matching domain, then the client's view.
+//! Routes queries: by the longest matching domain, then by the client's view.
 //!
 //! Policy: the deepest domain that is QNAME or above it and has a target for this client decides. Among the targets of
 //! one domain the longest client network wins, then the one for everybody. A domain whose targets are all for other
-//! clients is as if it were not there. The order of the configuration file has no meaning.
+//! clients is skipped. The order of the configuration file has no meaning.
 //!
-//! Whether an answer that leads from one name to another may be shared by clients depends on both: the table tells which
-//! names go the same way for every client ([`RouteTable::choice`]), and which clients have the same way for every name
-//! ([`RouteTable::audience`]).
+//! An answer that leads from one name to another may be shared only by clients for which both names have the same
+//! targets. [`RouteTable::choice`] tells which names depend on the client in the same way, [`RouteTable::audience`]
+//! which clients have the same targets for every name.
 
 use std::{collections::BTreeSet, hash::Hash, net::IpAddr};
 
@@ -18,11 +18,11 @@ use crate::{networks::Networks, wire::Name};
 /// The number of a view: 0 is everybody's, each target for some clients alone has one of its own.
 pub type View = u16;
 
-/// A choice among targets that depends on the client. Names with the same choice go the same way, client by client.
+/// A way in which targets depend on the client. Names with equal choices have equal targets for each client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Choice(u32);
 
-/// Clients that no route tells apart: 0 for those that are in no network of any route.
+/// A class of clients that no route distinguishes; 0 for clients in no route's networks.
 pub type Audience = u32;
 
 /// One line of the table, before it is built.
@@ -34,16 +34,16 @@ pub struct Route<T> {
     pub clients: Vec<IpNet>,
     /// The view's number where it is for some clients alone.
     pub view: View,
-    /// Where their questions go.
+    /// Where their queries go.
     pub target: T,
 }
 
-/// What a look-up gives.
+/// The result of a look-up.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteMatch<T> {
-    /// Where the question goes.
+    /// Where the query goes.
     pub target: T,
-    /// The view it was found in; 0 where everybody gets this target.
+    /// The view that matched; 0 if everybody gets this target.
     pub view: View,
     /// Whether only the root covers the name.
     pub is_root: bool,
@@ -65,7 +65,7 @@ struct Targets<T> {
     choice: Option<Choice>,
 }
 
-/// What a name's targets are in the end, client by client.
+/// The effective targets of a name, client by client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Spread<T> {
     views: Vec<(IpNet, View, T)>,
@@ -73,7 +73,7 @@ struct Spread<T> {
     others: Others<T>,
 }
 
-/// Where clients go that a domain has no network for.
+/// The target of clients in none of a domain's networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Others<T> {
     Target(T),
@@ -82,7 +82,7 @@ enum Others<T> {
 }
 
 impl<T: Copy + Eq + Hash> RouteTable<T> {
-    /// Builds the table. Of two routes for one domain and one client network the later counts.
+    /// Builds the table. If two routes have the same domain and client network, the later one counts.
     pub fn new(routes: Vec<Route<T>>) -> Self {
         let mut views = Views::<T>::new();
         let mut domains = HashMap::<Box<[u8]>, Targets<T>>::new();
@@ -115,12 +115,12 @@ impl<T: Copy + Eq + Hash> RouteTable<T> {
 }
 
 impl<T: Copy> RouteTable<T> {
-    /// Whether any route is for some clients alone. Without one, every question is in view 0.
+    /// Whether any route is only for some clients. If none is, every query is in view 0.
     pub const fn has_views(&self) -> bool {
         self.has_views
     }
 
-    /// How the way of `name` depends on the client; none where all go the same way.
+    /// How the target of `name` depends on the client; none if all clients have the same.
     pub fn choice(&self, name: &[u8]) -> Option<Choice> {
         if !self.has_views {
             return None;
@@ -129,17 +129,17 @@ impl<T: Copy> RouteTable<T> {
         self.covering(name).map(|domain| domain.targets).find(decides)?.choice
     }
 
-    /// Which clients this one is like.
+    /// The class of clients that this one belongs to.
     pub fn audience(&self, client: IpAddr) -> Audience {
         if self.has_views { self.audiences.lookup(client).copied().unwrap_or(0) } else { 0 }
     }
 
-    /// Where a question for `name` (wire form, lower case) from `client` goes; none where no domain covers it.
+    /// The target of a query for `name` (wire form, lower case) from `client`; none if no domain covers it.
     pub fn find(&self, name: &[u8], client: IpAddr) -> Option<RouteMatch<T>> {
         self.deciding(name, client).map(|(_, found)| found)
     }
 
-    /// The same, and the domain that decides.
+    /// The target as [`RouteTable::find`] gives it, with the domain that decides.
     pub fn deciding<'t>(&'t self, name: &'t [u8], client: IpAddr) -> Option<(&'t [u8], RouteMatch<T>)> {
         self.covering(name).find_map(|covering| Some((covering.domain, covering.pick(client)?)))
     }
@@ -159,12 +159,12 @@ pub struct Covering<'t, T> {
 }
 
 impl<T: Copy> Covering<'_, T> {
-    /// The target that it has for a client; none where all its targets are for others.
+    /// The domain's target for a client; none if all its targets are for others.
     pub fn pick(&self, client: IpAddr) -> Option<RouteMatch<T>> {
         self.targets.pick(client).map(|found| RouteMatch { is_root: self.domain == [0], ..found })
     }
 
-    /// The targets that it has for some clients alone, each once, then the one for everybody.
+    /// The targets for some clients only, each once, then the one for everybody.
     pub fn targets(&self) -> Vec<T>
     where
         T: PartialEq,
@@ -194,7 +194,7 @@ fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 type Views<T> = HashMap<Box<[u8]>, Vec<(IpNet, (View, T))>>;
 
-/// Numbers the ways in which domains with views send their clients apart.
+/// Numbers the different choices that domains with views make among clients.
 fn choices<T: Copy + Eq + Hash>(
     domains: &HashMap<Box<[u8]>, Targets<T>>,
     views: &Views<T>,
@@ -361,7 +361,8 @@ mod tests {
         fn choices_and_audiences_tell_all_that_is_apart(
             rules in proptest::collection::vec((0_u8..64, 0_u8..32), 0..5),
         ) {
-            // A rule has the same clients for all its domains; the configuration refuses two for one domain and network.
+            // A rule has the same clients for all its domains; the configuration refuses two for one domain and
+            // network.
             let mut lines: Vec<(&str, &str, u8)> = Vec::new();
             for (target, (domains, networks)) in (1..).zip(&rules) {
                 let picked = |all: &[&'static str], bits: u8| -> Vec<&'static str> {

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use tidegate::{
     wire::{Class, Name, Rcode, RecordType},
-    zones::{LocalQuestion, LocalSpec, RecordPlace, SpecialUse, ZoneSource, Zones},
+    zones::{LocalQuery, LocalSpec, RecordPlace, SpecialUse, ZoneSource, Zones},
 };
 
 const HEAD: &str = "$TTL 300\n@ SOA ns h 1 7200 900 1209600 300\n@ NS ns\n";
@@ -22,7 +22,7 @@ fn octets_a_line(lines: u32, head: &str, line: fn(u32) -> String, build: fn(&Pat
     let zones = built.unwrap();
     assert!(zones.errors().is_empty() && zones.warnings().next().is_none());
     let name: Name = name.parse().unwrap();
-    let question = LocalQuestion { name: &name, qtype: RecordType::A, qclass: Class::IN };
+    let question = LocalQuery { name: &name, qtype: RecordType::A, qclass: Class::IN };
     assert_eq!(zones.answer(&question, |_| true).unwrap().rcode, Rcode::NOERROR, "the last line is answered from");
     counted.bytes_max / u64::from(lines)
 }

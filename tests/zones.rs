@@ -19,7 +19,7 @@ use tidegate::{
         Class, Flags, Header, Name, NameBuf, Rcode, RecordType, name,
         record::{Records, Section},
     },
-    zones::{LocalOutcome, LocalQuestion, LocalSpec, RecordPlace, SpecialUse, ZoneSource, Zones},
+    zones::{LocalOutcome, LocalQuery, LocalSpec, RecordPlace, SpecialUse, ZoneSource, Zones},
 };
 
 /// The zones, and their files in `tests/zones`.
@@ -378,7 +378,7 @@ fn the_answers_are_those_of_bind() {
     let mut reasons = std::collections::BTreeMap::new();
     let mut rcodes = std::collections::BTreeMap::new();
     for ((qname, qtype), theirs) in questions.iter().zip(&answers) {
-        let question = LocalQuestion { name: qname, qtype: *qtype, qclass: Class::IN };
+        let question = LocalQuery { name: qname, qtype: *qtype, qclass: Class::IN };
         let answer = zones.answer(&question, |_| true).expect("every question is within a zone");
         assert_eq!(name::skip(&answer.message, 12), Ok(12 + qname.as_wire().len()), "the question is whole");
         let (ours, theirs) = (canonical(&answer.message), canonical(theirs));

@@ -9,7 +9,7 @@ use tidegate::{
     config::Plan,
     daemon::build_zones,
     wire::{Class, MessageId, Name, RecordType, UpstreamQuery},
-    zones::LocalQuestion,
+    zones::LocalQuery,
 };
 
 thread_local!(static FOLDER: tempfile::TempDir = tempfile::tempdir_in("/dev/shm").expect("memory for a file"));
@@ -25,7 +25,7 @@ fuzz_target!(|text: &[u8]| {
     let names: Vec<Name> = zones.domains().map(|domain| domain.name.clone()).take(8).collect();
     for name in names {
         for qtype in [RecordType::A, RecordType::AAAA, RecordType::PTR, RecordType::ANY] {
-            let question = LocalQuestion { name: &name, qtype, qclass: Class::IN };
+            let question = LocalQuery { name: &name, qtype, qclass: Class::IN };
             let answer = zones.answer(&question, |_| true).expect("it is one of its names");
             let query = UpstreamQuery { name: name.clone(), qtype, qclass: Class::IN, do_bit: false, cd: false };
             let mut asked = [0; UpstreamQuery::MAX];

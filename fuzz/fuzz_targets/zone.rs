@@ -1,4 +1,5 @@
-//! Master-file text: a zone or faults with their places; what the zone answers, at its names and below them, can be read.
+//! Master-file text: a zone or faults with their places; what the zone answers, at its names and below them, can be
+//! read.
 #![no_main]
 
 use std::{fs, path::PathBuf};
@@ -9,7 +10,7 @@ use tidegate::{
     config::Plan,
     daemon::build_zones,
     wire::{Class, MessageId, Name, RecordType, UpstreamQuery},
-    zones::LocalQuestion,
+    zones::LocalQuery,
 };
 
 thread_local!(static FOLDER: tempfile::TempDir = tempfile::tempdir_in("/dev/shm").expect("memory for a file"));
@@ -33,7 +34,7 @@ fuzz_target!(|text: &[u8]| {
     for name in names.chain(["example".to_owned(), "no.such.example".to_owned()]) {
         let Ok(name) = name.parse::<Name>() else { continue };
         for qtype in [RecordType::A, RecordType::ANY, RecordType::DS, RecordType::CNAME] {
-            let question = LocalQuestion { name: &name, qtype, qclass: Class::IN };
+            let question = LocalQuery { name: &name, qtype, qclass: Class::IN };
             let Some(answer) = zones.answer(&question, |_| true) else { continue };
             let query = UpstreamQuery { name: name.clone(), qtype, qclass: Class::IN, do_bit: false, cd: false };
             let mut asked = [0; UpstreamQuery::MAX];

@@ -7,8 +7,8 @@
 //! - Stale answers (RFC 8767 5): fresh first; a stale one after `stale_after`, at once while the rule is known to be
 //!   down, and when every server failed. An exchange that others may wait for goes on and
 //!   refreshes the entry. Each part of a chain is treated so.
-//! - A reload meanwhile: if other rules shape the answer now, the query is resolved anew under them, `MAX_RELOADS` times
-//!   at most, then SERVFAIL: nothing leaves that the rules in force have not judged.
+//! - A reload meanwhile: if other rules shape the answer now, the query is resolved anew under them, `MAX_RELOADS`
+//!   times at most, then SERVFAIL: nothing leaves that the rules in force have not judged.
 
 use std::{pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ use crate::{
     clock::Moment,
     metrics::{CountedReply, QueryOutcome, ReplySource},
     wire::{EdeCode, Name, Rcode, Response, ResponseKind, reply, rotate, splice},
-    zones::{self, LocalQuestion},
+    zones::{self, LocalQuery},
 };
 
 /// How often a query is resolved anew because the configuration changed meanwhile.
@@ -169,8 +169,8 @@ impl Trail {
     }
 }
 
-/// Waits for a fresh answer, but no longer than the patience where there is a stale one. After a round that failed, a name
-/// with a stale answer is left alone for a while.
+/// Waits for a fresh answer, but no longer than the patience where there is a stale one. After a round that failed, a
+/// name with a stale answer is left alone for a while.
 async fn within_patience(context: &Context, resolution: &Resolution, trail: Trail) -> Resolved {
     let is_down = resolution.snapshot.is_down(resolution.target());
     let other_kind = || is_down.then(|| store::of_other_kind(context, resolution)).flatten();
@@ -265,7 +265,7 @@ pub(super) enum OfZones {
 pub(super) fn of_zones(resolution: &Resolution) -> Result<OfZones, ResolveError> {
     let snapshot = &resolution.snapshot;
     let question =
-        LocalQuestion { name: &resolution.query.name, qtype: resolution.query.qtype, qclass: resolution.query.qclass };
+        LocalQuery { name: &resolution.query.name, qtype: resolution.query.qtype, qclass: resolution.query.qclass };
     let find = |name: &Name| snapshot.find(name.as_wire(), question.qtype, resolution.client);
     let stays = |name: &Name| find(name).is_some_and(|found| found.target == Target::Local);
     let Some(answer) = snapshot.zones.answer(&question, stays) else {

@@ -1,11 +1,12 @@
-//! The text that a scrape reads: Prometheus text 0.0.4, or OpenMetrics 1.0 for who asks for it.
+//! Writes metrics as Prometheus text 0.0.4, or as OpenMetrics 1.0 if the scraper asks for it.
 //!
-//! A writer of our own: `prometheus-client` (0.26) writes both too, but out of a registry that owns the metrics, and ours
-//! are where they are counted, in workers, servers and the cache, and are summed when somebody scrapes. The two differ in little: OpenMetrics names a counter's family without
-//! `_total` and an info's without `_info`, writes whole `le` bounds as `1.0`, and ends in `# EOF`.
+//! A writer of our own: `prometheus-client` (0.26) writes both too, but out of a registry that owns the metrics, and
+//! ours are where they are counted, in workers, servers and the cache, and are summed when somebody scrapes. The two
+//! differ in little: OpenMetrics names a counter's family without `_total` and an info's without `_info`, writes whole
+//! `le` bounds as `1.0`, and ends in `# EOF`.
 //!
-//! Names are given as samples have them (`tidegate_queries_total`, `tidegate_build_info`); a family's samples follow its
-//! head without a break, as both formats demand. That no family is written twice is for the caller to see to.
+//! Names are given as samples have them (`tidegate_queries_total`, `tidegate_build_info`). A family's samples directly
+//! follow its head, as both formats demand. Callers must not write a family twice.
 
 use std::{
     fmt::{self, Display, Write as _},
@@ -34,7 +35,7 @@ impl Format {
 /// A sample's labels with their values.
 pub type MetricLabels<'a> = &'a [(&'a str, &'a str)];
 
-/// The text in the making.
+/// Metrics text that is being written.
 #[derive(Debug)]
 pub struct Exposition {
     format: Format,
@@ -49,22 +50,23 @@ pub struct MetricFamily<'a> {
 }
 
 impl Exposition {
-    /// Nothing yet.
+    /// Empty text.
     pub fn new(format: Format) -> Self {
         Self { format, text: String::with_capacity(16 * 1024) }
     }
 
-    /// A number that only grows. `name` ends in `_total`.
+    /// Starts a counter. `name` ends in `_total`.
     pub fn counter(&mut self, name: &'static str, help: &str) -> MetricFamily<'_> {
         self.family(name, "_total", "counter", help)
     }
 
-    /// A number that goes both ways.
+    /// Starts a gauge.
     pub fn gauge(&mut self, name: &'static str, help: &str) -> MetricFamily<'_> {
         self.family(name, "", "gauge", help)
     }
 
-    /// Facts in labels, with the value 1. `name` ends in `_info`. The older format has no such type: it is a gauge.
+    /// Starts an info metric: facts in labels, with the value 1. `name` ends in `_info`. Prometheus text has no such
+    /// type and gets a gauge.
     pub fn info(&mut self, name: &'static str, help: &str) -> MetricFamily<'_> {
         match self.format {
             Format::Text => self.gauge(name, help),
@@ -72,12 +74,12 @@ impl Exposition {
         }
     }
 
-    /// Durations in buckets. `name` ends in `_seconds`.
+    /// Starts a histogram of durations. `name` ends in `_seconds`.
     pub fn histogram(&mut self, name: &'static str, help: &str) -> MetricFamily<'_> {
         self.family(name, "", "histogram", help)
     }
 
-    /// The whole text.
+    /// Finishes the text and returns it.
     pub fn finish(mut self) -> String {
         if self.format == Format::OpenMetrics {
             self.text.push_str("# EOF\n");
@@ -97,19 +99,20 @@ impl Exposition {
     }
 
     fn line(&mut self, line: fmt::Arguments<'_>) {
-        // A string takes everything.
+        // Writing to a string does not fail.
         writeln!(self.text, "{line}").ok();
     }
 }
 
 impl MetricFamily<'_> {
-    /// One sample.
+    /// Writes one sample.
     pub fn sample(&mut self, labels: MetricLabels<'_>, value: impl Display) -> &mut Self {
         self.write("", labels, None, value);
         self
     }
 
-    /// The samples of one histogram: `buckets` as counted, one for each of `bounds` and one for what is longer.
+    /// Writes the samples of one histogram. `buckets` are not cumulative: one for each of `bounds`, one for longer
+    /// durations.
     pub fn observations(
         &mut self,
         labels: MetricLabels<'_>,
@@ -170,7 +173,7 @@ impl<'a, I: Iterator<Item = (&'a str, &'a str)> + Clone> Display for Braces<I> {
     }
 }
 
-/// Text with what would end it escaped.
+/// A label value or help text, escaped.
 struct Escaped<'a> {
     text: &'a str,
     quotes: bool,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::counter::Counter;
 
-/// Upper bounds of the buckets, in microseconds; one more holds what is longer.
+/// Upper bounds of the buckets, in microseconds. One more bucket counts longer durations.
 pub const BOUNDS_MICROS: [u64; 19] = [
     10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000,
     2_000_000, 5_000_000, 10_000_000,
@@ -17,10 +17,10 @@ pub struct Histogram {
     nanoseconds: Counter,
 }
 
-/// What a histogram held when it was read.
+/// The values of a histogram when it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// Observations by bucket, not summed up; the last is beyond every bound.
+    /// Observations by bucket, not cumulative; the last bucket has no upper bound.
     pub buckets: [u64; BOUNDS_MICROS.len() + 1],
     /// The sum of all durations.
     pub nanoseconds: u64,
@@ -35,7 +35,7 @@ impl Histogram {
         self.nanoseconds.add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).saturating_mul(count));
     }
 
-    /// What it holds now.
+    /// Reads the current values.
     pub fn read(&self) -> Reading {
         Reading { buckets: std::array::from_fn(|at| self.buckets[at].value()), nanoseconds: self.nanoseconds.value() }
     }

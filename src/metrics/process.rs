@@ -1,4 +1,4 @@
-//! The usual metrics of a process, from `/proc/self`. What cannot be read is left out: a sandbox may hide it.
+//! The standard process metrics, from `/proc/self`. Values that a sandbox hides are left out.
 
 use std::{fs, time::Duration};
 
@@ -51,7 +51,7 @@ fn ticks(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis((user + system) * (1000 / TICKS)))
 }
 
-/// The number of a line `name number …`.
+/// The number in the line `name number …`.
 fn field(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_ascii_whitespace().next()?.parse().ok()

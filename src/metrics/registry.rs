@@ -1,4 +1,4 @@
-//! All workers' and rules' counters, added up when somebody looks.
+//! The counters of all workers and rules, added up at each scrape.
 //!
 //! Every series whose labels are known beforehand is there from the start, with 0, so that a rate over it is right from
 //! its first increase. Response codes beyond the usual ones appear with their first response.
@@ -33,19 +33,19 @@ pub struct Registry {
     started: Duration,
 }
 
-/// The families of workers that have no labels.
+/// A counter of workers without labels: name, help, value.
 type Plain = (&'static str, &'static str, fn(&WorkerCounters) -> &Counter);
 
 const PLAIN: [Plain; 5] = [
-    ("tidegate_cache_hits_total", "Questions that the cache answered.", |worker| &worker.hits),
-    ("tidegate_cache_misses_total", "Questions that the cache did not answer.", |worker| &worker.misses),
-    ("tidegate_cache_stale_total", "Questions answered from an expired entry.", |worker| &worker.stale),
+    ("tidegate_cache_hits_total", "Queries that the cache answered.", |worker| &worker.hits),
+    ("tidegate_cache_misses_total", "Queries that the cache did not answer.", |worker| &worker.misses),
+    ("tidegate_cache_stale_total", "Queries answered from an expired entry.", |worker| &worker.stale),
     ("tidegate_cache_prefetches_total", "Popular entries fetched before they expired.", |worker| &worker.prefetches),
-    ("tidegate_coalesced_total", "Questions that waited for another's answer.", |worker| &worker.coalesced),
+    ("tidegate_coalesced_total", "Queries that waited for the answer to an equal one.", |worker| &worker.coalesced),
 ];
 
 impl Registry {
-    /// Of these workers and rules. `started` is the wall clock's time of the start.
+    /// A registry of these workers and rules. `started` is the wall clock's time of the start.
     pub const fn new(workers: Vec<Arc<WorkerCounters>>, rules: Arc<RuleRegistry>, started: Duration) -> Self {
         Self { workers, rules, started }
     }
@@ -65,7 +65,7 @@ impl Registry {
     }
 
     fn encode_workers(&self, exposition: &mut Exposition) {
-        let mut family = exposition.counter("tidegate_queries_total", "Questions that came in.");
+        let mut family = exposition.counter("tidegate_queries_total", "Queries that came in.");
         for transport in Transport::ALL {
             for (at, ip) in ["4", "6"].into_iter().enumerate() {
                 let count = self.sum(|worker| &worker.queries[transport as usize][at]);
@@ -109,7 +109,7 @@ impl Registry {
     }
 
     fn encode_durations(&self, exposition: &mut Exposition) {
-        let help = "Time from a question's arrival to its reply; of one made at once, that of its batch.";
+        let help = "Time from a query's arrival to its reply; of one made at once, that of its batch.";
         let mut family = exposition.histogram("tidegate_query_duration_seconds", help);
         for source in ReplySource::ALL {
             let reading = self.durations(source);
@@ -121,7 +121,7 @@ impl Registry {
 
     fn encode_rules(&self, exposition: &mut Exposition) {
         let rules = self.rules.all();
-        let mut family = exposition.counter("tidegate_rule_queries_total", "Questions by the rule that covers them.");
+        let mut family = exposition.counter("tidegate_rule_queries_total", "Queries by the rule that covers them.");
         for (name, rule) in &rules {
             family.sample(&[("rule", name)], rule.queries());
         }
@@ -158,12 +158,12 @@ impl Registry {
         self.started
     }
 
-    /// When the worker that has been silent longest last turned, in microseconds of the clock.
+    /// When the loop of the slowest worker last ran, in microseconds of the clock.
     pub fn oldest_beat(&self) -> u64 {
         self.workers.iter().map(|worker| worker.last_beat()).min().unwrap_or(0)
     }
 
-    /// Questions that came in over this transport.
+    /// Queries that came in over this transport.
     pub fn queries(&self, transport: Transport) -> u64 {
         (0..2).map(|family| self.sum(|worker| &worker.queries[transport as usize][family])).sum()
     }
@@ -187,17 +187,17 @@ impl Registry {
         all
     }
 
-    /// Questions that the cache answered.
+    /// Queries that the cache answered.
     pub fn hits(&self) -> u64 {
         self.sum(|worker| &worker.hits)
     }
 
-    /// Questions that it did not answer.
+    /// Queries that the cache did not answer.
     pub fn misses(&self) -> u64 {
         self.sum(|worker| &worker.misses)
     }
 
-    /// Questions answered from an expired entry.
+    /// Queries answered from an expired entry.
     pub fn stale(&self) -> u64 {
         self.sum(|worker| &worker.stale)
     }
@@ -207,7 +207,7 @@ impl Registry {
         self.sum(|worker| &worker.prefetches)
     }
 
-    /// Questions that waited for another's answer.
+    /// Queries that waited for the answer to an equal one.
     pub fn coalesced(&self) -> u64 {
         self.sum(|worker| &worker.coalesced)
     }

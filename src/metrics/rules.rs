@@ -1,4 +1,4 @@
-//! What is counted for each rule. A rule's counters outlive a reload: they belong to its name.
+//! Counters of each rule. They belong to the rule's name and survive a reload.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::{counter::Counter, worker::WorkerCounters};
 
-/// What the guard did (label `action`).
+/// The guard's action (label `action`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuardAction {
     /// Counted alone.
@@ -47,7 +47,7 @@ struct Cell {
 }
 
 impl RuleCounters {
-    /// For so many workers.
+    /// Counters for this number of workers.
     pub fn new(workers: usize) -> Self {
         Self { cells: (0..workers).map(|_| CachePadded::default()).collect() }
     }
@@ -58,17 +58,17 @@ impl RuleCounters {
         }
     }
 
-    /// A question was for this rule.
+    /// Counts a query for this rule.
     pub fn asked(&self, worker: &WorkerCounters) {
         self.count(worker, |cell| &cell.queries);
     }
 
-    /// The guard had something against an answer.
+    /// Counts an answer that violated the guard.
     pub fn violated(&self, action: GuardAction, worker: &WorkerCounters) {
         self.count(worker, |cell| &cell.violations[action as usize]);
     }
 
-    /// A negative answer came without an SOA.
+    /// Counts a negative answer without an SOA.
     pub fn without_soa(&self, worker: &WorkerCounters) {
         self.count(worker, |cell| &cell.without_soa);
     }
@@ -77,12 +77,12 @@ impl RuleCounters {
         self.cells.iter().map(|cell| counter(cell).value()).sum()
     }
 
-    /// Questions so far.
+    /// Queries so far.
     pub fn queries(&self) -> u64 {
         self.sum(|cell| &cell.queries)
     }
 
-    /// What the guard did so far.
+    /// Violations so far that led to this action.
     pub fn violations(&self, action: GuardAction) -> u64 {
         self.sum(|cell| &cell.violations[action as usize])
     }

@@ -1,4 +1,4 @@
-//! Everything one worker counts. It alone writes; the scrape reads and adds the workers up.
+//! The counters of one worker. Only that worker writes them; a scrape reads and adds up those of all workers.
 
 use std::{
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -19,9 +19,9 @@ pub enum ReplySource {
     Upstream,
     /// A local zone, or a name of special use.
     Local,
-    /// Policy.
+    /// Refused by policy.
     Refused,
-    /// Something that went wrong.
+    /// An error.
     Error,
 }
 
@@ -45,15 +45,15 @@ impl ReplySource {
 /// Why a message got no reply (label `reason`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
-    /// It is no DNS message.
+    /// Not a DNS message.
     Malformed,
-    /// Its client asks too often.
+    /// The client exceeded its rate limit.
     RateLimited,
-    /// It is a response.
+    /// A response instead of a query.
     Response,
-    /// There was no room for it.
+    /// Too many queries were waiting.
     Overload,
-    /// The kernel did not take its reply.
+    /// The kernel did not send the reply.
     Send,
 }
 
@@ -88,14 +88,14 @@ pub struct CountedReply {
     pub ede: Option<EdeCode>,
 }
 
-/// What the cache had to do with a reply that was made at once.
+/// How the cache was used for a reply that was made at once.
 #[derive(Debug, Clone, Copy)]
 pub enum CacheUse<'a> {
-    /// It was not asked.
+    /// Not looked up.
     Unused,
-    /// It did not have the answer.
+    /// Looked up without a hit.
     Miss,
-    /// It had the answer.
+    /// A hit.
     Hit {
         /// The counters of the rule that brought it.
         rule: Option<&'a RuleCounters>,
@@ -104,16 +104,16 @@ pub enum CacheUse<'a> {
     },
 }
 
-/// What became of a message.
+/// The outcome of handling one message.
 #[derive(Debug, Clone, Copy)]
 pub enum QueryOutcome<'a> {
-    /// It got no reply.
+    /// Dropped without a reply.
     Dropped(DropReason),
     /// The cache did not have the answer, which is being resolved: [`QueryOutcome::Late`] follows.
     Waiting,
-    /// It was replied to at once. That takes as long as its batch.
+    /// Replied to at once. Its duration is that of its batch.
     AtOnce(CountedReply, CacheUse<'a>),
-    /// It was replied to so long after it came.
+    /// Replied to later, after this duration.
     Late(CountedReply, Duration),
 }
 
@@ -146,7 +146,7 @@ pub struct WorkerCounters {
 }
 
 impl WorkerCounters {
-    /// Of the worker with this number.
+    /// The counters of the worker with this number.
     pub fn new(index: usize) -> Self {
         Self { index, ..Self::default() }
     }
@@ -156,12 +156,12 @@ impl WorkerCounters {
         self.index
     }
 
-    /// A question came in.
+    /// Counts a query that came in.
     pub fn asked(&self, transport: Transport, is_ipv4: bool) {
         self.queries[transport as usize][usize::from(!is_ipv4)].add(1);
     }
 
-    /// Counts what became of one message: the one call for each.
+    /// Counts the outcome of one message. Called once for each.
     pub fn record(&self, outcome: QueryOutcome<'_>) {
         match outcome {
             QueryOutcome::Dropped(reason) => self.dropped(reason),
@@ -224,12 +224,12 @@ impl WorkerCounters {
         self.accept_pauses[transport as usize].add(1);
     }
 
-    /// So many replies from this source took so long each.
+    /// Records the duration of `count` replies from this source.
     pub fn took(&self, source: ReplySource, duration: Duration, count: u64) {
         self.durations[source as usize].record(duration, count);
     }
 
-    /// A batch took so long from read to sent; the replies that were made at once did too.
+    /// Records the duration of a batch, from read to sent, for all replies in it that were made at once.
     pub fn took_batch(&self, duration: Duration) {
         for source in ReplySource::ALL {
             let unsent = &self.unsent[source as usize];
@@ -241,12 +241,12 @@ impl WorkerCounters {
         }
     }
 
-    /// The worker turns at this time, in microseconds.
+    /// Records that the worker's loop ran at this time, in microseconds.
     pub fn beat(&self, micros: u64) {
         self.beat.store(micros, Ordering::Relaxed);
     }
 
-    /// When it last turned, in microseconds.
+    /// When the worker's loop last ran, in microseconds.
     pub fn last_beat(&self) -> u64 {
         self.beat.load(Ordering::Relaxed)
     }

@@ -1,8 +1,8 @@
 //! Changes of links, addresses and routes, as the kernel tells them (rtnetlink(7)).
 //!
-//! What changed is not read beyond its kind: whoever keeps sockets looks whether a new one would take another way.
-//! [`generation`] says cheaply whether there is anything to look for. Where there is no netlink (a sandbox without
-//! AF_NETLINK) it never changes, and what happens to queries has to suffice as evidence.
+//! Only the kind of a change is read: the owners of sockets check for themselves whether their route changed.
+//! [`generation`] tells them cheaply whether to check. Without netlink (a sandbox without AF_NETLINK) it never changes,
+//! and failing queries are the only evidence.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 /// The octets of a message's header (`struct nlmsghdr`); the type is the third word of 16 bits.
 const HEADER: usize = 16;
 
-/// Counts changes of this host's network that were heard.
+/// The number of changes heard so far.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 /// How often the network changed since the process began, as far as was heard.
@@ -24,7 +24,7 @@ pub fn generation() -> u64 {
     GENERATION.load(Relaxed)
 }
 
-/// What changed.
+/// The kind of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetworkChange {
     /// An interface came, went, or changed its state.
@@ -75,8 +75,8 @@ impl NetworkChanges {
         Ok(Self { socket })
     }
 
-    /// Waits for the next changes, and counts them in [`generation`]. News that were lost, since too many came at once,
-    /// count as a change of everything.
+    /// Waits for the next changes, and counts them in [`generation`]. Notices lost because too many came at once
+    /// count as a change of every kind.
     ///
     /// # Errors
     /// The socket is no use any more.

@@ -1,8 +1,8 @@
-//! The kernel: batched datagrams and sockets with the options that a DNS server and forwarder needs.
+//! System calls: batched datagrams, and sockets with the options that a DNS server and forwarder needs.
 //!
 //! `mmsg` moves many datagrams with one system call and is the only unsafe code; `socket` makes the sockets that
-//! `serve` listens on and `upstream` asks from. Nothing here knows DNS, and nothing here waits: every call returns at
-//! once, waiting belongs to the runtime of the caller; but [`changes`] waits for news of the network.
+//! `serve` listens on and `upstream` asks from. Nothing here knows DNS. Calls return at once, and the caller's
+//! runtime waits; only [`changes`] waits for notices from the kernel.
 
 pub mod changes;
 pub mod mmsg;

@@ -1,23 +1,23 @@
-//! How many different clients asked, in 32 octets a name.
+//! Estimates how many different clients asked for a name, in 32 octets a name.
 
 use std::net::IpAddr;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// About how many different clients: linear counting over 256 bits, exact for one, within a tenth up to some hundreds,
-/// and no more than [`Clients::MOST`].
+/// An estimate by linear counting over 256 bits: exact for one client, within 10 % up to some hundreds, at most
+/// [`Clients::MOST`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Clients([u64; 4]);
 
 impl Clients {
     const BITS: u32 = 256;
-    /// What a full bitmap stands for.
+    /// The estimate for a full bitmap.
     const MOST: u32 = 1420;
 
     pub(super) fn add(&mut self, client: IpAddr) {
         let hash = match client.to_canonical() {
             IpAddr::V4(address) => xxh3_64(&address.octets()),
-            // A host has as many addresses as it likes within its /64.
+            // A host can use any number of addresses within its /64.
             IpAddr::V6(address) => xxh3_64(&address.octets()[..8]),
         };
         let bit = hash % u64::from(Self::BITS);

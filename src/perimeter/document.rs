@@ -1,4 +1,4 @@
-//! What `/api/v1/perimeter` says: the report as JSON.
+//! The document of `/api/v1/perimeter`: the report as JSON.
 
 use std::time::Duration;
 

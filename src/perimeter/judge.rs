@@ -1,4 +1,4 @@
-//! What the addresses of one answer are: private, out of reach, public.
+//! Classifies the addresses of one answer as private, unreachable or public.
 
 use std::{net::IpAddr, sync::LazyLock};
 
@@ -10,16 +10,16 @@ use crate::{
     wire::{Malformed, Response, addresses},
 };
 
-/// What one answer showed.
+/// The verdict on one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sight {
     pub verdict: NameVerdict,
     pub address: Option<IpAddr>,
-    /// What became of the public addresses, where there were some.
+    /// The fate of its public addresses, if there were any.
     pub outcome: Option<Exposure>,
 }
 
-/// Goes through every address of the answer.
+/// Classifies every address of the answer and returns the worst verdict.
 pub(super) fn look(
     response: &Response,
     reaches: impl Fn(IpAddr) -> Option<bool>,
@@ -45,14 +45,14 @@ fn judge(reaches: impl Fn(IpAddr) -> Option<bool>, address: IpAddr) -> NameVerdi
     }
 }
 
-/// Whether private addresses can be reached from another network at all.
+/// Whether private addresses can be reached from another network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
     Routed,
     Local,
 }
 
-/// RFC 1918, 6598 and 4193; link-local, loopback and "this host" (RFC 6890), and what AWS uses within a VPC alone.
+/// RFC 1918, 6598 and 4193; link-local, loopback and "this host" (RFC 6890); networks that AWS uses only within a VPC.
 static PRIVATE: LazyLock<Networks<Reach>> = LazyLock::new(|| {
     let networks = [
         ("10.0.0.0/8", Reach::Routed),

@@ -1,16 +1,16 @@
-//! What the perimeter looks like from here: the AWS names that were asked for, and whether their addresses are private.
+//! Records which AWS names were asked for, and whether their addresses were private or public.
 //!
-//! It reports and decides nothing: the engine hands in answers, operators read the [`document`].
+//! This is reporting only and decides nothing: the engine hands in answers, operators read the [`document`].
 //!
 //! Policy:
 //! - A name is noted if its rule has a guard, or if it is of an AWS name family. It is noted when an upstream's answer
 //!   comes in, before the guard strips or refuses anything; never when the cache answers.
-//! - Each of a name's question types has a verdict, that of its last answer, so that what was mended is seen to be. The
-//!   name's is the worst of them. Types that bring no addresses say nothing.
+//! - Each query type of a name has the verdict of its last answer, so that a fix shows at once. The name's verdict is
+//!   the worst of them. Types without addresses have no verdict.
 //! - Under a guard, private is what lies in its networks; without one, the private networks. Private addresses that
 //!   clients cannot reach (outside the guard's networks; link-local, such as VPC Lattice's) are a verdict of their own.
-//! - Memory is bounded: [`MAX_NAMES`] names. Then a new name takes the place of the least telling of a few at random:
-//!   absent before private before unreachable before public, the one seen longest ago first.
+//! - Memory is bounded: [`MAX_NAMES`] names. When full, a new name replaces the least important of a few chosen at
+//!   random: absent before private before unreachable before public, the one seen longest ago first.
 
 pub mod document;
 
@@ -32,10 +32,10 @@ use crate::{
 
 /// Names kept, about 300 octets each.
 pub const MAX_NAMES: usize = 4096;
-/// Names looked at for one to give up.
+/// Names compared to choose one to evict.
 const SAMPLE: usize = 8;
 
-/// What a name's addresses are, worst last.
+/// The verdict on a name's addresses, worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NameVerdict {
     /// There is no such name, or it has no address.
@@ -52,7 +52,7 @@ impl NameVerdict {
     /// All, in the order of their discriminants.
     pub const ALL: [Self; 4] = [Self::Absent, Self::Private, Self::Unreachable, Self::Public];
 
-    /// As reports spell it.
+    /// The value in reports.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -63,10 +63,10 @@ impl NameVerdict {
     }
 }
 
-/// What became of public addresses, the worst last.
+/// The fate of public addresses, the worst last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exposure {
-    /// Clients got them, as `except` of the rule wants it.
+    /// Clients got them: the rule's `except` has the name.
     Excepted,
     /// The guard refused the answer.
     Refused,
@@ -79,7 +79,7 @@ pub enum Exposure {
 }
 
 impl Exposure {
-    /// As reports spell it.
+    /// The value in reports.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Excepted => "excepted",
@@ -101,13 +101,13 @@ pub struct Seen {
     pub excepted: bool,
     /// The verdict on its last answers.
     pub verdict: NameVerdict,
-    /// What became of the public addresses, where there were some.
+    /// The fate of the public addresses, if there were any.
     pub outcome: Option<Exposure>,
-    /// The address that made the verdict, where one did.
+    /// The address that the verdict is about, if any.
     pub address: Option<IpAddr>,
     /// Answers so far, by verdict, in the order of [`NameVerdict::ALL`].
     pub answers: [u64; NameVerdict::ALL.len()],
-    /// Clients that waited for such an answer: about so many, exact for a few.
+    /// Clients that waited for an upstream's answer: an estimate, exact for a few.
     pub clients: u32,
     /// When the first answer came.
     pub first: Moment,
@@ -115,14 +115,14 @@ pub struct Seen {
     pub last: Moment,
 }
 
-/// All that is known.
+/// Everything recorded so far.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// Since when.
+    /// When recording began.
     pub since: Moment,
     /// The names, the worst first, then in their order.
     pub names: Vec<Seen>,
-    /// Names that were given up to keep memory bounded.
+    /// Names evicted to keep memory bounded.
     pub given_up: u64,
 }
 
@@ -132,7 +132,7 @@ impl Report {
         self.names.iter().filter(|seen| seen.outcome.is_some_and(|outcome| outcome != Exposure::Excepted)).count()
     }
 
-    /// Names whose public addresses met this end, as reports spell it.
+    /// Names whose public addresses had this fate, by its value in reports.
     pub fn count(&self, label: &str) -> usize {
         self.names.iter().filter(|seen| seen.outcome.is_some_and(|outcome| outcome.label() == label)).count()
     }
@@ -166,7 +166,7 @@ struct Entry {
     last: Moment,
 }
 
-/// Question types that bring addresses.
+/// Query types whose answers have addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Ipv4,
@@ -175,19 +175,19 @@ enum Kind {
 }
 
 impl Perimeter {
-    /// Nothing seen yet.
+    /// An empty table.
     pub fn new(now: Moment) -> Self {
         Self { since: now, table: Mutex::default() }
     }
 
-    /// Takes note of an upstream's answer. `reaches` says whether clients reach an address, as far as the rule knows.
+    /// Records an upstream's answer. `reaches` says whether clients can reach an address, as far as the rule knows.
     pub fn note(&self, about: &About<'_>, response: &Response, reaches: impl Fn(IpAddr) -> Option<bool>, now: Moment) {
         let Some(kind) = Kind::of(about.qtype) else { return };
         let Ok(sight) = judge::look(response, reaches, about.outcome) else { return };
         self.table.lock().note(kind, sight, about, now);
     }
 
-    /// Takes note of a client that waits for the answer to another's query for this name.
+    /// Records a client whose query for this name waits for the answer to an equal query.
     pub fn note_client(&self, name: &Name, client: IpAddr) {
         let mut table = self.table.lock();
         if let Some(at) = table.find(name) {
@@ -195,7 +195,7 @@ impl Perimeter {
         }
     }
 
-    /// What was seen so far.
+    /// A report of everything recorded so far.
     pub fn report(&self) -> Report {
         let table = self.table.lock();
         let mut names: Vec<Seen> = table.entries.iter().map(Entry::seen).collect();
@@ -206,7 +206,7 @@ impl Perimeter {
     }
 }
 
-/// What an answer is about.
+/// The context of an answer.
 #[derive(Debug)]
 pub struct About<'a> {
     /// The name that was asked for.
@@ -215,7 +215,7 @@ pub struct About<'a> {
     pub qtype: RecordType,
     /// The rule that brought the answer.
     pub rule: &'a Arc<str>,
-    /// What becomes of public addresses of this name.
+    /// The fate of public addresses of this name.
     pub outcome: Exposure,
     /// Who asked.
     pub client: IpAddr,
@@ -242,7 +242,7 @@ impl Table {
         self.places.find(hash(name), |&at| self.entries[at].name == *name).copied()
     }
 
-    /// Puts a new name at a free place, or at that of a name given up.
+    /// Adds a new name, evicting another if the table is full.
     fn place(&mut self, entry: Entry) -> usize {
         let new = hash(&entry.name);
         let at = if self.entries.len() < MAX_NAMES {

@@ -23,7 +23,7 @@ pub fn find_address<T>(message: &[u8], mut see: impl FnMut(IpAddr) -> Option<T>)
     Ok(None)
 }
 
-/// The same for one record.
+/// Calls `see` with each address in one record, until one call gives a value.
 pub fn find_in_record<T>(
     message: &[u8],
     record: &Record,

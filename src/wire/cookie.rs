@@ -1,12 +1,13 @@
-//! DNS cookies, the server's side (RFC 7873, RFC 9018): a client that comes back with our cookie has proved its address.
+//! DNS cookies, the server's side (RFC 7873, RFC 9018): a client that comes back with our cookie has proved its
+//! address.
 //!
 //! Policy:
 //! - A COOKIE option of 8 or of 16 to 40 octets gets one back; any other length is FORMERR (RFC 7873 5.2.2). Of several
 //!   only the first counts.
-//! - Server cookies are version 1 (RFC 9018 4): version, three reserved octets, a timestamp, and SipHash-2-4 over client
-//!   cookie, those, and the client's address. The first secret makes them, each of them verifies.
-//! - A cookie holds for an hour, and five minutes into the future for the clocks of replicas (RFC 9018 4.3). One that is
-//!   over half an hour old, or made with another secret than the first, is answered with a new one.
+//! - Server cookies are version 1 (RFC 9018 4): version, three reserved octets, a timestamp, and SipHash-2-4 over
+//!   client cookie, those, and the client's address. The first secret makes them, each of them verifies.
+//! - A cookie holds for an hour, and five minutes into the future for the clocks of replicas (RFC 9018 4.3). One that
+//!   is over half an hour old, or made with another secret than the first, is answered with a new one.
 //! - Nobody is turned away for want of a cookie: BADCOOKIE is never sent.
 
 use std::{fmt, hash::Hasher, net::IpAddr, str::FromStr};
@@ -37,14 +38,14 @@ pub struct Cookie {
     standing: Standing,
 }
 
-/// What is known of a cookie.
+/// How far a cookie has been verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It is the client's, as it came; it never goes out.
+    /// As the client sent it; never sent back in this form.
     Unchecked,
-    /// It is ours, for a client that showed none of ours before.
+    /// Ours, for a client that did not send a valid one.
     New,
-    /// It is ours, for a client that showed a valid one: its address is its own.
+    /// Ours, for a client that sent a valid one: its address is not forged.
     Proven,
 }
 
@@ -54,7 +55,7 @@ impl Cookie {
     /// The octets ours takes as an EDNS option, its four of code and length included.
     pub const OPTION_LENGTH: usize = 4 + LENGTH;
 
-    /// Reads what a client sent as the option's data. A server cookie that has not the length of ours is none.
+    /// Reads the option's data as a client sent it. A server cookie of another length than ours is ignored.
     pub fn read(data: &[u8]) -> Result<Self, Malformed> {
         if !matches!(data.len(), CLIENT | 16..=40) {
             return Err(Malformed::Cookie);
@@ -65,13 +66,13 @@ impl Cookie {
         Ok(Self { octets, standing: Standing::Unchecked })
     }
 
-    /// What is known of it.
+    /// How far it has been verified.
     pub const fn standing(&self) -> Standing {
         self.standing
     }
 
-    /// The cookie to answer with, for a client at this address at `now`, the wall clock's seconds modulo 2^32. Without a
-    /// secret there is none.
+    /// The cookie to answer with, for a client at this address at `now`, the wall clock's seconds modulo 2^32. Without
+    /// a secret there is none.
     pub fn answered(&self, secrets: &[Secret], client: IpAddr, now: u32) -> Option<Self> {
         let first = secrets.first()?;
         let age = now.wrapping_sub(self.timestamp()).cast_signed();
@@ -101,7 +102,7 @@ impl Cookie {
         u32::from_be_bytes([octets[12], octets[13], octets[14], octets[15]])
     }
 
-    /// SipHash-2-4 over what stands before the hash and the address, lowest octet first (RFC 9018 4.4).
+    /// SipHash-2-4 over the fields before the hash and the client's address, lowest octet first (RFC 9018 4.4).
     fn hash(&self, secret: &Secret, client: IpAddr) -> [u8; 8] {
         let mut message = [0; CLIENT + HEAD + 16];
         message[..CLIENT + HEAD].copy_from_slice(&self.octets[..CLIENT + HEAD]);
@@ -122,12 +123,12 @@ impl Cookie {
     }
 }
 
-/// What server cookies are made with; the same on all replicas behind one address. Never shown.
+/// The key of server cookies, the same on all replicas behind one address. Never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret([u8; 16]);
 
 impl Secret {
-    /// Of octets that nobody can guess.
+    /// A secret of 16 random octets.
     pub const fn new(octets: [u8; 16]) -> Self {
         Self(octets)
     }
@@ -139,13 +140,13 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why a text is no secret. It does not repeat the text.
+/// Why a text is not a secret. The message does not repeat the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// Not 32 characters.
     #[error("it has {0} characters, and a secret is 32 hexadecimal digits")]
     Length(usize),
-    /// Something else than hexadecimal digits.
+    /// Characters that are not hexadecimal digits.
     #[error("character {0} is no hexadecimal digit")]
     Digit(usize),
 }

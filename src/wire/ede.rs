@@ -6,23 +6,23 @@ use super::edns::OptionCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum EdeCode {
-    /// 0: in the words of the text.
+    /// 0: the text says what it is.
     Other = 0,
-    /// 3: from an expired entry (RFC 8767).
+    /// 3: answered from an expired cache entry (RFC 8767).
     StaleAnswer = 3,
     /// 13: a failure that is remembered (RFC 9520).
     CachedError = 13,
-    /// 15: kept back by this server's policy.
+    /// 15: withheld by this server's policy.
     Blocked = 15,
     /// 18: this client is not served.
     Prohibited = 18,
-    /// 19: NXDOMAIN from an expired entry (RFC 8767).
+    /// 19: NXDOMAIN from an expired cache entry (RFC 8767).
     StaleNxdomain = 19,
     /// 20: no rule covers the name.
     NotAuthoritative = 20,
     /// 22: every upstream failed.
     NoReachableAuthority = 22,
-    /// 30: no data of this type can be asked for (RFC 9824 3.5).
+    /// 30: a type that cannot be queried for (RFC 9824 3.5).
     InvalidQueryType = 30,
 }
 
@@ -51,7 +51,7 @@ impl EdeCode {
     }
 }
 
-/// The registry's words for an info-code.
+/// The registered name of an info-code.
 pub const fn meaning(code: u16) -> &'static str {
     match code {
         0 => "Other",

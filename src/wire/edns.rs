@@ -1,7 +1,7 @@
-//! EDNS(0) (RFC 6891): each client's OPT is read, and our own is written; nothing of one hop reaches the next.
+//! EDNS(0) (RFC 6891): reads a client's OPT record and writes our own. Options are never passed from hop to hop.
 //!
-//! Where room is short, the words of an extended error go first, then the error; a cookie stays, because a client that
-//! has had one takes a reply without it for a forgery (RFC 7873 5.3).
+//! When space is short, the text of an extended error is dropped first, then its code. The cookie stays: a client that
+//! has received one takes a reply without it for a forgery (RFC 7873 5.3).
 
 use super::{Cookie, Malformed, ede::Ede, read_u16, record::Record};
 
@@ -23,10 +23,10 @@ const KEEPALIVE_LENGTH: usize = 6;
 const PADDING_BLOCK: usize = 468;
 /// The DO bit among the flags of an OPT's TTL field (RFC 3225).
 const DO_BIT: u32 = 0x8000;
-/// The smallest payload size that counts; less is taken as this (RFC 6891 6.2.3).
+/// The smallest payload size; smaller values are treated as this one (RFC 6891 6.2.3).
 pub const MIN_PAYLOAD: u16 = 512;
 
-/// What an OPT record says.
+/// The contents of a received OPT record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Edns<'a> {
     /// The largest UDP payload the sender takes, at least 512.
@@ -39,9 +39,9 @@ pub struct Edns<'a> {
     pub do_bit: bool,
     /// The cookie: the client's as it came, until one of ours takes its place.
     pub cookie: Option<Cookie>,
-    /// Whether there is a padding option (RFC 7830): then the response is padded where the transport is encrypted.
+    /// Whether there is a padding option (RFC 7830). If so, the response is padded on encrypted transports.
     pub has_padding: bool,
-    /// Whether there is a keepalive option (RFC 7828): then the response over TCP or TLS tells the idle time-out.
+    /// Whether there is a keepalive option (RFC 7828). If so, the response over TCP or TLS states the idle time-out.
     pub has_keepalive: bool,
     /// The options, well formed.
     options: &'a [u8],
@@ -54,7 +54,7 @@ impl<'a> Edns<'a> {
             return Err(Malformed::Opt);
         }
         let [extended_rcode, version, _, _] = record.raw_ttl.to_be_bytes();
-        // What stands in the RDATA of a later version, nobody knows yet: it gets BADVERS, not FORMERR (RFC 6891 6.1.3).
+        // The RDATA of a later version may have any format: it gets BADVERS, not FORMERR (RFC 6891 6.1.3).
         let options = if version == 0 { record.rdata(message) } else { &[] };
         let mut at = 0;
         while at < options.len() {
@@ -70,7 +70,7 @@ impl<'a> Edns<'a> {
         Ok(Self { payload, extended_rcode, version, do_bit, cookie: None, has_padding, has_keepalive, options })
     }
 
-    /// Reads what concerns a server out of a client's options. Of several cookies the first counts (RFC 7873 5.2).
+    /// Reads the options of a client that a server handles. Only the first of several cookies counts (RFC 7873 5.2).
     pub(super) fn read_options(&mut self) -> Result<(), Malformed> {
         for (code, data) in self.options() {
             match code {
@@ -83,7 +83,7 @@ impl<'a> Edns<'a> {
         Ok(())
     }
 
-    /// The same without its options, which then may outlive the message. The cookie stays.
+    /// A copy without the options, which may outlive the message. The cookie stays.
     pub const fn without_options(self) -> Edns<'static> {
         Edns {
             payload: self.payload,
@@ -97,7 +97,7 @@ impl<'a> Edns<'a> {
         }
     }
 
-    /// The options, in their order.
+    /// The options, in the order of the record.
     pub fn options(&self) -> impl Iterator<Item = (OptionCode, &'a [u8])> + use<'a> {
         let mut rest = self.options;
         std::iter::from_fn(move || {
@@ -117,7 +117,7 @@ pub struct Opt<'a> {
     pub payload: u16,
     /// The upper eight bits of the response code.
     pub extended_rcode: u8,
-    /// The DO bit, given back as it came (RFC 3225 3).
+    /// The DO bit, copied from the query (RFC 3225 3).
     pub do_bit: bool,
     /// A cookie of ours.
     pub cookie: Option<Cookie>,
@@ -130,7 +130,7 @@ pub struct Opt<'a> {
 }
 
 impl Opt<'_> {
-    /// The octets it takes.
+    /// Its length in octets.
     pub fn length(&self) -> usize {
         let cookie = if self.cookie.is_some() { Cookie::OPTION_LENGTH } else { 0 };
         let keepalive = if self.keepalive.is_some() { KEEPALIVE_LENGTH } else { 0 };
@@ -138,15 +138,15 @@ impl Opt<'_> {
         OPT_LENGTH + cookie + keepalive + self.ede.map_or(0, |ede| ede.option_length()) + padding
     }
 
-    /// The same with the padding that makes a message of `before` octets and this record as long as the next multiple
-    /// of `PADDING_BLOCK`, as far as `limit` lets it (RFC 8467 4.1).
+    /// Adds padding so that a message of `before` octets plus this record is a multiple of `PADDING_BLOCK` long, or as
+    /// long as `limit` allows (RFC 8467 4.1).
     pub fn padded(self, before: usize, limit: usize) -> Self {
         let bare = before + self.length() + 4;
         let octets = bare.next_multiple_of(PADDING_BLOCK).min(limit).checked_sub(bare);
         Self { padding: octets.and_then(|octets| u16::try_from(octets).ok()), ..self }
     }
 
-    /// The same with as much of the reason as fits `room` octets: all of it, its code alone, or nothing.
+    /// Shortens the reason to fit `room` octets: all of it, its code alone, or nothing.
     pub fn within(self, room: usize) -> Self {
         if self.length() <= room {
             return self;

@@ -5,7 +5,7 @@ use super::{Malformed, Rcode, read_u16};
 /// The length of a header in octets.
 pub const HEADER: usize = 12;
 
-/// What ties a response to its query on one path (RFC 1035 4.1.1, RFC 5452).
+/// The number that matches a response to its query (RFC 1035 4.1.1, RFC 5452).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MessageId(pub u16);
 
@@ -27,15 +27,15 @@ impl Flags {
     pub const QR: u16 = 0x8000;
     /// The answer is authoritative.
     pub const AA: u16 = 0x0400;
-    /// The answer was cut to fit its datagram.
+    /// The message was truncated to fit its datagram.
     pub const TC: u16 = 0x0200;
     /// Recursion is desired.
     pub const RD: u16 = 0x0100;
     /// Recursion is available.
     pub const RA: u16 = 0x0080;
-    /// The answer was found authentic by who gave it (RFC 4035 3.1.6).
+    /// The responder validated the answer (RFC 4035 3.1.6).
     pub const AD: u16 = 0x0020;
-    /// The asker checks signatures itself (RFC 4035 3.1.6).
+    /// The sender validates signatures itself (RFC 4035 3.1.6).
     pub const CD: u16 = 0x0010;
 
     /// Whether every bit of `mask` is set.

@@ -1,7 +1,7 @@
 //! DNS messages as bytes (RFC 1035, 2181, 3597, 6891), without input or output.
 //!
-//! What comes in is checked here once and for all: a [`Question`] is a well-formed query and borrows the client's
-//! datagram, a [`Response`] is an upstream's answer taken apart and written anew by us. Nothing in this room panics
+//! Every incoming message is checked here, once: a [`Question`] is a well-formed query that borrows the client's
+//! datagram; a [`Response`] is an upstream's response, parsed and rewritten by us. Nothing in this room panics
 //! on any input, allocates for a question, or follows a compression pointer anywhere but backwards.
 
 pub mod addresses;

@@ -62,7 +62,7 @@ impl Name {
         is_within(&self.0, &domain.0)
     }
 
-    /// This name with `label` in front, if the result is a name.
+    /// This name with `label` in front; an error if the result is too long.
     pub fn child(&self, label: &[u8]) -> Result<Self, Malformed> {
         let length = u8::try_from(label.len()).ok().filter(|&l| l > 0 && usize::from(l) <= MAX_LABEL);
         let length = length.ok_or(Malformed::Label)?;
@@ -74,7 +74,7 @@ impl Name {
     }
 }
 
-/// Whether the wire name `name` is the wire name `domain` or below it; both without compression and of one letter case.
+/// Whether the wire name `name` equals or is below `domain`. Both must be uncompressed and in the same letter case.
 pub fn is_within(name: &[u8], domain: &[u8]) -> bool {
     let Some(start) = name.len().checked_sub(domain.len()) else { return false };
     let mut at = 0;

@@ -19,13 +19,13 @@ pub struct Rcode(pub u16);
 pub struct Ttl(u32);
 
 impl Ttl {
-    /// No time at all: not to be cached.
+    /// Zero: not to be cached.
     pub const ZERO: Self = Self(0);
 
-    /// The longest.
+    /// The longest TTL.
     pub const MAX: Self = Self(i32::MAX.cast_unsigned());
 
-    /// Seconds as the wire has them: with the highest bit set they are positive and too many (RFC 8767 4, which updates
+    /// Converts from the wire. A value with the highest bit set is taken as the maximum (RFC 8767 4, which updates
     /// RFC 2181 8).
     pub const fn from_wire(seconds: u32) -> Self {
         if seconds > Self::MAX.0 { Self::MAX } else { Self(seconds) }
@@ -38,8 +38,8 @@ impl Ttl {
 }
 
 impl RecordType {
-    /// Whether no data of this type can be asked for: OPT, NXNAME, and the meta and query types (RFC 6895 3.1, RFC 9824
-    /// 3.2), of which AXFR, IXFR and ANY have a meaning of their own.
+    /// Whether this type cannot be queried for as data: OPT, NXNAME, and the meta and query types (RFC 6895 3.1, RFC
+    /// 9824 3.2). Of these AXFR, IXFR and ANY are handled by their own rules.
     pub const fn is_meta(self) -> bool {
         matches!(self.0, 41 | 128..=250 | 253 | 254)
     }
@@ -51,7 +51,7 @@ macro_rules! named {
         impl $type {
             $(pub const $constant: Self = Self($number);)*
 
-            /// The registry's mnemonic, if it is one we name.
+            /// The registered mnemonic, if we know it.
             pub const fn mnemonic(self) -> Option<&'static str> {
                 match self.0 {
                     $($number => Some($text),)*
@@ -87,7 +87,7 @@ macro_rules! named {
     };
 }
 
-/// A text that names no type, class or code.
+/// The text is not a known type, class or code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no such mnemonic")]
 pub struct UnknownMnemonic;

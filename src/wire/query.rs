@@ -1,4 +1,4 @@
-//! The query we send to an upstream: our own id, our own OPT, nothing of the client's but its question, DO and CD.
+//! The query we send to an upstream. It has an id and OPT record of ours; only question, DO and CD are the client's.
 
 use super::{
     Class, Flags, Header, MessageId, Name, RecordType,
@@ -11,7 +11,7 @@ const BLOCK: usize = 128;
 /// The option's code (RFC 7830 3).
 const PADDING: usize = 12;
 
-/// A question to an upstream. Two clients that ask it get the same answer.
+/// A query to an upstream. Clients with equal queries share one response.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UpstreamQuery {
     /// QNAME, in lower case.
@@ -33,11 +33,11 @@ impl UpstreamQuery {
     /// The longest padded one.
     pub const MAX_PADDED: usize = (Self::MAX + 4).next_multiple_of(BLOCK);
 
-    /// Writes the query and gives its length; none if `out` is shorter. With `payload` it carries an OPT record. With
-    /// `case_seed` each letter's case is a bit of the seed, which an answer must repeat (0x20).
+    /// Writes the query and returns its length; none if `out` is too short. With `payload` it has an OPT record. With
+    /// `case_seed` each letter's case is a bit of the seed, which the response must repeat (0x20).
     pub fn write(&self, id: MessageId, payload: Option<u16>, case_seed: Option<u64>, out: &mut [u8]) -> Option<usize> {
         let name = self.name.as_wire();
-        // AD asks for the upstream's word on authenticity even without DO (RFC 6840 5.7).
+        // AD asks the upstream to report the result of validation, even without DO (RFC 6840 5.7).
         let mut flags = Flags::RD | Flags::AD;
         if self.cd {
             flags |= Flags::CD;
@@ -59,15 +59,15 @@ impl UpstreamQuery {
 }
 
 impl UpstreamQuery {
-    /// Asks a server for what it has alone: clears RD in a written query.
+    /// Clears RD in a written query, so that the server answers only from what it has.
     pub fn clear_rd(out: &mut [u8]) {
         if let Some(flags) = out.get_mut(2) {
             *flags &= !Flags::RD.to_be_bytes()[0];
         }
     }
 
-    /// Pads a query of `length` octets that ends with an OPT record without options to a multiple of 128 octets (RFC 7830,
-    /// RFC 8467 4.1), so that its length says little on an encrypted way; gives its new length.
+    /// Pads a query of `length` octets to a multiple of 128, so that its encrypted length says little (RFC 7830, RFC
+    /// 8467 4.1), and returns the new length. The query must end with an OPT record without options.
     pub fn pad(out: &mut [u8; Self::MAX_PADDED], length: usize) -> usize {
         let padded = (length + 4).next_multiple_of(BLOCK).min(Self::MAX_PADDED);
         let rest = &mut out[length - 2..padded];

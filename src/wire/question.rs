@@ -1,8 +1,8 @@
-//! A client's query, read where it stands (RFC 1035 4.1, RFC 6891, RFC 9619).
+//! Parses a client's query in place (RFC 1035 4.1, RFC 6891, RFC 9619).
 //!
-//! Every query with a whole header gets an answer; what the answer must be when the query cannot be taken is decided
-//! here and carried by [`Reject`] (RFC 8906: silence is for what is no query at all). A message that asks nothing but for
-//! a cookie is taken too (RFC 7873 5.4). Octets behind the last record are ignored, as other servers do.
+//! Every query with a complete header gets a response (RFC 8906); only messages that are not queries are dropped. When
+//! a query cannot be handled, [`Reject`] says how to respond. A message that asks only for a cookie is a query too (RFC
+//! 7873 5.4). Octets behind the last record are ignored, as other servers do.
 
 use super::{
     Class, Edns, Flags, Header, Malformed, MessageId, Opcode, Rcode, RecordType,
@@ -12,14 +12,14 @@ use super::{
     record::{Record, Records, Section},
 };
 
-/// What a reply gives back of its query.
+/// The parts of a query that its reply repeats.
 #[derive(Debug, Clone, Copy)]
 pub struct Echo<'a> {
     /// The query's id.
     pub id: MessageId,
     /// The query's flags, of which a reply repeats opcode, RD and CD.
     pub flags: Flags,
-    /// The question section as it came, or nothing where there is none to repeat.
+    /// The question section as it came; empty if there is none to repeat.
     pub section: &'a [u8],
 }
 
@@ -36,14 +36,14 @@ pub struct Question<'a> {
     pub edns: Option<Edns<'a>>,
 }
 
-/// A datagram or framed message that is not a query we can take.
+/// Why a message is not a query we can handle, and how to respond.
 #[derive(Debug, Clone, Copy)]
 pub enum Reject<'a> {
     /// Too short to have a header.
     Malformed,
     /// A response, which must never be answered.
     Response,
-    /// No question, but a cookie: one of ours is asked for, with NOERROR.
+    /// A COOKIE option without a question: to be answered with NOERROR and a cookie of ours.
     CookieOnly {
         /// What the reply repeats.
         echo: Echo<'a>,
@@ -56,7 +56,7 @@ pub enum Reject<'a> {
         echo: Echo<'a>,
         /// FORMERR, NOTIMP or BADVERS.
         rcode: Rcode,
-        /// The OPT record of the query, where it was read: then the reply has one too.
+        /// The OPT record of the query, if it could be read. If so, the reply has one too.
         edns: Option<Edns<'a>>,
     },
 }
@@ -98,7 +98,7 @@ impl<'a> Question<'a> {
         self.edns.is_some_and(|edns| edns.do_bit)
     }
 
-    /// Whether the client showed a server cookie of ours, once its cookie was looked at: its address is its own.
+    /// Whether the client sent a valid server cookie, which proves its address. False until the cookie is verified.
     pub fn is_proven(&self) -> bool {
         let cookie = self.edns.as_ref().and_then(|edns| edns.cookie.as_ref());
         cookie.is_some_and(|cookie| cookie.standing() == Standing::Proven)

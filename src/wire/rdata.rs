@@ -1,7 +1,7 @@
 //! The shape of RDATA of the types that hold names, and of the addresses (RFC 1035, 3597 4, 9460, 4034).
 //!
-//! A forwarder must open names in RDATA, since old servers compress them where RFC 3597 says they must not. All other
-//! types are octets to us.
+//! A forwarder must decompress names in RDATA, since old servers compress them where RFC 3597 says they must not. The
+//! RDATA of all other types is opaque.
 
 use super::{RecordType, writer::Compression};
 
@@ -23,7 +23,7 @@ use RdataField::{Name, Octets, Rest, Text};
 const SMALL: RdataField = Name(Compression::Allowed);
 const WHOLE: RdataField = Name(Compression::Forbidden);
 
-/// The fields of a type's RDATA in their order; they must take it up exactly.
+/// The fields of a type's RDATA, in order. Together they must cover all of it.
 pub const fn fields(rtype: RecordType) -> &'static [RdataField] {
     match rtype {
         RecordType::A => &[Octets(4)],
@@ -31,7 +31,7 @@ pub const fn fields(rtype: RecordType) -> &'static [RdataField] {
         RecordType::NS | RecordType::CNAME | RecordType::PTR => &[SMALL],
         RecordType::SOA => &[SMALL, SMALL, Octets(20)],
         RecordType::MX => &[Octets(2), SMALL],
-        // Of RFC 1035 too, but long forgotten: who does not know them could not open a pointer in them.
+        // RFC 1035 allows compression in these obsolete types too, so their names must be known to be decompressed.
         RecordType::MD | RecordType::MF | RecordType::MB | RecordType::MG | RecordType::MR => &[WHOLE],
         RecordType::MINFO | RecordType::RP => &[WHOLE, WHOLE],
         RecordType::AFSDB | RecordType::RT | RecordType::KX => &[Octets(2), WHOLE],

@@ -2,21 +2,21 @@
 
 use super::{Class, Header, Malformed, RecordType, Ttl, header::HEADER, name, read_u16, read_u32};
 
-/// Which part of a message a record stands in.
+/// The section of a message that a record stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Section {
-    /// What answers the question.
+    /// The answer section.
     Answer,
-    /// Who says so.
+    /// The authority section.
     Authority,
-    /// What may help.
+    /// The additional section.
     Additional,
 }
 
-/// One record, by its places in the message it stands in.
+/// The offsets of one record in its message.
 #[derive(Debug, Clone, Copy)]
 pub struct Record {
-    /// Its part of the message.
+    /// Its section.
     pub section: Section,
     /// Where its owner name begins.
     pub owner_at: usize,
@@ -35,7 +35,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// The TTL, sane (RFC 2181 8).
+    /// The TTL, at most 2^31-1 (RFC 2181 8).
     pub const fn ttl(&self) -> Ttl {
         Ttl::from_wire(self.raw_ttl)
     }

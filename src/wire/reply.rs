@@ -1,9 +1,10 @@
-//! Replies to clients: id, question and flags given back, our own OPT behind, cut to what the client takes.
+//! Replies to clients: id, question and flags repeated, our own OPT record added, truncated to what the client accepts.
 //!
 //! Policy: a reply repeats id, opcode, RD and CD, and the question in the client's own letter case; RA is always set.
 //! AD goes out only to a client that set AD or DO (RFC 6840 5.8). An OPT record goes only to a client that sent one
-//! (RFC 6891 6.1.1). What does not fit is not cut between records: the client gets TC and the question, and comes back
-//! over a stream (RFC 2181 9). A client that sent a cookie gets ours in every reply with an OPT record (RFC 7873 5.2.3).
+//! (RFC 6891 6.1.1). A reply that does not fit is not cut between records: the client gets TC and the question, and
+//! asks again over a stream (RFC 2181 9). A client that sent a cookie gets ours in every reply with an OPT record (RFC
+//! 7873 5.2.3).
 
 use super::{
     Ede, Flags, Header, Rcode, RecordType, Ttl,
@@ -14,27 +15,27 @@ use super::{
     record::{Records, Section},
 };
 
-/// How a reply may leave.
+/// Limits and options for a reply, as its transport and client set them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// The largest reply in octets that this carrier and client take.
+    /// The largest reply in octets that this transport and client accept.
     pub limit: usize,
     /// The payload size we advertise in our OPT.
     pub payload: u16,
-    /// The idle time-out to tell a client that asks for it, in units of 100 ms (RFC 7828).
+    /// The idle time-out for clients that ask for it, in units of 100 ms (RFC 7828).
     pub keepalive: Option<u16>,
     /// Whether to pad replies for a client that pads its queries (RFC 8467).
     pub pads: bool,
 }
 
 impl Space {
-    /// Over UDP: what the client says it takes, 512 without EDNS, and never more than `payload`, our own bound.
+    /// Over UDP: the payload size that the client advertises (512 without EDNS), at most `payload`, our own limit.
     pub fn datagram(edns: Option<&Edns<'_>>, payload: u16) -> Self {
         let limit = edns.map_or(super::edns::MIN_PAYLOAD, |edns| edns.payload.min(payload));
         Self { limit: usize::from(limit), payload, keepalive: None, pads: false }
     }
 
-    /// Over a stream: whatever two octets of length can say.
+    /// Over a stream: up to 65,535 octets.
     pub const fn stream(payload: u16) -> Self {
         Self { limit: super::MAX_MESSAGE, payload, keepalive: None, pads: false }
     }
@@ -87,7 +88,7 @@ fn write_shell(
     end + opt.write(&mut out[end..]).unwrap_or(0)
 }
 
-/// Opcode, RD and CD of a query, as its reply repeats them.
+/// The flags of a query that its reply repeats: opcode, RD and CD.
 const fn repeated(flags: Flags) -> u16 {
     flags.0 & (0x7800 | Flags::RD | Flags::CD)
 }
@@ -149,8 +150,8 @@ pub fn with_record(out: &mut [u8], question: &Question<'_>, record: &SoleRecord<
     finish(out, end, question, None, space)
 }
 
-/// How many seconds a response may be kept for by HTTP (RFC 8484 5.1): the least TTL of its answer, or of its SOA where
-/// the answer is negative (RFC 2308 5); none where it must not be kept.
+/// For how many seconds HTTP may cache a response (RFC 8484 5.1): the least TTL of its answer, or the SOA's for a
+/// negative answer (RFC 2308 5); none if it must not be cached.
 pub fn lifetime(response: &[u8]) -> Option<u32> {
     let header = Header::read(response).ok()?;
     let is_whole = !header.flags.has(Flags::TC) && matches!(header.flags.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN);
@@ -174,7 +175,7 @@ pub fn lifetime(response: &[u8]) -> Option<u32> {
     }
 }
 
-/// A reply that says: ask again over a stream.
+/// Writes a truncated reply (TC=1), so that the client asks again over a stream.
 pub fn truncated(out: &mut [u8], question: &Question<'_>, rcode: Rcode, space: Space) -> usize {
     let opt = question.edns.as_ref().map(|edns| (edns, our_opt(edns, rcode, None, space)));
     write_shell(out, &question.echo, rcode, Flags(Flags::TC), opt, space)

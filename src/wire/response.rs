@@ -1,9 +1,9 @@
-//! An upstream's answer, checked and written anew.
+//! An upstream's response, checked and rewritten.
 //!
 //! Policy:
 //! - The id, QR and the question must be those of the query (RFC 5452 9.1); what differs is a [`Mismatch`], for which a
 //!   caller keeps waiting.
-//! - Every record must stand inside the message; what is relayed is written by us, and parses to its last octet (RFC
+//! - Every record must lie inside the message. What we relay is written by us and parses to the last octet (RFC
 //!   9267). Octets behind the last record are ignored, as other resolvers do.
 //! - A DNAME that comes without its CNAME is given one (RFC 6672 3.4). YXDOMAIN is an answer: a DNAME leads to a name
 //!   that is too long (RFC 6672 2.2).
@@ -14,8 +14,8 @@
 //!   its name.
 //! - OPT, TSIG and SIG(0) belong to one hop and end here (RFC 6891 6.1.1, RFC 8945 5.5).
 //! - The message is written anew with our own compression, QNAME in lower case, AA and TC clear, RA set.
-//! - Of a truncated or failed response only code and question are left: nobody may use it as an answer (RFC 2181 9). So
-//!   every response has a message that can be sent.
+//! - Only the response code and question of a truncated or failed response are kept, since nobody may use its records
+//!   (RFC 2181 9). So every response has a message that can be sent.
 
 mod keep;
 #[cfg(test)]
@@ -30,7 +30,7 @@ use super::{
     writer::Writer,
 };
 
-/// What a response says.
+/// The kind of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseKind {
     /// Data of QTYPE stands at the end of the chain.
@@ -39,7 +39,7 @@ pub enum ResponseKind {
     NoData,
     /// The name does not exist (RFC 2308 2.1, RFC 8020).
     NxDomain,
-    /// Other servers are named, from one who was asked to resolve: it does not (RFC 9499, lame delegation).
+    /// A referral from a server that was asked to resolve (RFC 9499, lame delegation).
     Referral,
     /// A DNAME leads from the name to one that is too long (RFC 6672 2.2).
     YxDomain,
@@ -49,7 +49,7 @@ pub enum ResponseKind {
     Truncated,
 }
 
-/// Why a message is no response to the query.
+/// Why a message is not the response to a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     /// Shorter than a header.
@@ -102,7 +102,8 @@ impl Response {
         Ok(Self::rewrite(message, &header, records_at, query, Authority::None)?)
     }
 
-    /// Takes a message that this server wrote itself for `query`: of its own zones, spliced, or from the cache. AA stays.
+    /// Takes a message that this server wrote itself for `query`: of its own zones, spliced, or from the cache. AA
+    /// stays.
     pub fn ours(message: &[u8], query: &UpstreamQuery) -> Result<Self, Malformed> {
         let header = Header::read(message)?;
         let records_at = HEADER + query.name.as_wire().len() + 4;
@@ -219,7 +220,7 @@ impl Response {
         Ok(())
     }
 
-    /// What it says.
+    /// Its kind.
     pub const fn kind(&self) -> ResponseKind {
         self.kind
     }
@@ -229,12 +230,12 @@ impl Response {
         self.rcode
     }
 
-    /// Whether there is data.
+    /// Whether it has data of QTYPE.
     pub fn is_positive(&self) -> bool {
         self.kind == ResponseKind::Positive
     }
 
-    /// Whether it must be asked for again over a stream.
+    /// Whether it was truncated, so that the query must be sent again over a stream.
     pub fn truncated(&self) -> bool {
         self.kind == ResponseKind::Truncated
     }
@@ -277,17 +278,17 @@ impl Response {
         &self.chain
     }
 
-    /// Whether the chain ends at a target of which nothing is said, not even that there is nothing.
+    /// Whether the chain ends at a target that the response says nothing about, not even NODATA.
     pub fn is_open(&self) -> bool {
         self.kind == ResponseKind::NoData && self.negative_ttl.is_none() && !self.chain.is_empty() && !self.is_endless
     }
 
-    /// Whether the chain runs in a circle, or on and on: nobody will find data at its end.
+    /// Whether the chain is a loop or too long, so that no data can be at its end.
     pub const fn is_endless(&self) -> bool {
         self.is_endless
     }
 
-    /// Its TTLs began this many seconds before it came.
+    /// Lowers every TTL by the seconds that the response spent in caches.
     pub fn age(&mut self, seconds: u32) {
         let aged = |ttl: Ttl| Ttl::from_wire(ttl.seconds().saturating_sub(seconds));
         if seconds > 0 {
@@ -308,7 +309,7 @@ impl Response {
     }
 }
 
-/// Whether the answer is ours to be authoritative for.
+/// Whether we are authoritative for the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Authority {
     None,

@@ -1,4 +1,4 @@
-//! Addresses in turn: each reply begins with another one, so that clients that take the first spread over all of them.
+//! Rotates addresses: each reply begins with another one, to spread clients that use the first over all of them.
 
 use super::{RecordType, header::HEADER, name, read_u16};
 
@@ -6,8 +6,8 @@ use super::{RecordType, header::HEADER, name, read_u16};
 const ANSWER_COUNT_AT: usize = 6;
 
 /// Rotates each run of A or AAAA records at one name in the answer section of a message that we wrote, whose question
-/// section is `section` octets long. `choose` gives a number below the one it is given; it is called only where there is
-/// a choice.
+/// section is `section` octets long. `choose` gives a number below the one it is given; it is called only where there
+/// is a choice.
 pub fn rotate(message: &mut [u8], section: usize, mut choose: impl FnMut(usize) -> usize) {
     let Ok(mut left) = read_u16(message, ANSWER_COUNT_AT).map(usize::from) else { return };
     let mut at = HEADER + section;
@@ -34,7 +34,7 @@ struct Run {
 
 /// Before the TTL of a record whose owner is a pointer: that, type and class.
 const BEFORE_TTL: usize = 6;
-/// Behind the owner of a record: type, class, TTL, the length of the RDATA.
+/// The octets between the owner of a record and its RDATA: type, class, TTL, RDLENGTH.
 const FIXED: usize = 10;
 
 impl Run {
@@ -61,7 +61,7 @@ impl Run {
         Some(Self { count, first: behind + 4, second, size, end: second + (count - 1) * size })
     }
 
-    /// Where the TTL of a record stands. Between one and the next only these differ: TTL and RDATA go around together.
+    /// Where the TTL of a record stands. TTL and RDATA rotate together; everything else is the same in each record.
     const fn ttl_at(&self, index: usize) -> usize {
         match index.checked_sub(1) {
             None => self.first,

@@ -38,13 +38,13 @@ pub fn join(head: &Response, cut_at: usize, tail: &Response, query: &UpstreamQue
     copy(&mut writer, tail.message(), |record, _| record.section != Section::Answer)?;
     let tail_flags = Header::read(tail.message())?.flags.0;
     let head_flags = Header::read(head.message())?.flags.0;
-    // Authentic is only what every part of it is.
+    // The answer is authentic only if every part is.
     let flags = Flags(tail_flags & !(Flags::AD | Flags::AA) | (tail_flags & head_flags & (Flags::AD | Flags::AA)));
     reread(writer, flags, query)
 }
 
-/// The zones whose wildcards made CNAMEs at the names `kept`: their signatures have fewer labels than the owners (RFC 4034
-/// 3.1.3).
+/// The zones whose wildcards made CNAMEs at the names `kept`: their signatures have fewer labels than the owners (RFC
+/// 4034 3.1.3).
 fn wildcard_zones(message: &[u8], kept: &[&[u8]]) -> Result<Vec<NameBuf>, Malformed> {
     let mut zones = Vec::new();
     let mut owner = NameBuf::new();
@@ -83,12 +83,12 @@ pub fn without_signatures(response: &Response, query: &UpstreamQuery) -> Result<
     reread(writer, Header::read(message)?.flags, query)
 }
 
-/// The response as one whose authenticity nobody vouches for.
+/// The response without AD.
 pub fn without_authenticity(response: &Response, query: &UpstreamQuery) -> Result<Response, Malformed> {
     retain(response, query, |_, _| true)
 }
 
-/// The response without the records that `keep` refuses. It is not authentic any more.
+/// The response without the records that `keep` rejects, and without AD.
 pub fn retain(
     response: &Response,
     query: &UpstreamQuery,

@@ -1,4 +1,4 @@
-//! Writes messages with name compression (RFC 1035 4.1.4). What leaves us towards clients is always our own writing.
+//! Writes messages with name compression (RFC 1035 4.1.4). Everything sent to clients is written here.
 
 use super::{
     Class, Header, MAX_MESSAGE, Malformed, RecordType, Ttl,
@@ -25,7 +25,7 @@ pub enum Compression {
     Forbidden,
 }
 
-/// A message in the making.
+/// A message that is being written.
 #[derive(Debug)]
 pub struct Writer {
     out: Vec<u8>,
@@ -53,7 +53,7 @@ impl Writer {
         self.out.len()
     }
 
-    /// Never: a header stands there from the start.
+    /// Always false: a message has a header from the start.
     pub fn is_empty(&self) -> bool {
         self.out.is_empty()
     }
@@ -107,13 +107,13 @@ impl Writer {
         self.copy(source, record, owner.as_wire())
     }
 
-    /// The same for an owner that is an uncompressed wire name.
+    /// Writes a record as [`Writer::record`] does, for an owner that is an uncompressed wire name.
     pub fn copy(&mut self, source: &[u8], record: &Record, owner: &[u8]) -> Result<usize, Malformed> {
         self.owner(owner);
         self.body(source, record)
     }
 
-    /// The same for the owner of the record before, or QNAME if this is the first.
+    /// Writes a record as [`Writer::record`] does, for the owner of the previous record, or QNAME for the first.
     pub(super) fn copy_at_last_owner(&mut self, source: &[u8], record: &Record) -> Result<usize, Malformed> {
         match self.owner_at {
             Some(offset) => self.out.extend_from_slice(&(0xc000 | offset).to_be_bytes()),

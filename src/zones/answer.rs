@@ -4,9 +4,10 @@
 //! - A positive answer has no authority section, nobody downstream needs it. A referral has the NS of the cut;
 //!   a negative one has the SOA, its TTL the lesser of the SOA's own and MINIMUM (RFC 2308 3).
 //! - A CNAME or DNAME is followed inside the zone, unless the type is one that stands beside a CNAME (RFC 4034 2.5).
-//!   Where it leaves, [`LocalOutcome::Leaves`] names the target and the message holds the chain so far. The RCODE is that
-//!   of the last name (RFC 6604 2.1).
-//! - DS at a cut is the parent's and answered here (RFC 4035 3.1.4.1). Zones are served unsigned, so DO changes nothing.
+//!   Where it leaves, [`LocalOutcome::Leaves`] names the target and the message holds the chain so far. The RCODE is
+//!   that of the last name (RFC 6604 2.1).
+//! - DS at a cut is the parent's and answered here (RFC 4035 3.1.4.1). Zones are served unsigned, so DO changes
+//!   nothing.
 //! - ANY is given all that the name owns, as far as a message holds it (RFC 8482 4.1), without additional records. Any
 //!   other answer that is larger than a message, behind a chain, is SERVFAIL.
 //! - Additional: the addresses in this zone of what NS, MX, SRV, KX, AFSDB, RT, SVCB and HTTPS point to; in a referral
@@ -15,19 +16,19 @@
 use std::net::IpAddr;
 
 use super::{
-    Delegation, LocalAnswer, LocalOutcome, LocalQuestion,
+    Delegation, LocalAnswer, LocalOutcome, LocalQuery,
     message::Draft,
     rdata,
     zone::{Found, Node, RrSet, Zone},
 };
 use crate::wire::{Flags, Name, Rcode, RecordType, name, record::Section};
 
-/// The most aliases followed for one question; `engine` has the same bound for the whole.
+/// The most aliases followed for one query; `engine` has the same limit for the whole chain.
 pub const MAX_ALIASES: u8 = 64;
 
-/// The answer of one zone to one question for a name at or below its apex. `stays` tells whether a target inside the
-/// zone is still this zone's to answer: a rule, a zone or a host below may have it.
-pub(super) fn answer(zone: &Zone, question: &LocalQuestion<'_>, stays: &dyn Fn(&Name) -> bool) -> LocalAnswer {
+/// The answer of one zone to a query for a name at or below its apex. `stays` tells whether this zone answers for a
+/// target inside it: a rule, zone or host below may cover the target instead.
+pub(super) fn answer(zone: &Zone, question: &LocalQuery<'_>, stays: &dyn Fn(&Name) -> bool) -> LocalAnswer {
     let mut walk = Walk { zone, question, draft: Draft::new(question), qname: question.name.clone(), aliases: 0 };
     loop {
         match walk.step(stays) {
@@ -37,16 +38,16 @@ pub(super) fn answer(zone: &Zone, question: &LocalQuestion<'_>, stays: &dyn Fn(&
     }
 }
 
-/// NXDOMAIN for any question, with the zone's SOA.
-pub(super) fn absent(zone: &Zone, question: &LocalQuestion<'_>) -> LocalAnswer {
+/// NXDOMAIN with the zone's SOA.
+pub(super) fn absent(zone: &Zone, question: &LocalQuery<'_>) -> LocalAnswer {
     let mut walk = Walk { zone, question, draft: Draft::new(question), qname: question.name.clone(), aliases: 0 };
     walk.draft.flag(Flags::AA);
     let _ = walk.negative(Rcode::NXDOMAIN);
     walk.finish(Rcode::NXDOMAIN, LocalOutcome::Done)
 }
 
-/// SERVFAIL for any question, since the file of `zone` cannot be used.
-pub(super) fn broken(question: &LocalQuestion<'_>, zone: &Name) -> LocalAnswer {
+/// SERVFAIL, because the file of `zone` cannot be used.
+pub(super) fn broken(question: &LocalQuery<'_>, zone: &Name) -> LocalAnswer {
     let (rcode, outcome) = (Rcode::SERVFAIL, LocalOutcome::Broken { zone: zone.clone() });
     LocalAnswer { message: Draft::new(question).finish(rcode), rcode, outcome, aliases: 0 }
 }
@@ -66,7 +67,7 @@ pub(super) fn delegation(zone: &Zone, cut: Name) -> Option<Delegation> {
     Some(Delegation { zone: zone.apex().clone(), cut, names, servers })
 }
 
-/// What owns the addresses of `target`, a wire name in lower case within the zone.
+/// The node with the addresses of `target`, a wire name in lower case within the zone.
 fn addresses<'z>(zone: &'z Zone, target: &[u8], glue: Glue) -> Option<Node<'z>> {
     match zone.find(target) {
         Found::Exact(node) | Found::Wildcard(node) => Some(node),
@@ -81,12 +82,12 @@ const fn is_beside_cname(qtype: RecordType) -> bool {
     matches!(qtype, T::CNAME | T::RRSIG | T::NSEC | T::SIG | T::KEY | T::NXT)
 }
 
-/// What is done with addresses below a zone cut, which are not this zone's own.
+/// Whether addresses below a zone cut (glue), which are not this zone's own, are included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Glue {
-    /// They are given: without them nobody gets to the servers of the cut.
+    /// Included: without them nobody reaches the servers of the cut.
     Given,
-    /// They are left to the zone that has them.
+    /// Left out: the zone below answers for them.
     Left,
 }
 
@@ -97,9 +98,9 @@ enum Step {
 
 struct Walk<'a> {
     zone: &'a Zone,
-    question: &'a LocalQuestion<'a>,
+    question: &'a LocalQuery<'a>,
     draft: Draft,
-    /// The name that is looked up now.
+    /// The name being looked up.
     qname: Name,
     aliases: u8,
 }
@@ -154,7 +155,7 @@ impl<'a> Walk<'a> {
         self.draft.set(Section::Answer, self.qname.as_wire(), set, set.ttl);
     }
 
-    /// Goes on with the target of an alias, if it is ours and not one too many.
+    /// Continues at the target of an alias, if this zone answers for it and the limit is not reached.
     fn follow(&mut self, target: Name, stays: &dyn Fn(&Name) -> bool) -> Step {
         self.aliases += 1;
         if self.aliases > MAX_ALIASES {
@@ -201,7 +202,7 @@ impl<'a> Walk<'a> {
         Step::End(Rcode::NOERROR, LocalOutcome::Delegated { cut, target: self.qname.clone() })
     }
 
-    /// Adds the addresses of what a set points to, as far as this zone has them.
+    /// Adds the addresses of a set's targets, as far as this zone has them.
     fn addresses(&mut self, set: &RrSet<'_>, glue: Glue) {
         for rdata in set.rdata() {
             let Some(target) = rdata::target(set.rtype, rdata) else { continue };

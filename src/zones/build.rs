@@ -1,4 +1,4 @@
-//! A zone while it is read: records in the order they come, checked against those before, then sorted into a [`Zone`].
+//! Builds a [`Zone`]: takes records in any order, checks each against those before, and sorts them at the end.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::wire::{Name, RecordType};
 
-/// Which of the types that matter to others a name owns, a bit each.
+/// The types at a name that restrict which others may stand beside them, a bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Kinds(u8);
 
@@ -55,7 +55,7 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// A zone that has nothing yet, not even its SOA.
+    /// An empty zone, without even a SOA.
     pub(super) fn new(apex: Name) -> Self {
         let mut names = Names::default();
         names.intern(&[]);
@@ -72,7 +72,7 @@ impl Builder {
         self.kinds[0].has(kinds)
     }
 
-    /// Makes a name exist, and those between it and the apex. The name is in wire form, in lower case, at or below the
+    /// Adds a name and all names between it and the apex. The name is in wire form, in lower case, at or below the
     /// apex.
     pub(super) fn touch(&mut self, owner: &[u8]) -> Result<u32, ZoneErrorKind> {
         let depth = owner.len().saturating_sub(self.apex.as_wire().len());
@@ -93,8 +93,8 @@ impl Builder {
         Ok(id)
     }
 
-    /// Adds a record of a name in wire form, in lower case, at or below the apex. A CNAME stands alone, and no name has two
-    /// CNAMEs or two DNAMEs.
+    /// Adds a record of a name in wire form, in lower case, at or below the apex. A CNAME stands alone, and no name has
+    /// two CNAMEs or two DNAMEs.
     pub(super) fn add(&mut self, owner: &[u8], rtype: RecordType, ttl: u32, rdata: &[u8]) -> Result<(), ZoneErrorKind> {
         let id = self.touch(owner)?;
         let (kind, present) = (Kinds::of(rtype), self.kinds[place(id)]);
@@ -127,8 +127,8 @@ impl Builder {
         Ok(())
     }
 
-    /// The finished zone. A set takes the least TTL of its records (RFC 2181 5.2), a record that is there twice is kept
-    /// once (RFC 2181 5).
+    /// The finished zone. A set gets the least TTL of its records (RFC 2181 5.2); duplicate records are kept once (RFC
+    /// 2181 5).
     pub(super) fn finish(self) -> Zone {
         let Self { apex, mut names, mut kinds, mut records, mut octets, singles } = self;
         drop(singles);
@@ -162,7 +162,7 @@ impl Builder {
     }
 }
 
-/// A digest of all that a zone holds, whatever the order in which it was read: the sum of the names' digests.
+/// A digest of a zone's contents that does not depend on their order: the sum of the names' digests.
 fn fingerprint(zone: &Zone) -> u64 {
     let mut octets = Vec::new();
     let digests = zone.nodes().map(|(owner, node)| {

@@ -1,4 +1,4 @@
-//! What a zone must be as a whole, once its records are read: SOA and NS at the apex, no set that fits no message.
+//! Checks of a whole zone, once its records are read: SOA and NS at the apex, no record set larger than a message.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::wire::{MAX_MESSAGE, RecordType, name::MAX_NAME};
 
-/// The octets of a message that no record of the answer can have: header, question, and a SOA besides.
+/// The octets of a message that answer records cannot use: header, question and a SOA.
 const RESERVED: usize = 12 + MAX_NAME + 4 + 3 * MAX_NAME;
 
-/// Makes SOA and NS where they are missing: the zone itself is its server, as in RFC 6303 3.
+/// Adds SOA and NS records if they are missing, with the zone's own name as the server (RFC 6303 3).
 pub(super) fn make(zone: &mut Builder) -> Result<(), ZoneErrorKind> {
     let apex = zone.apex().clone();
     if !zone.apex_has(Kinds::SOA) {
@@ -27,7 +27,7 @@ pub(super) fn make(zone: &mut Builder) -> Result<(), ZoneErrorKind> {
     Ok(())
 }
 
-/// A zone file has both.
+/// Reports a zone file without SOA or NS.
 pub(super) fn demand(zone: &Builder, path: &Path, errors: &mut Vec<ZoneError>) {
     for (rtype, kind) in [(RecordType::SOA, Kinds::SOA), (RecordType::NS, Kinds::NS)] {
         if !zone.apex_has(kind) {
@@ -38,7 +38,7 @@ pub(super) fn demand(zone: &Builder, path: &Path, errors: &mut Vec<ZoneError>) {
     }
 }
 
-/// No record set may be larger than a message.
+/// Reports record sets that are larger than a message.
 pub(super) fn bound(zone: &Zone, place: &RecordPlace, errors: &mut Vec<ZoneError>) {
     for (owner, node) in zone.nodes() {
         for set in node.sets() {

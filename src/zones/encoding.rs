@@ -1,8 +1,8 @@
-//! The notations of master files that are no words: times, hexadecimal, base 64, sets of types.
+//! Reads times, hexadecimal, base 64 and type lists in master files.
 
 use crate::wire::RecordType;
 
-/// Seconds, or numbers with the units w d h m s (a BIND habit), at most 2^31-1.
+/// Seconds, or numbers with the units w d h m s (a BIND extension), at most 2^31-1.
 pub(super) fn seconds(text: &[u8]) -> Option<u32> {
     let (mut total, mut number) = (0_u32, None::<u32>);
     for octet in text {

@@ -17,16 +17,16 @@ pub(super) struct Token<'t> {
 /// Whether a token stood in quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quoting {
-    /// It did not.
+    /// Not in quotes.
     Bare,
-    /// It did.
+    /// In quotes.
     Quoted,
 }
 
 /// Whether an entry names its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
-    /// It begins with blanks: the owner is the one before.
+    /// It begins with blanks: the owner is that of the previous entry.
     Blank,
     /// It begins with a word.
     Word,
@@ -46,7 +46,7 @@ pub(super) struct Entry<'t> {
 impl Entry<'_> {
     /// The entry on one line, for people.
     pub(super) fn shown(&self) -> String {
-        /// More than this of a record is no help in a message.
+        /// The most characters of a record shown in a message.
         const SHOWN: usize = 100;
         let words: Vec<_> = self.tokens.iter().map(Token::shown).collect();
         let mut text = words.join(" ");
@@ -68,7 +68,7 @@ impl Token<'_> {
         }
     }
 
-    /// The text to be read once more: of what stood in quotes, `\"` is a quote.
+    /// The text for a second parse: within quotes, `\"` becomes a quote.
     pub(super) fn unquoted(&self) -> Vec<u8> {
         let mut text = Vec::with_capacity(self.text.len());
         let mut rest = self.text;
@@ -229,7 +229,7 @@ pub(super) fn unescape(text: &[u8]) -> Result<Vec<u8>, ZoneErrorKind> {
     Ok(octets)
 }
 
-/// The octet that the text behind a backslash stands for, and what follows it.
+/// The octet that an escape stands for, and the text behind it. `text` begins behind the backslash.
 pub(super) fn escape(text: &[u8]) -> Result<(u8, &[u8]), ZoneErrorKind> {
     let (&first, rest) = text.split_first().ok_or(ZoneErrorKind::Escape)?;
     if !first.is_ascii_digit() {

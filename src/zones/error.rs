@@ -1,4 +1,4 @@
-//! What is wrong with a zone, and where: a file or the configuration, the line, the record.
+//! Errors in zones, each with its place: file or configuration, line and record.
 
 use std::{fmt, io, path::PathBuf};
 
@@ -20,13 +20,13 @@ impl fmt::Display for RecordPlace {
     }
 }
 
-/// One thing that is wrong, with its place.
+/// An error in a zone, with its place.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {kind}{}", Quoted(record))]
 pub struct ZoneError {
-    /// Where.
+    /// The place.
     pub place: RecordPlace,
-    /// What.
+    /// The error.
     #[source]
     pub kind: ZoneErrorKind,
     /// The record as it was written, on one line; empty if there is none.
@@ -41,16 +41,16 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// What can be wrong.
+/// The kinds of errors in zones.
 #[derive(Debug, thiserror::Error)]
 pub enum ZoneErrorKind {
     /// A file cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[source] io::Error),
-    /// More names or data than four octets count.
+    /// More names or data than a 32-bit number can count.
     #[error("the zone is larger than 4 GiB")]
     TooLarge,
-    /// More errors than are told.
+    /// More errors than are reported.
     #[error("{0} more errors are not shown")]
     More(usize),
     /// A zone is declared twice.
@@ -65,21 +65,21 @@ pub enum ZoneErrorKind {
     /// A backslash that escapes nothing.
     #[error("an escape that is not \\DDD (000 to 255) or \\X")]
     Escape,
-    /// A name that is none.
+    /// A name that is not valid.
     #[error("\"{text}\" is not a name: {source}")]
     Name {
         /// The name as written.
         text: String,
-        /// Why not.
+        /// Why it is not valid.
         source: NameError,
     },
     /// The first record of a file has no owner.
     #[error("no name before it to take the owner from; begin the line with the name")]
     NoOwner,
-    /// No TTL can be told.
+    /// No TTL, and none to inherit.
     #[error("no TTL here or before; write one, or a $TTL line on top")]
     NoTtl,
-    /// A TTL that is none.
+    /// A TTL that is not valid.
     #[error("\"{0}\" is not a TTL: seconds up to 2147483647, or like 1h30m")]
     Ttl(String),
     /// A record without a type.
@@ -91,10 +91,10 @@ pub enum ZoneErrorKind {
     /// A class other than IN.
     #[error("class {0} is not supported, zones are of class IN")]
     Class(String),
-    /// A type that is not data of an unsigned zone.
+    /// A type that an unsigned zone cannot have.
     #[error("{0} is not supported; zones are served unsigned, take the file from before signing")]
     Signed(RecordType),
-    /// A type that stands in questions and messages alone.
+    /// A type that is not data: a query or meta type.
     #[error("{0} is no type of zone data")]
     Meta(RecordType),
     /// A directive that we do not know.
@@ -117,7 +117,7 @@ pub enum ZoneErrorKind {
     Include {
         /// The file as written.
         text: String,
-        /// Why not.
+        /// Why it is not valid.
         source: io::Error,
     },
     /// Included files include files, too deep.
@@ -164,7 +164,7 @@ pub enum ZoneErrorKind {
         /// The type.
         rtype: RecordType,
     },
-    /// A wildcard that owns what it must not.
+    /// A type that a wildcard must not own.
     #[error("a wildcard cannot have {0} (RFC 4592 4)")]
     WildcardOwner(RecordType),
     /// More records of a name and type than one message holds.
@@ -175,13 +175,13 @@ pub enum ZoneErrorKind {
         /// The type.
         rtype: RecordType,
     },
-    /// A line of a hosts file.
+    /// A line of a hosts file without a valid address.
     #[error("\"{0}\" is not an address; a line is an address and names")]
     Address(String),
     /// A line of a hosts file with an address of one interface.
     #[error("\"{0}\" is an address of one interface, which DNS cannot say")]
     Scoped(String),
-    /// A line of a hosts file with an address alone.
+    /// A line of a hosts file with an address but no name.
     #[error("an address without a name")]
     NoHost,
 }

@@ -19,7 +19,7 @@ use crate::wire::{
     name::{MAX_LABEL, MAX_NAME, NameError},
 };
 
-/// What a field looks like.
+/// The format of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     /// A name.
@@ -337,7 +337,7 @@ fn generic_rdata(words: &[Token<'_>]) -> Result<Vec<u8>, String> {
     Ok(octets)
 }
 
-/// Whether octets have the shape of a type.
+/// Whether RDATA is well formed for a type.
 fn fits(fields: &[Field], rdata: &[u8]) -> bool {
     let mut rest = rdata;
     for field in fields {

@@ -1,8 +1,8 @@
 //! `$GENERATE`, BIND's loop: `$GENERATE START-STOP[/STEP] OWNER [TTL] [CLASS] TYPE DATA`.
 //!
-//! In OWNER and DATA each `$` stands for the number of the turn, `${OFFSET[,WIDTH[,BASE]]}` for one that is moved by
-//! OFFSET, filled up with zeros to WIDTH, and written in BASE: d, o, x, X, or n and N for nibbles with dots between them,
-//! the lowest first, as ip6.arpa has them (the dots count in WIDTH). `\$` and `$$` are a dollar sign. DATA of several
+//! In OWNER and DATA each `$` stands for the number of the iteration, `${OFFSET[,WIDTH[,BASE]]}` for that number plus
+//! OFFSET, padded with zeros to WIDTH and written in BASE: d, o, x, X, or n and N for nibbles separated by dots, the
+//! lowest first, as in ip6.arpa (the dots count in WIDTH). `\$` and `$$` are a dollar sign. DATA of several
 //! words stands in quotes. BIND's `lib/dns/master.c` is the specification (9.18); ours has a bound.
 
 /// The most records that the directives of one zone make: all of a /10's addresses.
@@ -44,7 +44,7 @@ impl Range {
     }
 }
 
-/// The text of one turn; none where a modifier is malformed.
+/// The text of one iteration; none if a modifier is malformed.
 pub(super) fn expand(template: &[u8], number: i64) -> Option<Vec<u8>> {
     let mut text = Vec::with_capacity(template.len() + 8);
     let mut rest = template;

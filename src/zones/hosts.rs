@@ -1,14 +1,14 @@
 //! hosts(5): addresses and their names, forward and reverse.
 //!
-//! A name that stands in the file is answered here for every type, and it alone (see the room's page). The reverse
-//! name of an address is PTR to the first name of each of its lines. The unspecified addresses, which lists of blocked
-//! names are full of, have no reverse.
+//! A name in the file is answered here for every type; names below it are not (see [`zones`](super)). An address's
+//! reverse name has a PTR record for the first name of each of its lines. The unspecified addresses, which blocklists
+//! use, have no reverse names.
 //!
-//! Files are merged by scripts, and one odd line must not take the others out of service: a line with a mistake is left
-//! out, and one warning counts them and shows the first.
+//! Scripts merge such files, and one bad line must not take the others out of service: bad lines are skipped, and one
+//! warning counts them and shows the first.
 //!
-//! Lists of a million lines are common, so names stand in one piece (`Names`) and addresses in sorted vectors, by name
-//! and by address; reverse names are not kept but read from the query.
+//! Lists of a million lines are common, so names are stored in one allocation (`Names`) and addresses in sorted
+//! vectors, by name and by address. Reverse names are not stored but parsed from the query.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -18,7 +18,7 @@ use std::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    LocalAnswer, LocalOutcome, LocalQuestion, SkippedLines,
+    LocalAnswer, LocalOutcome, LocalQuery, SkippedLines,
     error::{RecordPlace, ZoneError, ZoneErrorKind},
     message::Draft,
     names::Names,
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::wire::{Flags, Name, Rcode, RecordType, name::Labels, record::Section};
 
-/// How long answers from a hosts file live, in seconds: the file changes without notice to anyone but us.
+/// The TTL of answers from a hosts file, in seconds. It is short because clients cannot know when the file changes.
 pub const HOSTS_TTL: u32 = 60;
 
 /// The names of a hosts file.
@@ -77,7 +77,7 @@ impl<A: Copy + Ord> Addresses<A> {
     }
 }
 
-/// What the file has of one name, as RDATA.
+/// The records of one name, as RDATA.
 struct Host<'h> {
     v4: &'h [(u32, Ipv4Addr)],
     v6: &'h [(u32, Ipv6Addr)],
@@ -152,7 +152,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// What the file has of a name, forward or reverse; the same for the same lines in any order.
+    /// The records of a name, forward or reverse. The order of lines does not matter.
     fn host(&self, name: &[u8]) -> Host<'_> {
         let id = self.names.find(name);
         let ids: Vec<u32> = match reversed(name) {
@@ -165,7 +165,7 @@ impl Hosts {
         Host { v4: self.v4.of(id), v6: self.v6.of(id), names }
     }
 
-    /// Whether a name stands in the file, or is the reverse of an address that does.
+    /// Whether a name is in the file, or is the reverse name of an address that is.
     pub(super) fn holds(&self, name: &[u8]) -> bool {
         let is_reverse = || match reversed(name) {
             Some(IpAddr::V4(address)) => !self.v4.names_of(address).is_empty(),
@@ -175,12 +175,12 @@ impl Hosts {
         self.names.find(name).is_some() || is_reverse()
     }
 
-    /// A digest of the whole file's meaning.
+    /// A digest of the whole file.
     pub(super) const fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
 
-    /// A digest of what the file has of a name that it holds.
+    /// A digest of the records of a name in the file.
     pub(super) fn print_of(&self, name: &[u8]) -> u64 {
         let host = self.host(name);
         let mut octets = name.to_vec();
@@ -211,8 +211,8 @@ impl Hosts {
         sum
     }
 
-    /// Answers for a name that stands in the file.
-    pub(super) fn answer(&self, question: &LocalQuestion<'_>) -> Option<LocalAnswer> {
+    /// The answer for a name in the file.
+    pub(super) fn answer(&self, question: &LocalQuery<'_>) -> Option<LocalAnswer> {
         let (name, qtype) = (question.name.as_wire(), question.qtype);
         let host = self.host(name);
         if host.is_empty() {
@@ -226,7 +226,7 @@ impl Hosts {
         let v6: Vec<[u8; 16]> = host.v6.iter().filter(|_| wants(RecordType::AAAA)).map(|(_, ip)| ip.octets()).collect();
         let names: Vec<&[u8]> = host.names.iter().copied().filter(|_| wants(RecordType::PTR)).collect();
         if v4.is_empty() && v6.is_empty() && names.is_empty() {
-            // The name itself stands in as the zone: nothing above it is ours.
+            // The SOA's owner is the name itself: we are not authoritative for anything above it.
             let numbers = [1, 3600, 1200, 604_800, HOSTS_TTL];
             let soa = special::soa(question.name, special::NOBODY, numbers);
             draft.records(Section::Authority, name, kind(RecordType::SOA), [&soa[..]]);

@@ -1,7 +1,7 @@
-//! Local zones and the hosts file as they were read, and what becomes of files that cannot be used.
+//! Reads local zones and the hosts file, and decides what to do about files that cannot be used.
 //!
-//! - At the start a zone whose file is broken, missing or unreadable is [`Content::Broken`]: its names are answered with
-//!   SERVFAIL, everything else is served. A hosts file that cannot be read has no names.
+//! - At the start a zone whose file is broken, missing or unreadable is [`Content::Broken`]: its names are answered
+//!   with SERVFAIL, everything else is served. A hosts file that cannot be read has no names.
 //! - Later a file that cannot be used is an error, and the caller leaves everything as it is; only what was broken
 //!   before may be broken again.
 //! - What is wrong in the configuration itself (inline records, a zone declared twice) is always an error.
@@ -14,12 +14,12 @@ use std::{
 
 use super::{LocalSpec, SkippedLines, ZoneSource, error::ZoneError, hosts::Hosts, text, watch::FileWatch, zone::Zone};
 
-/// What was read for a local zone.
+/// The contents of a local zone.
 #[derive(Debug)]
 pub(super) enum Content {
     /// Its records.
     Zone(Zone),
-    /// Nothing that could be used.
+    /// None: the file cannot be used.
     Broken,
 }
 
@@ -61,18 +61,18 @@ impl LoadedHosts {
     }
 }
 
-/// What came of reading.
+/// Errors found while reading.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// Errors that nothing may be built with.
+    /// Errors that refuse the whole configuration.
     pub(super) refused: Vec<ZoneError>,
-    /// Errors in files that are left out of service until they are mended.
+    /// Errors in files whose zones stay out of service until the files are fixed.
     pub(super) broken: Vec<ZoneError>,
     /// Lines of a hosts file that were left out.
     pub(super) skipped: Option<SkippedLines>,
 }
 
-/// Reads a zone unless `before` is what its files hold still. None if its errors refuse the whole.
+/// Reads a zone, or reuses `before` if its files have not changed. None if its errors refuse the whole configuration.
 pub(super) fn zone(
     spec: &LocalSpec,
     before: Option<&Arc<LoadedZone>>,
@@ -100,16 +100,16 @@ pub(super) fn zone(
     Some(Arc::new(LoadedZone { spec: spec.clone(), content, files }))
 }
 
-/// Whether something is in force already.
+/// Whether a configuration is already in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
-    /// Nothing is: what can be served, is.
+    /// No: serve everything that can be served.
     First,
-    /// Something is, and better than files that are broken.
+    /// Yes: keep it rather than use broken files.
     Later,
 }
 
-/// Reads a hosts file unless `before` is what it holds still. None if its errors refuse the whole.
+/// Reads a hosts file, or reuses `before` if it has not changed. None if its errors refuse the whole configuration.
 pub(super) fn hosts(
     path: Option<&Path>,
     before: Option<&Arc<LoadedHosts>>,

@@ -1,12 +1,11 @@
 //! Writes an answer of ours: a header, the question, then records, names compressed (RFC 1035 4.1.4).
 //!
-//! Names in RDATA are compressed for the types of RFC 1035 alone (RFC 3597 4). A message never grows past the longest
-//! there is: a record set that does not fit is left out whole. TC would send the client to TCP, where it does not fit
-//! either.
+//! Names in RDATA are compressed only for the types of RFC 1035 (RFC 3597 4). A record set that does not fit 65,535
+//! octets is left out whole. TC would be of no use: it would not fit over TCP either.
 
 use hashbrown::HashMap;
 
-use super::{LocalQuestion, rdata, zone::RrSet};
+use super::{LocalQuery, rdata, zone::RrSet};
 use crate::wire::{Class, Flags, Header, MAX_MESSAGE, MessageId, Rcode, RecordType, header::HEADER, record::Section};
 
 /// The first offset that a compression pointer cannot hold.
@@ -18,7 +17,7 @@ pub(super) struct Draft {
     counts: [u16; 4],
     /// Names in lower case that stand in the message, and where.
     places: HashMap<Box<[u8]>, u16>,
-    /// What is in the message already: owner and type.
+    /// The record sets in the message so far: owner and type.
     present: Vec<(Box<[u8]>, RecordType)>,
     flags: u16,
     is_cut: bool,
@@ -26,7 +25,7 @@ pub(super) struct Draft {
 
 impl Draft {
     /// A message with the question in it.
-    pub(super) fn new(question: &LocalQuestion<'_>) -> Self {
+    pub(super) fn new(question: &LocalQuery<'_>) -> Self {
         let mut draft = Self {
             bytes: vec![0; HEADER],
             counts: [1, 0, 0, 0],
@@ -147,8 +146,8 @@ impl Draft {
         self.bytes
     }
 
-    /// Throws away every record: what is left is the question.
-    pub(super) fn clear(&mut self, question: &LocalQuestion<'_>) {
+    /// Removes all records; the question stays.
+    pub(super) fn clear(&mut self, question: &LocalQuery<'_>) {
         *self = Self::new(question);
     }
 }

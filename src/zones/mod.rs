@@ -1,8 +1,8 @@
-//! What is answered here: local zones, hosts, special-use names.
+//! Names that are answered locally: local zones, hosts files, special-use names.
 //!
 //! [`Zones`] is built with each configuration and whenever a file of it changes ([`Zones::changed`]); it never changes
-//! itself. `route` learns from [`Zones::domains`] and [`Zones::special_domains`] which names to send here, `engine` calls
-//! [`Zones::answer`] on a miss and keeps the message in the cache under the domain's fingerprint.
+//! itself. `route` learns from [`Zones::domains`] and [`Zones::special_domains`] which names to send here, `engine`
+//! calls [`Zones::answer`] on a miss and keeps the message in the cache under the domain's fingerprint.
 //!
 //! **Overrides.** A `[[local]]` zone is authoritative for its name and everything below, down to the next longer
 //! domain (another local zone, a host, a rule): below a forwarded domain it takes its subtree out and leaves the rest
@@ -17,7 +17,7 @@
 //! (`zone_handler/catalog.rs`, 0.26.3): none of it can be mended from a `ZoneHandler`. The rules fit in two files,
 //! [`answer`](mod@answer) and `zone`, are synchronous, and `tests/zones.rs` holds them against BIND.
 //!
-//! Class IN only; AXFR, IXFR, and the other questions that are not about data are refused before they come here.
+//! Class IN only. AXFR, IXFR and other queries that are not for data are refused before they come here.
 
 pub mod answer;
 pub mod hosts;
@@ -93,24 +93,24 @@ pub struct InlineRecord {
 /// Whether the special-use names are answered here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpecialUse {
-    /// They are, where nothing else covers them.
+    /// Answered here, where nothing else covers them.
     Answered,
-    /// They are names like any other.
+    /// Treated like any other name.
     Ignored,
 }
 
-/// A name that is answered here with all below it.
+/// A domain that is answered here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalDomain<'a> {
     /// The name.
     pub name: &'a Name,
-    /// A digest of all that shapes answers below it: equal content, equal digest.
+    /// A digest of everything that answers below it depend on.
     pub fingerprint: u64,
 }
 
-/// What is asked.
+/// A query for a local name.
 #[derive(Debug, Clone, Copy)]
-pub struct LocalQuestion<'a> {
+pub struct LocalQuery<'a> {
     /// The name.
     pub name: &'a Name,
     /// The type.
@@ -119,7 +119,7 @@ pub struct LocalQuestion<'a> {
     pub qclass: Class,
 }
 
-/// What is answered.
+/// The answer to a [`LocalQuery`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalAnswer {
     /// The whole message: id 0, QR and perhaps AA, the question with the name in lower case, no OPT. For
@@ -127,7 +127,7 @@ pub struct LocalAnswer {
     pub message: Vec<u8>,
     /// Its response code.
     pub rcode: Rcode,
-    /// Whether that is all.
+    /// How the answer ends.
     pub outcome: LocalOutcome,
     /// How many aliases (CNAMEs, those made from DNAMEs included) the message follows.
     pub aliases: u8,
@@ -136,14 +136,14 @@ pub struct LocalAnswer {
 /// How an answer ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LocalOutcome {
-    /// It is whole.
+    /// The answer is complete.
     Done,
-    /// An alias leads to a name that is not this zone's to answer: go on there.
+    /// An alias leads to a name that this zone does not answer for: resolution continues there.
     Leaves {
         /// The name to ask for next, with the same type.
         target: Name,
     },
-    /// The name is delegated to other servers, and the message is the referral (behind a chain, perhaps).
+    /// The name is delegated to other servers. The message is the referral, perhaps behind a CNAME chain.
     Delegated {
         /// The zone that begins there.
         cut: Name,
@@ -186,7 +186,7 @@ const BROKEN: u64 = 0;
 pub struct Delegation {
     /// The local zone.
     pub zone: Name,
-    /// The name that is delegated with all below it.
+    /// The delegated domain.
     pub cut: Name,
     /// The names of its servers.
     pub names: Vec<Name>,
@@ -194,7 +194,7 @@ pub struct Delegation {
     pub servers: Vec<IpAddr>,
 }
 
-/// All that is answered here.
+/// All local names of a configuration.
 #[derive(Debug, Default)]
 pub struct Zones {
     zones: HashMap<Box<[u8]>, Arc<LoadedZone>>,
@@ -205,8 +205,8 @@ pub struct Zones {
 }
 
 impl Zones {
-    /// The zones, hosts and special-use names of a configuration, or all that is wrong with them. Files that have not
-    /// changed since `previous` are not read again; see `load` for what becomes of files that cannot be used.
+    /// Builds the zones, hosts and special-use names of a configuration, or returns all errors in them. Files that have
+    /// not changed since `previous` are not read again. See `load` for files that cannot be used.
     pub fn build(
         specs: &[LocalSpec],
         hosts: Option<&Path>,
@@ -252,12 +252,12 @@ impl Zones {
         }
     }
 
-    /// What is wrong with files that were read for this value and could not be used: their zones answer SERVFAIL.
+    /// The errors in files that were read for this value and cannot be used: their zones answer SERVFAIL.
     pub fn errors(&self) -> &[ZoneError] {
         &self.findings.broken
     }
 
-    /// What to tell of files that were read for this value: lines that were left out.
+    /// The warnings about files that were read for this value: lines that were skipped.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
         self.findings.skipped.iter().map(ToString::to_string)
     }
@@ -282,8 +282,8 @@ impl Zones {
         })
     }
 
-    /// Whether a wire name in lower case stands in the hosts file: it is answered here, and it alone. At a zone's own name
-    /// the zone answers.
+    /// Whether a wire name in lower case stands in the hosts file: it is answered here, and it alone. At a zone's own
+    /// name the zone answers.
     pub fn is_host(&self, name: &[u8]) -> bool {
         self.hosts.hosts().is_some_and(|hosts| hosts.holds(name)) && !self.zones.contains_key(name)
     }
@@ -293,12 +293,12 @@ impl Zones {
         matches!(self.origin(name, RecordType::A), Some(Origin::Special(_)))
     }
 
-    /// A digest of what the hosts file says, whatever the order of its lines.
+    /// A digest of the hosts file that does not depend on the order of its lines.
     pub fn hosts_fingerprint(&self) -> u64 {
         self.hosts.hosts().map_or(0, Hosts::fingerprint)
     }
 
-    /// A digest of what shapes the answer to a query for a wire name in lower case; 0 where nothing here covers it.
+    /// A digest of everything that the answer for a wire name in lower case depends on; 0 if nothing here covers it.
     pub fn fingerprint(&self, name: &[u8], qtype: RecordType) -> u64 {
         match self.origin(name, qtype) {
             Some(Origin::Host(hosts)) => hosts.print_of(name),
@@ -317,7 +317,7 @@ impl Zones {
         })
     }
 
-    /// Where the answer comes from.
+    /// The source of the answer.
     fn origin(&self, name: &[u8], qtype: RecordType) -> Option<Origin<'_>> {
         let loaded = covering(&self.zones, name);
         let is_apex = loaded.is_some_and(|loaded| loaded.spec.zone.as_wire() == name);
@@ -333,9 +333,9 @@ impl Zones {
         covering(&self.special, name).map(Origin::Special)
     }
 
-    /// Answers a question; none if nothing here covers its name. An alias is followed to a name of the same zone if
-    /// `stays` says that the question would come back here anyway: `route` may have a rule for it.
-    pub fn answer(&self, question: &LocalQuestion<'_>, stays: impl Fn(&Name) -> bool) -> Option<LocalAnswer> {
+    /// Answers a query; none if nothing here covers its name. An alias is followed within the zone only where `stays`
+    /// says that the target is answered here: a rule may cover it.
+    pub fn answer(&self, question: &LocalQuery<'_>, stays: impl Fn(&Name) -> bool) -> Option<LocalAnswer> {
         let name = question.name.as_wire();
         match self.origin(name, question.qtype)? {
             Origin::Host(hosts) => hosts.answer(question),
@@ -378,7 +378,7 @@ impl Zones {
         self.watch.changed()
     }
 
-    /// The files that were read and the state they were in, for who polls them.
+    /// The files that were read and their state then, for polling.
     pub const fn watch(&self) -> &FileWatch {
         &self.watch
     }
@@ -395,7 +395,7 @@ pub enum Owner<'z> {
     Special(&'z Name),
 }
 
-/// Where an answer comes from.
+/// The source of an answer.
 enum Origin<'z> {
     Host(&'z Hosts),
     Zone(&'z Arc<LoadedZone>),

@@ -1,11 +1,11 @@
-//! Many names in little memory: their octets in one piece, found by their hash.
+//! Stores many names in little memory: their octets in one allocation, found by hash.
 //!
 //! A name costs its octets, four for its place and about ten for the index; a map of boxed names costs ten times that.
 
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Octet strings, each kept once and known by its number, from 0 in the order they came.
+/// Octet strings, each stored once and numbered from 0 in the order they were added.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     octets: Vec<u8>,
@@ -25,7 +25,7 @@ impl Names {
         self.index.find(xxh3_64(name), |&id| self.name(id) == name).copied()
     }
 
-    /// The number of a name, which is here afterwards; none where there is no more room.
+    /// The number of a name, which is added if it is new; none if there is no more room.
     pub(super) fn intern(&mut self, name: &[u8]) -> Option<u32> {
         if let Some(id) = self.find(name) {
             return Some(id);
@@ -44,7 +44,7 @@ impl Names {
         slice(&self.octets, &self.starts, id)
     }
 
-    /// Gives back what was held for more.
+    /// Frees unused capacity.
     pub(super) fn shrink(&mut self) {
         self.octets.shrink_to_fit();
         self.starts.shrink_to_fit();

@@ -1,4 +1,4 @@
-//! Where names stand in RDATA, which is kept as uncompressed wire bytes.
+//! Finds names in RDATA, which is stored as uncompressed wire bytes.
 
 use std::cmp::Ordering;
 
@@ -17,7 +17,7 @@ pub(super) const fn compressible(rtype: RecordType) -> Option<(usize, usize)> {
     }
 }
 
-/// The name that a record points to and whose addresses are worth adding.
+/// The name that a record points to, if its addresses belong in the additional section.
 pub(super) fn target(rtype: RecordType, rdata: &[u8]) -> Option<&[u8]> {
     let name = rdata.get(target_at(rtype)?..)?;
     name.get(..name_length(name))
@@ -39,7 +39,7 @@ pub(super) fn is_service(rtype: RecordType, rdata: &[u8]) -> bool {
     matches!(rtype, RecordType::SVCB | RecordType::HTTPS) && rdata.first_chunk().is_some_and(|head| *head != [0, 0])
 }
 
-/// The length of the uncompressed name at the start of `bytes`, or what there is of it.
+/// The length of the uncompressed name at the start of `bytes`, at most that of `bytes`.
 pub(super) fn name_length(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(&length) = bytes.get(at) {
@@ -56,7 +56,7 @@ pub(super) fn soa_minimum(rdata: &[u8]) -> u32 {
     rdata.last_chunk().map_or(0, |field| u32::from_be_bytes(*field))
 }
 
-/// Where the name in RDATA begins whose letter case does not count.
+/// The offset of the name in RDATA whose letter case does not count.
 const fn name_at(rtype: RecordType) -> Option<usize> {
     match (compressible(rtype), target_at(rtype)) {
         (Some((prefix, _)), _) => Some(prefix),
@@ -65,8 +65,8 @@ const fn name_at(rtype: RecordType) -> Option<usize> {
     }
 }
 
-/// The order of two records of a type; they are one where it is [`Ordering::Equal`]. Letter case does not count in names
-/// (RFC 4343, RFC 4034 6.2).
+/// The order of two records of a type; equal records are duplicates. Letter case of names does not count (RFC 4343, RFC
+/// 4034 6.2).
 pub(super) fn order(rtype: RecordType, one: &[u8], other: &[u8]) -> Ordering {
     let Some(at) = name_at(rtype) else { return one.cmp(other) };
     let parts = |rdata: &'_ [u8]| -> [usize; 2] {
@@ -79,7 +79,7 @@ pub(super) fn order(rtype: RecordType, one: &[u8], other: &[u8]) -> Ordering {
     one[..at].cmp(&other[..other_at]).then_with(names).then_with(|| one[end..].cmp(&other[other_end..]))
 }
 
-/// Whether two records of a type are one.
+/// Whether two records of a type are duplicates.
 pub(super) fn same(rtype: RecordType, one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && order(rtype, one, other) == Ordering::Equal
 }

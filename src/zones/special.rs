@@ -1,4 +1,4 @@
-//! Special-use names: what a site's resolver answers itself and never asks another about.
+//! Special-use names: names that a site's resolver answers itself and never forwards.
 //!
 //! | domain | answer | because |
 //! | --- | --- | --- |
@@ -74,7 +74,7 @@ pub(super) fn resolver_arpa(resolvers: &[DesignatedResolver]) -> (Name, Special)
 /// The TTL of designated resolvers: listeners and certificates may be others after a restart.
 const DESIGNATED_TTL: u32 = 300;
 
-/// The TTL of everything here, and of what does not exist (RFC 6303 3).
+/// The TTL of all records here and of negative answers (RFC 6303 3).
 const TTL: u32 = 10_800;
 /// Serial, refresh, retry, expire and minimum of the SOA (RFC 6303 3).
 const SOA_NUMBERS: [u32; 5] = [1, 3600, 1200, 604_800, TTL];
@@ -84,7 +84,7 @@ pub(super) const NOBODY: &[u8] = b"\x06nobody\x07invalid\0";
 /// Domains that do not exist, whatever the type, the name itself included.
 const ABSENT: [&str; 3] = ["invalid", "onion", "test"];
 
-/// Domains with nothing in them but SOA and NS.
+/// Empty domains: only SOA and NS.
 const EMPTY: [&str; 19] = [
     "home.arpa",
     "resolver.arpa",
@@ -111,12 +111,12 @@ const EMPTY: [&str; 19] = [
     "8.b.d.0.1.0.0.2.ip6.arpa",
 ];
 
-/// What a special-use domain answers.
+/// How a special-use domain is answered.
 #[derive(Debug)]
 pub(super) enum Special {
-    /// As this zone says.
+    /// From this zone.
     Zone(Box<Zone>),
-    /// Nothing exists, not even the name itself; the zone has the SOA that says so.
+    /// NXDOMAIN, also for the domain itself. The zone provides the SOA.
     Absent(Box<Zone>),
 }
 
@@ -139,7 +139,7 @@ pub fn domains() -> impl Iterator<Item = Name> {
         .map(|text| text.parse().expect("the tables above hold names"))
 }
 
-/// The special-use domains and what they answer.
+/// The special-use domains, and how each is answered.
 pub(super) fn zones() -> impl Iterator<Item = (Name, Special)> {
     let absent = ABSENT.map(|text| text.parse::<Name>().expect("the table above holds names"));
     domains().map(move |apex| {

@@ -7,11 +7,11 @@ use super::{
     entry::{self, Token},
 };
 
-/// The keys that have names (IANA, Service Parameter Keys); their numbers are their places.
+/// The names of keys (IANA, Service Parameter Keys). A key's number is its index.
 const KEYS: [&str; 9] =
     ["mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint", "dohpath", "ohttp"];
 
-/// The parameters in `words`, by ascending key as the wire wants them.
+/// Encodes the parameters in `words`, sorted by key as the wire format demands.
 pub(super) fn parameters<'t>(words: &mut impl Iterator<Item = &'t Token<'t>>) -> Result<Vec<u8>, String> {
     let mut parameters = Vec::new();
     for word in words {

@@ -1,4 +1,4 @@
-//! How zones, hosts and special-use names answer together.
+//! Zones, hosts files and special-use names together.
 
 mod files;
 
@@ -29,7 +29,7 @@ fn build(specs: &[LocalSpec], hosts: &str, special_use: SpecialUse) -> Zones {
 
 fn ask(zones: &Zones, name: &str, qtype: RecordType) -> Option<LocalAnswer> {
     let name: Name = name.parse().unwrap();
-    zones.answer(&LocalQuestion { name: &name, qtype, qclass: Class::IN }, |_| true)
+    zones.answer(&LocalQuery { name: &name, qtype, qclass: Class::IN }, |_| true)
 }
 
 /// The response code, and each record as "owner type first-name-or-octets".
@@ -151,7 +151,7 @@ fn an_alias_is_followed_to_where_it_is_not_ours() {
     let cloud: Name = "cloud.corp.example".parse().unwrap();
     let outcome = |name: &str| {
         let name: Name = format!("{name}.corp.example").parse().unwrap();
-        let question = LocalQuestion { name: &name, qtype: RecordType::A, qclass: Class::IN };
+        let question = LocalQuery { name: &name, qtype: RecordType::A, qclass: Class::IN };
         let answer = zones.answer(&question, |target| !target.is_within(&cloud)).unwrap();
         (answer.outcome.clone(), answer.aliases, shown(Some(answer)))
     };
@@ -233,7 +233,7 @@ fn what_does_not_exist_among_100_000_names_is_told_as_fast_as_what_does() {
             (0..2000).map(|n| format!("{prefix}{n}.r{}.corp.example", n % 1000).parse().unwrap()).collect();
         let start = Moment::now();
         for name in &names {
-            let question = LocalQuestion { name, qtype: RecordType::A, qclass: Class::IN };
+            let question = LocalQuery { name, qtype: RecordType::A, qclass: Class::IN };
             assert!(zones.answer(&question, |_| true).is_some());
         }
         Moment::now().since(start) / 2000

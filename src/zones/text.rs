@@ -1,4 +1,4 @@
-//! Zones from master-file text (RFC 1035 5, RFC 2308 4, RFC 3597), a file or lines of the configuration.
+//! Reads zones from master-file text (RFC 1035 5, RFC 2308 4, RFC 3597): files, or lines of the configuration.
 //!
 //! - Every error is reported with file, line and record, and reading goes on.
 //! - A record without a TTL takes that of `$TTL`; before any `$TTL` the last one written (RFC 1035 5.1); before any
@@ -32,12 +32,12 @@ use crate::wire::{Name, RecordType, name};
 
 /// The TTL of inline records that have none, and of the SOA and NS made for them, in seconds.
 pub const INLINE_TTL: u32 = 300;
-/// The most errors that are told of one zone; the others are counted.
+/// The most errors reported for one zone; the others are counted.
 const MOST_ERRORS: usize = 100;
 /// How deep files include files.
 const MAX_DEPTH: usize = 8;
 
-/// Reads the zone of a specification, or tells all that is wrong with it.
+/// Reads the zone of a specification, or returns all its errors.
 pub(super) fn read(spec: &LocalSpec, watch: &mut FileWatch) -> Result<Zone, Vec<ZoneError>> {
     let mut reader = Reader::new(&spec.zone, watch);
     match &spec.source {
@@ -61,7 +61,7 @@ pub(super) fn read(spec: &LocalSpec, watch: &mut FileWatch) -> Result<Zone, Vec<
     if errors.is_empty() { Ok(zone) } else { Err(errors) }
 }
 
-/// What the next record may take from those before it.
+/// The state that the next record inherits from those before it.
 struct Reader<'a> {
     zone: Builder,
     watch: &'a mut FileWatch,
@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
         self.last_ttl = Some(INLINE_TTL);
         for record in records {
             self.text(record.text.as_bytes(), &record.place.file, record.place.line);
-            // The default holds for each line: one with a TTL does not pass it on to the next.
+            // The default holds for each line: a line's own TTL is not inherited by the next.
             self.last_ttl = Some(INLINE_TTL);
         }
     }
@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
         }
         let tokens = match entry.start {
             Start::Word => {
-                // If the name is bad, records that follow it have no owner either; better one kind than many.
+                // If the name is bad, the records that follow have no owner either; one error is better than many.
                 self.owner.clear();
                 self.owner = field::name(first, &self.origin)?;
                 self.owner.make_ascii_lowercase();
@@ -293,7 +293,7 @@ impl<'a> Reader<'a> {
         let failed = |source| ZoneErrorKind::Include { text: text(), source };
         let path = folder.join(OsStr::from_bytes(file.text));
         let real = fs::canonicalize(&path).map_err(|error| {
-            // It may come yet: its coming is a change.
+            // Watch the missing file: its creation counts as a change.
             let _ = self.watch.read(&path);
             failed(error)
         })?;

@@ -1,4 +1,4 @@
-//! Whether a file that was read is still what it was: its inode, size and time of change, without reading it again.
+//! Tells whether a file has changed since it was read, by its inode, size and times, without reading it again.
 
 use std::{
     fs::{self, Metadata},
@@ -9,17 +9,17 @@ use std::{
 
 use crate::{clock, files};
 
-/// A file that changed in this many seconds before it was read is read again whenever that is asked for.
+/// A file that changed less than this many seconds before it was read is read again at every reload.
 const YOUNG: u64 = 2;
 
-/// What tells one state of a file from another.
+/// Identifies one state of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
     modified: (i64, i64),
-    /// Of the inode: it moves on where a tool sets the time of modification back.
+    /// The inode's change time, which moves on even if a tool resets the modification time.
     changed: (i64, i64),
 }
 
@@ -34,8 +34,8 @@ impl FileStamp {
         }
     }
 
-    /// Whether the file changed so lately that another change may leave the same stamp: the clock of a file system
-    /// ticks slowly.
+    /// Whether the file changed so recently that another change could leave the same stamp: file system clocks are
+    /// coarse.
     fn is_young(&self) -> bool {
         let now = clock::wall().as_secs();
         u64::try_from(self.changed.0).is_ok_and(|changed| now.saturating_sub(changed) < YOUNG)
@@ -47,11 +47,11 @@ impl FileStamp {
     }
 }
 
-/// Files and the state each was in.
+/// Files and the state in which each was read.
 #[derive(Debug, Clone, Default)]
 pub struct FileWatch {
     files: Vec<(PathBuf, Option<FileStamp>)>,
-    /// Whether a file was so young when it was read that its next change may bear the same stamp.
+    /// Whether a file had changed so recently that its next change could leave the same stamp.
     is_unsettled: bool,
 }
 
@@ -61,7 +61,7 @@ impl FileWatch {
         self.files.iter().any(|(path, stamp)| *stamp != FileStamp::now(path))
     }
 
-    /// Whether what was read is what the files hold now, beyond doubt.
+    /// Whether the files are certainly unchanged.
     pub(super) fn is_current(&self) -> bool {
         !self.is_unsettled && !self.changed()
     }
@@ -72,8 +72,8 @@ impl FileWatch {
         self.is_unsettled |= other.is_unsettled;
     }
 
-    /// Takes the present state of every file as known, and tells whether it was not: a file that turned bad is tried
-    /// once, not at every poll.
+    /// Whether a file changed since the last poll. Its new state counts as known afterwards, so that a file that became
+    /// invalid is tried once, not at every poll.
     pub fn poll(&mut self) -> bool {
         let mut changed = false;
         for (path, stamp) in &mut self.files {
@@ -89,7 +89,7 @@ impl FileWatch {
         self.files.iter().map(|(path, _)| path.as_path())
     }
 
-    /// Reads a file whole, and knows its state from before the reading: a change during it counts as one.
+    /// Reads a whole file. Its state is taken before reading, so that a change while reading counts as a change.
     pub(super) fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         let stamp = FileStamp::now(path);
         self.is_unsettled |= stamp.is_some_and(|stamp| stamp.is_young());
@@ -98,7 +98,7 @@ impl FileWatch {
     }
 }
 
-/// A file's text without the marks that Windows puts around it: a byte order mark in front, an end-of-file mark behind.
+/// The text without the marks that Windows programs add: a byte order mark in front, an end-of-file mark at the end.
 pub(super) fn plain(text: &[u8]) -> &[u8] {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     text.strip_suffix(b"\x1a").unwrap_or(text)

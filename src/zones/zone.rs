@@ -1,12 +1,13 @@
-//! One zone in memory: every name that exists, those without records too (RFC 4592 2.2.2), and the records in wire form.
+//! One zone in memory: every name that exists, those without records too (RFC 4592 2.2.2), and the records in wire
+//! form.
 //!
 //! A look-up walks down from the apex, so that it meets a zone cut or a DNAME before what they hide, and the last
 //! name it finds is the closest encloser (RFC 4592 3.3.1). It costs one hash look-up a label, whatever the zone's size,
 //! for names that do not exist as for those that do.
 //!
-//! A million records must cost little: names without the apex's labels stand in one piece ([`Names`]), records in one
-//! vector, sorted by owner, type and RDATA, with their RDATA in another. What a walk must know of a name (an NS, a
-//! DNAME) is a bit beside it.
+//! A million records must cost little: names without the apex's labels are stored in one allocation ([`Names`]),
+//! records in one vector, sorted by owner, type and RDATA, and their RDATA in another. The types that a walk must know
+//! of (NS, DNAME) are bits beside each name.
 
 use super::{
     build::Kinds,
@@ -117,8 +118,8 @@ pub(super) enum Found<'z> {
 #[derive(Debug)]
 pub(super) struct Zone {
     pub(super) apex: Name,
-    /// Without the apex's labels; the apex itself is the first, and empty. Invariant: with a name, every name between it
-    /// and the apex.
+    /// Without the apex's labels; the apex itself is the first, and empty. Invariant: with a name, every name between
+    /// it and the apex.
     pub(super) names: Names,
     /// For each name what a walk must know of it.
     pub(super) kinds: Vec<Kinds>,

@@ -56,8 +56,8 @@ impl RawAddress {
         }
     }
 
-    /// The address, given how many bytes the kernel wrote. What is no internet address is nobody's, `0.0.0.0:0`: the
-    /// socket was not a UDP socket.
+    /// The address, of which the kernel wrote `length` bytes. Anything that is not an internet address reads as
+    /// `0.0.0.0:0`: the socket was not a UDP socket.
     pub(super) fn read(&self, length: libc::socklen_t) -> SocketAddr {
         match self.family(length) {
             Some(V4) => {

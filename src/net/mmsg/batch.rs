@@ -1,4 +1,4 @@
-//! A listening socket's datagrams: receive many, answer each in place, send the answers in one go.
+//! The datagrams of a listening socket: receives many, lets each be answered in place, sends all replies together.
 
 use std::{
     io,
@@ -129,17 +129,17 @@ impl Batch {
         self.incoming.len()
     }
 
-    /// Receives what is there, without waiting; returns how many slots are filled, counted from 0. Messages and
-    /// replies of the last call are gone.
+    /// Receives the waiting datagrams without blocking and returns how many slots are filled, counted from 0. Messages
+    /// and replies of the last call are discarded.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there, else what the socket says.
+    /// `WouldBlock` when no datagram is waiting, else the socket's error.
     pub fn recv(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.receive(socket, libc::MSG_DONTWAIT)
     }
 
-    /// As [`recv`](Self::recv), and waits for the first datagram if the socket is a blocking one, as long as its own
-    /// time limit says: for tools without a runtime.
+    /// Receives as [`recv`](Self::recv) does, but waits for the first datagram if the socket is a blocking one, up to
+    /// the socket's time-out. For tools without a runtime.
     ///
     /// # Errors
     /// As for `recv`; `WouldBlock` also when the time is over.

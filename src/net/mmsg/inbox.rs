@@ -59,7 +59,7 @@ impl Inbox {
         self.headers.len()
     }
 
-    /// Receives what is there, without waiting; returns how many. Those of the last call are gone.
+    /// Receives the waiting datagrams without blocking and returns how many. Those of the last call are discarded.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there; `ConnectionRefused` when the peer has said so by ICMP, once for each time.
@@ -67,8 +67,8 @@ impl Inbox {
         self.receive(socket, libc::MSG_DONTWAIT)
     }
 
-    /// As [`recv`](Self::recv), and waits for the first datagram if the socket is a blocking one, as long as its own
-    /// time limit says: for tools without a runtime.
+    /// Receives as [`recv`](Self::recv) does, but waits for the first datagram if the socket is a blocking one, up to
+    /// the socket's time-out. For tools without a runtime.
     ///
     /// # Errors
     /// As for `recv`; `WouldBlock` also when the time is over.

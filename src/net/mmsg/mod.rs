@@ -1,17 +1,17 @@
-//! Many datagrams for one system call, and the few calls into libc that have no safe wrapper. The only unsafe code.
+//! Moves many datagrams per system call, and wraps the few libc calls that have no safe wrapper. The only unsafe code.
 //!
 //! | type | for | calls |
 //! | --- | --- | --- |
 //! | [`Batch`] | a listening socket: receive, answer in place, send back the way it came | `recvmmsg`, `sendmmsg` |
-//! | [`Outbox`] | answers that come later ([`Path`] says where to), and questions on connected sockets | `sendmmsg` |
-//! | [`Inbox`] | answers on connected sockets | `recvmmsg` |
+//! | [`Outbox`] | replies that come later ([`Path`] says where to), and queries on connected sockets | `sendmmsg` |
+//! | [`Inbox`] | responses on connected sockets | `recvmmsg` |
 //!
 //! Everything is allocated when a value is made; receiving and sending allocate nothing. Addresses and control
 //! messages stay as the kernel wrote them, and are turned into [`Path`] only when somebody asks.
 //!
-//! An answer leaves from the address that was asked (RFC 2181 section 4.1), also when the socket is bound to a wildcard.
-//! The interface is left to the routing table, since the way back may differ from the way in; only a link-local
-//! address keeps it, being meaningless without one.
+//! An answer leaves from the address that was asked (RFC 2181 section 4.1), also when the socket is bound to a
+//! wildcard. The interface is left to the routing table, since the way back may differ from the way in; only a
+//! link-local address keeps it, being meaningless without one.
 //!
 //! Soundness rests on three things: the memory that message headers point into never moves (`fixed::Fixed`); no
 //! reference to it is alive during a system call, which take `&mut self`; and every byte of it is initialised at all

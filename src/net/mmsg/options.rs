@@ -27,9 +27,9 @@ pub(in crate::net) fn report_destination(socket: BorrowedFd<'_>, family: Family)
     }
 }
 
-/// Takes no word from the network about how large a datagram may be. Forged ICMP messages could otherwise have our
-/// answers cut into fragments, whose second halves can be forged too (RFC 9715 section 3.1). IPv6 routers do not cut, so
-/// what is longer than any path must carry is cut here.
+/// Ignores what ICMP says about the path's MTU. Forged ICMP messages could otherwise have our responses fragmented, and
+/// second fragments can be forged (RFC 9715 section 3.1). IPv6 routers do not fragment, so datagrams longer than the
+/// minimum MTU are fragmented here.
 pub(in crate::net) fn ignore_path_mtu(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
     match family {
         Family::V4 => set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_OMIT),

@@ -1,4 +1,4 @@
-//! Datagrams to send: replies whose answer came later, and questions to servers we are connected to.
+//! Datagrams to send: replies that were resolved, and queries to servers we are connected to.
 
 use std::{io, os::fd::BorrowedFd};
 
@@ -25,15 +25,15 @@ pub struct Outbox {
 // SAFETY: all pointers in it lead into memory it owns.
 unsafe impl Send for Outbox {}
 
-/// What became of a datagram that was to be queued.
+/// The result of queueing a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Pushed {
-    /// It waits for the next flush.
+    /// Queued until the next flush.
     Queued,
-    /// There is no room before a flush; nothing was written.
+    /// The outbox is full until a flush; nothing was written.
     Full,
-    /// The writer had nothing to say.
+    /// The writer returned nothing to send.
     Unwritten,
 }
 
@@ -77,13 +77,13 @@ impl Outbox {
         self.queue.waiting()
     }
 
-    /// Forgets what waits, for a socket that stays full.
+    /// Discards the queued datagrams, for a socket that stays full.
     pub fn clear(&mut self) {
         self.queue.clear();
     }
 
-    /// Sends what waits. A datagram that cannot be sent is skipped and counted; what is `left`, because the socket's
-    /// buffer is full, stays for the next flush.
+    /// Sends the queued datagrams. One that cannot be sent is skipped and counted; those `left`, because the socket's
+    /// buffer is full, stay queued for the next flush.
     ///
     /// # Errors
     /// The socket is no use; nothing waits any more.

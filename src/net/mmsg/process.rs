@@ -1,4 +1,4 @@
-//! What the process asks of the kernel for itself: cores and open files.
+//! The process's own settings in the kernel: cores and open files.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Messages waiting for `sendmmsg`, and what became of them.
+//! A queue of messages for `sendmmsg`, and the result of sending them.
 
 use std::{
     io, mem,
@@ -7,19 +7,19 @@ use std::{
 
 use super::{SLOTS_MAX, fixed::Fixed};
 
-/// What became of the messages in a queue.
+/// The result of sending a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
     /// Messages the kernel took.
     pub sent: usize,
-    /// Messages it refused for good: no route, too long, forbidden by a filter.
+    /// Messages it rejected for good: no route, too long, forbidden by a filter.
     pub failed: usize,
-    /// Which they were, by their position when the call began: a bit each, for the first 64.
+    /// The positions of the failed messages when the call began: a bit each, for the first 64.
     pub failed_slots: u64,
     /// Messages still in the queue because the socket's buffer is full; the next call goes on with them.
     pub left: usize,
-    /// Why the last refused message was, or what an earlier one has met: `ConnectionRefused` on a connected socket is
-    /// the peer's answer to an earlier datagram, and the message that met it has been sent all the same.
+    /// The last error. `ConnectionRefused` on a connected socket is about an earlier datagram; the message that met it
+    /// has been sent all the same.
     pub error: Option<io::ErrorKind>,
 }
 
@@ -47,8 +47,8 @@ pub(super) fn count(headers: usize) -> libc::c_uint {
     libc::c_uint::try_from(headers).unwrap_or_default()
 }
 
-/// What `sendmmsg` returning -1 means for the message at the front.
-enum Trouble {
+/// How to continue after `sendmmsg` returned -1 for the message at the front.
+enum SendError {
     /// The socket's buffer is full.
     Later,
     /// The error belongs to an earlier message.
@@ -109,17 +109,17 @@ impl Queue {
             }
             let error = io::Error::last_os_error();
             match judge(&error) {
-                Trouble::Later => {
+                SendError::Later => {
                     outcome.left = waiting;
                     return Ok(outcome);
                 }
-                Trouble::Again if !retried => {
+                SendError::Again if !retried => {
                     retried = true;
                     if error.kind() != io::ErrorKind::Interrupted {
                         outcome.error = Some(error.kind());
                     }
                 }
-                Trouble::Again | Trouble::Skip => {
+                SendError::Again | SendError::Skip => {
                     outcome.failed += 1;
                     outcome.failed_slots |=
                         u32::try_from(self.start - began_at).map_or(0, |slot| 1_u64.checked_shl(slot).unwrap_or(0));
@@ -127,7 +127,7 @@ impl Queue {
                     self.start += 1;
                     retried = false;
                 }
-                Trouble::Fatal => {
+                SendError::Fatal => {
                     self.clear();
                     return Err(error);
                 }
@@ -138,15 +138,15 @@ impl Queue {
     }
 }
 
-fn judge(error: &io::Error) -> Trouble {
-    let Some(code) = error.raw_os_error() else { return Trouble::Fatal };
+fn judge(error: &io::Error) -> SendError {
+    let Some(code) = error.raw_os_error() else { return SendError::Fatal };
     match code {
-        libc::EAGAIN => Trouble::Later,
+        libc::EAGAIN => SendError::Later,
         // ICMP errors of earlier datagrams on a connected socket; reading one clears it.
-        libc::EINTR | libc::ECONNREFUSED => Trouble::Again,
+        libc::EINTR | libc::ECONNREFUSED => SendError::Again,
         libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::ENOTCONN | libc::EDESTADDRREQ | libc::EPIPE => {
-            Trouble::Fatal
+            SendError::Fatal
         }
-        _ => Trouble::Skip,
+        _ => SendError::Skip,
     }
 }

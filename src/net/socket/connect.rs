@@ -1,4 +1,4 @@
-//! Sockets that questions to upstreams leave by.
+//! Sockets for queries to upstreams.
 
 use std::{
     io,
@@ -10,17 +10,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::mmsg::{self, Family};
 
-/// Answers to one turn's questions arrive together; the kernel's default holds about 280 small ones.
+/// Responses to a batch of queries arrive together; the kernel's default holds about 280 small ones.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// What decides which way a question takes out of this host.
+/// The local path of a query: what this host decides about its route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Egress {
-    /// The local address it leaves from; by default the routing table's choice.
+    /// The source address; by default the routing table's choice.
     pub source: Option<IpAddr>,
-    /// The network device it leaves by (`SO_BINDTODEVICE`).
+    /// The network device (`SO_BINDTODEVICE`).
     pub device: Option<String>,
-    /// The firewall mark it carries for policy routing, 0 for none (`SO_MARK`, needs `CAP_NET_ADMIN`).
+    /// The firewall mark for policy routing, 0 for none (`SO_MARK`, needs `CAP_NET_ADMIN`).
     pub mark: u32,
 }
 

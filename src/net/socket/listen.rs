@@ -16,7 +16,8 @@ use crate::net::mmsg::{self, Family};
 pub struct ListenOptions {
     /// Whether to bind addresses that the host does not have yet (`IP_FREEBIND`).
     pub freebind: bool,
-    /// The bytes of questions that a UDP socket holds while its worker is busy, as far as `net.core.rmem_max` lets it.
+    /// The receive buffer of a UDP socket in bytes, for queries that wait for the worker; `net.core.rmem_max` limits
+    /// it.
     pub receive_buffer: usize,
 }
 
@@ -26,7 +27,7 @@ impl Default for ListenOptions {
     }
 }
 
-/// About 5,000 questions, a small one taking 768 bytes of kernel memory: 10 ms at 500,000 a second.
+/// About 5,000 queries, as a small one takes 768 bytes of kernel memory: 10 ms at 500,000 a second.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Connections waiting to be accepted; the kernel lowers it to `net.core.somaxconn`, 4096 by default.
@@ -38,7 +39,7 @@ const PORT_ATTEMPTS: usize = 32;
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Somebody else has it.
+    /// The address is in use.
     #[error("cannot listen on {address} ({protocol}): in use by {owner}; stop that, or choose another address")]
     InUse {
         /// The address wanted.
@@ -48,7 +49,7 @@ pub enum BindError {
         /// Who has it.
         owner: Owner,
     },
-    /// The port is for the privileged.
+    /// The port needs a privilege.
     #[error(
         "cannot listen on {address}: ports below {} need CAP_NET_BIND_SERVICE; start from the systemd unit, or run \
          `setcap cap_net_bind_service=+ep` on the program, or `sysctl net.ipv4.ip_unprivileged_port_start={}`",
@@ -80,7 +81,7 @@ pub enum BindError {
         address: SocketAddr,
         /// UDP or TCP.
         protocol: PortProtocol,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
 }
@@ -144,7 +145,7 @@ pub fn udp_listeners(address: SocketAddr, count: usize, options: &ListenOptions)
 /// TCP sockets for `count` workers on one address, listening. With port 0 all of them are on a port that the kernel
 /// chooses.
 ///
-/// Neither `TCP_DEFER_ACCEPT` nor `TCP_FASTOPEN` is set: a connection without a question is for the idle limit to end,
+/// Neither `TCP_DEFER_ACCEPT` nor `TCP_FASTOPEN` is set: a connection without a query is closed at the idle limit
 /// and counted; data in a SYN may be replayed and is dropped by many middleboxes, while clients that care keep their
 /// connections (RFC 7766 section 6.2.1).
 ///
@@ -161,7 +162,7 @@ pub fn tcp_listeners(
     Ok(sockets.into_iter().map(TcpListener::from).collect())
 }
 
-/// Gives a bound UDP socket that came from elsewhere (systemd, a process before us) the options that ours have.
+/// Sets our options on a bound UDP socket that another process made (systemd, our predecessor).
 ///
 /// # Errors
 /// It is no UDP socket.
@@ -173,9 +174,9 @@ pub fn adopt_udp(socket: UdpSocket) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Gives a listening socket of a group those datagrams and connections that `core` has received from the network
-/// (`SO_INCOMING_CPU`): right for a worker pinned to that core, where the network card spreads flows over the cores. A
-/// core without a socket of its own is served by all.
+/// Makes a listening socket of a group prefer datagrams and connections that arrived at `core` (`SO_INCOMING_CPU`).
+/// This suits a worker pinned to that core if the network card spreads flows over the cores. A core without a socket of
+/// its own is served by all.
 ///
 /// # Errors
 /// It is no internet socket.
@@ -190,7 +191,7 @@ enum PortSharing {
     Group,
 }
 
-/// The first socket takes the address for itself, which shows whether it is free, and then lets the others join.
+/// Binds the first socket exclusively, which shows whether the address is free, then lets the others share it.
 fn group(
     address: SocketAddr,
     count: usize,
@@ -221,7 +222,7 @@ fn bind_udp(address: SocketAddr, share: PortSharing, options: &ListenOptions) ->
 
 fn bind_tcp(address: SocketAddr, share: PortSharing, options: &ListenOptions) -> io::Result<Socket> {
     let socket = prepare(address, Type::STREAM, share, options)?;
-    // Connections of a life before this one that linger in TIME_WAIT are no reason not to start.
+    // Connections of a previous process in TIME_WAIT must not prevent a start.
     socket.set_reuse_address(true)?;
     // Inherited by accepted connections: an answer is written whole and has nothing to wait for.
     socket.set_tcp_nodelay(true)?;

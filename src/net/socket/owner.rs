@@ -1,4 +1,4 @@
-//! Who holds a port, for the error of whoever wanted it.
+//! Finds which process holds a port, for the error message about it.
 //!
 //! `/proc/net` tells the socket and its user; which process has it open is found in `/proc/PID/fd`, as far as this
 //! process may look. Used once, on the way to an error: speed does not matter, and every failure is "unknown".
@@ -9,7 +9,7 @@ use std::{
     process,
 };
 
-/// What a socket speaks.
+/// The transport protocol of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PortProtocol {
     /// UDP.
@@ -18,7 +18,7 @@ pub enum PortProtocol {
     Tcp,
 }
 
-/// Who has a port.
+/// The holder of a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
     /// This process.
@@ -64,7 +64,7 @@ struct Holder {
     inode: u64,
 }
 
-/// Finds who keeps us from binding `address`.
+/// Finds the process that keeps us from binding `address`.
 pub(super) fn find(protocol: PortProtocol, address: SocketAddr) -> Owner {
     let (v4, v6) = match protocol {
         PortProtocol::Udp => ("/proc/net/udp", "/proc/net/udp6"),
@@ -83,7 +83,7 @@ pub(super) fn find(protocol: PortProtocol, address: SocketAddr) -> Owner {
     found.or(user).unwrap_or(Owner::Unknown)
 }
 
-/// Whether a socket at `held` is in the way of one at `wanted`. Ours take IPv6 only; others may take both.
+/// Whether a socket at `held` conflicts with one at `wanted`. Our IPv6 sockets take IPv6 only; others may take both.
 fn conflict(held: SocketAddr, wanted: SocketAddr) -> bool {
     if held.port() != wanted.port() {
         return false;

@@ -5,8 +5,8 @@ use std::fmt;
 use super::{DisplayWire, MAX_NAME, Name};
 use crate::wire::{Malformed, read_u16};
 
-/// The most pointers one name may lead through: one before each of the 127 labels that fit it. A longer way leads
-/// through pointers to pointers, and is there to cost time (RFC 9267 2).
+/// The most compression pointers in one name: one before each of its 127 labels. More of them can only be pointers to
+/// pointers, sent to cost us time (RFC 9267 2).
 const MAX_POINTERS: usize = 127;
 
 /// A name on the stack, in the letter case it came in.
@@ -22,7 +22,7 @@ impl NameBuf {
         Self { bytes: [0; MAX_NAME], length: 1 }
     }
 
-    /// An uncompressed wire name of at most 255 octets in lower case; what is beyond is left out.
+    /// Copies an uncompressed wire name in lower case; octets beyond 255 are left out.
     pub fn lowercase_of(wire: &[u8]) -> Self {
         let mut name = Self::new();
         let length = wire.len().min(MAX_NAME);
@@ -37,7 +37,7 @@ impl NameBuf {
         &self.bytes[..usize::from(self.length)]
     }
 
-    /// An owned copy, which must be in lower case already or is made so.
+    /// An owned copy in lower case.
     pub fn to_name(&self) -> Name {
         Name(self.as_wire().to_ascii_lowercase().into())
     }
@@ -95,8 +95,8 @@ impl fmt::Debug for NameBuf {
     }
 }
 
-/// Whether the name at `at`, compressed or not, is `name`, a wire name without compression, in any letter case
-/// (RFC 4343). The way is checked as far as the names are equal.
+/// Whether the name at `at`, compressed or not, equals the uncompressed wire name `name` in any letter case (RFC 4343).
+/// Pointers are checked only as far as the names are equal.
 pub fn stands_at(message: &[u8], at: usize, name: &[u8]) -> Result<bool, Malformed> {
     let mut at = at;
     let mut floor = at;
@@ -128,17 +128,17 @@ pub fn stands_at(message: &[u8], at: usize, name: &[u8]) -> Result<bool, Malform
     }
 }
 
-/// Whether octets are equal in any letter case. Mostly the case is the same too, and that is found out sooner.
+/// Whether octets are equal in any letter case. The exact comparison comes first because it is faster and mostly true.
 pub(in crate::wire) fn is_same(one: &[u8], other: &[u8]) -> bool {
     one == other || one.eq_ignore_ascii_case(other)
 }
 
-/// The offset in the pointer that stands at `at`, if the name there is nothing else.
+/// The target of the pointer at `at`, if the name there is only a pointer.
 pub(in crate::wire) fn pointer(message: &[u8], at: usize) -> Option<u16> {
     read_u16(message, at).ok().filter(|&word| word >= 0xc000)
 }
 
-/// Where the pointer at `at` leads: before `floor`, after `pointers` others.
+/// The target of the pointer at `at`, which must be before `floor`; `pointers` were followed already.
 fn follow(message: &[u8], at: usize, floor: usize, pointers: usize) -> Result<usize, Malformed> {
     let target = usize::from(read_u16(message, at)? & 0x3fff);
     if target < floor && pointers < MAX_POINTERS { Ok(target) } else { Err(Malformed::Pointer) }
@@ -158,7 +158,7 @@ pub fn skip(message: &[u8], at: usize) -> Result<usize, Malformed> {
     }
 }
 
-/// The place behind the uncompressed name at `at`: what a question has, since nothing stands before it to point to.
+/// The place behind the uncompressed name at `at`. A question's name is uncompressed: there is nothing to point to.
 pub fn skip_uncompressed(message: &[u8], at: usize) -> Result<usize, Malformed> {
     let mut end = at;
     loop {

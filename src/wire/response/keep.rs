@@ -20,7 +20,7 @@ pub(super) enum End {
     TooLong,
 }
 
-/// A record that stays.
+/// A record that is kept.
 pub(super) struct Kept {
     pub(super) owner: Owner,
     pub(super) record: Record,
@@ -49,7 +49,7 @@ impl Owner {
     }
 }
 
-/// What leads from a name to the next.
+/// The record that leads from one name of the chain to the next.
 enum Link {
     /// A CNAME.
     Cname(Record),

@@ -11,7 +11,7 @@ fn query(text: &str, qtype: RecordType) -> UpstreamQuery {
     UpstreamQuery { name: name(text), qtype, qclass: Class::IN, do_bit: true, cd: false }
 }
 
-/// A message in the making: what an upstream might say.
+/// Builds a response as an upstream might send it.
 struct Upstream {
     query: UpstreamQuery,
     writer: Writer,

@@ -1,4 +1,4 @@
-//! Files as people have them: odd, broken, missing, mended.
+//! Zone and hosts files with the faults that occur in practice: odd, broken, missing, repaired.
 
 use super::*;
 
