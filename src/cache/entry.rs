@@ -1,4 +1,4 @@
-//! How an answer lies in the ring.
+//! The layout of an entry in the ring.
 //!
 //! ```text
 //!  0  length of the message, u16
@@ -23,13 +23,13 @@ use super::{CacheKey, Hash, Integrity, New, Refusal, Stamp, ring::UNIT};
 
 /// The fixed part.
 const FIXED: usize = 28;
-/// What of the message's header is not stored.
+/// The octets of the header that are not stored.
 const OMITTED: usize = 4;
-/// What is: flags and three counts.
+/// The octets of the header that are stored: flags and three counts.
 const STORED_HEADER: usize = HEADER - OMITTED;
 /// QTYPE and QCLASS.
 const QUESTION_TAIL: usize = 4;
-/// In place of a count of TTLs that takes two octets.
+/// Marks a count of TTLs that takes two octets.
 const MANY: u8 = u8::MAX;
 
 /// A flag of an entry.
@@ -37,7 +37,7 @@ const MANY: u8 = u8::MAX;
 pub(super) struct Flag(u8);
 
 impl Flag {
-    /// Asked for since it was stored or passed over.
+    /// Hit since it was stored or last passed over.
     pub(super) const VISITED: Self = Self(0x01);
     /// Of the key: DO.
     pub(super) const DO: Self = Self(0x02);
@@ -51,7 +51,7 @@ impl Flag {
     pub(super) const CLAIMED: Self = Self(0x20);
     /// Removed or replaced: only its length still counts.
     pub(super) const DEAD: Self = Self(0x40);
-    /// The guard took something out.
+    /// The guard removed addresses.
     pub(super) const STRIPPED: Self = Self(0x80);
 }
 
@@ -219,7 +219,7 @@ fn size_of_entry(offsets: usize, length: usize) -> usize {
     (FIXED + offsets + length - OMITTED).next_multiple_of(UNIT)
 }
 
-/// An answer that was found fit to be stored.
+/// An answer that has been checked and can be stored.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     key: CacheKey<'a>,
@@ -229,7 +229,7 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// Checks what later reads rely on: the question is the key's, the offsets lie inside.
+    /// Checks what later reads rely on: the question matches the key, and all offsets lie inside the message.
     pub(super) fn new(key: &CacheKey<'a>, new: New<'a>) -> Result<Self, Refusal> {
         if new.lifetime == 0 {
             return Err(Refusal::NoLifetime);
@@ -288,10 +288,10 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// An entry as it is shown.
+/// An entry as callers see it.
 #[derive(Debug, Clone, Copy)]
 pub struct EntryView<'a> {
-    /// What it is stored under.
+    /// Its key.
     pub key: CacheKey<'a>,
     /// The message, its id zero, its TTLs as they were when it was stored.
     pub message: &'a [u8],
@@ -303,11 +303,11 @@ pub struct EntryView<'a> {
     pub lifetime: u32,
     /// The rules it was made under.
     pub stamp: Stamp,
-    /// Whether the guard took something out.
+    /// Whether the guard removed addresses.
     pub integrity: Integrity,
 }
 
-/// Memory to show entries from.
+/// Buffers to show entries from.
 #[derive(Debug, Default)]
 pub(super) struct Showcase {
     message: Vec<u8>,
@@ -315,7 +315,7 @@ pub(super) struct Showcase {
 }
 
 impl Showcase {
-    /// The entry, taken apart.
+    /// Decodes an entry.
     pub(super) fn show<'a>(&'a mut self, entry: Entry<'a>) -> EntryView<'a> {
         self.message.resize(entry.length(), 0);
         write_message(&mut self.message, entry.body());

@@ -1,5 +1,5 @@
-//! What could not be resolved, and until when it is not tried again (RFC 9520 3.2): beside the cache, so that no
-//! failure pushes an answer out or hides a stale one.
+//! Remembers failures of resolution, and until when they are not retried (RFC 9520 3.2). They are kept apart from the
+//! cache, so that no failure evicts an answer or hides a stale one.
 //!
 //! The memory is fixed: sets of `WAYS` slots, and a new failure takes the slot whose time ends first. Forgetting one
 //! early costs a query upstream, no more. A slot holds 128 bits of the key's hash, from a secret seed, so that no name
@@ -32,10 +32,10 @@ pub const LONGEST: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone)]
 struct Slot<T> {
     key: u128,
-    /// When it is tried again; the origin in a slot never used. A moment and no second: counted in whole seconds, one that
-    /// is nearly over would be the whole of the least time that RFC 9520 3.2 allows.
+    /// When it is tried again; the origin in a slot never used. A moment and no second: counted in whole seconds, one
+    /// that is nearly over would be the whole of the least time that RFC 9520 3.2 allows.
     until: Moment,
-    /// What is known of the failure.
+    /// The failure.
     what: Option<T>,
 }
 
@@ -63,7 +63,7 @@ impl<T: Clone> Default for Failures<T> {
 }
 
 impl<T: Clone> Failures<T> {
-    /// A memory without failures.
+    /// An empty memory.
     pub fn new() -> Self {
         let shard = |_| CachePadded::new(Mutex::new((0..SETS).map(|_| [Slot::FREE; WAYS]).collect()));
         Self { shards: array::from_fn(shard), seed: rand::random(), nothing_from: AtomicU64::new(0) }
@@ -82,12 +82,12 @@ impl<T: Clone> Failures<T> {
         });
     }
 
-    /// Whether nothing at all is remembered at `now`: most of the time.
+    /// Whether no failure is remembered at `now`, as is mostly the case.
     pub fn is_empty(&self, now: Moment) -> bool {
         now.micros() >= self.nothing_from.load(Ordering::Relaxed)
     }
 
-    /// What is still remembered at `now` of the failure of `key`.
+    /// The failure of `key`, if it is still remembered at `now`.
     pub fn find(&self, key: &CacheKey<'_>, now: Moment) -> Option<T> {
         if self.is_empty(now) {
             return None;

@@ -1,4 +1,4 @@
-//! What an answer is stored under, and the hash of it.
+//! Cache keys and their hashes.
 
 use std::{
     hash::{BuildHasher, Hasher},
@@ -9,14 +9,14 @@ use foldhash::{SharedSeed, quality::SeedableRandomState};
 
 use crate::wire::{Class, RecordType};
 
-/// What an answer is stored under.
+/// The key of a cached answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheKey<'a> {
     /// The uncompressed wire name, in lower case (RFC 4343), the root label included.
     pub name: &'a [u8],
-    /// The type asked for.
+    /// QTYPE.
     pub qtype: RecordType,
-    /// The class asked for.
+    /// QCLASS.
     pub qclass: Class,
     /// Whether DNSSEC records were asked for (RFC 3225).
     pub do_bit: bool,

@@ -1,16 +1,16 @@
 //! Whole answers as wire bytes, bounded in bytes.
 //!
 //! An answer is kept as the message that a client gets, so that a hit is one copy and a few patches. The cache is cut
-//! into shards by the key's [`struct@Hash`], each behind a lock of its own; a shard is a ring of bytes with a table of places
-//! in it (`shard`, `ring`, `entry`). [`policy`] says what may be stored and for how long, [`failures`] remembers what
-//! could not be resolved, beside the cache, [`snapshot`] is the cache as a file.
+//! into shards by the key's [`struct@Hash`], each behind a lock of its own; a shard is a ring of bytes with a table of
+//! places in it (`shard`, `ring`, `entry`). [`policy`] says what may be stored and for how long, [`failures`] remembers
+//! what could not be resolved, beside the cache, [`snapshot`] is the cache as a file.
 //!
-//! **What gives way.** Entries leave in the order they came (FIFO), but one that was asked for since it was stored or
+//! **Eviction.** Entries leave in the order they came (FIFO), but one that was asked for since it was stored or
 //! last passed over is kept once more (CLOCK). An expired entry stays until the space is needed: it may still be served
 //! stale (RFC 8767). Entries that the caller protects, those of a rule whose upstreams are all down, are passed over
 //! too. One insertion passes over at most [`MOVES`] entries, then the oldest goes, whatever it is.
 //!
-//! **What counts.** The capacity bounds the ring, the table at its largest, and the shards themselves. Memory is taken
+//! **Memory.** The capacity bounds the ring, the table at its largest, and the shards themselves. Memory is taken
 //! as it is filled, and [`Stats::bytes`] is what has been taken.
 //!
 //! The engine calls `get` from the hot path, `stale` and `insert` from the slow one. The cache decides nothing about
@@ -43,7 +43,7 @@ const SHARD: usize = 512 << 10;
 /// More shards than workers will ever contend for; one octet of the hash selects among them.
 const MAX_SHARDS: usize = 256;
 
-/// Which rules an entry was made under.
+/// The rules that an entry was made under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     /// The generation of the configuration snapshot that last found the entry good.
@@ -65,29 +65,29 @@ pub struct New<'a> {
     pub lifetime: u32,
     /// When the answer came, in seconds ([`crate::clock::Moment::seconds`]).
     pub now: u32,
-    /// Under which rules.
+    /// The rules that it was made under.
     pub stamp: Stamp,
-    /// Whether the guard took something out.
+    /// Whether the guard removed addresses.
     pub integrity: Integrity,
 }
 
-/// Whether the guard took something out of an answer before it was stored.
+/// Whether the guard removed addresses from an answer before it was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Integrity {
-    /// Nothing was taken out.
+    /// Nothing was removed.
     Whole,
-    /// Something was, and clients are told so.
+    /// Addresses were removed, and clients are told so.
     Stripped,
 }
 
 /// The result of an insertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Insertion {
-    /// It is stored.
+    /// Stored.
     Stored,
-    /// It is stored in place of another with the same key.
+    /// Stored, replacing an entry with the same key.
     Replaced,
-    /// It is not stored. For want of a lifetime or of room, the entry with the same key is gone all the same.
+    /// Not stored. If it has no lifetime or there is no room, an entry with the same key is removed all the same.
     Refused(Refusal),
 }
 
@@ -132,7 +132,7 @@ pub struct CacheHit {
     pub past: u32,
     /// Whether the caller is to fetch it again now.
     pub prefetch: Prefetch,
-    /// Whether the guard took something out.
+    /// Whether the guard removed addresses.
     pub integrity: Integrity,
 }
 
@@ -152,8 +152,8 @@ pub struct Peeked {
 pub enum Prefetch {
     /// Not by this caller.
     NotDue,
-    /// By this caller: it was hit twice or more (this hit counts), is in the last tenth of a lifetime of 10 s or more, and no
-    /// caller was told before.
+    /// By this caller: it was hit twice or more (this hit counts), is in the last tenth of a lifetime of 10 s or more,
+    /// and no caller was told before.
     Due,
 }
 
@@ -166,16 +166,16 @@ pub struct Staleness {
     pub ttl: u32,
 }
 
-/// The cache in figures.
+/// Statistics of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Entries, expired ones included.
     pub entries: usize,
     /// Memory taken, in bytes: entries, space of entries replaced, table, shards.
     pub bytes: usize,
-    /// The bound on it.
+    /// The limit of `bytes`.
     pub capacity: usize,
-    /// Entries that made room for others, since the start.
+    /// Entries evicted since the start.
     pub evictions: u64,
     /// Entries stored, since the start.
     pub inserts: u64,
@@ -285,8 +285,8 @@ impl Cache {
         self.remove_where(|entry| entry.key.name == name)
     }
 
-    /// Drops every entry at or below the wire name `domain`, in lower case, and those whose aliases lead there; gives how
-    /// many there were.
+    /// Drops every entry at or below the wire name `domain`, in lower case, and those whose aliases lead there; gives
+    /// how many there were.
     pub fn remove_domain(&self, domain: &[u8]) -> usize {
         let leads_there = |message: &[u8]| has_alias_into(message, domain).unwrap_or(false);
         self.remove_where(|entry| name::is_within(entry.key.name, domain) || leads_there(entry.message))

@@ -10,23 +10,23 @@ use ipnet::IpNet;
 
 use crate::networks::Networks;
 
-/// What `allow` and `deny` say of one network.
+/// Whether a network is in `allow` or in `deny`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Serve,
     Refuse,
 }
 
-/// The lists, ready to be asked.
+/// The access lists, compiled for look-ups.
 #[derive(Debug, Clone)]
 pub struct Access {
     networks: Networks<Verdict>,
-    /// The same as configured, for who explains it.
+    /// The lists as configured, for `explain`.
     lists: Vec<(IpNet, Verdict)>,
 }
 
 impl Access {
-    /// From the two lists.
+    /// Compiles the two lists.
     pub fn new(allow: &[IpNet], deny: &[IpNet]) -> Self {
         let allowed = allow.iter().map(|network| (*network, Verdict::Serve));
         let denied = deny.iter().map(|network| (*network, Verdict::Refuse));

@@ -1,10 +1,11 @@
-//! How often one client may ask: `client_qps` and `client_burst`.
+//! Rate limits for clients: `client_qps` and `client_burst`.
 //!
-//! Policy: a token bucket a client (IPv4 /32, IPv6 /64) in a table of fixed size. Over its rate a client's datagrams are
-//! dropped and counted; one in `SLIP` is answered with TC=1 instead, so that a client whose address is not forged
-//! comes back over a stream. Streams and clients that show a cookie of ours (RFC 7873) are not limited: their address is
-//! their own; nor are those in `exempt`. Two clients that fall into one cell share it; which ones is decided by a random
-//! key, so nobody can choose whom to share with. All workers share the table: a client's queries may reach any of them.
+//! Policy: a token bucket a client (IPv4 /32, IPv6 /64) in a table of fixed size. Over its rate a client's datagrams
+//! are dropped and counted; one in `SLIP` is answered with TC=1 instead, so that a client whose address is not forged
+//! comes back over a stream. Streams and clients that send a valid cookie (RFC 7873) are not limited, since their
+//! address is proven; nor are those in `exempt`. Clients in one cell of the table share its bucket. A random key
+//! decides which do, so that nobody can choose whom to share with. All workers share the table: a client's queries may
+//! reach any of them.
 
 use std::{
     hash::BuildHasher,
@@ -28,7 +29,7 @@ const SLIP: u64 = 8;
 /// Microseconds in a second.
 const SECOND: u64 = 1_000_000;
 
-/// What a client may do.
+/// The rate limit of one client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimit {
     /// Queries a second.
@@ -39,21 +40,21 @@ pub struct RateLimit {
     pub exempt: Networks<()>,
 }
 
-/// What becomes of a datagram.
+/// How a datagram is treated under the rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passage {
-    /// It is handled.
+    /// Handled.
     Free,
-    /// It is answered with TC=1.
+    /// Answered with TC=1.
     Slip,
-    /// It is dropped.
+    /// Dropped.
     Dropped,
 }
 
 /// When each client's bucket is full again, in microseconds.
 ///
-/// Invariant: a cell holds the time at which the bucket will be full (GCRA's theoretical arrival time); one that lies in
-/// the past is a full bucket. Its lowest three bits count surplus datagrams.
+/// Invariant: a cell holds the time at which the bucket will be full (GCRA's theoretical arrival time); one that lies
+/// in the past is a full bucket. Its lowest three bits count surplus datagrams.
 #[derive(Debug)]
 pub struct ClientBuckets {
     cells: Box<[AtomicU64]>,
@@ -61,7 +62,7 @@ pub struct ClientBuckets {
 }
 
 impl RateLimit {
-    /// From the configuration.
+    /// Takes the limit from the configuration.
     pub fn new(limit: &config::ClientLimit) -> Self {
         let exempt = Networks::new(limit.exempt.iter().map(|&network| (network, ())));
         Self { qps: limit.qps, burst: limit.burst, exempt }
@@ -75,7 +76,7 @@ impl Default for ClientBuckets {
 }
 
 impl ClientBuckets {
-    /// Takes one query of a client into account.
+    /// Counts one query of a client, and decides how to treat it.
     pub fn admit(&self, limit: &RateLimit, client: IpAddr, now: Moment) -> Passage {
         if limit.exempt.contains(client) {
             return Passage::Free;
@@ -89,7 +90,7 @@ impl ClientBuckets {
         let (full_at, surplus) = (old & !(SLIP - 1), old % SLIP);
         let now = now.micros() & !(SLIP - 1);
         let next = full_at.max(now) + step.next_multiple_of(SLIP);
-        // Lost updates of workers that race let a query too many pass, and block nobody.
+        // Updates lost between racing workers let an extra query pass, and never block one.
         if next - now <= depth.next_multiple_of(SLIP) {
             cell.store(next, Relaxed);
             return Passage::Free;

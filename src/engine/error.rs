@@ -1,14 +1,14 @@
-//! Why a query has no answer, or another than the upstream's, as the client is told (RFC 8914).
+//! Errors of resolution, and the reasons that clients are told (RFC 8914).
 
 use std::borrow::Cow;
 
 use super::snapshot::RuleId;
 use crate::wire::{Ede, EdeCode, Rcode};
 
-/// How often a chain may go from one rule or zone to another.
+/// How many times a CNAME chain may change to another rule or zone.
 pub const MAX_TURNS: usize = 8;
 
-/// What a client is told of an answer that the guard took addresses from, once nobody knows which.
+/// The text for a cached answer that the guard removed addresses from: which ones is no longer known.
 pub const STRIPPED: &str = "addresses that are not private were left out";
 
 const ENDLESS: &str = "the CNAME chain is a loop or too long";
@@ -23,17 +23,17 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// A code with its words.
+    /// A code with its text.
     pub fn new(code: EdeCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self { code, text: text.into() }
     }
 
-    /// For a cached answer that the guard took addresses from.
+    /// The reason for a cached answer that the guard removed addresses from.
     pub const fn stripped() -> Self {
         Self { code: EdeCode::Blocked, text: Cow::Borrowed(STRIPPED) }
     }
 
-    /// The option to be written.
+    /// The EDNS option.
     pub fn ede(&self) -> Ede<'_> {
         Ede { code: self.code, text: &self.text }
     }
@@ -76,7 +76,7 @@ impl ResolveError {
         self.rcode == Rcode::SERVFAIL && !self.is_final()
     }
 
-    /// Whether an answer came that leads to no other end, whoever is asked again.
+    /// Whether asking again cannot give another result.
     pub fn is_final(&self) -> bool {
         self.reason.code == EdeCode::Blocked || self.reason.text == ENDLESS
     }

@@ -1,11 +1,11 @@
-//! The guard: which addresses an answer may hand to a client.
+//! The guard: checks the addresses in an answer against the rule's networks.
 //!
 //! Policy: a rule with `private` lets only addresses of those networks pass, in every section, SVCB and HTTPS hints
-//! included, whatever the CNAME chain; names in `except` are left alone. A rule with `rebind = "refuse"` is the other
-//! way round: what it brings may not be private. The guard sees a rule's part of an answer before it is stored, shared
-//! or sent, and where the chain leaves the rule, the whole once more: whoever brought the rest, it is the address of this
-//! rule's name. A stored answer serves only while the same rules with the same guard shape it, so nothing passes
-//! unjudged.
+//! included, whatever the CNAME chain; names in `except` are left alone. A rule with `rebind = "refuse"` does the
+//! opposite: its answers must not have private addresses. The guard sees a rule's part of an answer before it is
+//! stored, shared or sent, and where the chain leaves the rule, the whole once more: whoever brought the rest, it is
+//! the address of this rule's name. A stored answer serves only while the same rules with the same guard shape it, so
+//! nothing passes unjudged.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -17,9 +17,9 @@ use crate::{
     wire::{Malformed, Name, Response, UpstreamQuery, addresses, name, record::Record, splice},
 };
 
-/// What `rebind = "refuse"` takes for private: RFC 1918, 6598, 4193, loopback, link-local and its site-local forerunner
-/// (RFC 3879), local-use NAT64 (RFC 8215), and "this host" (RFC 6890). An IPv6 address that is [translated] to one of
-/// these is no better.
+/// The networks that `rebind = "refuse"` treats as private: RFC 1918, 6598, 4193, loopback, link-local and its
+/// site-local forerunner (RFC 3879), local-use NAT64 (RFC 8215), and "this host" (RFC 6890). An IPv6 address that is
+/// [translated] to one of these is no better.
 const PRIVATE: [&str; 13] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -54,34 +54,34 @@ fn translated(address: IpAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// What the guard of one rule does.
+/// The guard of one rule.
 #[derive(Debug, Clone)]
 pub struct Guard {
     inside: Option<(Networks<()>, OnPublic)>,
-    /// Addresses that a rule with `rebind = "refuse"` must not bring.
+    /// Networks that answers of a rule with `rebind = "refuse"` must not have addresses in.
     outside: Option<Networks<()>>,
     except: Vec<Name>,
 }
 
-/// The guard's word on a response.
+/// The guard's verdict on a response.
 #[derive(Debug)]
 pub enum GuardVerdict {
-    /// Nothing to say against it.
+    /// Nothing to object to.
     Pass,
-    /// An address is where it must not be, and is only to be counted.
+    /// An address is not allowed, and is only counted.
     Log(IpAddr),
-    /// This is what is left of it.
+    /// An address is not allowed: use this response, without such addresses.
     Strip(IpAddr, Box<Response>),
-    /// It must not be used.
+    /// An address is not allowed: the response must not be used.
     Refuse(IpAddr),
 }
 
 impl Guard {
-    /// Of a rule.
+    /// The guard of a rule.
     pub fn of(rule: &RulePlan) -> Self {
         let inside = rule.guard.as_ref().map(|guard| (set(guard.networks.iter().copied()), guard.on_public));
         let outside = (rule.rebind == Rebind::Refuse).then(|| set(PRIVATE.iter().filter_map(|text| text.parse().ok())));
-        // A name outside the rule's zones spares nothing: one above them would spare all that is guarded.
+        // A name outside the rule's zones is ignored: one above them would exempt everything.
         let is_ours = |name: &&Name| rule.zones.iter().any(|zone| name.is_within(zone));
         Self { inside, outside, except: rule.except.iter().filter(is_ours).cloned().collect() }
     }
@@ -98,7 +98,7 @@ impl Guard {
             OnPublic::Strip => {
                 let keep = |message: &[u8], record: &Record| {
                     let found = addresses::find_in_record(message, record, &mut |a| self.offends(a).then_some(()));
-                    // Nothing that a signature covered may be missing.
+                    // A signature is valid only for the complete record set.
                     matches!(found, Ok(None)) && !addresses::is_signature_of_addresses(message, record)
                 };
                 GuardVerdict::Strip(address, Box::new(splice::retain(response, query, keep)?))
@@ -106,7 +106,7 @@ impl Guard {
         })
     }
 
-    /// The address to judge a response by: one that must not be there whatever becomes of the others comes first.
+    /// The address that decides: one that refuses the whole response comes before one that is only stripped.
     fn worst(&self, response: &Response) -> Result<Option<IpAddr>, Malformed> {
         let find = |is_wrong: &dyn Fn(IpAddr) -> bool| {
             addresses::find_address(response.message(), |address| is_wrong(address).then_some(address))
@@ -119,17 +119,17 @@ impl Guard {
         find(&|address| self.offends(address))
     }
 
-    /// Whether clients reach this address; none where the rule does not say which networks they reach.
+    /// Whether clients reach this address; none if the rule has no `private`.
     pub fn reaches(&self, address: IpAddr) -> Option<bool> {
         self.inside.as_ref().map(|(networks, _)| networks.contains(address))
     }
 
-    /// What is done with addresses outside the networks that clients reach; none where the rule does not say which.
+    /// What to do with addresses outside `private`; none if the rule has no `private`.
     pub fn on_public(&self) -> Option<OnPublic> {
         self.inside.as_ref().map(|(_, on_public)| *on_public)
     }
 
-    /// Whether the rule says which networks clients reach.
+    /// Whether the rule has `private`.
     pub const fn has_networks(&self) -> bool {
         self.inside.is_some()
     }
@@ -144,7 +144,7 @@ impl Guard {
         self.except.iter().any(|domain| name::is_within(name, domain.as_wire()))
     }
 
-    /// Whether an answer with this address may not leave as it is.
+    /// Whether an answer with this address must not be sent as it is.
     pub fn stops(&self, address: IpAddr) -> bool {
         self.offends(address) && self.action(address) != OnPublic::Log
     }
@@ -157,7 +157,7 @@ impl Guard {
         self.inside.as_ref().is_some_and(|(networks, _)| !networks.contains(address)) || self.is_rebinding(address)
     }
 
-    /// Whether the address is where the rule must not lead: in the private networks, or on the way there.
+    /// Whether the address is private, or an IPv6 address that is translated to a private one.
     pub fn is_rebinding(&self, address: IpAddr) -> bool {
         let is_private = |networks: &Networks<()>| {
             networks.contains(address) || translated(address).is_some_and(|address| networks.contains(address.into()))

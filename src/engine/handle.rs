@@ -2,11 +2,12 @@
 //! call, no log, no clock; at most one shard's lock.
 //!
 //! Policy, in this order (the table of replies is in the README):
-//! - What is no query gets no answer; what cannot be taken is refused by its header (RFC 8906, RFC 9619).
+//! - A message that is not a query is dropped; a query that cannot be handled is refused by its header (RFC 8906, RFC
+//!   9619).
 //! - Clients that are not served: REFUSED, EDE 18.
 //! - CH TXT about this server (RFC 4892): the configured text. Other queries in classes other than IN: REFUSED.
 //! - Zone transfers: REFUSED, EDE 20. ANY over UDP: HINFO (RFC 8482).
-//! - RD is not asked for: to a client we are its resolver either way.
+//! - RD is ignored: clients use us as their resolver whether they set it or not.
 //! - A client's cookie is answered with ours in all of these (RFC 7873); only clients that send one pay for it.
 //! - Then the cache; what it does not have goes to [`resolve`](super::resolve), as long as not too many wait; but a
 //!   probe of our own that came back is SERVFAIL ([`crate::upstream::loops`]).
@@ -49,16 +50,16 @@ pub struct Incoming<'a> {
     pub now: Moment,
 }
 
-/// What the caller does with a message.
+/// What the caller must do with a message.
 #[derive(Debug)]
 pub enum Action {
-    /// Sends the reply in the buffer, so many octets long.
+    /// Send the reply in the buffer, which has this length in octets.
     Reply(usize),
-    /// Sends the reply, and resolves this query for no client: the entry is popular and about to expire.
+    /// Send the reply, and resolve this query to refresh a popular entry that is about to expire.
     ReplyAndRefresh(usize, Box<Query>),
-    /// Sends nothing.
+    /// Send nothing.
     Drop,
-    /// Resolves the query, then replies.
+    /// Resolve the query, then reply.
     Resolve(Box<Query>),
 }
 
@@ -69,16 +70,16 @@ pub(super) struct Refusal<'a> {
     pub(super) ede: Option<Ede<'a>>,
 }
 
-/// What is answered without a look at the cache.
+/// A reply that does not need the cache.
 #[derive(Debug)]
 pub(super) enum AtOnce<'s> {
-    /// Nothing but a response code.
+    /// A response code without records.
     Refusal(Refusal<'s>),
     /// One record of our own.
     Record(SoleRecord<'s>),
 }
 
-/// Decides what it can by client, transport and kind of question alone.
+/// Decides what depends only on client, transport and kind of query.
 #[inline]
 pub(super) fn at_once<'s>(
     snapshot: &'s Snapshot,
@@ -125,7 +126,7 @@ impl Refusal<'_> {
         Refusal { rcode, ede: Some(Ede::bare(code)) }
     }
 
-    /// Refuses classes and types that are no data, and zone transfers.
+    /// Refuses classes and types that are not data, and zone transfers.
     fn for_kind(question: &Question<'_>) -> Option<Self> {
         if question.qclass != Class::IN {
             return Some(Refusal { rcode: Rcode::REFUSED, ede: None });
@@ -139,7 +140,7 @@ impl Refusal<'_> {
     }
 }
 
-/// Everything that one message needs, in one place.
+/// The state for handling one message.
 struct Handler<'a, 'r> {
     engine: &'a Engine,
     snapshot: &'a Snapshot,
@@ -181,7 +182,7 @@ const ABOUT_THIS_SERVER: &[&[u8]] =
 const ANY_TTL: Ttl = Ttl::from_wire(3600);
 
 impl Handler<'_, '_> {
-    /// Whether the client asks too often. Over a stream, and with a cookie of ours, its address is its own.
+    /// Applies the client's rate limit. A stream or a valid cookie proves the address, and is not limited.
     fn passage(&self, is_proven: bool) -> Passage {
         match &self.snapshot.client_limit {
             Some(limit) if self.incoming.carrier.transport == Transport::Udp && !is_proven => {
@@ -191,7 +192,7 @@ impl Handler<'_, '_> {
         }
     }
 
-    /// Has a client that asks too often come back over a stream, which shows that its address is its own.
+    /// Sends a client over its rate limit to a stream, which proves its address.
     fn slip(self, question: &Question<'_>) -> Action {
         self.count(ReplySource::Refused, Rcode::NOERROR, None, CacheUse::Unused);
         let space = self.space(question.edns.as_ref());
@@ -229,7 +230,7 @@ impl Handler<'_, '_> {
         self.counters.record(QueryOutcome::AtOnce(reply, cache));
     }
 
-    /// Puts a cookie of ours in the place of the client's. Out of line: most clients send none.
+    /// Replaces the client's cookie with ours. Out of line, since most clients send none.
     #[inline(never)]
     fn answer_cookie(&self, cookie: &mut Cookie) {
         let configured = &self.snapshot.cookie_secrets[..];
@@ -240,7 +241,7 @@ impl Handler<'_, '_> {
         }
     }
 
-    /// NOERROR with a cookie, for who asks for nothing else (RFC 7873 5.4).
+    /// NOERROR with a cookie, for a query that asks only for a cookie (RFC 7873 5.4).
     fn cookie_only(self, echo: &Echo<'_>, mut edns: Edns<'_>) -> Action {
         if let Some(cookie) = &mut edns.cookie {
             self.answer_cookie(cookie);
@@ -334,14 +335,14 @@ impl Handler<'_, '_> {
         )
     }
 
-    /// SERVFAIL for a reason in words, to a query that the cache could not answer.
+    /// SERVFAIL with a reason, for a query that the cache could not answer.
     fn fail(self, question: &Question<'_>, text: &str) -> Action {
         let refusal = Refusal { rcode: Rcode::SERVFAIL, ede: Some(Ede { code: EdeCode::Other, text }) };
         self.give_up(&question.echo, question.edns.as_ref(), &refusal, CacheUse::Miss)
     }
 
     fn resolve(self, question: &Question<'_>, key: &CacheKey<'_>, hash: Hash, cached: CacheState) -> Action {
-        // Before the bound on what waits: a loop is what may fill it.
+        // Before the limit on waiting queries, which a loop could exhaust.
         if self.engine.loops.comes_back(key.name, self.incoming.now) {
             return self.fail(question, "a loop: this question was asked by this server");
         }

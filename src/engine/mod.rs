@@ -1,4 +1,4 @@
-//! The decisions: what to answer, from where, to whom.
+//! Decides what to answer, from which source, to which client.
 //!
 //! [`Engine::handle`] decides at once what it can; [`resolve`] does the rest. Both read one [`snapshot`] of the
 //! configuration, which a reload replaces whole.
@@ -54,7 +54,7 @@ use crate::{
 /// The header of a message that we write for the cache.
 const OUR_HEADER: Header = Header { id: MessageId(0), flags: Flags(Flags::QR | Flags::RA), counts: [0; 4] };
 
-/// What all workers share.
+/// The state that all workers share.
 #[derive(Debug)]
 pub struct Engine {
     snapshot: ArcSwap<Snapshot>,
@@ -62,13 +62,13 @@ pub struct Engine {
     pub cache: Cache,
     /// Failures, beside the answers (RFC 9520).
     pub failures: Failures<Arc<ResolveError>>,
-    /// Rounds that failed where a stale answer served, by the state of the servers that they failed with.
+    /// Failed attempts for names with a stale answer, with the state of the servers at that time.
     pub(crate) stale_rounds: Failures<u64>,
     /// Queries that wait for an upstream.
     pub pending: Pending<Arc<Part>>,
     /// How many queries wait.
     pub waiting: Arc<Waiting>,
-    /// The secret for cookies where none is configured; it ends with the process.
+    /// The random cookie secret used if none is configured. It is not stored.
     own_secret: [Secret; 1],
     /// Which names were private or public, as upstreams answered.
     pub perimeter: Perimeter,
@@ -81,7 +81,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// With a cache of `cache_size` octets.
+    /// An engine with this snapshot and cache.
     pub fn new(snapshot: Snapshot, cache: Cache, loops: Arc<Loops>) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -98,12 +98,12 @@ impl Engine {
         }
     }
 
-    /// The configuration in force. Held no longer than a batch; [`Engine::snapshot_owned`] is for what waits.
+    /// The configuration in force, to be held no longer than a batch. Tasks that wait use [`Engine::snapshot_owned`].
     pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
         self.snapshot.load()
     }
 
-    /// The configuration in force, to be kept.
+    /// The configuration in force, owned.
     pub fn snapshot_owned(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
@@ -130,24 +130,24 @@ impl Engine {
         handle::handle(self, snapshot, counters, incoming, reply)
     }
 
-    /// Writes the cache at `now`, which is `wall` seconds since 1970; gives the output and how many entries it has.
+    /// Writes the cache as of `now`, which is `wall` seconds since 1970; returns the output and the number of entries.
     pub fn save<W: Write>(&self, out: W, now: Moment, wall: u64) -> io::Result<(W, u32)> {
         persist::save(self, out, now, wall)
     }
 
-    /// Takes back what a file holds, `wall` seconds since 1970.
+    /// Restores the entries of a snapshot file, at `wall` seconds since 1970.
     pub fn restore<R: Read>(&self, input: R, now: Moment, wall: u64) -> Result<Restored, SnapshotError> {
         persist::restore(self, input, now, wall)
     }
 
-    /// Takes what a snapshot from elsewhere holds into the cache that is in use, `wall` seconds since 1970. A damaged one
-    /// changes nothing.
+    /// Takes what a snapshot from elsewhere holds into the cache that is in use, `wall` seconds since 1970. A damaged
+    /// one changes nothing.
     pub fn import(&self, octets: &[u8], now: Moment, wall: u64) -> Result<Restored, SnapshotError> {
         persist::import(self, octets, now, wall)
     }
 }
 
-/// Everything that one worker uses. It stays on its thread.
+/// The state of one worker. It stays on the worker's thread.
 #[derive(Clone)]
 pub struct Context {
     /// Shared by all workers.
@@ -161,7 +161,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// For one worker.
+    /// The context of one worker.
     pub fn new(
         engine: Arc<Engine>,
         upstream_client: Rc<UpstreamClient>,

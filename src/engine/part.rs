@@ -1,4 +1,5 @@
-//! One rule's part of an answer: asked once in the whole process, cut where it leaves the rule, guarded, stored.
+//! One rule's part of an answer: asked for once in the whole process, cut where the chain leaves the rule, guarded,
+//! stored.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -33,20 +34,20 @@ pub enum Part {
         response: Arc<Response>,
         /// The position in its chain of the first target that another rule or a local zone decides about.
         leaves: Option<usize>,
-        /// How many seconds a whole answer is good for.
+        /// The lifetime of a complete answer, in seconds.
         lifetime: u32,
-        /// What the guard took from it, in words.
+        /// The reason, if the guard removed addresses.
         blocked: Option<Reason>,
     },
     /// No server of the rule answered.
     Unanswered(ResolveError),
-    /// No server answered in the time that the way here had left of the query's: who has more time may ask again.
+    /// No server answered in the time that was left for the query. A query with more time may ask again.
     OutOfTime(ResolveError),
-    /// The guard refused the answer, or it makes no sense.
+    /// The guard refused the answer, or the answer is not usable.
     Refused(ResolveError),
 }
 
-/// Asks the rule's upstreams, or waits for who asks them the same already.
+/// Asks the rule's upstreams, or waits if an equal query is already doing so.
 pub async fn fetch(context: &Context, resolution: &Resolution, rule: RuleId) -> Arc<Part> {
     loop {
         let key = PendingKey {
@@ -77,7 +78,7 @@ pub async fn fetch(context: &Context, resolution: &Resolution, rule: RuleId) -> 
     }
 }
 
-/// Whether the query has as much time left as its servers may need: then a failure is theirs.
+/// Whether the query has all the time that its servers may need, so that a failure is theirs.
 pub(super) fn has_time(resolution: &Resolution, rule: RuleId, now: Moment) -> bool {
     let timeout = resolution.snapshot.rule(rule).group.limits().timeout;
     resolution.deadline.since(now) >= timeout.min(resolution.snapshot.deadline / 2)
@@ -123,7 +124,7 @@ pub(super) fn is_kept_empty(rule: &Rule, qtype: RecordType) -> bool {
     rule.aaaa == Aaaa::Empty && qtype == RecordType::AAAA
 }
 
-/// NODATA for a query that nobody is asked.
+/// NODATA, without asking an upstream.
 pub(super) fn no_data(asked: &UpstreamQuery) -> Result<Response, Malformed> {
     let writer = Writer::new(asked.name.as_wire(), asked.qtype, asked.qclass, 0);
     Response::ours(&writer.finish(super::OUR_HEADER), asked)
@@ -142,7 +143,7 @@ fn empty(resolution: &Resolution) -> Part {
 fn judge(context: &Context, resolution: &Resolution, id: RuleId, response: Response, now: Moment) -> Part {
     let rule = resolution.snapshot.rule(id);
     if let Some(cut) = leaves(resolution, id, &response) {
-        // What stands behind the cut is thrown away and need not be judged: only CNAMEs lead there.
+        // Records behind the cut are discarded and need no judgement: only CNAMEs lead there.
         return keep(context, resolution, rule, (response, now), Some(cut), None);
     }
     if response.is_endless() {
@@ -155,7 +156,7 @@ fn judge(context: &Context, resolution: &Resolution, id: RuleId, response: Respo
     }
 }
 
-/// Tells the perimeter of an answer to a name that a guard watches, or of AWS.
+/// Records an answer in the perimeter report if its name has a guard or is an AWS name.
 fn note(context: &Context, resolution: &Resolution, rule: &Rule, response: &Response, now: Moment) {
     let name = &resolution.query.name;
     if !rule.guard.has_networks() && !config::is_aws_name(name) {
@@ -184,8 +185,8 @@ fn refuse(context: &Context, resolution: &Resolution, error: ResolveError) -> Pa
     Part::Refused(error)
 }
 
-/// Applies the rule's guard to an answer: what is left of it, and the reason where something was taken away. A refusal is
-/// an error.
+/// Applies the rule's guard to an answer. Returns the remaining answer, and the reason if addresses were removed; a
+/// refusal is an error.
 pub fn guarded(
     context: &Context,
     resolution: &Resolution,
@@ -209,7 +210,7 @@ pub fn guarded(
     outcome
 }
 
-/// A rule's guard on an answer: what it objected to, and the outcome.
+/// The result of applying a rule's guard to an answer.
 pub(super) struct Judged {
     pub(super) objection: Option<Objection>,
     pub(super) outcome: Result<(Response, Option<Reason>), ResolveError>,
@@ -218,11 +219,11 @@ pub(super) struct Judged {
 /// An address that the guard objected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Objection {
-    /// What it does about it.
+    /// The guard's action.
     pub(super) action: GuardAction,
     /// The address.
     pub(super) address: IpAddr,
-    /// What is wrong with the address, in words.
+    /// Why the address is not allowed, as text.
     pub(super) fault: &'static str,
 }
 
@@ -244,7 +245,7 @@ pub(super) fn judged(resolution: &Resolution, id: RuleId, response: Response) ->
     Ok(Judged { objection: Some(Objection { action, address, fault }), outcome })
 }
 
-/// Brings TTLs within their bounds, and stores a part that is a whole answer.
+/// Clamps TTLs to the limits, and stores a part that is a complete answer.
 fn keep(
     context: &Context,
     resolution: &Resolution,
@@ -267,8 +268,8 @@ fn keep(
     Part::Answer { response: Arc::new(response), leaves, lifetime, blocked }
 }
 
-/// The first target in the chain that another rule or a local zone decides about. A target that only "." covers stays as
-/// answered, unless the upstream left it open.
+/// The first target in the chain that another rule or a local zone decides about. A target that only "." covers stays
+/// as answered, unless the upstream left it open.
 pub(super) fn leaves(resolution: &Resolution, id: RuleId, response: &Response) -> Option<usize> {
     if !resolution.snapshot.rule(id).follow {
         return None;
@@ -293,7 +294,7 @@ fn error_of(failure: upstream::ExchangeError, resolution: &Resolution, id: RuleI
     }
 }
 
-/// No server of a rule gave an answer.
+/// The error for a rule none of whose servers answered.
 pub(super) fn all_failed(availability: upstream::Availability, resolution: &Resolution, id: RuleId) -> ResolveError {
     if availability != upstream::Availability::Loops {
         return unreachable(resolution, id);

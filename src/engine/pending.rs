@@ -1,6 +1,6 @@
-//! One upstream query for equal queries in the whole process: the first leads, those that come meanwhile wait.
+//! Coalesces equal queries in the whole process: the first asks upstream, later ones wait for its answer.
 //!
-//! What is shared is one rule's part of an answer. A leader never waits for another leader, so that no chain of CNAMEs,
+//! Queries share one rule's part of an answer. A leader never waits for another leader, so that no chain of CNAMEs,
 //! however twisted, can make two queries wait for each other.
 
 use std::sync::{
@@ -18,8 +18,7 @@ use crate::{route::Audience, wire::UpstreamQuery};
 /// Shards, so that workers seldom meet; a power of two.
 const SHARDS: usize = 64;
 
-/// What equal queries have in common: question and flags, the rule they go through, the clients whose CNAMEs lead the same
-/// way, and the snapshot that says so.
+/// Identifies equal queries: question and flags, rule, audience, and the snapshot that decided these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingKey {
     /// The query to the upstream.
@@ -47,12 +46,12 @@ struct Slot<T> {
     waiters: Vec<oneshot::Sender<T>>,
 }
 
-/// A place in the table.
+/// The role of a query among equal ones.
 #[derive(Debug)]
 pub enum Place<'a, T> {
     /// The caller asks, then calls [`Lead::finish`].
     Lead(Lead<'a, T>),
-    /// Another asks already; the channel closes if it gives up.
+    /// An equal query is already asking; the channel closes if it gives up.
     Follow(oneshot::Receiver<T>),
 }
 
@@ -73,7 +72,7 @@ impl<T: Clone> Pending<T> {
         Self { shards }
     }
 
-    /// Joins those who wait for `key`, whose hash is `hash`.
+    /// Adds a query for `key`, whose hash is `hash`.
     pub fn join(&self, hash: u64, key: PendingKey) -> Place<'_, T> {
         let mut shard = self.shard(hash).lock();
         match shard.entry(hash, |slot| slot.key == key, |slot| slot.hash) {
@@ -147,7 +146,7 @@ impl Waiting {
         Some(Permit(Arc::clone(self)))
     }
 
-    /// How many wait.
+    /// How many queries wait.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

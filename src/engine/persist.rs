@@ -1,8 +1,8 @@
-//! The cache over a restart: what is written of it, and what is taken back.
+//! Saves the cache to a snapshot and restores it after a restart.
 //!
 //! Policy:
-//! - Only answers that an upstream brought are written. What comes from a local zone is made again from the zone; what is
-//!   kept for clients that are alike under this configuration alone stays behind.
+//! - Only answers from upstreams are written. Answers from local zones are made again from the zone. Answers for one
+//!   audience of this configuration are not written.
 //! - Time goes on while nothing runs: ages are counted by the wall clock. One that was set back makes no entry younger
 //!   than it was when the file was written.
 //! - An entry is taken back if its rule is there with the same name and the same fingerprint of all that shapes its
@@ -10,9 +10,9 @@
 //! - It comes back as one of an earlier generation: it is looked up in the rules, and judged by their guard again, when
 //!   it is asked for first ([`Snapshot::revalidate`]).
 //! - An entry that the cache has already stays, unless the file's expires later.
-//! - A file that is damaged leaves nothing behind; one that a running daemon imports is read to its end first. One that is whole may still have been written by somebody else: each
-//!   entry is read as an upstream's answer is, written anew, and lives no longer than its records and the limits allow.
-//!   What is no answer to its question is left out.
+//! - A file that is damaged leaves nothing behind; one that a running daemon imports is read to its end first. One that
+//!   is whole may still have been written by somebody else: each entry is read as an upstream's answer is, written
+//!   anew, and lives no longer than its records and the limits allow. What is no answer to its question is left out.
 
 use std::{
     io::{self, Read, Write},
@@ -39,12 +39,12 @@ const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Seconds by which the same answer may seem to expire later: two clocks were rounded, one of them at each end.
 const ROUNDING: u32 = 2;
 
-/// What became of a file's entries.
+/// The result of restoring a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Restored {
-    /// Taken back.
+    /// Entries restored.
     pub entries: u32,
-    /// Too old, of rules that are not there any more, no fresher than what is there, or no answer to its question.
+    /// Entries left out: too old, of a rule that no longer exists, no fresher than the cached one, or malformed.
     pub left_out: u32,
     /// Seconds since the file was written.
     pub age: u64,
@@ -125,13 +125,13 @@ fn current_stamp(snapshot: &Snapshot, entry: &EntryView<'_>) -> Option<Stamp> {
     (usize::from(stamp.rule) < snapshot.rules().len()).then_some(stamp)
 }
 
-/// The number of a rule that shapes answers just as the file's did.
+/// The number of the rule that shapes answers exactly as the file's rule did.
 fn number_of(snapshot: &Snapshot, rule: &SnapshotRule) -> Option<u16> {
     let is_same = |ours: &Rule| *ours.name == *rule.name && ours.fingerprint == rule.fingerprint;
     u16::try_from(snapshot.rules().iter().position(is_same)?).ok()
 }
 
-/// What a file's entries are read with.
+/// The context for restoring entries.
 struct Restoring<'s> {
     /// Of the file's rules, in this configuration.
     numbers: Vec<Option<u16>>,
@@ -141,7 +141,7 @@ struct Restoring<'s> {
 }
 
 impl Restoring<'_> {
-    /// Takes an entry back; none where it is left out.
+    /// Restores an entry; none if it is left out.
     fn take(&self, saved: &SavedEntry<'_>, cache: &Cache) -> Option<Insertion> {
         let number = |position: u16| *self.numbers.get(usize::from(position))?;
         let rule = number(saved.rule)?;

@@ -18,12 +18,12 @@ use crate::{
     },
 };
 
-/// What carried the query, and will carry the reply.
+/// The channel to the client: it carried the query, and will carry the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientChannel {
-    /// The transport. Over UDP replies are bounded by what the client takes, elsewhere they may be of any length.
+    /// The transport. Only over UDP is the length of replies limited.
     pub transport: Transport,
-    /// The connection's idle time-out in units of 100 ms, where there is one to tell (RFC 7828).
+    /// The connection's idle time-out in units of 100 ms, if it can be announced (RFC 7828).
     pub keepalive: Option<u16>,
 }
 
@@ -31,7 +31,7 @@ impl ClientChannel {
     /// A datagram over UDP.
     pub const DATAGRAM: Self = Self { transport: Transport::Udp, keepalive: None };
 
-    /// A connection that is closed when it was idle for so long.
+    /// A connection that is closed after this idle time.
     pub fn stream(transport: Transport, idle: Duration) -> Self {
         // HTTP and QUIC have time-outs of their own to tell (RFC 9250 5.5.2).
         let is_told = matches!(transport, Transport::Tcp | Transport::Tls);
@@ -39,13 +39,13 @@ impl ClientChannel {
         Self { transport, keepalive: is_told.then_some(units) }
     }
 
-    /// The space for a reply to a client with this OPT, where `payload` is our own bound on datagrams.
+    /// The space for a reply to a client with this OPT record. `payload` is our own limit for datagrams.
     pub fn space(self, edns: Option<&Edns<'_>>, payload: u16) -> Space {
         let Self { transport, keepalive } = self;
         match transport {
             Transport::Udp => Space::datagram(edns, payload),
             Transport::Tcp => Space { keepalive, ..Space::stream(payload) },
-            // What is encrypted is padded, so that its length says little (RFC 8467).
+            // Encrypted replies are padded, so that their length says little (RFC 8467).
             Transport::Tls | Transport::Https | Transport::Quic => {
                 Space { keepalive, pads: true, ..Space::stream(payload) }
             }
@@ -79,7 +79,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// Copies what must outlive the client's message.
+    /// Copies the parts that must outlive the client's message.
     pub fn new(
         question: &Question<'_>,
         key: (UpstreamQuery, Hash, View),

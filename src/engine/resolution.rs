@@ -1,4 +1,4 @@
-//! The state of one query while it is resolved: what the steps along a CNAME chain pass on, cheap to clone.
+//! The state of one query during resolution, cheap to clone for each step of a CNAME chain.
 
 use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc};
 
@@ -10,14 +10,14 @@ use crate::{
     wire::{Name, UpstreamQuery},
 };
 
-/// What the cache has for a query that it could not answer.
+/// The state of the cache for a query that it could not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheState {
     /// No entry.
     Empty,
-    /// Perhaps an entry, expired or not.
+    /// There may be an entry, expired or not.
     MayHaveEntry,
-    /// An entry that is to be fetched again, for no client: cached answers will not do.
+    /// There is an entry that is being refreshed: cached answers must not be used.
     Refresh,
 }
 
@@ -34,9 +34,9 @@ pub struct Resolution {
     pub client: IpAddr,
     /// What the cache has for it.
     pub cached: CacheState,
-    /// Where it goes; none where no rule covers it.
+    /// Its route; none if no rule covers it.
     pub found: Option<RouteMatch<Target>>,
-    /// The time by which the client has its answer.
+    /// The time by which the client must have its answer.
     pub deadline: Moment,
     /// The configuration that it is resolved under.
     pub snapshot: Arc<Snapshot>,
@@ -72,7 +72,7 @@ impl Drop for LeadGuard {
 }
 
 impl Resolution {
-    /// The same query for another name, which a chain leads to.
+    /// The resolution of another name, to which the chain leads.
     pub fn onward(&self, name: Name) -> Self {
         let found = self.snapshot.find(name.as_wire(), self.query.qtype, self.client);
         let view = found.map_or(0, |found| found.view);
@@ -82,20 +82,21 @@ impl Resolution {
         Self { query: Arc::new(query), hash, view, found, cached, ..self.clone() }
     }
 
-    /// The same under the cache key of this client's audience only: for answers that others of its view must not share.
+    /// The resolution under the cache key of this client's audience, for answers that others of its view must not
+    /// share.
     pub fn for_audience(&self) -> Option<Self> {
         let view = self.snapshot.audience_view(self.client)?;
         Some(Self { hash: hash(&self.query, view), view, cached: CacheState::MayHaveEntry, ..self.clone() })
     }
 
-    /// The same with signatures where it was asked without, and the other way round.
+    /// The resolution with the DO bit inverted.
     pub fn other_kind(&self) -> Self {
         let query = UpstreamQuery { do_bit: !self.query.do_bit, ..(*self.query).clone() };
         let hash = hash(&query, self.view);
         Self { query: Arc::new(query), hash, cached: CacheState::MayHaveEntry, ..self.clone() }
     }
 
-    /// Where it goes.
+    /// Its target.
     pub fn target(&self) -> Option<Target> {
         self.found.map(|found| found.target)
     }

@@ -25,7 +25,7 @@ fn query(name: &str) -> UpstreamQuery {
     UpstreamQuery { name: name.parse().unwrap(), qtype: RecordType::A, qclass: Class::IN, do_bit: true, cd: false }
 }
 
-/// These addresses for the name, and a signature over them.
+/// A response with these addresses and a signature over them.
 fn signed(query: &UpstreamQuery, addresses: &[&str]) -> Response {
     let name = query.name.as_wire();
     let mut writer = Writer::new(name, query.qtype, query.qclass, 512);
