@@ -228,7 +228,10 @@ mod tests {
     use crate::{
         cache::Cache,
         config::{Live, Plan},
-        daemon::{listeners::Bound, state::State as DaemonState},
+        daemon::{
+            listeners::Bound,
+            state::{Startup, State as DaemonState},
+        },
         metrics::Format,
         serve::connections::Connections,
         upstream::{Alarm, OwnAddresses},
@@ -256,8 +259,15 @@ mod tests {
     fn the_series_of_a_server_end_an_hour_after_it_left() {
         let both = live("[upstream.site]\nservers = [\"192.0.2.1\", \"192.0.2.2\"]\n");
         let rules = Arc::new(crate::metrics::RuleRegistry::new(1));
-        let mut state =
-            DaemonState::new(both, Cache::new(0), rules, OwnAddresses::new([]), Arc::<Alarm>::default()).unwrap();
+        let mut state = DaemonState::new(
+            both,
+            Startup::default(),
+            Cache::new(0),
+            rules,
+            OwnAddresses::new([]),
+            Arc::<Alarm>::default(),
+        )
+        .unwrap();
         let report = report(&state);
         let server = Arc::clone(state.engine.snapshot_owned().groups[0].servers().nth(1).unwrap());
         server.drain();
@@ -283,8 +293,15 @@ mod tests {
         let paths = "[upstream.site]\nsource = \"127.0.0.1\"\n\
                      servers = [\"192.0.2.1\", { server = \"192.0.2.1\", mark = 2 }]\n";
         let rules = Arc::new(crate::metrics::RuleRegistry::new(1));
-        let state = DaemonState::new(live(paths), Cache::new(0), rules, OwnAddresses::new([]), Arc::<Alarm>::default())
-            .unwrap();
+        let state = DaemonState::new(
+            live(paths),
+            Startup::default(),
+            Cache::new(0),
+            rules,
+            OwnAddresses::new([]),
+            Arc::<Alarm>::default(),
+        )
+        .unwrap();
         let healthy = lines_about(&report(&state), "tidegate_upstream_healthy{");
         let of = |server: &str| format!("tidegate_upstream_healthy{{group=\"site\",server=\"{server}\",tier=\"0\"}} 1");
         assert_eq!(healthy, [of("192.0.2.1"), of("192.0.2.1,mark=2")], "what the whole group has is not shown");

@@ -25,14 +25,24 @@ use crate::{
     tls::Connected, upstream::server::connect_error::ConnectError, upstream::spec::DEFAULT_PATH, wire::MAX_MESSAGE,
 };
 
-use super::requests::{Reply, RequestError, RequestResult};
+use super::{
+    allowance::{Allowance, Metered},
+    requests::{Reply, RequestError, RequestResult},
+};
 
 const DNS_MESSAGE: &str = "application/dns-message";
 
+/// Sends requests on a connection.
+#[derive(Clone)]
+pub(super) struct Sender {
+    requests: SendRequest<Full<Bytes>>,
+    allowance: Allowance,
+}
+
 /// An open connection.
 pub(super) struct Https {
-    sender: SendRequest<Full<Bytes>>,
-    connection: http2::Connection<TokioIo<Connected<TcpStream>>, Full<Bytes>, Local>,
+    sender: Sender,
+    connection: http2::Connection<TokioIo<Metered<Connected<TcpStream>>>, Full<Bytes>, Local>,
     /// What hyper has running for it; it ends with it.
     tasks: Rc<RefCell<JoinSet<()>>>,
 }
@@ -55,13 +65,15 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
 pub(super) async fn open(tls: Connected<TcpStream>) -> Result<Https, ConnectError> {
     let tasks = Rc::<RefCell<JoinSet<()>>>::default();
     let builder = http2::Builder::new(Local(Rc::downgrade(&tasks)));
-    let (sender, connection) = builder.handshake(TokioIo::new(tls)).await.map_err(|_| ConnectError::Http)?;
-    Ok(Https { sender, connection, tasks })
+    let allowance = Allowance::default();
+    let io = TokioIo::new(Metered::new(tls, allowance.clone()));
+    let (requests, connection) = builder.handshake(io).await.map_err(|_| ConnectError::Http)?;
+    Ok(Https { sender: Sender { requests, allowance }, connection, tasks })
 }
 
 impl Https {
     /// The sender of queries, what drives the connection, and what must be kept meanwhile.
-    pub(super) fn into_parts(self) -> (SendRequest<Full<Bytes>>, impl Future<Output = ()>, impl Sized) {
+    pub(super) fn into_parts(self) -> (Sender, impl Future<Output = ()>, impl Sized) {
         let connection = self.connection;
         // How it ended is for the queries under way to say.
         (self.sender, async move { drop(connection.await) }, self.tasks)
@@ -82,7 +94,8 @@ pub(super) fn uri(address: SocketAddr, name: Option<&str>, path: Option<&str>) -
 }
 
 /// Asks one query.
-pub(super) async fn ask(mut sender: SendRequest<Full<Bytes>>, uri: Uri, query: Vec<u8>) -> RequestResult {
+pub(super) async fn ask(mut sender: Sender, uri: Uri, query: Vec<u8>) -> RequestResult {
+    sender.allowance.add_query();
     let request = Request::builder()
         .method(Method::POST)
         .uri(uri)
@@ -91,7 +104,7 @@ pub(super) async fn ask(mut sender: SendRequest<Full<Bytes>>, uri: Uri, query: V
         .header(ACCEPT, DNS_MESSAGE)
         .body(Full::new(Bytes::from(query)))
         .expect("a URI that was parsed, and headers that are constants");
-    let response = sender.send_request(request).await.map_err(|_| RequestError::Closed)?;
+    let response = sender.requests.send_request(request).await.map_err(|_| RequestError::Closed)?;
     if !response.status().is_success() {
         return Err(RequestError::Refused(ConnectError::Status(response.status().as_u16())));
     }

@@ -3,6 +3,7 @@
 //! Every query ends here exactly once, and is counted then: when its answer is read, when the network refuses it, or
 //! when the group's time-out has passed, long after its query may have been answered by another server.
 
+mod allowance;
 mod client;
 mod framed;
 mod https;

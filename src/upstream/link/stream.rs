@@ -47,6 +47,9 @@ const IDLE_ENCRYPTED: Duration = Duration::from_secs(60);
 /// More queries than this wait on one connection only where nobody reads them.
 const MOST_IN_FLIGHT: usize = 8192;
 
+/// Messages that may come on a connection beyond the queries that went there. A late answer is one for a query.
+const MOST_UNASKED: u64 = 8;
+
 /// Connections at a time to a server that answers one query on each.
 const MOST_ONE_EACH: usize = 64;
 
@@ -192,8 +195,8 @@ impl Link {
         }
     }
 
-    /// A message came in on a connection.
-    fn receive_framed(&self, stream: &Stream, message: &[u8], now: Moment) {
+    /// A message came in on a connection, which is over where it brings what nobody asked for again and again.
+    fn receive_framed(&self, stream: &Stream, message: &[u8], now: Moment) -> ControlFlow<()> {
         stream.received.set(stream.received.get() + 1);
         stream.last_message.set(now);
         let taken = stream.in_flight.borrow_mut().take(message, None);
@@ -209,6 +212,8 @@ impl Link {
             }
             Err(reason) => self.server.tally.mismatched(self.shared.stripe, reason),
         }
+        let asked = u64::from(stream.last_serial.get());
+        if stream.received.get() > asked + MOST_UNASKED { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// A query that had a stream of its own ended. If its time was over before, its id may be another's by now.
@@ -301,10 +306,7 @@ async fn run(stream: Rc<Stream>, link: Weak<Link>, timeout: Duration) {
 
 async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier) {
     let receive = |message: &[u8]| match link.upgrade() {
-        Some(link) => {
-            link.receive_framed(stream, message, Moment::now());
-            ControlFlow::Continue(())
-        }
+        Some(link) => link.receive_framed(stream, message, Moment::now()),
         None => ControlFlow::Break(()),
     };
     match carrier {

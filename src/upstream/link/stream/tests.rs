@@ -61,6 +61,34 @@ fn the_end_of_a_query_is_not_taken_for_that_of_another_with_its_id() {
 }
 
 #[test]
+fn a_server_that_sends_what_nobody_asked_for_is_cut_off_after_a_few() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let group = group_of(ServerSpec::plain(Transport::Tcp, listener.local_addr().unwrap()));
+        let client = UpstreamClient::new(WorkerNumber::ALONE);
+        let link = client.link(group.servers().next().unwrap());
+        let (race, now) = (Race::new(&query(), &group, Role::Traffic, Moment::default()), Moment::now());
+        link.post(&race, Leg { slot: 0, number: 1 }, Transport::Tcp, EdnsUse::With, now).unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        server.read_u16().await.unwrap();
+        // Empty frames: far more than any buffer on the way takes, so that only an end of the connection ends this.
+        let frames = vec![0; 1 << 20];
+        let flood = async {
+            for _ in 0..64 {
+                if server.write_all(&frames).await.is_err() {
+                    return true;
+                }
+            }
+            false
+        };
+        let is_cut_off = tokio::time::timeout(Duration::from_secs(30), flood).await.unwrap();
+        assert!(is_cut_off, "it was read to the end");
+    });
+}
+
+#[test]
 fn an_idle_encrypted_connection_ends_with_a_goodbye() {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default()).unwrap();
