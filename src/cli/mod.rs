@@ -17,6 +17,7 @@ mod query;
 mod schema;
 mod serve;
 mod status;
+mod test;
 mod top;
 mod version;
 
@@ -73,6 +74,11 @@ enum Verb {
         after_help = "Exit status: 0 explained, 1 no daemon was reached, 2 the configuration or an argument is wrong\nExample: tidegate explain s3.eu-west-1.amazonaws.com A --client 10.1.2.3 --address 52.218.1.1"
     )]
     Explain(explain::Options),
+    /// Holds a configuration, or the running daemon, against expectations
+    #[command(
+        after_help = "Exit status: 0 everything is as expected, 1 something is not, or no daemon was reached; 2 a file cannot be used\nExample: tidegate test expectations.toml --config /etc/tidegate/tidegate.toml --junit results.xml"
+    )]
+    Test(test::Options),
     /// Turns the addresses of a Route 53 inbound endpoint into an [upstream] table
     #[command(
         after_help = "Exit status: 0 done, 1 nothing was found, or the file could not be changed or brought into force\nExample: aws route53resolver list-resolver-endpoint-ip-addresses --resolver-endpoint-id \
@@ -168,6 +174,7 @@ fn run_verb(verb: Verb) -> i32 {
         Verb::Demo(options) => demo::run(&options),
         Verb::Query(options) => query::run(&options),
         Verb::Explain(options) => explain::run(&options),
+        Verb::Test(options) => test::run(&options),
         Verb::Discover(options) => discover::run(&options),
         Verb::Perimeter(options) => perimeter::run(&options),
         Verb::Status(options) => status::run(&options),

@@ -10,6 +10,7 @@ mod build;
 mod changes;
 mod defaults;
 mod error;
+mod expectations;
 mod file;
 mod group;
 mod load;
@@ -24,6 +25,7 @@ mod units;
 pub use address::{Address, AddressError, Endpoint};
 pub use defaults::{default_udp_payload, defaults, not_supported};
 pub use error::{Color, Problems};
+pub use expectations::{Expectations, Expected, ExpectedCase, ExpectedVerdict};
 pub use file::{CONTROL_SOCKET, EditError, MAX_SERVERS, group_table, set_servers};
 pub use group::{
     Bundle, DNS_QUERY_PATH, FixedServer, GroupIndex, GroupPlan, HealthPlan, NetworkPath, Policy, Probe, Recursion,

@@ -190,7 +190,7 @@ fn case() -> impl Strategy<Value = Case> {
     let rules = prop::collection::vec(rule(), 0..5);
     let local = prop::collection::vec(prop::bool::weighted(0.4), LOCAL.len());
     let deny = select(vec!["[]", "[]", "[\"10.1.2.0/24\"]", "[\"10.0.0.0/8\"]"]);
-    let questions = prop::collection::vec(question(), 1..16);
+    let questions = prop::collection::vec(question(), 4..24);
     let again = prop::collection::vec(any::<Index>(), 4);
     let pause = select(vec![10_u64, 10, 400, 1_000_000]);
     (rules, local, deny, script(), script(), questions, again, pause).prop_map(
@@ -460,7 +460,7 @@ fn run(cases: u32) {
 
 #[test]
 fn what_is_explained_is_what_happens() {
-    run(200);
+    run(120);
 }
 
 /// Many more, for whoever changes a decision: `TIDEGATE_EXPLAIN_CASES` says how many.

@@ -62,16 +62,22 @@ pub(in crate::config) fn parse(name: &str, octets: Vec<u8>) -> Loaded {
 }
 
 impl Loaded {
-    fn read_source(&mut self, name: String, octets: Vec<u8>) -> File {
+    /// The text of the next source.
+    pub(super) fn text(&mut self, octets: Vec<u8>) -> String {
         let source = SourceId(self.sources.len());
-        let text = String::from_utf8(octets).unwrap_or_else(|error| {
+        String::from_utf8(octets).unwrap_or_else(|error| {
             self.unreadable = true;
             let start = error.utf8_error().valid_up_to();
             // What is not UTF-8 becomes one U+FFFD, of three octets, in the text that is shown.
             let place = Place { source, span: start..start + 3 };
             self.problems.push(Problem::at(&place, "this is not UTF-8").help("save the file as UTF-8"));
             String::from_utf8_lossy(error.as_bytes()).into_owned()
-        });
+        })
+    }
+
+    fn read_source(&mut self, name: String, octets: Vec<u8>) -> File {
+        let source = SourceId(self.sources.len());
+        let text = self.text(octets);
         let (table, errors) = DeTable::parse_recoverable(&text);
         if !errors.is_empty() {
             self.unreadable = true;
@@ -89,7 +95,7 @@ impl Loaded {
     }
 
     /// The first fault of each line: those behind it follow from it.
-    fn note_syntax(&mut self, source: SourceId, text: &str, errors: &[toml::de::Error]) {
+    pub(super) fn note_syntax(&mut self, source: SourceId, text: &str, errors: &[toml::de::Error]) {
         let mut noted = BTreeSet::new();
         for error in errors {
             let span = error.span().unwrap_or_default();
@@ -218,7 +224,7 @@ fn read_upstreams(table: &DeTable<'_>, reader: &mut Reader<'_>) -> Vec<Upstream>
 }
 
 /// `[[key]]`; a single `[key]` is a problem.
-fn read_tables<T>(table: &DeTable<'_>, key: &str, reader: &mut Reader<'_>) -> Vec<Located<T>>
+pub(super) fn read_tables<T>(table: &DeTable<'_>, key: &str, reader: &mut Reader<'_>) -> Vec<Located<T>>
 where
     Located<T>: Value,
 {

@@ -3,6 +3,7 @@
 //! The only place that knows TOML.
 
 mod edit;
+mod expectations;
 mod keys;
 mod kind;
 mod load;
@@ -11,6 +12,7 @@ mod read;
 mod suggest;
 
 pub use edit::{EditError, group_table, set_servers};
+pub(super) use expectations::{CaseSection, ExpectationsFile};
 pub(super) use keys::{
     ADMIN_ALLOW, ADMIN_HTTP, ALLOW, AdminSection, CHAOS, COOKIE_SECRETS, CacheSection, ForwardSection, HealthSection,
     LISTEN, LimitsSection, LocalHostsSection, LocalSection, LogSection, PerimeterSection, ServerSection,

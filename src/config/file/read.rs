@@ -85,12 +85,24 @@ pub(in crate::config) trait Table: Sized {
     fn read(table: &DeTable<'_>, path: &str, reader: &mut Reader<'_>) -> Self;
 }
 
+/// The name of a key: as the field has it, unless another is written.
+macro_rules! key_name {
+    ($key:ident) => {
+        stringify!($key)
+    };
+    ($key:ident $written:literal) => {
+        $written
+    };
+}
+pub(super) use key_name;
+
 /// Declares a table of the file: for each key its type, what it takes, and what it lacks. Every key is optional and has
-/// a method of its name that gives its value or its default.
+/// a method of its name that gives its value or its default. A key that is no name for a field is written behind one:
+/// `qtype("type"): …`.
 macro_rules! table {
     (
         $(#[$doc:meta])* $name:ident in $table:literal {
-            $($key:ident: $type:ty = $kind:expr $(=> $mark:ident)?),* $(,)?
+            $($key:ident $(($written:literal))?: $type:ty = $kind:expr $(=> $mark:ident)?),* $(,)?
         }
     ) => {
         $(#[$doc])*
@@ -118,13 +130,13 @@ macro_rules! table {
 
         impl $crate::config::file::read::Table for $name {
             const TABLE: &'static str = $table;
-            const NAMES: &'static [&'static str] = &[$(stringify!($key)),*];
+            const NAMES: &'static [&'static str] = &[$($crate::config::file::read::key_name!($key $($written)?)),*];
 
             fn keys() -> Vec<$crate::config::file::kind::Key> {
                 vec![$({
                     const KIND: <$type as $crate::config::file::kind::Keyed>::Kind = $kind;
                     $crate::config::file::kind::Key {
-                        name: stringify!($key),
+                        name: $crate::config::file::read::key_name!($key $($written)?),
                         kind: &KIND,
                         mark: None$(.or(Some($crate::config::file::kind::Mark::$mark)))?,
                     }
@@ -141,7 +153,8 @@ macro_rules! table {
                     $($key: {
                         const KIND: <$type as $crate::config::file::kind::Keyed>::Kind = $kind;
                         let mark = None$(.or(Some($crate::config::file::kind::Mark::$mark)))?;
-                        reader.key(table, path, stringify!($key), &KIND, mark)
+                        let name = $crate::config::file::read::key_name!($key $($written)?);
+                        reader.key(table, path, name, &KIND, mark)
                     },)*
                 }
             }
