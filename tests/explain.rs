@@ -23,7 +23,7 @@ use tidegate::{
         Engine,
         explain::{
             self, Asked, Supposed,
-            document::{Decision, EntryState, Explanation, GuardVerdict, Standing},
+            document::{Decision, DomainStanding, EntryState, Explanation, GuardWord},
         },
     },
     wire::Transport,
@@ -89,7 +89,7 @@ fn supposing(words: &str, addresses: &[&str]) -> Explanation {
     explain::explain(&engine(SITE), &asked(words, "10.1.1.1"), &explain::addresses(&addresses), Moment::now())
 }
 
-fn standings(explanation: &Explanation) -> Vec<(&str, &str, Standing)> {
+fn standings(explanation: &Explanation) -> Vec<(&str, &str, DomainStanding)> {
     let domains = &explanation.steps[0].domains;
     domains.iter().map(|d| (&*d.domain, d.rules.first().map_or("", |rule| rule), d.standing)).collect()
 }
@@ -99,7 +99,10 @@ fn the_rule_is_told_with_those_that_lost() {
     let other = explained("ec2.lab.amazonaws.com A", "10.1.1.1");
     assert_eq!(
         standings(&other),
-        [("lab.amazonaws.com.", "lab", Standing::OtherClients), ("amazonaws.com.", "aws", Standing::Decides)]
+        [
+            ("lab.amazonaws.com.", "lab", DomainStanding::OtherClients),
+            ("amazonaws.com.", "aws", DomainStanding::Decides)
+        ]
     );
     let step = &other.steps[0];
     assert_eq!((step.rule.as_deref(), step.view.as_deref(), step.decision), (Some("aws"), None, Decision::Forwarded));
@@ -111,14 +114,17 @@ fn the_rule_is_told_with_those_that_lost() {
     let view = explained("ec2.lab.amazonaws.com A", "10.7.1.1");
     assert_eq!(
         standings(&view),
-        [("lab.amazonaws.com.", "lab", Standing::Decides), ("amazonaws.com.", "aws", Standing::Shorter)]
+        [("lab.amazonaws.com.", "lab", DomainStanding::Decides), ("amazonaws.com.", "aws", DomainStanding::Shorter)]
     );
     assert_eq!(view.steps[0].view.as_deref(), Some("lab"));
 
     let parents = explained("lab.amazonaws.com DS", "10.7.1.1");
     assert_eq!(
         standings(&parents),
-        [("lab.amazonaws.com.", "lab", Standing::ParentDecides), ("amazonaws.com.", "aws", Standing::Decides)]
+        [
+            ("lab.amazonaws.com.", "lab", DomainStanding::ParentDecides),
+            ("amazonaws.com.", "aws", DomainStanding::Decides)
+        ]
     );
 }
 
@@ -173,11 +179,11 @@ fn each_alias_is_told_with_where_it_leads() {
 #[test]
 fn the_guards_word_on_a_supposed_answer_is_told() {
     for (words, address, verdict, rcode) in [
-        ("sts.amazonaws.com A", "10.20.1.1", GuardVerdict::Pass, "NOERROR"),
-        ("sts.amazonaws.com A", "52.1.2.3", GuardVerdict::Refuse, "SERVFAIL"),
-        ("s3.amazonaws.com A", "52.1.2.3", GuardVerdict::Pass, "NOERROR"),
-        ("www.example A", "52.1.2.3", GuardVerdict::Pass, "NOERROR"),
-        ("www.example A", "10.1.2.3", GuardVerdict::Refuse, "SERVFAIL"),
+        ("sts.amazonaws.com A", "10.20.1.1", GuardWord::Pass, "NOERROR"),
+        ("sts.amazonaws.com A", "52.1.2.3", GuardWord::Refuse, "SERVFAIL"),
+        ("s3.amazonaws.com A", "52.1.2.3", GuardWord::Pass, "NOERROR"),
+        ("www.example A", "52.1.2.3", GuardWord::Pass, "NOERROR"),
+        ("www.example A", "10.1.2.3", GuardWord::Refuse, "SERVFAIL"),
     ] {
         let explanation = supposing(words, &[address]);
         let guard = explanation.steps[0].guard.as_ref().unwrap();
@@ -186,7 +192,7 @@ fn the_guards_word_on_a_supposed_answer_is_told() {
             (Some(verdict), Some(rcode)),
             "{words} {address}"
         );
-        let objected = verdict == GuardVerdict::Refuse;
+        let objected = verdict == GuardWord::Refuse;
         assert_eq!(guard.address.as_deref(), objected.then_some(address), "{words} {address}");
         assert_eq!(explanation.outcome.ede.map(|ede| ede.code), objected.then_some(15), "{words} {address}");
     }

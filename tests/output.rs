@@ -133,7 +133,7 @@ impl Site {
 }
 
 /// Each verb with words that make it speak, and its verdict. `serve` and `demo` run until they are told to stop.
-const CASES: [(i32, &str); 38] = [
+const CASES: [(i32, &str); 41] = [
     (0, "check GOOD"),
     (0, "check --defaults"),
     (2, "check BAD"),
@@ -146,6 +146,9 @@ const CASES: [(i32, &str); 38] = [
     (0, "explain www.example --json --admin URL"),
     (1, "explain www.example --admin http://127.0.0.1:1"),
     (2, "explain www.example --config BAD"),
+    (0, "test config/expectations/site.toml"),
+    (0, "test config/expectations/site.toml --json"),
+    (2, "test BAD"),
     (0, "discover tests/data/resolver-addresses.json"),
     (1, "discover tests/data/resolver-endpoints.json"),
     (0, "perimeter --admin URL"),

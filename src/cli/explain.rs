@@ -21,7 +21,7 @@ use crate::{
         explain::{
             self, Asked, Supposed,
             document::{
-                CacheEntry, EntryState, Explanation, GroupState, GuardState, GuardVerdict, Sharing, Standing, Step,
+                CacheEntry, DomainStanding, EntryState, Explanation, GroupStep, GuardStep, GuardWord, NameStep, Sharing,
             },
         },
     },
@@ -217,7 +217,7 @@ fn text(explanation: &Explanation) -> String {
     lines.0
 }
 
-fn step(lines: &mut Lines, step: &Step) {
+fn step(lines: &mut Lines, step: &NameStep) {
     lines.heading(&format!("{}: {}", step.name, step.words));
     for domain in &step.domains {
         let whose = match &domain.rules[..] {
@@ -225,11 +225,11 @@ fn step(lines: &mut Lines, step: &Step) {
             rules => format!("rule {}", rules.join(", ")),
         };
         let standing = match domain.standing {
-            Standing::Decides => "decides",
-            Standing::Shorter => "is shorter",
-            Standing::OtherClients => "is for other clients",
-            Standing::ParentDecides => "does not count: DS belongs to the domain above",
-            Standing::HostDecides => "does not count: the name is in local_hosts",
+            DomainStanding::Decides => "decides",
+            DomainStanding::Shorter => "is shorter",
+            DomainStanding::OtherClients => "is for other clients",
+            DomainStanding::ParentDecides => "does not count: DS belongs to the domain above",
+            DomainStanding::HostDecides => "does not count: the name is in local_hosts",
         };
         lines.line("domain", &format!("{} ({whose}) {standing}", domain.domain));
     }
@@ -274,7 +274,7 @@ fn entry(entry: &CacheEntry) -> String {
     format!("{shared}{data}; {} s old, {state}{stripped}", entry.age)
 }
 
-fn group(lines: &mut Lines, group: &GroupState) {
+fn group(lines: &mut Lines, group: &GroupStep) {
     let title = if group.fallback { "fallback" } else { "upstream" };
     let state = if group.down { "no server is usable".to_owned() } else { format!("tier {} in use", group.tier) };
     lines.line(title, &format!("{} ({}), {state}", group.name, group.policy));
@@ -294,7 +294,7 @@ fn group(lines: &mut Lines, group: &GroupState) {
     }
 }
 
-fn guard(guard: &GuardState) -> String {
+fn guard(guard: &GuardStep) -> String {
     if guard.excepted {
         return "lets everything through: the name is in `except`".to_owned();
     }
@@ -309,10 +309,10 @@ fn guard(guard: &GuardState) -> String {
         rules.push("refuses private addresses");
     }
     let said = match (guard.verdict, &guard.address) {
-        (Some(GuardVerdict::Pass), _) => "; this answer passes".to_owned(),
-        (Some(GuardVerdict::Log), Some(address)) => format!("; lets {address} through"),
-        (Some(GuardVerdict::Strip), Some(address)) => format!("; leaves {address} out"),
-        (Some(GuardVerdict::Refuse), Some(address)) => format!("; refuses {address}"),
+        (Some(GuardWord::Pass), _) => "; this answer passes".to_owned(),
+        (Some(GuardWord::Log), Some(address)) => format!("; lets {address} through"),
+        (Some(GuardWord::Strip), Some(address)) => format!("; leaves {address} out"),
+        (Some(GuardWord::Refuse), Some(address)) => format!("; refuses {address}"),
         _ => String::new(),
     };
     rules.join(", ") + &said

@@ -28,11 +28,11 @@ use crate::{
         Engine,
         explain::{
             Asked,
-            document::{Explanation, GuardVerdict},
+            document::{Explanation, GuardWord},
         },
     },
-    upstream::{ServerSpec, Transport},
-    wire::{Class, UpstreamQuery},
+    upstream::ServerSpec,
+    wire::{Class, Transport, UpstreamQuery},
 };
 
 /// Where expectations are looked for.
@@ -229,7 +229,7 @@ impl Site {
             None => listener(daemon, admin.as_deref())?,
         };
         let transport = match case.transport {
-            crate::metrics::Transport::Udp => Transport::Udp,
+            Transport::Udp => Transport::Udp,
             _ => Transport::Tcp,
         };
         let query = UpstreamQuery {
@@ -344,7 +344,7 @@ fn check_way(expected: &Expected, explanation: &Explanation, failures: &mut Vec<
     }
     if let Some(wanted) = expected.guard {
         let verdicts = || explanation.steps.iter().filter_map(|step| step.guard.as_ref()?.verdict);
-        let is = verdicts().max_by_key(|verdict| word(*verdict).0).unwrap_or(GuardVerdict::Pass);
+        let is = verdicts().max_by_key(|verdict| word(*verdict).0).unwrap_or(GuardWord::Pass);
         if word(is).1 != wanted {
             failures.push(format!("the guard says {:?}, and should say {wanted:?}", word(is).1).to_lowercase());
         }
@@ -352,12 +352,12 @@ fn check_way(expected: &Expected, explanation: &Explanation, failures: &mut Vec<
 }
 
 /// A verdict as expectations have it, and how grave it is.
-const fn word(verdict: GuardVerdict) -> (u8, ExpectedVerdict) {
+const fn word(verdict: GuardWord) -> (u8, ExpectedVerdict) {
     match verdict {
-        GuardVerdict::Pass => (0, ExpectedVerdict::Pass),
-        GuardVerdict::Log => (1, ExpectedVerdict::Log),
-        GuardVerdict::Strip => (2, ExpectedVerdict::Strip),
-        GuardVerdict::Refuse => (3, ExpectedVerdict::Refuse),
+        GuardWord::Pass => (0, ExpectedVerdict::Pass),
+        GuardWord::Log => (1, ExpectedVerdict::Log),
+        GuardWord::Strip => (2, ExpectedVerdict::Strip),
+        GuardWord::Refuse => (3, ExpectedVerdict::Refuse),
     }
 }
 

@@ -16,10 +16,7 @@ use super::{
     file::{CaseSection, ExpectationsFile, Located, Text, Texts},
     plan::WrittenAt,
 };
-use crate::{
-    metrics::Transport,
-    wire::{Name, Rcode, RecordType},
-};
+use crate::wire::{Name, Rcode, RecordType, Transport};
 
 /// Every case of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]

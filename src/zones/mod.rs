@@ -309,11 +309,11 @@ impl Zones {
     }
 
     /// Who answers a query for a wire name in lower case; none where nothing here covers it.
-    pub fn owner(&self, name: &[u8], qtype: RecordType) -> Option<Owner<'_>> {
+    pub fn owner(&self, name: &[u8], qtype: RecordType) -> Option<LocalOwner<'_>> {
         self.origin(name, qtype).map(|origin| match origin {
-            Origin::Host(_) => Owner::Hosts,
-            Origin::Zone(loaded) => Owner::Zone(&loaded.spec.zone),
-            Origin::Special(special) => Owner::Special(special.zone().apex()),
+            Origin::Host(_) => LocalOwner::Hosts,
+            Origin::Zone(loaded) => LocalOwner::Zone(&loaded.spec.zone),
+            Origin::Special(special) => LocalOwner::Special(special.zone().apex()),
         })
     }
 
@@ -386,7 +386,7 @@ impl Zones {
 
 /// Who answers a name here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner<'z> {
+pub enum LocalOwner<'z> {
     /// The hosts file.
     Hosts,
     /// A local zone.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Entry, Walk,
     document::{
-        Alias, CacheEntry, Decision, Domain, EntryState, Explanation, FailureState, GroupState, GuardState,
-        ServerState, Sharing, Standing, Step,
+        Alias, CacheEntry, Decision, Domain, DomainStanding, EntryState, Explanation, FailureStep, GroupStep,
+        GuardStep, NameStep, ServerStep, Sharing,
     },
     extended,
 };
@@ -28,7 +28,7 @@ use crate::{
         record::{Records, Section},
         text,
     },
-    zones::Owner,
+    zones::LocalOwner,
 };
 
 impl Walk<'_> {
@@ -41,8 +41,8 @@ impl Walk<'_> {
         };
         let failure = self
             .remembered(resolution)
-            .map(|error| FailureState { rcode: error.rcode.to_string(), ede: extended(&error.reason.ede()) });
-        let step = Step {
+            .map(|error| FailureStep { rcode: error.rcode.to_string(), ede: extended(&error.reason.ede()) });
+        let step = NameStep {
             name: resolution.query.name.to_string(),
             domains: domains(resolution),
             rule: rule.map(|rule| rule.name.to_string()),
@@ -52,7 +52,7 @@ impl Walk<'_> {
             cache: self.entries(resolution),
             failure,
             guard: rule.and_then(|rule| guard(rule, resolution)),
-            ..Step::default()
+            ..NameStep::default()
         };
         self.steps.push(step);
         self.steps.len() - 1
@@ -100,11 +100,11 @@ fn domains(resolution: &Resolution) -> Vec<Domain> {
         domain: DisplayWire(covering.domain).to_string(),
         rules: covering.targets().into_iter().filter_map(|target| rule_name(snapshot, target)).collect(),
         standing: match deciding {
-            _ if is_host => Standing::HostDecides,
-            Some(domain) if domain == covering.domain => Standing::Decides,
-            _ if covering.pick(resolution.client).is_none() => Standing::OtherClients,
-            Some(domain) if domain.len() < covering.domain.len() => Standing::ParentDecides,
-            _ => Standing::Shorter,
+            _ if is_host => DomainStanding::HostDecides,
+            Some(domain) if domain == covering.domain => DomainStanding::Decides,
+            _ if covering.pick(resolution.client).is_none() => DomainStanding::OtherClients,
+            Some(domain) if domain.len() < covering.domain.len() => DomainStanding::ParentDecides,
+            _ => DomainStanding::Shorter,
         },
     })
     .collect()
@@ -123,18 +123,18 @@ fn zone(resolution: &Resolution) -> Option<String> {
     }
     let owner = resolution.snapshot.zones.owner(resolution.query.name.as_wire(), resolution.query.qtype)?;
     Some(match owner {
-        Owner::Hosts => "local_hosts".to_owned(),
-        Owner::Zone(zone) | Owner::Special(zone) => zone.to_string(),
+        LocalOwner::Hosts => "local_hosts".to_owned(),
+        LocalOwner::Zone(zone) | LocalOwner::Special(zone) => zone.to_string(),
     })
 }
 
-fn groups(rule: &Rule, now: Moment) -> Vec<GroupState> {
+fn groups(rule: &Rule, now: Moment) -> Vec<GroupStep> {
     let own = group(&rule.group, rule, false, now);
     std::iter::once(own).chain(rule.fallback.as_ref().map(|fallback| group(fallback, rule, true, now))).collect()
 }
 
 /// A group with its servers in the order that they would be asked in, those that would not be behind.
-fn group(group: &Group, rule: &Rule, fallback: bool, now: Moment) -> GroupState {
+fn group(group: &Group, rule: &Rule, fallback: bool, now: Moment) -> GroupStep {
     let order = group.order(&rule.loops, now).unwrap_or_default();
     let is_asked = |server: &Arc<Server>| order.iter().any(|asked| Arc::ptr_eq(asked, server));
     let others = group.servers().filter(|server| !is_asked(server));
@@ -142,7 +142,7 @@ fn group(group: &Group, rule: &Rule, fallback: bool, now: Moment) -> GroupState 
         let holds = |tier: &Vec<Arc<Server>>| tier.iter().any(|other| Arc::ptr_eq(other, server));
         group.tiers().iter().position(holds).unwrap_or_default()
     };
-    let state = |server: &Arc<Server>| ServerState {
+    let state = |server: &Arc<Server>| ServerStep {
         server: server.label().to_owned(),
         tier: tier_of(server),
         state: server.state().label().to_owned(),
@@ -151,7 +151,7 @@ fn group(group: &Group, rule: &Rule, fallback: bool, now: Moment) -> GroupState 
         loops: rule.loops.has(server),
         rtt: server.rtt().map(|rtt| f64::from(rtt.mean) / 1_000_000.0),
     };
-    GroupState {
+    GroupStep {
         name: group.name().to_owned(),
         fallback,
         down: group.is_down_without(&rule.loops),
@@ -166,7 +166,7 @@ fn group(group: &Group, rule: &Rule, fallback: bool, now: Moment) -> GroupState 
     }
 }
 
-fn guard(rule: &Rule, resolution: &Resolution) -> Option<GuardState> {
+fn guard(rule: &Rule, resolution: &Resolution) -> Option<GuardStep> {
     let guard = &rule.guard;
     let on_public = guard.on_public().map(|action| match action {
         OnPublic::Log => "log".to_owned(),
@@ -174,11 +174,11 @@ fn guard(rule: &Rule, resolution: &Resolution) -> Option<GuardState> {
         OnPublic::Refuse => "refuse".to_owned(),
     });
     let rebind = guard.refuses_rebinding();
-    (on_public.is_some() || rebind).then(|| GuardState {
+    (on_public.is_some() || rebind).then(|| GuardStep {
         on_public,
         rebind,
         excepted: guard.spares(resolution.query.name.as_wire()),
-        ..GuardState::default()
+        ..GuardStep::default()
     })
 }
 
@@ -197,7 +197,7 @@ fn cache_entry(entry: &Entry, shared: Sharing, may_be_stale: bool, stale: u32) -
 }
 
 /// What is done with a name, in a sentence.
-pub(super) fn words(step: &Step) -> String {
+pub(super) fn words(step: &NameStep) -> String {
     let rule = step.rule.as_deref().unwrap_or_default();
     let group = step.groups.first();
     let entry = |state| step.cache.iter().find(|entry| entry.state == state);

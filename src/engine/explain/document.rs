@@ -22,17 +22,17 @@ pub struct Explanation {
     /// Whether the client asks for signatures.
     pub dnssec: bool,
     /// Whether the client is served.
-    pub access: Access,
+    pub access: AccessStep,
     /// The name and then each alias that leads to another rule or zone, as far as they are known.
-    pub steps: Vec<Step>,
+    pub steps: Vec<NameStep>,
     /// What the client gets.
-    pub outcome: Outcome,
+    pub outcome: ExplainedOutcome,
 }
 
 /// Whether the client is served.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct Access {
+pub struct AccessStep {
     /// Whether it is.
     pub allowed: bool,
     /// The network of `allow` or `deny` that decides; null = the client is in none of them, and refused.
@@ -42,7 +42,7 @@ pub struct Access {
 /// One name of the chain.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct Step {
+pub struct NameStep {
     /// The name.
     pub name: String,
     /// What is done with it.
@@ -58,13 +58,13 @@ pub struct Step {
     /// The local zone, special-use domain, or `local_hosts`, that answers it; null = none.
     pub zone: Option<String>,
     /// The groups that may be asked, the rule's own first.
-    pub groups: Vec<GroupState>,
+    pub groups: Vec<GroupStep>,
     /// What the cache has for it.
     pub cache: Vec<CacheEntry>,
     /// A failure that is remembered.
-    pub failure: Option<FailureState>,
+    pub failure: Option<FailureStep>,
     /// The rule's guard, where it has one.
-    pub guard: Option<GuardState>,
+    pub guard: Option<GuardStep>,
     /// Aliases in the answer, as far as it is known, and where they lead.
     pub chain: Vec<Alias>,
 }
@@ -99,13 +99,13 @@ pub struct Domain {
     /// The rules that it belongs to; empty = it is answered here.
     pub rules: Vec<String>,
     /// Whether it decides, or why not.
-    pub standing: Standing,
+    pub standing: DomainStanding,
 }
 
 /// Whether a domain decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Standing {
+pub enum DomainStanding {
     /// It does.
     Decides,
     /// A longer one does.
@@ -122,7 +122,7 @@ pub enum Standing {
 /// A group that may be asked.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct GroupState {
+pub struct GroupStep {
     /// Its name.
     pub name: String,
     /// Whether it is asked only when the rule's own group gives no answer (`when_down`).
@@ -134,13 +134,13 @@ pub struct GroupState {
     /// How a server is chosen.
     pub policy: String,
     /// Its servers, tier by tier.
-    pub servers: Vec<ServerState>,
+    pub servers: Vec<ServerStep>,
 }
 
 /// A server of a group.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct ServerState {
+pub struct ServerStep {
     /// The server as configured.
     pub server: String,
     /// Its tier.
@@ -208,7 +208,7 @@ pub enum EntryState {
 /// A failure that is remembered (RFC 9520).
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct FailureState {
+pub struct FailureStep {
     /// The response code.
     pub rcode: String,
     /// The extended error.
@@ -218,7 +218,7 @@ pub struct FailureState {
 /// A rule's guard, and what it says.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct GuardState {
+pub struct GuardStep {
     /// What is done about addresses outside `private`; null where the rule has none.
     pub on_public: Option<String>,
     /// Whether private addresses are refused (`rebind = "refuse"`).
@@ -226,7 +226,7 @@ pub struct GuardState {
     /// Whether `except` of the rule lets the name through.
     pub excepted: bool,
     /// What it does with the answer; null while that is not known.
-    pub verdict: Option<GuardVerdict>,
+    pub verdict: Option<GuardWord>,
     /// The address that it objects to.
     pub address: Option<String>,
 }
@@ -234,7 +234,7 @@ pub struct GuardState {
 /// What a guard does with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum GuardVerdict {
+pub enum GuardWord {
     /// Nothing.
     #[default]
     Pass,
@@ -261,7 +261,7 @@ pub struct Alias {
 /// What the client gets.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct Outcome {
+pub struct ExplainedOutcome {
     /// Where the answer comes from, by the names that metrics give: `cache`, `stale`, `upstream`, `local`, `refused` or
     /// `error`.
     pub source: String,

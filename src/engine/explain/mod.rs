@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 use self::{
     describe::records,
-    document::{Access, Decision, EntryState, Explanation, ExtendedError, GuardVerdict, Outcome},
+    document::{AccessStep, Decision, EntryState, ExplainedOutcome, Explanation, ExtendedError, GuardWord},
 };
 use super::{
     ClientChannel, Engine, Query,
@@ -79,7 +79,7 @@ pub fn explain(engine: &Engine, asked: &Asked, suppose: &Suppose<'_>, now: Momen
         client: client.to_string(),
         transport: transport.label().to_owned(),
         dnssec: do_bit,
-        access: Access {
+        access: AccessStep {
             allowed: snapshot.access.allows(client),
             network: snapshot.access.deciding(client).map(|network| network.to_string()),
         },
@@ -90,12 +90,12 @@ pub fn explain(engine: &Engine, asked: &Asked, suppose: &Suppose<'_>, now: Momen
     let Ok(question) = Question::read(&message[..length]) else { return explanation };
     explanation.outcome = match handle::at_once(&snapshot, &question, client, transport) {
         Some(AtOnce::Refusal(refusal)) => of_code(refusal.rcode, refusal.ede),
-        Some(AtOnce::Record(record)) => Outcome {
+        Some(AtOnce::Record(record)) => ExplainedOutcome {
             source: ReplySource::Local.label().to_owned(),
             rcode: Some(Rcode::NOERROR.to_string()),
             answer: one_record(&upstream, record.rtype, record.ttl, record.rdata),
             words: "answered with a record of this server's own, whatever the rules".to_owned(),
-            ..Outcome::default()
+            ..ExplainedOutcome::default()
         },
         None => {
             let view = handle::view(&snapshot, upstream.name.as_wire(), qtype, client);
@@ -176,7 +176,7 @@ struct Walk<'a> {
     engine: &'a Engine,
     suppose: &'a Suppose<'a>,
     now: Moment,
-    steps: Vec<document::Step>,
+    steps: Vec<document::NameStep>,
 }
 
 impl Walk<'_> {
@@ -328,10 +328,10 @@ impl Walk<'_> {
     ) -> Result<(Response, Option<Reason>), ResolveError> {
         let Judged { objection, outcome } = part::judged(resolution, id, response)?;
         if let Some(guard) = &mut self.steps[at].guard {
-            guard.verdict = Some(objection.map_or(GuardVerdict::Pass, |Objection { action, .. }| match action {
-                GuardAction::Log => GuardVerdict::Log,
-                GuardAction::Strip => GuardVerdict::Strip,
-                GuardAction::Refuse => GuardVerdict::Refuse,
+            guard.verdict = Some(objection.map_or(GuardWord::Pass, |Objection { action, .. }| match action {
+                GuardAction::Log => GuardWord::Log,
+                GuardAction::Strip => GuardWord::Strip,
+                GuardAction::Refuse => GuardWord::Refuse,
             }));
             guard.address = objection.map(|objection| objection.address.to_string());
         }
@@ -436,9 +436,9 @@ fn as_stale(entry: Entry) -> Known {
     Known { response, source: ReplySource::Stale, reason: Some(Reason::new(code, "")) }
 }
 
-fn of_ending(ending: Ending, explanation: &Explanation) -> Outcome {
+fn of_ending(ending: Ending, explanation: &Explanation) -> ExplainedOutcome {
     match ending {
-        Ending::Answer(Known { response, source, reason }) => Outcome {
+        Ending::Answer(Known { response, source, reason }) => ExplainedOutcome {
             source: source.label().to_owned(),
             rcode: Some(response.rcode().to_string()),
             ede: reason.as_ref().map(|reason| extended(&reason.ede())),
@@ -446,16 +446,16 @@ fn of_ending(ending: Ending, explanation: &Explanation) -> Outcome {
             words: describe::answered(source, &response, reason.as_ref()),
         },
         Ending::Error(error) => of_code(error.rcode, Some(error.reason.ede())),
-        Ending::Open => Outcome {
+        Ending::Open => ExplainedOutcome {
             source: ReplySource::Upstream.label().to_owned(),
             words: describe::open(explanation),
-            ..Outcome::default()
+            ..ExplainedOutcome::default()
         },
     }
 }
 
 /// A reply without records.
-fn of_code(rcode: Rcode, ede: Option<Ede<'_>>) -> Outcome {
+fn of_code(rcode: Rcode, ede: Option<Ede<'_>>) -> ExplainedOutcome {
     let source = if rcode == Rcode::REFUSED { ReplySource::Refused } else { ReplySource::Error };
     let ede = ede.as_ref().map(extended);
     let why = match &ede {
@@ -464,7 +464,13 @@ fn of_code(rcode: Rcode, ede: Option<Ede<'_>>) -> Outcome {
         None => String::new(),
     };
     let words = format!("{rcode}{why}");
-    Outcome { source: source.label().to_owned(), rcode: Some(rcode.to_string()), ede, words, ..Outcome::default() }
+    ExplainedOutcome {
+        source: source.label().to_owned(),
+        rcode: Some(rcode.to_string()),
+        ede,
+        words,
+        ..ExplainedOutcome::default()
+    }
 }
 
 fn extended(error: &Ede<'_>) -> ExtendedError {
