@@ -22,7 +22,7 @@ use tidegate::{
     engine::{
         Engine,
         explain::{
-            self, Asked, Supposed,
+            self, Asked, Premise,
             document::{Decision, DomainStanding, EntryState, Explanation, GuardWord},
         },
     },
@@ -81,12 +81,12 @@ fn asked(words: &str, client: &str) -> Asked {
 }
 
 fn explained(words: &str, client: &str) -> Explanation {
-    explain::explain(&engine(SITE), &asked(words, client), &|_, _| Supposed::Unknown, Moment::now())
+    explain::explain(&engine(SITE), &asked(words, client), &Premise::None, Moment::now())
 }
 
 fn supposing(words: &str, addresses: &[&str]) -> Explanation {
     let addresses: Vec<_> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    explain::explain(&engine(SITE), &asked(words, "10.1.1.1"), &explain::addresses(&addresses), Moment::now())
+    explain::explain(&engine(SITE), &asked(words, "10.1.1.1"), &Premise::Addresses(&addresses), Moment::now())
 }
 
 fn standings(explanation: &Explanation) -> Vec<(&str, &str, DomainStanding)> {

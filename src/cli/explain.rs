@@ -19,7 +19,7 @@ use crate::{
     engine::{
         Engine,
         explain::{
-            self, Asked, Supposed,
+            self, Asked, Premise,
             document::{
                 CacheEntry, DomainStanding, EntryState, Explanation, GroupStep, GuardStep, GuardWord, NameStep, Sharing,
             },
@@ -137,10 +137,7 @@ pub(super) fn offline(file: &Path) -> Option<Arc<Engine>> {
 
 /// Explains a query with the engine of this process; its upstreams are taken to answer with these addresses, if any.
 pub(super) fn here(engine: &Engine, asked: &Asked, addresses: &[IpAddr]) -> Explanation {
-    match addresses {
-        [] => explain::explain(engine, asked, &|_, _| Supposed::Unknown, Moment::now()),
-        all => explain::explain(engine, asked, &explain::addresses(all), Moment::now()),
-    }
+    explain::explain(engine, asked, &Premise::of(addresses), Moment::now())
 }
 
 /// Has the running daemon explain a query.

@@ -26,7 +26,7 @@ use tidegate::{
     daemon,
     engine::{
         Action, ClientChannel, Context, Engine, Incoming,
-        explain::{self, Asked, Supposed},
+        explain::{self, Asked, Premise, Supposed},
         resolve::resolve,
     },
     metrics::{self},
@@ -58,9 +58,12 @@ const NETWORKS: [&str; 4] = ["10.1.0.0/16", "10.1.1.0/24", "10.2.0.0/16", "fd00:
 const CLIENTS: [&str; 5] = ["10.1.1.1", "10.1.2.1", "10.2.0.1", "fd00::1", "192.0.2.1"];
 const ADDRESSES: [&str; 3] = ["10.20.1.1", "52.1.2.3", "172.16.0.1"];
 const GROUPS: [&str; 3] = ["one", "two", "three"];
-const TYPES: [RecordType; 7] = [
+const TYPES: [RecordType; 10] = [
     RecordType::A,
     RecordType::A,
+    RecordType::A,
+    RecordType::A,
+    RecordType::AAAA,
     RecordType::AAAA,
     RecordType::DS,
     RecordType::TXT,
@@ -124,7 +127,7 @@ impl std::fmt::Debug for Case {
     }
 }
 
-fn said() -> impl Strategy<Value = Said> {
+fn said(failing: u32) -> impl Strategy<Value = Said> {
     let place = 0..NAMES.len();
     prop_oneof![
         4 => prop::collection::vec(0..ADDRESSES.len(), 1..3).prop_map(Said::Addresses),
@@ -132,13 +135,13 @@ fn said() -> impl Strategy<Value = Said> {
         2 => (place, 0..ADDRESSES.len()).prop_map(|(target, address)| Said::Followed(target, address)),
         1 => Just(Said::NoData),
         1 => Just(Said::NxDomain),
-        1 => Just(Said::Fails),
+        failing => Just(Said::Fails),
     ]
 }
 
-fn script() -> impl Strategy<Value = Script> {
+fn script(failing: u32) -> impl Strategy<Value = Script> {
     let keys: Vec<_> = (0..GROUPS.len()).flat_map(|group| (0..NAMES.len()).map(move |name| (group, name))).collect();
-    prop::collection::vec(said(), keys.len()).prop_map(move |all| keys.iter().copied().zip(all).collect())
+    prop::collection::vec(said(failing), keys.len()).prop_map(move |all| keys.iter().copied().zip(all).collect())
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
@@ -187,13 +190,13 @@ const LOCAL: [&str; 3] = [
 ];
 
 fn case() -> impl Strategy<Value = Case> {
-    let rules = prop::collection::vec(rule(), 0..5);
+    let rules = prop::collection::vec(rule(), 1..6);
     let local = prop::collection::vec(prop::bool::weighted(0.4), LOCAL.len());
-    let deny = select(vec!["[]", "[]", "[\"10.1.2.0/24\"]", "[\"10.0.0.0/8\"]"]);
+    let deny = select(vec!["[]", "[]", "[]", "[\"10.1.2.0/24\"]", "[\"192.0.2.0/24\"]"]);
     let questions = prop::collection::vec(question(), 4..24);
     let again = prop::collection::vec(any::<Index>(), 4);
-    let pause = select(vec![10_u64, 10, 400, 1_000_000]);
-    (rules, local, deny, script(), script(), questions, again, pause).prop_map(
+    let pause = select(vec![10_u64, 400, 400, 1_000_000]);
+    (rules, local, deny, script(1), script(8), questions, again, pause).prop_map(
         |(rules, local, deny, script, later, mut questions, again, pause)| {
             let repeated: Vec<_> = again.iter().map(|index| index.get(&questions).clone()).collect();
             questions.extend(repeated);
@@ -205,7 +208,7 @@ fn case() -> impl Strategy<Value = Case> {
 fn text_of(rules: &[Rule], local: &[bool], deny: &str) -> String {
     let world = World::get();
     let mut text = format!(
-        "[server]\nlisten = [\"127.0.0.1:0\"]\nallow = [\"10.0.0.0/8\", \"fd00::/8\"]\ndeny = {deny}\ndeadline = \"30s\"\n\
+        "[server]\nlisten = [\"127.0.0.1:0\"]\nallow = [\"10.0.0.0/8\", \"fd00::/8\", \"192.0.2.0/24\"]\ndeny = {deny}\ndeadline = \"30s\"\n\
          [cache]\nstale_after = \"20s\"\nfailure_ttl = \"5m\"\nprefetch = false\n"
     );
     for (group, address) in GROUPS.iter().zip(&world.servers) {
@@ -414,7 +417,7 @@ fn compare(site: &Site, script: &Script, questions: &[Question], tally: &Tally) 
             transport: question.transport,
             do_bit: question.do_bit,
         };
-        let explanation = explain::explain(site.engine(), &asked, &suppose, Moment::now());
+        let explanation = explain::explain(site.engine(), &asked, &Premise::Script(&suppose), Moment::now());
         let outcome = explanation.outcome.clone();
         let cut = |ede: explain::document::ExtendedError| {
             let text = &ede.text[..ede.text.floor_char_boundary(Ede::MAX_TEXT)];

@@ -35,7 +35,7 @@ use crate::{
     config::Live,
     engine::{
         Engine,
-        explain::{self, Supposed},
+        explain::{self, Premise},
     },
     metrics::{self, Format, Registry, counter::SharedCounter},
     net::changes::NetworkChange,
@@ -207,9 +207,8 @@ impl Report {
             upstreams: Arc::new(move || upstreams.upstreams(Moment::now())),
             rules: Arc::new(move || rules.rules()),
             perimeter: Arc::new(move || perimeter::document::page(&engine.perimeter)),
-            explain: Arc::new(move |asked, addresses| match addresses {
-                [] => explain::explain(&explaining, asked, &|_, _| Supposed::Unknown, Moment::now()),
-                all => explain::explain(&explaining, asked, &explain::addresses(all), Moment::now()),
+            explain: Arc::new(move |asked, addresses| {
+                explain::explain(&explaining, asked, &Premise::of(addresses), Moment::now())
             }),
             readiness: Arc::new(move || readiness.readiness(Moment::now())),
             silence: Arc::new(move || silence.silence(Moment::now())),

@@ -5,7 +5,7 @@
 //! - Each decision is the function that answers queries; only the order in which they are made is written here once
 //!   more, and `tests/explain.rs` holds it against what the engine does.
 //! - No upstream is asked. Where only its answer could tell, the outcome is open, unless the caller says what to take
-//!   for the answer ([`Supposed`]).
+//!   for the answer ([`Premise`]).
 //! - What passes within a moment is left out: the client's rate, the number of queries that wait, budgets, and probes
 //!   for loops.
 
@@ -68,8 +68,38 @@ pub enum Supposed {
 /// Says what to take for the answer of a group to a query.
 pub type Suppose<'a> = dyn Fn(&Group, &UpstreamQuery) -> Supposed + 'a;
 
+/// What is taken to be so.
+pub enum Premise<'a> {
+    /// What is: what upstreams answer is not known.
+    None,
+    /// What is, and that upstreams answer as the function says.
+    Script(&'a Suppose<'a>),
+    /// Upstreams answer that who is asked for has these addresses, whatever is cached, remembered or down.
+    Addresses(&'a [IpAddr]),
+}
+
+impl<'a> Premise<'a> {
+    /// That upstreams answer with these addresses; nothing without any.
+    pub const fn of(addresses: &'a [IpAddr]) -> Self {
+        if addresses.is_empty() { Self::None } else { Self::Addresses(addresses) }
+    }
+
+    /// Whether the cache, failures that are remembered and the state of servers take part.
+    const fn counts_state(&self) -> bool {
+        !matches!(self, Self::Addresses(_))
+    }
+
+    fn answer(&self, group: &Group, query: &UpstreamQuery) -> Supposed {
+        match self {
+            Self::None => Supposed::Unknown,
+            Self::Script(suppose) => suppose(group, query),
+            Self::Addresses(all) => addresses(all, query),
+        }
+    }
+}
+
 /// Explains a query under the configuration in force.
-pub fn explain(engine: &Engine, asked: &Asked, suppose: &Suppose<'_>, now: Moment) -> Explanation {
+pub fn explain(engine: &Engine, asked: &Asked, premise: &Premise<'_>, now: Moment) -> Explanation {
     let snapshot = engine.snapshot_owned();
     let Asked { name, qtype, client, transport, do_bit } = asked.clone();
     let upstream = UpstreamQuery { name, qtype, qclass: Class::IN, do_bit, cd: false };
@@ -103,7 +133,7 @@ pub fn explain(engine: &Engine, asked: &Asked, suppose: &Suppose<'_>, now: Momen
             let channel = ClientChannel { transport, keepalive: None };
             let key = (upstream, hash, view);
             let query = Query::new(&question, key, client, now, channel, CacheState::MayHaveEntry);
-            let mut walk = Walk { engine, suppose, now, steps: Vec::new() };
+            let mut walk = Walk { engine, premise, now, steps: Vec::new() };
             let ending = walk.answer(&query.resolution(&snapshot));
             explanation.steps = walk.steps;
             explanation.steps.iter_mut().for_each(|step| step.words = describe::words(step));
@@ -113,27 +143,23 @@ pub fn explain(engine: &Engine, asked: &Asked, suppose: &Suppose<'_>, now: Momen
     explanation
 }
 
-/// Supposes that whoever is asked for an address has these.
-pub fn addresses(all: &[IpAddr]) -> impl Fn(&Group, &UpstreamQuery) -> Supposed {
-    let all = all.to_vec();
-    move |_, query| {
-        let mut writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, 512);
-        let mut add = |octets: &[u8]| {
-            let (owner, ttl) = (query.name.as_wire(), Ttl::from_wire(60));
-            writer.plain(Section::Answer, owner, query.qtype, query.qclass, ttl, octets).ok();
-        };
-        for address in &all {
-            match (address, query.qtype) {
-                (IpAddr::V4(address), RecordType::A) => add(&address.octets()),
-                (IpAddr::V6(address), RecordType::AAAA) => add(&address.octets()),
-                _ => {}
-            }
+/// The answer that the name has these addresses, of which those of the query's type are in it.
+fn addresses(all: &[IpAddr], query: &UpstreamQuery) -> Supposed {
+    let mut writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, 512);
+    let mut add = |octets: &[u8]| {
+        let (owner, ttl) = (query.name.as_wire(), Ttl::from_wire(60));
+        writer.plain(Section::Answer, owner, query.qtype, query.qclass, ttl, octets).ok();
+    };
+    for address in all {
+        match (address, query.qtype) {
+            (IpAddr::V4(address), RecordType::A) => add(&address.octets()),
+            (IpAddr::V6(address), RecordType::AAAA) => add(&address.octets()),
+            _ => {}
         }
-        let message = writer.finish(super::OUR_HEADER);
-        match Response::read(&message, query, MessageId(0), None) {
-            Ok(response) => Supposed::Answer(Box::new(response)),
-            Err(_) => Supposed::Unknown,
-        }
+    }
+    match Response::read(&writer.finish(super::OUR_HEADER), query, MessageId(0), None) {
+        Ok(response) => Supposed::Answer(Box::new(response)),
+        Err(_) => Supposed::Unknown,
     }
 }
 
@@ -174,7 +200,7 @@ struct Entry {
 
 struct Walk<'a> {
     engine: &'a Engine,
-    suppose: &'a Suppose<'a>,
+    premise: &'a Premise<'a>,
     now: Moment,
     steps: Vec<document::NameStep>,
 }
@@ -206,7 +232,7 @@ impl Walk<'_> {
 
     fn within_patience(&mut self, at: usize, resolution: &Resolution, trail: Trail) -> Ending {
         let snapshot = &resolution.snapshot;
-        let is_down = snapshot.is_down(resolution.target());
+        let is_down = self.premise.counts_state() && snapshot.is_down(resolution.target());
         let other_kind = |walk: &Self| walk.stale_of_other_kind(resolution);
         let stale = self.stale(resolution).or_else(|| is_down.then(|| other_kind(self)).flatten());
         let Some(stale) = stale else {
@@ -294,8 +320,10 @@ impl Walk<'_> {
     /// What the rule's group is taken to answer, or else its fallback.
     fn ask(&self, rule: &Rule, query: &UpstreamQuery) -> Result<Supposed, Availability> {
         let ask = |group: &Group| {
-            group.order(&rule.loops, self.now)?;
-            Ok(match (self.suppose)(group, query) {
+            if self.premise.counts_state() {
+                group.order(&rule.loops, self.now)?;
+            }
+            Ok(match self.premise.answer(group, query) {
                 Supposed::Answer(response) if !response.is_answer() => Supposed::NoAnswer,
                 supposed => supposed,
             })
@@ -371,13 +399,17 @@ impl Walk<'_> {
     }
 
     fn remembered(&self, resolution: &Resolution) -> Option<ResolveError> {
-        store::find_remembered(self.engine, resolution, self.now).map(|error| (*error).clone())
+        let error = store::find_remembered(self.engine, resolution, self.now)?;
+        self.premise.counts_state().then(|| (*error).clone())
     }
 
     /// The fresh answer of the cache, for all clients of the view or for this client's audience.
     fn fresh(&self, resolution: &Resolution) -> Option<Known> {
         let fresh = |resolution: &Resolution| {
-            let entry = self.entry(resolution).filter(|entry| entry.state == EntryState::Fresh)?;
+            let entry = self.entry(resolution)?;
+            if entry.state != EntryState::Fresh || !self.premise.counts_state() {
+                return None;
+            }
             let reason = (entry.peeked.found.integrity == Integrity::Stripped).then(Reason::stripped);
             Some(Known { response: entry.response, source: ReplySource::Cache, reason })
         };
@@ -404,7 +436,8 @@ impl Walk<'_> {
 
     fn serves_stale(&self, resolution: &Resolution, entry: &Entry) -> bool {
         let found = &entry.peeked.found;
-        entry.state != EntryState::Outdated
+        self.premise.counts_state()
+            && entry.state != EntryState::Outdated
             && (found.remaining > 0 || found.past <= resolution.snapshot.stale)
             && store::has_stale_answers(resolution)
             && store::may_be_stale(resolution, &entry.response)
