@@ -65,7 +65,7 @@ impl ExpectationsFile {
         let source = SourceId(0);
         let mut file = Self::default();
         if errors.is_empty() {
-            let mut reader = Reader { source, problems: &mut loaded.problems, warnings: &mut loaded.warnings };
+            let mut reader = Reader { source, problems: &mut loaded.problems };
             file = read(table.get_ref(), &mut reader);
         } else {
             loaded.unreadable = true;
