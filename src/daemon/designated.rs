@@ -90,6 +90,7 @@ mod tests {
             names: vec!["*.corp.example".to_owned(), "dns.corp.example".to_owned()],
             addresses: vec!["10.1.1.53".parse().unwrap(), "fd00::53".parse().unwrap()],
             not_after: 0,
+            is_ca: false,
         };
         let listeners = [
             (Transport::Udp, "10.1.1.53:53"),
