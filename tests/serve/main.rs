@@ -4,6 +4,7 @@
 mod support;
 
 mod addresses;
+mod balance;
 mod durations;
 mod encrypted;
 mod limits;
