@@ -212,7 +212,7 @@ fn restrict_files(folders: &Folders) -> Result<String, RulesetError> {
     let version = match status.landlock {
         LandlockStatus::Available { effective_abi, .. } => format!("Landlock ABI {}", effective_abi as i32),
         LandlockStatus::NotEnabled => "Landlock is switched off in this kernel".to_owned(),
-        _ => "this kernel has no Landlock".to_owned(),
+        _ => "this kernel has no Landlock, or a container keeps it away".to_owned(),
     };
     if status.ruleset == RulesetStatus::NotEnforced {
         return Ok(format!("files are not restricted ({version})"));

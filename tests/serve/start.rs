@@ -240,22 +240,25 @@ fn a_signal_has_a_status_line_written() {
 fn signals_during_the_start_do_not_kill_it() {
     let upstream = Upstream::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (snapshot, path) = (folder.path().join("snapshot"), folder.path().join("tidegate.toml"));
-    let made = Command::new("mkfifo").arg(&snapshot).status();
-    assert!(made.expect("mkfifo runs").success());
-    let config =
-        Config::forwarding_to(&[&upstream]).section("cache", &format!("snapshot = {:?}", snapshot.to_string_lossy()));
+    let (hosts, path) = (folder.path().join("hosts"), folder.path().join("tidegate.toml"));
+    // A file that takes a while to read.
+    let lines: String = (0..200_000).map(|number| format!("10.1.2.3 host-{number}.example\n")).collect();
+    fs::write(&hosts, lines).expect("the folder is writable");
+    let config = Config::forwarding_to(&[&upstream]).raw(&format!("[local_hosts]\nfile = {hosts:?}"));
     fs::write(&path, config.text()).expect("the folder is writable");
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.arg("serve").arg("--config").arg(&path).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the daemon can be started");
-    // Opens once the daemon reads it.
-    let pipe = fs::OpenOptions::new().write(true).open(&snapshot).expect("it is read");
+    // It catches SIGUSR2, the last of them, before it reads its files.
+    crate::support::eventually("signals are caught", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let caught = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
+        caught.is_some_and(|caught| caught >> 11 & 1 == 1)
+    });
     for signal in ["USR1", "USR2", "HUP"] {
         let sent = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
         assert!(sent.expect("kill runs").success());
     }
-    drop(pipe);
     // A daemon that was killed closes its log.
     let log = BufReader::new(child.stderr.take().expect("standard error is a pipe"));
     let mut seen = Vec::new();
