@@ -66,8 +66,9 @@ impl Site {
         );
         let config = Config::new().raw(&tiers).forward("everything", &["."], "vpc", "");
         let tidegate = Tidegate::start(&config);
-        for server in [first[0].address, first[1].address, second.address] {
-            let server = server.to_string();
+        // A path of its own is part of a server's name.
+        let second_name = format!("{},source={other_source},device=vpn", second.address);
+        for server in [first[0].address.to_string(), first[1].address.to_string(), second_name] {
             let up = [("server", server.as_str()), ("to", "up")];
             tidegate.await_metric("tidegate_upstream_transitions_total", &up, 1.0);
         }
@@ -99,7 +100,12 @@ fn under_load(tidegate: &Tidegate, during: impl FnOnce()) -> Vec<Asked> {
 }
 
 /// The same, where not every query must get an answer.
-pub(crate) fn load(tidegate: &Tidegate, during: impl FnOnce()) -> Vec<Asked> {
+fn load(tidegate: &Tidegate, during: impl FnOnce()) -> Vec<Asked> {
+    load_from(4, tidegate, during)
+}
+
+/// The same from so many clients, each of whom asks up to fifty queries a second.
+pub(crate) fn load_from(clients: usize, tidegate: &Tidegate, during: impl FnOnce()) -> Vec<Asked> {
     let (is_over, number) = (AtomicBool::new(false), AtomicUsize::new(0));
     let ask = || {
         let client = Client::new(tidegate.address());
@@ -109,13 +115,12 @@ pub(crate) fn load(tidegate: &Tidegate, during: impl FnOnce()) -> Vec<Asked> {
             let answer = client.ask(&Query::a(&format!("n{}.example.", number.fetch_add(1, SeqCst))).edns());
             let took = start.elapsed();
             asked.push(Asked { start, took, rcode: answer.rcode(), address: answer.address_texts().concat() });
-            // About two hundred a second over all.
             thread::sleep(Duration::from_millis(20));
         }
         asked
     };
     thread::scope(|scope| {
-        let clients: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+        let clients: Vec<_> = (0..clients).map(|_| scope.spawn(ask)).collect();
         let guard = Over(&is_over);
         during();
         drop(guard);
