@@ -52,7 +52,7 @@ pub enum Manner {
     Backwards(usize),
     /// Takes questions, and answers none.
     Silent,
-    /// HTTP alone: gives each request up.
+    /// HTTP and QUIC: gives each request up.
     Resets,
     /// HTTP alone: takes a question, never answers it, and says that it takes no more on this connection.
     Leaves,
@@ -432,7 +432,13 @@ async fn answer_stream(
     let (length, query) = framed.split_first_chunk::<2>().expect("a framed query");
     assert_eq!(usize::from(u16::from_be_bytes(*length)), query.len(), "one query a stream");
     assert_eq!(query[..2], [0, 0], "the id is 0 (RFC 9250 4.2.1)");
-    let Some(reply) = shared.answer(query).await else { return std::future::pending().await };
+    let Some(reply) = shared.answer(query).await else {
+        if shared.manner() == Manner::Resets {
+            drop(sender.reset(quinn::VarInt::from_u32(0)));
+            return;
+        }
+        return std::future::pending().await;
+    };
     let _ = sender.write_all(&frame(&reply)).await;
     let _ = sender.finish();
     if shared.manner() == Manner::OneEach {

@@ -389,9 +389,11 @@ fn a_request_that_is_given_up_sends_the_query_elsewhere() {
     assert_eq!(server(&group, 0).tally.queries(Transport::Https, QueryResult::Network), 1);
 }
 
-#[test]
-fn a_stream_that_is_reset_again_and_again_is_asked_within_attempts_and_budget() {
-    let site = Site::new(Speaks::Https);
+#[rstest]
+fn a_stream_that_is_reset_again_and_again_is_asked_within_attempts_and_budget(
+    #[values(Speaks::Https, Speaks::Quic)] speaks: Speaks,
+) {
+    let site = Site::new(speaks);
     let moody = site.server(Manner::Answers);
     let group = alone(site.entry(&moody));
     on_a_worker(async {
@@ -400,7 +402,8 @@ fn a_stream_that_is_reset_again_and_again_is_asked_within_attempts_and_budget() 
         moody.behave(Manner::Resets);
         ask(&client, &group, "b.example").await.unwrap_err();
     });
-    let resets = server(&group, 0).tally.queries(Transport::Https, QueryResult::Network);
+    let resets = server(&group, 0).tally.queries(transport(speaks), QueryResult::Network);
+    assert!(moody.queries() <= 4, "{} requests for two queries", moody.queries());
     assert!((1..=3).contains(&resets), "{resets} queries for one");
 }
 
