@@ -32,7 +32,6 @@ use arc_swap::{ArcSwap, Guard};
 
 use self::{
     clients::ClientBuckets,
-    error::ResolveError,
     part::Part,
     pending::{Pending, Waiting},
     persist::Restored,
@@ -61,7 +60,7 @@ pub struct Engine {
     /// Answers.
     pub cache: Cache,
     /// Failures, beside the answers (RFC 9520).
-    pub failures: Failures<Arc<ResolveError>>,
+    pub failures: Failures<store::KnownFailure>,
     /// Failed attempts for names with a stale answer, with the state of the servers at that time.
     pub(crate) stale_rounds: Failures<u64>,
     /// Queries that wait for an upstream.

@@ -14,7 +14,7 @@ use crate::{
     metrics::{self, RuleCounters},
     networks::Networks,
     route::{Choice, Route, RouteMatch, RouteTable, View},
-    upstream::{Group, HealthState, Loops, Marks},
+    upstream::{Group, Loops, Marks},
     wire::{Name, RecordType, cookie::Secret},
     zones::Zones,
 };
@@ -287,11 +287,11 @@ impl Rule {
     pub(super) fn recoveries(&self) -> u64 {
         let groups = [Some(&self.group), self.fallback.as_ref()];
         let servers = groups.into_iter().flatten().flat_map(|group| group.servers());
-        servers.fold(0, |sum, server| sum.wrapping_add(server.transitions(HealthState::Up)))
+        servers.fold(0, |sum, server| sum.wrapping_add(server.recoveries()))
     }
 
     /// Whether none of its servers can be asked with any hope.
-    fn is_down(&self) -> bool {
+    pub(super) fn is_down(&self) -> bool {
         self.group.is_down_without(&self.loops)
     }
 

@@ -106,22 +106,45 @@ pub(super) fn insert(
     engine.cache.insert(&kept.key(), kept.hash, new, is_protected);
 }
 
+/// What is remembered of a query that failed.
+#[derive(Debug, Clone)]
+pub struct KnownFailure {
+    error: Arc<ResolveError>,
+    /// Where every server of the rule was down: how often one had come up by then. It holds until the next does.
+    outage: Option<u64>,
+}
+
 /// Remembers that no server answered a query, unless none was asked.
 pub(super) fn remember_outage(engine: &Engine, resolution: &Resolution, rule: &Rule, error: &upstream::ExchangeError) {
     let upstream::ExchangeError::AllFailed(reasons) = error else { return };
-    if reasons.availability == upstream::Availability::Asked {
-        let text = format!("rule {}", rule.name);
-        remember(engine, resolution, ResolveError::servfail(EdeCode::CachedError, text));
+    if reasons.availability != upstream::Availability::Asked {
+        return;
     }
+    // What failed while every server was down says nothing once one answers: the first answer ends the outage for all.
+    let outage = reasons.was_trial.then(|| rule.recoveries());
+    if outage.is_some() && !rule.is_down() {
+        return;
+    }
+    let text = format!("rule {}", rule.name);
+    remember_with(engine, resolution, ResolveError::servfail(EdeCode::CachedError, text), outage);
 }
 
 /// Remembers an error for `failure_ttl` (RFC 9520), unless other rules are in force by now: what failed under those
 /// before says nothing about them. A refusal of the guard is remembered in its own words: the client is told what it is
 /// about, not that somebody asked before.
 pub(super) fn remember(engine: &Engine, resolution: &Resolution, error: ResolveError) {
+    remember_with(engine, resolution, error, None);
+}
+
+fn remember_with(engine: &Engine, resolution: &Resolution, error: ResolveError, outage: Option<u64>) {
     let for_audience = resolution.for_audience();
     let key = for_audience.as_ref().unwrap_or(resolution).key();
-    engine.failures.remember(&key, Moment::now(), resolution.snapshot.failure_ttl, Arc::new(error));
+    engine.failures.remember(
+        &key,
+        Moment::now(),
+        resolution.snapshot.failure_ttl,
+        KnownFailure { error: Arc::new(error), outage },
+    );
     // Looked at behind it: a configuration that comes into force later makes everything forgotten.
     if engine.snapshot().generation != resolution.snapshot.generation {
         engine.failures.forget(&key);
@@ -144,10 +167,14 @@ pub(super) fn find_remembered(engine: &Engine, resolution: &Resolution, now: Mom
     if engine.failures.is_empty(now) {
         return None;
     }
-    match resolution.for_audience() {
+    let known = match resolution.for_audience() {
         Some(for_audience) => engine.failures.find(&for_audience.key(), now),
         None => engine.failures.find(&resolution.key(), now),
-    }
+    }?;
+    let is_over = known.outage.is_some_and(|recoveries| {
+        matches!(resolution.target(), Some(Target::Rule(rule)) if resolution.snapshot.rule(rule).recoveries() != recoveries)
+    });
+    (!is_over).then_some(known.error)
 }
 
 /// Remembers that a round of queries failed for which there is a stale answer: it is not tried again for

@@ -97,3 +97,22 @@ fn a_name_with_a_stale_answer_is_not_asked_again_after_a_failed_round() {
     }
     assert!(others > 0);
 }
+
+/// What failed while no server answered is asked again as soon as one does, however long failures are remembered.
+#[test]
+fn the_first_answer_ends_an_outage_for_the_names_that_failed_in_it() {
+    let mut upstream = Upstream::answering("10.0.0.1");
+    let config = Config::new().upstream("site", &[&upstream], QUICK).forward("everything", &["."], "site", "");
+    let tidegate = Tidegate::start(&config.section("cache", "failure_ttl = \"5m\""));
+    let client = tidegate.client();
+    assert_eq!(client.ask(&Query::a("before.example.")).address_texts(), ["10.0.0.1"]);
+    upstream.stop();
+    let is_healthy = |is: f64| (tidegate.metric("tidegate_upstream_healthy", &[("group", "site")]) - is).abs() < 0.5;
+    eventually("the server is down", || is_healthy(0.0));
+    let verdict = |name: &str| client.ask(&Query::a(name).edns()).verdict();
+    assert_eq!(verdict("www.example."), (ResponseCode::ServFail, Some(22)), "tried for real");
+    assert_eq!(verdict("www.example."), (ResponseCode::ServFail, Some(13)), "and remembered during the outage");
+    upstream.start_again();
+    eventually("the server is up", || is_healthy(1.0));
+    assert_eq!(client.ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
+}

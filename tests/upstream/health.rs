@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use rstest::rstest;
 use tidegate::{
     clock::Moment,
+    config::Recursion,
     upstream::{
         Alarm, Availability, ExchangeError, Group, GroupSpec, HealthState, OwnAddresses, ProbeOrigin, ServerRegistry,
-        TierMember, health::ProbeError, prober,
+        TierMember, health::ProbeError, prober, tally::QueryResult,
     },
     wire::Transport,
 };
@@ -452,6 +453,32 @@ fn a_reload_keeps_what_is_known() {
     assert_eq!(server(next, 0).rules().health.fall, 9);
     assert!(server(next, 0).rtt().is_some());
     assert!(server(next, 1).rtt().is_none());
+}
+
+/// Below a delegation of ours its server may delegate further. Then it has no answer, and nothing is wrong with it.
+#[test]
+fn a_referral_is_no_fault_of_a_server_that_is_not_asked_to_resolve() {
+    for (recursion, state, result) in [
+        (Recursion::NotDesired, HealthState::Up, QueryResult::Ok),
+        (Recursion::Desired, HealthState::Suspect, QueryResult::Refused),
+    ] {
+        let script = Script::new(Says::Address(ONE));
+        let mut spec = spec(&[&[udp(script.address)]]);
+        spec.limits.recursion = recursion;
+        let (group, _) = watched(&spec);
+        on_a_worker(async {
+            let client = client();
+            ask(&client, &group, "a.example").await.unwrap();
+            script.say(Says::Referral);
+            for at in 0..5 {
+                let error = ask(&client, &group, &format!("n{at}.below.example")).await.unwrap_err();
+                assert!(matches!(error, ExchangeError::AllFailed(reasons) if reasons.of(QueryResult::Refused) == 1));
+            }
+        });
+        let server = server(&group, 0);
+        assert!(is(server, state), "{recursion:?}");
+        assert!(server.tally.queries(Transport::Udp, result) >= 5);
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod failover;
 mod health;
 mod hedging;
 mod limits;
+mod local_errors;
 mod loops;
 mod ports;
 mod script;

@@ -7,12 +7,13 @@ use crate::{
 
 /// Servers of the group that queries may go to.
 pub(super) fn usable(group: &Group) -> usize {
-    group.servers().filter(|server| !server.is_drained() && server.state() != HealthState::Down).count()
+    group.servers().filter(|server| server.is_usable()).count()
 }
 
 /// A server's state, with the cause where it is not up.
 pub(super) fn of_server(server: &Server) -> String {
     let state = match server.state() {
+        HealthState::Up | HealthState::Suspect if server.has_no_way() => "this host cannot send to it".to_owned(),
         _ if !server.is_judged() => "no verdict yet".to_owned(),
         HealthState::Up => "up".to_owned(),
         HealthState::Suspect => format!("in doubt: {}", cause(server)),
@@ -36,7 +37,8 @@ pub(super) fn of_group(group: &GroupStatus) -> String {
     let all = group.servers().count();
     let (drained, down) =
         (count(group, |server| server.drained), count(group, |server| !server.drained && is_down(server)));
-    let others: Vec<String> = [(down, "down"), (drained, "drained")]
+    let cut_off = all.saturating_sub(group.usable + down + drained);
+    let others: Vec<String> = [(down, "down"), (drained, "drained"), (cut_off, "out of reach from here")]
         .into_iter()
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{count} {what}"))

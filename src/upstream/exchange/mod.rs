@@ -32,7 +32,7 @@ use crate::{
             select::{Candidate, Candidates},
         },
         link::{Link, UpstreamClient},
-        race::{Arrival, EdnsUse, Leg, Outcome, Race, likeness},
+        race::{Arrival, EdnsUse, Leg, Outcome, Race, SendError, likeness},
         server::{
             Role, Server,
             failure::{Availability, ExchangeError, Reasons},
@@ -92,7 +92,9 @@ impl UpstreamClient {
         let _trial = group.enter_trial().ok_or_else(|| unavailable(Availability::AllDown))?;
         let deadline = deadline.min(now + group.limits().timeout * 2);
         let race = Race::new(query, group, Role::Traffic, deadline);
-        Run::new(self, race, candidates, group.limits().attempts).finish(now, deadline).await
+        let mut run = Run::new(self, race, candidates, group.limits().attempts);
+        run.reasons.was_trial = true;
+        run.finish(now, deadline).await
     }
 
     /// Asks one server of a group, given by tier and place, and once more when a datagram may be lost. The role says
@@ -110,6 +112,7 @@ impl UpstreamClient {
         let mut run = Run::new(self, race, candidates, PROBE_TRIES);
         match run.finish(Moment::now(), deadline).await {
             Ok(exchanged) => Ok(exchanged.response),
+            Err(ExchangeError::AllFailed(reasons)) if reasons.could_not_send => Err(ProbeError::NotSent),
             Err(ExchangeError::AllFailed(reasons)) if reasons.of(QueryResult::Network) > 0 => Err(ProbeError::Network),
             Err(ExchangeError::AllFailed(reasons)) if reasons.rcode.is_some() => Err(ProbeError::Rcode),
             Err(ExchangeError::AllFailed(reasons)) if reasons.of(QueryResult::Malformed) > 0 => {
@@ -402,10 +405,20 @@ impl<'a> Run<'a> {
         t.sent_at = now;
         t.phase = Phase::Waiting;
         let leg = Leg { slot: u8::try_from(slot).unwrap_or(u8::MAX), number: t.leg };
-        let posted = t.link.post(&self.race, leg, t.transport, t.edns, now);
-        if let Err(result) = posted {
-            self.failed(slot, result, None);
+        match t.link.post(&self.race, leg, t.transport, t.edns, now) {
+            Ok(()) => {}
+            Err(SendError::Network) => self.failed(slot, QueryResult::Network, None),
+            Err(SendError::Local) => self.could_not_send(slot),
         }
+    }
+
+    /// A query did not leave this host: it counts in no bound on what is sent.
+    fn could_not_send(&mut self, slot: usize) {
+        if self.tries[slot].leg == 1 && !self.tries[slot].is_check {
+            self.attempts += 1;
+        }
+        self.reasons.could_not_send = true;
+        self.failed(slot, QueryResult::Network, None);
     }
 
     fn failed(&mut self, slot: usize, result: QueryResult, rcode: Option<Rcode>) {
@@ -427,6 +440,8 @@ impl<'a> Run<'a> {
         match outcome {
             Outcome::Answer(response) => return Some(self.won(slot, response, rtt, now)),
             Outcome::Failed(result, rcode) => self.failed(slot, result, rcode),
+            Outcome::Referral => self.failed(slot, QueryResult::Refused, Some(Rcode::NOERROR)),
+            Outcome::NotSent => self.could_not_send(slot),
             Outcome::Truncated if !asked.has_asked_stream => self.ask_over_tcp(slot, now),
             // Another try already asks for the whole.
             Outcome::Truncated => self.tries[slot].phase = Phase::Over,

@@ -303,7 +303,7 @@ impl Group {
 
 /// Whether queries may go to a server at all.
 pub(super) fn is_usable(server: &Arc<Server>) -> bool {
-    server.state() != HealthState::Down && !server.is_drained()
+    server.is_usable()
 }
 
 fn expand(entry: &TierMember, ours: &OwnAddresses) -> Vec<ServerSpec> {

@@ -1,7 +1,7 @@
 //! Which servers to ask for one query, in order.
 //!
 //! Policy: the tier in use first, then the others in their order; within a tier those that are up before suspect ones,
-//! each set by the group's policy; servers that are down last of all, drained ones never, nor those whose answers to the
+//! each set by the group's policy (those that this host has no way to count as suspect); servers that are down last of all, drained ones never, nor those whose answers to the
 //! rule would lead back here.
 //!
 //! Where every server is down, a query is a trial: a bounded number at a time are let through, and the first answer ends
@@ -89,7 +89,8 @@ impl Candidates {
             if loops.has(server) {
                 availability = Availability::Loops;
             } else if seen.length < Self::MOST {
-                seen.list[seen.length] = Candidate { tier, place, state: server.state() };
+                let state = if server.has_no_way() { HealthState::Suspect.max(server.state()) } else { server.state() };
+                seen.list[seen.length] = Candidate { tier, place, state };
                 seen.length += 1;
             }
         }

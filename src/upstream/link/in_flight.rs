@@ -200,7 +200,7 @@ impl Flight {
             }
         };
         match response {
-            Ok(response) => Ok(Outcome::of(response, self.edns)),
+            Ok(response) => Ok(Outcome::of(response, self.edns, self.race.group.limits().recursion)),
             Err(Mismatch::Malformed(_)) => Ok(Outcome::of_malformed(message, self.edns)),
             Err(Mismatch::Short) => Err(MismatchReason::Short),
             Err(Mismatch::NotAResponse) => Err(MismatchReason::NotAResponse),

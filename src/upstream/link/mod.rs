@@ -21,7 +21,7 @@ use std::{cell::RefCell, io, rc::Rc, sync::Arc};
 use crate::{
     clock::Moment,
     upstream::{
-        race::{EdnsUse, Leg, Outcome, Race},
+        race::{EdnsUse, Leg, Outcome, Race, SendError},
         server::{
             Role, Server,
             health::Event,
@@ -75,37 +75,30 @@ impl Link {
         transport: Transport,
         edns: EdnsUse,
         now: Moment,
-    ) -> Result<(), QueryResult> {
+    ) -> Result<(), SendError> {
         match transport {
             Transport::Udp => self.post_datagram(race, leg, edns, now),
             _ => self.post_stream(race, leg, edns, now),
         }
     }
 
-    fn post_datagram(
-        self: &Rc<Self>,
-        race: &Rc<Race>,
-        leg: Leg,
-        edns: EdnsUse,
-        now: Moment,
-    ) -> Result<(), QueryResult> {
+    fn post_datagram(self: &Rc<Self>, race: &Rc<Race>, leg: Leg, edns: EdnsUse, now: Moment) -> Result<(), SendError> {
         let is_first = self.batch.borrow().port.is_none();
         if is_first {
             let drawn = pool::draw(self, race.group.limits().source_ports, now);
-            let port = drawn.map_err(|error| self.unsent(error.kind(), now))?;
+            let port = drawn.map_err(|error| self.unsent(&error, now))?;
             self.batch.borrow_mut().port = Some(port);
             self.shared.needs_flush(self);
         } else if self.batch.borrow().is_full() {
             udp::send(self, now);
         }
         let mut batch = self.batch.borrow_mut();
-        let Some(port) = batch.port.clone() else { return Err(QueryResult::Network) };
+        let Some(port) = batch.port.clone() else { return Err(SendError::Network) };
         let mut in_flight = self.in_flight.borrow_mut();
         let flight = Flight::new(race, leg, edns, port.serial, now);
         let is_mixed = race.group.limits().case == LetterCase::Mixed && self.server.quirks.keeps_case(now);
         let case = if is_mixed { LetterCase::Mixed } else { LetterCase::Lower };
-        let flight =
-            in_flight.insert(flight, case, &mut self.shared.random.borrow_mut()).ok_or(QueryResult::Network)?;
+        let flight = in_flight.insert(flight, case, &mut self.shared.random.borrow_mut()).ok_or(SendError::Network)?;
         batch.push(flight.id(), |buffer| flight.write(buffer));
         port.waiting.set(port.waiting.get() + 1);
         self.pool.borrow_mut().asked(now);
@@ -135,7 +128,18 @@ impl Link {
     fn refused(&self, port: &Port, now: Moment) {
         let lost = self.in_flight.borrow_mut().take_of(port.serial);
         self.server.observe(Event::Refused, now);
-        self.lose(lost, Transport::Udp, now);
+        self.lose(lost, || Outcome::Failed(QueryResult::Network, None), now);
+    }
+
+    /// Reading from a port only gives errors: it is closed, and what waits on it leaves by another.
+    fn port_failed(self: &Rc<Self>, port: &Port, now: Moment) {
+        self.pool.borrow_mut().give_up(port.serial);
+        if self.batch.borrow().port.as_ref().is_some_and(|drawn| drawn.serial == port.serial) {
+            udp::send(self, now);
+            self.batch.borrow_mut().port = None;
+        }
+        let waiting = self.in_flight.borrow_mut().take_of(port.serial);
+        self.send_again(waiting, now);
     }
 
     /// The kernel took none of these queries. A port that sent before is given up, and they leave by another: its source
@@ -150,8 +154,12 @@ impl Link {
             self.batch.borrow_mut().port = None;
             self.send_again(flights, now);
         } else {
-            self.unsent(kind, now);
-            self.lose(flights, Transport::Udp, now);
+            let error = self.unsent(&kind.into(), now);
+            let outcome = || match error {
+                SendError::Local => Outcome::NotSent,
+                SendError::Network => Outcome::Failed(QueryResult::Network, None),
+            };
+            self.lose(flights, outcome, now);
         }
     }
 
@@ -167,7 +175,10 @@ impl Link {
             match self.post_datagram(race, leg, edns, now) {
                 // It is counted as waiting once.
                 Ok(()) => self.server.tally.waiting(self.shared.stripe, -1),
-                Err(result) => self.conclude(&flight, Outcome::Failed(result, None), Transport::Udp, now),
+                Err(SendError::Local) => self.conclude(&flight, Outcome::NotSent, Transport::Udp, now),
+                Err(SendError::Network) => {
+                    self.conclude(&flight, Outcome::Failed(QueryResult::Network, None), Transport::Udp, now);
+                }
             }
         }
     }
@@ -191,13 +202,16 @@ impl Link {
         self.send_again(waiting, now);
     }
 
-    /// A query could not leave. A route that is gone is silence, not yet a verdict; want of descriptors is our own fault.
-    fn unsent(&self, kind: io::ErrorKind, now: Moment) -> QueryResult {
-        tracing::debug!(group = self.server.group(), server = self.server.label(), %kind, "upstream query not sent");
-        if is_about_the_path(kind) {
+    /// A query could not leave. A route that is gone is silence, not yet a verdict; what this host lacks or forbids is not the
+    /// server's fault.
+    fn unsent(&self, error: &io::Error, now: Moment) -> SendError {
+        if is_about_the_path(error.kind()) {
+            tracing::debug!(group = self.server.group(), server = self.server.label(), %error, "upstream query not sent");
             self.server.late(now, now, Role::Traffic);
+            return SendError::Network;
         }
-        QueryResult::Network
+        self.server.could_not_send(error, error.kind(), now);
+        SendError::Local
     }
 
     /// Queries whose time is over, and ports and streams to renew.
@@ -213,10 +227,11 @@ impl Link {
         stream::tend(self, timeout, now);
     }
 
-    fn lose(&self, lost: Vec<Flight>, transport: Transport, now: Moment) {
+    /// Queries that will have no answer on their port.
+    fn lose(&self, lost: Vec<Flight>, outcome: impl Fn() -> Outcome, now: Moment) {
         for flight in lost {
             self.pool.borrow().forget_one(flight.sender());
-            self.conclude(&flight, Outcome::Failed(QueryResult::Network, None), transport, now);
+            self.conclude(&flight, outcome(), Transport::Udp, now);
         }
     }
 
@@ -224,9 +239,9 @@ impl Link {
     fn conclude(&self, flight: &Flight, outcome: Outcome, transport: Transport, now: Moment) {
         let server = &*self.server;
         self.ended(transport, outcome.result());
-        if !matches!(outcome, Outcome::Closed | Outcome::Failed(QueryResult::Network, _)) {
+        if !matches!(outcome, Outcome::Closed | Outcome::NotSent | Outcome::Failed(QueryResult::Network, _)) {
             let rtt = now.since(flight.sent_at());
-            server.liveness.heard(now);
+            server.heard(now);
             server.tally.took(self.shared.stripe, rtt);
             if transport == server.spec().transport && flight.race().role != Role::Tagged {
                 server.sample(rtt);
@@ -250,11 +265,8 @@ impl Link {
 }
 
 fn is_about_the_path(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{
-        AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable, NotFound, PermissionDenied,
-    };
-    // The host's firewall, or a route that prohibits, denies the permission.
-    matches!(kind, AddrNotAvailable | HostUnreachable | NetworkDown | NetworkUnreachable | NotFound | PermissionDenied)
+    use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable, NotFound};
+    matches!(kind, HostUnreachable | NetworkDown | NetworkUnreachable | NotFound)
 }
 
 impl Drop for Link {

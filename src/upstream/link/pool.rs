@@ -75,6 +75,14 @@ pub(super) struct Port {
     reader: RefCell<Option<AbortHandle>>,
 }
 
+impl Port {
+    /// A port that nothing was sent by.
+    pub(super) fn new(serial: u32, socket: UdpSocket, expires: Moment) -> Self {
+        let (waiting, has_sent) = (Cell::new(0), Cell::new(false));
+        Self { serial, socket, waiting, has_sent, expires, reader: RefCell::default() }
+    }
+}
+
 /// One worker's ports to one server.
 #[derive(Default)]
 pub(super) struct Pool {
@@ -173,8 +181,7 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
 fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<(Rc<Port>, LocalPath)> {
     let (socket, way) = open_socket(link.server.spec())?;
     let socket = UdpSocket::from_std(socket)?;
-    let (waiting, has_sent) = (Cell::new(0), Cell::new(false));
-    let port = Rc::new(Port { serial, socket, waiting, has_sent, expires, reader: RefCell::default() });
+    let port = Rc::new(Port::new(serial, socket, expires));
     let reader = tokio::task::spawn_local(udp::read(Rc::clone(&port), Rc::downgrade(link)));
     port.reader.replace(Some(reader.abort_handle()));
     link.server.tally.ports(link.shared.stripe, 1);

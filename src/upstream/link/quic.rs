@@ -3,17 +3,27 @@
 //! Not hickory-resolver's exchange: besides decoding each answer, it does not see that a connection was closed until the
 //! next query fails on it.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-
-use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig,
-    VarInt,
+use std::{
+    io::{self, IoSliceMut},
+    net::{SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
 };
+
+use parking_lot::Mutex;
+use quinn::{
+    AsyncUdpSocket, ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Runtime,
+    TokioRuntime, TransportConfig, UdpPoller, VarInt,
+    udp::{RecvMeta, Transmit, UdpSocketState},
+};
+use tokio::sync::Notify;
 
 use crate::{
     net::socket::{Egress, upstream_udp},
     tls::{HandshakeError, TlsClient},
-    upstream::server::connect_error::ConnectError,
+    upstream::server::connect_error::{ConnectError, is_local},
     wire::MAX_MESSAGE,
 };
 
@@ -30,17 +40,114 @@ pub(super) struct Quic {
     pub(super) connection: Connection,
     /// Drives its socket.
     pub(super) endpoint: Endpoint,
+    /// Why it cannot send any more, once it cannot.
+    pub(super) send_errors: Arc<SendErrors>,
 }
 
 /// Shakes hands over a socket of its own, at a random port.
 pub(super) async fn open(address: SocketAddr, egress: &Egress, tls: &TlsClient) -> Result<Quic, ConnectError> {
     let socket = upstream_udp(address, egress)?;
-    let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
+    let send_errors = Arc::<SendErrors>::default();
+    let socket = Arc::new(QuicSocket::new(socket, Arc::clone(&send_errors))?);
+    let runtime = Arc::new(TokioRuntime);
+    let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime)?;
     let mut config = ClientConfig::new(tls.quic());
     config.transport_config(Arc::new(transport()));
     let connecting = endpoint.connect_with(config, address, &tls.name()).map_err(|_| ConnectError::Unidentified)?;
-    let connection = connecting.await.map_err(connect_error)?;
-    Ok(Quic { connection, endpoint })
+    let connection = tokio::select! {
+        connection = connecting => connection.map_err(connect_error)?,
+        error = send_errors.next() => return Err(error.into()),
+    };
+    Ok(Quic { connection, endpoint, send_errors })
+}
+
+/// The last error with which this host refused to send a packet. quinn takes each for a lost packet, and waits until
+/// the server seems silent.
+#[derive(Debug, Default)]
+pub(super) struct SendErrors {
+    last: Mutex<Option<io::Error>>,
+    news: Notify,
+}
+
+impl SendErrors {
+    fn note(&self, error: io::Error) {
+        *self.last.lock() = Some(error);
+        self.news.notify_one();
+    }
+
+    /// Waits for one.
+    pub(super) async fn next(&self) -> io::Error {
+        loop {
+            if let Some(error) = self.last.lock().take() {
+                return error;
+            }
+            self.news.notified().await;
+        }
+    }
+}
+
+/// A socket for quinn that tells why it cannot send.
+#[derive(Debug)]
+struct QuicSocket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    /// The same socket, for sending.
+    sender: UdpSocket,
+    state: UdpSocketState,
+    send_errors: Arc<SendErrors>,
+}
+
+impl QuicSocket {
+    fn new(socket: UdpSocket, send_errors: Arc<SendErrors>) -> io::Result<Self> {
+        let sender = socket.try_clone()?;
+        let inner = TokioRuntime.wrap_udp_socket(socket)?;
+        let state = UdpSocketState::new((&sender).into())?;
+        Ok(Self { inner, sender, state, send_errors })
+    }
+}
+
+impl AsyncUdpSocket for QuicSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.inner).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        match self.state.try_send((&self.sender).into(), transmit) {
+            // Once more where readiness is kept, so that the poller waits for room.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.inner.try_send(transmit),
+            Err(error) => {
+                if is_local(&error) {
+                    self.send_errors.note(error);
+                }
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.inner.poll_recv(context, buffers, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
 }
 
 fn transport() -> TransportConfig {

@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 use crate::{
     clock::Moment,
     upstream::{
-        race::{EdnsUse, Leg, Outcome, Race},
+        race::{EdnsUse, Leg, Outcome, Race, SendError},
         server::{Role, Server, connect_error::ConnectError, health::Event, tally::QueryResult},
         spec::LetterCase,
     },
@@ -85,17 +85,16 @@ impl Link {
         leg: Leg,
         edns: EdnsUse,
         now: Moment,
-    ) -> Result<(), QueryResult> {
+    ) -> Result<(), SendError> {
         let is_repeat = leg.slot > 0 || leg.number > 1;
-        let stream = self.stream(race, is_repeat, now).ok_or(QueryResult::Network)?;
+        let stream = self.stream(race, is_repeat, now).ok_or(SendError::Network)?;
         let mut in_flight = stream.in_flight.borrow_mut();
         let serial = stream.last_serial.get().wrapping_add(1);
         stream.last_serial.set(serial);
         let flight = Flight::new(race, leg, edns, serial, now);
         // Nobody off the path gets onto a connection: the letters need no seed there.
         let case = LetterCase::Lower;
-        let flight =
-            in_flight.insert(flight, case, &mut self.shared.random.borrow_mut()).ok_or(QueryResult::Network)?;
+        let flight = in_flight.insert(flight, case, &mut self.shared.random.borrow_mut()).ok_or(SendError::Network)?;
         let mut query = [0; UpstreamQuery::MAX_PADDED];
         let mut length = flight.write(&mut query).unwrap_or(0);
         if stream.transport.is_encrypted() && flight.has_edns() {
@@ -186,11 +185,15 @@ impl Link {
                 End::Unreachable => self.server.late(now, now, Role::Traffic),
                 // It takes connections and answers nothing on them.
                 End::Closed if !is_renewable && !lost.is_empty() => self.server.observe(Event::Broken, now),
-                End::Closed | End::Moved => {}
+                End::Closed | End::Moved | End::Local => {}
             }
         }
         for flight in lost {
-            let outcome = if is_renewable { Outcome::Closed } else { Outcome::Failed(QueryResult::Network, None) };
+            let outcome = match end {
+                _ if is_renewable => Outcome::Closed,
+                End::Local => Outcome::NotSent,
+                _ => Outcome::Failed(QueryResult::Network, None),
+            };
             self.conclude(&flight, outcome, stream.transport, now);
         }
     }
@@ -266,6 +269,8 @@ enum End {
     Refused,
     /// It could not be opened.
     Unreachable,
+    /// This host could not open it.
+    Local,
     /// The far end is not who it should be.
     Untrusted,
     /// It was open.
@@ -278,6 +283,7 @@ impl End {
     const fn of(error: &ConnectError) -> Self {
         match error {
             ConnectError::Network(io::ErrorKind::ConnectionRefused) => Self::Refused,
+            ConnectError::Local { .. } => Self::Local,
             other if other.is_about_identity() => Self::Untrusted,
             _ => Self::Unreachable,
         }
@@ -317,10 +323,15 @@ async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier) {
             let ask = move |query| https::ask(sender.clone(), uri.clone(), query);
             carry_requests(stream, link, closed, ask).await;
         }
-        Carrier::Quic(Quic { connection, endpoint: _endpoint }) => {
+        Carrier::Quic(Quic { connection, endpoint: _endpoint, send_errors }) => {
             // Its last handle gone, a connection says goodbye by itself.
             let watched = connection.clone();
-            let closed = async move { drop(watched.closed().await) };
+            let closed = async move {
+                tokio::select! {
+                    _ = watched.closed() => {}
+                    _ = send_errors.next() => {}
+                }
+            };
             let ask = move |query| quic::ask(connection.clone(), query);
             carry_requests(stream, link, closed, ask).await;
         }
@@ -348,11 +359,15 @@ async fn carry_requests<F: Future<Output = RequestResult> + 'static>(
     requests::carry(&stream.queue, closed, ask, find, settle).await;
 }
 
-/// Leaves word for operators why there is no connection, or that there is one.
+/// Records why there is no connection, or that there is one, for status and log.
 fn note(server: &Server, transport: Transport, error: Option<&ConnectError>) {
     if let Some(cause) = error {
-        let (group, server) = (server.group(), server.label());
-        tracing::debug!(group, server, transport = transport.label(), %cause, "upstream connection not opened");
+        let (group, label) = (server.group(), server.label());
+        tracing::debug!(group, server = label, transport = transport.label(), %cause, "upstream connection not opened");
+        if let ConnectError::Local { code } = cause {
+            let kind = io::Error::from_raw_os_error(*code).kind();
+            server.could_not_send(cause, kind, Moment::now());
+        }
     }
     if server.spec().transport == transport {
         server.set_connect_error(error.cloned());

@@ -24,6 +24,9 @@ const INCOMING: usize = 64;
 const LONGEST: usize = 4096;
 /// Batches read before other tasks have their turn.
 const FAIR: usize = 4;
+/// Errors in a row, with nothing read between them and the socket never empty, after which a port is given up. An error of
+/// something sent is cleared by telling it; one that stays would keep the loop busy for ever.
+const MOST_ERRORS: u32 = 64;
 
 /// Where datagrams are read into, one for a worker.
 pub(super) fn inbox() -> Inbox {
@@ -92,25 +95,41 @@ pub(super) fn flush(link: &Rc<Link>, now: Moment) {
     }
 }
 
-/// Reads a port until it is closed.
+/// Reads a port until it is closed, or only gives errors.
 pub(super) async fn read(port: Rc<Port>, link: Weak<Link>) {
+    let mut errors = 0;
     loop {
         let Ok(ready) = port.socket.ready(Interest::READABLE | Interest::ERROR).await else { return };
         let Some(link) = link.upgrade() else { return };
         // `try_io` knows no two interests at once. The closure says WouldBlock when the socket is empty, which clears
         // the readiness.
         let interest = if ready.is_readable() { Interest::READABLE } else { Interest::ERROR };
-        let _ = port.socket.try_io(interest, || drain(&port, &link));
+        let _ = port.socket.try_io(interest, || drain(&port, &link, &mut errors));
+        if errors > MOST_ERRORS {
+            tracing::debug!(
+                group = link.server.group(),
+                server = link.server.label(),
+                "upstream port given up: errors alone"
+            );
+            link.port_failed(&port, Moment::now());
+            return;
+        }
         drop(link);
         tokio::task::consume_budget().await;
     }
 }
 
-fn drain(port: &Port, link: &Link) -> io::Result<()> {
+/// Reads what there is. `errors` counts errors in a row.
+fn drain(port: &Port, link: &Link, errors: &mut u32) -> io::Result<()> {
     let now = Moment::now();
     let mut inbox = link.shared.inbox.borrow_mut();
     for _ in 0..FAIR {
-        match inbox.recv(port.socket.as_fd()) {
+        let received = inbox.recv(port.socket.as_fd());
+        *errors = match &received {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => *errors + 1,
+            _ => 0,
+        };
+        match received {
             Ok(received) => {
                 for datagram in inbox.datagrams() {
                     link.receive(port, datagram.bytes, now);
@@ -127,4 +146,46 @@ fn drain(port: &Port, link: &Link) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, os::fd::OwnedFd, time::Duration};
+
+    use super::*;
+    use crate::{
+        upstream::{
+            Group, GroupLimits, GroupSpec, HealthSpec, OwnAddresses, Policy, ServerSpec, TierMember, UpstreamClient,
+            WorkerNumber,
+        },
+        wire::{Name, RecordType, Transport},
+    };
+
+    #[test]
+    fn a_port_that_only_gives_errors_is_given_up() {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let server = ServerSpec::plain(Transport::Udp, "127.0.0.1:9".parse().unwrap());
+            let spec = GroupSpec {
+                name: "vpc".into(),
+                tiers: vec![vec![TierMember::Server(server)]],
+                policy: Policy::Ordered,
+                limits: GroupLimits::default(),
+                health: HealthSpec::probing(Name::root(), RecordType::NS),
+            };
+            let group = Group::build(&spec, &OwnAddresses::default(), &std::sync::Arc::default());
+            let client = UpstreamClient::new(WorkerNumber::ALONE);
+            let link = client.link(group.servers().next().unwrap());
+            // A pipe is readable, and no socket: each read is an error that stays.
+            let (reader, mut writer) = io::pipe().unwrap();
+            writer.write_all(b"x").unwrap();
+            let socket = std::net::UdpSocket::from(OwnedFd::from(reader));
+            socket.set_nonblocking(true).unwrap();
+            let socket = tokio::net::UdpSocket::from_std(socket).unwrap();
+            let port = Rc::new(Port::new(1, socket, Moment::now() + Duration::from_secs(60)));
+            let reading = read(port, Rc::downgrade(&link));
+            tokio::time::timeout(Duration::from_secs(15), reading).await.expect("it ends by itself");
+        });
+    }
 }

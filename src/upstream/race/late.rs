@@ -20,7 +20,7 @@ pub(crate) struct LateTry {
     pub(crate) is_hedged: bool,
 }
 
-/// The late_tries of one worker, in the order of their making.
+/// The late tries of one worker, in the order in which they were sent.
 #[derive(Default)]
 pub(crate) struct LateTries(VecDeque<LateTry>);
 
@@ -29,8 +29,8 @@ impl LateTries {
         self.0.push_back(late_try);
     }
 
-    /// Redeems those whose time has come: what was not answered is held against its server, and its hedge came in place of
-    /// a retry.
+    /// Judges the tries that are past their limit: one that was not answered counts against its server, and the hedge for it
+    /// came in place of a retry.
     pub(crate) fn settle(&mut self, now: Moment) {
         while self.0.front().is_some_and(|late_try| late_try.due <= now) {
             let Some(late_try) = self.0.pop_front() else { return };

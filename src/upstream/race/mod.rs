@@ -21,6 +21,7 @@ use tokio::time::Sleep;
 
 use crate::{
     clock::Moment,
+    config::Recursion,
     upstream::{
         group::Group,
         server::{Role, tally::QueryResult},
@@ -42,6 +43,10 @@ pub(crate) enum Outcome {
     WithoutEdns(Rcode),
     /// No answer; the response code, if there was one.
     Failed(QueryResult, Option<Rcode>),
+    /// A referral from a server that was not asked to resolve: it has no more to say.
+    Referral,
+    /// It did not leave this host, which is not the server's fault.
+    NotSent,
     /// An answer but for the letter case of its question, by its [`likeness`]. Perhaps a forgery: the query still waits.
     CaseChanged(u64),
     /// The stream had carried answers before, and was closed meanwhile: ask again on a new one.
@@ -50,7 +55,7 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// What a well-matched response means for the try that waits for it.
-    pub(crate) fn of(response: Response, edns: EdnsUse) -> Self {
+    pub(crate) fn of(response: Response, edns: EdnsUse, recursion: Recursion) -> Self {
         let rcode = response.rcode();
         // Some echo the query with its OPT, so that record proves nothing (RFC 6891 7).
         let is_unread = matches!(rcode, Rcode::FORMERR | Rcode::NOTIMP | Rcode::BADVERS);
@@ -59,6 +64,7 @@ impl Outcome {
                 Self::Answer(response)
             }
             ResponseKind::Truncated => Self::Truncated,
+            ResponseKind::Referral if recursion == Recursion::NotDesired => Self::Referral,
             ResponseKind::Referral => Self::Failed(QueryResult::Refused, Some(Rcode::REFUSED)),
             ResponseKind::Failure if edns == EdnsUse::With && is_unread => Self::WithoutEdns(rcode),
             ResponseKind::Failure => match rcode {
@@ -87,10 +93,10 @@ impl Outcome {
     /// As counted.
     pub(super) const fn result(&self) -> QueryResult {
         match self {
-            Self::Answer(_) | Self::Truncated => QueryResult::Ok,
+            Self::Answer(_) | Self::Truncated | Self::Referral => QueryResult::Ok,
             Self::WithoutEdns(_) => QueryResult::Malformed,
             Self::Failed(result, _) => *result,
-            Self::Closed => QueryResult::Network,
+            Self::Closed | Self::NotSent => QueryResult::Network,
             Self::CaseChanged(_) => QueryResult::Malformed,
         }
     }
@@ -103,6 +109,15 @@ impl Outcome {
             _ => false,
         }
     }
+}
+
+/// Why a query was not put on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SendError {
+    /// There is no way to the server, or too much waits on it.
+    Network,
+    /// This host lacks what it takes.
+    Local,
 }
 
 /// A number that answers with the same records have in common, in whatever order, however old.
@@ -171,8 +186,7 @@ impl Race {
         })
     }
 
-    /// Nobody waits any longer; late answers are still counted.
-    /// Whether nobody waits for it any more.
+    /// Whether nobody waits for it any more; late answers are still counted.
     pub(super) fn has_ended(&self) -> bool {
         self.is_over.get()
     }

@@ -7,9 +7,15 @@ use crate::tls;
 /// Why a connection could not be opened.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConnectError {
-    /// The network, or a socket of ours, said no.
+    /// The network or the far host said no.
     #[error("{0}")]
     Network(io::ErrorKind),
+    /// This host could not: no descriptor, memory, port or permission, or its address is gone. No server is to blame.
+    #[error("this host cannot: {}", io::Error::from_raw_os_error(*code))]
+    Local {
+        /// The error of the system call.
+        code: i32,
+    },
     /// It was not open, handshake included, within the group's time-out.
     #[error("no connection within the time-out")]
     Slow,
@@ -36,6 +42,44 @@ impl ConnectError {
 
 impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
-        Self::Network(error.kind())
+        match error.raw_os_error() {
+            Some(code) if is_local(&error) => Self::Local { code },
+            _ => Self::Network(error.kind()),
+        }
+    }
+}
+
+/// Whether an error says something about this host alone: EMFILE, ENFILE, ENOMEM, ENOBUFS, EPERM and EACCES (a firewall of
+/// ours, a route that prohibits), EADDRNOTAVAIL and EADDRINUSE, ENODEV, EAGAIN of a socket that finds no free port.
+pub fn is_local(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, OutOfMemory, PermissionDenied, WouldBlock};
+    use rustix::io::Errno;
+
+    let is_bare = |code| {
+        [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NODEV].iter().any(|errno| errno.raw_os_error() == code)
+    };
+    matches!(error.kind(), AddrInUse | AddrNotAvailable | OutOfMemory | PermissionDenied | WouldBlock)
+        || error.raw_os_error().is_some_and(is_bare)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_host_lacks_is_told_from_what_the_network_says() {
+        // EPERM, EAGAIN, ENOMEM, EACCES, ENODEV, ENFILE, EMFILE, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS.
+        for code in [1, 11, 12, 13, 19, 23, 24, 98, 99, 105] {
+            let error = ConnectError::from(io::Error::from_raw_os_error(code));
+            assert_eq!(error, ConnectError::Local { code });
+        }
+        // ENETDOWN, ENETUNREACH, ECONNRESET, ETIMEDOUT, ECONNREFUSED, EHOSTUNREACH.
+        for code in [100, 101, 104, 110, 111, 113] {
+            let error = io::Error::from_raw_os_error(code);
+            let kind = error.kind();
+            assert_eq!(ConnectError::from(error), ConnectError::Network(kind));
+        }
+        let told = ConnectError::Local { code: 24 }.to_string();
+        assert_eq!(told, "this host cannot: Too many open files (os error 24)");
     }
 }

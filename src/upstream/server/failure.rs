@@ -49,11 +49,16 @@ pub struct Reasons {
     pub rcode: Option<Rcode>,
     /// Tries by how they ended, in the order of [`QueryResult::ALL`].
     pub tries: [u8; QueryResult::ALL.len()],
+    /// Whether a try could not leave this host.
+    pub could_not_send: bool,
+    /// Whether every server was down when it began.
+    pub was_trial: bool,
 }
 
 impl Reasons {
     pub(crate) const fn new(availability: Availability) -> Self {
-        Self { availability, rcode: None, tries: [0; QueryResult::ALL.len()] }
+        let tries = [0; QueryResult::ALL.len()];
+        Self { availability, rcode: None, tries, could_not_send: false, was_trial: false }
     }
 
     pub(crate) fn count(&mut self, result: QueryResult) {
@@ -82,10 +87,10 @@ impl fmt::Display for Reasons {
                 separator = ", ";
             }
         }
-        match self.rcode {
-            Some(rcode) => write!(f, " (last {rcode})"),
-            None => Ok(()),
+        if let Some(rcode) = self.rcode {
+            write!(f, " (last {rcode})")?;
         }
+        if self.could_not_send { f.write_str("; this host could not send") } else { Ok(()) }
     }
 }
 

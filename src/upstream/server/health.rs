@@ -17,6 +17,7 @@
 //!   an answer to something else does not show that the answers are private.
 //! - Any answer to a default probe is a good one, unless traffic agrees that the server only gives errors (see
 //!   `watch::prober`): many servers refuse or drop ". NS" and answer everything else.
+//! - What could not leave this host (no descriptors, memory or permission, an address that is gone) says nothing.
 //! - A server begins as suspect, not yet vouched for; its first probe goes out at once.
 //! - What a better tier waits for (`fail_back`) is time since its server was last down, see [`Health::steady_since`].
 
@@ -101,6 +102,8 @@ pub enum ProbeError {
     Malformed,
     /// It answers, but not privately: an address outside `expect`, or none at all.
     Public,
+    /// It could not leave this host, which says nothing about the server.
+    NotSent,
 }
 
 impl ProbeError {
@@ -112,6 +115,7 @@ impl ProbeError {
             Self::Rcode => "it answers with an error",
             Self::Malformed => "its answers do not parse",
             Self::Public => "it answers, but not privately",
+            Self::NotSent => "this host cannot send to it",
         }
     }
 }
@@ -203,6 +207,7 @@ impl Health {
                 self.refused_at = Some(now);
                 if is_second { HealthState::Down } else { from.max(HealthState::Suspect) }
             }
+            Event::ProbeFailed(ProbeError::NotSent) => from,
             Event::ProbeFailed(error) => {
                 self.passed = 0;
                 self.vouched_at = None;
@@ -255,6 +260,7 @@ mod tests {
     };
 
     const FAILED: Event = ProbeFailed(ProbeError::Silent);
+    const NOT_SENT: Event = ProbeFailed(ProbeError::NotSent);
 
     fn spec() -> HealthSpec {
         HealthSpec { origin: ProbeOrigin::Default, ..configured() }
@@ -304,6 +310,7 @@ mod tests {
     #[case::one_answer_in_traffic_ends_an_outage(&[FAILED, FAILED, FAILED, Answered], HealthState::Up)]
     #[case::good_ones_in_a_row(&[Silent, ProbePassed, FAILED, ProbePassed], HealthState::Down)]
     #[case::a_doubt_breaks_the_rise(&[Silent, ProbePassed, Late, ProbePassed], HealthState::Down)]
+    #[case::probes_that_could_not_leave(&[ProbePassed, NOT_SENT, NOT_SENT, NOT_SENT], HealthState::Up)]
     #[case::a_doubt_does_not_raise(&[Silent, Broken, Late], HealthState::Down)]
     fn events_lead_to(#[case] events: &[Event], #[case] state: HealthState) {
         assert_eq!(after(events).state(), state);

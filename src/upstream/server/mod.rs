@@ -16,6 +16,7 @@ pub mod rtt;
 pub mod tally;
 
 use std::{
+    fmt, io,
     net::IpAddr,
     ops::Deref,
     sync::{
@@ -47,6 +48,9 @@ pub(crate) use self::{registry::Wanted, role::Role};
 
 /// Workers that find the same thing within this time say it once.
 const SAID_ONCE: Duration = Duration::from_secs(2);
+
+/// How often it is said that queries cannot leave this host.
+const LOCAL_ERROR_SPACING: Duration = Duration::from_mins(1);
 
 /// Wakes the prober: a server became suspect.
 pub type Alarm = Notify;
@@ -296,6 +300,28 @@ impl Server {
         if change.to != HealthState::Up {
             self.raise_alarm();
         }
+    }
+
+    /// A query could not leave this host for want of descriptors, memory or permission, or since its address is gone. That
+    /// says nothing about the server, and is said once a minute.
+    pub(super) fn could_not_send(&self, error: &dyn fmt::Display, kind: io::ErrorKind, now: Moment) {
+        let is_about_the_way = matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::AddrNotAvailable);
+        if is_about_the_way && !self.record.has_no_way.swap(true, Relaxed) {
+            // Probes find out when there is a way again.
+            self.raise_alarm();
+        }
+        let said = Moment::from_micros(self.record.local_error_at.load(Relaxed));
+        if said != Moment::default() && now.since(said) < LOCAL_ERROR_SPACING {
+            return;
+        }
+        self.record.local_error_at.store(now.micros(), Relaxed);
+        let (group, server) = (&*self.group, &*self.label);
+        tracing::warn!(
+            group,
+            server,
+            %error,
+            "queries to upstream {server} of group {group} cannot leave this host: {error}; the server is not blamed"
+        );
     }
 
     /// Queries to it leave by another address or device than before. Each worker finds that out for itself; it is said

@@ -34,6 +34,13 @@ pub struct ServerRecord {
     pub(crate) quirks: Quirks,
     /// When the log last said that the path to it changed.
     pub(super) path_changed_at: AtomicU64,
+    /// Whether this host has or allows no way to it.
+    pub(super) has_no_way: AtomicBool,
+    /// When there was a way again, and how often.
+    pub(super) way_back_at: AtomicU64,
+    pub(super) ways_back: AtomicU64,
+    /// When the log last said that queries cannot leave this host.
+    pub(super) local_error_at: AtomicU64,
     /// Written by connections that open, or do not.
     pub(super) connect_error: Mutex<Option<ConnectError>>,
     /// Its counters.
@@ -144,8 +151,34 @@ impl ServerRecord {
         *self.connect_error.lock() = error;
     }
 
-    /// Since when it has not been down.
+    /// Since when it has not been down, and this host had a way to it.
     pub fn steady_since(&self) -> Moment {
-        self.verdict.health.lock().steady_since()
+        let way_back_at = Moment::from_micros(self.way_back_at.load(Relaxed));
+        self.verdict.health.lock().steady_since().max(way_back_at)
+    }
+
+    /// Whether this host has or allows no way to it: its source address is gone, or a firewall or route of ours forbids it.
+    /// That is no fault of the server, whose health is as it was; but another way, or another tier, is better.
+    pub fn has_no_way(&self) -> bool {
+        self.has_no_way.load(Relaxed)
+    }
+
+    /// Whether queries may go to it.
+    pub fn is_usable(&self) -> bool {
+        self.state() != HealthState::Down && !self.is_drained() && !self.has_no_way()
+    }
+
+    /// A number that grows each time that it can be asked again.
+    pub fn recoveries(&self) -> u64 {
+        self.transitions(HealthState::Up).wrapping_add(self.ways_back.load(Relaxed))
+    }
+
+    /// Something came from it that belongs to a query of ours.
+    pub(crate) fn heard(&self, now: Moment) {
+        self.liveness.heard(now);
+        if self.has_no_way.load(Relaxed) && self.has_no_way.swap(false, Relaxed) {
+            self.way_back_at.store(now.micros(), Relaxed);
+            self.ways_back.fetch_add(1, Relaxed);
+        }
     }
 }

@@ -125,7 +125,7 @@ impl Schedule {
         if server.doubts() != self.doubts_seen {
             return last + LEAST_SPACING;
         }
-        if server.state() != HealthState::Up {
+        if server.state() != HealthState::Up || server.has_no_way() {
             return last + spec.interval_down.mul_f64(self.jitter);
         }
         let good = if spec.expect.is_empty() { server.liveness.last_good() } else { Moment::default() };
@@ -163,6 +163,7 @@ async fn probe(
     let error = match answer {
         Ok(_) => return Ok(()),
         Err(ProbeError::Rcode) if !server.liveness.fails_traffic(now) => return Ok(()),
+        Err(error @ ProbeError::NotSent) => return Err(error),
         Err(error) => error,
     };
     let Some(known) = server.liveness.answered_lately(now) else { return Err(error) };
