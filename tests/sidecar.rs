@@ -110,7 +110,7 @@ fn flags_that_lack_another_are_told_which() {
     assert!(said(&taken).contains(&format!("cannot listen on {admin} for the status page")), "{}", said(&taken));
     let wrong = run(&["serve", "--aws", "10.20.1.10", "--admin", "nine"]);
     assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
-    assert!(said(&wrong).contains("--admin: error: http \"nine\" is no address"), "{}", said(&wrong));
+    assert!(said(&wrong).contains("error: --admin: http \"nine\" is no address"), "{}", said(&wrong));
 }
 
 fn flags_without_a_file_are_told_what_is_missing() {

@@ -181,7 +181,7 @@ fn query_says_in_words_why_it_was_refused() {
 #[test]
 fn query_takes_one_server_and_its_usage_says_so() {
     let help = text(&run(&["query", "--help"]));
-    assert!(help.contains("Usage: tidegate query [OPTIONS] <NAME [TYPE]... [@SERVER]>"), "{help}");
+    assert!(help.contains("Usage: tidegate query [OPTIONS] NAME [TYPE]... [@SERVER]"), "{help}");
     let output = run(&["query", "www.example", "@10.1.1.53:0"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output).contains("port 0 is no port of a server"), "{}", text(&output));

@@ -97,6 +97,9 @@ pub(super) fn run(options: &Options) -> i32 {
         }
     };
     if found.errors == 0 {
+        if found.warnings > 0 {
+            writeln!(ERR);
+        }
         write!(OUT, "{}", plan.routing_table());
         daemon::delegation_plans(&plan.live, &zones).iter().for_each(|delegation| writeln!(OUT, "{delegation}"));
     }

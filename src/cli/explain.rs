@@ -51,10 +51,11 @@ pub(super) struct Options {
     /// Explain what this configuration would do, without any daemon
     #[arg(long, value_name = "FILE", conflicts_with_all = ["socket", "admin"])]
     config: Option<PathBuf>,
-    /// The daemon's `admin.socket`
+    /// The daemon's `admin.socket` [env: TIDEGATE_SOCKET]
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Where the daemon's `admin.http` is, to ask there and not over the control socket
+    /// Where the daemon's `admin.http` is, to ask there and not over the control socket; without one that answers,
+    /// TIDEGATE_ADMIN says where
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
     /// As JSON

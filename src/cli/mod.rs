@@ -66,6 +66,7 @@ enum Verb {
     Demo(demo::Options),
     /// Asks a server for a name, or for the name of an address
     #[command(
+        override_usage = "tidegate query [OPTIONS] NAME [TYPE]... [@SERVER]",
         after_help = "Exit status: 0 answered (NXDOMAIN is an answer), 1 SERVFAIL, REFUSED or another error, 2 no answer; of several the highest\nExample: tidegate query s3.eu-west-1.amazonaws.com A AAAA @127.0.0.1"
     )]
     Query(query::Options),

@@ -31,7 +31,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Options {
     /// A name and the types to ask for (by default A), or an address, which is asked for its PTR; the server, by default
     /// the one on this host, as [scheme://]address[:port][/path][#tls-name] with udp, tcp, tls, https or quic as scheme
-    #[arg(required = true, num_args = 1.., value_name = "NAME [TYPE]... [@SERVER]")]
+    #[arg(required = true, num_args = 1.., value_name = "NAME")]
     words: Vec<String>,
     /// Ask for signatures (DO)
     #[arg(long)]

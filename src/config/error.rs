@@ -178,7 +178,11 @@ fn marked<'a>(sources: &'a [Source], problem: &Problem) -> Option<(&'a str, Rang
 
 fn headline(sources: &[Source], problem: &Problem, word: &str) -> String {
     match problem.place.as_ref() {
-        Some(place) => format!("{}: {word}{}", locate(sources, place), problem.message),
+        // A compiler's way to say it, which editors understand; a flag has no line to go to.
+        Some(place) if matches!(sources.get(place.source.0), Some(Source::File { .. })) => {
+            format!("{}: {word}{}", locate(sources, place), problem.message)
+        }
+        Some(place) => format!("{word}{}: {}", locate(sources, place), problem.message),
         None => format!("{word}{}", problem.message),
     }
 }

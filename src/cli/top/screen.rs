@@ -4,7 +4,10 @@ use super::{
     super::duration::{rough, utc},
     rates::Rates,
 };
-use crate::admin::status::{ServerStatus, Severity, Status};
+use crate::{
+    admin::status::{ServerStatus, Severity, Status},
+    plural::Plural,
+};
 
 /// Changes of state that are shown.
 const EVENTS: usize = 8;
@@ -41,7 +44,8 @@ fn headline(status: &Status, now: u64) -> String {
 
 fn traffic(status: &Status, rates: &Rates) -> Vec<String> {
     let cache = &status.cache;
-    let sum = |rates: &std::collections::BTreeMap<String, f64>| rates.values().sum::<f64>();
+    // An empty sum of floats is -0.0.
+    let sum = |rates: &std::collections::BTreeMap<String, f64>| rates.values().sum::<f64>() + 0.0;
     let stale = rates.responses.get("stale").copied().unwrap_or(0.0);
     let hits = rates.hit_ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1} %", 100.0 * ratio));
     let mut lines = vec![
@@ -53,17 +57,17 @@ fn traffic(status: &Status, rates: &Rates) -> Vec<String> {
         lines.push(row("guard", sum(&rates.guard), &rates.guard));
     }
     lines.push(format!(
-        "hits      {hits:>10}    stale {stale:.1}/s, {} entries, {} of {} MiB",
-        cache.entries,
+        "hits      {hits:>10}    stale {stale:.1}/s, {}, {} of {} MiB",
+        Plural(cache.entries, "entry"),
         cache.bytes.div_ceil(1 << 20),
         cache.capacity.div_ceil(1 << 20)
     ));
     lines.push(format!(
-        "latency   {:>10}    99th percentile {}; {} in flight, {} connections",
+        "latency   {:>10}    99th percentile {}; {} in flight, {}",
         time(rates.median),
         time(rates.p99),
         status.in_flight,
-        status.connections
+        Plural(status.connections, "connection")
     ));
     lines
 }

@@ -314,11 +314,13 @@ pub(in crate::config) trait Keyword: Copy + PartialEq + 'static {
 /// The problem of a text that is none of `words`.
 pub(in crate::config) fn no_such_word(text: &Text, key: &str, words: &[&str]) -> Problem {
     let all = words.join(", ");
-    let message = match nearest(&text.value, words) {
-        Some(near) => format!("{key} cannot be \"{}\"; did you mean \"{near}\"?", text.value),
-        None => format!("{key} cannot be \"{}\"; it is one of {all}", text.value),
-    };
-    Problem::at(&text.place, message).help(format!("{key} is one of {all}"))
+    match nearest(&text.value, words) {
+        Some(near) => {
+            let message = format!("{key} cannot be \"{}\"; did you mean \"{near}\"?", text.value);
+            Problem::at(&text.place, message).help(format!("{key} is one of {all}"))
+        }
+        None => Problem::at(&text.place, format!("{key} cannot be \"{}\"; it is one of {all}", text.value)),
+    }
 }
 
 impl<T: Keyword> Kind for Word<T> {
