@@ -112,9 +112,11 @@ fn a_file_that_cannot_be_used_is_told_whole_and_ends_with_2() {
     let name = file(folder.path(), "cases.toml", "[[case]]\nnam = \"a\"\n[[case]]\nname = \"b\"\nrcode = \"YES\"\n");
     let (code, out, err) = says(&["test", &name, "--config", &good]);
     assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
-    for line in
-        ["cases.toml:1:1: this case has no name", "cases.toml:2:1: ", "cases.toml:5:9: \"YES\" is no response code"]
-    {
+    for line in [
+        "cases.toml:1:1: error: this case has no name",
+        "cases.toml:2:1: error: ",
+        "cases.toml:5:9: error: \"YES\" is no response code",
+    ] {
         assert!(err.contains(line), "{line}: {err}");
     }
     let (code, _, err) = says(&["test", "/nonexistent.toml"]);

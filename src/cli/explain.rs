@@ -126,11 +126,11 @@ pub(super) fn offline(file: &Path) -> Option<Arc<Engine>> {
     };
     match daemon::offline_engine(&plan, Cache::new(0)) {
         Ok(engine) => {
-            engine.snapshot().zones.errors().iter().for_each(|error| writeln!(ERR, "{error}"));
+            engine.snapshot().zones.errors().iter().for_each(|error| writeln!(ERR, "error: {error}"));
             Some(engine)
         }
         Err(errors) => {
-            errors.iter().for_each(|error| writeln!(ERR, "{error}"));
+            errors.iter().for_each(|error| writeln!(ERR, "error: {error}"));
             None
         }
     }

@@ -239,7 +239,7 @@ mod tests {
         let problems = Expectations::from_text("e.toml", text).unwrap_err();
         let lines: Vec<String> = problems.lines().collect();
         for expected in [
-            "e.toml:1:1: there is no key \"conf\"",
+            "e.toml:1:1: the file has no key \"conf\"",
             "e.toml:3:8: \"a..b\" is no name",
             "e.toml:4:9: case.local must be true or false",
             "e.toml:5:1: this case has no name",
