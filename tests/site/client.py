@@ -1,0 +1,57 @@
+"""What an application of the site does: boto3 with no endpoint of its own, which resolves through resolv.conf.
+
+    client.py once           each service once; prints the caller's account
+    client.py loop           objects put and got, each over a new connection, until standard input is closed;
+                             prints calls, failures, retries of the SDK, the longest call
+"""
+
+import json
+import sys
+import threading
+import time
+
+import boto3
+import botocore.exceptions
+
+BUCKET = "site-data"
+
+
+def main():
+    print(json.dumps({"once": once, "loop": loop}[sys.argv[1]]()))
+
+
+def once():
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"x" * 100_000)
+    assert s3.get_object(Bucket=BUCKET, Key="a")["Body"].read() == b"x" * 100_000
+    boto3.client("cloudwatch").put_metric_data(Namespace="site", MetricData=[{"MetricName": "m", "Value": 1.0}])
+    return {"account": boto3.client("sts").get_caller_identity()["Account"]}
+
+
+def loop():
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    session = boto3.Session()
+    calls = retries = 0
+    failed, longest = [], 0.0
+    while not ended.is_set():
+        # A new client has no connection yet: each turn resolves the name.
+        s3 = session.client("s3")
+        for call in (
+            lambda: s3.put_object(Bucket=BUCKET, Key="loop", Body=b"y" * 20_000),
+            lambda: s3.get_object(Bucket=BUCKET, Key="loop"),
+        ):
+            since = time.monotonic()
+            calls += 1
+            try:
+                retries += call()["ResponseMetadata"]["RetryAttempts"]
+            except botocore.exceptions.BotoCoreError as error:
+                failed.append(str(error))
+            longest = max(longest, time.monotonic() - since)
+        s3.close()
+    return {"calls": calls, "failed": failed, "retries": retries, "longest": round(longest, 2)}
+
+
+if __name__ == "__main__":
+    main()
