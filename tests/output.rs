@@ -133,7 +133,7 @@ impl Site {
 }
 
 /// Each verb with words that make it speak, and its verdict. `serve` and `demo` run until they are told to stop.
-const CASES: [(i32, &str); 41] = [
+const CASES: &[(i32, &str)] = &[
     (0, "check GOOD"),
     (0, "check --defaults"),
     (2, "check BAD"),
@@ -151,6 +151,9 @@ const CASES: [(i32, &str); 41] = [
     (2, "test BAD"),
     (0, "discover tests/data/resolver-addresses.json"),
     (1, "discover tests/data/resolver-endpoints.json"),
+    (0, "import tests/data/import/unbound/01-site.conf"),
+    (1, "import tests/data/import/unbound/05-recursive.conf"),
+    (2, "import tests/data/import/corp.example.zone"),
     (0, "perimeter --admin URL"),
     (0, "perimeter --json --admin URL"),
     (1, "perimeter --admin http://127.0.0.1:1"),
@@ -180,7 +183,7 @@ const CASES: [(i32, &str); 41] = [
 #[test]
 fn a_verb_ends_with_its_own_verdict_whoever_reads() {
     let site = Site::new();
-    for (verdict, line) in CASES {
+    for &(verdict, line) in CASES {
         holds(&site.case(verdict, line));
     }
 }

@@ -32,6 +32,7 @@ fn text(output: &Output) -> String {
 #[case::flush("flush")]
 #[case::log("log")]
 #[case::cache("cache")]
+#[case::import("import")]
 #[case::top("top")]
 #[case::version("version")]
 #[case::completions("completions")]

@@ -130,7 +130,7 @@ fn read(path: &Path) -> Result<String, DiscoverError> {
 
 /// Decodes text as shells save it: UTF-8, or the UTF-16 of PowerShell's `>`, each with a byte order mark or
 /// without. JSON begins with ASCII, so that its zero octets tell the encoding.
-fn decode(bytes: &[u8]) -> Option<String> {
+pub(super) fn decode(bytes: &[u8]) -> Option<String> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let (units, rest) = bytes.as_chunks::<2>();
         let units: Vec<u16> = units.iter().map(|&octets| unit(octets)).collect();

@@ -9,6 +9,7 @@ mod demo;
 mod discover;
 mod duration;
 mod explain;
+mod import;
 mod man;
 mod output;
 mod perimeter;
@@ -86,6 +87,11 @@ enum Verb {
                             rslvr-in-1234 | tidegate discover --write /etc/tidegate/tidegate.toml"
     )]
     Discover(discover::Options),
+    /// Turns another server's configuration into a tidegate.toml, and says what it could not carry over
+    #[command(
+        after_help = "Exit status: 0 all of it, 1 partly: what is missing is named with file and line, 2 nothing was imported\nExample: tidegate import /etc/unbound/unbound.conf --output /etc/tidegate"
+    )]
+    Import(import::Options),
     /// Reports which AWS names were asked for, and which of them are public
     #[command(
         after_help = "Exit status: 0 nothing leaked, 1 something did, or no daemon answered\nExample: tidegate perimeter --json"
@@ -177,6 +183,7 @@ fn run_verb(verb: Verb) -> i32 {
         Verb::Explain(options) => explain::run(&options),
         Verb::Test(options) => test::run(&options),
         Verb::Discover(options) => discover::run(&options),
+        Verb::Import(options) => import::run(&options),
         Verb::Perimeter(options) => perimeter::run(&options),
         Verb::Status(options) => status::run(&options),
         Verb::Top(options) => top::run(&options),

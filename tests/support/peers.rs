@@ -70,13 +70,20 @@ impl Peer {
         })
     }
 
+    /// The folder with its files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Kills it at once, as a power cut would.
     pub fn kill(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 
-    fn start(program: &str, package: &str, probe: &Query, prepare: impl Fn(&Path, u16) -> Command) -> Self {
+    /// Any server: `prepare` writes its files into the folder and gives the command that answers on the port.
+    #[track_caller]
+    pub fn start(program: &str, package: &str, probe: &Query, prepare: impl Fn(&Path, u16) -> Command) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let log = folder.path().join("log");
         for _ in 0..5 {

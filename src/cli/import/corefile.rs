@@ -1,0 +1,542 @@
+//! Corefile: server blocks `KEYS { plugins }`, as Caddy 1 wrote them.
+//!
+//! A word is what stands between spaces or in double quotes, `#` begins a comment at the beginning of a word. A brace is
+//! one at the end of a line, or alone on it. `(name) { … }` is a snippet that `import name` puts in; `import PATTERN`
+//! reads files.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use super::{
+    site::{Choice, FixedServer, Forward, Place, Scheme, Server, Site, endpoint, is_within, network, plain_name},
+    source::{Files, Source},
+};
+
+/// Blocks and imports within each other.
+const DEEPEST: usize = 16;
+
+/// Plugins about the process, its log, its health and its cache, which tidegate has by itself.
+const UNNEEDED: &str = "\
+    cache log errors health ready prometheus reload loop loadbalance cancel debug pprof bufsize trace dnstap \
+    metadata root any chaos minimal timeouts local multisocket quic on nsid";
+
+/// A line of a block, and the block that it opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Line {
+    words: Vec<String>,
+    block: Vec<Self>,
+    place: Place,
+}
+
+impl Line {
+    fn name(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    fn arguments(&self) -> impl Iterator<Item = &str> {
+        self.words.iter().skip(1).map(String::as_str)
+    }
+
+    fn text(&self) -> String {
+        self.words.join(" ")
+    }
+}
+
+/// A server block: what its keys say, and its plugins.
+struct ServerBlock<'a> {
+    zones: Vec<String>,
+    lines: &'a [Line],
+    source: &'a Source,
+}
+
+/// Where a block is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    zone: String,
+    scheme: String,
+    port: u16,
+}
+
+/// Reads a configuration.
+pub(super) fn import(source: &Source, files: &mut Files, site: &mut Site) {
+    let lines = read(source, files, site, 0);
+    let mut snippets: BTreeMap<String, Vec<Line>> = BTreeMap::new();
+    let mut blocks = Vec::new();
+    for line in lines {
+        match line.name().strip_prefix('(').and_then(|name| name.strip_suffix(')')) {
+            Some(name) => drop(snippets.insert(name.to_owned(), line.block)),
+            None => blocks.push(line),
+        }
+    }
+    let mut has_root = false;
+    let mut ports = Vec::new();
+    for block in &blocks {
+        let keys = keys(block, site);
+        let lines = expand(&block.block, &snippets, source, files, site, 0);
+        listen(block, &keys, &lines, site);
+        ports.extend(keys.iter().map(|key| key.port));
+        let zones: Vec<String> = keys.iter().map(|key| key.zone.clone()).collect();
+        has_root |= plugins(&ServerBlock { zones, lines: &lines, source }, site);
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.len() > 1 && site.tls == super::site::Tls::default() {
+        let why = "tidegate answers all its names on each of its ports";
+        site.differs(&source.place(1), "server blocks on several ports", why);
+    }
+    if site.allow.is_empty() {
+        site.allow = vec!["any".to_owned()];
+    }
+    site.forwards_private_reverse = has_root;
+}
+
+/// The lines of a file, the files that it imports in their place.
+fn read(source: &Source, files: &mut Files, site: &mut Site, depth: usize) -> Vec<Line> {
+    let mut tokens = tokens(source, site).into_iter().peekable();
+    let mut all = Vec::new();
+    for line in block(&mut tokens, 0) {
+        // On the first level an import names files, or snippets that hold whole blocks.
+        if line.name() == "import" && line.block.is_empty() && depth < DEEPEST {
+            for pattern in line.arguments() {
+                for included in files.include(source, pattern, &line.place, site) {
+                    all.extend(read(&included, files, site, depth + 1));
+                }
+            }
+        } else {
+            all.push(line);
+        }
+    }
+    all
+}
+
+/// Puts snippets and files in the place of `import`.
+fn expand(
+    lines: &[Line],
+    snippets: &BTreeMap<String, Vec<Line>>,
+    source: &Source,
+    files: &mut Files,
+    site: &mut Site,
+    depth: usize,
+) -> Vec<Line> {
+    let mut all = Vec::new();
+    for line in lines {
+        if line.name() != "import" {
+            all.push(line.clone());
+            continue;
+        }
+        let name = line.arguments().next().unwrap_or_default();
+        if depth >= DEEPEST {
+            site.lost(&line.place, line.text(), "imports are nested too deeply");
+        } else if let Some(snippet) = snippets.get(name) {
+            all.extend(expand(snippet, snippets, source, files, site, depth + 1));
+        } else {
+            for included in files.include(source, name, &line.place, site) {
+                let lines = read(&included, files, site, depth + 1);
+                all.extend(expand(&lines, snippets, source, files, site, depth + 1));
+            }
+        }
+    }
+    all
+}
+
+fn keys(block: &Line, site: &mut Site) -> Vec<Key> {
+    let mut keys = Vec::new();
+    for word in block.words.iter().flat_map(|word| word.split(',')).filter(|word| !word.is_empty()) {
+        let (scheme, rest) = word.split_once("://").unwrap_or(("dns", word));
+        let default = match scheme {
+            "tls" | "quic" => 853,
+            "https" => 443,
+            "grpc" => 443,
+            _ => 53,
+        };
+        // The port is behind the last colon, unless that belongs to an IPv6 network.
+        let (zone, port) = match rest.rsplit_once(':') {
+            Some((zone, port)) if rest.parse::<ipnet::IpNet>().is_err() => match port.parse() {
+                Ok(port) => (zone, port),
+                Err(_) => {
+                    site.lost(&block.place, word, "this is not ZONE:PORT");
+                    continue;
+                }
+            },
+            _ => (rest, default),
+        };
+        let zones = match zone.parse::<ipnet::IpNet>() {
+            Ok(network) => {
+                crate::config::reverse_zones(network).iter().filter_map(|zone| plain_name(&zone.to_string())).collect()
+            }
+            Err(_) => site.name(if zone.is_empty() { "." } else { zone }, &block.place).into_iter().collect::<Vec<_>>(),
+        };
+        keys.extend(zones.into_iter().map(|zone| Key { zone, scheme: scheme.to_owned(), port }));
+    }
+    keys
+}
+
+fn listen(block: &Line, keys: &[Key], lines: &[Line], site: &mut Site) {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for line in lines.iter().filter(|line| line.name() == "bind") {
+        for word in line.arguments() {
+            match word.parse() {
+                Ok(address) => addresses.push(address),
+                Err(_) => site.lost(&line.place, line.text(), "tidegate listens on addresses, not on interfaces"),
+            }
+        }
+    }
+    if addresses.is_empty() {
+        addresses = vec![IpAddr::from([0, 0, 0, 0]), IpAddr::from([0_u16; 8])];
+    }
+    for key in keys {
+        for &address in &addresses {
+            let endpoint = endpoint(address, key.port);
+            let list = match key.scheme.as_str() {
+                "dns" => &mut site.listen,
+                "tls" => &mut site.tls.listen,
+                "https" => &mut site.tls.https,
+                scheme => {
+                    site.lost(&block.place, format!("{scheme}://"), "write this listener into [server.tls] yourself");
+                    break;
+                }
+            };
+            if !list.contains(&endpoint) {
+                list.push(endpoint);
+            }
+        }
+    }
+}
+
+/// Whether there is a rule for "." in it.
+fn plugins(server: &ServerBlock<'_>, site: &mut Site) -> bool {
+    let mut has_root = false;
+    let mut forwarded = Vec::new();
+    for line in server.lines {
+        match line.name() {
+            "forward" | "proxy" => has_root |= forward(server, line, &mut forwarded, site),
+            "hosts" => hosts(server, line, site),
+            "file" => file(server, line, site),
+            "acl" => acl(line, site),
+            "tls" => tls(server, line, site),
+            "bind" => {}
+            name if UNNEEDED.split_whitespace().any(|word| word == name) => site.unneeded += 1,
+            name => {
+                let why = match name {
+                    "template" => "tidegate makes no records from templates; write them into a [[local]] zone",
+                    "rewrite" => "tidegate rewrites no names",
+                    "kubernetes" => "tidegate does not ask Kubernetes; forward cluster.local to CoreDNS",
+                    "route53" => "tidegate does not ask the API; forward the zone to an inbound endpoint",
+                    "secondary" | "transfer" => "tidegate fetches no zones; forward the zone to its primary server",
+                    "auto" => "name each zone and its file in a [[local]] table",
+                    "view" => "expressions have no counterpart; write networks into `clients` of a rule",
+                    _ => "this plugin has no counterpart",
+                };
+                site.lost(&line.place, line.text(), why);
+            }
+        }
+    }
+    has_root
+}
+
+/// `forward FROM TO… { options }`: for the names that are the server's and below FROM.
+fn forward(server: &ServerBlock<'_>, line: &Line, forwarded: &mut Vec<String>, site: &mut Site) -> bool {
+    let mut arguments = line.arguments();
+    let Some(from) = arguments.next().and_then(|from| site.name(from, &line.place)) else { return false };
+    let mut choice = Choice::Spread;
+    let (mut is_tcp, mut tls_name, mut except) = (false, None, Vec::new());
+    for option in &line.block {
+        let word = option.words.get(1).map(String::as_str);
+        match (option.name(), word) {
+            ("policy", Some("sequential")) => choice = Choice::Ordered,
+            ("policy", _) => choice = Choice::Spread,
+            ("force_tcp", _) => is_tcp = true,
+            ("tls_servername", Some(name)) => tls_name = Some(name.to_owned()),
+            ("except", _) => except.extend(option.arguments().map(str::to_owned)),
+            ("tls", None)
+            | (
+                "prefer_udp"
+                | "expire"
+                | "max_fails"
+                | "health_check"
+                | "max_concurrent"
+                | "failfast_all_unhealthy_upstreams",
+                _,
+            ) => {
+                site.unneeded += 1;
+            }
+            ("next" | "failover", _) => {
+                let why = "each failure of a server is asked of the next one; no other plugin follows";
+                site.differs(&option.place, option.text(), why);
+            }
+            _ => site.lost(&option.place, option.text(), "it has no counterpart"),
+        }
+    }
+    let servers: Vec<Server> = arguments.filter_map(|to| target(to, is_tcp, tls_name.as_deref(), line, site)).collect();
+    let mut has_root = false;
+    for zone in &server.zones {
+        let zone = if is_within(zone, &from) {
+            zone.clone()
+        } else if is_within(&from, zone) {
+            from.clone()
+        } else {
+            site.lost(&line.place, line.text(), format!("{from} is outside of {zone}: no query came here"));
+            continue;
+        };
+        if forwarded.contains(&zone) {
+            continue;
+        }
+        forwarded.push(zone.clone());
+        has_root |= zone == ".";
+        for name in except.iter().filter_map(|name| plain_name(name)).filter(|name| is_within(name, &zone)) {
+            let why = "these names were left to other plugins; give them a rule or a local zone of their own";
+            site.lost(&line.place, format!("except {name}"), why);
+        }
+        let (servers, place) = (servers.clone(), line.place.clone());
+        site.forward(Forward { zone, servers, choice, clients: Vec::new(), place });
+    }
+    has_root
+}
+
+/// `[scheme://]ADDRESS[:PORT][%NAME]`, or a file like resolv.conf.
+fn target(text: &str, is_tcp: bool, tls_name: Option<&str>, line: &Line, site: &mut Site) -> Option<Server> {
+    if text.starts_with('/') {
+        let path = PathBuf::from(text);
+        return Some(Server::System((text != "/etc/resolv.conf").then_some(path)));
+    }
+    let (scheme, rest) = text.split_once("://").unwrap_or(("dns", text));
+    let (rest, own_name) = rest.split_once('%').map_or((rest, None), |(rest, name)| (rest, Some(name)));
+    let scheme = match scheme {
+        "dns" if is_tcp => Scheme::Tcp,
+        "dns" => Scheme::Udp,
+        "tls" => Scheme::Tls,
+        _ => {
+            site.lost(&line.place, text, "write this server into `servers` yourself");
+            return None;
+        }
+    };
+    let parsed = match (rest.parse::<IpAddr>(), rest.parse::<std::net::SocketAddr>()) {
+        (Ok(address), _) => Some((address, None)),
+        (_, Ok(socket)) => Some((socket.ip(), Some(socket.port()))),
+        _ => rest
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .and_then(|rest| Some((rest.parse().ok()?, None))),
+    };
+    let Some((address, port)) = parsed else {
+        site.lost(&line.place, text, "this is not an address");
+        return None;
+    };
+    let tls_name = own_name.or(tls_name).filter(|_| scheme == Scheme::Tls).map(str::to_owned);
+    Some(Server::Fixed(FixedServer { scheme, port, tls_name, ..FixedServer::new(address) }))
+}
+
+/// `hosts [FILE [ZONES…]] { lines }`.
+fn hosts(server: &ServerBlock<'_>, line: &Line, site: &mut Site) {
+    let arguments: Vec<&str> = line.arguments().collect();
+    if let [_, zones @ ..] = &arguments[..]
+        && !zones.is_empty()
+    {
+        site.differs(&line.place, line.text(), "all names of the file are answered, whatever their zone");
+    }
+    let mut is_open = false;
+    let mut own = Vec::new();
+    for option in &line.block {
+        match option.name() {
+            "fallthrough" => is_open = true,
+            "ttl" | "reload" => site.unneeded += 1,
+            "no_reverse" => site.differs(&option.place, "no_reverse", "reverse names are answered too"),
+            address if address.parse::<IpAddr>().is_ok() => own.push(option.text()),
+            _ => site.lost(&option.place, option.text(), "this is not ADDRESS NAME…"),
+        }
+    }
+    match arguments.first() {
+        Some(file) => site.hosts_files.push(server.source.path(file)),
+        None if own.is_empty() => site.hosts_files.push(PathBuf::from("/etc/hosts")),
+        None => {}
+    }
+    site.hosts_lines.extend(own);
+    if !is_open {
+        let why = "without `fallthrough` other names of the server block had no answer; here they go on to their rule";
+        site.differs(&line.place, line.text(), why);
+    }
+}
+
+/// `file DBFILE [ZONES…]`.
+fn file(server: &ServerBlock<'_>, line: &Line, site: &mut Site) {
+    let mut arguments = line.arguments();
+    let Some(path) = arguments.next().map(|path| server.source.path(path)) else {
+        return site.lost(&line.place, line.text(), "it names no file");
+    };
+    let named: Vec<String> = arguments.filter_map(|zone| site.name(zone, &line.place)).collect();
+    let zones = if named.is_empty() { server.zones.clone() } else { named };
+    for option in &line.block {
+        match option.name() {
+            "reload" | "upstream" => site.unneeded += 1,
+            "fallthrough" => {
+                let why = "what the zone lacks does not exist here; other names need a rule of their own";
+                site.differs(&option.place, option.text(), why);
+            }
+            _ => site.lost(&option.place, option.text(), "it has no counterpart"),
+        }
+    }
+    for zone in zones {
+        site.zone_file(zone, &path, &line.place);
+    }
+}
+
+/// Networks that may ask, where no query types are named.
+fn acl(line: &Line, site: &mut Site) {
+    for rule in &line.block {
+        let words: Vec<&str> = rule.words.iter().map(String::as_str).collect();
+        let networks = match words[..] {
+            [_, "net", ref networks @ ..] if !networks.is_empty() => networks,
+            // Everybody else.
+            ["block" | "drop" | "filter"] if !site.allow.is_empty() => continue,
+            _ => {
+                site.lost(&rule.place, rule.text(), "tidegate looks at networks alone: `allow` and `deny` in [server]");
+                continue;
+            }
+        };
+        for text in networks {
+            let Some(network) = network(text).or_else(|| (*text == "*").then(|| "any".to_owned())) else {
+                site.lost(&rule.place, *text, "this is not a network");
+                continue;
+            };
+            match rule.name() {
+                "allow" => site.allow.push(network),
+                "block" if network == "any" => {}
+                _ if network == "any" => site.lost(&rule.place, rule.text(), "this cannot be carried over"),
+                "block" => site.deny.push(network),
+                name => {
+                    site.differs(&rule.place, rule.text(), format!("here these clients are REFUSED; there was {name}"));
+                    site.deny.push(network);
+                }
+            }
+        }
+    }
+}
+
+fn tls(server: &ServerBlock<'_>, line: &Line, site: &mut Site) {
+    let arguments: Vec<&str> = line.arguments().collect();
+    match arguments[..] {
+        [certificate, key] => {
+            site.tls.certificate = Some(server.source.path(certificate));
+            site.tls.key = Some(server.source.path(key));
+        }
+        _ => site.lost(&line.place, line.text(), "client certificates have no counterpart"),
+    }
+}
+
+/// A word, or a brace that opens or closes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    Word(String),
+    Open,
+    Close,
+}
+
+/// The tokens of each line.
+fn tokens(source: &Source, site: &mut Site) -> Vec<(Vec<Token>, Place)> {
+    let mut lines: Vec<(Vec<Token>, Place)> = Vec::new();
+    for (number, text) in source.text.lines().enumerate() {
+        let place = source.place(number + 1);
+        let mut tokens = Vec::new();
+        let mut rest = text.trim_start();
+        while let Some(first) = rest.chars().next() {
+            match first {
+                '#' => break,
+                '"' => {
+                    let (word, after) = quoted(&rest[1..]);
+                    tokens.push(Token::Word(word));
+                    rest = after.trim_start();
+                }
+                _ => {
+                    let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+                    tokens.push(match &rest[..end] {
+                        "{" => Token::Open,
+                        "}" => Token::Close,
+                        word => Token::Word(variable(word, &place, site)),
+                    });
+                    rest = rest[end..].trim_start();
+                }
+            }
+        }
+        if !tokens.is_empty() {
+            lines.push((tokens, place));
+        }
+    }
+    lines
+}
+
+/// A string up to its closing quote, and what follows. One that goes on over the line ends with it.
+fn quoted(text: &str) -> (String, &str) {
+    let mut word = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '"' => return (word, &text[at + 1..]),
+            '\\' if text[at + 1..].starts_with('"') => {
+                characters.next();
+                word.push('"');
+            }
+            c => word.push(c),
+        }
+    }
+    (word, "")
+}
+
+/// `{$NAME}` is a variable of the environment.
+fn variable(word: &str, place: &Place, site: &mut Site) -> String {
+    let Some((before, rest)) = word.split_once("{$") else { return word.to_owned() };
+    let Some((name, after)) = rest.split_once('}') else { return word.to_owned() };
+    match std::env::var(name) {
+        Ok(value) => format!("{before}{value}{after}"),
+        Err(_) => {
+            site.lost(place, word, format!("the variable {name} is not set here; set it, and import again"));
+            word.to_owned()
+        }
+    }
+}
+
+fn block(lines: &mut std::iter::Peekable<std::vec::IntoIter<(Vec<Token>, Place)>>, depth: usize) -> Vec<Line> {
+    let mut all: Vec<Line> = Vec::new();
+    // Keys of a server block may go on in the next line behind a comma.
+    let mut pending: Vec<String> = Vec::new();
+    while let Some((tokens, place)) = lines.next() {
+        if tokens.first() == Some(&Token::Close) {
+            return all;
+        }
+        let is_open = tokens.contains(&Token::Open);
+        // `{ a b }` on one line is a block too.
+        let mut parts = tokens.split(|token| *token == Token::Open);
+        let words = |tokens: &[Token]| -> Vec<String> {
+            tokens
+                .iter()
+                .filter_map(|token| if let Token::Word(word) = token { Some(word.clone()) } else { None })
+                .collect()
+        };
+        let mut head = std::mem::take(&mut pending);
+        head.extend(words(parts.next().unwrap_or_default()));
+        let inline = parts.next().filter(|rest| !rest.is_empty());
+        if !is_open && depth == 0 && head.last().is_some_and(|word| word.ends_with(',')) {
+            pending = head;
+            continue;
+        }
+        let opens_next = !is_open && depth == 0 && lines.peek().is_some_and(|(next, _)| next[..] == [Token::Open]);
+        if opens_next {
+            lines.next();
+        }
+        let inner = match inline {
+            Some(rest) => vec![Line { words: words(rest), block: Vec::new(), place: place.clone() }],
+            None if (is_open || opens_next) && depth < DEEPEST => block(lines, depth + 1),
+            None => Vec::new(),
+        };
+        all.push(Line { words: head, block: inner, place });
+    }
+    // A file of one server block may leave its braces out.
+    if depth == 0
+        && all.len() > 1
+        && all.iter().all(|line| line.name() != "import" && !line.name().starts_with('('))
+        && all[0].block.is_empty()
+    {
+        let mut first = all.remove(0);
+        first.block = all;
+        return vec![first];
+    }
+    all
+}

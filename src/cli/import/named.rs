@@ -1,0 +1,594 @@
+//! named.conf: statements that end with `;`, with blocks in braces, comments as in C, C++ and the shell.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use super::{
+    site::{Choice, FixedServer, Forward, Place, Scheme, Server, Site, endpoint, is_listed, network},
+    source::{Files, Source},
+};
+
+/// Blocks within blocks.
+const DEEPEST: usize = 16;
+
+/// A word or a block of a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Item {
+    Word(String),
+    Block(Vec<Statement>),
+}
+
+/// What ends with `;`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Statement {
+    items: Vec<Item>,
+    place: Place,
+}
+
+impl Statement {
+    fn keyword(&self) -> &str {
+        self.word(0).unwrap_or_default()
+    }
+
+    fn word(&self, at: usize) -> Option<&str> {
+        self.items
+            .iter()
+            .filter_map(|item| if let Item::Word(word) = item { Some(word.as_str()) } else { None })
+            .nth(at)
+    }
+
+    /// The word behind this one.
+    fn after(&self, word: &str) -> Option<&str> {
+        let words: Vec<&str> = (0..).map_while(|at| self.word(at)).collect();
+        words.windows(2).find(|pair| pair[0] == word).map(|pair| pair[1])
+    }
+
+    fn block(&self) -> &[Self] {
+        let block = self.items.iter().find_map(|item| if let Item::Block(block) = item { Some(block) } else { None });
+        block.map_or(&[], Vec::as_slice)
+    }
+
+    /// As it stood, its block left out.
+    fn text(&self) -> String {
+        let word = |item: &Item| if let Item::Word(word) = item { word.clone() } else { "{ … }".to_owned() };
+        self.items.iter().map(word).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn find<'a>(block: &'a [Statement], keyword: &str) -> Option<&'a Statement> {
+    block.iter().rfind(|statement| statement.keyword() == keyword)
+}
+
+/// Statements whose loss nobody feels here: the process, its log, its tuning, DNSSEC and transfers of its own zones.
+const UNNEEDED: &str = "\
+    directory key-directory managed-keys-directory dump-file statistics-file memstatistics-file pid-file \
+    session-key recursing-file secroots-file bindkeys-file version hostname server-id querylog auth-nxdomain \
+    dnssec- empty-zones-enable minimal- max- min- recursive-clients tcp- transfer notify also-notify \
+    allow-notify allow-transfer allow-update update-policy zone-statistics interface-interval cleaning-interval \
+    edns-udp-size prefetch stale- rate-limit recursion request- provide-ixfr serial-query-rate clients-per-query \
+    fetches- resolver- use-v4 use-v6 avoid- masterfile- check- files datasize stacksize coresize lame-ttl \
+    servfail-ttl flush-zones geoip-directory cookie- answer-cookie nocookie send-cookie require-server-cookie \
+    qname-minimization synth-from-dnssec trust-anchor-telemetry reuseport random-device heartbeat-interval tkey- \
+    ixfr- inline-signing auto-dnssec key journal try-tcp-refresh multi-master allow-new-zones lmdb- deny-answer- \
+    blackhole port match-mapped message-compression root-delegation-only delegation-only type file forwarders \
+    forward allow-query allow-recursion allow-query-cache listen-on masters primaries match- database";
+
+/// Reads a configuration.
+pub(super) fn import(source: &Source, files: &mut Files, site: &mut Site) {
+    let statements = read(source, files, site);
+    let mut context = Context::default();
+    for statement in &statements {
+        match statement.keyword() {
+            "acl" => {
+                let name = statement.word(1).unwrap_or_default().to_owned();
+                context.acls.insert(name, statement.block().to_vec());
+            }
+            "options" => context.options = statement.block().to_vec(),
+            _ => {}
+        }
+    }
+    context.directory = find(&context.options, "directory").and_then(|s| s.word(1)).map(PathBuf::from);
+    let options = context.options.clone();
+    listen(&options, &context, site);
+    access(&options, &context, site);
+    let mut has_root = global_forwarders(&options, &[], &context, site);
+    for statement in &statements {
+        match statement.keyword() {
+            "acl" | "options" => {}
+            "zone" => zone(statement, &[], &context, source, site),
+            "view" => has_root |= view(statement, &context, source, site),
+            "logging"
+            | "controls"
+            | "key"
+            | "trust-anchors"
+            | "managed-keys"
+            | "trusted-keys"
+            | "statistics-channels"
+            | "server"
+            | "tls"
+            | "http"
+            | "dnssec-policy"
+            | "masters"
+            | "primaries"
+            | "parental-agents"
+            | "remote-servers" => {
+                site.unneeded += 1;
+            }
+            _ => site.lost(&statement.place, statement.text(), "it has no counterpart"),
+        }
+    }
+    for statement in &options {
+        other(statement, site);
+    }
+    if !has_root {
+        let why = "BIND resolves all other names itself, from the root servers; tidegate forwards, and REFUSES names \
+                   without a rule: add a rule for \".\"";
+        site.lost(&source.place(1), "no global forwarders", why);
+    }
+}
+
+/// What holds for the whole file.
+#[derive(Default)]
+struct Context {
+    acls: BTreeMap<String, Vec<Statement>>,
+    options: Vec<Statement>,
+    directory: Option<PathBuf>,
+}
+
+/// Statements of `options`, a view or a zone that nobody else looks at.
+fn other(statement: &Statement, site: &mut Site) {
+    let keyword = statement.keyword();
+    match keyword {
+        "response-policy"
+        | "dns64"
+        | "sortlist"
+        | "rrset-order"
+        | "catalog-zones"
+        | "dnstap"
+        | "dns64-server"
+        | "additional-from-cache"
+        | "dyndb"
+        | "attach-cache"
+        | "query-source"
+        | "query-source-v6"
+        | "filter-aaaa" => {
+            let why = match keyword {
+                "query-source" | "query-source-v6" => "write it as `source` of each [upstream] that it is for",
+                "dns64" => "tidegate makes no DNS64 answers",
+                "response-policy" => "tidegate has no response policy zones",
+                _ => "it has no counterpart",
+            };
+            site.lost(&statement.place, statement.text(), why);
+        }
+        _ if is_listed(UNNEEDED, keyword) => site.unneeded += 1,
+        _ => site.lost(&statement.place, statement.text(), "it has no counterpart"),
+    }
+}
+
+fn listen(options: &[Statement], context: &Context, site: &mut Site) {
+    let default = find(options, "port").and_then(|s| s.word(1)).and_then(|port| port.parse().ok()).unwrap_or(53);
+    for statement in options.iter().filter(|s| matches!(s.keyword(), "listen-on" | "listen-on-v6")) {
+        let is_v6 = statement.keyword() == "listen-on-v6";
+        if let Some(word) = ["tls", "http", "proxy"].into_iter().find(|word| statement.after(word).is_some()) {
+            let why = format!("listeners with `{word}` are written in [server.tls], with `certificate` and `key`");
+            site.lost(&statement.place, statement.text(), why);
+            continue;
+        }
+        let port = statement.after("port").and_then(|port| port.parse().ok()).unwrap_or(default);
+        let mut addresses = Vec::new();
+        let list = context.list(statement.block(), 0, site);
+        for (is_negated, element, place) in list {
+            match (is_negated, element.as_str()) {
+                (false, "any") if is_v6 => addresses.push("::".to_owned()),
+                (false, "any") => addresses.push("0.0.0.0".to_owned()),
+                (_, "none") | (true, "any") => {}
+                (false, element) => {
+                    let address = element.split_once('/').map_or(element, |(address, _)| address);
+                    let is_host = element.ends_with("/32") || element.ends_with("/128");
+                    match is_host {
+                        true => addresses.push(address.to_owned()),
+                        false => site.lost(&place, element, "tidegate listens on addresses, not on networks"),
+                    }
+                }
+                (true, element) => site.lost(&place, format!("! {element}"), "an exception cannot be carried over"),
+            }
+        }
+        let endpoints = addresses.iter().filter_map(|address| Some(endpoint(address.parse().ok()?, port)));
+        site.listen.extend(endpoints);
+    }
+    if site.listen.is_empty() && !options.iter().any(|s| s.keyword().starts_with("listen-on")) {
+        site.listen = vec![endpoint(IpAddr::from([0, 0, 0, 0]), default), endpoint(IpAddr::from([0_u16; 8]), default)];
+    }
+}
+
+/// Who may ask: `allow-recursion`, or what stands for it.
+fn access(options: &[Statement], context: &Context, site: &mut Site) {
+    let found = ["allow-recursion", "allow-query-cache", "allow-query"].iter().find_map(|word| find(options, word));
+    let Some(statement) = found else {
+        site.allow = vec!["loopback".to_owned(), "private".to_owned()];
+        let why = "BIND answers this host's own networks (`localnets`); here that is loopback and all private networks";
+        if let Some(first) = options.first() {
+            site.differs(&first.place, "allow-recursion is not set", why);
+        }
+        return;
+    };
+    for (is_negated, element, place) in context.list(statement.block(), 0, site) {
+        let network = match element.as_str() {
+            "none" => continue,
+            "localnets" => {
+                let why = "tidegate does not look at the host's networks: all private ones stand for it";
+                site.differs(&place, "localnets", why);
+                "private".to_owned()
+            }
+            other => other.to_owned(),
+        };
+        match is_negated {
+            true if network == "private" || network == "any" => {
+                site.lost(&place, format!("! {element}"), "this exception cannot be carried over");
+            }
+            true => site.deny.push(network),
+            false => site.allow.push(network),
+        }
+    }
+}
+
+impl Context {
+    /// The elements of an address match list, ACLs unfolded: networks in CIDR notation, `any`, `none`, `loopback`,
+    /// `localnets`; each with whether it is an exception.
+    fn list(&self, block: &[Statement], depth: usize, site: &mut Site) -> Vec<(bool, String, Place)> {
+        let mut all = Vec::new();
+        for statement in block {
+            let (mut is_negated, place) = (false, statement.place.clone());
+            if depth > DEEPEST {
+                site.lost(&place, statement.text(), "ACLs name each other too deeply");
+                return all;
+            }
+            for item in &statement.items {
+                match item {
+                    Item::Word(word) if word == "!" => is_negated = true,
+                    Item::Word(word) => {
+                        let (word, negated) =
+                            word.strip_prefix('!').map_or((word.as_str(), is_negated), |word| (word, true));
+                        match word {
+                            "any" | "none" | "localnets" => all.push((negated, word.to_owned(), place.clone())),
+                            "localhost" => all.push((negated, "loopback".to_owned(), place.clone())),
+                            "key" | "geoip" => {
+                                site.lost(&place, statement.text(), "tidegate knows clients by their address alone");
+                                break;
+                            }
+                            _ => match (network(&widened(word)), self.acls.get(word)) {
+                                (Some(network), _) => all.push((negated, network, place.clone())),
+                                (None, Some(acl)) => {
+                                    let inner = self.list(acl, depth + 1, site);
+                                    all.extend(inner.into_iter().map(|(not, what, at)| (not != negated, what, at)));
+                                }
+                                (None, None) => site.lost(&place, word, "there is no such ACL"),
+                            },
+                        }
+                    }
+                    Item::Block(block) => {
+                        let inner = self.list(block, depth + 1, site);
+                        all.extend(inner.into_iter().map(|(not, what, at)| (not != is_negated, what, at)));
+                    }
+                }
+            }
+        }
+        all
+    }
+}
+
+/// BIND takes `10/8` and `10.1/16` as networks.
+fn widened(text: &str) -> String {
+    let Some((address, length)) = text.split_once('/') else { return text.to_owned() };
+    let parts = address.split('.').count();
+    if address.contains(':') || parts >= 4 {
+        text.to_owned()
+    } else {
+        format!("{address}{}/{length}", ".0".repeat(4 - parts))
+    }
+}
+
+/// A rule for "." where there are forwarders for everything.
+fn global_forwarders(block: &[Statement], clients: &[String], context: &Context, site: &mut Site) -> bool {
+    let Some(statement) = find(block, "forwarders") else { return false };
+    let servers = servers(statement, site);
+    if servers.is_empty() {
+        return false;
+    }
+    let forward = find(block, "forward").or_else(|| find(&context.options, "forward"));
+    let is_only = forward.is_some_and(|s| s.word(1) == Some("only"));
+    if !is_only {
+        let why = "`forward first` is the default: BIND resolves a name itself when no forwarder answers; tidegate serves \
+                   a stale answer or SERVFAIL";
+        site.differs(&statement.place, statement.text(), why);
+    }
+    let has_empty_zones =
+        find(&context.options, "empty-zones-enable").and_then(|s| s.word(1)).is_none_or(|word| word != "no");
+    site.forwards_private_reverse |= is_only || !has_empty_zones;
+    site.forward(Forward {
+        zone: ".".to_owned(),
+        servers,
+        choice: Choice::Fastest,
+        clients: clients.to_vec(),
+        place: statement.place.clone(),
+    });
+    true
+}
+
+fn servers(statement: &Statement, site: &mut Site) -> Vec<Server> {
+    let default: Option<u16> = statement.after("port").and_then(|port| port.parse().ok());
+    let default_tls = statement.after("tls").is_some();
+    let mut servers = Vec::new();
+    for element in statement.block() {
+        let port = element.after("port").map_or(Some(default), |port| port.parse().ok().map(Some));
+        let (Ok(address), Some(port)) = (element.keyword().parse::<IpAddr>(), port) else {
+            site.lost(&element.place, element.text(), "this is not ADDRESS [port PORT]");
+            continue;
+        };
+        let mut server = FixedServer { port, ..FixedServer::new(address) };
+        if element.after("tls").is_some() || default_tls {
+            server.scheme = Scheme::Tls;
+            let why = "the server's certificate must name its address, or the name behind a # in `servers`";
+            site.differs(&element.place, element.text(), why);
+        }
+        servers.push(Server::Fixed(server));
+    }
+    servers
+}
+
+/// Whether there is a rule for "." in it.
+fn view(statement: &Statement, context: &Context, source: &Source, site: &mut Site) -> bool {
+    let block = statement.block();
+    let mut clients = Vec::new();
+    for keyword in ["match-destinations", "match-recursive-only"] {
+        if let Some(statement) = find(block, keyword) {
+            site.lost(&statement.place, statement.text(), "a rule looks at clients alone");
+        }
+    }
+    if let Some(matched) = find(block, "match-clients") {
+        for (is_negated, element, place) in context.list(matched.block(), 0, site) {
+            match (is_negated, element.as_str()) {
+                (false, "any") => clients.clear(),
+                (false, "loopback") => clients.extend(["127.0.0.0/8".to_owned(), "::1/128".to_owned()]),
+                (false, "localnets" | "none") => site.lost(&place, element, "write the networks into `clients`"),
+                (false, _) => clients.push(element),
+                (true, _) => {
+                    let why = "a rule has no exceptions: the longest prefix decides; write a rule for these clients";
+                    site.lost(&place, format!("! {element}"), why);
+                }
+            }
+        }
+        if clients.is_empty() && !matched.block().iter().any(|s| s.keyword() == "any") {
+            site.lost(&statement.place, statement.text(), "no network of its clients could be carried over");
+            return false;
+        }
+    }
+    let has_root = global_forwarders(block, &clients, context, site);
+    for statement in block {
+        match statement.keyword() {
+            "zone" => zone(statement, &clients, context, source, site),
+            _ => other(statement, site),
+        }
+    }
+    has_root
+}
+
+fn zone(statement: &Statement, clients: &[String], context: &Context, source: &Source, site: &mut Site) {
+    let (place, block) = (&statement.place, statement.block());
+    let Some(zone) = statement.word(1).and_then(|name| site.name(name, place)) else { return };
+    let kind = find(block, "type").and_then(|s| s.word(1)).unwrap_or_default();
+    match kind {
+        "hint" => site.unneeded += 1,
+        "forward" => {
+            if let Some(forwarders) = find(block, "forwarders") {
+                if forwarders.block().is_empty() {
+                    let why = "BIND resolves this zone itself, below a forwarded one; tidegate cannot";
+                    return site.lost(&forwarders.place, format!("zone {zone}: forwarders {{ }}"), why);
+                }
+                let servers = servers(forwarders, site);
+                if find(block, "forward").and_then(|s| s.word(1)) != Some("only") {
+                    let why =
+                        "without an answer BIND resolves the name itself; tidegate serves a stale answer or SERVFAIL";
+                    site.differs(place, format!("zone {zone}: forward first"), why);
+                }
+                let (clients, place) = (clients.to_vec(), place.clone());
+                site.forward(Forward { zone, servers, choice: Choice::Fastest, clients, place });
+            } else {
+                site.lost(place, format!("zone {zone}"), "it has no forwarders");
+            }
+        }
+        "stub" | "static-stub" => {
+            let keyword = if kind == "stub" { ["masters", "primaries"] } else { ["server-addresses"; 2] };
+            let list = keyword.iter().find_map(|word| find(block, word));
+            let servers = list.map(|list| servers(list, site)).unwrap_or_default();
+            let why = "BIND asked these as authoritative servers and followed their delegations; tidegate takes their \
+                       answers as they are";
+            site.differs(place, format!("zone {zone}, type {kind}"), why);
+            let (clients, place) = (clients.to_vec(), place.clone());
+            site.forward(Forward { zone, servers, choice: Choice::Fastest, clients, place });
+        }
+        "master" | "primary" => own_zone(zone, statement, clients, context, source, site),
+        "slave" | "secondary" | "mirror" => {
+            let list = ["masters", "primaries"].iter().find_map(|word| find(block, word));
+            let servers = list.map(|list| servers(list, site)).unwrap_or_default();
+            if servers.is_empty() {
+                let why = "tidegate fetches no zones, and its primary servers are not known here";
+                return site.lost(place, format!("zone {zone}, type {kind}"), why);
+            }
+            let why =
+                "tidegate fetches no zones: the names are forwarded to the primary servers, which must answer clients";
+            site.differs(place, format!("zone {zone}, type {kind}"), why);
+            let (clients, place) = (clients.to_vec(), place.clone());
+            site.forward(Forward { zone, servers, choice: Choice::Fastest, clients, place });
+        }
+        kind => site.lost(place, format!("zone {zone}, type {kind}"), "this type has no counterpart"),
+    }
+    block.iter().filter(|s| !matches!(s.keyword(), "type" | "server-addresses")).for_each(|s| other(s, site));
+}
+
+/// A zone with a file of its own.
+fn own_zone(
+    zone: String,
+    statement: &Statement,
+    clients: &[String],
+    context: &Context,
+    source: &Source,
+    site: &mut Site,
+) {
+    let (place, block) = (&statement.place, statement.block());
+    let Some(file) = find(block, "file").and_then(|s| s.word(1)) else {
+        return site.lost(place, format!("zone {zone}"), "it has no file");
+    };
+    if !clients.is_empty() {
+        let why = "a local zone is for all clients; tidegate has none for one view alone";
+        return site.lost(place, format!("zone {zone}, file {file}"), why);
+    }
+    let path = match &context.directory {
+        Some(directory) => source.path(&directory.join(file).display().to_string()),
+        None => source.path(file),
+    };
+    if block.iter().any(|s| matches!(s.keyword(), "allow-update" | "update-policy")) {
+        let why = "tidegate takes no dynamic updates; it reads the file again when BIND has written it";
+        site.differs(place, format!("zone {zone}"), why);
+    }
+    site.zone_file(zone, &path, place);
+}
+
+fn read(source: &Source, files: &mut Files, site: &mut Site) -> Vec<Statement> {
+    let mut tokens = tokens(&source.text).into_iter();
+    let mut all = Vec::new();
+    for statement in block(&mut tokens, source, 0) {
+        match (statement.keyword(), statement.word(1)) {
+            ("include", Some(path)) => {
+                for included in files.include(source, path, &statement.place, site) {
+                    all.extend(read(&included, files, site));
+                }
+            }
+            _ => all.push(statement),
+        }
+    }
+    all
+}
+
+/// A token and its line; quoted ones are words whatever they hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Token {
+    Word(String),
+    Open,
+    Close,
+    End,
+}
+
+/// Statements up to the closing brace, or the end of the file.
+fn block(tokens: &mut impl Iterator<Item = (Token, usize)>, source: &Source, depth: usize) -> Vec<Statement> {
+    let (mut statements, mut items, mut start) = (Vec::new(), Vec::new(), 1);
+    let mut end = |items: &mut Vec<Item>, start| {
+        if !items.is_empty() {
+            statements.push(Statement { items: std::mem::take(items), place: source.place(start) });
+        }
+    };
+    while let Some((token, line)) = tokens.next() {
+        if items.is_empty() {
+            start = line;
+        }
+        match token {
+            Token::Word(word) => items.push(Item::Word(word)),
+            Token::Open if depth < DEEPEST => items.push(Item::Block(block(tokens, source, depth + 1))),
+            // Deeper than any configuration goes: what follows is read as if it stood here.
+            Token::Open => {}
+            Token::End => end(&mut items, start),
+            Token::Close => break,
+        }
+    }
+    end(&mut items, start);
+    statements
+}
+
+fn tokens(text: &str) -> Vec<(Token, usize)> {
+    let mut tokens = Vec::new();
+    let (mut rest, mut line) = (text, 1);
+    while let Some(c) = rest.chars().next() {
+        let taken = match c {
+            '\n' => {
+                line += 1;
+                1
+            }
+            c if c.is_whitespace() => c.len_utf8(),
+            '#' => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => {
+                let taken = rest.find("*/").map_or(rest.len(), |at| at + 2);
+                line += rest[..taken].matches('\n').count();
+                taken
+            }
+            '{' | '}' | ';' => {
+                let token = match c {
+                    '{' => Token::Open,
+                    '}' => Token::Close,
+                    _ => Token::End,
+                };
+                tokens.push((token, line));
+                1
+            }
+            '"' => {
+                let (word, taken) = quoted(&rest[1..]);
+                tokens.push((Token::Word(word), line));
+                line += rest[..=taken].matches('\n').count();
+                taken + 1
+            }
+            _ => {
+                let end = rest.find(|c: char| c.is_whitespace() || "{};\"".contains(c)).unwrap_or(rest.len());
+                // A comment may follow a word without a space; a slash alone belongs to a network.
+                let end = rest[..end].find("//").or_else(|| rest[..end].find("/*")).unwrap_or(end);
+                tokens.push((Token::Word(rest[..end].to_owned()), line));
+                end
+            }
+        };
+        rest = &rest[taken..];
+    }
+    tokens
+}
+
+/// A string up to its closing quote, and the octets that it and the quote take.
+fn quoted(text: &str) -> (String, usize) {
+    let mut word = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '"' => return (word, at + 1),
+            '\\' => word.extend(characters.next().map(|(_, c)| c)),
+            c => word.push(c),
+        }
+    }
+    (word, text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_quotes_and_braces_are_those_of_bind() {
+        let text = "// one\nzone \"a;b\" { # two\n type /* three\n */ forward; forwarders { 10/8; !::1; }; };";
+        let expected = [
+            (Token::Word("zone".to_owned()), 2),
+            (Token::Word("a;b".to_owned()), 2),
+            (Token::Open, 2),
+            (Token::Word("type".to_owned()), 3),
+            (Token::Word("forward".to_owned()), 4),
+            (Token::End, 4),
+            (Token::Word("forwarders".to_owned()), 4),
+            (Token::Open, 4),
+            (Token::Word("10/8".to_owned()), 4),
+            (Token::End, 4),
+            (Token::Word("!::1".to_owned()), 4),
+            (Token::End, 4),
+            (Token::Close, 4),
+            (Token::End, 4),
+            (Token::Close, 4),
+            (Token::End, 4),
+        ];
+        assert_eq!(tokens(text), expected);
+        assert_eq!(quoted("a\\\"b\" c"), ("a\"b".to_owned(), 5));
+        assert_eq!(widened("10.1/16"), "10.1.0.0/16");
+    }
+}

@@ -1,0 +1,459 @@
+//! unbound.conf: attributes `name: value` in sections, free in their layout.
+//!
+//! A word is what stands between spaces, or in single or double quotes; `#` begins a comment at the beginning of a word
+//! alone (`forward-addr: 192.0.2.1@853#dns.example` has none). Several attributes may stand on one line.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{
+    site::{
+        Choice, Data, FixedServer, Forward, Local, Place, Scheme, Server, Site, endpoint, is_listed, is_within,
+        network, plain_name, reverse_name,
+    },
+    source::{Files, Source},
+};
+
+/// A word, and whether it was in quotes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Word {
+    text: String,
+    is_quoted: bool,
+    line: usize,
+}
+
+/// `name: values`.
+#[derive(Debug)]
+struct Attribute {
+    name: String,
+    values: Vec<String>,
+    place: Place,
+    source: Source,
+}
+
+impl Attribute {
+    fn value(&self) -> &str {
+        self.values.first().map_or("", String::as_str)
+    }
+
+    fn is_yes(&self) -> bool {
+        self.value() == "yes"
+    }
+
+    /// As it stood.
+    fn text(&self) -> String {
+        format!("{}: {}", self.name, self.values.join(" "))
+    }
+}
+
+/// `forward-zone:` and what follows.
+#[derive(Debug)]
+struct Section {
+    name: String,
+    place: Place,
+    attributes: Vec<Attribute>,
+}
+
+/// Attributes of `server:` that are about the process, its log, its tuning, or caching as tidegate does it anyway.
+const UNNEEDED: &str = "\
+    verbosity statistics- extended-statistics num-threads outgoing-range outgoing-port outgoing-num incoming-num \
+    msg- rrset- cache- infra- key-cache neg-cache num-queries so- edns-buffer max-udp-size stream-wait do-ip \
+    do-udp do-tcp prefer-ip do-daemonize chroot username directory logfile use-syslog log- pidfile root-hints \
+    hide- identity version harden- target-fetch use-caps caps- qname-min prefetch deny-any rrset-roundrobin \
+    minimal-responses unwanted-reply do-not-query val- trust-anchor auto-trust root-key-sentinel module-config \
+    serve-expired serve-original jostle- delay-close tcp- udp- max-reuse tls-upstream-cert tls-cert-bundle \
+    tls-win-cert tls-system-cert tls-session tls-ciphers tls-ciphersuites aggressive-nsec ratelimit ip-ratelimit \
+    fast-server nat64 ip-transparent ip-freebind ip-dscp use-systemd unblock-lan insecure-lan outbound-msg edns- \
+    zonemd iter- disable-dnssec shm- http- answer-cookie cookie-secret sock-queue discard-timeout wait-limit ede";
+
+/// Reads a configuration.
+pub(super) fn import(source: &Source, files: &mut Files, site: &mut Site) {
+    let mut sections = Vec::new();
+    read(source, files, site, &mut sections);
+    let mut server = Vec::new();
+    let mut has_root = false;
+    for section in sections {
+        match section.name.as_str() {
+            "server" => server.extend(section.attributes),
+            "forward-zone" => has_root |= forward_zone(&section, site),
+            "stub-zone" => stub_zone(&section, site),
+            "auth-zone" => auth_zone(&section, site),
+            "remote-control" | "python" | "dynlib" | "cachedb" | "dnstap" | "dnscrypt" => {
+                site.unneeded += section.attributes.len();
+            }
+            name => site.lost(&section.place, format!("{name}:"), "this section has no counterpart"),
+        }
+    }
+    server_section(&server, site);
+    if !has_root {
+        let why = "Unbound resolves all other names itself, from the root servers; tidegate forwards, and REFUSES names \
+                   without a rule: add a rule for \".\"";
+        site.lost(&source.place(1), "no forward-zone for \".\"", why);
+    }
+    site.forwards_private_reverse = has_root && server.iter().any(|a| a.name == "unblock-lan-zones" && a.is_yes());
+}
+
+fn read(source: &Source, files: &mut Files, site: &mut Site, sections: &mut Vec<Section>) {
+    let mut words = words(&source.text).into_iter().peekable();
+    while let Some(word) = words.next() {
+        let place = source.place(word.line);
+        let Some(name) = attribute_name(&word) else {
+            site.lost(&place, word.text, "an attribute `name: value` should stand here");
+            continue;
+        };
+        let mut values = Vec::new();
+        let inline = word.text[name.len() + 1..].to_owned();
+        if !inline.is_empty() {
+            values.push(inline);
+        }
+        while let Some(next) = words.next_if(|next| attribute_name(next).is_none()) {
+            values.push(next.text);
+        }
+        match name.as_str() {
+            "include" | "include-toplevel" => {
+                for pattern in &values {
+                    for included in files.include(source, pattern, &place, site) {
+                        read(&included, files, site, sections);
+                    }
+                }
+            }
+            _ if values.is_empty() => sections.push(Section { name, place, attributes: Vec::new() }),
+            _ => match sections.last_mut() {
+                Some(section) => section.attributes.push(Attribute { name, values, place, source: source.clone() }),
+                None => site.lost(&place, name, "it stands before any section"),
+            },
+        }
+    }
+}
+
+/// The name of an attribute that a word begins. Addresses have colons too; names of attributes are longer and have no
+/// digits in front of them.
+fn attribute_name(word: &Word) -> Option<String> {
+    if word.is_quoted {
+        return None;
+    }
+    let (name, rest) = word.text.split_once(':')?;
+    let is_name = name.len() > 2
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    // `feed::1` is an address, `server:` and `name:"x"` are not.
+    (is_name && !rest.contains(':') && !word.text.contains('/') || is_name && rest.is_empty()).then(|| name.to_owned())
+}
+
+fn words(text: &str) -> Vec<Word> {
+    let mut words = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let mut rest = line.trim_start();
+        while let Some(first) = rest.chars().next() {
+            let line = number + 1;
+            match first {
+                '#' => break,
+                '"' | '\'' => {
+                    let (inside, after) = rest[1..].split_once(first).unwrap_or_else(|| (&rest[1..], ""));
+                    words.push(Word { text: inside.to_owned(), is_quoted: true, line });
+                    rest = after.trim_start();
+                }
+                _ => {
+                    let end = rest.find([' ', '\t', '"']).unwrap_or(rest.len());
+                    words.push(Word { text: rest[..end].to_owned(), is_quoted: false, line });
+                    rest = rest[end..].trim_start();
+                }
+            }
+        }
+    }
+    words
+}
+
+/// Whether it is the one for ".".
+fn forward_zone(section: &Section, site: &mut Site) -> bool {
+    let Some(zone) = zone_name(section, site) else { return false };
+    let has_tls = section
+        .attributes
+        .iter()
+        .any(|a| matches!(&*a.name, "forward-tls-upstream" | "forward-ssl-upstream") && a.is_yes());
+    let has_tcp = section.attributes.iter().any(|a| a.name == "forward-tcp-upstream" && a.is_yes());
+    let scheme = if has_tls {
+        Scheme::Tls
+    } else if has_tcp {
+        Scheme::Tcp
+    } else {
+        Scheme::Udp
+    };
+    let mut servers = Vec::new();
+    for attribute in &section.attributes {
+        match attribute.name.as_str() {
+            "name" | "forward-tls-upstream" | "forward-ssl-upstream" | "forward-tcp-upstream" => {}
+            "forward-addr" => servers.extend(server(attribute, scheme, site)),
+            "forward-host" => by_name(attribute, site),
+            "forward-first" if attribute.is_yes() => {
+                let why =
+                    "without an answer Unbound resolves the name itself; tidegate serves a stale answer or SERVFAIL";
+                site.differs(&attribute.place, attribute.text(), why);
+            }
+            "forward-no-cache" if attribute.is_yes() => {
+                site.lost(&attribute.place, attribute.text(), "tidegate caches every answer for its TTL");
+            }
+            "forward-first" | "forward-no-cache" => {}
+            _ => site.lost(&attribute.place, attribute.text(), "it has no counterpart"),
+        }
+    }
+    let is_root = zone == ".";
+    site.forward(Forward { zone, servers, choice: Choice::Fastest, clients: Vec::new(), place: section.place.clone() });
+    is_root
+}
+
+fn stub_zone(section: &Section, site: &mut Site) {
+    let Some(zone) = zone_name(section, site) else { return };
+    let mut servers = Vec::new();
+    for attribute in &section.attributes {
+        match attribute.name.as_str() {
+            "name" | "stub-prime" | "stub-first" | "stub-no-cache" | "stub-tcp-upstream" => {}
+            "stub-addr" => servers.extend(server(attribute, Scheme::Udp, site)),
+            "stub-host" => by_name(attribute, site),
+            _ => site.lost(&attribute.place, attribute.text(), "it has no counterpart"),
+        }
+    }
+    if !servers.is_empty() {
+        let why = "Unbound asked these as authoritative servers and followed their delegations; tidegate takes their \
+                   answers as they are";
+        site.differs(&section.place, format!("stub-zone {zone}"), why);
+    }
+    site.forward(Forward { zone, servers, choice: Choice::Fastest, clients: Vec::new(), place: section.place.clone() });
+}
+
+fn auth_zone(section: &Section, site: &mut Site) {
+    let Some(zone) = zone_name(section, site) else { return };
+    let file = section.attributes.iter().find(|a| a.name == "zonefile");
+    let transfer = section.attributes.iter().find(|a| matches!(&*a.name, "primary" | "master" | "url"));
+    if let Some(transfer) = transfer {
+        let why = "tidegate fetches no zones; copy the zone file here, or forward the zone to that server";
+        site.lost(&transfer.place, transfer.text(), why);
+    } else if let Some(file) = file {
+        let path = file.source.path(file.value());
+        site.zone_file(zone, &path, &file.place);
+    }
+}
+
+fn zone_name(section: &Section, site: &mut Site) -> Option<String> {
+    match section.attributes.iter().find(|attribute| attribute.name == "name") {
+        Some(name) => site.name(name.value(), &name.place),
+        None => {
+            site.lost(&section.place, format!("{}:", section.name), "it has no `name:`");
+            None
+        }
+    }
+}
+
+fn by_name(attribute: &Attribute, site: &mut Site) {
+    let why = "servers by name need `bootstrap`; write the server's address, or [upstream] `bootstrap` and the name";
+    site.lost(&attribute.place, attribute.text(), why);
+}
+
+/// `ADDRESS[@PORT][#TLS-NAME]`.
+fn server(attribute: &Attribute, scheme: Scheme, site: &mut Site) -> Option<Server> {
+    let text = attribute.value();
+    let (text, tls_name) = text.split_once('#').map_or((text, None), |(text, name)| (text, Some(name)));
+    let (address, port) = text.split_once('@').map_or((text, None), |(address, port)| (address, Some(port)));
+    let address: Option<IpAddr> = address.parse().ok();
+    let port: Option<Option<u16>> = port.map(|port| port.parse().ok());
+    let (Some(address), Some(port)) = (address, port.map_or(Some(None), |port| port.map(Some))) else {
+        site.lost(&attribute.place, attribute.text(), "this is not ADDRESS[@PORT][#NAME]");
+        return None;
+    };
+    if scheme == Scheme::Tls && tls_name.is_none() {
+        let why = "Unbound does not check the certificate without a #NAME; tidegate expects it to name the address";
+        site.differs(&attribute.place, attribute.text(), why);
+    }
+    let tls_name = tls_name.filter(|_| scheme == Scheme::Tls).map(str::to_owned);
+    Some(Server::Fixed(FixedServer { scheme, port, tls_name, ..FixedServer::new(address) }))
+}
+
+fn server_section(server: &[Attribute], site: &mut Site) {
+    let port = server.iter().rfind(|a| a.name == "port").and_then(|a| a.value().parse().ok()).unwrap_or(53);
+    let tls_port = server.iter().rfind(|a| a.name == "tls-port").and_then(|a| a.value().parse().ok()).unwrap_or(853);
+    let has_acl = server.iter().any(|a| a.name == "access-control");
+    let mut zones: BTreeMap<String, (String, Place)> = BTreeMap::new();
+    for attribute in server.iter().filter(|a| a.name == "local-zone") {
+        if let Some(zone) = site.name(attribute.value(), &attribute.place) {
+            let kind = attribute.values.get(1).cloned().unwrap_or_default();
+            zones.insert(zone, (kind, attribute.place.clone()));
+        }
+    }
+    for attribute in server {
+        match attribute.name.as_str() {
+            "port" | "tls-port" | "local-zone" => {}
+            "interface" | "ip-address" => interface(attribute, port, tls_port, site),
+            "tls-service-pem" | "ssl-service-pem" => {
+                site.tls.certificate = Some(attribute.source.path(attribute.value()))
+            }
+            "tls-service-key" | "ssl-service-key" => site.tls.key = Some(attribute.source.path(attribute.value())),
+            "access-control" => access_control(attribute, site),
+            "local-data" => local_data(attribute, &zones, site),
+            "local-data-ptr" => local_data_ptr(attribute, &zones, site),
+            "private-address" => site.rebind.is_refused = true,
+            "private-domain" => {
+                if let Some(domain) = site.name(attribute.value(), &attribute.place) {
+                    site.rebind.except.push(domain);
+                }
+            }
+            "domain-insecure" => site.unneeded += 1,
+            "outgoing-interface" => {
+                let why = "write it as `source` of each [upstream] that it is for";
+                site.lost(&attribute.place, attribute.text(), why);
+            }
+            "ssl-upstream" | "tls-upstream" if attribute.is_yes() => {
+                site.lost(&attribute.place, attribute.text(), "write tls:// before the servers that it is for");
+            }
+            name if is_listed(UNNEEDED, name) => site.unneeded += 1,
+            _ if matches!(attribute.value(), "no" | "\"\"") => site.unneeded += 1,
+            _ => site.lost(&attribute.place, attribute.text(), "it has no counterpart"),
+        }
+    }
+    if !has_acl {
+        site.allow = vec!["loopback".to_owned()];
+    } else if !site.allow.iter().any(|network| network == "127.0.0.0/8" || network == "any") {
+        // Unbound's default stands beside what is configured.
+        site.allow.insert(0, "loopback".to_owned());
+    }
+    for (zone, (kind, place)) in &zones {
+        local_zone(zone, kind, place, site);
+    }
+}
+
+fn interface(attribute: &Attribute, port: u16, tls_port: u16, site: &mut Site) {
+    let text = attribute.value();
+    let (address, own) = text.split_once('@').map_or((text, None), |(address, port)| (address, port.parse().ok()));
+    let Ok(address) = address.parse::<IpAddr>() else {
+        let why = "tidegate listens on addresses: write those of this interface into `listen` in [server]";
+        return site.lost(&attribute.place, attribute.text(), why);
+    };
+    let port = own.unwrap_or(port);
+    let listen = endpoint(address, port);
+    match port {
+        443 => site.tls.https.push(listen),
+        port if port == tls_port => site.tls.listen.push(listen),
+        _ => site.listen.push(listen),
+    }
+}
+
+fn access_control(attribute: &Attribute, site: &mut Site) {
+    let Some(network) = network(attribute.value()) else {
+        return site.lost(&attribute.place, attribute.text(), "this is not a network");
+    };
+    match attribute.values.get(1).map(String::as_str) {
+        Some("allow" | "allow_snoop" | "allow_setrd" | "allow_cookie") => site.allow.push(network),
+        Some("refuse" | "refuse_non_local" | "deny_non_local") => site.deny.push(network),
+        Some("deny") => {
+            site.differs(&attribute.place, attribute.text(), "Unbound says nothing; tidegate answers REFUSED");
+            site.deny.push(network);
+        }
+        _ => site.lost(&attribute.place, attribute.text(), "there is no such action"),
+    }
+}
+
+/// A record as one line of a master file: its owner as a plain name, the rest as it stands.
+fn record(text: &str) -> Option<(String, String)> {
+    let (owner, rest) = text.trim().split_once(char::is_whitespace)?;
+    let rest = rest.trim();
+    (!rest.is_empty()).then_some(())?;
+    Some((plain_name(owner)?, rest.to_owned()))
+}
+
+fn local_data(attribute: &Attribute, zones: &BTreeMap<String, (String, Place)>, site: &mut Site) {
+    let text = attribute.values.join(" ");
+    let Some((owner, rest)) = record(&text) else {
+        return site.lost(&attribute.place, attribute.text(), "this is not a record");
+    };
+    add(owner, &rest, zones, &attribute.place, site);
+}
+
+fn local_data_ptr(attribute: &Attribute, zones: &BTreeMap<String, (String, Place)>, site: &mut Site) {
+    let text = attribute.values.join(" ");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (address, ttl, name) = match words[..] {
+        [address, name] => (address, "", name),
+        [address, ttl, name] => (address, ttl, name),
+        _ => ("", "", ""),
+    };
+    let (Ok(address), Some(name)) = (address.parse(), plain_name(name)) else {
+        return site.lost(&attribute.place, attribute.text(), "this is not ADDRESS [TTL] NAME");
+    };
+    add(reverse_name(address), format!("{ttl} PTR {name}.").trim_start(), zones, &attribute.place, site);
+}
+
+/// Puts a record into its zone; a name of a transparent zone, or of none, is a zone of its own.
+fn add(owner: String, rest: &str, zones: &BTreeMap<String, (String, Place)>, place: &Place, site: &mut Site) {
+    let holder = zones.iter().filter(|(zone, _)| is_within(&owner, zone)).max_by_key(|(zone, _)| zone.len());
+    let (zone, lines) = match holder {
+        Some((zone, (kind, _))) if matches!(&**kind, "static" | "deny" | "refuse" | "inform_deny") => {
+            (zone.clone(), vec![format!("{owner}. {rest}")])
+        }
+        Some((zone, (kind, _))) if matches!(&**kind, "redirect" | "inform_redirect") => {
+            (zone.clone(), vec![format!("@ {rest}"), format!("* {rest}")])
+        }
+        _ => (owner, vec![format!("@ {rest}")]),
+    };
+    site.local(Local { zone, data: Data::Records(lines), place: place.clone() });
+}
+
+fn local_zone(zone: &str, kind: &str, place: &Place, site: &mut Site) {
+    let what = format!("local-zone: {zone} {kind}");
+    let empty = |site: &mut Site, lines: Vec<String>| {
+        site.local(Local { zone: zone.to_owned(), data: Data::Records(lines), place: place.clone() });
+    };
+    match kind {
+        // Redirect without data is as good as static.
+        "static" | "redirect" => empty(site, Vec::new()),
+        "always_nxdomain" => {
+            empty(site, Vec::new());
+            site.differs(place, what, "the zone's own name is NODATA, and names below it NXDOMAIN");
+        }
+        "always_nodata" => empty(site, vec!["* TXT \"\"".to_owned()]),
+        "always_null" => {
+            empty(site, ["@ A 0.0.0.0", "* A 0.0.0.0", "@ AAAA ::", "* AAAA ::"].map(str::to_owned).to_vec());
+        }
+        "refuse" | "deny" | "always_refuse" | "always_deny" | "inform_deny" => {
+            empty(site, Vec::new());
+            site.differs(place, what, "Unbound refused or dropped these names; here they are NXDOMAIN");
+        }
+        "transparent" | "always_transparent" | "nodefault" | "noview" | "inform" => {}
+        "typetransparent" => {
+            let why = "types that a name has no record of are NODATA here; Unbound asked elsewhere for them";
+            site.differs(place, what, why);
+        }
+        _ => site.lost(place, what, "this kind of local zone has no counterpart"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_that_unbound_sees() {
+        let text = "server: # c\n  interface: ::1@53 port: 5353\nname:\"a # b\" forward-addr: 9.9.9.9@853#dns.q # x\n";
+        let words: Vec<String> = words(text).into_iter().map(|word| word.text).collect();
+        let expected = [
+            "server:",
+            "interface:",
+            "::1@53",
+            "port:",
+            "5353",
+            "name:",
+            "a # b",
+            "forward-addr:",
+            "9.9.9.9@853#dns.q",
+        ];
+        assert_eq!(words, expected);
+    }
+
+    #[test]
+    fn addresses_are_no_attributes() {
+        let name = |text: &str| attribute_name(&Word { text: text.to_owned(), is_quoted: false, line: 1 });
+        assert_eq!(name("feed::1"), None);
+        assert_eq!(name("fe80::1"), None);
+        assert_eq!(name("::"), None);
+        assert_eq!(name("2001:db8::1"), None);
+        assert_eq!(name("server:").as_deref(), Some("server"));
+        assert_eq!(name("port:53").as_deref(), Some("port"));
+    }
+}
