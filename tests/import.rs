@@ -139,6 +139,8 @@ impl Site {
             let upstream = Upstream::answering(v4);
             upstream.on_type(rtype::AAAA, Reply::of([Record::aaaa("@", 300, v6)]));
             upstream.on_type(rtype::TXT, Reply::nodata(300));
+            // BIND takes no NODATA for the name of a forwarded zone from a zone above it.
+            upstream.on("amazonaws.com.", rtype::TXT, Reply::of([Record::txt("@", 300, "text")]));
             upstream.on_type(rtype::PTR, Reply::nxdomain(300));
             (0..10).for_each(|n| drop(upstream.on(&format!("none{n}.corp.example."), rtype::A, Reply::nxdomain(300))));
             upstream
@@ -190,7 +192,10 @@ fn meaning(answer: &Answer) -> String {
 
 #[track_caller]
 fn answers_alike(original: &Peer, toml: &Path) {
-    let tidegate = Tidegate::start_without_file(&[], &["--config", toml.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    let tidegate = Tidegate::start_without_file(
+        &[("TIDEGATE_SOCKET", "off")],
+        &["--config", toml.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"],
+    );
     let (theirs, ours) = (Client::new(original.address), tidegate.client());
     let mut others = Vec::new();
     for query in questions() {
@@ -219,7 +224,7 @@ fn tidegate_answers_200_names_as_unbound_did() {
         |zone: &str, port: u16| format!("forward-zone:\n name: \"{zone}\"\n forward-addr: 127.0.0.1@{port}\n");
     let sections = [forward("amazonaws.com", vpc), forward("api.aws", vpc), forward(".", rest)].concat();
     let local = " local-zone: \"lan.example.\" static\n local-data: \"www.lan.example. 300 IN A 10.1.2.3\"\n \
-                 local-data: \"mail.lan.example. TXT 'v=spf1 -all'\"\n local-zone: pay.example redirect\n \
+                 local-data: 'mail.lan.example. TXT \"v=spf1 -all\"'\n local-zone: pay.example redirect\n \
                  local-data: \"pay.example A 10.9.9.9\"\n";
     let peer = Peer::unbound(local, &sections, &Query::a("probe.example."));
     answers_alike(&peer, &imported(&peer, "unbound.conf"));
@@ -265,7 +270,8 @@ fn tidegate_answers_200_names_as_dnsmasq_did() {
         let conf = format!(
             "port={port}\nlisten-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\nno-daemon\nuser=\npid-file=\n\
              server=127.0.0.1#{rest}\nserver=/amazonaws.com/api.aws/127.0.0.1#{vpc}\nlocal=/lan.example/\n\
-             addn-hosts={}/more.hosts\ntxt-record=mail.lan.example,\"v=spf1 -all\"\naddress=/pay.example/10.9.9.9\n",
+             addn-hosts={}/more.hosts\ntxt-record=mail.lan.example,\"v=spf1 -all\"\naddress=/pay.example/10.9.9.9\n\
+             address=/pay.example/fd00:9::9\n",
             folder.display()
         );
         fs::write(folder.join("more.hosts"), "10.1.2.3 www.lan.example\n").unwrap();

@@ -337,9 +337,11 @@ fn address(setting: &Setting, site: &mut Site) {
         if domain == "#" {
             site.lost(place, setting.text(), "one address for every name has no counterpart");
         } else if let Some(zone) = site.name(domain.trim_start_matches('.'), place) {
-            if lines.is_empty() {
-                site.differs(place, setting.text(), "the domain's own name is NODATA, and names below it NXDOMAIN");
-            }
+            let why = match lines.is_empty() {
+                true => "the domain's own name is NODATA, and names below it NXDOMAIN",
+                false => "types without an address here are NODATA; dnsmasq asked its servers for them",
+            };
+            site.differs(place, setting.text(), why);
             site.local(Local { zone, data: Data::Records(lines.clone()), place: place.clone() });
         }
     }
