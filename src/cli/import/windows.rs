@@ -265,7 +265,7 @@ fn record(
                 }
                 "zonetype" => kind = kind_of(value),
                 "masterservers" | "zonemasters" => servers.extend(addresses(value)),
-                "ipaddress" => forwarders = Some(addresses(value)),
+                "ipaddress" => forwarders = Some((addresses(value), source.place(first + number + 1))),
                 "useroothint" => export.uses_root_hints = value.eq_ignore_ascii_case("true"),
                 _ => {}
             }
@@ -282,9 +282,9 @@ fn record(
             zone.port = port;
         }
     }
-    if let Some(addresses) = forwarders {
+    if let Some((addresses, at)) = forwarders {
         export.forwarders = addresses;
-        export.forwarders_at = Some(place);
+        export.forwarders_at = Some(at);
     }
     taken.max(1)
 }

@@ -188,13 +188,28 @@ fn private_reverse(site: &Site) -> Vec<String> {
     let is_taken = |zone: &String| {
         site.forwards.iter().any(|forward| forward.zone == *zone) || site.locals.iter().any(|local| local.zone == *zone)
     };
-    let zones = config::private_reverse_zones();
-    let zones: Vec<String> = zones.iter().filter_map(|zone| plain_name(&zone.to_string())).collect();
-    match zones.iter().any(is_taken) {
-        true => zones.into_iter().filter(|zone| !is_taken(zone)).collect(),
-        false => vec!["reverse:private".to_owned()],
+    let plain = |network: &str| -> Vec<String> {
+        let zones = network.parse().map(config::reverse_zones).unwrap_or_default();
+        zones.iter().filter_map(|zone| plain_name(&zone.to_string())).collect()
+    };
+    if !PRIVATE.iter().any(|network| plain(network).iter().any(is_taken)) {
+        return vec!["reverse:private".to_owned()];
     }
+    let mut all = Vec::new();
+    for network in PRIVATE {
+        let (taken, free): (Vec<_>, Vec<_>) = plain(network).into_iter().partition(is_taken);
+        if taken.is_empty() {
+            all.push(format!("reverse:{network}"));
+        } else {
+            all.extend(free);
+        }
+    }
+    all
 }
+
+/// The networks of `reverse:private`.
+const PRIVATE: [&str; 7] =
+    ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fd00::/8", "fe80::/10"];
 
 /// Protection against rebinding, as far as the old server had it for these zones.
 fn rebind(zones: &[String], has_aws: bool, site: &Site, text: &mut String) {
