@@ -83,6 +83,8 @@ fn a_folder_gets_all_that_belongs_to_the_result_and_nothing_is_overwritten() {
     for line in ["10.1.7.2 nas.lan.example", "fd00:1::7 printer.lan.example printer", "10.1.7.8 scanner.lan.example"] {
         assert!(hosts.contains(line), "{line} in {hosts}");
     }
+    let cases = fs::read_to_string(scratch.path().join("out/tidegate.expectations.toml")).unwrap();
+    assert!(cases.contains("config = \"tidegate.toml\"\n") && cases.contains("rule = \"site\"\n"), "{cases}");
     let checked = run(&["check", scratch.path().join("out/tidegate.toml").to_str().unwrap()]);
     assert!(checked.status.success(), "{}", text(&checked.stderr));
 

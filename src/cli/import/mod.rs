@@ -33,7 +33,8 @@ use crate::config::Plan;
 pub(super) struct Options {
     /// unbound.conf, named.conf, dnsmasq.conf, a Corefile, or what Windows printed of its zones; - is standard input
     file: PathBuf,
-    /// A folder for tidegate.toml and what belongs to it, or the file itself; without it, standard output
+    /// A folder for tidegate.toml, expectations for `tidegate test`, and a hosts file where one is needed; or the
+    /// configuration's own name. Without it, standard output
     #[arg(long, value_name = "DIR|FILE")]
     output: Option<PathBuf>,
     /// What FILE is, where its content does not tell
@@ -102,7 +103,10 @@ fn import(options: &Options) -> Result<i32, ImportError> {
         None => write!(OUT, "{text}"),
         Some(target) => {
             let made = hosts.as_ref().and_then(|(path, text)| Some((path.clone(), text.as_ref()?.clone())));
-            let all: Vec<(PathBuf, String)> = [(target.toml.clone(), text.clone())].into_iter().chain(made).collect();
+            let config = target.toml.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+            let expectations = (target.expectations.clone(), write::expectations(&site, &config));
+            let all: Vec<(PathBuf, String)> =
+                [(target.toml.clone(), text.clone()), expectations].into_iter().chain(made).collect();
             target.write(&all)?;
             all.iter().for_each(|(path, _)| writeln!(OUT, "{} written", path.display()));
         }
@@ -192,15 +196,20 @@ fn hosts(site: &mut Site, place: &site::Place, target: Option<&Target>) -> Optio
 /// Where the result goes.
 struct Target {
     toml: PathBuf,
+    expectations: PathBuf,
     hosts: PathBuf,
 }
 
 impl Target {
     fn of(output: &Path) -> Self {
         if output.is_dir() || output.extension().is_none() {
-            return Self { toml: output.join("tidegate.toml"), hosts: output.join("tidegate.hosts") };
+            return Self::of(&output.join("tidegate.toml"));
         }
-        Self { toml: output.to_owned(), hosts: output.with_extension("hosts") }
+        Self {
+            toml: output.to_owned(),
+            expectations: output.with_extension("expectations.toml"),
+            hosts: output.with_extension("hosts"),
+        }
     }
 
     /// Writes all files, or none.

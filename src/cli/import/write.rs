@@ -8,30 +8,48 @@ use crate::{
     daemon,
 };
 
-/// An upstream table: its name, servers and their choice.
-type Group<'a> = (String, &'a [Server], Choice);
+/// A rule as it is written.
+struct NamedRule<'a> {
+    name: String,
+    group: String,
+    /// Whether it is the first that sends to the group.
+    is_first: bool,
+    /// Its zones; never empty, all with the same servers and clients.
+    zones: Vec<&'a Forward>,
+}
+
+/// The rules of the result, in the order of the old file.
+fn rules(site: &Site) -> Vec<NamedRule<'_>> {
+    let mut groups: Vec<(String, &[Server], Choice)> = Vec::new();
+    let mut rules: Vec<NamedRule<'_>> = Vec::new();
+    for (first, zones) in site.groups() {
+        let is_same = |(_, servers, choice): &&(String, &[Server], Choice)| {
+            (*servers, *choice) == (&first.servers[..], first.choice)
+        };
+        let known = groups.iter().find(is_same).map(|(name, ..)| name.clone());
+        let is_first = known.is_none();
+        let group = known.unwrap_or_else(|| {
+            let name = unused(&group_name(&zones), |name| groups.iter().any(|(other, ..)| other == name));
+            groups.push((name.clone(), &first.servers, first.choice));
+            name
+        });
+        let name = unused(&group, |name| rules.iter().any(|rule| rule.name == name));
+        rules.push(NamedRule { name, group, is_first, zones });
+    }
+    rules
+}
 
 /// The file; `from` says what it was made of, `hosts` where the hosts file will be.
 pub(super) fn toml(site: &Site, from: &str, hosts: Option<&Path>) -> String {
-    let mut text = format!("# Made by `tidegate import` from {from}. `tidegate check` shows what it means.\n");
+    let mut text =
+        format!("# Made by `tidegate import` from {}. `tidegate check` shows what it means.\n", printable(from));
     server(site, &mut text);
-    let rules = site.groups();
-    let mut groups: Vec<Group<'_>> = Vec::new();
-    for (first, zones) in &rules {
-        if !groups.iter().any(|(_, servers, choice)| (*servers, *choice) == (&first.servers[..], first.choice)) {
-            let name = unused(&group_name(zones), |name| groups.iter().any(|(other, ..)| other == name));
-            upstream(&name, first, &mut text);
-            groups.push((name, &first.servers, first.choice));
-        }
+    let rules = rules(site);
+    for rule in rules.iter().filter(|rule| rule.is_first) {
+        upstream(&rule.group, rule.zones[0], &mut text);
     }
-    let mut names: Vec<String> = Vec::new();
-    for (first, zones) in &rules {
-        let group =
-            groups.iter().find(|(_, servers, choice)| (*servers, *choice) == (&first.servers[..], first.choice));
-        let group = group.map_or("", |(name, ..)| name);
-        let name = unused(group, |name| names.iter().any(|other| other == name));
-        rule(&name, group, zones, site, &mut text);
-        names.push(name);
+    for rule in &rules {
+        self::rule(&rule.name, &rule.group, &rule.zones, site, &mut text);
     }
     for local in &site.locals {
         text.push('\n');
@@ -42,6 +60,62 @@ pub(super) fn toml(site: &Site, from: &str, hosts: Option<&Path>) -> String {
     }
     notes(site, &mut text);
     text
+}
+
+/// What `tidegate test` holds the file `config` against: each zone goes where it went, and strangers are refused.
+pub(super) fn expectations(site: &Site, config: &str) -> String {
+    let mut text = format!(
+        "# What was imported must do: `tidegate test` holds the configuration against it. Add the names that matter.\n\n\
+         config = {}\n",
+        quoted(config)
+    );
+    let mut case = |lines: &[(&str, String)]| {
+        text.push_str("\n[[case]]\n");
+        lines.iter().for_each(|(key, value)| put(&mut text, format_args!("{key} = {value}\n")));
+    };
+    for rule in rules(site) {
+        let clients = &rule.zones[0].clients;
+        let Some(client) = client(site, clients) else { continue };
+        for forward in &rule.zones {
+            // Among clients of several views another rule may decide.
+            let is_contested = clients.is_empty()
+                && site.forwards.iter().any(|other| other.zone == forward.zone && !other.clients.is_empty());
+            if is_contested {
+                continue;
+            }
+            let name = if forward.zone == "." { "name-of-no-other-rule.example" } else { &forward.zone };
+            let [name, client, group] = [name, &client, &rule.group].map(quoted);
+            case(&[("name", name), ("client", client), ("rule", quoted(&rule.name)), ("group", group)]);
+        }
+    }
+    if let Some(client) = client(site, &[]) {
+        for local in &site.locals {
+            let [zone, client] = [&local.zone, &client].map(|text| quoted(text));
+            case(&[("name", zone.clone()), ("client", client), ("zone", zone)]);
+        }
+    }
+    if !site.allow.iter().any(|network| network == "any" || network.ends_with("/0")) {
+        let [name, client] = ["name-of-no-other-rule.example", "192.0.2.1"].map(quoted);
+        case(&[("name", name), ("client", client), ("rcode", quoted("REFUSED"))]);
+    }
+    text
+}
+
+/// An address that is served, of these networks if there are any.
+fn client(site: &Site, networks: &[String]) -> Option<String> {
+    let first = |text: &String| -> Option<std::net::IpAddr> {
+        match text.as_str() {
+            "loopback" | "any" => "127.0.0.1".parse().ok(),
+            "private" => "10.0.0.1".parse().ok(),
+            network => network.parse::<ipnet::IpNet>().ok()?.hosts().next(),
+        }
+    };
+    let is_denied = |address: &std::net::IpAddr| {
+        let denied = site.deny.iter().filter_map(|network| network.parse::<ipnet::IpNet>().ok());
+        denied.into_iter().any(|network| network.prefix_len() > 0 && network.contains(address))
+    };
+    let from = if networks.is_empty() { &site.allow[..] } else { networks };
+    from.iter().filter_map(first).find(|address| !is_denied(address)).map(|address| address.to_string())
 }
 
 fn put(text: &mut String, arguments: std::fmt::Arguments<'_>) {
