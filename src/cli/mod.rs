@@ -13,6 +13,7 @@ mod import;
 mod man;
 mod output;
 mod perimeter;
+mod perimeter_report;
 mod presets;
 mod query;
 mod schema;

@@ -8,6 +8,7 @@ use super::{
     client,
     duration::rough as ago,
     output::{ERR, OUT},
+    perimeter_report::{self, Format, Wanted},
 };
 use crate::{clock, plural::Plural};
 
@@ -17,6 +18,18 @@ pub(super) struct Options {
     /// As JSON
     #[arg(long)]
     json: bool,
+    /// The first day of a report from the record on disk, in UTC, such as 2026-11-01
+    #[arg(long, value_name = "DATE")]
+    from: Option<String>,
+    /// The last day of such a report [default: today]
+    #[arg(long, value_name = "DATE")]
+    to: Option<String>,
+    /// How such a report is written
+    #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
+    format: Option<Format>,
+    /// The folder of the record, where it is not `record` in [perimeter] of the configuration
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
     /// Where the daemon's `admin.http` is [env: TIDEGATE_ADMIN]
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
@@ -38,6 +51,15 @@ const VERDICTS: [(&str, &str); 7] = [
 ];
 
 pub(super) fn run(options: &Options) -> i32 {
+    // Without dates and a folder, a format is of what the daemon has seen since its start.
+    if options.from.is_some() || options.to.is_some() || options.record.is_some() {
+        return perimeter_report::run(&options.wanted());
+    }
+    let is_json = options.json || options.format == Some(Format::Json);
+    if options.format.is_some_and(|format| !matches!(format, Format::Text | Format::Json)) {
+        writeln!(ERR, "tidegate: csv and html are made from the record on disk: say --from DATE");
+        return super::UNUSABLE;
+    }
     let admin = match client::admin(options.admin.as_deref(), options.config.as_deref()) {
         Ok(admin) => admin,
         Err(error) => {
@@ -56,13 +78,25 @@ pub(super) fn run(options: &Options) -> i32 {
         writeln!(ERR, "tidegate: the daemon at {} sent no report", admin);
         return super::FAILED;
     };
-    if options.json {
+    if is_json {
         writeln!(OUT, "{report}");
     } else {
         write!(OUT, "{}", text(&report, clock::wall().as_secs()));
     }
     // What cannot be told is no proof that nothing leaked.
     if report["leaked"].as_u64() == Some(0) { super::OK } else { super::FAILED }
+}
+
+impl Options {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            from: self.from.as_deref(),
+            to: self.to.as_deref(),
+            format: if self.json { Format::Json } else { self.format.unwrap_or_default() },
+            record: self.record.as_deref(),
+            config: self.config.as_deref(),
+        }
+    }
 }
 
 fn text(report: &Value, now: u64) -> String {

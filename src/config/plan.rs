@@ -54,6 +54,8 @@ pub struct Boot {
     pub cache_size: u64,
     /// The file that the cache is kept in over a restart; none = it is not.
     pub snapshot: Option<PathBuf>,
+    /// Where the perimeter is recorded; none = it is not.
+    pub perimeter: Option<PerimeterRecord>,
     /// Where operators' HTTP listens; none = off.
     pub admin_http: Option<Endpoint>,
     /// The control socket; none = off.
@@ -62,6 +64,15 @@ pub struct Boot {
     pub log_format: LogFormat,
     /// Whether to shut the process in as far as the kernel can.
     pub sandbox: Sandbox,
+}
+
+/// The record of the perimeter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PerimeterRecord {
+    /// The folder of its daily files.
+    pub folder: PathBuf,
+    /// How long they are kept.
+    pub keep: Duration,
 }
 
 /// An address to listen on.
@@ -432,6 +443,7 @@ impl Boot {
             ("limits.tcp_idle", self.streams.idle == other.streams.idle),
             ("cache.size", self.cache_size == other.cache_size),
             ("cache.snapshot", self.snapshot == other.snapshot),
+            ("[perimeter]", self.perimeter == other.perimeter),
             ("admin.http", self.admin_http == other.admin_http),
             ("admin.socket", self.admin_socket == other.admin_socket),
             ("log.format", self.log_format == other.log_format),

@@ -17,6 +17,7 @@ mod host;
 mod journal;
 mod listeners;
 mod orders;
+mod perimeter_recorder;
 mod report;
 mod run;
 mod sandbox;
@@ -40,6 +41,7 @@ use self::{
     certificate::WatchedCertificate,
     control::{AdminListeners, Command},
     listeners::Bound,
+    perimeter_recorder::PerimeterRecorder,
     report::Report,
     snapshot_writer::{SnapshotStatus, SnapshotWriter},
     socket_file::SocketFile,
@@ -147,6 +149,7 @@ pub struct Daemon {
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: JoinHandle<()>,
     snapshot_writer: Option<SnapshotWriter>,
+    perimeter_recorder: Option<PerimeterRecorder>,
     orders: mpsc::Receiver<Request>,
     _socket: Option<SocketFile>,
 }
@@ -183,6 +186,7 @@ impl Daemon {
         };
         let state = State::new(live, startup, cache, Arc::clone(&rules), ours, Arc::new(Alarm::default()))
             .map_err(StartError::Zones)?;
+        boot.perimeter.iter().for_each(perimeter_recorder::make_folder);
         confine(&state.live, state.zones());
         let engine = Arc::clone(&state.engine);
         let limit = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
@@ -203,6 +207,8 @@ impl Daemon {
             &state,
         );
         let report = Arc::new(report.with_log(log_lost));
+        let start_recorder = |record| PerimeterRecorder::start(record, &engine, &report);
+        let perimeter_recorder = boot.perimeter.as_ref().map(start_recorder).transpose()?;
         let (stop, stopping) = watch::channel(false);
         let (end, ended) = mpsc::unbounded_channel();
         let mut workers = Vec::with_capacity(count);
@@ -243,6 +249,7 @@ impl Daemon {
             workers,
             control,
             snapshot_writer,
+            perimeter_recorder,
             orders,
             _socket: file,
         })
@@ -282,8 +289,9 @@ impl Daemon {
         self.report.reload_failed(problems);
     }
 
-    /// Has the cache snapshot written, where one is configured.
+    /// Has the cache snapshot and the record of the perimeter written, where they are configured.
     pub fn save_snapshot(&self) {
+        self.perimeter_recorder.iter().for_each(PerimeterRecorder::save);
         match &self.snapshot_writer {
             Some(writer) => writer.save(),
             None => info!("no snapshot is configured"),
@@ -333,6 +341,9 @@ impl Daemon {
         }
         if let Some(writer) = self.snapshot_writer {
             writer.stop();
+        }
+        if let Some(recorder) = self.perimeter_recorder {
+            recorder.stop();
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Policy (`server.sandbox = "auto"`): as much as the kernel has, and a line that says what is in force.
 //! - Landlock: files are read below the folders of those that the configuration names, and below the system's; written
-//!   below the folders of the snapshot and the control socket; nothing is executed. A file is allowed by its folder, since
+//!   below the folders of the snapshot, the control socket and the record of the perimeter; nothing is executed. A file is allowed by its folder, since
 //!   tools replace files by others of their name. Paths that a reload names elsewhere are refused
 //!   ([`files::confine`]).
 //! - seccomp: system calls that a DNS server never makes fail with EPERM: other programs, mounts, namespaces, modules, the
@@ -179,6 +179,7 @@ impl Folders {
         for path in boot.snapshot.iter().chain(&boot.admin_socket) {
             folders.write.extend(beside(path));
         }
+        folders.write.extend(boot.perimeter.iter().map(|record| record.folder.clone()));
         folders
     }
 

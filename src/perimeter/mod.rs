@@ -13,6 +13,7 @@
 //!   random: absent before private before unreachable before public, the one seen longest ago first.
 
 pub mod document;
+pub mod record;
 
 mod clients;
 mod judge;

@@ -306,7 +306,6 @@ fn a_problem_shows_its_line_and_what_would_be_right() {
 #[test]
 fn keys_of_later_work_are_refused_unless_off() {
     for (text, key) in [
-        ("[perimeter]\nrecord = \"seen\"", "perimeter.record"),
         ("[upstream.a]\nservers = [\"10.1.1.1\"]\nbootstrap = [\"10.1.1.53\"]", "upstream.a.bootstrap"),
         ("[log]\nqueries = \"all\"", "log.queries"),
         ("[log]\nsample = 0.5", "log.sample"),

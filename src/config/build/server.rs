@@ -9,7 +9,10 @@ use super::{
             ADMIN_ALLOW, ADMIN_HTTP, ALLOW, CHAOS, CONTROL_SOCKET, COOKIE_SECRETS, File, LISTEN, ServerSection, Text,
             Texts,
         },
-        plan::{AccessPlan, AdminAccess, Boot, CachePolicy, CookieSecret, Listen, Need, SpecialNames, StreamLimits},
+        plan::{
+            AccessPlan, AdminAccess, Boot, CachePolicy, CookieSecret, Listen, Need, PerimeterRecord, SpecialNames,
+            StreamLimits,
+        },
     },
     Builder, section,
 };
@@ -25,6 +28,7 @@ impl Builder<'_> {
         let cache = section(file.cache.as_ref());
         let admin = section(file.admin.as_ref());
         let log = section(file.log.as_ref());
+        let perimeter = section(file.perimeter.as_ref());
         Boot {
             listen: self.listen(server.listen.as_ref()),
             tls: self.encrypted(&server, "tls"),
@@ -40,6 +44,9 @@ impl Builder<'_> {
             },
             cache_size: cache.size(),
             snapshot: self.snapshot(cache.snapshot.as_ref()),
+            perimeter: self
+                .path(perimeter.record.as_ref())
+                .map(|folder| PerimeterRecord { folder, keep: perimeter.keep() }),
             admin_http: self.admin_http(admin.http.as_ref()),
             admin_socket: match &admin.socket {
                 Some(_) => self.path(admin.socket.as_ref()),

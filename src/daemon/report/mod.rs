@@ -144,6 +144,12 @@ impl Report {
         Arc::clone(&self.configuration.load().live)
     }
 
+    /// The configuration in force, and its hash.
+    pub(super) fn configuration(&self) -> (Arc<Live>, String) {
+        let configuration = self.configuration.load();
+        (Arc::clone(&configuration.live), configuration.hash.clone())
+    }
+
     /// What is out of the ordinary, the worst first.
     pub(super) fn findings(&self, now: Moment) -> Vec<Finding> {
         findings::all(self, &self.upstreams(now).groups, now)

@@ -1,0 +1,354 @@
+//! `tidegate perimeter --from DATE --to DATE`: what a person hands to an auditor, from the record on disk.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    duration::utc,
+    output::{ERR, OUT},
+};
+use crate::{
+    clock,
+    config::{self, Plan, Remedy},
+    perimeter::record::{self, Gap, History, NameHistory},
+};
+
+/// How a report is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+    /// A line a name, for spreadsheets
+    Csv,
+    /// A page to print or to attach
+    Html,
+}
+
+/// What is to be reported.
+pub(super) struct Wanted<'a> {
+    /// Days in UTC, the last one included.
+    pub(super) from: Option<&'a str>,
+    pub(super) to: Option<&'a str>,
+    pub(super) format: Format,
+    /// The folder; else what the configuration says.
+    pub(super) record: Option<&'a Path>,
+    pub(super) config: Option<&'a Path>,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+enum ReportError {
+    #[error("\"{0}\" is not a date; write it as 2026-11-29")]
+    NotADate(String),
+    #[error("the last day comes before the first")]
+    Backwards,
+    #[error("{} has no `record` in [perimeter], so nothing is recorded; say --record DIR if it lies elsewhere", .0.display())]
+    NotRecorded(PathBuf),
+    #[error("{file} is not a configuration that can be used: {1}; say --record DIR", file = .0.display())]
+    Config(PathBuf, String),
+    #[error("{} cannot be read: {error}", path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// Seconds behind the last line from which on a report says that the record ends early.
+const LATE: u64 = 2 * record::EVERY;
+const DAY: u64 = 86_400;
+
+/// What became of names, in the order it is shown.
+const WORSTS: [(&str, &str); 7] = [
+    ("leaked", "clients got public addresses; traffic to these left the perimeter"),
+    ("stripped", "public addresses, which the guard left out of the answers"),
+    ("refused", "public addresses, which the guard kept from clients"),
+    ("excepted", "public addresses, which `except` of the rule lets through"),
+    ("unreachable-private", "private addresses that clients cannot reach"),
+    ("private", "stayed private all the time"),
+    ("absent", "no such name, or no address"),
+];
+
+/// Prints the report; 1 if something leaked, or there is none.
+pub(super) fn run(wanted: &Wanted<'_>) -> i32 {
+    match report(wanted) {
+        Ok((history, span)) => {
+            let now = clock::wall().as_secs();
+            match wanted.format {
+                Format::Text => write!(OUT, "{}", text(&history, span, now)),
+                Format::Json => writeln!(OUT, "{}", json(&history, span, now)),
+                Format::Csv => write!(OUT, "{}", csv(&history)),
+                Format::Html => write!(OUT, "{}", html(&history, span, now)),
+            }
+            if history.count("leaked") == 0 { super::OK } else { super::FAILED }
+        }
+        Err(error) => {
+            writeln!(ERR, "tidegate: {error}");
+            super::FAILED
+        }
+    }
+}
+
+fn report(wanted: &Wanted<'_>) -> Result<(History, (u64, u64)), ReportError> {
+    let today = clock::wall().as_secs() / DAY * DAY;
+    let from = wanted.from.map_or(Ok(0), date)?;
+    let to = wanted.to.map_or(Ok(today), date)? + DAY;
+    if to <= from {
+        return Err(ReportError::Backwards);
+    }
+    let folder = folder(wanted)?;
+    let history =
+        record::read(&folder, from, to).map_err(|error| ReportError::Unreadable { path: folder.clone(), error })?;
+    let from = if wanted.from.is_some() { from } else { history.first.unwrap_or(from) };
+    Ok((history, (from, to)))
+}
+
+fn folder(wanted: &Wanted<'_>) -> Result<PathBuf, ReportError> {
+    if let Some(folder) = wanted.record {
+        return Ok(folder.to_owned());
+    }
+    let file = wanted.config.unwrap_or_else(|| Path::new(super::serve::DEFAULT_FILE));
+    let plan = Plan::load(file)
+        .map_err(|problems| ReportError::Config(file.to_owned(), problems.lines().next().unwrap_or_default()))?;
+    plan.boot.perimeter.map(|record| record.folder).ok_or_else(|| ReportError::NotRecorded(file.to_owned()))
+}
+
+/// The first second of a day in UTC.
+fn date(text: &str) -> Result<u64, ReportError> {
+    let wrong = || ReportError::NotADate(text.to_owned());
+    let parts: Vec<&str> = text.split('-').collect();
+    let [year, month, day] = parts[..] else { return Err(wrong()) };
+    let is_number = |text: &&str| text.bytes().all(|b| b.is_ascii_digit());
+    if !parts.iter().all(is_number) || (year.len(), month.len(), day.len()) != (4, 2, 2) {
+        return Err(wrong());
+    }
+    let month: u8 = month.parse().map_err(|_| wrong())?;
+    let month = time::Month::try_from(month).map_err(|_| wrong())?;
+    let (year, day) = (year.parse().map_err(|_| wrong())?, day.parse().map_err(|_| wrong())?);
+    let date = time::Date::from_calendar_date(year, month, day).map_err(|_| wrong())?;
+    u64::try_from(date.midnight().assume_utc().unix_timestamp()).map_err(|_| wrong())
+}
+
+/// Gaps, with the time behind the last line where it should have gone on.
+fn gaps(history: &History, (from, to): (u64, u64), now: u64) -> Vec<Gap> {
+    let mut gaps = history.gaps.clone();
+    let end = to.min(now);
+    match (history.first, history.last) {
+        (Some(first), Some(last)) => {
+            if first > from.saturating_add(LATE) {
+                gaps.insert(0, Gap { from, to: first, why: "the record begins later".to_owned() });
+            }
+            if end > last.saturating_add(LATE) {
+                gaps.push(Gap { from: last, to: end, why: "the record ends earlier".to_owned() });
+            }
+        }
+        _ => gaps.push(Gap { from, to: end, why: "nothing was recorded".to_owned() }),
+    }
+    gaps
+}
+
+/// What would make a public name private, in a sentence.
+fn remedy(name: &NameHistory) -> Option<String> {
+    if !matches!(name.worst.as_str(), "leaked" | "stripped" | "refused" | "excepted") {
+        return None;
+    }
+    Some(match config::remedy(&name.name.parse().ok()?) {
+        Remedy::Endpoint(service) => format!("an interface endpoint for {service} with private DNS makes it private"),
+        Remedy::RegionalName(service) => format!("no endpoint covers it; ask for the regional name of {service}"),
+        Remedy::PublicOnly => "it exists in public only; add it to `except` if it must resolve".to_owned(),
+        Remedy::Unknown => "no endpoint is known for it; perhaps a resource with a public address".to_owned(),
+    })
+}
+
+fn joined<'a>(texts: impl IntoIterator<Item = &'a String>) -> String {
+    texts.into_iter().map(String::as_str).collect::<Vec<_>>().join(" ")
+}
+
+fn plain(name: &str) -> &str {
+    name.trim_end_matches('.')
+}
+
+/// The lines that stand above and below the names, without their mark.
+fn summary(history: &History, span: (u64, u64), now: u64) -> Vec<String> {
+    let mut lines = vec![format!("{} names were asked for", history.names.len())];
+    for (worst, _) in WORSTS {
+        let count = history.count(worst);
+        if count > 0 || worst == "leaked" {
+            lines.push(format!("{count} {worst}"));
+        }
+    }
+    for was in &history.unguarded {
+        let to = was.to.map_or_else(|| "the end".to_owned(), utc);
+        let why = if was.why == "log" { "counted public addresses and let them pass" } else { "had no guard" };
+        lines.push(format!("rule {} {why} from {} to {to}", was.rule, utc(was.from)));
+    }
+    for gap in gaps(history, span, now) {
+        lines.push(format!("gap in the record from {} to {}: {}", utc(gap.from), utc(gap.to), gap.why));
+    }
+    if history.damaged > 0 {
+        lines.push(format!("{} lines of the record cannot be read", history.damaged));
+    }
+    if history.left_out > 0 {
+        lines.push(format!("{} names were left out to bound memory and disk", history.left_out));
+    }
+    lines.push(format!("configurations in force: {}", joined(&history.configurations)));
+    lines
+}
+
+fn title((from, to): (u64, u64)) -> String {
+    format!("AWS names asked for from {} to {} (UTC)", record::day_of(from), record::day_of(to - 1))
+}
+
+fn text(history: &History, span: (u64, u64), now: u64) -> String {
+    let mut text = title(span) + "\n\n";
+    for line in summary(history, span, now) {
+        text += &format!("  {line}\n");
+    }
+    for (worst, meaning) in WORSTS {
+        let names: Vec<&NameHistory> = history.names.iter().filter(|name| name.worst == worst).collect();
+        if names.is_empty() {
+            continue;
+        }
+        text += &format!("\n{worst}: {meaning}\n");
+        for name in names {
+            let answers: u64 = name.answers.iter().sum();
+            text += &format!(
+                "  {}  {}  rule {}, {answers} answers, at least {} clients, {} to {}, at the end {}\n",
+                plain(&name.name),
+                joined(&name.networks),
+                joined(&name.rules),
+                name.clients,
+                utc(name.first),
+                utc(name.last),
+                name.verdict
+            );
+            text += &remedy(name).map(|remedy| format!("    {remedy}\n")).unwrap_or_default();
+        }
+    }
+    text
+}
+
+fn json(history: &History, span: (u64, u64), now: u64) -> String {
+    let mut document = serde_json::to_value(history).unwrap_or_default();
+    document["from"] = span.0.into();
+    document["to"] = span.1.into();
+    document["gaps"] = serde_json::to_value(gaps(history, span, now)).unwrap_or_default();
+    for (worst, _) in WORSTS {
+        document["counts"][worst] = history.count(worst).into();
+    }
+    for (line, name) in document["names"].as_array_mut().into_iter().flatten().zip(&history.names) {
+        line["remedy"] = remedy(name).into();
+    }
+    document.to_string()
+}
+
+fn csv(history: &History) -> String {
+    let mut text =
+        "name,worst,at_the_end,absent,private,unreachable_private,public,clients,networks,rules,configurations,\
+                    first,last,remedy\n"
+            .to_owned();
+    for name in &history.names {
+        let [absent, private, unreachable, public] = name.answers.map(|count| count.to_string());
+        let fields = [
+            plain(&name.name).to_owned(),
+            name.worst.clone(),
+            name.verdict.clone(),
+            absent,
+            private,
+            unreachable,
+            public,
+            name.clients.to_string(),
+            joined(&name.networks),
+            joined(&name.rules),
+            joined(&name.configurations),
+            utc(name.first),
+            utc(name.last),
+            remedy(name).unwrap_or_default(),
+        ];
+        text += &(fields.map(|field| csv_field(&field)).join(",") + "\n");
+    }
+    text
+}
+
+/// In quotes where it must be; never the beginning of a formula, since the rules' names and clients' names go into a
+/// spreadsheet.
+fn csv_field(text: &str) -> String {
+    let safe = if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
+    match safe.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", safe.replace('"', "\"\"")),
+        false => safe,
+    }
+}
+
+fn html(history: &History, span: (u64, u64), now: u64) -> String {
+    let title = title(span);
+    let page = maud::html! {
+        (maud::DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                title { (title) }
+                style {
+                    "body{font:15px/1.5 sans-serif;margin:2em auto;max-width:70em;padding:0 1em}table{border-collapse:collapse}"
+                    "th,td{border-bottom:1px solid #ccc;padding:.3em .6em;text-align:left;vertical-align:top}"
+                }
+            }
+            body {
+                h1 { (title) }
+                ul { @for line in summary(history, span, now) { li { (line) } } }
+                table {
+                    thead { tr {
+                        @for head in ["name", "worst", "at the end", "answers", "clients", "networks", "rules", "from", "to", "remedy"] {
+                            th scope="col" { (head) }
+                        }
+                    } }
+                    tbody { @for name in &history.names { tr {
+                        td { (plain(&name.name)) }
+                        td { (name.worst) }
+                        td { (name.verdict) }
+                        td { (name.answers.iter().sum::<u64>()) }
+                        td { (name.clients) }
+                        td { (joined(&name.networks)) }
+                        td { (joined(&name.rules)) }
+                        td { (utc(name.first)) }
+                        td { (utc(name.last)) }
+                        td { (remedy(name).unwrap_or_default()) }
+                    } } }
+                }
+                p { "Made by tidegate " (crate::metrics::registry::VERSION) " at " (utc(now)) "." }
+            }
+        }
+    };
+    page.into_string() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_days_of_utc() {
+        assert_eq!(date("2026-11-29").unwrap(), 1_795_910_400);
+        for wrong in ["", "2026-11", "2026-13-01", "2026-02-30", "29.11.2026", "2026-1-1", "+026-11-29"] {
+            assert!(date(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_field_of_csv_is_quoted_and_no_formula() {
+        assert_eq!(csv_field("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!(csv_field("=1+1"), "'=1+1");
+        assert_eq!(csv_field("plain"), "plain");
+    }
+
+    #[test]
+    fn a_report_says_what_it_does_not_know() {
+        let text = text(&History::default(), (0, DAY), 10 * DAY);
+        assert!(text.contains("0 names were asked for") && text.contains("nothing was recorded"), "{text}");
+    }
+}
