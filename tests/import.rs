@@ -144,7 +144,9 @@ impl Site {
             // BIND takes no NODATA for the name of a forwarded zone from a zone above it.
             upstream.on("amazonaws.com.", rtype::TXT, Reply::of([Record::txt("@", 300, "text")]));
             upstream.on_type(rtype::PTR, Reply::nxdomain(300));
-            (0..10).for_each(|n| drop(upstream.on(&format!("none{n}.corp.example."), rtype::A, Reply::nxdomain(300))));
+            for n in 0..10 {
+                upstream.on(&format!("none{n}.corp.example."), rtype::A, Reply::nxdomain(300));
+            }
             upstream
         };
         Self { vpc: of("10.20.0.1", "fd00:20::1"), rest: of("10.1.0.1", "fd00:1::1") }
@@ -283,4 +285,23 @@ fn tidegate_answers_200_names_as_dnsmasq_did() {
         command
     });
     answers_alike(&peer, &imported(&peer, "dnsmasq.conf"));
+}
+
+#[test]
+fn what_the_guide_shows_of_other_servers_can_be_imported() {
+    let guide = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/coming-from.md")).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    for language in ["yaml", "ini", "c", "text"] {
+        let (_, block) = guide.split_once(&format!("\n```{language}\n")).unwrap();
+        let (block, _) = block.split_once("\n```\n").unwrap();
+        fs::write(scratch.path().join("x"), block).unwrap();
+        let output = import(scratch.path(), &["x"]);
+        let toml = text(&output.stdout);
+        assert!(output.status.code().is_some_and(|code| code < 2), "{language}: {}", text(&output.stderr));
+        for part in
+            ["servers = [\"10.20.1.10\", \"10.20.2.10\"]", "zones = [\"amazonaws.com\"]", "lab.example", "10.1.1.1"]
+        {
+            assert!(toml.contains(part), "{language}: {part} in {toml}");
+        }
+    }
 }

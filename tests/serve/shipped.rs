@@ -45,16 +45,17 @@ fn the_reference_holds_nothing_wrong_but_what_is_not_supported_yet() {
 }
 
 #[test]
-fn every_block_of_toml_in_the_readme_passes_the_check() {
+fn every_block_of_toml_in_the_readme_and_the_guide_passes_the_check() {
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let text = fs::read_to_string(readme).expect("there is a README.md");
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/coming-from.md");
+    let text = [readme, guide].map(|path| fs::read_to_string(path).expect("it is there")).concat();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("tidegate.toml");
     let blocks: Vec<&str> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(!blocks.is_empty(), "the README shows a configuration");
     for (number, block) in blocks.iter().enumerate() {
         fs::write(&path, block).expect("the folder is writable");
-        assert_passes(&path, &format!("block {} of README.md:\n{block}", number + 1));
+        assert_passes(&path, &format!("block {} of README.md and docs/coming-from.md:\n{block}", number + 1));
     }
 }
 
