@@ -98,15 +98,15 @@ fn import(options: &Options) -> Result<i32, ImportError> {
     let hosts = hosts(&mut site, &source.place(1), target.as_ref());
     site.settle();
     let from = format!("{} ({})", options.file.display(), kind.describe());
-    let text = write::toml(&site, &from, hosts.as_ref().map(|(path, _)| path.as_path()));
+    let text = write::configuration(&site, &from, hosts.as_ref().map(|(path, _)| path.as_path()));
     match &target {
         None => write!(OUT, "{text}"),
         Some(target) => {
             let made = hosts.as_ref().and_then(|(path, text)| Some((path.clone(), text.as_ref()?.clone())));
-            let config = target.toml.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+            let config = target.configuration.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
             let expectations = (target.expectations.clone(), write::expectations(&site, &config));
             let all: Vec<(PathBuf, String)> =
-                [(target.toml.clone(), text.clone()), expectations].into_iter().chain(made).collect();
+                [(target.configuration.clone(), text.clone()), expectations].into_iter().chain(made).collect();
             target.write(&all)?;
             all.iter().for_each(|(path, _)| writeln!(OUT, "{} written", path.display()));
         }
@@ -140,7 +140,7 @@ fn report(site: &Site) {
 
 /// Whether the result is a configuration. It is tried as it is, so that `check` has nothing new to say.
 fn prove_whole(text: &str, target: Option<&Target>) -> bool {
-    let name = target.map_or_else(|| "tidegate.toml".to_owned(), |target| target.toml.display().to_string());
+    let name = target.map_or_else(|| "tidegate.toml".to_owned(), |target| target.configuration.display().to_string());
     match Plan::from_text(&name, text) {
         Ok(_) => true,
         Err(problems) => {
@@ -195,7 +195,7 @@ fn hosts(site: &mut Site, place: &site::Place, target: Option<&Target>) -> Optio
 
 /// Where the result goes.
 struct Target {
-    toml: PathBuf,
+    configuration: PathBuf,
     expectations: PathBuf,
     hosts: PathBuf,
 }
@@ -206,7 +206,7 @@ impl Target {
             return Self::of(&output.join("tidegate.toml"));
         }
         Self {
-            toml: output.to_owned(),
+            configuration: output.to_owned(),
             expectations: output.with_extension("expectations.toml"),
             hosts: output.with_extension("hosts"),
         }
@@ -217,7 +217,7 @@ impl Target {
         if let Some((taken, _)) = files.iter().find(|(path, _)| path.exists()) {
             return Err(ImportError::Exists(taken.clone()));
         }
-        if let Some(folder) = self.toml.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        if let Some(folder) = self.configuration.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(|error| ImportError::Unwritable { path: folder.to_owned(), error })?;
         }
         for (path, text) in files {

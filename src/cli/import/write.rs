@@ -40,7 +40,7 @@ fn rules(site: &Site) -> Vec<NamedRule<'_>> {
 }
 
 /// The file; `from` says what it was made of, `hosts` where the hosts file will be.
-pub(super) fn toml(site: &Site, from: &str, hosts: Option<&Path>) -> String {
+pub(super) fn configuration(site: &Site, from: &str, hosts: Option<&Path>) -> String {
     let mut text =
         format!("# Made by `tidegate import` from {}. `tidegate check` shows what it means.\n", printable(from));
     server(site, &mut text);
