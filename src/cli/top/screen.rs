@@ -46,7 +46,6 @@ fn traffic(status: &Status, rates: &Rates) -> Vec<String> {
     let cache = &status.cache;
     // An empty sum of floats is -0.0.
     let sum = |rates: &std::collections::BTreeMap<String, f64>| rates.values().sum::<f64>() + 0.0;
-    let sum = |rates: &std::collections::BTreeMap<String, f64>| rates.values().fold(0.0, |sum, rate| sum + rate);
     let stale = rates.responses.get("stale").copied().unwrap_or(0.0);
     let hits = rates.hit_ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1} %", 100.0 * ratio));
     let mut lines = vec![
