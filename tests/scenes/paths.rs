@@ -1,13 +1,16 @@
 //! The path to a server changes under load: another source address, another link, a link that flaps, an interface that is
 //! made anew. The server is not at fault, and no query fails.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use hickory_proto::op::ResponseCode;
 use rstest::rstest;
 
 use crate::{
-    cut::load_from,
+    cut::{Asked, load_from},
     support::{
         config::Config,
         namespace::{self, Network, UpstreamAway, command},
@@ -173,20 +176,12 @@ fn a_path_that_changes_fails_no_query(
             mended = now();
             thread::sleep(Duration::from_secs(3));
         });
-        let counts = |one: &&crate::cut::Asked| ways == Ways::Two || one.start > mended + SETTLED;
+        let counts = |one: &&Asked| ways == Ways::Two || one.start > mended + SETTLED;
         let (answered, failed): (Vec<_>, Vec<_>) =
             asked.iter().filter(counts).partition(|one| one.rcode == ResponseCode::NoError);
         let settled = answered.iter().filter(|one| one.start > mended + SETTLED);
         let slowest = settled.map(|one| one.took).max().expect("some are answered once the path works");
-        // Said beside a failure, and with --nocapture.
-        let last_failed = asked.iter().filter(|one| one.rcode != ResponseCode::NoError).map(|one| one.start).max();
-        let outage = last_failed.map(|last| last.saturating_duration_since(mended));
-        println!(
-            "{} queries, change took {:?}, last failed {outage:?} after it, slowest settled {slowest:?}, {} failed",
-            asked.len(),
-            mended.duration_since(changed),
-            asked.iter().filter(|one| one.rcode != ResponseCode::NoError).count()
-        );
+        print_figures(&asked, changed, mended, slowest);
         assert!(
             failed.is_empty() && slowest < LATE,
             "{} failed, {} answered, slowest {slowest:?}",
@@ -198,4 +193,17 @@ fn a_path_that_changes_fails_no_query(
         }
         assert!(site.tidegate.metric("tidegate_network_changes_total", &[]) >= 1.0);
     });
+}
+
+#[expect(clippy::print_stdout, reason = "figures beside a failure, and for who asks with --nocapture")]
+fn print_figures(asked: &[Asked], changed: Instant, mended: Instant, slowest: Duration) {
+    let failed: Vec<Instant> =
+        asked.iter().filter(|one| one.rcode != ResponseCode::NoError).map(|one| one.start).collect();
+    let last_failed = failed.iter().max().map(|last| last.saturating_duration_since(mended));
+    println!(
+        "{} queries, change took {:?}, {} failed, the last {last_failed:?} after it, slowest settled {slowest:?}",
+        asked.len(),
+        mended.duration_since(changed),
+        failed.len()
+    );
 }
