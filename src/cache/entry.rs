@@ -60,12 +60,19 @@ impl Flag {
 pub(super) struct Entry<'a>(pub(super) &'a [u8]);
 
 impl<'a> Entry<'a> {
+    /// The fixed part, whose fields are read without another look at the length.
+    fn fixed(self) -> &'a [u8; FIXED] {
+        self.0.first_chunk().expect("an entry is at least its fixed part")
+    }
+
     fn u16(self, at: usize) -> u16 {
-        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+        let fixed = self.fixed();
+        u16::from_le_bytes([fixed[at], fixed[at + 1]])
     }
 
     fn u32(self, at: usize) -> u32 {
-        u32::from(self.u16(at)) | u32::from(self.u16(at + 2)) << 16
+        let fixed = self.fixed();
+        u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
     }
 
     /// Bytes in the ring.
@@ -80,7 +87,7 @@ impl<'a> Entry<'a> {
     }
 
     pub(super) fn has(self, flag: Flag) -> bool {
-        self.0[3] & flag.0 != 0
+        self.fixed()[3] & flag.0 != 0
     }
 
     pub(super) fn stored_at(self) -> u32 {
@@ -110,8 +117,8 @@ impl<'a> Entry<'a> {
 
     /// Where the offsets start, and how many there are.
     fn offsets_at(self) -> (usize, usize) {
-        match self.0[2] {
-            MANY => (FIXED + 2, usize::from(self.u16(FIXED))),
+        match self.fixed()[2] {
+            MANY => (FIXED + 2, usize::from(u16::from_le_bytes([self.0[FIXED], self.0[FIXED + 1]]))),
             count => (FIXED, usize::from(count)),
         }
     }
@@ -135,7 +142,7 @@ impl<'a> Entry<'a> {
         let Some((name, rest)) = self.body()[STORED_HEADER..].split_at_checked(key.name.len()) else { return false };
         name == key.name
             && rest.starts_with(&question_tail(key))
-            && self.0[3] & (Flag::DO.0 | Flag::CD.0) == key_flags(key)
+            && self.fixed()[3] & (Flag::DO.0 | Flag::CD.0) == key_flags(key)
             && self.u16(26) == key.view
     }
 

@@ -90,8 +90,9 @@ impl Shard {
             let Some(rule) = self.judge(place, hash, reply, revalidate) else { return Lookup::Miss };
             found.rule = rule;
         }
-        found.prefetch = self.visit(place, &found);
-        let entry = Entry(self.ring.entry(place));
+        let bytes = self.ring.entry_mut(place);
+        found.prefetch = visit(bytes, found.remaining);
+        let entry = Entry(bytes);
         match entry.copy_to(reply) {
             Some(message) => {
                 set_ttls(message, entry, |ttl| ttl.saturating_sub(found.age));
@@ -270,29 +271,6 @@ impl Shard {
         stamp.map(|stamp| stamp.rule)
     }
 
-    /// Marks a hit.
-    fn visit(&mut self, place: Place, found: &CacheHit) -> Prefetch {
-        let bytes = self.ring.entry_mut(place);
-        entry::set(bytes, Flag::VISITED);
-        let entry = Entry(bytes);
-        if !entry.has(Flag::POPULAR) {
-            let flag = if entry.has(Flag::HIT) { Flag::POPULAR } else { Flag::HIT };
-            entry::set(bytes, flag);
-        }
-        let entry = Entry(bytes);
-        let lifetime = entry.lifetime();
-        // remaining < lifetime / 10, without losing the fraction; lifetimes of 2^31 and more do not occur (RFC 2181 8).
-        if lifetime < PREFETCH_FROM
-            || found.remaining.saturating_mul(10) >= lifetime
-            || !entry.has(Flag::POPULAR)
-            || entry.has(Flag::CLAIMED)
-        {
-            return Prefetch::NotDue;
-        }
-        entry::set(bytes, Flag::CLAIMED);
-        Prefetch::Due
-    }
-
     fn drop_entry(&mut self, place: Place, hash: Hash) {
         entry::set(self.ring.entry_mut(place), Flag::DEAD);
         if let Ok(slot) = self.table.find_entry(hash.0, |&other| other == place) {
@@ -359,6 +337,27 @@ impl Shard {
         }
         self.table.insert_unique(hash.0, place, rehash);
     }
+}
+
+/// Marks a hit of the entry that `bytes` start with, which is good for `remaining` seconds more.
+fn visit(bytes: &mut [u8], remaining: u32) -> Prefetch {
+    entry::set(bytes, Flag::VISITED);
+    if !Entry(bytes).has(Flag::POPULAR) {
+        let flag = if Entry(bytes).has(Flag::HIT) { Flag::POPULAR } else { Flag::HIT };
+        entry::set(bytes, flag);
+    }
+    let entry = Entry(bytes);
+    let lifetime = entry.lifetime();
+    // remaining < lifetime / 10, without losing the fraction; lifetimes of 2^31 and more do not occur (RFC 2181 8).
+    if lifetime < PREFETCH_FROM
+        || remaining.saturating_mul(10) >= lifetime
+        || !entry.has(Flag::POPULAR)
+        || entry.has(Flag::CLAIMED)
+    {
+        return Prefetch::NotDue;
+    }
+    entry::set(bytes, Flag::CLAIMED);
+    Prefetch::Due
 }
 
 fn age(entry: Entry<'_>, now: u32) -> CacheHit {

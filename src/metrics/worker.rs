@@ -162,6 +162,7 @@ impl WorkerCounters {
     }
 
     /// Counts the outcome of one message. Called once for each.
+    #[inline]
     pub fn record(&self, outcome: QueryOutcome<'_>) {
         match outcome {
             QueryOutcome::Dropped(reason) => self.dropped(reason),

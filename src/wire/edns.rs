@@ -120,7 +120,7 @@ pub struct Opt<'a> {
     /// The DO bit, copied from the query (RFC 3225 3).
     pub do_bit: bool,
     /// A cookie of ours.
-    pub cookie: Option<Cookie>,
+    pub cookie: Option<&'a Cookie>,
     /// The idle time-out of the connection, in units of 100 ms (RFC 7828 3.1).
     pub keepalive: Option<u16>,
     /// The reason for the response code.
@@ -140,19 +140,20 @@ impl Opt<'_> {
 
     /// Adds padding so that a message of `before` octets plus this record is a multiple of `PADDING_BLOCK` long, or as
     /// long as `limit` allows (RFC 8467 4.1).
-    pub fn padded(self, before: usize, limit: usize) -> Self {
+    pub fn pad(&mut self, before: usize, limit: usize) {
         let bare = before + self.length() + 4;
         let octets = bare.next_multiple_of(PADDING_BLOCK).min(limit).checked_sub(bare);
-        Self { padding: octets.and_then(|octets| u16::try_from(octets).ok()), ..self }
+        self.padding = octets.and_then(|octets| u16::try_from(octets).ok());
     }
 
     /// Shortens the reason to fit `room` octets: all of it, its code alone, or nothing.
-    pub fn within(self, room: usize) -> Self {
-        if self.length() <= room {
-            return self;
+    pub fn shorten(&mut self, room: usize) {
+        if self.ede.is_some() && self.length() > room {
+            self.ede = self.ede.map(|ede| Ede::bare(ede.code));
+            if self.length() > room {
+                self.ede = None;
+            }
         }
-        let bare = Self { ede: self.ede.map(|ede| Ede::bare(ede.code)), ..self };
-        if bare.length() <= room { bare } else { Self { ede: None, ..self } }
     }
 
     /// Writes it at the start of `out` and gives its length; none if it does not fit.

@@ -8,8 +8,8 @@ use super::{
     Class, Edns, Flags, Header, Malformed, MessageId, Opcode, Rcode, RecordType,
     cookie::Standing,
     header::HEADER,
-    name, read_u16,
-    record::{Record, Records, Section},
+    name,
+    record::{Records, Section},
 };
 
 /// The parts of a query that its reply repeats.
@@ -82,7 +82,7 @@ impl<'a> Question<'a> {
         let Ok((qtype, qclass, end)) = read_section(message) else { return refuse(echo, Rcode::FORMERR) };
         echo.section = &message[HEADER..end];
         let Ok(edns) = read_rest(message, &header, end) else { return refuse(echo, Rcode::FORMERR) };
-        if edns.is_some_and(|edns| edns.version > 0) {
+        if edns.as_ref().is_some_and(|edns| edns.version > 0) {
             return Err(Reject::Reply { echo, rcode: Rcode::BADVERS, edns });
         }
         Ok(Self { echo, qtype, qclass, edns })
@@ -95,7 +95,7 @@ impl<'a> Question<'a> {
 
     /// Whether the client wants signatures (RFC 3225).
     pub fn do_bit(&self) -> bool {
-        self.edns.is_some_and(|edns| edns.do_bit)
+        self.edns.as_ref().is_some_and(|edns| edns.do_bit)
     }
 
     /// Whether the client sent a valid server cookie, which proves its address. False until the cookie is verified.
@@ -120,25 +120,23 @@ fn empty<'a>(message: &'a [u8], header: &Header) -> Option<Edns<'a>> {
 
 fn read_section(message: &[u8]) -> Result<(RecordType, Class, usize), Malformed> {
     let end = name::skip_uncompressed(message, HEADER)?;
-    Ok((RecordType(read_u16(message, end)?), Class(read_u16(message, end + 2)?), end + 4))
+    let [a, b, c, d] = *message[end..].first_chunk().ok_or(Malformed::Short)?;
+    Ok((RecordType(u16::from_be_bytes([a, b])), Class(u16::from_be_bytes([c, d])), end + 4))
 }
 
 fn read_rest<'a>(message: &'a [u8], header: &Header, at: usize) -> Result<Option<Edns<'a>>, Malformed> {
-    let mut records = Records::new(message, header, at);
-    let mut opt: Option<Record> = None;
-    for record in records.by_ref() {
+    let mut opt = None;
+    for record in Records::new(message, header, at) {
         let record = record?;
         if record.rtype != RecordType::OPT {
             continue;
         }
-        if record.section != Section::Additional || opt.replace(record).is_some() {
+        if record.section != Section::Additional || opt.is_some() {
             return Err(Malformed::Opt);
         }
+        opt.insert(Edns::read(message, &record)?).read_options()?;
     }
-    let Some(record) = opt else { return Ok(None) };
-    let mut edns = Edns::read(message, &record)?;
-    edns.read_options()?;
-    Ok(Some(edns))
+    Ok(opt)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The records of a message, one after the other, where they stand (RFC 1035 4.1.3).
 
-use super::{Class, Header, Malformed, RecordType, Ttl, header::HEADER, name, read_u16, read_u32};
+use super::{Class, Header, Malformed, RecordType, Ttl, header::HEADER, name};
+
+/// Octets of a record between its owner name and its RDATA: type, class, TTL, length.
+const FIXED: usize = 10;
 
 /// The section of a message that a record stands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,18 +82,18 @@ impl<'a> Records<'a> {
 
     fn read(&mut self, section: Section) -> Result<Record, Malformed> {
         let owner_at = self.at;
-        let fixed = name::skip(self.message, owner_at)?;
-        let rtype = RecordType(read_u16(self.message, fixed)?);
-        let class = Class(read_u16(self.message, fixed + 2)?);
-        let raw_ttl = read_u32(self.message, fixed + 4)?;
-        let length = usize::from(read_u16(self.message, fixed + 8)?);
-        let rdata_at = fixed + 10;
-        let rdata_end = rdata_at + length;
+        let owner_end = name::skip(self.message, owner_at)?;
+        let fixed = self.message[owner_end..].first_chunk::<FIXED>().ok_or(Malformed::Short)?;
+        let [a, b, c, d, ttl @ .., e, f] = *fixed;
+        let rdata_at = owner_end + FIXED;
+        let rdata_end = rdata_at + usize::from(u16::from_be_bytes([e, f]));
         if rdata_end > self.message.len() {
             return Err(Malformed::Short);
         }
         self.at = rdata_end;
-        Ok(Record { section, owner_at, rtype, class, ttl_at: fixed + 4, raw_ttl, rdata_at, rdata_end })
+        let (rtype, class) = (RecordType(u16::from_be_bytes([a, b])), Class(u16::from_be_bytes([c, d])));
+        let (ttl_at, raw_ttl) = (owner_end + 4, u32::from_be_bytes(ttl));
+        Ok(Record { section, owner_at, rtype, class, ttl_at, raw_ttl, rdata_at, rdata_end })
     }
 }
 

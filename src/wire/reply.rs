@@ -55,9 +55,9 @@ pub fn bare(
     write_shell(out, echo, rcode, Flags(0), edns.map(|edns| (edns, our_opt(edns, rcode, ede, space))), space)
 }
 
-fn our_opt<'a>(edns: &Edns<'_>, rcode: Rcode, ede: Option<Ede<'a>>, space: Space) -> Opt<'a> {
+fn our_opt<'a>(edns: &'a Edns<'_>, rcode: Rcode, ede: Option<Ede<'a>>, space: Space) -> Opt<'a> {
     let [_, low] = (rcode.0 >> 4).to_be_bytes();
-    let cookie = edns.cookie.filter(|cookie| cookie.standing() != Standing::Unchecked);
+    let cookie = edns.cookie.as_ref().filter(|cookie| cookie.standing() != Standing::Unchecked);
     let keepalive = space.keepalive.filter(|_| edns.has_keepalive);
     let payload = space.payload;
     Opt { payload, extended_rcode: low, do_bit: edns.do_bit, cookie, keepalive, ede, padding: None }
@@ -81,10 +81,12 @@ fn write_shell(
     };
     out[..HEADER].copy_from_slice(&header.to_bytes());
     out[HEADER..end].copy_from_slice(section);
-    let Some((edns, opt)) = opt else { return end };
+    let Some((edns, mut opt)) = opt else { return end };
     let limit = space.limit.min(out.len());
-    let opt = opt.within(limit.saturating_sub(end));
-    let opt = if space.pads && edns.has_padding { opt.padded(end, limit) } else { opt };
+    opt.shorten(limit.saturating_sub(end));
+    if space.pads && edns.has_padding {
+        opt.pad(end, limit);
+    }
     end + opt.write(&mut out[end..]).unwrap_or(0)
 }
 
@@ -98,10 +100,14 @@ const fn repeated(flags: Flags) -> u16 {
 pub fn finish(out: &mut [u8], length: usize, question: &Question<'_>, ede: Option<Ede<'_>>, space: Space) -> usize {
     let echo = &question.echo;
     let stored = Flags(u16::from_be_bytes([out[2], out[3]]));
-    let opt = question.edns.as_ref().map(|edns| our_opt(edns, stored.rcode(), ede, space));
     let limit = space.limit.min(out.len());
-    let opt = opt.map(|opt| opt.within(limit.saturating_sub(length)));
-    if length + opt.map_or(0, |opt| opt.length()) > limit {
+    let mut end = length;
+    let mut opt = question.edns.as_ref().map(|edns| (edns, our_opt(edns, stored.rcode(), ede, space)));
+    if let Some((_, opt)) = &mut opt {
+        opt.shorten(limit.saturating_sub(length));
+        end += opt.length();
+    }
+    if end > limit {
         return truncated(out, question, stored.rcode(), space);
     }
     let mut flags = stored.0 | repeated(echo.flags);
@@ -112,9 +118,10 @@ pub fn finish(out: &mut [u8], length: usize, question: &Question<'_>, ede: Optio
     let [flags_high, flags_low] = flags.to_be_bytes();
     out[..4].copy_from_slice(&[id_high, id_low, flags_high, flags_low]);
     out[HEADER..HEADER + echo.section.len()].copy_from_slice(echo.section);
-    let Some(opt) = opt else { return length };
-    let is_padded = space.pads && question.edns.is_some_and(|edns| edns.has_padding);
-    let opt = if is_padded { opt.padded(length, limit) } else { opt };
+    let Some((edns, mut opt)) = opt else { return length };
+    if space.pads && edns.has_padding {
+        opt.pad(length, limit);
+    }
     let additional = u16::from_be_bytes([out[10], out[11]]).wrapping_add(1);
     out[10..HEADER].copy_from_slice(&additional.to_be_bytes());
     length + opt.write(&mut out[length..]).unwrap_or(0)

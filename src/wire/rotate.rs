@@ -6,11 +6,18 @@ use super::{RecordType, header::HEADER, name, read_u16};
 const ANSWER_COUNT_AT: usize = 6;
 
 /// Rotates each run of A or AAAA records at one name in the answer section of a message that we wrote, whose question
-/// section is `section` octets long. `choose` gives a number below the one it is given; it is called only where there
-/// is a choice.
-pub fn rotate(message: &mut [u8], section: usize, mut choose: impl FnMut(usize) -> usize) {
-    let Ok(mut left) = read_u16(message, ANSWER_COUNT_AT).map(usize::from) else { return };
-    let mut at = HEADER + section;
+/// section is `section` octets long. `choose` gives a number below the one it is given; it is called only where there is
+/// a choice.
+#[inline]
+pub fn rotate(message: &mut [u8], section: usize, choose: impl FnMut(usize) -> usize) {
+    // Most answers are one record.
+    if let Ok(count @ 2..) = read_u16(message, ANSWER_COUNT_AT) {
+        rotate_runs(message, HEADER + section, count.into(), choose);
+    }
+}
+
+#[inline(never)]
+fn rotate_runs(message: &mut [u8], mut at: usize, mut left: usize, mut choose: impl FnMut(usize) -> usize) {
     while left > 1 {
         let Some(run) = Run::read(message, at, left) else { return };
         if run.count > 1 {

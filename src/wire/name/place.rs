@@ -9,17 +9,22 @@ use crate::wire::{Malformed, read_u16};
 /// pointers, sent to cost us time (RFC 9267 2).
 const MAX_POINTERS: usize = 127;
 
+/// Octets that letter case is changed for at once.
+const BLOCK: usize = 32;
+/// Room for any name, in whole blocks.
+const ROOM: usize = MAX_NAME.next_multiple_of(BLOCK);
+
 /// A name on the stack, in the letter case it came in.
 #[derive(Clone)]
 pub struct NameBuf {
-    bytes: [u8; MAX_NAME],
+    bytes: [u8; ROOM],
     length: u8,
 }
 
 impl NameBuf {
     /// The root.
     pub const fn new() -> Self {
-        Self { bytes: [0; MAX_NAME], length: 1 }
+        Self { bytes: [0; ROOM], length: 1 }
     }
 
     /// Copies an uncompressed wire name in lower case; octets beyond 255 are left out.
@@ -44,7 +49,10 @@ impl NameBuf {
 
     /// ASCII capitals become small letters; length octets (at most 63) are below them.
     pub fn make_lowercase(&mut self) {
-        self.bytes[..usize::from(self.length)].make_ascii_lowercase();
+        // In whole blocks, which the compiler turns into a few instructions each; what is behind the name does not count.
+        for block in self.bytes.as_chunks_mut::<BLOCK>().0.iter_mut().take(usize::from(self.length).div_ceil(BLOCK)) {
+            block.make_ascii_lowercase();
+        }
     }
 
     /// Reads the name at `at`, following compression pointers, and gives the place behind it. Each pointer must lead
@@ -59,14 +67,15 @@ impl NameBuf {
             let octet = *message.get(at).ok_or(Malformed::Short)?;
             match octet {
                 0 => {
-                    *self.bytes.get_mut(length).ok_or(Malformed::LongName)? = 0;
+                    *self.bytes[..MAX_NAME].get_mut(length).ok_or(Malformed::LongName)? = 0;
                     self.length = u8::try_from(length + 1).map_err(|_| Malformed::LongName)?;
                     return Ok(behind.unwrap_or(at + 1));
                 }
                 1..=0x3f => {
                     let end = at + 1 + usize::from(octet);
                     let label = message.get(at..end).ok_or(Malformed::Short)?;
-                    let place = self.bytes.get_mut(length..length + label.len()).ok_or(Malformed::LongName)?;
+                    let place =
+                        self.bytes[..MAX_NAME].get_mut(length..length + label.len()).ok_or(Malformed::LongName)?;
                     place.copy_from_slice(label);
                     length += label.len();
                     at = end;
