@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     io,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     os::fd::AsFd,
     rc::Rc,
     sync::Arc,
@@ -17,8 +17,7 @@ use std::{
 };
 
 use tokio::{
-    io::Interest,
-    net::UdpSocket,
+    io::{Interest, unix::AsyncFd},
     sync::{Notify, watch},
     time::timeout,
 };
@@ -29,7 +28,7 @@ use crate::{
     clock::Moment,
     engine::{Action, ClientChannel, Context, Incoming, Query, resolve, snapshot::Snapshot},
     metrics::{self, DropReason, QueryOutcome, worker::Counted},
-    net::mmsg::{Batch, Outbox, Path, Pushed, Sent},
+    net::mmsg::{self, Batch, Outbox, Path, Pushed, Sent},
     wire::Transport,
 };
 
@@ -51,7 +50,7 @@ const MOST_IDLE: usize = 512;
 
 /// One socket of one worker.
 struct Listener {
-    socket: UdpSocket,
+    socket: AsyncFd<UdpSocket>,
     /// Replies of the batch that the kernel has not taken yet, as they were counted.
     unsent: RefCell<VecDeque<Counted>>,
     /// Replies that came later than their batch.
@@ -101,13 +100,13 @@ impl IdleTask {
 
 /// Serves a socket until the worker ends.
 pub async fn serve(
-    socket: std::net::UdpSocket,
+    socket: UdpSocket,
     context: Rc<Context>,
     payload: usize,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let listener = Rc::new(Listener {
-        socket: UdpSocket::from_std(socket)?,
+        socket: mmsg::for_reading(socket)?,
         unsent: RefCell::new(VecDeque::with_capacity(BATCH)),
         outbox: RefCell::new(Outbox::new(BATCH, payload)),
         unsent_late: RefCell::new(VecDeque::with_capacity(BATCH)),
@@ -121,9 +120,10 @@ pub async fn serve(
     loop {
         tokio::select! {
             biased;
-            ready = listener.socket.readable() => ready?,
+            ready = listener.socket.readable() => ready?.retain_ready(),
             _ = stop.wait_for(|stopping| *stopping) => break,
         }
+        let mut queue = Queue::MayHoldMore;
         for _ in 0..BATCHES_A_TURN {
             let snapshot = context.engine.snapshot();
             // A reload may have brought a larger payload.
@@ -132,14 +132,16 @@ pub async fn serve(
                 batch = Batch::new(BATCH, LONGEST_QUERY, payload);
                 room = payload;
             }
-            let queue = listener.turn(&mut batch, &context, &snapshot);
+            queue = listener.turn(&mut batch, &context, &snapshot);
             listener.finish(&mut batch).await;
             if queue == Queue::Empty {
                 break;
             }
         }
-        context.counters.beat(Moment::now().micros());
-        tokio::task::yield_now().await;
+        // With an empty queue the wait for more lets other tasks have their turn.
+        if queue == Queue::MayHoldMore {
+            tokio::task::yield_now().await;
+        }
     }
     // What was received before the stop is answered. The socket is read past the runtime, which need not have heard of
     // it yet.
@@ -163,8 +165,8 @@ impl Listener {
         let mut read = 0;
         // A batch that is not full has emptied the queue, which is said as "would block": the runtime then waits for
         // more without another system call that finds nothing.
-        let result = self.socket.try_io(Interest::READABLE, || {
-            read = batch.recv(self.socket.as_fd())?;
+        let result = self.socket.try_io(Interest::READABLE, |socket| {
+            read = batch.recv(socket.as_fd())?;
             if read < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if read > 0 {
@@ -225,12 +227,13 @@ impl Listener {
         if self.unsent.borrow().is_empty() {
             return;
         }
-        let all_sent = || {
-            self.send(batch);
-            if self.unsent.borrow().is_empty() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        let rest = async {
+            while !self.unsent.borrow().is_empty() && mmsg::writable(self.socket.get_ref()).await.is_ok() {
+                self.send(batch);
+            }
         };
         // Replies still left after that are counted as dropped.
-        drop(timeout(SEND_TIMEOUT, self.socket.async_io(Interest::WRITABLE, all_sent)).await);
+        drop(timeout(SEND_TIMEOUT, rest).await);
         self.unsent.borrow_mut().drain(..).for_each(|reply| self.counters.not_sent(reply));
     }
 
@@ -260,13 +263,18 @@ impl Listener {
 
     /// Makes room for longer late replies; not while shorter ones wait that the kernel does not take.
     fn make_room(&self, payload: usize) -> bool {
-        let mut outbox = self.outbox.borrow_mut();
-        self.flush(&mut outbox);
-        let is_empty = outbox.waiting() == 0;
+        let is_empty = self.flush_late() == 0;
         if is_empty {
-            *outbox = Outbox::new(BATCH, payload);
+            self.outbox.replace(Outbox::new(BATCH, payload));
         }
         is_empty
+    }
+
+    /// Sends the late replies that wait, and gives how many still do.
+    fn flush_late(&self) -> usize {
+        let mut outbox = self.outbox.borrow_mut();
+        self.flush(&mut outbox);
+        outbox.waiting()
     }
 
     fn flush(&self, outbox: &mut Outbox) {
@@ -320,13 +328,11 @@ async fn send_late_replies(listener: Rc<Listener>) {
     loop {
         listener.filled.notified().await;
         // What the kernel has no room for goes as soon as it has.
-        let all_sent = || {
-            let mut outbox = listener.outbox.borrow_mut();
-            listener.flush(&mut outbox);
-            if outbox.waiting() > 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        };
-        if let Err(error) = listener.socket.async_io(Interest::WRITABLE, all_sent).await {
-            debug!(%error, "waiting to send late replies");
+        while listener.flush_late() > 0 {
+            if let Err(error) = mmsg::writable(listener.socket.get_ref()).await {
+                debug!(%error, "waiting to send late replies");
+                break;
+            }
         }
     }
 }

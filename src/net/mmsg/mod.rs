@@ -31,6 +31,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 mod wait;
+mod watch;
 
 pub use batch::{Batch, Message, Origin};
 pub use control::{Local, Path};
@@ -41,6 +42,7 @@ pub use outbox::{Outbox, Pushed};
 pub use process::{allowed_cpus, most_open_files, open_files, pin_to_cpu, raise_open_files};
 pub use queue::Sent;
 pub use wait::wait_readable;
+pub use watch::{for_reading, writable};
 
 /// The most datagrams one system call moves (`UIO_MAXIOV`).
 pub const SLOTS_MAX: usize = 1024;

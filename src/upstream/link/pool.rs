@@ -18,17 +18,21 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::IpAddr,
+    net::{IpAddr, UdpSocket},
     rc::Rc,
     time::Duration,
 };
 
 use rand::RngExt;
-use tokio::{net::UdpSocket, task::AbortHandle};
+use tokio::{io::unix::AsyncFd, task::AbortHandle};
 
 use crate::{
     clock::Moment,
-    net::{changes, mmsg::interface_index, socket::upstream_udp},
+    net::{
+        changes,
+        mmsg::{for_reading, interface_index},
+        socket::upstream_udp,
+    },
     upstream::{server::health::HealthState, spec::ServerSpec},
 };
 
@@ -66,7 +70,7 @@ struct Unanswered {
 pub(super) struct Port {
     /// No other port of this link has had it; never 0.
     pub(super) serial: u32,
-    pub(super) socket: UdpSocket,
+    pub(super) socket: AsyncFd<UdpSocket>,
     /// Queries that left by it and have not ended.
     pub(super) waiting: Cell<u32>,
     /// It has sent before: an error is no fault of its making.
@@ -180,7 +184,7 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
 
 fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<(Rc<Port>, LocalPath)> {
     let (socket, way) = open_socket(link.server.spec())?;
-    let socket = UdpSocket::from_std(socket)?;
+    let socket = for_reading(socket)?;
     let port = Rc::new(Port::new(serial, socket, expires));
     let reader = tokio::task::spawn_local(udp::read(Rc::clone(&port), Rc::downgrade(link)));
     port.reader.replace(Some(reader.abort_handle()));
@@ -188,7 +192,7 @@ fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<(Rc<Po
     Ok((port, way))
 }
 
-fn open_socket(spec: &ServerSpec) -> io::Result<(std::net::UdpSocket, LocalPath)> {
+fn open_socket(spec: &ServerSpec) -> io::Result<(UdpSocket, LocalPath)> {
     let socket = upstream_udp(spec.address, &spec.via)?;
     let device = spec.via.device.as_deref().map_or(Ok(0), interface_index)?;
     let way = LocalPath { source: socket.local_addr()?.ip(), device };

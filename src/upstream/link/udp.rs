@@ -99,12 +99,10 @@ pub(super) fn flush(link: &Rc<Link>, now: Moment) {
 pub(super) async fn read(port: Rc<Port>, link: Weak<Link>) {
     let mut errors = 0;
     loop {
-        let Ok(ready) = port.socket.ready(Interest::READABLE | Interest::ERROR).await else { return };
+        let Ok(mut ready) = port.socket.ready(Interest::READABLE | Interest::ERROR).await else { return };
         let Some(link) = link.upgrade() else { return };
-        // `try_io` knows no two interests at once. The closure says WouldBlock when the socket is empty, which clears
-        // the readiness.
-        let interest = if ready.is_readable() { Interest::READABLE } else { Interest::ERROR };
-        let _ = port.socket.try_io(interest, || drain(&port, &link, &mut errors));
+        // Says that it would block when the socket is empty, which clears the readiness.
+        drop(ready.try_io(|_| drain(&port, &link, &mut errors)));
         if errors > MOST_ERRORS {
             tracing::debug!(
                 group = link.server.group(),
