@@ -38,9 +38,13 @@ pub(super) fn look(
 }
 
 fn judge(reaches: impl Fn(IpAddr) -> Option<bool>, address: IpAddr) -> NameVerdict {
-    match (reaches(address), PRIVATE.lookup(address)) {
-        (Some(true), _) | (None, Some(Reach::Routed)) => NameVerdict::Private,
-        (Some(false), Some(_)) | (None, Some(Reach::Local)) => NameVerdict::Unreachable,
+    let reaches = reaches(address);
+    if reaches == Some(true) {
+        return NameVerdict::Private;
+    }
+    match (reaches, PRIVATE.lookup(address)) {
+        (None, Some(Reach::Routed)) => NameVerdict::Private,
+        (Some(_), Some(_)) | (None, Some(Reach::Local)) => NameVerdict::Unreachable,
         (_, None) => NameVerdict::Public,
     }
 }

@@ -11,6 +11,10 @@
 //!   clients cannot reach (outside the guard's networks; link-local, such as VPC Lattice's) are a verdict of their own.
 //! - Memory is bounded: [`MAX_NAMES`] names. When full, a new name replaces the least important of a few chosen at
 //!   random: absent before private before unreachable before public, the one seen longest ago first.
+//!
+//! Each new name that is resolved is noted, so this is a part of what a miss costs: names are spread over tables by their
+//! hash, so that workers seldom meet at one lock; what is given up is found in a small array of ranks; and the memory of a
+//! name that is given up is used for the new one.
 
 pub mod document;
 pub mod record;
@@ -18,11 +22,11 @@ pub mod record;
 mod clients;
 mod judge;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{mem, net::IpAddr, sync::Arc};
 
+use crossbeam_utils::CachePadded;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
-use rand::RngExt;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::{clients::Clients, judge::Sight};
@@ -32,7 +36,11 @@ use crate::{
 };
 
 /// Names kept, about 300 octets each.
-pub const MAX_NAMES: usize = 4096;
+pub const MAX_NAMES: usize = TABLES * SHARE;
+/// Tables, each behind a lock of its own.
+const TABLES: usize = 16;
+/// Names kept in each table: an octet counts them.
+const SHARE: usize = 256;
 /// Names compared to choose one to evict.
 const SAMPLE: usize = 8;
 
@@ -139,24 +147,30 @@ impl Report {
     }
 }
 
-/// The table of names.
+/// All names, each in the table that its hash selects.
 #[derive(Debug)]
 pub struct Perimeter {
     since: Moment,
-    table: Mutex<Table>,
+    tables: [CachePadded<Mutex<Table>>; TABLES],
 }
 
-/// Invariant: `places` has each entry's position, under the hash of its name, and nothing else.
+/// Some of the names.
+///
+/// Invariants: `places` has each entry's position, under the hash of its name, and nothing else; `ranks` has what each
+/// entry's worst sight is, and the second in which it was last seen.
 #[derive(Debug, Default)]
 struct Table {
     entries: Vec<Entry>,
-    places: HashTable<usize>,
+    ranks: Vec<(NameVerdict, u32)>,
+    places: HashTable<u8>,
     given_up: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
-    name: Name,
+    /// In wire form.
+    name: Vec<u8>,
+    hash: u64,
     rule: Arc<str>,
     excepted: bool,
     /// By [`Kind`].
@@ -178,32 +192,42 @@ enum Kind {
 impl Perimeter {
     /// An empty table.
     pub fn new(now: Moment) -> Self {
-        Self { since: now, table: Mutex::default() }
+        Self { since: now, tables: Default::default() }
     }
 
     /// Records an upstream's answer. `reaches` says whether clients can reach an address, as far as the rule knows.
     pub fn note(&self, about: &About<'_>, response: &Response, reaches: impl Fn(IpAddr) -> Option<bool>, now: Moment) {
         let Some(kind) = Kind::of(about.qtype) else { return };
         let Ok(sight) = judge::look(response, reaches, about.outcome) else { return };
-        self.table.lock().note(kind, sight, about, now);
+        let hash = hash(about.name);
+        self.table(hash).lock().note(hash, kind, sight, about, now);
     }
 
     /// Records a client whose query for this name waits for the answer to an equal query.
     pub fn note_client(&self, name: &Name, client: IpAddr) {
-        let mut table = self.table.lock();
-        if let Some(at) = table.find(name) {
+        let hash = hash(name);
+        let mut table = self.table(hash).lock();
+        if let Some(at) = table.find(hash, name) {
             table.entries[at].clients.add(client);
         }
     }
 
     /// A report of everything recorded so far.
     pub fn report(&self) -> Report {
-        let table = self.table.lock();
-        let mut names: Vec<Seen> = table.entries.iter().map(Entry::seen).collect();
-        let given_up = table.given_up;
-        drop(table);
+        let (mut names, mut given_up) = (Vec::new(), 0);
+        for table in &self.tables {
+            let table = table.lock();
+            names.extend(table.entries.iter().filter_map(Entry::seen));
+            given_up += table.given_up;
+        }
         names.sort_by(|one, other| other.verdict.cmp(&one.verdict).then_with(|| one.name.cmp(&other.name)));
         Report { since: self.since, names, given_up }
+    }
+
+    fn table(&self, hash: u64) -> &Mutex<Table> {
+        // A table goes by the lowest and the highest bits of the hash.
+        let [_, _, octet, ..] = hash.to_le_bytes();
+        &self.tables[usize::from(octet) % TABLES]
     }
 }
 
@@ -223,11 +247,8 @@ pub struct About<'a> {
 }
 
 impl Table {
-    fn note(&mut self, kind: Kind, sight: Sight, about: &About<'_>, now: Moment) {
-        let at = match self.find(about.name) {
-            Some(at) => at,
-            None => self.place(Entry::new(about.name.clone(), about.rule, now)),
-        };
+    fn note(&mut self, hash: u64, kind: Kind, sight: Sight, about: &About<'_>, now: Moment) {
+        let at = self.find(hash, about.name).unwrap_or_else(|| self.place(hash, about, now));
         let entry = &mut self.entries[at];
         if entry.rule != *about.rule {
             entry.rule = Arc::clone(about.rule);
@@ -237,31 +258,36 @@ impl Table {
         entry.answers[sight.verdict as usize] += 1;
         entry.clients.add(about.client);
         entry.last = now;
+        self.ranks[at] = (entry.worst().verdict, now.whole_seconds());
     }
 
-    fn find(&self, name: &Name) -> Option<usize> {
-        self.places.find(hash(name), |&at| self.entries[at].name == *name).copied()
+    fn find(&self, hash: u64, name: &Name) -> Option<usize> {
+        let is_it = |&at: &u8| self.entries[usize::from(at)].name == name.as_wire();
+        self.places.find(hash, is_it).map(|&at| at.into())
     }
 
     /// Adds a new name, evicting another if the table is full.
-    fn place(&mut self, entry: Entry) -> usize {
-        let new = hash(&entry.name);
-        let at = if self.entries.len() < MAX_NAMES {
-            self.entries.push(entry);
-            self.entries.len() - 1
-        } else {
-            let mut random = rand::rng();
-            let sample = (0..SAMPLE).map(|_| random.random_range(0..MAX_NAMES));
-            let at = sample.min_by_key(|&at| (self.entries[at].worst().verdict, self.entries[at].last)).unwrap_or(0);
-            if let Ok(place) = self.places.find_entry(hash(&self.entries[at].name), |&other| other == at) {
-                place.remove();
+    fn place(&mut self, hash: u64, about: &About<'_>, now: Moment) -> usize {
+        let at = match u8::try_from(self.entries.len()) {
+            Ok(at) => {
+                self.entries.push(Entry::new(Vec::new(), about, hash, now));
+                self.ranks.push((NameVerdict::Absent, 0));
+                at
             }
-            self.entries[at] = entry;
-            self.given_up += 1;
-            at
+            Err(_) => {
+                let sample: [u8; SAMPLE] = rand::random();
+                let at = sample.into_iter().min_by_key(|&at| self.ranks[usize::from(at)]).unwrap_or(0);
+                let entry = &mut self.entries[usize::from(at)];
+                if let Ok(place) = self.places.find_entry(entry.hash, |&other| other == at) {
+                    place.remove();
+                }
+                *entry = Entry::new(mem::take(&mut entry.name), about, hash, now);
+                self.given_up += 1;
+                at
+            }
         };
-        self.places.insert_unique(new, at, |&at| hash(&self.entries[at].name));
-        at
+        self.places.insert_unique(hash, at, |&at| self.entries[usize::from(at)].hash);
+        at.into()
     }
 }
 
@@ -270,10 +296,14 @@ fn hash(name: &Name) -> u64 {
 }
 
 impl Entry {
-    fn new(name: Name, rule: &Arc<str>, now: Moment) -> Self {
+    /// A name that was not seen yet, written where another stood.
+    fn new(mut place: Vec<u8>, about: &About<'_>, hash: u64, now: Moment) -> Self {
+        place.clear();
+        place.extend_from_slice(about.name.as_wire());
         Self {
-            name,
-            rule: Arc::clone(rule),
+            name: place,
+            hash,
+            rule: Arc::clone(about.rule),
             excepted: false,
             last_of: [None; 3],
             answers: [0; NameVerdict::ALL.len()],
@@ -288,10 +318,10 @@ impl Entry {
         worst.copied().unwrap_or(Sight { verdict: NameVerdict::Absent, address: None, outcome: None })
     }
 
-    fn seen(&self) -> Seen {
+    fn seen(&self) -> Option<Seen> {
         let Sight { verdict, address, outcome } = self.worst();
-        Seen {
-            name: self.name.clone(),
+        Some(Seen {
+            name: Name::from_wire(&self.name).ok()?,
             rule: self.rule.clone(),
             excepted: self.excepted,
             verdict,
@@ -301,7 +331,7 @@ impl Entry {
             clients: self.clients.estimate(),
             first: self.first,
             last: self.last,
-        }
+        })
     }
 }
 
@@ -343,19 +373,23 @@ mod tests {
         About { name, qtype: RecordType::A, rule: &RULE, outcome: Exposure::Refused, client: client.parse().unwrap() }
     }
 
+    fn note(table: &mut Table, kind: Kind, sight: Sight, about: &About<'_>, now: Moment) {
+        table.note(hash(about.name), kind, sight, about, now);
+    }
+
     #[test]
     fn a_names_verdict_is_the_worst_of_its_types_last_answers() {
         let mut table = Table::default();
         let name: Name = "sts.eu-west-1.amazonaws.com".parse().unwrap();
         let worst = |table: &Table| table.entries[0].worst().verdict;
-        table.note(Kind::Ipv6, ABSENT, &about(&name, "10.0.0.1"), START);
+        note(&mut table, Kind::Ipv6, ABSENT, &about(&name, "10.0.0.1"), START);
         assert_eq!(worst(&table), NameVerdict::Absent);
-        table.note(Kind::Ipv4, public(), &about(&name, "10.0.0.1"), START);
+        note(&mut table, Kind::Ipv4, public(), &about(&name, "10.0.0.1"), START);
         assert_eq!(worst(&table), NameVerdict::Public);
-        table.note(Kind::Hints, ABSENT, &about(&name, "10.0.0.2"), START);
+        note(&mut table, Kind::Hints, ABSENT, &about(&name, "10.0.0.2"), START);
         assert_eq!(worst(&table), NameVerdict::Public, "another type mends nothing");
-        table.note(Kind::Ipv4, private("10.0.0.9"), &about(&name, "10.0.0.3"), START + Duration::from_secs(9));
-        let seen = table.entries[0].seen();
+        note(&mut table, Kind::Ipv4, private("10.0.0.9"), &about(&name, "10.0.0.3"), START + Duration::from_secs(9));
+        let seen = table.entries[0].seen().unwrap();
         assert_eq!((seen.verdict, seen.answers, seen.clients), (NameVerdict::Private, [2, 1, 0, 1], 3));
         assert_eq!((seen.first, seen.last), (START, START + Duration::from_secs(9)));
     }
@@ -366,19 +400,19 @@ mod tests {
         let names = |kind: &str, count: usize| -> Vec<Name> {
             (0..count).map(|n| format!("{kind}{n}.amazonaws.com").parse().unwrap()).collect()
         };
-        for name in names("public", MAX_NAMES / 4) {
-            table.note(Kind::Ipv4, public(), &about(&name, "10.0.0.1"), START);
+        for name in names("public", SHARE / 4) {
+            note(&mut table, Kind::Ipv4, public(), &about(&name, "10.0.0.1"), START);
         }
-        for name in names("absent", 3 * MAX_NAMES) {
-            table.note(Kind::Ipv4, ABSENT, &about(&name, "10.0.0.1"), START);
+        for name in names("absent", 3 * SHARE) {
+            note(&mut table, Kind::Ipv4, ABSENT, &about(&name, "10.0.0.1"), START);
         }
-        assert_eq!((table.entries.len(), table.places.len()), (MAX_NAMES, MAX_NAMES));
-        assert_eq!(table.given_up, u64::try_from(9 * MAX_NAMES / 4).unwrap());
+        assert_eq!((table.entries.len(), table.places.len()), (SHARE, SHARE));
+        assert_eq!(table.given_up, u64::try_from(9 * SHARE / 4).unwrap());
         for (at, entry) in table.entries.iter().enumerate() {
-            assert_eq!(table.find(&entry.name), Some(at));
+            assert_eq!(table.find(entry.hash, &entry.seen().unwrap().name), Some(at));
         }
         let left = table.entries.iter().filter(|entry| entry.worst().verdict == NameVerdict::Public).count();
         // All of a sample are public once in 4^8 times.
-        assert!(left >= MAX_NAMES / 4 - 8, "{left}");
+        assert!(left >= SHARE / 4 - 2, "{left}");
     }
 }
