@@ -53,6 +53,8 @@ pub struct RouteMatch<T> {
 #[derive(Debug, Clone)]
 pub struct RouteTable<T> {
     domains: HashMap<Box<[u8]>, Targets<T>>,
+    /// A bit for each length that a domain's wire form has: most suffixes of a name need no look-up.
+    lengths: [u64; 4],
     audiences: Networks<Audience>,
     has_views: bool,
 }
@@ -110,7 +112,11 @@ impl<T: Copy + Eq + Hash> RouteTable<T> {
                 targets.choice = Some(choice);
             }
         }
-        Self { domains, audiences, has_views }
+        let mut lengths = [0; 4];
+        for domain in domains.keys() {
+            lengths[domain.len() / 64 % 4] |= 1 << (domain.len() % 64);
+        }
+        Self { domains, lengths, audiences, has_views }
     }
 }
 
@@ -146,7 +152,13 @@ impl<T: Copy> RouteTable<T> {
 
     /// The domains that are `name` or above it, the longest first.
     pub fn covering<'t>(&'t self, name: &'t [u8]) -> impl Iterator<Item = Covering<'t, T>> {
-        suffixes(name).filter_map(|domain| Some(Covering { domain, targets: self.domains.get(domain)? }))
+        let of_a_length = suffixes(name).filter(|domain| self.has_length(domain.len()));
+        of_a_length.filter_map(|domain| Some(Covering { domain, targets: self.domains.get(domain)? }))
+    }
+
+    /// Whether some domain is so long in wire form, of 1 to 255 octets.
+    const fn has_length(&self, length: usize) -> bool {
+        self.lengths[length / 64 % 4] >> (length % 64) & 1 == 1
     }
 }
 
