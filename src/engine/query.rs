@@ -13,10 +13,14 @@ use crate::{
     route::View,
     wire::{
         Edns, Flags, MessageId, Transport, UpstreamQuery,
+        name::MAX_NAME,
         question::{Echo, Question},
         reply::Space,
     },
 };
+
+/// The longest question section: a name, QTYPE and QCLASS.
+const MAX_SECTION: usize = MAX_NAME + 4;
 
 /// The channel to the client: it carried the query, and will carry the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +76,9 @@ pub struct Query {
     pub cached: CacheState,
     id: MessageId,
     flags: Flags,
-    section: Box<[u8]>,
+    /// The question section as it came, in the memory of the query itself: a miss allocates enough without it.
+    section: [u8; MAX_SECTION],
+    section_length: usize,
     edns: Option<Edns<'static>>,
     /// Held until the reply is made.
     permit: Option<Permit>,
@@ -89,6 +95,8 @@ impl Query {
         cached: CacheState,
     ) -> Self {
         let (upstream, hash, view) = key;
+        let mut section = [0; MAX_SECTION];
+        section[..question.echo.section.len()].copy_from_slice(question.echo.section);
         Self {
             upstream: Arc::new(upstream),
             hash,
@@ -99,7 +107,8 @@ impl Query {
             cached,
             id: question.echo.id,
             flags: question.echo.flags,
-            section: question.echo.section.into(),
+            section,
+            section_length: question.echo.section.len(),
             edns: question.edns.map(Edns::without_options),
             permit: None,
         }
@@ -131,7 +140,7 @@ impl Query {
     /// The client's question, for the reply.
     pub fn question(&self) -> Question<'_> {
         Question {
-            echo: Echo { id: self.id, flags: self.flags, section: &self.section },
+            echo: Echo { id: self.id, flags: self.flags, section: &self.section[..self.section_length] },
             qtype: self.upstream.qtype,
             qclass: self.upstream.qclass,
             edns: self.edns,
