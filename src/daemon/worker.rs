@@ -25,8 +25,8 @@ use crate::{
     upstream::{self, UpstreamClient},
 };
 
-/// How often a worker records that it is alive.
-const HEARTBEAT: Duration = Duration::from_millis(500);
+/// How often a worker records that it is alive; it may be silent three times as long.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a stopping worker waits for queries in flight.
 const DRAIN: Duration = Duration::from_secs(5);
 

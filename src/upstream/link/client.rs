@@ -3,7 +3,8 @@
 //! A client belongs to one thread and one runtime that can spawn local tasks (a `LocalRuntime`, or a `LocalSet` that is
 //! being driven); the tasks are started with the first query. One flushes what a turn of the loop raised; woken by
 //! the first query of a turn it runs after the tasks that were ready with it, so that their queries leave in one batch.
-//! The other looks after time-outs, ports and idle streams four times a second.
+//! The other looks after time-outs, ports and idle streams: four times a second while a query waits or a stream is open, once
+//! a second else.
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,8 +18,9 @@ use std::{
 use hashbrown::HashMap;
 use rand::rngs::StdRng;
 use tokio::{
+    sync::Notify,
     task::AbortHandle,
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -32,8 +34,10 @@ use crate::{
 
 use super::{Link, udp};
 
-/// How often links are looked after.
+/// How often links are looked after,
 const TICK: Duration = Duration::from_millis(250);
+/// and how often while nothing waits on any: each look is a wake-up of a host that may have nothing else to do.
+const IDLE_TICK: Duration = Duration::from_secs(1);
 
 /// Which of how many workers this is: each has its share of the source ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +81,8 @@ pub(crate) struct Shared {
     /// Links with queries that wait for the end of the turn.
     dirty: RefCell<Vec<Rc<Link>>>,
     flusher: Cell<Option<Waker>>,
+    /// Told of queries, so that links which were idle are looked after soon.
+    pub(super) asked: Notify,
 }
 
 impl Shared {
@@ -87,6 +93,7 @@ impl Shared {
 
     pub(crate) fn needs_flush(&self, link: &Rc<Link>) {
         self.dirty.borrow_mut().push(Rc::clone(link));
+        self.asked.notify_one();
         if let Some(waker) = self.flusher.take() {
             waker.wake();
         }
@@ -105,6 +112,7 @@ impl UpstreamClient {
             anchor: (Moment::now(), Instant::now()),
             dirty: RefCell::default(),
             flusher: Cell::default(),
+            asked: Notify::new(),
         };
         Self { shared: Rc::new(shared), links: Rc::default(), tasks: RefCell::default() }
     }
@@ -156,18 +164,19 @@ async fn flush(shared: Rc<Shared>) {
 }
 
 async fn tend(shared: Rc<Shared>, links: Weak<RefCell<Links>>) {
-    let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_idle = false;
     loop {
-        ticks.tick().await;
+        match is_idle {
+            true => drop(timeout(IDLE_TICK, shared.asked.notified()).await),
+            false => sleep(TICK).await,
+        }
         let Some(links) = links.upgrade() else { return };
         let now = Moment::now();
         shared.late_tries.borrow_mut().settle(now);
         // A server that only its link remembers has left the configuration, and nobody waits for it.
         links.borrow_mut().retain(|_, link| Arc::strong_count(&link.server) > 1);
         let all: Vec<_> = links.borrow().values().map(Rc::clone).collect();
-        for link in all {
-            link.tick(now);
-        }
+        all.iter().for_each(|link| link.tick(now));
+        is_idle = all.iter().all(|link| link.is_idle());
     }
 }

@@ -227,6 +227,11 @@ impl Link {
         stream::tend(self, timeout, now);
     }
 
+    /// Whether no query waits and no stream is open.
+    fn is_idle(&self) -> bool {
+        self.in_flight.borrow().is_empty() && self.streams.borrow().is_empty()
+    }
+
     /// Queries that will have no answer on their port.
     fn lose(&self, lost: Vec<Flight>, outcome: impl Fn() -> Outcome, now: Moment) {
         for flight in lost {

@@ -81,7 +81,7 @@ pub(super) struct Port {
 
 impl Port {
     /// A port that nothing was sent by.
-    pub(super) fn new(serial: u32, socket: UdpSocket, expires: Moment) -> Self {
+    pub(super) fn new(serial: u32, socket: AsyncFd<UdpSocket>, expires: Moment) -> Self {
         let (waiting, has_sent) = (Cell::new(0), Cell::new(false));
         Self { serial, socket, waiting, has_sent, expires, reader: RefCell::default() }
     }

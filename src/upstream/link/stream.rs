@@ -57,6 +57,12 @@ const MOST_ONE_EACH: usize = 64;
 #[derive(Default)]
 pub(super) struct Streams(Vec<Rc<Stream>>);
 
+impl Streams {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// A connection, being opened or open.
 pub(super) struct Stream {
     transport: Transport,
@@ -102,6 +108,7 @@ impl Link {
         }
         stream.queue.push(&query[..length]);
         stream.last_query.set(now);
+        self.shared.asked.notify_one();
         self.server.tally.waiting(self.shared.stripe, 1);
         Ok(())
     }

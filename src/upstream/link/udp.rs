@@ -152,6 +152,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        net::mmsg::for_reading,
         upstream::{
             Group, GroupLimits, GroupSpec, HealthSpec, OwnAddresses, Policy, ServerSpec, TierMember, UpstreamClient,
             WorkerNumber,
@@ -180,7 +181,7 @@ mod tests {
             writer.write_all(b"x").unwrap();
             let socket = std::net::UdpSocket::from(OwnedFd::from(reader));
             socket.set_nonblocking(true).unwrap();
-            let socket = tokio::net::UdpSocket::from_std(socket).unwrap();
+            let socket = for_reading(socket).unwrap();
             let port = Rc::new(Port::new(1, socket, Moment::now() + Duration::from_secs(60)));
             let reading = read(port, Rc::downgrade(&link));
             tokio::time::timeout(Duration::from_secs(15), reading).await.expect("it ends by itself");

@@ -36,8 +36,10 @@ pub type Targets = Vec<Arc<Group>>;
 
 /// However many doubts arise, a server's probes are this far apart.
 const LEAST_SPACING: Duration = Duration::from_millis(100);
-/// Groups are looked at this often, so that a better tier is taken up again without a query.
+/// Groups with several tiers are looked at this often, so that a better tier is taken up again without a query,
 const LOOK: Duration = Duration::from_millis(500);
+/// and others this often, if no probe is due before and nothing raises the alarm.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
 /// What is known of a server's probes.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +80,8 @@ fn look(
     done: &Rc<Notify>,
 ) -> Duration {
     let now = Moment::now();
-    let mut wait = LOOK;
+    let has_tiers = groups.iter().any(|group| group.tiers().len() > 1);
+    let mut wait = if has_tiers { LOOK } else { LONGEST_LOOK };
     schedules.borrow_mut().retain(|id, _| groups.iter().any(|group| group.servers().any(|s| s.id() == *id)));
     for group in groups {
         group.tier(now);
