@@ -33,8 +33,9 @@ use crate::{
 /// How the contest goes.
 #[derive(clap::Args)]
 pub(crate) struct Settings {
-    /// H hits, T hits over TCP, M misses, X one in ten new, L 20,000 a second, W 500,000 names, S start.
-    #[arg(long, value_delimiter = ',', default_value = "H,T,M,X,L,W,S")]
+    /// H hits, T hits over TCP, M misses, X one in ten new, L 20,000 a second, l 2,000 a second, lm the same with one in
+    /// five new, W 500,000 names, S start.
+    #[arg(long, value_delimiter = ',', default_value = "H,T,M,X,L,l,lm,W,S")]
     workloads: Vec<Workload>,
     /// Who takes part; by default all that are installed.
     #[arg(long, value_delimiter = ',')]
@@ -62,12 +63,14 @@ enum Workload {
     M,
     X,
     L,
+    #[value(name = "l")]
+    Low,
+    #[value(name = "lm")]
+    LowMixed,
     W,
     S,
 }
 
-/// The questions a second of workload L.
-const PACE: u32 = 20_000;
 /// The load average up to which a machine counts as idle.
 const IDLE: f64 = 0.5;
 /// How long a server may take to give its first answer.
@@ -78,9 +81,11 @@ impl Workload {
         match self {
             Self::H => "H: cached, Zipf over 10,000 names, 200 in flight",
             Self::T => "T: as H, over TCP: 20 connections with 10 in flight on each",
-            Self::M => "M: every name new, forwarded over UDP, 200 in flight",
+            Self::M => "M: every name new and of AWS, forwarded over UDP to one of three servers, 200 in flight",
             Self::X => "X: as H, every tenth name new",
             Self::L => "L: as H, paced at 20,000 a second",
+            Self::Low => "l: as H, paced at 2,000 a second",
+            Self::LowMixed => "lm: as l, every fifth name new",
             Self::W => "W: 500,000 names of 56 characters, asked evenly, 200 in flight",
             Self::S => "S: from start to the first answer",
         }
@@ -88,9 +93,10 @@ impl Workload {
 
     const fn names(self) -> Names {
         match self {
-            Self::H | Self::T | Self::L => Names::Popular,
+            Self::H | Self::T | Self::L | Self::Low => Names::Popular,
             Self::M | Self::S => Names::New,
             Self::X => Names::Mixed,
+            Self::LowMixed => Names::FifthNew,
             Self::W => Names::Even,
         }
     }
@@ -106,15 +112,24 @@ impl Workload {
     /// The floor of this workload: what the system calls alone cost.
     fn has(self, entry: &Entry) -> bool {
         match entry.name {
-            "reflector" => matches!(self, Self::H | Self::L | Self::W),
+            "reflector" => matches!(self, Self::H | Self::L | Self::Low | Self::W),
             "relay" => self == Self::M,
             _ => true,
         }
     }
 
+    /// Questions a second, where they do not wait for answers.
+    const fn pace(self) -> Option<u32> {
+        match self {
+            Self::L => Some(20_000),
+            Self::Low | Self::LowMixed => Some(2_000),
+            _ => None,
+        }
+    }
+
     const fn subject(self) -> Subject {
         match self {
-            Self::L => Subject::Latency,
+            Self::L | Self::Low | Self::LowMixed => Subject::Latency,
             Self::S => Subject::Start,
             _ => Subject::Processor,
         }
@@ -159,8 +174,9 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
     let arguments = |address: SocketAddr| ["upstream".into(), "--listen".into(), address.to_string()];
     let upstream = free_port()?;
     let program = std::env::current_exe()?;
-    let mut mock =
-        Server::start(&program, &arguments(upstream), load_core, load_core, &directory.join("upstream.log"))?;
+    // Some groups have several servers, which are addresses of this one.
+    let everywhere = arguments((Ipv4Addr::UNSPECIFIED, upstream.port()).into());
+    let mut mock = Server::start(&program, &everywhere, load_core, load_core, &directory.join("upstream.log"))?;
     first_answer(upstream, || true)?;
     let time = Duration::from_secs_f64(settings.seconds);
     let arena = Arena { directory: directory.clone(), server_core, load_core, upstream, time };
@@ -309,13 +325,10 @@ impl Arena {
             edges[usize::from(edge == Edge::End)] = (server.used(), forwarded);
         };
         let mut mix = Mix::new(workload.names());
+        let plan = workload.pace().map_or(Plan::Closed { window: load::WINDOW }, |rate| Plan::Paced { rate });
         let outcome: Outcome = match workload {
             Workload::T => load_tcp::run(contestant.address, &mut mix, self.time, &mut meter)?,
-            Workload::L => load::run(contestant.address, &mut mix, Plan::Paced { rate: PACE }, self.time, &mut meter)?,
-            _ => {
-                let plan = Plan::Closed { window: load::WINDOW };
-                load::run(contestant.address, &mut mix, plan, self.time, &mut meter)?
-            }
+            _ => load::run(contestant.address, &mut mix, plan, self.time, &mut meter)?,
         };
         if outcome.answered == 0 {
             return Err(format!("no answers: {outcome}").into());

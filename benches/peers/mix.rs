@@ -20,6 +20,8 @@ pub(crate) enum Names {
     New,
     /// As popular, but every tenth is new.
     Mixed,
+    /// As popular, but every fifth is new.
+    FifthNew,
     /// Evenly over the many names.
     Even,
     /// Every popular name once.
@@ -32,7 +34,7 @@ impl Names {
     /// The kind that asks each name once which this one asks again and again, if there is any.
     pub(crate) const fn each(self) -> Option<Self> {
         match self {
-            Self::Popular | Self::Mixed | Self::EachPopular => Some(Self::EachPopular),
+            Self::Popular | Self::Mixed | Self::FifthNew | Self::EachPopular => Some(Self::EachPopular),
             Self::Even | Self::EachMany => Some(Self::EachMany),
             Self::New => None,
         }
@@ -52,7 +54,7 @@ impl Mix {
     pub(crate) fn new(names: Names) -> Self {
         let mut random: SmallRng = SmallRng::seed_from_u64(1);
         let draws = match names {
-            Names::Popular | Names::Mixed => zipf(POPULAR, &mut random),
+            Names::Popular | Names::Mixed | Names::FifthNew => zipf(POPULAR, &mut random),
             Names::Even => (0..DRAWS).map(|_| random.random_range(0..MANY)).collect(),
             Names::New => Vec::new(),
             Names::EachPopular => (0..POPULAR).collect(),
@@ -81,7 +83,8 @@ impl Iterator for Mix {
         match self.names {
             Names::New => Some(self.fresh()),
             Names::Mixed if self.at.is_multiple_of(10) => Some(self.fresh()),
-            Names::Popular | Names::Mixed => draw.map(Name::Popular),
+            Names::FifthNew if self.at.is_multiple_of(5) => Some(self.fresh()),
+            Names::Popular | Names::Mixed | Names::FifthNew => draw.map(Name::Popular),
             Names::Even => draw.map(Name::Long),
             Names::EachPopular => self.draws.get(self.at - 1).copied().map(Name::Popular),
             Names::EachMany => self.draws.get(self.at - 1).copied().map(Name::Long),

@@ -10,7 +10,7 @@ pub(crate) const HEADER: usize = 12;
 pub(crate) enum Name {
     /// One of those that everybody asks for.
     Popular(u32),
-    /// One that nobody has asked for.
+    /// One of AWS that nobody has asked for.
     New(u64),
     /// One of many, of 56 characters.
     Long(u32),
@@ -24,7 +24,9 @@ struct Form {
 }
 
 const POPULAR: Form = Form { wire: b"\x03www\x09site00000\x04corp\x07example\x00", digits: 9..14, radix: 10 };
-const NEW: Form = Form { wire: b"\x11n0000000000000000\x03new\x07example\x00", digits: 2..18, radix: 16 };
+/// As long as the names of AWS services are.
+const NEW: Form =
+    Form { wire: b"\x11n0000000000000000\x03sqs\x09eu-west-1\x09amazonaws\x03com\x00", digits: 2..18, radix: 16 };
 const LONG: Form = Form {
     wire: b"\x0dhosts-0000000\x0ceu-central-1\x07compute\x08internal\x04corp\x07example\x00",
     digits: 7..14,
