@@ -34,16 +34,14 @@ use crate::{
     zones::Zones,
 };
 
-/// Files of the system: name servers, CAs, users' names, the process's own state, interfaces.
-const SYSTEM: [&str; 14] = [
+/// Files of the system: name servers, CAs, the process's own state, interfaces. All of `/run`, since who writes name servers
+/// there (systemd-resolved, resolvconf, NetworkManager) may make its folder after our start.
+const SYSTEM: [&str; 11] = [
     "/etc",
     "/proc",
     "/sys/class/net",
     "/sys/devices",
-    "/run/systemd/resolve",
-    "/run/resolvconf",
-    "/run/NetworkManager",
-    "/run/connman",
+    "/run",
     "/usr/lib/ssl",
     "/usr/share/ca-certificates",
     "/usr/local/share/ca-certificates",
