@@ -1,17 +1,17 @@
-//! Liveness of life of one server, as traffic sees them: when it last answered, for how long it has been silent, which names
+//! Signs of life of one server, as traffic sees them: when it last answered, for how long it has been silent, which names
 //! it fails, and a query that it answered lately.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use parking_lot::Mutex;
 
-use super::quirks::hash;
+use super::{quirks::hash, role::Role};
 use crate::{
     clock::Moment,
     wire::{Name, UpstreamQuery},
@@ -34,6 +34,8 @@ pub(crate) struct Liveness {
     last_good: AtomicU64,
     silent_tries: AtomicU32,
     silent_since: AtomicU64,
+    /// Whether a probe is among the silent tries.
+    probe_is_silent: AtomicBool,
     /// The first name that failed since the last good answer, hashed; 0 for none.
     failed_name: AtomicU64,
     /// When another name failed too, with no good answer between; 0 for never.
@@ -59,6 +61,7 @@ impl Liveness {
         stamp(&self.last_heard, now, HEARD_GRAIN);
         if self.silent_tries.load(Relaxed) != 0 {
             self.silent_tries.store(0, Relaxed);
+            self.probe_is_silent.store(false, Relaxed);
         }
     }
 
@@ -73,13 +76,17 @@ impl Liveness {
         self.silent_tries.load(Relaxed) > 0 && now.since(since) >= time
     }
 
-    /// One more try was not answered, and nothing came since. Whether silence is a verdict after `time` of it.
-    pub(super) fn silent(&self, sent_at: Moment, time: Duration, now: Moment) -> bool {
+    /// Notes one more try without an answer, when nothing came since. True if the silence is a verdict: it has lasted
+    /// for `time`, and a probe got no answer either. Traffic alone may ask for names that are slow at their origin.
+    pub(super) fn silent(&self, role: Role, sent_at: Moment, time: Duration, now: Moment) -> bool {
         let before = self.silent_tries.fetch_add(1, Relaxed);
         if before == 0 {
             self.silent_since.store(sent_at.micros(), Relaxed);
         }
-        before + 1 >= SILENT_TRIES && self.is_silent_for(time, now)
+        if role == Role::Probe {
+            self.probe_is_silent.store(true, Relaxed);
+        }
+        before + 1 >= SILENT_TRIES && self.probe_is_silent.load(Relaxed) && self.is_silent_for(time, now)
     }
 
     /// A good answer in traffic.

@@ -213,7 +213,7 @@ impl Server {
         }
         // Silence for every query over nearly a whole time-out is a verdict: it is there within the time-out, though
         // the next try must pass its limit first.
-        let is_verdict = self.liveness.silent(sent_at, self.rules.load().timeout * 9 / 10, now);
+        let is_verdict = self.liveness.silent(role, sent_at, self.rules.load().timeout * 9 / 10, now);
         if role == Role::Traffic {
             self.observe(Event::Late, now);
         }
@@ -412,10 +412,25 @@ mod tests {
             server.late(sent_at, sent_at + Duration::from_millis(20), Role::Traffic);
         }
         assert_eq!(server.state(), HealthState::Suspect);
+        server.late(start + Duration::from_millis(30), start + Duration::from_millis(360), Role::Probe);
         server.late(start + Duration::from_millis(800), start + Duration::from_millis(890), Role::Traffic);
         assert_eq!(server.state(), HealthState::Suspect);
         server.late(start + Duration::from_millis(810), start + Duration::from_millis(902), Role::Traffic);
         assert_eq!(server.state(), HealthState::Down);
+    }
+
+    #[test]
+    fn silence_in_traffic_alone_is_not_down() {
+        let server = server();
+        let start = Moment::now();
+        for at in 1..=20_u64 {
+            server.liveness.heard(start + Duration::from_secs(at));
+            for sent_at in [1, 200, 400, 600, 900].map(|later| start + Duration::from_millis(at * 1000 + later)) {
+                server.late(sent_at, sent_at + Duration::from_millis(250), Role::Traffic);
+                server.late(sent_at, sent_at + Duration::from_millis(250), Role::Traffic);
+            }
+        }
+        assert_eq!(server.state(), HealthState::Suspect);
     }
 
     #[test]

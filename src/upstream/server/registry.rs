@@ -332,6 +332,7 @@ mod tests {
         for _ in 0..20 {
             first.late(now, now + Duration::from_secs(2), Role::Traffic);
         }
+        first.late(now, now + Duration::from_secs(2), Role::Probe);
         assert_eq!(first.state(), HealthState::Down);
         let mut chosen = wanted("chosen", ONE);
         chosen.rules.health.origin = ProbeOrigin::Configured;
