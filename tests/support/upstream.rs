@@ -107,9 +107,12 @@ impl Upstream {
         let mut server = Self { address, shared, running: None };
         server.know_nothing();
         for attempt in 0.. {
+            if address.port() == 0 {
+                // Below what the kernel hands out by itself: while the server is stopped, no client gets its port.
+                server.address.set_port(rand::random_range(10_000..32_768));
+            }
             match server.listen() {
                 Ok(()) => break,
-                // The UDP port that TCP got may be another's.
                 Err(error) => assert!(attempt < 20, "no free port for an upstream: {error}"),
             }
         }
@@ -258,7 +261,8 @@ impl Upstream {
     /// Listens again on the same port.
     pub fn start_again(&mut self) {
         assert!(self.running.is_none(), "it is running");
-        self.listen().expect("the port of a stopped upstream is still free");
+        // Nobody binds it by chance, but the kernel may still have a connection of the old one.
+        eventually("the port is free", || self.listen().is_ok());
     }
 
     fn add(&self, queries: Match, script: impl Into<Script>) -> &Self {

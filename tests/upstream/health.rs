@@ -83,7 +83,8 @@ fn a_thousand_broken_names_do_not_bring_a_server_down() {
             assert!(matches!(failure, ExchangeError::AllFailed(_)));
             assert!(!group.is_down());
         }
-        assert_eq!(address(&ask(&client, &group, "a.example").await.unwrap()), ONE);
+        // A hedge may have been first.
+        assert!([ONE, TWO].contains(&address(&ask(&client, &group, "a.example").await.unwrap())));
         for server in group.servers() {
             assert_eq!(server.transitions(HealthState::Down), 0);
         }

@@ -173,8 +173,10 @@ fn a_server_that_is_silent_behind_hedges_is_found() {
 fn no_hedge_goes_to_a_server_that_is_asked_already() {
     at_a_site(2, Some(1.0), async |site| {
         site.scripts.iter().for_each(|script| script.on_the_way("lost", Way::Loses));
-        for at in 0..10 {
-            let (before, name) = (site.lost(), format!("lost{at}.example"));
+        let (mut at, mut judged) = (0, 0);
+        while judged < 10 {
+            at += 1;
+            let (before, name, start) = (site.lost(), format!("lost{at}.example"), Moment::now());
             let others = async {
                 for number in 0.. {
                     sound(site, at * 1000 + number).await;
@@ -186,7 +188,12 @@ fn no_hedge_goes_to_a_server_that_is_asked_already() {
             }
             // What was sent has arrived before what is sent now.
             sound(site, at * 1000 + 999).await;
-            assert!(site.lost() - before <= 2, "a name that is slow at its origin looks like this one");
+            // On a busy machine a try may reach its limit of 20 ms: then the next one is due.
+            if Moment::now().since(start) < Duration::from_millis(20) {
+                judged += 1;
+                assert!(site.lost() - before <= 2, "a name that is slow at its origin looks like this one");
+            }
+            assert!(at < 5000, "{judged} of {at} in time");
         }
     });
 }
@@ -195,9 +202,16 @@ fn no_hedge_goes_to_a_server_that_is_asked_already() {
 fn the_last_try_is_kept_while_the_way_is_silent() {
     at_a_site(2, Some(1.0), async |site| {
         site.scripts.iter().for_each(|script| script.say(Says::Nothing));
-        let before = queries(site);
-        site.ask_briefly("n.example").await;
-        assert!(queries(site) - before <= 2);
+        for at in 0..5000 {
+            let (before, start) = (queries(site), Moment::now());
+            site.ask_briefly(&format!("n{at}.example")).await;
+            // Past the limit of 20 ms, on a busy machine, the next try is due.
+            if Moment::now().since(start) < Duration::from_millis(20) {
+                assert!(queries(site) - before <= 2);
+                return;
+            }
+        }
+        panic!("never in time");
     });
 }
 
