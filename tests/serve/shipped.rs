@@ -37,7 +37,10 @@ fn the_reference_holds_nothing_wrong_but_what_is_not_supported_yet() {
     fs::write(folder.path().join("corp.example.zone"), ZONE).expect("the folder is writable");
     let output = run(&["check", &reference.to_string_lossy()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let problem = |line: &&str| line.contains("reference.toml:") && !line.contains(": warning: ");
+    // The last line counts the problems, and is none.
+    let problem = |line: &&str| {
+        line.contains("reference.toml:") && !line.contains(": warning: ") && !line.ends_with("it can be used")
+    };
     let headlines: Vec<&str> = said.lines().filter(problem).collect();
     assert!(headlines.iter().all(|line| line.contains("not supported yet")), "{said}");
     let expected = if headlines.is_empty() { 0 } else { 2 };
