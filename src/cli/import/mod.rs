@@ -8,6 +8,7 @@ mod corefile;
 mod dnsmasq;
 mod kind;
 mod named;
+mod named_syntax;
 mod site;
 mod source;
 mod unbound;

@@ -1,62 +1,12 @@
-//! named.conf: statements that end with `;`, with blocks in braces, comments as in C, C++ and the shell.
+//! named.conf: forwarders, forward zones, zones of its own, views and ACLs.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use super::{
+    named_syntax::{DEEPEST, Item, Statement, find, statements},
     site::{Choice, FixedServer, Forward, Place, Scheme, Server, Site, endpoint, is_listed, network},
     source::{Files, Source},
 };
-
-/// Blocks within blocks.
-const DEEPEST: usize = 16;
-
-/// A word or a block of a statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Item {
-    Word(String),
-    Block(Vec<Statement>),
-}
-
-/// What ends with `;`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Statement {
-    items: Vec<Item>,
-    place: Place,
-}
-
-impl Statement {
-    fn keyword(&self) -> &str {
-        self.word(0).unwrap_or_default()
-    }
-
-    fn word(&self, at: usize) -> Option<&str> {
-        self.items
-            .iter()
-            .filter_map(|item| if let Item::Word(word) = item { Some(word.as_str()) } else { None })
-            .nth(at)
-    }
-
-    /// The word behind this one.
-    fn after(&self, word: &str) -> Option<&str> {
-        let words: Vec<&str> = (0..).map_while(|at| self.word(at)).collect();
-        words.windows(2).find(|pair| pair[0] == word).map(|pair| pair[1])
-    }
-
-    fn block(&self) -> &[Self] {
-        let block = self.items.iter().find_map(|item| if let Item::Block(block) = item { Some(block) } else { None });
-        block.map_or(&[], Vec::as_slice)
-    }
-
-    /// As it stood, its block left out.
-    fn text(&self) -> String {
-        let word = |item: &Item| if let Item::Word(word) = item { word.clone() } else { "{ … }".to_owned() };
-        self.items.iter().map(word).collect::<Vec<_>>().join(" ")
-    }
-}
-
-fn find<'a>(block: &'a [Statement], keyword: &str) -> Option<&'a Statement> {
-    block.iter().rfind(|statement| statement.keyword() == keyword)
-}
 
 /// Statements whose loss nobody feels here: the process, its log, its tuning, DNSSEC and transfers of its own zones.
 const UNNEEDED: &str = "\
@@ -454,9 +404,8 @@ fn own_zone(
 }
 
 fn read(source: &Source, files: &mut Files, site: &mut Site) -> Vec<Statement> {
-    let mut tokens = tokens(&source.text).into_iter();
     let mut all = Vec::new();
-    for statement in block(&mut tokens, source, 0) {
+    for statement in statements(source) {
         match (statement.keyword(), statement.word(1)) {
             ("include", Some(path)) => {
                 for included in files.include(source, path, &statement.place, site) {
@@ -469,126 +418,12 @@ fn read(source: &Source, files: &mut Files, site: &mut Site) -> Vec<Statement> {
     all
 }
 
-/// A token and its line; quoted ones are words whatever they hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
-    Word(String),
-    Open,
-    Close,
-    End,
-}
-
-/// Statements up to the closing brace, or the end of the file.
-fn block(tokens: &mut impl Iterator<Item = (Token, usize)>, source: &Source, depth: usize) -> Vec<Statement> {
-    let (mut statements, mut items, mut start) = (Vec::new(), Vec::new(), 1);
-    let mut end = |items: &mut Vec<Item>, start| {
-        if !items.is_empty() {
-            statements.push(Statement { items: std::mem::take(items), place: source.place(start) });
-        }
-    };
-    while let Some((token, line)) = tokens.next() {
-        if items.is_empty() {
-            start = line;
-        }
-        match token {
-            Token::Word(word) => items.push(Item::Word(word)),
-            Token::Open if depth < DEEPEST => items.push(Item::Block(block(tokens, source, depth + 1))),
-            // Deeper than any configuration goes: what follows is read as if it stood here.
-            Token::Open => {}
-            Token::End => end(&mut items, start),
-            Token::Close => break,
-        }
-    }
-    end(&mut items, start);
-    statements
-}
-
-fn tokens(text: &str) -> Vec<(Token, usize)> {
-    let mut tokens = Vec::new();
-    let (mut rest, mut line) = (text, 1);
-    while let Some(c) = rest.chars().next() {
-        let taken = match c {
-            '\n' => {
-                line += 1;
-                1
-            }
-            c if c.is_whitespace() => c.len_utf8(),
-            '#' => rest.find('\n').unwrap_or(rest.len()),
-            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            '/' if rest.starts_with("/*") => {
-                let taken = rest.find("*/").map_or(rest.len(), |at| at + 2);
-                line += rest[..taken].matches('\n').count();
-                taken
-            }
-            '{' | '}' | ';' => {
-                let token = match c {
-                    '{' => Token::Open,
-                    '}' => Token::Close,
-                    _ => Token::End,
-                };
-                tokens.push((token, line));
-                1
-            }
-            '"' => {
-                let (word, taken) = quoted(&rest[1..]);
-                tokens.push((Token::Word(word), line));
-                line += rest[..=taken].matches('\n').count();
-                taken + 1
-            }
-            _ => {
-                let end = rest.find(|c: char| c.is_whitespace() || "{};\"".contains(c)).unwrap_or(rest.len());
-                // A comment may follow a word without a space; a slash alone belongs to a network.
-                let end = rest[..end].find("//").or_else(|| rest[..end].find("/*")).unwrap_or(end);
-                tokens.push((Token::Word(rest[..end].to_owned()), line));
-                end
-            }
-        };
-        rest = &rest[taken..];
-    }
-    tokens
-}
-
-/// A string up to its closing quote, and the octets that it and the quote take.
-fn quoted(text: &str) -> (String, usize) {
-    let mut word = String::new();
-    let mut characters = text.char_indices();
-    while let Some((at, c)) = characters.next() {
-        match c {
-            '"' => return (word, at + 1),
-            '\\' => word.extend(characters.next().map(|(_, c)| c)),
-            c => word.push(c),
-        }
-    }
-    (word, text.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn comments_quotes_and_braces_are_those_of_bind() {
-        let text = "// one\nzone \"a;b\" { # two\n type /* three\n */ forward; forwarders { 10/8; !::1; }; };";
-        let expected = [
-            (Token::Word("zone".to_owned()), 2),
-            (Token::Word("a;b".to_owned()), 2),
-            (Token::Open, 2),
-            (Token::Word("type".to_owned()), 3),
-            (Token::Word("forward".to_owned()), 4),
-            (Token::End, 4),
-            (Token::Word("forwarders".to_owned()), 4),
-            (Token::Open, 4),
-            (Token::Word("10/8".to_owned()), 4),
-            (Token::End, 4),
-            (Token::Word("!::1".to_owned()), 4),
-            (Token::End, 4),
-            (Token::Close, 4),
-            (Token::End, 4),
-            (Token::Close, 4),
-            (Token::End, 4),
-        ];
-        assert_eq!(tokens(text), expected);
-        assert_eq!(quoted("a\\\"b\" c"), ("a\"b".to_owned(), 5));
-        assert_eq!(widened("10.1/16"), "10.1.0.0/16");
+    fn short_networks_are_filled_up() {
+        assert_eq!([widened("10.1/16"), widened("10/8"), widened("::1/128")], ["10.1.0.0/16", "10.0.0.0/8", "::1/128"]);
     }
 }
