@@ -112,6 +112,9 @@ struct Case {
     later: Script,
     /// Seconds between.
     pause: u64,
+    /// Whether the group that others fall back to is out of service by then. Where it is the other way round, whether a stale
+    /// answer or the fallback's is first hangs on a millisecond.
+    is_drained: bool,
 }
 
 impl std::fmt::Debug for Case {
@@ -123,7 +126,7 @@ impl std::fmt::Debug for Case {
             }
         }
         self.questions.iter().try_for_each(|question| writeln!(f, "{question:?} ({})", NAMES[question.name]))?;
-        writeln!(f, "{} s later", self.pause)
+        writeln!(f, "{} s later; three is drained: {}", self.pause, self.is_drained)
     }
 }
 
@@ -196,11 +199,12 @@ fn case() -> impl Strategy<Value = Case> {
     let questions = prop::collection::vec(question(), 4..24);
     let again = prop::collection::vec(any::<Index>(), 4);
     let pause = select(vec![10_u64, 400, 400, 1_000_000]);
+    let pause = (pause, any::<bool>());
     (rules, local, deny, script(1), script(8), questions, again, pause).prop_map(
-        |(rules, local, deny, script, later, mut questions, again, pause)| {
+        |(rules, local, deny, script, later, mut questions, again, (pause, is_drained))| {
             let repeated: Vec<_> = again.iter().map(|index| index.get(&questions).clone()).collect();
             questions.extend(repeated);
-            Case { text: text_of(&rules, &local, deny), script, questions, later, pause }
+            Case { text: text_of(&rules, &local, deny), script, questions, later, pause, is_drained }
         },
     )
 }
@@ -446,7 +450,15 @@ fn holds(case: &Case, tally: &Tally) -> Result<(), TestCaseError> {
     // After a restart, older by the pause, under the same configuration.
     let site = Site::new(&plan);
     site.engine().restore(&saved[..], Moment::now(), clock::wall().as_secs() + case.pause).unwrap();
-    compare(&site, &case.later, &case.questions, tally)
+    if case.is_drained {
+        let snapshot = site.engine().snapshot_owned();
+        let group = snapshot.groups.iter().find(|group| group.name() == "three").unwrap();
+        group.servers().for_each(|server| server.drain());
+    }
+    // Every other query now asks for signatures where it did not, and the other way round.
+    let mut questions = case.questions.clone();
+    questions.iter_mut().step_by(2).for_each(|question| question.do_bit = !question.do_bit);
+    compare(&site, &case.later, &questions, tally)
 }
 
 fn run(cases: u32) {
