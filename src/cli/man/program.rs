@@ -26,7 +26,7 @@ const SIGNALS: [(&str, &str); 4] = [
         "Answer what was received, then stop. With `server.lameduck`, answer for that long before, while `/readyz` says 503.",
     ),
     ("`SIGHUP`", "Read the configuration again. A file with errors is refused, and the old one stays in force."),
-    ("`SIGUSR1`", "Write the cache snapshot, where `cache.snapshot` names a file."),
+    ("`SIGUSR1`", "Write the cache snapshot and the record of the perimeter, where they are configured."),
     ("`SIGUSR2`", "Write a line about the state of the daemon to the log."),
 ];
 
