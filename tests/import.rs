@@ -34,7 +34,7 @@ fn text(octets: &[u8]) -> String {
     String::from_utf8(octets.to_vec()).unwrap()
 }
 
-/// Each file gives what `expected` has for it, with its exit code, and that passes `check`. TIDEGATE_BLESS=1 writes
+/// Each file gives what `expected` has for it, with its exit code; that passes `check`, and its expectations hold. TIDEGATE_BLESS=1 writes
 /// what is expected.
 #[rstest]
 #[case::unbound("unbound")]
@@ -60,6 +60,12 @@ fn every_example_becomes_what_is_expected_and_passes_check(#[case] kind: &str) {
         fs::write(&file, &toml).unwrap();
         let checked = run(&["check", file.to_str().unwrap()]);
         assert!(checked.status.success(), "{kind}/{name}: {}\n{toml}", text(&checked.stderr));
+
+        let out = scratch.path().join(format!("{name}.out"));
+        fs::create_dir(&out).unwrap();
+        import(&folder, &[&name, "--output", out.to_str().unwrap()]);
+        let tested = run(&["test", out.join("tidegate.expectations.toml").to_str().unwrap()]);
+        assert!(tested.status.success(), "{kind}/{name}: {}", text(&tested.stdout) + &text(&tested.stderr));
 
         let shown = toml.replace(&data("").display().to_string(), "DATA/");
         let expected = data("expected").join(kind).join(&name).with_extension("toml");
