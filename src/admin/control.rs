@@ -87,7 +87,7 @@ impl OrderReport {
 
 /// An order, and where its verdict goes.
 #[derive(Debug)]
-pub struct Request {
+pub struct OrderRequest {
     /// The order.
     pub order: Order,
     /// Dropped, the client is told that the daemon is stopping.
@@ -95,7 +95,7 @@ pub struct Request {
 }
 
 /// Serves until it is dropped.
-pub async fn serve(listener: UnixListener, orders: mpsc::Sender<Request>, pages: Pages) {
+pub async fn serve(listener: UnixListener, orders: mpsc::Sender<OrderRequest>, pages: Pages) {
     let service = TowerToHyperService::new(
         router(orders).merge(transfer::router(pages.cache.clone())).merge(router::socket_router(pages)),
     );
@@ -118,9 +118,9 @@ pub async fn serve(listener: UnixListener, orders: mpsc::Sender<Request>, pages:
     }
 }
 
-fn router(orders: mpsc::Sender<Request>) -> Router {
+fn router(orders: mpsc::Sender<OrderRequest>) -> Router {
     let route = |read: fn(&Value) -> Option<Order>| {
-        post(move |State(orders): State<mpsc::Sender<Request>>, request: extract::Request| {
+        post(move |State(orders): State<mpsc::Sender<OrderRequest>>, request: extract::Request| {
             submit(orders, read, request)
         })
     };
@@ -151,7 +151,7 @@ fn flush(body: &Value) -> Option<Order> {
 }
 
 async fn submit(
-    orders: mpsc::Sender<Request>,
+    orders: mpsc::Sender<OrderRequest>,
     read: fn(&Value) -> Option<Order>,
     request: extract::Request,
 ) -> Response {
@@ -165,7 +165,7 @@ async fn submit(
         return reply(StatusCode::BAD_REQUEST, line("this is no order that the daemon understands"));
     };
     let (sender, verdict) = oneshot::channel();
-    let is_taken = orders.send(Request { order, reply: sender }).await.is_ok();
+    let is_taken = orders.send(OrderRequest { order, reply: sender }).await.is_ok();
     match verdict.await {
         Ok(Ok(report)) if is_taken => reply(StatusCode::OK, report),
         Ok(Err(report)) if is_taken => reply(StatusCode::CONFLICT, report),

@@ -20,11 +20,11 @@ use crate::cache::snapshot::{SnapshotError, SnapshotReader};
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     #[command(subcommand)]
-    action: Action,
+    action: CacheCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+enum CacheCommand {
     /// Writes a snapshot of the cache to standard output
     #[command(after_help = "Exit status: 0 done, 1 failed\nExample: tidegate cache export > cache.snapshot")]
     Export {
@@ -66,10 +66,10 @@ enum CacheError {
 
 pub(super) fn run(options: &Options) -> i32 {
     let done = match &options.action {
-        Action::Export { socket, config } => {
+        CacheCommand::Export { socket, config } => {
             export(&control::Options { socket: socket.clone(), config: config.clone(), json: false })
         }
-        Action::Import(daemon) => import(daemon),
+        CacheCommand::Import(daemon) => import(daemon),
     };
     match done {
         Ok(verdict) => verdict,

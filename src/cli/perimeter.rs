@@ -8,7 +8,7 @@ use super::{
     client,
     duration::rough as ago,
     output::{ERR, OUT},
-    perimeter_report::{self, Format, Wanted},
+    perimeter_report::{self, ReportFormat, Wanted},
 };
 use crate::{clock, plural::Plural};
 
@@ -26,7 +26,7 @@ pub(super) struct Options {
     to: Option<String>,
     /// How such a report is written
     #[arg(long, value_name = "FORMAT", conflicts_with = "json")]
-    format: Option<Format>,
+    format: Option<ReportFormat>,
     /// The folder of the record, where it is not `record` in [perimeter] of the configuration
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
@@ -55,8 +55,8 @@ pub(super) fn run(options: &Options) -> i32 {
     if options.from.is_some() || options.to.is_some() || options.record.is_some() {
         return perimeter_report::run(&options.wanted());
     }
-    let is_json = options.json || options.format == Some(Format::Json);
-    if options.format.is_some_and(|format| !matches!(format, Format::Text | Format::Json)) {
+    let is_json = options.json || options.format == Some(ReportFormat::Json);
+    if options.format.is_some_and(|format| !matches!(format, ReportFormat::Text | ReportFormat::Json)) {
         writeln!(ERR, "tidegate: csv and html are made from the record on disk: say --from DATE");
         return super::UNUSABLE;
     }
@@ -92,7 +92,7 @@ impl Options {
         Wanted {
             from: self.from.as_deref(),
             to: self.to.as_deref(),
-            format: if self.json { Format::Json } else { self.format.unwrap_or_default() },
+            format: if self.json { ReportFormat::Json } else { self.format.unwrap_or_default() },
             record: self.record.as_deref(),
             config: self.config.as_deref(),
         }

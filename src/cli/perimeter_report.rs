@@ -17,7 +17,7 @@ use crate::{
 
 /// How a report is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub(super) enum Format {
+pub(super) enum ReportFormat {
     /// For people
     #[default]
     Text,
@@ -34,7 +34,7 @@ pub(super) struct Wanted<'a> {
     /// Days in UTC, the last one included.
     pub(super) from: Option<&'a str>,
     pub(super) to: Option<&'a str>,
-    pub(super) format: Format,
+    pub(super) format: ReportFormat,
     /// The folder; else what the configuration says.
     pub(super) record: Option<&'a Path>,
     pub(super) config: Option<&'a Path>,
@@ -80,10 +80,10 @@ pub(super) fn run(wanted: &Wanted<'_>) -> i32 {
         Ok((history, span)) => {
             let now = clock::wall().as_secs();
             match wanted.format {
-                Format::Text => write!(OUT, "{}", text(&history, span, now)),
-                Format::Json => writeln!(OUT, "{}", json(&history, span, now)),
-                Format::Csv => write!(OUT, "{}", csv(&history)),
-                Format::Html => write!(OUT, "{}", html(&history, span, now)),
+                ReportFormat::Text => write!(OUT, "{}", text(&history, span, now)),
+                ReportFormat::Json => writeln!(OUT, "{}", json(&history, span, now)),
+                ReportFormat::Csv => write!(OUT, "{}", csv(&history)),
+                ReportFormat::Html => write!(OUT, "{}", html(&history, span, now)),
             }
             if history.count("leaked") == 0 { super::OK } else { super::FAILED }
         }

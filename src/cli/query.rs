@@ -45,13 +45,13 @@ pub(super) struct Options {
 }
 
 /// The words of the command line, understood.
-struct Request {
+struct QueryPlan {
     queries: Vec<UpstreamQuery>,
     server: ServerSpec,
 }
 
 pub(super) fn run(options: &Options) -> i32 {
-    let Request { queries, server } = match read(options) {
+    let QueryPlan { queries, server } = match read(options) {
         Ok(asked) => asked,
         Err(problem) => {
             writeln!(ERR, "tidegate: {problem}");
@@ -81,7 +81,7 @@ pub(super) fn run(options: &Options) -> i32 {
     verdicts.fold(super::OK, i32::max)
 }
 
-fn read(options: &Options) -> Result<Request, String> {
+fn read(options: &Options) -> Result<QueryPlan, String> {
     let (mut name, mut types, mut server) = (None, Vec::new(), None);
     for word in &options.words {
         if let Some(text) = word.strip_prefix('@') {
@@ -110,7 +110,7 @@ fn read(options: &Options) -> Result<Request, String> {
     let query =
         |qtype| UpstreamQuery { name: name.clone(), qtype, qclass: Class::IN, do_bit: options.dnssec, cd: false };
     let this_host = || ServerSpec::plain(Transport::Udp, SocketAddr::from(([127, 0, 0, 1], 53)));
-    Ok(Request { queries: types.into_iter().map(query).collect(), server: server.unwrap_or_else(this_host) })
+    Ok(QueryPlan { queries: types.into_iter().map(query).collect(), server: server.unwrap_or_else(this_host) })
 }
 
 /// The name that holds an address's PTR records.

@@ -217,7 +217,7 @@ impl Site {
     }
 
     /// What the daemon answers, where it can be asked for a case: as this host, without suppositions.
-    fn ask(&self, case: &ExpectedCase) -> Result<Option<Seen>, TestError> {
+    fn ask(&self, case: &ExpectedCase) -> Result<Option<Observed>, TestError> {
         let Self::Live { daemon, admin, server } = self else { return Ok(None) };
         let Expected { rcode, records, ede, .. } = &case.expected;
         let is_about_answer = rcode.is_some() || records.is_some() || ede.is_some();
@@ -240,7 +240,7 @@ impl Site {
             cd: false,
         };
         let answer = ask::ask(&ServerSpec::plain(transport, server), &query, PATIENCE);
-        answer.map(|answer| Some(Seen::of(&answer, case))).map_err(|error| TestError::NoAnswer(server, error))
+        answer.map(|answer| Some(Observed::of(&answer, case))).map_err(|error| TestError::NoAnswer(server, error))
     }
 }
 
@@ -264,7 +264,7 @@ fn client(case: &ExpectedCase) -> IpAddr {
 
 fn result(site: &Site, file: &Path, case: &ExpectedCase) -> Result<CaseResult, TestError> {
     let explanation = site.explain(case)?;
-    let seen = site.ask(case)?.unwrap_or_else(|| Seen::told(&explanation, case));
+    let seen = site.ask(case)?.unwrap_or_else(|| Observed::told(&explanation, case));
     let mut failures = Vec::new();
     check_way(&case.expected, &explanation, &mut failures);
     check_answer(&case.expected, &seen, &mut failures);
@@ -281,7 +281,7 @@ fn result(site: &Site, file: &Path, case: &ExpectedCase) -> Result<CaseResult, T
 
 /// What a client sees.
 #[derive(Debug, Default)]
-struct Seen {
+struct Observed {
     /// None where only an upstream can tell.
     rcode: Option<String>,
     ede: Option<u16>,
@@ -289,7 +289,7 @@ struct Seen {
     records: Vec<String>,
 }
 
-impl Seen {
+impl Observed {
     fn of(answer: &Answer, case: &ExpectedCase) -> Self {
         Self {
             rcode: Some(answer.rcode().to_string()),
@@ -366,7 +366,7 @@ fn named(text: &str) -> String {
 }
 
 /// Holds what a client sees against the expectation.
-fn check_answer(expected: &Expected, seen: &Seen, failures: &mut Vec<String>) {
+fn check_answer(expected: &Expected, seen: &Observed, failures: &mut Vec<String>) {
     let Expected { rcode, records, ede, .. } = expected;
     let Some(is) = &seen.rcode else {
         if rcode.is_some() || records.is_some() || ede.is_some() {

@@ -105,7 +105,7 @@ impl Expectations {
 
     fn parse(name: &str, octets: Vec<u8>) -> Result<Self, Problems> {
         let (file, loaded) = ExpectationsFile::parse(name, octets);
-        let mut reading = Reading { sources: &loaded.sources, problems: loaded.problems };
+        let mut reading = ExpectationsReader { sources: &loaded.sources, problems: loaded.problems };
         let cases: Vec<ExpectedCase> = file.cases.iter().filter_map(|case| reading.case(case)).collect();
         let mut problems = reading.problems;
         if problems.is_empty() && cases.is_empty() {
@@ -119,12 +119,12 @@ impl Expectations {
     }
 }
 
-struct Reading<'a> {
+struct ExpectationsReader<'a> {
     sources: &'a [Source],
     problems: Vec<Problem>,
 }
 
-impl Reading<'_> {
+impl ExpectationsReader<'_> {
     fn case(&mut self, located: &Located<CaseSection>) -> Option<ExpectedCase> {
         let case = &located.value;
         let addresses = self.addresses(case.address.as_ref());

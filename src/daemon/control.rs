@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{StartError, report::Report, state::Reloaded, state::State, worker::EndNotice};
 use crate::{
-    admin::{self, control::Request},
+    admin::{self, control::OrderRequest},
     clock::Moment,
     config::Live,
     net::changes::{NetworkChange, NetworkChanges},
@@ -62,7 +62,7 @@ pub(super) struct AdminListeners {
     /// The control socket.
     pub socket: Option<UnixListener>,
     /// Receives the orders of the control socket.
-    pub order: mpsc::Sender<Request>,
+    pub order: mpsc::Sender<OrderRequest>,
 }
 
 impl AdminListeners {

@@ -43,7 +43,7 @@ use self::{
     listeners::Bound,
     perimeter_recorder::PerimeterRecorder,
     report::Report,
-    snapshot_writer::{SnapshotStatus, SnapshotWriter},
+    snapshot_writer::{SnapshotStatus, SnapshotThread},
     socket_file::SocketFile,
     state::{Startup, State},
     worker::WorkerSpec,
@@ -59,7 +59,7 @@ pub use self::{
     state::{Reloaded, build_zones, offline_engine},
 };
 use crate::{
-    admin::{control::Request, status::Finding},
+    admin::{control::OrderRequest, status::Finding},
     cache::Cache,
     clock::Moment,
     config::{Boot, Live, Workers},
@@ -131,7 +131,7 @@ fn lines(problems: &[ZoneError]) -> String {
 #[derive(Debug)]
 pub enum Event {
     /// An order came in over the control socket.
-    Order(Request),
+    Order(OrderRequest),
     /// A worker or the control thread ended before it was told to.
     ThreadEnded,
 }
@@ -148,9 +148,9 @@ pub struct Daemon {
     ended: mpsc::UnboundedReceiver<()>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: JoinHandle<()>,
-    snapshot_writer: Option<SnapshotWriter>,
+    snapshot_writer: Option<SnapshotThread>,
     perimeter_recorder: Option<PerimeterRecorder>,
-    orders: mpsc::Receiver<Request>,
+    orders: mpsc::Receiver<OrderRequest>,
     _socket: Option<SocketFile>,
 }
 
@@ -195,7 +195,7 @@ impl Daemon {
         let counters: Vec<_> = (0..count).map(|index| Arc::new(metrics::WorkerCounters::new(index))).collect();
         counters.iter().for_each(|worker| worker.beat(Moment::now().micros()));
         let snapshot_status = Arc::new(SnapshotStatus::default());
-        let start_writer = |path| SnapshotWriter::start(path, &engine, &snapshot_status);
+        let start_writer = |path| SnapshotThread::start(path, &engine, &snapshot_status);
         let snapshot_writer = boot.snapshot.as_deref().map(start_writer).transpose()?;
         let report = Report::new(
             counters.clone(),

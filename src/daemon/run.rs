@@ -27,7 +27,7 @@ use super::{
     sandbox,
 };
 use crate::{
-    admin::control::{Order, OrderReport, OrderResult, Request},
+    admin::control::{Order, OrderReport, OrderRequest, OrderResult},
     config::{Boot, Live, Plan, Problems},
     zones::Zones,
 };
@@ -161,7 +161,7 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         }
     }
 
-    async fn answer(&mut self, request: Request) {
+    async fn answer(&mut self, request: OrderRequest) {
         let verdict = self.carry_out(request.order).await;
         self.look();
         // Who asked may have gone.

@@ -60,12 +60,12 @@ impl SnapshotStatus {
 
 /// The thread. Dropped, it writes what has changed and ends.
 #[derive(Debug)]
-pub(super) struct SnapshotWriter {
+pub(super) struct SnapshotThread {
     orders: mpsc::Sender<()>,
     thread: JoinHandle<()>,
 }
 
-impl SnapshotWriter {
+impl SnapshotThread {
     /// Reads the file, and starts the thread that writes it.
     pub(super) fn start(
         path: &Path,

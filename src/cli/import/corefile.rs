@@ -7,7 +7,10 @@
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use super::{
-    site::{Choice, FixedServer, Forward, Place, Scheme, Server, Site, endpoint, is_within, network, plain_name},
+    site::{
+        FixedSiteServer, Forward, Place, Scheme, SelectionPolicy, Site, SiteServer, endpoint, is_within, network,
+        plain_name,
+    },
     source::{Files, Source},
 };
 
@@ -237,13 +240,13 @@ fn plugins(server: &ServerBlock<'_>, site: &mut Site) -> bool {
 fn forward(server: &ServerBlock<'_>, line: &Line, forwarded: &mut Vec<String>, site: &mut Site) -> bool {
     let mut arguments = line.arguments();
     let Some(from) = arguments.next().and_then(|from| site.name(from, &line.place)) else { return false };
-    let mut choice = Choice::Spread;
+    let mut choice = SelectionPolicy::Spread;
     let (mut is_tcp, mut tls_name, mut except) = (false, None, Vec::new());
     for option in &line.block {
         let word = option.words.get(1).map(String::as_str);
         match (option.name(), word) {
-            ("policy", Some("sequential")) => choice = Choice::Ordered,
-            ("policy", _) => choice = Choice::Spread,
+            ("policy", Some("sequential")) => choice = SelectionPolicy::Ordered,
+            ("policy", _) => choice = SelectionPolicy::Spread,
             ("force_tcp", _) => is_tcp = true,
             ("tls_servername", Some(name)) => tls_name = Some(name.to_owned()),
             ("except", _) => except.extend(option.arguments().map(str::to_owned)),
@@ -266,7 +269,8 @@ fn forward(server: &ServerBlock<'_>, line: &Line, forwarded: &mut Vec<String>, s
             _ => site.lost(&option.place, option.text(), "it has no counterpart"),
         }
     }
-    let servers: Vec<Server> = arguments.filter_map(|to| target(to, is_tcp, tls_name.as_deref(), line, site)).collect();
+    let servers: Vec<SiteServer> =
+        arguments.filter_map(|to| target(to, is_tcp, tls_name.as_deref(), line, site)).collect();
     let mut has_root = false;
     for zone in &server.zones {
         let zone = if is_within(zone, &from) {
@@ -293,10 +297,10 @@ fn forward(server: &ServerBlock<'_>, line: &Line, forwarded: &mut Vec<String>, s
 }
 
 /// `[scheme://]ADDRESS[:PORT][%NAME]`, or a file like resolv.conf.
-fn target(text: &str, is_tcp: bool, tls_name: Option<&str>, line: &Line, site: &mut Site) -> Option<Server> {
+fn target(text: &str, is_tcp: bool, tls_name: Option<&str>, line: &Line, site: &mut Site) -> Option<SiteServer> {
     if text.starts_with('/') {
         let path = PathBuf::from(text);
-        return Some(Server::System((text != "/etc/resolv.conf").then_some(path)));
+        return Some(SiteServer::System((text != "/etc/resolv.conf").then_some(path)));
     }
     let (scheme, rest) = text.split_once("://").unwrap_or(("dns", text));
     let (rest, own_name) = rest.split_once('%').map_or((rest, None), |(rest, name)| (rest, Some(name)));
@@ -322,7 +326,7 @@ fn target(text: &str, is_tcp: bool, tls_name: Option<&str>, line: &Line, site: &
         return None;
     };
     let tls_name = own_name.or(tls_name).filter(|_| scheme == Scheme::Tls).map(str::to_owned);
-    Some(Server::Fixed(FixedServer { scheme, port, tls_name, ..FixedServer::new(address) }))
+    Some(SiteServer::Fixed(FixedSiteServer { scheme, port, tls_name, ..FixedSiteServer::new(address) }))
 }
 
 /// `hosts [FILE [ZONES…]] { lines }`.

@@ -10,7 +10,8 @@ use std::{
 
 use super::{
     site::{
-        Choice, Data, FixedServer, Forward, Local, Place, Server, Site, endpoint, is_listed, plain_name, reverse_name,
+        Data, FixedSiteServer, Forward, Local, Place, SelectionPolicy, Site, SiteServer, endpoint, is_listed,
+        plain_name, reverse_name,
     },
     source::{Files, Source, matches},
 };
@@ -42,9 +43,9 @@ impl Setting {
 
 /// What stands in more than one line.
 #[derive(Default)]
-struct Context {
+struct DnsmasqContext {
     port: u16,
-    choice: Choice,
+    choice: SelectionPolicy,
     /// Of `domain=`, where `expand-hosts` is set.
     expanded: Option<String>,
     has_own_servers: bool,
@@ -60,9 +61,9 @@ pub(super) fn import(source: &Source, files: &mut Files, site: &mut Site) {
     read(source, files, site, &mut settings);
     let has = |name: &str| settings.iter().any(|setting| setting.name == name);
     let last = |name: &str| settings.iter().rfind(|setting| setting.name == name);
-    let mut context = Context {
+    let mut context = DnsmasqContext {
         port: last("port").and_then(|port| port.value.parse().ok()).unwrap_or(53),
-        choice: if has("strict-order") { Choice::Ordered } else { Choice::Fastest },
+        choice: if has("strict-order") { SelectionPolicy::Ordered } else { SelectionPolicy::Fastest },
         expanded: last("domain")
             .filter(|_| has("expand-hosts"))
             .and_then(|domain| plain_name(domain.value.split(',').next().unwrap_or_default())),
@@ -70,7 +71,7 @@ pub(super) fn import(source: &Source, files: &mut Files, site: &mut Site) {
         is_resolv_off: has("no-resolv"),
         is_hosts_off: has("no-hosts"),
         is_private_reverse_answered: has("bogus-priv"),
-        ..Context::default()
+        ..DnsmasqContext::default()
     };
     if context.port == 0 {
         site.lost(&last("port").map_or_else(|| source.place(1), |s| s.place.clone()), "port=0", "DNS was off here");
@@ -92,10 +93,10 @@ pub(super) fn import(source: &Source, files: &mut Files, site: &mut Site) {
 }
 
 /// The servers of "." and the hosts file, which stand nowhere.
-fn finish(context: &Context, source: &Source, site: &mut Site) {
+fn finish(context: &DnsmasqContext, source: &Source, site: &mut Site) {
     site.forwards_private_reverse = !context.is_private_reverse_answered;
     if !context.is_resolv_off && !context.has_own_servers {
-        let server = Server::System(context.resolv.clone());
+        let server = SiteServer::System(context.resolv.clone());
         let (zone, place) = (".".to_owned(), source.place(1));
         site.forward(Forward { zone, servers: vec![server], choice: context.choice, clients: Vec::new(), place });
     } else if !context.is_resolv_off {
@@ -184,7 +185,7 @@ fn folder(source: &Source, value: &str, place: &Place, site: &mut Site) -> Vec<P
     paths
 }
 
-fn take(setting: &Setting, context: &mut Context, site: &mut Site) {
+fn take(setting: &Setting, context: &mut DnsmasqContext, site: &mut Site) {
     let place = &setting.place;
     match setting.name.as_str() {
         "server" | "local" => server(setting, context, site),
@@ -231,7 +232,7 @@ fn domains(value: &str) -> (Vec<&str>, &str) {
     }
 }
 
-fn server(setting: &Setting, context: &mut Context, site: &mut Site) {
+fn server(setting: &Setting, context: &mut DnsmasqContext, site: &mut Site) {
     let place = &setting.place;
     let (domains, target) = domains(&setting.value);
     let server = match target {
@@ -269,7 +270,7 @@ fn server(setting: &Setting, context: &mut Context, site: &mut Site) {
 }
 
 /// Adds a server to those of a zone: dnsmasq has a line for each.
-fn add(zone: String, server: Server, choice: Choice, place: &Place, site: &mut Site) {
+fn add(zone: String, server: SiteServer, choice: SelectionPolicy, place: &Place, site: &mut Site) {
     match site.forwards.iter_mut().find(|forward| forward.zone == zone) {
         Some(forward) if forward.servers.contains(&server) => {}
         Some(forward) => forward.servers.push(server),
@@ -280,13 +281,13 @@ fn add(zone: String, server: Server, choice: Choice, place: &Place, site: &mut S
 }
 
 /// `ADDRESS[#PORT][@INTERFACE][@SOURCE[#PORT]]`.
-fn target(text: &str) -> Option<Server> {
+fn target(text: &str) -> Option<SiteServer> {
     let mut parts = text.split('@');
     let (address, port) = match parts.next()?.split_once('#') {
         Some((address, port)) => (address, Some(port.parse().ok()?)),
         None => (text.split('@').next()?, None),
     };
-    let mut server = FixedServer { port, ..FixedServer::new(address.parse().ok()?) };
+    let mut server = FixedSiteServer { port, ..FixedSiteServer::new(address.parse().ok()?) };
     for part in parts {
         let part = part.split('#').next()?;
         match part.parse() {
@@ -295,11 +296,11 @@ fn target(text: &str) -> Option<Server> {
             Err(_) => return None,
         }
     }
-    Some(Server::Fixed(server))
+    Some(SiteServer::Fixed(server))
 }
 
 /// `rev-server=NETWORK,SERVER`.
-fn reverse_server(setting: &Setting, context: &Context, site: &mut Site) {
+fn reverse_server(setting: &Setting, context: &DnsmasqContext, site: &mut Site) {
     let parsed = setting.value.split_once(',').and_then(|(network, server)| {
         let network = super::site::network(network.trim())?.parse().ok()?;
         Some((crate::config::reverse_zones(network), target(server.trim())?))
@@ -436,7 +437,7 @@ mod tests {
     #[test]
     fn a_server_has_port_device_and_source() {
         let fixed = |text: &str| match target(text) {
-            Some(Server::Fixed(server)) => {
+            Some(SiteServer::Fixed(server)) => {
                 Some((server.address.to_string(), server.port, server.source, server.device))
             }
             _ => None,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use super::{
     named_syntax::{DEEPEST, Item, Statement, find, statements},
-    site::{Choice, FixedServer, Forward, Place, Scheme, Server, Site, endpoint, is_listed, network},
+    site::{FixedSiteServer, Forward, Place, Scheme, SelectionPolicy, Site, SiteServer, endpoint, is_listed, network},
     source::{Files, Source},
 };
 
@@ -25,7 +25,7 @@ const UNNEEDED: &str = "\
 /// Reads a configuration.
 pub(super) fn import(source: &Source, files: &mut Files, site: &mut Site) {
     let statements = read(source, files, site);
-    let mut context = Context::default();
+    let mut context = NamedContext::default();
     for statement in &statements {
         match statement.keyword() {
             "acl" => {
@@ -78,7 +78,7 @@ pub(super) fn import(source: &Source, files: &mut Files, site: &mut Site) {
 
 /// What holds for the whole file.
 #[derive(Default)]
-struct Context {
+struct NamedContext {
     acls: BTreeMap<String, Vec<Statement>>,
     options: Vec<Statement>,
     directory: Option<PathBuf>,
@@ -114,7 +114,7 @@ fn other(statement: &Statement, site: &mut Site) {
     }
 }
 
-fn listen(options: &[Statement], context: &Context, site: &mut Site) {
+fn listen(options: &[Statement], context: &NamedContext, site: &mut Site) {
     let default = find(options, "port").and_then(|s| s.word(1)).and_then(|port| port.parse().ok()).unwrap_or(53);
     for statement in options.iter().filter(|s| matches!(s.keyword(), "listen-on" | "listen-on-v6")) {
         let is_v6 = statement.keyword() == "listen-on-v6";
@@ -151,7 +151,7 @@ fn listen(options: &[Statement], context: &Context, site: &mut Site) {
 }
 
 /// Who may ask: `allow-recursion`, or what stands for it.
-fn access(options: &[Statement], context: &Context, site: &mut Site) {
+fn access(options: &[Statement], context: &NamedContext, site: &mut Site) {
     let found = ["allow-recursion", "allow-query-cache", "allow-query"].iter().find_map(|word| find(options, word));
     let Some(statement) = found else {
         site.allow = vec!["loopback".to_owned(), "private".to_owned()];
@@ -181,7 +181,7 @@ fn access(options: &[Statement], context: &Context, site: &mut Site) {
     }
 }
 
-impl Context {
+impl NamedContext {
     /// The elements of an address match list, ACLs unfolded: networks in CIDR notation, `any`, `none`, `loopback`,
     /// `localnets`; each with whether it is an exception.
     fn list(&self, block: &[Statement], depth: usize, site: &mut Site) -> Vec<(bool, String, Place)> {
@@ -238,7 +238,7 @@ fn widened(text: &str) -> String {
 }
 
 /// A rule for "." where there are forwarders for everything.
-fn global_forwarders(block: &[Statement], clients: &[String], context: &Context, site: &mut Site) -> bool {
+fn global_forwarders(block: &[Statement], clients: &[String], context: &NamedContext, site: &mut Site) -> bool {
     let Some(statement) = find(block, "forwarders") else { return false };
     let servers = servers(statement, site);
     if servers.is_empty() {
@@ -257,14 +257,14 @@ fn global_forwarders(block: &[Statement], clients: &[String], context: &Context,
     site.forward(Forward {
         zone: ".".to_owned(),
         servers,
-        choice: Choice::Fastest,
+        choice: SelectionPolicy::Fastest,
         clients: clients.to_vec(),
         place: statement.place.clone(),
     });
     true
 }
 
-fn servers(statement: &Statement, site: &mut Site) -> Vec<Server> {
+fn servers(statement: &Statement, site: &mut Site) -> Vec<SiteServer> {
     let default: Option<u16> = statement.after("port").and_then(|port| port.parse().ok());
     let default_tls = statement.after("tls").is_some();
     let mut servers = Vec::new();
@@ -274,19 +274,19 @@ fn servers(statement: &Statement, site: &mut Site) -> Vec<Server> {
             site.lost(&element.place, element.text(), "this is not ADDRESS [port PORT]");
             continue;
         };
-        let mut server = FixedServer { port, ..FixedServer::new(address) };
+        let mut server = FixedSiteServer { port, ..FixedSiteServer::new(address) };
         if element.after("tls").is_some() || default_tls {
             server.scheme = Scheme::Tls;
             let why = "the server's certificate must name its address, or the name behind a # in `servers`";
             site.differs(&element.place, element.text(), why);
         }
-        servers.push(Server::Fixed(server));
+        servers.push(SiteServer::Fixed(server));
     }
     servers
 }
 
 /// Whether there is a rule for "." in it.
-fn view(statement: &Statement, context: &Context, source: &Source, site: &mut Site) -> bool {
+fn view(statement: &Statement, context: &NamedContext, source: &Source, site: &mut Site) -> bool {
     let block = statement.block();
     let mut clients = Vec::new();
     for keyword in ["match-destinations", "match-recursive-only"] {
@@ -322,7 +322,7 @@ fn view(statement: &Statement, context: &Context, source: &Source, site: &mut Si
     has_root
 }
 
-fn zone(statement: &Statement, clients: &[String], context: &Context, source: &Source, site: &mut Site) {
+fn zone(statement: &Statement, clients: &[String], context: &NamedContext, source: &Source, site: &mut Site) {
     let (place, block) = (&statement.place, statement.block());
     let Some(zone) = statement.word(1).and_then(|name| site.name(name, place)) else { return };
     let kind = find(block, "type").and_then(|s| s.word(1)).unwrap_or_default();
@@ -341,7 +341,7 @@ fn zone(statement: &Statement, clients: &[String], context: &Context, source: &S
                     site.differs(place, format!("zone {zone}: forward first"), why);
                 }
                 let (clients, place) = (clients.to_vec(), place.clone());
-                site.forward(Forward { zone, servers, choice: Choice::Fastest, clients, place });
+                site.forward(Forward { zone, servers, choice: SelectionPolicy::Fastest, clients, place });
             } else {
                 site.lost(place, format!("zone {zone}"), "it has no forwarders");
             }
@@ -354,7 +354,7 @@ fn zone(statement: &Statement, clients: &[String], context: &Context, source: &S
                        answers as they are";
             site.differs(place, format!("zone {zone}, type {kind}"), why);
             let (clients, place) = (clients.to_vec(), place.clone());
-            site.forward(Forward { zone, servers, choice: Choice::Fastest, clients, place });
+            site.forward(Forward { zone, servers, choice: SelectionPolicy::Fastest, clients, place });
         }
         "master" | "primary" => own_zone(zone, statement, clients, context, source, site),
         "slave" | "secondary" | "mirror" => {
@@ -368,7 +368,7 @@ fn zone(statement: &Statement, clients: &[String], context: &Context, source: &S
                 "tidegate fetches no zones: the names are forwarded to the primary servers, which must answer clients";
             site.differs(place, format!("zone {zone}, type {kind}"), why);
             let (clients, place) = (clients.to_vec(), place.clone());
-            site.forward(Forward { zone, servers, choice: Choice::Fastest, clients, place });
+            site.forward(Forward { zone, servers, choice: SelectionPolicy::Fastest, clients, place });
         }
         kind => site.lost(place, format!("zone {zone}, type {kind}"), "this type has no counterpart"),
     }
@@ -380,7 +380,7 @@ fn own_zone(
     zone: String,
     statement: &Statement,
     clients: &[String],
-    context: &Context,
+    context: &NamedContext,
     source: &Source,
     site: &mut Site,
 ) {

@@ -45,7 +45,7 @@ pub(super) struct Note {
 
 /// How a server of a group is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) enum Choice {
+pub(super) enum SelectionPolicy {
     #[default]
     Fastest,
     Spread,
@@ -54,15 +54,15 @@ pub(super) enum Choice {
 
 /// A server that is forwarded to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Server {
+pub(super) enum SiteServer {
     /// Those of a resolv.conf; none = the host's.
     System(Option<PathBuf>),
-    Fixed(FixedServer),
+    Fixed(FixedSiteServer),
 }
 
 /// One with an address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct FixedServer {
+pub(super) struct FixedSiteServer {
     pub(super) scheme: Scheme,
     pub(super) address: IpAddr,
     /// None = the scheme's.
@@ -89,7 +89,7 @@ impl Scheme {
     }
 }
 
-impl FixedServer {
+impl FixedSiteServer {
     /// Plain DNS on its usual port.
     pub(super) const fn new(address: IpAddr) -> Self {
         Self { scheme: Scheme::Udp, address, port: None, tls_name: None, source: None, device: None }
@@ -100,8 +100,8 @@ impl FixedServer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Forward {
     pub(super) zone: String,
-    pub(super) servers: Vec<Server>,
-    pub(super) choice: Choice,
+    pub(super) servers: Vec<SiteServer>,
+    pub(super) choice: SelectionPolicy,
     /// Networks of clients that it is for; empty = all.
     pub(super) clients: Vec<String>,
     pub(super) place: Place,
@@ -134,7 +134,7 @@ pub(super) struct Tls {
 
 /// Private addresses in answers, which the old server took out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Rebind {
+pub(super) struct SiteRebind {
     pub(super) is_refused: bool,
     /// Domains whose answers may have them.
     pub(super) except: Vec<String>,
@@ -154,7 +154,7 @@ pub(super) struct Site {
     pub(super) hosts_files: Vec<PathBuf>,
     /// Lines of such a file.
     pub(super) hosts_lines: Vec<String>,
-    pub(super) rebind: Rebind,
+    pub(super) rebind: SiteRebind,
     /// Whether the reverse of private addresses goes where "." goes.
     pub(super) forwards_private_reverse: bool,
     pub(super) notes: Vec<Note>,
@@ -260,7 +260,7 @@ impl Site {
 
     /// Rules as they are written: zones by their servers and clients, in the order of the old file.
     pub(super) fn groups(&self) -> Vec<(&Forward, Vec<&Forward>)> {
-        let mut places: BTreeMap<(&[Server], Choice, &[String]), usize> = BTreeMap::new();
+        let mut places: BTreeMap<(&[SiteServer], SelectionPolicy, &[String]), usize> = BTreeMap::new();
         let mut groups: Vec<(&Forward, Vec<&Forward>)> = Vec::new();
         for forward in &self.forwards {
             let key = (&forward.servers[..], forward.choice, &forward.clients[..]);

@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
     site::{
-        Choice, Data, FixedServer, Forward, Local, Place, Scheme, Server, Site, endpoint, is_listed, is_within,
-        network, plain_name, reverse_name,
+        Data, FixedSiteServer, Forward, Local, Place, Scheme, SelectionPolicy, Site, SiteServer, endpoint, is_listed,
+        is_within, network, plain_name, reverse_name,
     },
     source::{Files, Source},
 };
@@ -47,7 +47,7 @@ impl Attribute {
 
 /// `forward-zone:` and what follows.
 #[derive(Debug)]
-struct Section {
+struct Clause {
     name: String,
     place: Place,
     attributes: Vec<Attribute>,
@@ -92,7 +92,7 @@ pub(super) fn import(source: &Source, files: &mut Files, site: &mut Site) {
     site.forwards_private_reverse = has_root && server.iter().any(|a| a.name == "unblock-lan-zones" && a.is_yes());
 }
 
-fn read(source: &Source, files: &mut Files, site: &mut Site, sections: &mut Vec<Section>) {
+fn read(source: &Source, files: &mut Files, site: &mut Site, sections: &mut Vec<Clause>) {
     let mut words = words(&source.text).into_iter().peekable();
     while let Some(word) = words.next() {
         let place = source.place(word.line);
@@ -116,7 +116,7 @@ fn read(source: &Source, files: &mut Files, site: &mut Site, sections: &mut Vec<
                     }
                 }
             }
-            _ if values.is_empty() => sections.push(Section { name, place, attributes: Vec::new() }),
+            _ if values.is_empty() => sections.push(Clause { name, place, attributes: Vec::new() }),
             _ => match sections.last_mut() {
                 Some(section) => section.attributes.push(Attribute { name, values, place, source: source.clone() }),
                 None => site.lost(&place, name, "it stands before any section"),
@@ -164,7 +164,7 @@ fn words(text: &str) -> Vec<Word> {
 }
 
 /// Whether it is the one for ".".
-fn forward_zone(section: &Section, site: &mut Site) -> bool {
+fn forward_zone(section: &Clause, site: &mut Site) -> bool {
     let Some(zone) = zone_name(section, site) else { return false };
     let has_tls = section
         .attributes
@@ -197,11 +197,17 @@ fn forward_zone(section: &Section, site: &mut Site) -> bool {
         }
     }
     let is_root = zone == ".";
-    site.forward(Forward { zone, servers, choice: Choice::Fastest, clients: Vec::new(), place: section.place.clone() });
+    site.forward(Forward {
+        zone,
+        servers,
+        choice: SelectionPolicy::Fastest,
+        clients: Vec::new(),
+        place: section.place.clone(),
+    });
     is_root
 }
 
-fn stub_zone(section: &Section, site: &mut Site) {
+fn stub_zone(section: &Clause, site: &mut Site) {
     let Some(zone) = zone_name(section, site) else { return };
     let mut servers = Vec::new();
     for attribute in &section.attributes {
@@ -217,10 +223,16 @@ fn stub_zone(section: &Section, site: &mut Site) {
                    answers as they are";
         site.differs(&section.place, format!("stub-zone {zone}"), why);
     }
-    site.forward(Forward { zone, servers, choice: Choice::Fastest, clients: Vec::new(), place: section.place.clone() });
+    site.forward(Forward {
+        zone,
+        servers,
+        choice: SelectionPolicy::Fastest,
+        clients: Vec::new(),
+        place: section.place.clone(),
+    });
 }
 
-fn auth_zone(section: &Section, site: &mut Site) {
+fn auth_zone(section: &Clause, site: &mut Site) {
     let Some(zone) = zone_name(section, site) else { return };
     let file = section.attributes.iter().find(|a| a.name == "zonefile");
     let transfer = section.attributes.iter().find(|a| matches!(&*a.name, "primary" | "master" | "url"));
@@ -233,7 +245,7 @@ fn auth_zone(section: &Section, site: &mut Site) {
     }
 }
 
-fn zone_name(section: &Section, site: &mut Site) -> Option<String> {
+fn zone_name(section: &Clause, site: &mut Site) -> Option<String> {
     match section.attributes.iter().find(|attribute| attribute.name == "name") {
         Some(name) => site.name(name.value(), &name.place),
         None => {
@@ -249,7 +261,7 @@ fn by_name(attribute: &Attribute, site: &mut Site) {
 }
 
 /// `ADDRESS[@PORT][#TLS-NAME]`.
-fn server(attribute: &Attribute, scheme: Scheme, site: &mut Site) -> Option<Server> {
+fn server(attribute: &Attribute, scheme: Scheme, site: &mut Site) -> Option<SiteServer> {
     let text = attribute.value();
     let (text, tls_name) = text.split_once('#').map_or((text, None), |(text, name)| (text, Some(name)));
     let (address, port) = text.split_once('@').map_or((text, None), |(address, port)| (address, Some(port)));
@@ -264,7 +276,7 @@ fn server(attribute: &Attribute, scheme: Scheme, site: &mut Site) -> Option<Serv
         site.differs(&attribute.place, attribute.text(), why);
     }
     let tls_name = tls_name.filter(|_| scheme == Scheme::Tls).map(str::to_owned);
-    Some(Server::Fixed(FixedServer { scheme, port, tls_name, ..FixedServer::new(address) }))
+    Some(SiteServer::Fixed(FixedSiteServer { scheme, port, tls_name, ..FixedSiteServer::new(address) }))
 }
 
 fn server_section(server: &[Attribute], site: &mut Site) {

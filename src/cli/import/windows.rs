@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
-    site::{Choice, FixedServer, Forward, Place, Server, Site},
+    site::{FixedSiteServer, Forward, Place, SelectionPolicy, Site, SiteServer},
     source::Source,
 };
 
@@ -80,7 +80,7 @@ fn finish(export: Export, source: &Source, site: &mut Site) {
             site.differs(&place, "UseRootHint", why);
         }
         // Windows asks them in their order.
-        let (zone, choice) = (".".to_owned(), Choice::Ordered);
+        let (zone, choice) = (".".to_owned(), SelectionPolicy::Ordered);
         site.forward(Forward { zone, servers, choice, clients: Vec::new(), place });
     } else {
         let why = "add what `Get-DnsServerForwarder | Format-List` prints to the file, or a rule for \".\"";
@@ -98,13 +98,25 @@ fn finish(export: Export, source: &Source, site: &mut Site) {
             }
             "forwarder" | "stub" => {
                 let servers = fixed(&zone.servers, zone.port);
-                site.forward(Forward { zone: name, servers, choice: Choice::Ordered, clients: Vec::new(), place });
+                site.forward(Forward {
+                    zone: name,
+                    servers,
+                    choice: SelectionPolicy::Ordered,
+                    clients: Vec::new(),
+                    place,
+                });
             }
             "secondary" if !zone.servers.is_empty() => {
                 let why = "tidegate fetches no zones: the names are forwarded to its primary servers";
                 site.differs(&place, format!("Secondary zone {name}"), why);
                 let servers = fixed(&zone.servers, zone.port);
-                site.forward(Forward { zone: name, servers, choice: Choice::Ordered, clients: Vec::new(), place });
+                site.forward(Forward {
+                    zone: name,
+                    servers,
+                    choice: SelectionPolicy::Ordered,
+                    clients: Vec::new(),
+                    place,
+                });
             }
             "cache" => site.unneeded += 1,
             _ if is_automatic(&name) => site.unneeded += 1,
@@ -123,9 +135,12 @@ fn is_automatic(name: &str) -> bool {
     matches!(name, "0.in-addr.arpa" | "127.in-addr.arpa" | "255.in-addr.arpa" | "trustanchors" | ".")
 }
 
-fn fixed(addresses: &[IpAddr], port: Option<u16>) -> Vec<Server> {
+fn fixed(addresses: &[IpAddr], port: Option<u16>) -> Vec<SiteServer> {
     let port = port.filter(|&port| port != 53);
-    addresses.iter().map(|&address| Server::Fixed(FixedServer { port, ..FixedServer::new(address) })).collect()
+    addresses
+        .iter()
+        .map(|&address| SiteServer::Fixed(FixedSiteServer { port, ..FixedSiteServer::new(address) }))
+        .collect()
 }
 
 /// What separates the fields of a CSV file with this header.

@@ -2,7 +2,9 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use super::site::{Choice, Data, FixedServer, Forward, Local, Scheme, Server, Site, Weight, is_within, plain_name};
+use super::site::{
+    Data, FixedSiteServer, Forward, Local, Scheme, SelectionPolicy, Site, SiteServer, Weight, is_within, plain_name,
+};
 use crate::{
     config::{self, Plan},
     daemon,
@@ -20,10 +22,10 @@ struct NamedRule<'a> {
 
 /// The rules of the result, in the order of the old file.
 fn rules(site: &Site) -> Vec<NamedRule<'_>> {
-    let mut groups: Vec<(String, &[Server], Choice)> = Vec::new();
+    let mut groups: Vec<(String, &[SiteServer], SelectionPolicy)> = Vec::new();
     let mut rules: Vec<NamedRule<'_>> = Vec::new();
     for (first, zones) in site.groups() {
-        let is_same = |(_, servers, choice): &&(String, &[Server], Choice)| {
+        let is_same = |(_, servers, choice): &&(String, &[SiteServer], SelectionPolicy)| {
             (*servers, *choice) == (&first.servers[..], first.choice)
         };
         let known = groups.iter().find(is_same).map(|(name, ..)| name.clone());
@@ -188,21 +190,21 @@ fn upstream(name: &str, first: &Forward, text: &mut String) {
     put(text, format_args!("\n[upstream.{name}]\n"));
     put(text, format_args!("servers = {}\n", list(first.servers.iter().map(server_text))));
     match first.choice {
-        Choice::Fastest => {}
-        Choice::Spread => text.push_str("policy = \"spread\"\n"),
-        Choice::Ordered => text.push_str("policy = \"ordered\"\n"),
+        SelectionPolicy::Fastest => {}
+        SelectionPolicy::Spread => text.push_str("policy = \"spread\"\n"),
+        SelectionPolicy::Ordered => text.push_str("policy = \"ordered\"\n"),
     }
 }
 
-fn server_text(server: &Server) -> String {
+fn server_text(server: &SiteServer) -> String {
     match server {
-        Server::System(None) => quoted("system"),
-        Server::System(Some(path)) => quoted(&format!("system:{}", path.display())),
-        Server::Fixed(fixed) => fixed_text(fixed),
+        SiteServer::System(None) => quoted("system"),
+        SiteServer::System(Some(path)) => quoted(&format!("system:{}", path.display())),
+        SiteServer::Fixed(fixed) => fixed_text(fixed),
     }
 }
 
-fn fixed_text(server: &FixedServer) -> String {
+fn fixed_text(server: &FixedSiteServer) -> String {
     let port = server.port.filter(|&port| port != server.scheme.port());
     let scheme = match server.scheme {
         Scheme::Udp => "",

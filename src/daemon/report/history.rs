@@ -22,7 +22,7 @@ const EVENTS: usize = 50;
 
 /// What was seen, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct History(Mutex<Kept>);
+pub(super) struct StatusHistory(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -35,7 +35,7 @@ struct Kept {
 }
 
 impl Report {
-    /// Looks how it is, for [`History`].
+    /// Looks how it is, for [`StatusHistory`].
     pub(in crate::daemon) fn observe(&self, now: Moment) {
         let groups: Vec<GroupStatus> = self.upstreams(now).groups;
         let findings = findings::all(self, &groups, now);
@@ -57,7 +57,7 @@ impl Report {
     }
 }
 
-impl History {
+impl StatusHistory {
     /// Queries by the minute, the oldest minute first.
     pub(super) fn minutes(&self) -> Vec<MinuteStatus> {
         self.0.lock().minutes.iter().copied().collect()
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn each_minute_has_its_own_queries_and_an_hour_is_kept() {
-        let history = History::default();
+        let history = StatusHistory::default();
         for second in 0..2 * 3600 {
             history.note(totals(second * 3), Vec::new(), 1_000_020 + second);
         }
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn what_comes_and_goes_is_told_once_the_newest_first() {
-        let history = History::default();
+        let history = StatusHistory::default();
         history.note(totals(0), vec![down("one", "no answer")], 100);
         history.note(totals(0), vec![down("one", "nobody listens there"), down("two", "no answer")], 102);
         history.note(totals(0), vec![down("two", "no answer")], 104);

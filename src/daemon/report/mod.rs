@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tracing_appender::non_blocking::ErrorCounter;
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::history::History;
+use self::history::StatusHistory;
 use super::{listeners::Bound, snapshot_writer::SnapshotStatus, state::State as DaemonState};
 use crate::{
     admin::{
@@ -61,7 +61,7 @@ pub(super) struct Report {
     configuration: ArcSwap<Configuration>,
     gate: Arc<ArcSwap<Gate>>,
     reloads: Reloads,
-    history: History,
+    history: StatusHistory,
     is_draining: AtomicBool,
     /// Changes of the network that were heard, by kind.
     network_changes: [SharedCounter; NetworkChange::ALL.len()],
@@ -113,7 +113,7 @@ impl Report {
                 last_succeeded: AtomicBool::new(true),
                 last: Mutex::default(),
             },
-            history: History::default(),
+            history: StatusHistory::default(),
             is_draining: AtomicBool::new(false),
             network_changes: Default::default(),
             log_lost: None,

@@ -108,7 +108,7 @@ pub(super) fn files(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 
 /// Reads what was recorded from `from` to before `to`, in seconds since 1970.
 pub fn read(folder: &Path, from: u64, to: u64) -> io::Result<History> {
-    let mut reading = Reading { from, ..Reading::default() };
+    let mut reading = HistoryBuilder { from, ..HistoryBuilder::default() };
     // Which configuration was in force at the beginning, the day before may tell; each file begins with it.
     let (first, last) = (day_of(from), day_of(to.saturating_sub(1)));
     for (day, path) in files(folder)? {
@@ -137,7 +137,7 @@ pub fn read(folder: &Path, from: u64, to: u64) -> io::Result<History> {
 }
 
 #[derive(Debug, Default)]
-struct Reading {
+struct HistoryBuilder {
     from: u64,
     history: History,
     names: BTreeMap<String, NameHistory>,
@@ -147,7 +147,7 @@ struct Reading {
     full: u64,
 }
 
-impl Reading {
+impl HistoryBuilder {
     fn take(&mut self, line: Line) {
         let at = line.at();
         if let Line::Configuration { hash, rules, .. } = &line {
@@ -304,7 +304,7 @@ mod tests {
     }
 
     fn history(lines: Vec<Line>) -> History {
-        let mut reading = Reading::default();
+        let mut reading = HistoryBuilder::default();
         lines.into_iter().for_each(|line| reading.take(line));
         reading.finish()
     }

@@ -170,7 +170,7 @@ impl Try {
 
 /// Progress with one candidate server.
 #[derive(Debug, Clone, Copy, Default)]
-struct Asked {
+struct CandidateProgress {
     /// Queries sent to it.
     tries: u8,
     first_at: Moment,
@@ -187,7 +187,7 @@ struct Run<'a> {
     client: &'a UpstreamClient,
     race: Rc<Race>,
     candidates: Candidates,
-    asked: [Asked; Candidates::MOST],
+    asked: [CandidateProgress; Candidates::MOST],
     /// Queries that may still be sent.
     attempts: u8,
     tries: Vec<Try>,
@@ -210,7 +210,7 @@ impl<'a> Run<'a> {
             client,
             race,
             candidates,
-            asked: [Asked::default(); Candidates::MOST],
+            asked: [CandidateProgress::default(); Candidates::MOST],
             attempts: attempts.max(1),
             tries: Vec::with_capacity(2),
             turn_at: None,
