@@ -5,6 +5,7 @@
 //! fenced there too.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -102,6 +103,12 @@ fn packages_stay_in_their_rooms() {
 }
 
 #[test]
+fn a_type_that_crosses_rooms_has_its_name_alone() {
+    let faults = name_faults(&sources());
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
 fn the_table_names_the_rooms_that_exist() {
     let mut rooms: Vec<String> = sources().iter().map(|source| source.room().to_owned()).collect();
     rooms.retain(|room| room != "lib" && room != "main");
@@ -167,6 +174,29 @@ fn a_package_out_of_its_room_is_a_fault() {
     assert_eq!(fault("engine/handle", "tokio::spawn(f())"), 1);
     assert_eq!(fault("engine/resolve", "tokio::spawn(f())"), 0);
     assert_eq!(fault("wire/name", "#[cfg(test)]\nmod tests { fn f() { unsafe {} } }"), 1);
+}
+
+#[test]
+fn a_second_type_with_the_name_of_one_that_crosses_rooms_is_a_fault() {
+    let fault = |texts: &[(&str, &str)]| {
+        name_faults(&texts.iter().map(|(path, text)| Source::new(path, text)).collect::<Vec<_>>()).len()
+    };
+    let here = ("engine/handle", "pub enum Action {}");
+    assert_eq!(fault(&[here, ("serve/udp", "use crate::engine::Action;")]), 0);
+    assert_eq!(fault(&[here, ("cli/cache", "enum Action {}")]), 0);
+    assert_eq!(
+        fault(&[here, ("serve/udp", "use crate::engine::{Action, handle};"), ("cli/cache", "enum Action {}")]),
+        1
+    );
+    assert_eq!(fault(&[here, ("serve/udp", "use crate::engine;\nfn f(_: engine::Action) {}\nstruct Action<T>;")]), 1);
+    assert_eq!(
+        fault(&[here, ("engine/mod", "use crate::engine::handle::Action;"), ("cli/cache", "enum Action {}")]),
+        0
+    );
+    assert_eq!(
+        fault(&[here, ("serve/udp", "use crate::engine::Action;\n#[cfg(test)]\nmod tests {\nstruct Action; }")]),
+        0
+    );
 }
 
 /// A file of `src/`.
@@ -296,6 +326,56 @@ fn folder_faults(source: &Source) -> Vec<String> {
         faults.push(format!("src/{}.rs leaves its folder by {escape}; say crate::upstream:: instead", source.path));
     }
     faults
+}
+
+/// The types that are declared more than once, and of which a room imports one from another room.
+fn name_faults(sources: &[Source]) -> Vec<String> {
+    let mut homes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for source in sources {
+        for name in source.product.lines().filter_map(declared_type) {
+            homes.entry(name).or_default().push(&source.path);
+        }
+    }
+    homes.retain(|_, files| files.len() > 1);
+    let crossing: BTreeSet<String> = sources.iter().flat_map(imported_names).collect();
+    homes.retain(|name, _| crossing.contains(*name));
+    let fault = |(name, files): (&str, Vec<&str>)| {
+        format!("{name} crosses rooms, and is declared in src/{}.rs", files.join(".rs and src/"))
+    };
+    homes.into_iter().map(fault).collect()
+}
+
+/// The type that this line declares for a whole module.
+fn declared_type(line: &str) -> Option<&str> {
+    let line = match line.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+        Some(rest) => rest.trim_start(),
+        None => line,
+    };
+    let kinds = ["struct ", "enum ", "trait ", "type "];
+    words(kinds.iter().find_map(|kind| line.strip_prefix(kind))?).next()
+}
+
+/// The names that a file takes from other rooms, by an import or through an imported module.
+fn imported_names(source: &Source) -> Vec<String> {
+    let mut names = Vec::new();
+    for path in mentions(&source.product, "crate::") {
+        if path.split("::").next() == Some(source.room()) {
+            continue;
+        }
+        let last = path.rsplit("::").next().unwrap_or_default();
+        names.push(last.to_owned());
+        if last.chars().all(|letter| !letter.is_uppercase()) {
+            names.extend(mentions(&source.product, &format!("{last}::")).iter().map(|path| first(path)));
+        }
+        // A type's own constants and functions stand behind it.
+        names.extend(path.split("::").map(str::to_owned));
+    }
+    names
+}
+
+fn first(path: &str) -> String {
+    path.split("::").next().unwrap_or_default().to_owned()
 }
 
 fn fence_faults(source: &Source) -> Vec<String> {
