@@ -288,7 +288,7 @@ impl Response {
         self.is_endless
     }
 
-    /// Lowers every TTL by the seconds that the response spent in caches.
+    /// Lowers every TTL by the age that an HTTP cache reports (RFC 8484 5.1); none below zero.
     pub fn age(&mut self, seconds: u32) {
         let aged = |ttl: Ttl| Ttl::from_wire(ttl.seconds().saturating_sub(seconds));
         if seconds > 0 {

@@ -174,7 +174,7 @@ fn encode_traffic(rows: &[Row], exposition: &mut Exposition) {
         let rtts = row.record.tally.rtts();
         family.observations(&row.labels(), RTT_BOUNDS.into_iter(), &rtts.buckets, rtts.sum);
     }
-    let help = "Messages that matched no question.";
+    let help = "Messages that matched no query.";
     let mut family = exposition.counter("tidegate_upstream_mismatches_total", help);
     for row in rows {
         for reason in MismatchReason::ALL {
