@@ -18,7 +18,9 @@
 //!   count in `max_qps`; a server over it is passed over.
 //! - While every server is down, a query is a trial: a bounded number at a time, each for two time-outs.
 
+mod follow_up;
 mod hedge;
+mod turn;
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
@@ -36,7 +38,7 @@ use crate::{
         server::{
             Role, Server,
             failure::{Availability, ExchangeError, Reasons},
-            health::{HealthState, ProbeError},
+            health::ProbeError,
             tally::QueryResult,
         },
     },
@@ -276,68 +278,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The candidate whose turn is next, and when it may be asked.
-    fn next_candidate(&self, now: Moment) -> Option<(Moment, usize)> {
-        let all = self.candidates.as_slice();
-        let of = |is_wanted: &dyn Fn(&Candidate) -> bool| {
-            let ready = |at: usize| Some((self.ready_at(at, now)?.max(now), self.asked[at].tries, at));
-            let next = (0..all.len()).filter(|&at| is_wanted(&all[at])).filter_map(ready).min();
-            next.map(|(ready, _, at)| (ready, at))
-        };
-        self.elsewhere()
-            .and_then(|elsewhere| of(&elsewhere))
-            .or_else(|| of(&|candidate| candidate.state != HealthState::Down))
-            .or_else(|| of(&|candidate| candidate.state == HealthState::Down))
-    }
-
-    /// When a candidate may be asked; none if not for this query any more.
-    fn ready_at(&self, candidate: usize, now: Moment) -> Option<Moment> {
-        let asked = &self.asked[candidate];
-        if asked.is_spent || asked.tries >= MOST_TO_ONE {
-            return None;
-        }
-        let again = match (asked.tries, self.race.role) {
-            (0, _) => now,
-            (tries, Role::Traffic) => asked.last_at + PATIENCE * (1 << (tries - 1)),
-            // A probe's queries are spread by their limits.
-            (_, Role::Probe | Role::Tagged) => now,
-        };
-        Some(again.max(self.tier_opens_at(candidate, now)?))
-    }
-
-    /// When the tiers before a candidate's leave the query to it; none while one of their servers is still to be asked.
-    fn tier_opens_at(&self, candidate: usize, now: Moment) -> Option<Moment> {
-        let all = self.candidates.as_slice();
-        let mut opens = now;
-        for (at, before) in all.iter().enumerate().take(candidate) {
-            let asked = &self.asked[at];
-            if before.tier == all[candidate].tier || before.state == HealthState::Down || asked.is_spent {
-                continue;
-            }
-            if self.server(at).liveness.is_silent_for(PATIENCE, now) {
-                continue;
-            }
-            if asked.tries > 0 {
-                opens = opens.max(asked.first_at + PATIENCE);
-            } else if self.attempts > 1 {
-                return None;
-            }
-        }
-        Some(opens)
-    }
-
     fn server(&self, candidate: usize) -> &Arc<Server> {
         let Candidate { tier, place, .. } = self.candidates.as_slice()[candidate];
         &self.race.group.tiers()[usize::from(tier)][usize::from(place)]
-    }
-
-    /// For the last try, where all before it stayed unanswered in one tier: servers that are up in others.
-    fn elsewhere(&self) -> Option<impl Fn(&Candidate) -> bool + use<>> {
-        let all = self.candidates.as_slice();
-        let tier = all[self.tries.first()?.candidate].tier;
-        let stayed = |t: &Try| all[t.candidate].tier == tier && t.phase == Phase::Late;
-        let is_stuck = self.attempts == 1 && self.tries.iter().all(stayed);
-        is_stuck.then_some(move |candidate: &Candidate| candidate.tier != tier && candidate.state == HealthState::Up)
     }
 
     /// Takes one query out of the server's `max_qps`; probes are not held to it.
@@ -454,78 +397,6 @@ impl<'a> Run<'a> {
             Outcome::CaseChanged(likeness) => self.check_case(slot, likeness, now),
         }
         None
-    }
-
-    fn ask_over_tcp(&mut self, slot: usize, now: Moment) {
-        let t = &mut self.tries[slot];
-        let candidate = t.candidate;
-        t.transport = Transport::Tcp;
-        if !t.link.has_stream() {
-            t.add_handshake(self.race.group.limits().timeout);
-        }
-        self.asked[candidate].has_asked_stream = true;
-        self.repeat(slot, now);
-    }
-
-    /// Asks over TCP too, where nobody forges, whether the answer in another letter case is the server's.
-    fn check_case(&mut self, slot: usize, likeness: u64, now: Moment) {
-        let candidate = self.tries[slot].candidate;
-        let asked = &mut self.asked[candidate];
-        (asked.has_asked_stream, asked.changed_case) = (true, Some(likeness));
-        let was_spent = asked.is_spent;
-        if !self.take_rate(candidate, Transport::Tcp, now) {
-            self.asked[candidate].is_spent = was_spent;
-            return;
-        }
-        let t = &self.tries[slot];
-        let mut check = Try {
-            link: Rc::clone(&t.link),
-            candidate,
-            leg: 0,
-            cause: Cause::Turn,
-            transport: Transport::Tcp,
-            edns: t.edns,
-            phase: Phase::Waiting,
-            sent_at: now,
-            limit: t.limit,
-            trips: 1,
-            is_plain: false,
-            is_check: true,
-            is_hedged: false,
-        };
-        check.add_handshake(self.race.group.limits().timeout);
-        self.tries.push(check);
-        self.send(self.tries.len() - 1, now);
-    }
-
-    fn ask_without_edns(&mut self, slot: usize, now: Moment) {
-        let t = &mut self.tries[slot];
-        (t.edns, t.is_plain) = (EdnsUse::Without, true);
-        self.asked[t.candidate].has_asked_plain = true;
-        self.repeat(slot, now);
-    }
-
-    /// The connection was closed, or the stream reset: the query is asked again, which counts as any other.
-    fn ask_anew(&mut self, slot: usize, now: Moment) {
-        let asked = &mut self.asked[self.tries[slot].candidate];
-        if self.attempts == 0 || asked.tries >= MOST_TO_ONE {
-            return self.failed(slot, QueryResult::Network, None);
-        }
-        asked.tries += 1;
-        asked.last_at = now;
-        self.attempts -= 1;
-        self.tries[slot].add_handshake(self.race.group.limits().timeout);
-        self.repeat(slot, now);
-    }
-
-    /// Sends the try's next leg, where the server's budget has one.
-    fn repeat(&mut self, slot: usize, now: Moment) {
-        let (candidate, transport) = (self.tries[slot].candidate, self.tries[slot].transport);
-        if self.take_rate(candidate, transport, now) {
-            self.send(slot, now);
-        } else {
-            self.tries[slot].phase = Phase::Over;
-        }
     }
 
     fn won(&mut self, slot: usize, response: Response, rtt: Duration, now: Moment) -> Exchanged {

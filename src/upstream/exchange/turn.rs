@@ -1,0 +1,71 @@
+//! Whose turn it is: which candidate the next try goes to, and when. The policy stands in [`super`].
+
+use super::{MOST_TO_ONE, PATIENCE, Phase, Run, Try};
+use crate::{
+    clock::Moment,
+    upstream::{
+        group::select::Candidate,
+        server::{Role, health::HealthState},
+    },
+};
+
+impl Run<'_> {
+    /// The candidate whose turn is next, and when it may be asked.
+    pub(super) fn next_candidate(&self, now: Moment) -> Option<(Moment, usize)> {
+        let all = self.candidates.as_slice();
+        let of = |is_wanted: &dyn Fn(&Candidate) -> bool| {
+            let ready = |at: usize| Some((self.ready_at(at, now)?.max(now), self.asked[at].tries, at));
+            let next = (0..all.len()).filter(|&at| is_wanted(&all[at])).filter_map(ready).min();
+            next.map(|(ready, _, at)| (ready, at))
+        };
+        self.elsewhere()
+            .and_then(|elsewhere| of(&elsewhere))
+            .or_else(|| of(&|candidate| candidate.state != HealthState::Down))
+            .or_else(|| of(&|candidate| candidate.state == HealthState::Down))
+    }
+
+    /// When a candidate may be asked; none if not for this query any more.
+    pub(super) fn ready_at(&self, candidate: usize, now: Moment) -> Option<Moment> {
+        let asked = &self.asked[candidate];
+        if asked.is_spent || asked.tries >= MOST_TO_ONE {
+            return None;
+        }
+        let again = match (asked.tries, self.race.role) {
+            (0, _) => now,
+            (tries, Role::Traffic) => asked.last_at + PATIENCE * (1 << (tries - 1)),
+            // A probe's queries are spread by their limits.
+            (_, Role::Probe | Role::Tagged) => now,
+        };
+        Some(again.max(self.tier_opens_at(candidate, now)?))
+    }
+
+    /// When the tiers before a candidate's leave the query to it; none while one of their servers is still to be asked.
+    fn tier_opens_at(&self, candidate: usize, now: Moment) -> Option<Moment> {
+        let all = self.candidates.as_slice();
+        let mut opens = now;
+        for (at, before) in all.iter().enumerate().take(candidate) {
+            let asked = &self.asked[at];
+            if before.tier == all[candidate].tier || before.state == HealthState::Down || asked.is_spent {
+                continue;
+            }
+            if self.server(at).liveness.is_silent_for(PATIENCE, now) {
+                continue;
+            }
+            if asked.tries > 0 {
+                opens = opens.max(asked.first_at + PATIENCE);
+            } else if self.attempts > 1 {
+                return None;
+            }
+        }
+        Some(opens)
+    }
+
+    /// For the last try, where all before it stayed unanswered in one tier: servers that are up in others.
+    fn elsewhere(&self) -> Option<impl Fn(&Candidate) -> bool + use<>> {
+        let all = self.candidates.as_slice();
+        let tier = all[self.tries.first()?.candidate].tier;
+        let stayed = |t: &Try| all[t.candidate].tier == tier && t.phase == Phase::Late;
+        let is_stuck = self.attempts == 1 && self.tries.iter().all(stayed);
+        is_stuck.then_some(move |candidate: &Candidate| candidate.tier != tier && candidate.state == HealthState::Up)
+    }
+}
