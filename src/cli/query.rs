@@ -19,7 +19,7 @@ use crate::{
     config::{FixedServer, reverse_zones},
     daemon, files,
     tls::Roots,
-    upstream::{ServerSpec, Via},
+    upstream::{Egress, ServerSpec},
     wire::{Class, Name, Rcode, RecordType, Transport, UpstreamQuery, record::Section},
 };
 
@@ -128,7 +128,7 @@ fn read_server(text: &str, ca: Option<&Path>) -> Result<ServerSpec, String> {
     };
     let given = ca.map(read).transpose()?;
     let roots = || given.unwrap_or_else(Roots::of_system);
-    daemon::server_spec(&server, Via::default(), roots).ok_or_else(|| no_server(&"its interface does not exist"))
+    daemon::server_spec(&server, Egress::default(), roots).ok_or_else(|| no_server(&"its interface does not exist"))
 }
 
 fn text(query: &UpstreamQuery, server: &ServerSpec, answer: &Answer) -> String {

@@ -8,7 +8,9 @@ use crate::{
     config::{self, Endpoint, FixedServer, Live, NetworkPath, ServerAddress},
     net::mmsg::interface_index,
     tls::Roots,
-    upstream::{Group, GroupLimits, GroupSpec, HealthSpec, Identity, ServerSpec, TierMember, Via, loops, path_label},
+    upstream::{
+        Egress, Group, GroupLimits, GroupSpec, HealthSpec, Identity, ServerSpec, TierMember, loops, path_label,
+    },
 };
 
 /// The specification of each group of the plan, in its order. `source_ports` is how many all servers together may have.
@@ -94,8 +96,8 @@ pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::Wat
 
 /// A server whose interface does not exist is left out: the others of its group go on.
 fn entry(group: &config::GroupPlan, server: &config::ServerPlan, system: &SystemRoots) -> Option<TierMember> {
-    let via = via(&server.path);
-    let path_label = path_label(&via, &self::via(&group.path));
+    let via = egress(&server.path);
+    let path_label = path_label(&via, &egress(&group.path));
     match &server.address {
         ServerAddress::System { path } => Some(TierMember::System { path: path.clone(), via, path_label }),
         ServerAddress::Fixed(fixed) => {
@@ -111,7 +113,7 @@ fn entry(group: &config::GroupPlan, server: &config::ServerPlan, system: &System
 }
 
 /// A server of the configuration; none if its interface does not exist. `roots` are asked for where it is encrypted.
-pub fn server_spec(fixed: &FixedServer, via: Via, roots: impl FnOnce() -> Roots) -> Option<ServerSpec> {
+pub fn server_spec(fixed: &FixedServer, via: Egress, roots: impl FnOnce() -> Roots) -> Option<ServerSpec> {
     let address = resolve(&fixed.endpoint)?;
     let name = fixed.tls_name.clone();
     let identity = fixed.transport.is_encrypted().then(|| Identity { name, roots: roots() });
@@ -119,8 +121,8 @@ pub fn server_spec(fixed: &FixedServer, via: Via, roots: impl FnOnce() -> Roots)
     Some(ServerSpec { transport: fixed.transport, address, via, path_label: String::new(), identity, path })
 }
 
-fn via(path: &NetworkPath) -> Via {
-    Via { source: path.source.as_ref().map(|address| address.ip), device: path.device.clone(), mark: path.mark }
+fn egress(path: &NetworkPath) -> Egress {
+    Egress { source: path.source.as_ref().map(|address| address.ip), device: path.device.clone(), mark: path.mark }
 }
 
 /// The socket address of an endpoint, its scope as the index it has now.

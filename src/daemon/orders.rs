@@ -174,16 +174,16 @@ mod tests {
 
     use super::*;
     use crate::{
-        upstream::{HealthSpec, ServerSpec, Via, path_label, server::ServerPolicy},
+        upstream::{Egress, HealthSpec, ServerSpec, path_label, server::ServerPolicy},
         wire::{Name, RecordType, Transport},
     };
 
     fn server(transport: Transport, address: &str) -> Server {
-        by_path(transport, address, Via::default())
+        by_path(transport, address, Egress::default())
     }
 
-    fn by_path(transport: Transport, address: &str, via: Via) -> Server {
-        let path_label = path_label(&via, &Via::default());
+    fn by_path(transport: Transport, address: &str, via: Egress) -> Server {
+        let path_label = path_label(&via, &Egress::default());
         let spec = ServerSpec { via, path_label, ..ServerSpec::plain(transport, address.parse().unwrap()) };
         let health = HealthSpec::probing(Name::root(), RecordType::NS);
         Server::new(
@@ -233,8 +233,8 @@ mod tests {
     #[test]
     fn one_of_several_paths_to_a_server_can_be_named() {
         let plain = server(Transport::Udp, "10.1.1.53:53");
-        let marked = by_path(Transport::Udp, "10.1.1.53:53", Via { mark: 2, ..Via::default() });
-        let via = Via { source: Some("10.9.0.1".parse().unwrap()), device: Some("vpn0".into()), mark: 2 };
+        let marked = by_path(Transport::Udp, "10.1.1.53:53", Egress { mark: 2, ..Egress::default() });
+        let via = Egress { source: Some("10.9.0.1".parse().unwrap()), device: Some("vpn0".into()), mark: 2 };
         let both = by_path(Transport::Https, "10.1.1.53:443", via);
         let labels = [&plain, &marked, &both].map(|server| server.label().to_owned());
         assert_eq!(

@@ -44,8 +44,8 @@ pub use server::{
     rtt, tally,
 };
 pub use spec::{
-    GroupLimits, GroupSpec, HealthSpec, Identity, LetterCase, Policy, ProbeOrigin, ServerKey, ServerSpec, TierMember,
-    Via, path_label, path_words,
+    Egress, GroupLimits, GroupSpec, HealthSpec, Identity, LetterCase, Policy, ProbeOrigin, ServerKey, ServerSpec,
+    TierMember, path_label, path_words,
 };
 pub use system::OwnAddresses;
 pub use watch::{

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 pub(super) use crate::config::DNS_QUERY_PATH as DEFAULT_PATH;
-pub use crate::{config::Policy, net::socket::Egress as Via};
+pub use crate::{config::Policy, net::socket::Egress};
 use crate::{
     config::{self, Recursion},
     tls::Roots,
@@ -37,7 +37,7 @@ pub enum TierMember {
         /// The file; none means systemd-resolved's, else `/etc/resolv.conf`.
         path: Option<PathBuf>,
         /// How to reach them.
-        via: Via,
+        via: Egress,
         /// What tells them in their labels from the other servers of their group.
         path_label: String,
     },
@@ -51,7 +51,7 @@ pub struct ServerSpec {
     /// Its address and port.
     pub address: SocketAddr,
     /// How to reach it.
-    pub via: Via,
+    pub via: Egress,
     /// What tells it in its label from the other servers of its group, see [`path_label`].
     pub path_label: String,
     /// How it shows who it is, for encrypted transports; without it nothing is sent over one.
@@ -72,7 +72,7 @@ pub struct Identity {
 impl ServerSpec {
     /// A server on plain DNS, reached as the routing table says.
     pub fn plain(transport: Transport, address: SocketAddr) -> Self {
-        Self { transport, address, via: Via::default(), path_label: String::new(), identity: None, path: None }
+        Self { transport, address, via: Egress::default(), path_label: String::new(), identity: None, path: None }
     }
 
     /// A server that shows who it is, reached as the routing table says.
@@ -80,7 +80,7 @@ impl ServerSpec {
         Self {
             transport,
             address,
-            via: Via::default(),
+            via: Egress::default(),
             path_label: String::new(),
             identity: Some(identity),
             path: None,
@@ -93,7 +93,7 @@ impl ServerSpec {
 pub struct ServerKey {
     pub(super) transport: Transport,
     pub(super) address: SocketAddr,
-    via: Via,
+    via: Egress,
     tls_name: Option<String>,
     http_path: Option<String>,
 }
@@ -113,7 +113,7 @@ impl ServerSpec {
 }
 
 /// How a path differs from its group's, as labels have it: `,source=10.0.0.5,device=vpn0,mark=2`, each where it differs.
-pub fn path_label(path: &Via, group: &Via) -> String {
+pub fn path_label(path: &Egress, group: &Egress) -> String {
     let mut label = String::new();
     for ((key, value), (_, of_group)) in path_words(path).into_iter().zip(path_words(group)) {
         if value != of_group {
@@ -124,7 +124,7 @@ pub fn path_label(path: &Via, group: &Via) -> String {
 }
 
 /// The parts of a path by their keys, as texts: empty or 0 where the routing table decides.
-pub fn path_words(path: &Via) -> [(&'static str, String); 3] {
+pub fn path_words(path: &Egress) -> [(&'static str, String); 3] {
     [
         ("source", path.source.map(|source| source.to_string()).unwrap_or_default()),
         ("device", path.device.clone().unwrap_or_default()),

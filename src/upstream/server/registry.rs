@@ -209,7 +209,7 @@ mod tests {
                 health::{Event, HealthState},
                 tally::{QueryResult, Stripe},
             },
-            spec::{HealthSpec, Identity, ProbeOrigin, Via},
+            spec::{Egress, HealthSpec, Identity, ProbeOrigin},
         },
         wire::{Name, RecordType},
     };
@@ -354,7 +354,7 @@ mod tests {
     fn another_path_to_a_drained_machine_is_drained_unless_a_path_is_in_service() {
         let (registry, now) = (registry(), Moment::now());
         let by = |mark| Wanted {
-            spec: ServerSpec { via: Via { mark, ..Via::default() }, ..wanted("vpc", ONE).spec },
+            spec: ServerSpec { via: Egress { mark, ..Egress::default() }, ..wanted("vpc", ONE).spec },
             ..wanted("vpc", ONE)
         };
         one(&registry, by(1), now).drain();
