@@ -11,6 +11,7 @@ import threading
 import time
 
 import boto3
+import botocore.config
 import botocore.exceptions
 
 BUCKET = "site-data"
@@ -37,7 +38,8 @@ def loop():
     failed, longest = [], 0.0
     while not ended.is_set():
         # A new client has no connection yet: each turn resolves the name.
-        s3 = session.client("s3")
+        # Not the SDK's 60 s: a connection under way when the source address changes is lost, and the SDK has to notice.
+        s3 = session.client("s3", config=botocore.config.Config(connect_timeout=5, read_timeout=5))
         for call in (
             lambda: s3.put_object(Bucket=BUCKET, Key="loop", Body=b"y" * 20_000),
             lambda: s3.get_object(Bucket=BUCKET, Key="loop"),
