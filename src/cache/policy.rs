@@ -2,29 +2,29 @@
 //!
 //! | answer | lifetime | because |
 //! | --- | --- | --- |
-//! | NOERROR with records for the question, YXDOMAIN | the lowest TTL of any record | RFC 1035 7.4, RFC 2181 5.2: no record outlives its TTL, and the answer goes out whole |
+//! | NOERROR with records for the query, YXDOMAIN | the lowest TTL of any record | RFC 1035 7.4, RFC 2181 5.2: no record outlives its TTL, and the answer goes out whole |
 //! | NXDOMAIN or NODATA with SOA | min(SOA's TTL, its MINIMUM, TTLs of a CNAME chain) | RFC 2308 5; RFC 8020 takes no part: an entry answers its own name alone |
 //! | the same without SOA | `no_soa_ttl`, and no longer than a CNAME chain's TTLs | RFC 2308 5 would not store it; the VPC resolver's own cached answers come so, and would be asked for again and again |
 //! | a TTL of 0 | not stored, whatever `min_ttl` says | RFC 1035 3.2.1: for this transaction alone |
 //! | truncated, SERVFAIL, REFUSED and all others | not stored | RFC 2181 9, RFC 2308 7: [`super::failures`] remembers failures, apart (RFC 9520) |
 //!
 //! Then the operator's limits, the later the stronger: `min_ttl` raises, `max_ttl` lowers (RFC 2181 8 allows any cap),
-//! and `negative_ttl`, the rule's own, lowers what is negative (RFC 2308 5: one to three hours is sensible, less is
-//! for who creates names).
+//! and `negative_ttl`, the rule's own, lowers negative answers (RFC 2308 5: one to three hours is sensible, less where
+//! names are created often).
 //!
-//! The records' TTLs are bent the same way, stored or not ([`Clamp`]), so that a client never holds one longer than we
+//! The records' TTLs get the same limits, stored or not ([`Clamp`]), so that a client never keeps one longer than we
 //! do. A TTL of 0 stays, and exempts no other record from the limits. Those of a negative answer go no higher than its
 //! lifetime: an SOA keeps its own, longer TTL otherwise, and clients would keep the answer by it.
 //!
-//! An answer that is joined of parts inherits what is left of each part's lifetime: the limits were applied when the
-//! parts came, and do not begin again ([`Lifetime::joined`]).
+//! An answer joined from parts gets the shortest lifetime left in any of them. The limits were applied when the parts came
+//! in, and are not applied again from the start ([`Lifetime::joined`]).
 
 use crate::wire::{ResponseKind, Ttl};
 
-/// What an answer says about its time.
+/// Times in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
-    /// What it says about the question.
+    /// Kind of the response.
     pub kind: ResponseKind,
     /// The lowest TTL of its records in any section, OPT aside, and for a negative answer its SOA aside; none if there
     /// is no such record.
@@ -46,12 +46,12 @@ pub struct TtlLimits {
     pub no_soa_ttl: u32,
 }
 
-/// How long an answer is good for.
+/// How long an answer stays valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
-    /// Seconds; with 0 it is not stored.
+    /// In seconds; 0 = not to be stored.
     pub seconds: u32,
-    /// What its records' TTLs become.
+    /// Range for the TTLs of its records.
     pub ttls: Clamp,
 }
 
@@ -81,7 +81,7 @@ impl TtlLimits {
 }
 
 impl Lifetime {
-    /// Of an answer as it came from who knows.
+    /// Lifetime of an answer as it came from an upstream or a local zone.
     pub fn of(times: &Times, limits: &TtlLimits) -> Self {
         let lowest = times.lowest_ttl.map(Ttl::seconds);
         let is_negative = matches!(times.kind, ResponseKind::NxDomain | ResponseKind::NoData);
@@ -99,8 +99,8 @@ impl Lifetime {
         Self { seconds, ttls: Clamp { lowest: limits.min_ttl.min(highest), highest } }
     }
 
-    /// Of an answer of this kind that is joined of a chain, whose lowest TTL is given, and an answer that is good for
-    /// `rest` seconds more; both have been within the limits.
+    /// Lifetime of an answer joined from a chain, with its lowest TTL, and a tail that stays valid for `rest` seconds. The
+    /// limits were applied to both before.
     pub fn joined(kind: ResponseKind, chain: Option<Ttl>, rest: u32, limits: &TtlLimits) -> Self {
         let seconds = chain.map_or(rest, |chain| chain.seconds().min(rest)).min(limits.cap(kind));
         let highest =
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(negative.ttls.apply(ttl(3600)), ttl(120));
         let capped = Lifetime::of(&times(ResponseKind::NoData, None, Some(30)), &TtlLimits { min_ttl: 1000, ..LIMITS });
         assert_eq!((capped.seconds, capped.ttls.apply(ttl(30))), (900, ttl(900)));
-        // What is not stored is bounded all the same.
+        // The limits hold for an answer that is not stored, too.
         let beside_zero = Lifetime::of(&times(ResponseKind::Positive, Some(0), None), &FLOOR);
         assert_eq!((beside_zero.ttls.apply(ttl(604_800)), beside_zero.ttls.apply(ttl(0))), (ttl(86_400), ttl(0)));
         let negatives_off = Lifetime::of(&times(ResponseKind::NxDomain, None, Some(120)), &NO_NEGATIVES);

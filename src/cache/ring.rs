@@ -11,10 +11,10 @@
 
 /// The largest stretch.
 pub(super) const STRETCH: usize = 1 << 16;
-/// What places count in.
+/// Unit of a [`Place`], in bytes.
 pub(super) const UNIT: usize = 4;
 const UNITS: usize = STRETCH / UNIT;
-/// What the kernel maps at once.
+/// Page size of the kernel.
 const PAGE: usize = 4096;
 
 /// Where an entry starts, in units from the start of the first stretch.
@@ -39,11 +39,11 @@ impl Place {
 struct Stretch {
     bytes: Box<[u8]>,
     end: usize,
-    /// The highest end there ever was: what lies behind was never written.
+    /// Highest end so far; the bytes behind it were never written.
     reached: usize,
 }
 
-/// See the module.
+/// The ring; the module describes it.
 #[derive(Debug)]
 pub(super) struct Ring {
     stretches: Vec<Stretch>,
@@ -63,7 +63,7 @@ impl Ring {
         ring
     }
 
-    /// What a ring of `capacity` bytes takes for its stretches beside their bytes.
+    /// Overhead of a ring of `capacity` bytes: its stretches' bookkeeping.
     pub(super) fn overhead(capacity: usize) -> usize {
         // The allocator's own header on each.
         capacity.div_ceil(STRETCH) * (size_of::<Stretch>() + 16)
@@ -80,7 +80,7 @@ impl Ring {
         (self.current, self.head, self.tail, self.old_end) = (0, 0, 0, 0);
     }
 
-    /// Bytes of memory taken: every page ever written.
+    /// Resident bytes: every page ever written.
     pub(super) fn bytes(&self) -> usize {
         let reached = |(index, stretch): (usize, &Stretch)| {
             let reached = if index == self.current { stretch.reached.max(self.head) } else { stretch.reached };
@@ -95,7 +95,7 @@ impl Ring {
         &self.stretches[place.stretch()].bytes[place.at()..]
     }
 
-    /// The same, to be written.
+    /// The bytes from `place` to the end of its stretch, mutable.
     pub(super) fn entry_mut(&mut self, place: Place) -> &mut [u8] {
         &mut self.stretches[place.stretch()].bytes[place.at()..]
     }
@@ -107,7 +107,7 @@ impl Ring {
         self.head + size <= limit
     }
 
-    /// Takes `size` bytes, for which there is room, at the head.
+    /// Allocates `size` bytes at the head. There must be room.
     pub(super) fn push(&mut self, size: usize) -> Place {
         let place = Place::new(self.current, self.head);
         self.head += size;
@@ -124,7 +124,7 @@ impl Ring {
         self.tail += size;
     }
 
-    /// Makes the oldest entry, which is `size` bytes long, the youngest, and gives its new place.
+    /// Moves the oldest entry, which is `size` bytes long, to the head; returns its new place.
     pub(super) fn keep_oldest(&mut self, size: usize) -> Place {
         let bytes = &mut self.stretches[self.current].bytes;
         bytes.copy_within(self.tail..self.tail + size, self.head);
@@ -132,7 +132,7 @@ impl Ring {
         self.push(size)
     }
 
-    /// Goes on to the next stretch once the current one has no old entry left: a new one while `growth` and the
+    /// Moves on to the next stretch once the current one has no old entry left. That is a new one while `growth` and the
     /// capacity allow, else the oldest.
     pub(super) fn advance(&mut self, growth: Growth) {
         if let Some(stretch) = self.stretches.get_mut(self.current) {
@@ -184,8 +184,8 @@ impl Ring {
 /// Whether a ring may take more memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Growth {
-    /// It may.
+    /// A new stretch may be allocated.
     Allowed,
-    /// It may not.
+    /// Only stretches that exist are used.
     Forbidden,
 }

@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - The table holds the place of every entry that is not dead, and of nothing else.
-//! - The table never has more than its `max_buckets`; a quarter of them stay free of entries, so that the traces of
-//!   removed ones make a rebuild rare, and never a growth.
+//! - The table never has more than its `max_buckets`; a quarter of them hold no entry, so that tombstones
+//!   rarely cause a rebuild and never growth.
 
 use hashbrown::HashTable;
 
@@ -13,7 +13,7 @@ use super::{
     ring::{Growth, Place, Ring},
 };
 
-/// How many entries one insertion passes over at most before it takes the oldest.
+/// Most entries that one insertion keeps before it evicts the oldest.
 pub const MOVES: usize = 32;
 /// Bytes of a shard for each bucket of its table, at most; half as many at least, since buckets come in powers of two.
 /// With three quarters of them used, entries of 107 bytes fill the ring before the table in any case, and those of 53
@@ -29,7 +29,7 @@ const SHARE: usize = 8;
 /// Lifetimes from which prefetching pays, in seconds.
 const PREFETCH_FROM: u32 = 10;
 
-/// See the module.
+/// One shard; the module describes it.
 #[derive(Debug)]
 pub(super) struct Shard {
     ring: Ring,
@@ -162,7 +162,7 @@ impl Shard {
         if let Some(place) = old {
             let bytes = self.ring.entry_mut(place);
             if Entry(bytes).size() == size {
-                // It stays where it is, perhaps next to go; but it is here because it was asked for again.
+                // It stays where it is, perhaps next to be evicted, but it was just asked for again.
                 draft.write(bytes, &[Flag::VISITED]);
                 self.inserts += 1;
                 return Insertion::Replaced;
@@ -177,7 +177,7 @@ impl Shard {
         if old.is_some() { Insertion::Replaced } else { Insertion::Stored }
     }
 
-    /// What cannot be stored still displaces the answer it supersedes (RFC 8767 4).
+    /// Removes the entry that an answer supersedes which cannot be stored (RFC 8767 4).
     fn refuse(&mut self, key: &CacheKey<'_>, hash: Hash, refusal: Refusal) -> Insertion {
         if matches!(refusal, Refusal::NoLifetime | Refusal::TooLarge) {
             self.remove(key, hash);
@@ -185,14 +185,14 @@ impl Shard {
         Insertion::Refused(refusal)
     }
 
-    /// Makes the table ready for so many more entries, within its bound.
+    /// Reserves table slots for so many more entries, within its bound.
     pub(super) fn reserve(&mut self, entries: usize) {
         let ring = &self.ring;
         let room = self.max_entries().saturating_sub(self.table.len());
         self.table.reserve(entries.min(room), |&place| Entry(ring.entry(place)).hash().0);
     }
 
-    /// Drops the entry for `key` and says whether there was one.
+    /// Drops the entry for `key`; true if there was one.
     pub(super) fn remove(&mut self, key: &CacheKey<'_>, hash: Hash) -> bool {
         let place = self.find(key, hash);
         if let Some(place) = place {
@@ -201,7 +201,7 @@ impl Shard {
         place.is_some()
     }
 
-    /// Drops every entry that meets the condition and gives how many there were.
+    /// Drops every entry that meets the condition; returns their number.
     pub(super) fn remove_where(&mut self, mut condition: impl FnMut(&EntryView<'_>) -> bool) -> usize {
         let before = self.table.len();
         let ring = &mut self.ring;
@@ -228,7 +228,7 @@ impl Shard {
         self.ring.stretches()
     }
 
-    /// Shows every entry in a stretch of its ring, the oldest first.
+    /// Calls the visitor with every entry in a stretch of its ring, the oldest first.
     pub(super) fn for_each_in(&self, stretch: usize, mut visit: impl FnMut(&EntryView<'_>)) {
         let mut showcase = Showcase::default();
         self.ring.walk_stretch(stretch, |_, bytes| {
@@ -250,7 +250,7 @@ impl Shard {
         self.table.find(hash.0, |&place| Entry(self.ring.entry(place)).is_for(key)).copied()
     }
 
-    /// Has an entry of another generation judged: gives its rule under the new stamp, or drops it.
+    /// Revalidates an entry of another generation: returns its rule under the new stamp, or drops it.
     fn judge(
         &mut self,
         place: Place,
@@ -324,7 +324,7 @@ impl Shard {
         let ring = &self.ring;
         let rehash = |&place: &Place| Entry(ring.entry(place)).hash().0;
         if self.table.len() == self.table.capacity() && self.table.num_buckets() >= self.max_buckets {
-            // No slot is left but those with traces of removed entries: the table would grow past its bound.
+            // Only tombstones are left: an insertion would grow the table past its bound.
             let table = &mut self.table;
             table.clear();
             ring.walk(|other, bytes| {

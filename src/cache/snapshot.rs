@@ -1,4 +1,4 @@
-//! The cache as a file: what is written, and what is believed of it when it is read again.
+//! The format of a cache snapshot file: writer, and a reader that trusts nothing it cannot check.
 //!
 //! ```text
 //! 16  MAGIC
@@ -12,8 +12,8 @@
 //!
 //! The first block holds when the file was written and the rules that its entries name; the last has no body, and counts
 //! the entries of all blocks. Integers are little-endian. A file that ends early, goes on behind its last block, or has a
-//! bit that was not written is [`SnapshotError`]: who reads it must then forget what it gave. Checksums are seeded so that
-//! no block of an older file, left on the disk, passes for one of this.
+//! flipped bit is a [`SnapshotError`], and the reader's caller must discard the entries it got so far. Checksums are seeded
+//! so that a block of an older file, left on the disk, does not pass as one of this file.
 //!
 //! Ages are seconds at the time of writing. Views and rules are numbers of the configuration that wrote the file; its
 //! list of rules says which those were. Nothing here knows rules, files or folders: the engine and the daemon do.
@@ -25,13 +25,13 @@ use xxhash_rust::xxh3::Xxh3;
 use super::{CacheKey, EntryView, Integrity};
 use crate::wire::{Class, RecordType, header::HEADER, name};
 
-/// What every such file begins with.
+/// First octets of every snapshot file.
 const MAGIC: [u8; 16] = *b"tidegate cache\r\n";
-/// Of the format; an older or newer one is not read.
+/// Version of the format. Others are not read.
 const VERSION: u32 = 1;
-/// What stands in front of the blocks.
+/// Length of the file header in front of the blocks.
 const PREAMBLE: usize = MAGIC.len() + 4 + 8;
-/// What stands in front of a block's body.
+/// Length of the header in front of a block's body.
 const FRAME: usize = 16;
 /// A block is written once its body is as long as this.
 const BLOCK: usize = 64 << 10;
@@ -44,30 +44,30 @@ const DO: u8 = 1;
 const CD: u8 = 2;
 const STRIPPED: u8 = 4;
 
-/// Why a file is not believed.
+/// Why a snapshot file is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// It is something else.
+    /// It is not a snapshot.
     #[error("it is no cache snapshot")]
     Foreign,
-    /// It is of another version of the format.
+    /// It has another version of the format.
     #[error("it is of format version {0}; this program reads version {VERSION}")]
     Version(u32),
-    /// It ends before its end.
+    /// It is cut off.
     #[error("it is torn: it ends within block {0}")]
     Torn(u64),
-    /// It does not hold what was written.
+    /// A checksum or a field is wrong.
     #[error("it is damaged in block {0}")]
     Checksum(u64),
-    /// It goes on behind its end.
+    /// It goes on behind its last block.
     #[error("it goes on behind its end")]
     Trailing,
 }
 
-/// What the file says of itself.
+/// Header of a snapshot file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SnapshotHeader {
     /// When it was written, in seconds of the wall clock since 1970.
@@ -94,15 +94,15 @@ pub struct SavedEntry<'a> {
     pub key: CacheKey<'a>,
     /// The message.
     pub message: &'a [u8],
-    /// Seconds between its coming and the writing of the file.
+    /// Its age when the file was written, in seconds.
     pub age: u32,
-    /// Seconds that it is good for since it came.
+    /// Its lifetime since it came in, in seconds.
     pub lifetime: u32,
     /// The position of its rule among those of the file.
     pub rule: u16,
     /// The fingerprint of all rules that shaped it.
     pub fingerprint: u64,
-    /// Whether it is all that was answered.
+    /// Whether the guard left addresses out of it.
     pub integrity: Integrity,
 }
 
@@ -137,7 +137,7 @@ impl<W: Write> SnapshotWriter<W> {
         Ok(writer)
     }
 
-    /// Takes an entry that was stored `age` seconds ago. Nothing is written yet: this may be called under a lock.
+    /// Buffers an entry that was stored `age` seconds ago. Writes nothing, so it may be called under a lock.
     pub fn push(&mut self, entry: &EntryView<'_>, age: u32) {
         let (Ok(length), Ok(count)) = (u16::try_from(entry.message.len()), u16::try_from(entry.ttl_offsets.len()))
         else {
@@ -161,12 +161,12 @@ impl<W: Write> SnapshotWriter<W> {
         self.entries += 1;
     }
 
-    /// Writes what was taken, once it is worth it.
+    /// Writes the buffered entries if there are enough for a block.
     pub fn settle(&mut self) -> io::Result<()> {
         if self.body.len() >= BLOCK { self.block() } else { Ok(()) }
     }
 
-    /// Ends the file; gives the output and how many entries it holds.
+    /// Finishes the file; returns the output and the number of entries.
     pub fn finish(mut self) -> io::Result<(W, u32)> {
         if !self.body.is_empty() {
             self.block()?;
@@ -211,7 +211,7 @@ pub struct SnapshotReader<R> {
     header: SnapshotHeader,
 }
 
-/// A block was read, or the last.
+/// Result of reading a block.
 enum Next {
     Block { entries: u32 },
     End { total: u32 },
@@ -238,13 +238,13 @@ impl<R: Read> SnapshotReader<R> {
         Ok(reader)
     }
 
-    /// What the file says of itself.
+    /// The file's header.
     pub const fn header(&self) -> &SnapshotHeader {
         &self.header
     }
 
-    /// Gives every entry to `take`, with where its TTLs are said to stand. Only when this ends well is the file what was
-    /// written; by whom, no checksum says.
+    /// Calls `take` with every entry and the offsets of its TTLs. Only after it returns without an error is the file known
+    /// to be complete and undamaged. It proves nothing about who wrote the file.
     pub fn read(mut self, mut take: impl FnMut(&SavedEntry<'_>, &[u16])) -> Result<u32, SnapshotError> {
         let mut offsets = Vec::new();
         let mut seen = 0_u32;
@@ -313,7 +313,7 @@ fn header(body: &[u8]) -> Option<SnapshotHeader> {
     Some(header)
 }
 
-/// One entry, which must be its question's: the key is read out of the message.
+/// Reads one entry. Its key is the message's question section.
 fn entry<'a>(fields: &mut Fields<'a>, offsets: &mut Vec<u16>) -> Option<SavedEntry<'a>> {
     let (length, count) = (fields.u16()?, fields.u16()?);
     let [flags, _] = fields.u16()?.to_le_bytes();
@@ -339,7 +339,7 @@ fn entry<'a>(fields: &mut Fields<'a>, offsets: &mut Vec<u16>) -> Option<SavedEnt
     Some(SavedEntry { key, message, age, lifetime, rule, fingerprint, integrity })
 }
 
-/// Octets, field by field.
+/// Reads fields from octets.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {

@@ -29,7 +29,7 @@ use crate::{
     zones::{self, LocalQuery},
 };
 
-/// How often a query is resolved anew because the configuration changed meanwhile.
+/// Most times that a query is resolved again because a reload came while it waited.
 const MAX_RELOADS: usize = 3;
 
 /// An answer, where it came from, and the extended error that goes with it.
@@ -38,12 +38,12 @@ pub struct Answer {
     response: Arc<Response>,
     source: ReplySource,
     reason: Option<Reason>,
-    /// How many seconds it is good for; 0 = for this query alone.
+    /// Seconds that it stays valid; 0 = for this query only.
     lifetime: u32,
 }
 
 impl Answer {
-    /// An answer of its own.
+    /// Wraps a response that nothing else shares.
     pub(super) fn new(response: Response, source: ReplySource, reason: Option<Reason>, lifetime: u32) -> Self {
         Self { response: Arc::new(response), source, reason, lifetime }
     }
@@ -54,7 +54,7 @@ pub type Resolved = Result<Answer, ResolveError>;
 
 type Boxed<'a> = Pin<Box<dyn Future<Output = Resolved> + 'a>>;
 
-/// Resolves a query; the reply is to be written when it is sent.
+/// Resolves a query. The caller writes the reply when it sends it.
 pub async fn resolve(context: &Context, query: &Query) -> Reply {
     let mut snapshot = context.engine.snapshot_owned();
     for _ in 0..=MAX_RELOADS {
@@ -68,14 +68,14 @@ pub async fn resolve(context: &Context, query: &Query) -> Reply {
     Reply::new(Err(ResolveError::overtaken()), &snapshot)
 }
 
-/// Whether an answer that was found under one snapshot is shaped by the same rules under the other.
+/// Whether both snapshots shape the answer by the same rules.
 fn agrees(one: &Snapshot, other: &Snapshot, query: &Query, resolved: &Resolved) -> bool {
     let Ok(answer) = resolved else { return true };
     let message = answer.response.message();
     one.fingerprint(message, query.client) == other.fingerprint(message, query.client)
 }
 
-/// The reply to a query that was resolved, before it is written.
+/// Reply to a resolved query, not yet written.
 #[derive(Debug)]
 pub struct Reply {
     resolved: Resolved,
@@ -88,7 +88,8 @@ impl Reply {
         Self { resolved, payload: snapshot.udp_payload, rotates: snapshot.rotate }
     }
 
-    /// Writes the reply to `query` into `out`, which takes 65,535 octets for a stream, and counts it; gives its length.
+    /// Writes the reply to `query` into `out`, and counts it; returns its length. For a stream, `out` must
+    /// hold 65,535 octets.
     pub fn write(&self, context: &Context, query: &Query, out: &mut [u8]) -> usize {
         let question = query.question();
         let space = query.carrier.space(question.edns.as_ref(), self.payload);
@@ -142,16 +143,16 @@ async fn answer(context: &Context, resolution: Resolution) -> Resolved {
     resolved
 }
 
-/// The way that a chain has come so far.
+/// The part of a CNAME chain that was followed so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trail {
     names: Vec<Name>,
-    /// How often it went from one rule or zone to another.
+    /// Changes from one rule or zone to another.
     turns: usize,
 }
 
 impl Trail {
-    /// Goes on to the target at `cut` in the head's chain, unless that is a loop or one turn too many.
+    /// Continues with the target at `cut` in the head's chain. An error if that is a loop or one turn too many.
     pub(super) fn follow(
         &mut self,
         resolution: &Resolution,
@@ -169,8 +170,8 @@ impl Trail {
     }
 }
 
-/// Waits for a fresh answer, but no longer than the patience where there is a stale one. After a round that failed, a
-/// name with a stale answer is left alone for a while.
+/// Waits for a fresh answer, but no longer than `stale_after` if there is a stale one. After a failed round, a name with
+/// a stale answer is not asked again for a while.
 async fn within_patience(context: &Context, resolution: &Resolution, trail: Trail) -> Resolved {
     let is_down = resolution.snapshot.is_down(resolution.target());
     let other_kind = || is_down.then(|| store::of_other_kind(context, resolution)).flatten();
@@ -212,7 +213,7 @@ async fn within_patience(context: &Context, resolution: &Resolution, trail: Trai
     }
 }
 
-/// One step of the chain, and through itself those behind it.
+/// Resolves one step of the chain, then recursively the rest.
 async fn steps(context: &Context, resolution: &Resolution, trail: Trail) -> Resolved {
     let Some(target) = resolution.target() else {
         return Err(ResolveError::not_covered("no rule"));
@@ -247,16 +248,16 @@ async fn local(context: &Context, resolution: &Resolution, trail: Trail) -> Reso
     }
 }
 
-/// What the local zones say.
+/// Answer from the local zones.
 #[derive(Debug)]
 pub(super) enum OfZones {
-    /// All of it.
+    /// The complete answer.
     Answer(Response),
-    /// A chain whose target at `cut` others have.
+    /// A CNAME chain whose target belongs to a rule.
     Leaves {
-        /// The chain.
+        /// The answer that holds the chain.
         head: Response,
-        /// The position of the target in it.
+        /// Index of the target in the chain.
         cut: usize,
     },
 }
@@ -294,7 +295,7 @@ pub(super) fn of_zones(resolution: &Resolution) -> Result<OfZones, ResolveError>
     Ok(OfZones::Answer(response))
 }
 
-/// Resolves the target at `cut` in the head's chain, and joins both answers.
+/// Resolves the target at `cut` in the head's chain and joins the two answers.
 async fn onward(context: &Context, resolution: &Resolution, head: &Response, cut: usize, mut trail: Trail) -> Resolved {
     let next = trail.follow(resolution, head, cut)?;
     // A refresh fetches the whole chain: its end is as old as its beginning.
@@ -313,13 +314,13 @@ async fn onward(context: &Context, resolution: &Resolution, head: &Response, cut
         _ => (joined, None),
     };
     let rest = match joined.kind() {
-        // The guard emptied it: how long there is nothing, nobody said.
+        // The guard removed every address, so no SOA limits this NODATA.
         ResponseKind::NoData if blocked.is_some() => tail.lifetime.min(resolution.snapshot.cache.no_soa_ttl),
         _ => tail.lifetime,
     };
     let lifetime = store::bound_joined(resolution, &mut joined, rest);
     let reason = tail.reason.or(blocked);
-    // A stale tail is no news of what is cached.
+    // A stale tail must not renew what is cached.
     let is_news =
         tail.source != ReplySource::Stale && reason.as_ref().is_none_or(|reason| reason.code == EdeCode::Blocked);
     if is_news {

@@ -1,14 +1,15 @@
-//! Which of several addresses a reply begins with: at random, for each reply anew, by a generator that each thread has for
-//! itself. A counter would not do: who always asks for A and AAAA in turn would get every second one.
+//! Picks the address that a reply begins with, at random for each reply.
+//!
+//! A counter would not do: a client that asks for A and AAAA in turn would get only every second address.
 
 use std::cell::Cell;
 
 thread_local! {
-    /// The state of an xorshift generator, never zero. Nothing but the spread of load hangs on it.
+    /// State of this thread's xorshift generator, never zero. It only spreads load, so it need not be unpredictable.
     static STATE: Cell<u64> = Cell::new(rand::random::<u64>() | 1);
 }
 
-/// A number below `count`, which is at most 2^32.
+/// Random number below `count`, which is at most 2^32.
 pub(super) fn choose(count: usize) -> usize {
     let random = STATE.with(|state| {
         let mut bits = state.get();
@@ -26,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_one_of_them_comes_first_as_often() {
+    fn every_address_comes_first_equally_often() {
         let mut counts = [0_u32; 3];
         for _ in 0..3000 {
             counts[choose(3)] += 1;

@@ -1,8 +1,8 @@
-//! What shapes an answer, as a fingerprint that is stored beside it.
+//! Fingerprint of everything that shapes an answer, stored beside the answer.
 //!
 //! The fingerprint covers the rule or local zone of QNAME and of every CNAME target in the answer, in their order. After
-//! a reload an entry serves on only if the same names lead to rules that are the same in every respect. That is looked
-//! up once for each entry and generation, not for each query, so that a reload needs no sweep and leaves no window.
+//! a reload an entry stays valid only if the same names lead to rules of the same fingerprint. That is checked once for each
+//! entry and generation, so a reload needs no sweep, and no entry of an old rule serves in between.
 
 use std::net::IpAddr;
 
@@ -21,11 +21,11 @@ use crate::{
     },
 };
 
-/// The rule of a stamp where no rule brought the answer.
+/// Rule number in the stamp of an answer that came through no rule.
 const NO_RULE: u16 = u16::MAX;
 
-/// The fingerprint of every setting of a rule that shapes its answers, and of nothing else: how fast or from which port
-/// a server is asked changes no answer, nor does a group's place in the plan.
+/// Fingerprint of the settings of a rule that shape its answers, and only of those. How fast or from which port a server
+/// is asked changes no answer, nor does the group's position in the plan.
 pub(super) fn rule_fingerprint(rule: &config::RulePlan, live: &Live) -> u64 {
     let servers = |index: GroupIndex| {
         let group = live.group(index);
@@ -40,14 +40,14 @@ pub(super) fn rule_fingerprint(rule: &config::RulePlan, live: &Live) -> u64 {
     xxh3_64(text.as_bytes())
 }
 
-/// What shapes an answer.
+/// Everything that shapes an answer.
 pub(super) struct Shape {
-    /// Of all rules and zones in it.
+    /// Covers all rules and zones that the answer's chain goes through.
     pub(super) fingerprint: u64,
     rule: u16,
-    /// The view of QNAME, which is the key's.
+    /// View of QNAME, the same as in the cache key.
     view: View,
-    /// Whether all clients of that view get the same.
+    /// Whether all clients of that view get the same answer.
     is_shared: bool,
 }
 
@@ -58,14 +58,14 @@ impl Shape {
         self.fingerprint = xxh3_64([before, then].as_flattened());
     }
 
-    /// The stamp of an entry under `view`; none where the answer must not be stored there.
+    /// Stamp for an entry under `view`; none if the answer must not be stored there.
     pub(super) fn stamp(&self, generation: u32, view: View) -> Option<Stamp> {
         let fits = view >= FIRST_AUDIENCE_VIEW || (self.is_shared && self.view == view);
         fits.then_some(Stamp { generation, fingerprint: self.fingerprint, rule: self.rule })
     }
 }
 
-/// The shape of a message for this client; none where no rule covers QNAME.
+/// Shape of a message for this client; none if no rule covers QNAME.
 pub(super) fn of(snapshot: &Snapshot, message: &[u8], client: IpAddr) -> Option<Shape> {
     let mut name = NameBuf::new();
     name.expand(message, HEADER).ok()?;
@@ -111,7 +111,7 @@ pub(super) fn of_found(
     Ok(shape)
 }
 
-/// QTYPE of a message of ours, whose question is whole.
+/// QTYPE of a message that we wrote, so that its question section is complete.
 fn question_type(message: &[u8]) -> RecordType {
     let end = name::skip_uncompressed(message, HEADER).unwrap_or(HEADER);
     RecordType(message.get(end..).and_then(<[u8]>::first_chunk).map_or(0, |octets| u16::from_be_bytes(*octets)))
@@ -132,8 +132,8 @@ pub(super) fn revalidate(
     shape.stamp(snapshot.generation, view).filter(|new| new.fingerprint == stamp.fingerprint)
 }
 
-/// Whether the guards of all rules that the chain leads through let every address pass. That is stricter than what was
-/// judged when the answer came: one that fails is only fetched again.
+/// Whether the guard of every rule in the chain lets every address pass. This is stricter than when the answer came in;
+/// an entry that fails is only fetched again.
 fn passes(snapshot: &Snapshot, message: &[u8], client: IpAddr) -> Result<bool, Malformed> {
     let qtype = question_type(message);
     let stops = |name: &NameBuf| -> Result<bool, Malformed> {

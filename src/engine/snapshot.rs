@@ -1,6 +1,6 @@
 //! The configuration as queries see it: one value, replaced whole by a reload.
 //!
-//! What an answer was made under, and whether it may serve after a reload, is decided in `shape`.
+//! `shape` decides whether an answer from before a reload may still be used.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RuleId(pub u16);
 
-/// The generation of entries that were read from a file, and not asked for since: before the first.
+/// Generation of entries that were read from a snapshot file and not asked for since; no configuration has it.
 pub(super) const FROM_FILE: u32 = 0;
 
 /// Views from here on hold answers that only one [audience](Table::audience) may share.
@@ -78,7 +78,7 @@ pub struct Snapshot {
     pub zones: Arc<Zones>,
     /// Time a client waits at most.
     pub deadline: Duration,
-    /// How often one client may ask over UDP; none = as often as it likes.
+    /// Rate limit for each client over UDP; none = unlimited.
     pub client_limit: Option<RateLimit>,
     /// The load balancers whose PROXY header is believed.
     pub balancers: Networks<()>,
@@ -104,7 +104,7 @@ pub struct Snapshot {
     pub prefetch: bool,
     /// Whether addresses of one name begin with another one in each reply.
     pub rotate: bool,
-    /// The groups in the order of the plan, for who shows or watches them.
+    /// The groups in the order of the plan, for status reports and probes.
     pub groups: Vec<Arc<Group>>,
     rules: Vec<Rule>,
     wall_offset: u32,
@@ -185,7 +185,7 @@ impl Snapshot {
         self.zones.is_special(name) && self.table.find(name, client).is_some_and(|found| found.target == Target::Local)
     }
 
-    /// How the way of a name depends on the client; none where all go the same way.
+    /// How the target of a name depends on the client; none if it does not.
     pub(super) fn choice(&self, name: &[u8]) -> Option<Choice> {
         if self.zones.is_host(name) { None } else { self.table.choice(name) }
     }
@@ -218,19 +218,20 @@ impl Snapshot {
             .then_some(FIRST_AUDIENCE_VIEW | audience)
     }
 
-    /// The stamp of an answer stored under `view`, to a query whose name was `found` in the table; none if it must not
-    /// be stored there, because its chain leads where the clients of that view go different ways.
+    /// Stamp for an answer stored under `view` to a query whose name was `found` in the table. None if it must not be
+    /// stored there, because somewhere in its chain the clients of that view have different targets.
     pub fn stamp(&self, message: &[u8], client: IpAddr, found: RouteMatch<Target>, view: View) -> Option<Stamp> {
         shape::of_found(self, message, client, found).ok()?.stamp(self.generation, view)
     }
 
-    /// Looks an entry of an earlier generation up in this one: its new stamp, or none if it is shaped otherwise now, for
-    /// this client or for others who would find it. One that was read from a file must pass the guard once more.
+    /// Checks an entry of an earlier generation against this one. Returns its new stamp, or none if this client, or
+    /// another one that would find the entry, would get a different answer now. An entry from a file must pass the guard
+    /// again.
     pub fn revalidate(&self, message: &[u8], stamp: Stamp, client: IpAddr, view: View) -> Option<Stamp> {
         shape::revalidate(self, message, stamp, client, view)
     }
 
-    /// The fingerprint of all that shapes this message for this client.
+    /// Fingerprint of everything that shapes this message for this client.
     pub fn fingerprint(&self, message: &[u8], client: IpAddr) -> Option<u64> {
         shape::of(self, message, client).map(|shape| shape.fingerprint)
     }
@@ -251,7 +252,7 @@ impl Snapshot {
         rule.is_some_and(Rule::is_down)
     }
 
-    /// Whether queries that go there cannot be answered now: no server of the rule is up.
+    /// Whether queries for this target cannot be answered now, because no server of the rule is up.
     pub fn is_down(&self, target: Option<Target>) -> bool {
         matches!(target, Some(Target::Rule(rule)) if self.rule(rule).is_down())
     }
@@ -283,14 +284,14 @@ fn cache_limits(cache: &config::CachePolicy) -> policy::TtlLimits {
 }
 
 impl Rule {
-    /// How often a server of it came up so far: another number means that a failure is worth another try.
+    /// Times that one of its servers came up. When the number changes, a remembered failure is worth another try.
     pub(super) fn recoveries(&self) -> u64 {
         let groups = [Some(&self.group), self.fallback.as_ref()];
         let servers = groups.into_iter().flatten().flat_map(|group| group.servers());
         servers.fold(0, |sum, server| sum.wrapping_add(server.recoveries()))
     }
 
-    /// Whether none of its servers can be asked with any hope.
+    /// Whether no server of its group is usable. Servers that loop back here do not count.
     pub(super) fn is_down(&self) -> bool {
         self.group.is_down_without(&self.loops)
     }

@@ -21,35 +21,35 @@ use crate::{
     wire::{EdeCode, Name, Response, ResponseKind, splice},
 };
 
-/// After a round that failed a name with a stale answer is not asked again for so long (RFC 8767 5).
+/// Pause after a failed round before a name with a stale answer is asked again (RFC 8767 5).
 const STALE_PAUSE: Duration = Duration::from_secs(30);
 
-/// Brings the TTLs of an answer that just came within the bounds of its rule, and gives how long it may be stored: what a
-/// client is told must not outlive the entry.
+/// Clamps the TTLs of a new answer to its rule's limits and returns how long it may be stored. A client must not keep it
+/// longer than we do.
 pub(super) fn bound(resolution: &Resolution, response: &mut Response) -> u32 {
     let lifetime = Lifetime::of(&times(response), &limits(resolution));
     response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
     lifetime.seconds
 }
 
-/// Brings the TTLs of a chain that goes on elsewhere within the bounds. How long there is nothing at its end, the
-/// answer behind it says.
+/// Clamps the TTLs of a chain that another rule or zone continues. The negative TTL, if any, comes from the answer at the
+/// chain's end.
 pub(super) fn bound_links(resolution: &Resolution, response: &mut Response) {
     let times = Times { kind: ResponseKind::Positive, lowest_ttl: response.least_ttl(), soa_ttl: None };
     let lifetime = Lifetime::of(&times, &limits(resolution));
     response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
 }
 
-/// Brings the TTLs of an answer that was joined of a chain and a tail that is good for `rest` seconds more within the
-/// bounds, and gives how long it may be stored. Both parts were bounded when they came: nothing begins again.
+/// Clamps the TTLs of an answer joined from a chain and a tail, and returns how long it may be stored. The tail stays valid
+/// for `rest` seconds. Both parts were clamped when they came in, so no lifetime starts again.
 pub(super) fn bound_joined(resolution: &Resolution, response: &mut Response, rest: u32) -> u32 {
     let lifetime = Lifetime::joined(response.kind(), response.least_ttl(), rest, &limits(resolution));
     response.map_ttls(|ttl| lifetime.ttls.apply(ttl));
     lifetime.seconds
 }
 
-/// Brings the TTLs of an answer that a file says is good for `claimed` seconds within the bounds, and gives how long it
-/// may be stored: no longer than if it came from upstream now.
+/// Clamps the TTLs of an answer from a snapshot file, which claims `claimed` seconds for it, and returns how long it may be
+/// stored: at most as long as if it came from an upstream now.
 pub(super) fn bound_saved(limits: &TtlLimits, response: &mut Response, claimed: u32) -> u32 {
     let rest = Lifetime::of(&times(response), limits).seconds.min(claimed);
     let lifetime = Lifetime::joined(response.kind(), response.least_ttl(), rest, limits);
@@ -106,21 +106,21 @@ pub(super) fn insert(
     engine.cache.insert(&kept.key(), kept.hash, new, is_protected);
 }
 
-/// What is remembered of a query that failed.
+/// A remembered failure of a query.
 #[derive(Debug, Clone)]
 pub struct KnownFailure {
     error: Arc<ResolveError>,
-    /// Where every server of the rule was down: how often one had come up by then. It holds until the next does.
+    /// [`Rule::recoveries`] at the time, if every server of the rule was down. The failure is forgotten when it changes.
     outage: Option<u64>,
 }
 
-/// Remembers that no server answered a query, unless none was asked.
+/// Remembers that no server answered a query. Does nothing if no server was asked.
 pub(super) fn remember_outage(engine: &Engine, resolution: &Resolution, rule: &Rule, error: &upstream::ExchangeError) {
     let upstream::ExchangeError::AllFailed(reasons) = error else { return };
     if reasons.availability != upstream::Availability::Asked {
         return;
     }
-    // What failed while every server was down says nothing once one answers: the first answer ends the outage for all.
+    // A failure from an outage must not outlive it, and a server may have come up since.
     let outage = reasons.was_trial.then(|| rule.recoveries());
     if outage.is_some() && !rule.is_down() {
         return;
@@ -129,9 +129,8 @@ pub(super) fn remember_outage(engine: &Engine, resolution: &Resolution, rule: &R
     remember_with(engine, resolution, ResolveError::servfail(EdeCode::CachedError, text), outage);
 }
 
-/// Remembers an error for `failure_ttl` (RFC 9520), unless other rules are in force by now: what failed under those
-/// before says nothing about them. A refusal of the guard is remembered in its own words: the client is told what it is
-/// about, not that somebody asked before.
+/// Remembers an error for `failure_ttl` (RFC 9520), unless a reload changed the rules meanwhile. A guard's refusal keeps its
+/// own text, so that the next client, too, learns which address was refused.
 pub(super) fn remember(engine: &Engine, resolution: &Resolution, error: ResolveError) {
     remember_with(engine, resolution, error, None);
 }
@@ -145,13 +144,13 @@ fn remember_with(engine: &Engine, resolution: &Resolution, error: ResolveError, 
         resolution.snapshot.failure_ttl,
         KnownFailure { error: Arc::new(error), outage },
     );
-    // Looked at behind it: a configuration that comes into force later makes everything forgotten.
+    // Checked after storing: each new configuration clears the remembered failures, and may have done so just before.
     if engine.snapshot().generation != resolution.snapshot.generation {
         engine.failures.forget(&key);
     }
 }
 
-/// The error that is remembered of a query. A refusal counts as one each time: a client was refused.
+/// Remembered error for a query. A guard's refusal counts each time, since each time a client was refused.
 pub(super) fn remembered(context: &Context, resolution: &Resolution, now: Moment) -> Option<ResolveError> {
     let error = find_remembered(&context.engine, resolution, now)?;
     if let Some(id) = error.refused_by
@@ -177,8 +176,8 @@ pub(super) fn find_remembered(engine: &Engine, resolution: &Resolution, now: Mom
     (!is_over).then_some(known.error)
 }
 
-/// Remembers that a round of queries failed for which there is a stale answer: it is not tried again for
-/// [`STALE_PAUSE`], unless a server of the rule comes up meanwhile.
+/// Remembers that a round failed for a query with a stale answer. It is not tried again for [`STALE_PAUSE`], unless a
+/// server of the rule comes up.
 pub(super) fn pause(engine: &Engine, resolution: &Resolution, now: Moment) {
     if let Some(Target::Rule(rule)) = resolution.target() {
         let recoveries = resolution.snapshot.rule(rule).recoveries();
@@ -186,14 +185,14 @@ pub(super) fn pause(engine: &Engine, resolution: &Resolution, now: Moment) {
     }
 }
 
-/// Whether the query is not tried again yet.
+/// Whether the pause after a failed round still lasts.
 pub(super) fn is_paused(engine: &Engine, resolution: &Resolution, now: Moment) -> bool {
     let Some(Target::Rule(rule)) = resolution.target() else { return false };
     let paused = engine.stale_rounds.find(&resolution.key(), now);
     paused.is_some_and(|recoveries| recoveries == resolution.snapshot.rule(rule).recoveries())
 }
 
-/// A cached answer that serves while no server answers.
+/// Cached answer to use while no server answers.
 #[derive(Debug)]
 pub(super) struct Stale {
     response: Response,
@@ -276,9 +275,8 @@ fn gives_stale(snapshot: &Snapshot, target: Target) -> bool {
     }
 }
 
-/// What the cache has of the query with signatures where it was asked without, or the other way round, made fit for who
-/// asked: without signatures that nobody asked for, or without the word that the answer is authentic, for which there
-/// are none.
+/// Cached answer to the same query with the other DO bit, adapted to this client. Signatures are removed if the client did
+/// not ask for them; AD is cleared if it did, because the entry has none.
 pub(super) fn of_other_kind(context: &Context, resolution: &Resolution) -> Option<Stale> {
     let other = resolution.other_kind();
     let stale = stale(context, &other)?;
@@ -290,7 +288,7 @@ pub(super) fn of_other_kind(context: &Context, resolution: &Resolution) -> Optio
     Some(Stale { response: response.ok()?, ..stale })
 }
 
-/// The answer to a query that such an entry answers.
+/// Answer made of an entry that is used while no server answers.
 pub(super) fn as_stale(stale: Stale) -> Answer {
     let Stale { response, is_expired, integrity } = stale;
     if !is_expired {

@@ -15,12 +15,12 @@ use super::{
 };
 use crate::wire::{Name, RecordType, name::MAX_NAME};
 
-/// A record.
+/// A record of a zone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ZoneRecord {
     /// The owner's number.
     pub(super) owner: u32,
-    /// Where its RDATA stands, behind two octets of length.
+    /// Offset of its RDATA, which two octets of length precede.
     pub(super) rdata: u32,
     /// In seconds; the same in the whole set (RFC 2181 5.2).
     pub(super) ttl: u32,
@@ -28,7 +28,7 @@ pub(super) struct ZoneRecord {
     pub(super) rtype: RecordType,
 }
 
-/// Some RDATA behind two octets of length.
+/// RDATA with two octets of length in front.
 pub(super) fn rdata_at(octets: &[u8], at: u32) -> &[u8] {
     let rest = octets.get(place(at)..).unwrap_or_default();
     let Some((length, rest)) = rest.split_first_chunk::<2>() else { return &[] };
@@ -59,7 +59,7 @@ impl<'z> RrSet<'z> {
     }
 }
 
-/// What a name owns; nothing if it only has names below it.
+/// Records that a name owns; none for an empty non-terminal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Node<'z> {
     records: &'z [ZoneRecord],
@@ -89,25 +89,25 @@ impl<'z> Node<'z> {
     }
 }
 
-/// What a look-up finds.
+/// Result of a look-up.
 #[derive(Debug)]
 pub(super) enum Found<'z> {
     /// The name exists.
     Exact(Node<'z>),
-    /// The name does not exist, a wildcard speaks for it (RFC 4592 3.3).
+    /// The name does not exist, and a wildcard matches it (RFC 4592 3.3).
     Wildcard(Node<'z>),
     /// The name is at or below a zone cut (RFC 1034 4.2.1).
     Cut {
-        /// Where in the name the cut begins.
+        /// Offset in the name where the cut's own name begins.
         at: usize,
-        /// What the parent has there.
+        /// Records that the parent side has at the cut.
         node: Node<'z>,
     },
     /// The name is below a DNAME (RFC 6672).
     Redirected {
-        /// Where in the name the DNAME's owner begins.
+        /// Offset in the name where the DNAME's owner begins.
         at: usize,
-        /// The DNAME.
+        /// The DNAME record.
         dname: RrSet<'z>,
     },
     /// The name does not exist.
@@ -118,12 +118,12 @@ pub(super) enum Found<'z> {
 #[derive(Debug)]
 pub(super) struct Zone {
     pub(super) apex: Name,
-    /// Without the apex's labels; the apex itself is the first, and empty. Invariant: with a name, every name between
-    /// it and the apex.
+    /// Names without the apex's labels. The apex itself is the first, and empty. Invariant: for each name, every name
+    /// between it and the apex is here, too.
     pub(super) names: Names,
-    /// For each name what a walk must know of it.
+    /// For each name the types that a walk must know of (NS, DNAME).
     pub(super) kinds: Vec<Kinds>,
-    /// For each name the place of its first record; they end where the next name's begin.
+    /// For each name the index of its first record. Its records end where the next name's begin.
     pub(super) firsts: Vec<u32>,
     /// Sorted by owner, type and RDATA.
     pub(super) records: Vec<ZoneRecord>,
@@ -137,7 +137,7 @@ impl Zone {
         &self.apex
     }
 
-    /// A digest of all that the zone holds.
+    /// Digest of everything in the zone.
     pub(super) const fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
@@ -150,7 +150,7 @@ impl Zone {
         })
     }
 
-    /// What a name owns, whatever stands above it: for glue.
+    /// Records that a name owns, whatever cuts are above it; for glue.
     pub(super) fn node(&self, name: &[u8]) -> Option<Node<'_>> {
         let depth = name.len().checked_sub(self.apex.as_wire().len())?;
         self.names.find(&name[..depth]).map(|id| self.node_of(id))
@@ -171,7 +171,7 @@ impl Zone {
         })
     }
 
-    /// The whole name of an owner that [`Zone::nodes`] gave.
+    /// Absolute name of an owner that [`Zone::nodes`] gave.
     pub(super) fn whole(&self, owner: &[u8]) -> Option<Name> {
         Name::from_wire(&[owner, self.apex.as_wire()].concat()).ok()
     }
@@ -217,7 +217,7 @@ impl Zone {
         Found::Exact(self.node_of(id))
     }
 
-    /// The wildcard right below the closest encloser, which alone can speak for a name (RFC 4592 3.3.1).
+    /// Wildcard right below the closest encloser, the only one that can match a name (RFC 4592 3.3.1).
     fn wildcard(&self, encloser: &[u8]) -> Found<'_> {
         let mut source = [0; MAX_NAME + 2];
         source[..2].copy_from_slice(b"\x01*");

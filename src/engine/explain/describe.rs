@@ -1,4 +1,4 @@
-//! What stands beside the decisions: domains, groups, servers, entries of the cache, and sentences.
+//! Details beside the decisions: domains, groups, servers, cache entries, and sentences for people.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ use crate::{
 };
 
 impl Walk<'_> {
-    /// Begins the step for a name with all that is known of it; gives its position.
+    /// Adds the step for a name with everything known about it; returns its index.
     pub(super) fn open(&mut self, resolution: &Resolution) -> usize {
         let snapshot = &resolution.snapshot;
         let rule = match resolution.target() {
@@ -68,7 +68,7 @@ impl Walk<'_> {
         all.into_iter().flatten().collect()
     }
 
-    /// The aliases of an answer, of which the one at `cut` is asked for anew.
+    /// The aliases of an answer. The one at `cut` is resolved separately.
     pub(super) fn describe_chain(
         &mut self,
         at: usize,
@@ -133,7 +133,7 @@ fn groups(rule: &Rule, now: Moment) -> Vec<GroupStep> {
     std::iter::once(own).chain(rule.fallback.as_ref().map(|fallback| group(fallback, rule, true, now))).collect()
 }
 
-/// A group with its servers in the order that they would be asked in, those that would not be behind.
+/// A group with its servers in the order in which they would be asked, then those that would not be.
 fn group(group: &Group, rule: &Rule, fallback: bool, now: Moment) -> GroupStep {
     let order = group.order(&rule.loops, now).unwrap_or_default();
     let is_asked = |server: &Arc<Server>| order.iter().any(|asked| Arc::ptr_eq(asked, server));
@@ -196,7 +196,7 @@ fn cache_entry(entry: &Entry, shared: Sharing, may_be_stale: bool, stale: u32) -
     }
 }
 
-/// What is done with a name, in a sentence.
+/// One sentence on what is done with a name.
 pub(super) fn words(step: &NameStep) -> String {
     let rule = step.rule.as_deref().unwrap_or_default();
     let group = step.groups.first();
@@ -234,7 +234,7 @@ pub(super) fn records(message: &[u8]) -> Vec<String> {
     all.filter(|record| record.section == Section::Answer).map(|record| text::line(message, &record)).collect()
 }
 
-/// What a client gets that is answered.
+/// Outcome for a client that gets a known answer.
 pub(super) fn answered(source: ReplySource, response: &Response, reason: Option<&Reason>) -> String {
     let from = match source {
         ReplySource::Cache => "from the cache",
@@ -253,7 +253,7 @@ pub(super) fn answered(source: ReplySource, response: &Response, reason: Option<
     }
 }
 
-/// What a client gets whose answer only an upstream can tell.
+/// Outcome if only an upstream knows the answer.
 pub(super) fn open(explanation: &Explanation) -> String {
     let Some(last) = explanation.steps.last() else { return String::new() };
     let group = last.groups.first().map_or("", |group| group.name.as_str());

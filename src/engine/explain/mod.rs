@@ -54,37 +54,37 @@ pub struct Asked {
     pub do_bit: bool,
 }
 
-/// What is taken for a group's answer.
+/// Assumed answer of a group.
 #[derive(Debug)]
 pub enum Supposed {
-    /// It is not known.
+    /// Unknown: only the upstream could tell.
     Unknown,
     /// No server of the group answers.
     NoAnswer,
-    /// This.
+    /// This response.
     Answer(Box<Response>),
 }
 
-/// Says what to take for the answer of a group to a query.
+/// Gives the answer to assume from a group for a query.
 pub type Suppose<'a> = dyn Fn(&Group, &UpstreamQuery) -> Supposed + 'a;
 
-/// What is taken to be so.
+/// What an explanation assumes about upstreams.
 pub enum Premise<'a> {
-    /// What is: what upstreams answer is not known.
+    /// Nothing: the real state, with upstreams' answers unknown.
     None,
-    /// What is, and that upstreams answer as the function says.
+    /// The real state, and the upstreams' answers that the function gives.
     Script(&'a Suppose<'a>),
-    /// Upstreams answer that who is asked for has these addresses, whatever is cached, remembered or down.
+    /// Upstreams answer every query with these addresses, whatever is cached, remembered or down.
     Addresses(&'a [IpAddr]),
 }
 
 impl<'a> Premise<'a> {
-    /// That upstreams answer with these addresses; nothing without any.
+    /// Assumes these addresses; [`Premise::None`] if there are none.
     pub const fn of(addresses: &'a [IpAddr]) -> Self {
         if addresses.is_empty() { Self::None } else { Self::Addresses(addresses) }
     }
 
-    /// Whether the cache, failures that are remembered and the state of servers take part.
+    /// Whether cache, remembered failures and the servers' health are taken into account.
     const fn counts_state(&self) -> bool {
         !matches!(self, Self::Addresses(_))
     }
@@ -143,7 +143,7 @@ pub fn explain(engine: &Engine, asked: &Asked, premise: &Premise<'_>, now: Momen
     explanation
 }
 
-/// The answer that the name has these addresses, of which those of the query's type are in it.
+/// Response with those of the addresses that have the query's type.
 fn addresses(all: &[IpAddr], query: &UpstreamQuery) -> Supposed {
     let mut writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, 512);
     let mut add = |octets: &[u8]| {
@@ -166,15 +166,15 @@ fn addresses(all: &[IpAddr], query: &UpstreamQuery) -> Supposed {
 /// How a query or a part of its chain ends.
 #[derive(Debug)]
 enum Ending {
-    /// With an answer.
+    /// It gets an answer.
     Answer(Known),
-    /// Without one.
+    /// It fails.
     Error(ResolveError),
     /// Only an upstream can tell.
     Open,
 }
 
-/// An answer that is known.
+/// Answer that is known without asking an upstream.
 #[derive(Debug)]
 struct Known {
     response: Response,
@@ -191,7 +191,7 @@ impl From<Result<Known, ResolveError>> for Ending {
     }
 }
 
-/// An entry of the cache, and whether it serves.
+/// Cache entry and whether it can be used.
 struct Entry {
     peeked: Peeked,
     response: Response,
@@ -317,7 +317,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What the rule's group is taken to answer, or else its fallback.
+    /// Assumed answer of the rule's group, or of its fallback.
     fn ask(&self, rule: &Rule, query: &UpstreamQuery) -> Result<Supposed, Availability> {
         let ask = |group: &Group| {
             if self.premise.counts_state() {
@@ -458,7 +458,7 @@ impl Walk<'_> {
     }
 }
 
-/// An entry that serves while no server answers; see `store::as_stale`.
+/// Entry to use while no server answers; see `store::as_stale`.
 fn as_stale(entry: Entry) -> Known {
     let Entry { peeked, response, state } = entry;
     if state == EntryState::Fresh {
