@@ -81,7 +81,7 @@ impl Client {
 pub struct Socket(UdpSocket);
 
 impl Socket {
-    /// Sends a question.
+    /// Sends a query.
     pub fn send(&self, query: &Query) {
         self.send_bytes(&query.bytes());
     }
@@ -123,7 +123,7 @@ impl Socket {
         (length > 3).then_some(buffer[3] & 0x0F)
     }
 
-    /// Whether an answer to this question comes within the patience; errors such as a refused port mean no.
+    /// Whether an answer to this query comes within the patience; errors such as a refused port mean no.
     pub fn probe(&self, query: &Query) -> bool {
         self.0.send(&query.bytes()).is_ok() && self.try_receive().is_ok_and(|answer| answer.is_some())
     }
@@ -138,9 +138,9 @@ impl Socket {
 pub struct Stream(TcpStream);
 
 impl Stream {
-    /// Sends a question in one segment.
+    /// Sends a query in one segment.
     pub fn send(&mut self, query: &Query) {
-        self.send_bytes(&frame(&query.bytes())).expect("the server takes the question");
+        self.send_bytes(&frame(&query.bytes())).expect("the server takes the query");
     }
 
     /// Sends bytes as they are.
@@ -154,7 +154,7 @@ impl Stream {
         Answer::parse(read_frame(&mut self.0).expect("an answer over TCP"))
     }
 
-    /// Says that no more questions come; answers may.
+    /// Says that no more queries come; answers may.
     pub fn close_half(&self) {
         self.0.shutdown(Shutdown::Write).expect("an open connection");
     }

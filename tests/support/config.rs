@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::upstream::Upstream;
 
-/// Keys of a group for tests that count upstream questions or hold answers back: one try, and time for it. A busy machine
+/// Keys of a group for tests that count upstream queries or hold answers back: one try, and time for it. A busy machine
 /// is late by more than the 20 ms after which a try would be repeated.
 pub const ONE_PATIENT_TRY: &str = "attempts = 1\nhedge = false\ntimeout = \"3s\"";
 

@@ -30,7 +30,7 @@ use super::{
     upstream::frame,
 };
 
-/// How it is spoken to.
+/// Transport of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaks {
     Tls,
@@ -39,7 +39,7 @@ pub enum Speaks {
     Quic,
 }
 
-/// What it does.
+/// Behaviour of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     /// Answers with [`address_of`] the name.
@@ -48,13 +48,13 @@ pub enum Manner {
     AnswersAnother,
     /// Answers, and then closes the connection.
     OneEach,
-    /// Waits for so many questions, and answers the last one first.
+    /// Waits for this many queries and answers the last one first.
     Backwards(usize),
-    /// Takes questions, and answers none.
+    /// Takes queries, and answers none.
     Silent,
-    /// HTTP and QUIC: gives each request up.
+    /// HTTP and QUIC: resets each stream.
     Resets,
-    /// HTTP alone: takes a question, never answers it, and says that it takes no more on this connection.
+    /// HTTP alone: takes a query, never answers it, and says that it takes no more on this connection.
     Leaves,
     /// Shakes hands, and never reads.
     Deaf,
@@ -62,7 +62,7 @@ pub enum Manner {
     Mute,
     /// HTTP alone: this status and no answer.
     Status(u16),
-    /// HTTP alone: the answer lay in a cache for so many seconds.
+    /// HTTP only: answers with this `Age`, in seconds.
     Aged(u32),
 }
 
@@ -94,7 +94,7 @@ struct Shared {
     changed: Notify,
 }
 
-/// What a client said in its handshake.
+/// What a client offered in its handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Greeting {
     pub name: Option<String>,
@@ -141,7 +141,7 @@ impl Encrypted {
         Self { address, shared, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// What it does from the next question on.
+    /// What it does from the next query on.
     pub fn behave(&self, manner: Manner) {
         *self.shared.manner.lock().expect("no holder panics") = manner;
     }
@@ -156,7 +156,7 @@ impl Encrypted {
         self.shared.resumed.load(SeqCst)
     }
 
-    /// Handshakes that came to nothing.
+    /// Handshakes that failed.
     pub fn failed_handshakes(&self) -> usize {
         self.shared.failed.load(SeqCst)
     }
@@ -198,7 +198,7 @@ impl Shared {
         self.connections.fetch_add(1, SeqCst);
     }
 
-    /// The answer, in its turn; none for silence.
+    /// The answer when its turn comes; none for silence.
     async fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
         self.queries.fetch_add(1, SeqCst);
         query.clone_into(&mut self.last_query.lock().expect("no holder panics"));

@@ -127,7 +127,7 @@ fn answers(child: &mut Child, address: SocketAddr, probe: &Query) -> bool {
 }
 
 /// Who holds a port of this address has that port of 127.0.0.1 for its tests. Two BINDs that picked the same would share
-/// it unseen, and answer each other's questions.
+/// it unseen, and answer each other's queries.
 const RESERVATION: Ipv4Addr = Ipv4Addr::new(127, 77, 77, 77);
 
 /// A port that is free for UDP and TCP on loopback at this moment, and that no other test is given while this process lives.

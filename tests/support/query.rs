@@ -1,4 +1,4 @@
-//! Questions as bytes, well-formed or not.
+//! Queries as bytes, well-formed or not.
 
 /// Record types by their numbers.
 pub mod rtype {
@@ -36,7 +36,7 @@ pub mod flag {
     pub const CD: u16 = 0x0010;
 }
 
-/// A question with whatever header and EDNS a test wants.
+/// A query with whatever header and EDNS a test wants.
 #[derive(Debug, Clone)]
 pub struct Query {
     pub id: u16,
@@ -56,12 +56,12 @@ struct EdnsOut {
 }
 
 impl Query {
-    /// A question of class IN with RD, a random id and no EDNS.
+    /// A query of class IN with RD, a random id and no EDNS.
     pub fn new(name: &str, qtype: u16) -> Self {
         Self { id: rand::random(), flags: flag::RD, name: name.to_owned(), qtype, qclass: class::IN, edns: None }
     }
 
-    /// A question for an IPv4 address.
+    /// A query for an IPv4 address.
     pub fn a(name: &str) -> Self {
         Self::new(name, rtype::A)
     }

@@ -80,7 +80,7 @@ impl Record {
 /// What is wrong with an answer, on purpose.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// The id of some other question.
+    /// The id of some other query.
     WrongId,
     /// A question section with this name instead of the one asked.
     WrongQuestion(String),

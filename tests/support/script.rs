@@ -1,4 +1,4 @@
-//! What a scripted upstream does with a question.
+//! What a scripted upstream does with a query.
 
 use std::{
     net::IpAddr,
@@ -8,7 +8,7 @@ use std::{
 
 use super::{records::Reply, wait::PATIENCE};
 
-/// Steps that follow a question, in order.
+/// Steps that follow a query, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Script {
     pub(super) steps: Vec<Step>,
@@ -84,7 +84,7 @@ impl Script {
         Self { steps: vec![Step::Drip(pause, reply)] }
     }
 
-    /// One more reply to the same question.
+    /// Sends one more reply to the same query.
     pub fn then(mut self, reply: Reply) -> Self {
         self.steps.push(Step::Send(reply));
         self

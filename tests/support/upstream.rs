@@ -24,14 +24,14 @@ use super::{
 /// Queries that a server [with a limit](Upstream::limit) takes at once.
 const BURST: f64 = 20.0;
 
-/// What a question came by.
+/// Transport of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     Udp,
     Tcp,
 }
 
-/// A question as it arrived.
+/// A query as it came in.
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// The name as it was spelled, with its final dot.
@@ -78,7 +78,7 @@ struct Shared {
     rules: Mutex<Rules>,
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
-    /// Of a hundred UDP queries, how many are lost at random.
+    /// Percentage of UDP queries that are lost at random.
     lost_percent: AtomicU32,
     lost: AtomicUsize,
     /// UDP queries a second beyond which nothing is seen; 0 = no limit.
@@ -96,7 +96,7 @@ struct Thread {
 }
 
 impl Upstream {
-    /// A server on 127.0.0.1 that knows no name: NXDOMAIN for every question, and for health probes an empty answer.
+    /// A server on 127.0.0.1 that knows no name: NXDOMAIN for every query, and for health probes an empty answer.
     pub fn start() -> Self {
         Self::start_at("127.0.0.1:0".parse().expect("an address"))
     }
@@ -176,42 +176,42 @@ impl Upstream {
         *self.shared.rules.lock().expect("no holder panics") = rules;
     }
 
-    /// So many of a hundred UDP queries are lost on the way, at random.
+    /// Loses this percentage of UDP queries at random.
     pub fn lose(&self, percent: u32) {
         self.shared.lost_percent.store(percent, Ordering::SeqCst);
     }
 
-    /// Drops the UDP queries that are over so many a second.
+    /// Drops UDP queries above this rate per second.
     pub fn limit(&self, a_second: u32) {
         self.shared.limit.store(a_second, Ordering::SeqCst);
     }
 
-    /// Takes questions and answers none, health probes included.
+    /// Takes queries and answers none, health probes included.
     pub fn go_silent(&self) {
         self.otherwise(Script::silence());
     }
 
-    /// The questions for this name so far.
+    /// The queries for this name so far.
     pub fn seen(&self, name: &str) -> Vec<Seen> {
         self.all_seen().into_iter().filter(|seen| seen.is(name)).collect()
     }
 
-    /// All questions so far, health probes included.
+    /// All queries so far, health probes included.
     pub fn all_seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().expect("no holder panics").clone()
     }
 
-    /// How many questions there were with this type.
+    /// How many queries there were with this type.
     pub fn count_type(&self, qtype: u16) -> usize {
         self.shared.seen.lock().expect("no holder panics").iter().filter(|seen| seen.qtype == qtype).count()
     }
 
-    /// How many questions there were for this name.
+    /// How many queries there were for this name.
     pub fn count(&self, name: &str) -> usize {
         self.shared.seen.lock().expect("no holder panics").iter().filter(|seen| seen.is(name)).count()
     }
 
-    /// How many questions there were with this type for names below this one.
+    /// How many queries there were with this type for names below this one.
     pub fn count_below(&self, domain: &str, qtype: u16) -> usize {
         let queries = Match::default().below(domain).qtype(qtype);
         self.shared.seen.lock().expect("no holder panics").iter().filter(|seen| queries.fits(seen)).count()
@@ -227,10 +227,10 @@ impl Upstream {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Waits until this many questions for this name have arrived.
+    /// Waits until this many queries for this name have arrived.
     #[track_caller]
     pub fn wait_for(&self, name: &str, count: usize) {
-        eventually(&format!("{count} upstream questions for {name}"), || self.count(name) >= count);
+        eventually(&format!("{count} upstream queries for {name}"), || self.count(name) >= count);
     }
 
     /// Closes the sockets: from now on the kernel refuses what comes.
@@ -299,7 +299,7 @@ impl Drop for Upstream {
 }
 
 impl Shared {
-    /// Writes the question down and finds what to do with it.
+    /// Records the query and finds the script for it.
     fn take(&self, query: &[u8], from: SocketAddr, transport: Transport) -> Option<(Script, Question)> {
         let question = Question::parse(query)?;
         let seen = Seen {
