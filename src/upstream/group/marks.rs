@@ -1,4 +1,4 @@
-//! The servers that a rule must do without, since what they are asked comes back here (see `watch::loops`).
+//! Servers that a rule must leave out, because queries to them come back here (see `watch::loops`).
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -9,7 +9,7 @@ use crate::{upstream::server::Server, wire::Name};
 /// The servers that one rule's queries must not go to.
 #[derive(Debug, Default)]
 pub struct Marks {
-    /// Whether there are any, for who has no time.
+    /// Whether any server is marked; checked before the lock.
     any: AtomicBool,
     servers: Mutex<Vec<Mark>>,
 }
@@ -22,14 +22,14 @@ struct Mark {
     is_reported: bool,
 }
 
-/// What the end of a loop leaves.
+/// What is left of a server's marks after one loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClearedMark {
-    /// There was none.
+    /// The server had no mark for this zone.
     Nothing,
-    /// Loops of the server in other zones.
+    /// The server still loops in other zones.
     Others,
-    /// A server that may be asked.
+    /// The server has no marks left and may be asked.
     Server,
 }
 
@@ -39,7 +39,7 @@ impl Marks {
         self.any.load(Relaxed)
     }
 
-    /// Whether this server is.
+    /// Whether this server is marked.
     pub fn has(&self, server: &Server) -> bool {
         self.any() && self.servers.lock().iter().any(|mark| mark.server == server.id())
     }
@@ -54,7 +54,7 @@ impl Marks {
         self.any.store(true, Relaxed);
     }
 
-    /// Whether the server's mark is to be told of, which it is once.
+    /// Whether the mark of this server has yet to be logged. True once.
     pub(crate) fn take_unreported(&self, server: u64) -> bool {
         let mut servers = self.servers.lock();
         let mark = servers.iter_mut().find(|mark| mark.server == server);
@@ -76,7 +76,7 @@ impl Marks {
         cleared
     }
 
-    /// Forgets the loops that are none any more.
+    /// Removes the marks for which `is_there` is false.
     pub(crate) fn keep(&self, mut is_there: impl FnMut(u64, &Name) -> bool) {
         let mut servers = self.servers.lock();
         servers.retain_mut(|mark| {

@@ -1,4 +1,4 @@
-//! A group of upstream servers in tiers: what workers share of it, and what of it lives on over a reload.
+//! A group of upstream servers in tiers: the state that workers share, and what survives a reload.
 //!
 //! Policy:
 //! - The tiers are used in order while the tiers before have no healthy server, that is, none but down (or drained)
@@ -35,7 +35,7 @@ pub(crate) use self::marks::ClearedMark;
 use self::select::{Candidate, Candidates};
 pub use self::{marks::Marks, select::MAX_SERVERS};
 
-/// While every server of a group is down, so many queries are tried at a time.
+/// How many queries at a time are tried while every server of a group is down.
 const TRIALS: usize = 32;
 
 /// A group, shared by all workers.
@@ -49,7 +49,7 @@ pub struct Group {
     running: Arc<Running>,
 }
 
-/// What changes with each query, kept over reloads.
+/// State that changes with each query, kept over reloads.
 #[derive(Debug, Default)]
 struct Running {
     tier: AtomicUsize,
@@ -66,7 +66,7 @@ struct Busy {
     hedge_budget: ShareBudget,
 }
 
-/// A query's place among those that wait on a group.
+/// A query's slot among those that wait on a group.
 #[derive(Debug)]
 pub(super) struct QueueSlot<'a>(&'a Group);
 
@@ -76,7 +76,7 @@ impl Drop for QueueSlot<'_> {
     }
 }
 
-/// The place of a query that tries servers which are all down.
+/// The permit of a query to try servers that are all down.
 #[derive(Debug)]
 pub(super) struct TrialPermit<'a>(&'a Group);
 
@@ -246,8 +246,8 @@ impl Group {
         self.tiers.get(tier).is_some_and(|servers| servers.iter().any(is_usable))
     }
 
-    /// The servers that the next query would try, in their order, for a rule that does without some; or why it would
-    /// try none. Nobody's turn is used up.
+    /// The servers that the next query would try, in order, for a rule that leaves some out; or why there is none. Does
+    /// not use up a turn.
     pub fn order(&self, loops: &Marks, now: Moment) -> Result<Vec<&Arc<Server>>, Availability> {
         let turn = || self.running.busy.turn.load(Relaxed);
         let candidates = Candidates::with_turn(self, loops, now, turn)?;
@@ -256,7 +256,7 @@ impl Group {
         Ok(candidates.as_slice().iter().filter_map(server).collect())
     }
 
-    /// A place for one more query, if there is one.
+    /// Takes a slot for one more query; none if all are taken.
     pub(super) fn enter(&self) -> Option<QueueSlot<'_>> {
         let waiting = self.running.busy.waiting.fetch_add(1, Relaxed);
         let place = QueueSlot(self);
@@ -268,14 +268,14 @@ impl Group {
         self.running.busy.turn.fetch_add(1, Relaxed)
     }
 
-    /// A place for one more query that tries servers which are all down, if there is one.
+    /// Takes a permit to try servers that are all down; none if all are taken.
     pub(super) fn enter_trial(&self) -> Option<TrialPermit<'_>> {
         let running = self.running.trials.fetch_add(1, Relaxed);
         let trial = TrialPermit(self);
         (running < TRIALS).then_some(trial)
     }
 
-    /// An ordinary query earns its share of a hedge.
+    /// Counts an ordinary query, which earns a share of a hedge.
     pub(super) fn earn_hedge(&self) {
         if let Some(share) = self.limits.hedge_budget {
             self.running.busy.hedge_budget.earn(share);
@@ -291,7 +291,7 @@ impl Group {
         self.running.busy.hedges.fetch_add(1, Relaxed);
     }
 
-    /// A hedge that added nothing.
+    /// Gives back the budget of a hedge that took the place of a retry.
     pub(super) fn return_hedge(&self) {
         self.running.busy.hedge_budget.give_back();
     }

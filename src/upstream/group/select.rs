@@ -1,18 +1,19 @@
-//! Which servers to ask for one query, in order.
+//! Selects which servers to ask for one query, in order.
 //!
-//! Policy: the tier in use first, then the others in their order; within a tier those that are up before suspect ones,
-//! each set by the group's policy (those that this host has no way to count as suspect); servers that are down last of all, drained ones never, nor those whose answers to the
-//! rule would lead back here.
+//! Policy: the tier in use first, then the other tiers in order. Within a tier, servers that are up come before suspect
+//! ones, each set ordered by the group's policy; a server that this host has no path to counts as suspect. Servers that
+//! are down come last of all. Drained servers are never asked, nor those whose queries for the rule would loop back
+//! here.
 //!
-//! Where every server is down, a query is a trial: a bounded number at a time are let through, and the first answer ends
-//! the outage. With `expect` none is: only a probe shows that a server's answers are private.
+//! If every server is down, a query is a trial: a bounded number at a time go out, and the first answer ends the
+//! outage. With `expect` there are no trials, since only a probe shows that a server's answers are private.
 //!
-//! A server's state is read once for a query. Other workers change it meanwhile, and a server must not be missed because it
-//! was suspect at the first look and up at the second.
+//! A server's state is read once per query. Other workers may change it meanwhile, and a server must not be missed
+//! because it was suspect at the first look and up at the second.
 //!
-//! `fastest` spreads evenly over all whose smoothed RTT is within 1.5 times or 5 ms of the lowest (a server without an
-//! RTT counts as one of them, or it would never get one), and puts the others behind by RTT. `spread` takes turns over
-//! all. `ordered` keeps the order of the configuration.
+//! `fastest` spreads evenly over all servers whose smoothed RTT is within 1.5 times or 5 ms of the lowest (one without
+//! an RTT counts as fast, or it would never get one), and orders the others by RTT. `spread` takes turns over all.
+//! `ordered` keeps the order of the configuration.
 
 use std::sync::Arc;
 
@@ -29,12 +30,12 @@ use super::{Group, Marks};
 /// Servers this much slower than the fastest, in microseconds, still count as fast.
 const SLACK: u32 = 5_000;
 
-/// A server to ask, by tier and place in it.
+/// A candidate server, by tier and its place in the tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) tier: u8,
     pub(crate) place: u8,
-    /// What was thought of it when the query began.
+    /// The server's health when the query began.
     pub(crate) state: HealthState,
 }
 
@@ -51,12 +52,12 @@ pub(crate) struct Candidates {
 impl Candidates {
     pub(crate) const MOST: usize = MAX_SERVERS;
 
-    /// Candidates for a query, or why there are none.
+    /// The candidates for a query, or why there are none.
     pub(crate) fn of(group: &Group, loops: &Marks, now: Moment) -> Result<Self, Availability> {
         Self::with_turn(group, loops, now, || group.turn())
     }
 
-    /// The same for a turn of the caller's.
+    /// Like [`Self::of`], with the turn passed in.
     pub(super) fn with_turn(
         group: &Group,
         loops: &Marks,
@@ -80,7 +81,7 @@ impl Candidates {
         if candidates.length == 0 { Err(Availability::AllDown) } else { Ok(candidates) }
     }
 
-    /// The servers that may be asked, with the state that each has now.
+    /// The servers that may be asked, each with its current state.
     fn look(group: &Group, loops: &Marks) -> Result<Self, Availability> {
         let mut seen =
             Self { list: [Candidate { tier: 0, place: 0, state: HealthState::Down }; Self::MOST], length: 0 };
@@ -97,7 +98,7 @@ impl Candidates {
         if seen.length == 0 { Err(availability) } else { Ok(seen) }
     }
 
-    /// One server alone, for a probe.
+    /// A single server, for a probe.
     pub(crate) const fn only(tier: u8, place: u8) -> Self {
         Self { list: [Candidate { tier, place, state: HealthState::Up }; Self::MOST], length: 1 }
     }
@@ -106,7 +107,7 @@ impl Candidates {
         &self.list[..self.length]
     }
 
-    /// Whether every one of them is down.
+    /// Whether every candidate is down.
     pub(crate) fn are_all_down(&self) -> bool {
         self.as_slice().iter().all(|candidate| candidate.state == HealthState::Down)
     }
@@ -130,8 +131,8 @@ impl Candidates {
     }
 }
 
-/// Puts the fast ones first, in turns, the others behind them by their RTT. Each RTT is read once: other workers change
-/// it meanwhile.
+/// Puts the fast servers first, in turns, and the others behind them by RTT. Each RTT is read once: other workers may
+/// change it meanwhile.
 fn order_by_speed(added: &mut [Candidate], servers: &[Arc<Server>], turn: usize) {
     let mut timed = [(0, added[0]); Candidates::MOST];
     let timed = &mut timed[..added.len()];

@@ -1,4 +1,4 @@
-//! Budgets shared by all workers: queries a second to a server, hedges as a share of queries. One atomic each.
+//! Budgets shared by all workers: queries a second to a server, and hedges as a share of queries. One atomic each.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,19 +13,19 @@ use parking_lot::Mutex;
 
 use crate::clock::Moment;
 
-/// Microseconds are too coarse for a hundred thousand queries a second.
+/// Time units per microsecond: whole microseconds are too coarse for a hundred thousand queries a second.
 const FRACTION: u64 = 1024;
 
-/// A bound on events a second: the virtual scheduling algorithm of GCRA, a token bucket in one number. A twentieth of a
-/// second's events may come at once, at least four.
+/// A rate limit: the virtual scheduling algorithm of GCRA, a token bucket in one number. A burst of a twentieth of a
+/// second's events is allowed, at least four.
 #[derive(Debug, Default)]
 pub(crate) struct RateBudget {
-    /// When, in fractions of a microsecond, the bucket will be full again.
+    /// When the bucket will be full again, in fractions of a microsecond.
     full_at: AtomicU64,
 }
 
 impl RateBudget {
-    /// Takes one event, if there is room for it.
+    /// Takes one event; false if the limit is reached.
     pub(crate) fn take(&self, now: Moment, per_second: u32) -> bool {
         let now = now.micros().saturating_mul(FRACTION);
         let spacing = 1_000_000 * FRACTION / u64::from(per_second.max(1));
@@ -44,14 +44,14 @@ type ScopedIp = (IpAddr, u32);
 /// The budgets of all addresses that have a server now.
 static BY_ADDRESS: LazyLock<Mutex<HashMap<ScopedIp, Weak<AddressBudget>>>> = LazyLock::new(Mutex::default);
 
-/// What all servers at one address may be asked together: the machine behind it has one limit, whatever groups, ports and
+/// The rate limit of all servers at one address: the machine behind it has one limit, whatever groups, ports and
 /// transports lead to it.
 #[derive(Debug, Default)]
 struct AddressBudget {
     rate: RateBudget,
     /// The lowest of `limits`, 0 for none.
     lowest: AtomicU32,
-    /// What each server's group says, by the server's number.
+    /// The limit that each server's group sets, by the server's number.
     limits: Mutex<HashMap<u64, u32>>,
 }
 
@@ -66,7 +66,7 @@ impl AddressBudget {
     }
 }
 
-/// A server's part in the budget of its address.
+/// A server's share in the budget of its address.
 #[derive(Debug)]
 pub(crate) struct BudgetShare {
     server: u64,
@@ -74,7 +74,7 @@ pub(crate) struct BudgetShare {
 }
 
 impl BudgetShare {
-    /// The part of the server with this number.
+    /// The share of the server with this number.
     pub(crate) fn of(server: u64, address: SocketAddr, per_second: Option<u32>) -> Self {
         let scope = if let SocketAddr::V6(v6) = address { v6.scope_id() } else { 0 };
         let address = (address.ip().to_canonical(), scope);
@@ -91,12 +91,12 @@ impl BudgetShare {
         Self { server, budget }
     }
 
-    /// A reload may bring another limit.
+    /// Sets the limit that a reload brings.
     pub(crate) fn set(&self, per_second: Option<u32>) {
         self.budget.limit(self.server, per_second);
     }
 
-    /// Takes one query, if there is room for it under the lowest limit of all.
+    /// Takes one query; false if the lowest of all limits is reached.
     pub(crate) fn take(&self, now: Moment) -> bool {
         match self.budget.lowest.load(Relaxed) {
             0 => true,
@@ -111,17 +111,17 @@ impl Drop for BudgetShare {
     }
 }
 
-/// One in so many of a unit.
+/// Fixed-point unit of the budget.
 const UNIT: i64 = 1 << 20;
 
-/// A bound on extra events as a share of ordinary ones, with a burst of twenty.
+/// A limit on extra events as a share of ordinary ones, with a burst of twenty.
 #[derive(Debug)]
 pub(crate) struct ShareBudget {
     left: AtomicI64,
 }
 
 impl ShareBudget {
-    /// How many may come at once after a quiet time.
+    /// How many extra events are allowed at once after a quiet time.
     pub(crate) const BURST: i64 = 20;
 
     /// A full budget.
@@ -139,15 +139,15 @@ impl ShareBudget {
         self.left.fetch_add(earned, Relaxed);
     }
 
-    /// Gives one back.
+    /// Gives one extra event back.
     pub(crate) fn give_back(&self) {
         let most = Self::BURST * UNIT;
         let next = |left: i64| (left < most).then(|| (left + UNIT).min(most));
-        // A full budget stays so.
+        // A full budget stays full.
         self.left.fetch_update(Relaxed, Relaxed, next).ok();
     }
 
-    /// Takes an extra event, if there is one left.
+    /// Takes an extra event; false if none is left.
     pub(crate) fn take(&self) -> bool {
         self.left.fetch_update(Relaxed, Relaxed, |left| (left >= UNIT).then_some(left - UNIT)).is_ok()
     }

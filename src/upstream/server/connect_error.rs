@@ -1,4 +1,4 @@
-//! Why there is no connection to a server, kept for whoever looks after it.
+//! Why a connection to a server failed, kept for operators.
 
 use std::io;
 
@@ -7,34 +7,35 @@ use crate::tls;
 /// Why a connection could not be opened.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConnectError {
-    /// The network or the far host said no.
+    /// A network error on this side or an ICMP error from the far host.
     #[error("{0}")]
     Network(io::ErrorKind),
-    /// This host could not: no descriptor, memory, port or permission, or its address is gone. No server is to blame.
+    /// A local error: no descriptor, memory, port or permission, or the source address is gone. The server is not to
+    /// blame.
     #[error("this host cannot: {}", io::Error::from_raw_os_error(*code))]
     Local {
         /// The error of the system call.
         code: i32,
     },
-    /// It was not open, handshake included, within the group's time-out.
+    /// The connection, handshake included, did not open within the group's time-out.
     #[error("no connection within the time-out")]
     Slow,
     /// The handshake failed.
     #[error(transparent)]
     Handshake(#[from] tls::HandshakeError),
-    /// It answers HTTP with this status code.
+    /// The server answered HTTP with this status code.
     #[error("it answers with HTTP status {0}")]
     Status(u16),
-    /// It does not speak HTTP/2, or its answers are no DNS messages.
+    /// The server does not speak HTTP/2, or its responses are not DNS messages.
     #[error("it does not speak DNS over HTTP/2")]
     Http,
-    /// The server's specification does not say how it shows who it is.
+    /// The configuration does not say how to verify the server.
     #[error("there is nothing to know it by")]
     Unidentified,
 }
 
 impl ConnectError {
-    /// Whether the server answered, and is not who it should be.
+    /// Whether the server answered but could not prove its identity.
     pub const fn is_about_identity(&self) -> bool {
         matches!(self, Self::Handshake(fault) if fault.is_about_identity())
     }

@@ -1,4 +1,4 @@
-//! Why a query has no answer: whose fault it was, so that a caller knows what to do next.
+//! Why a query to a group got no answer, so that the caller knows what to do next.
 
 use std::fmt;
 
@@ -6,52 +6,52 @@ use crate::wire::Rcode;
 
 use super::tally::QueryResult;
 
-/// Why an exchange gave no answer.
+/// Why an exchange returned no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ExchangeError {
     /// No server gave an answer.
     #[error("no server answered: {0}")]
     AllFailed(Reasons),
-    /// Too many queries wait on the group already; this one was not asked.
+    /// Too many queries already wait on the group, so this one was not sent.
     #[error("too many queries wait on this group")]
     Overload,
-    /// Every server that could be asked is over its `max_qps`; it was not asked.
+    /// Every server that could be asked is over its `max_qps`, so the query was not sent.
     #[error("every server is over its budget")]
     Budget,
 }
 
 impl ExchangeError {
-    /// Whether a server answered, if only with an error.
+    /// Whether a server responded, if only with an error.
     pub const fn has_rcode(&self) -> bool {
         matches!(self, Self::AllFailed(reasons) if reasons.rcode.is_some())
     }
 }
 
-/// What stood in the way before any query was sent.
+/// Whether any server of the group could be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Availability {
     /// Servers were asked.
     Asked,
-    /// Every server is down, and as many queries as may be are tried at the moment.
+    /// Every server is down, and the limit on trial queries is reached.
     AllDown,
-    /// The group has no servers, or all are drained.
+    /// The group has no servers, or all of them are drained.
     NoServers,
-    /// What the servers that could be asked are asked comes back here (see `loops`).
+    /// Queries to every server that could be asked come back here (see `loops`).
     Loops,
 }
 
 /// How the tries of one query ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reasons {
-    /// Whether any server was asked.
+    /// Whether any server could be asked.
     pub availability: Availability,
-    /// The last response code that was no answer.
+    /// The last response code that carried no answer.
     pub rcode: Option<Rcode>,
-    /// Tries by how they ended, in the order of [`QueryResult::ALL`].
+    /// Number of tries by result, in the order of [`QueryResult::ALL`].
     pub tries: [u8; QueryResult::ALL.len()],
     /// Whether a try could not leave this host.
     pub could_not_send: bool,
-    /// Whether every server was down when it began.
+    /// Whether every server was down when the query began.
     pub was_trial: bool,
 }
 
@@ -66,7 +66,7 @@ impl Reasons {
         *count = count.saturating_add(1);
     }
 
-    /// How many tries ended so.
+    /// How many tries had this result.
     pub const fn of(&self, result: QueryResult) -> u8 {
         self.tries[result as usize]
     }

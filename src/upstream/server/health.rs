@@ -1,34 +1,35 @@
-//! Whether a server is to be trusted with queries: up, suspect, down. A synchronous machine; time comes in.
+//! Decides whether a server can be trusted with queries: up, suspect or down. Synchronous; the caller passes the time.
 //!
 //! Policy:
-//! - **Suspect** is a doubt, not a verdict. SERVFAIL, REFUSED or garbage in traffic, or a try that passed its limit while
-//!   the server answered nothing else since, raise it; so does one failed probe. A suspect server is asked after those
+//! - **Suspect** is a doubt, not a verdict. SERVFAIL, REFUSED or garbage in traffic raises it, or a try that passed its
+//!   limit with nothing else from the server since; so does one failed probe. A suspect server is asked after those
 //!   that are up, and is probed at once.
-//! - A slow name is no doubt: while other answers of the server come in, a late one says nothing about it. Nor does a
-//!   broken name that comes right behind a good probe, so that a thousand names that are SERVFAIL at their origin change
-//!   nothing but one probe a second.
-//! - **Down** is a verdict, and one sign cannot give it: only `fall` failed probes in a row, a refusal by ICMP (or a reset,
-//!   on TCP) and a second sign, a certificate that is not the server's, or silence for every query over a time-out.
-//! - A refusal is not authenticated: anybody can send one ICMP message, and a server that restarts refuses for a moment. The
-//!   first is a doubt; a second one, or a probe without an answer, within `SECOND_SIGN` and with nothing good between
-//!   them, is the verdict.
-//! - A good probe clears a doubt at once, and a verdict after `rise` in a row.
-//! - A good answer in traffic clears both at once, but not what probes of a configured query found (`probe`, `expect`):
-//!   an answer to something else does not show that the answers are private.
-//! - Any answer to a default probe is a good one, unless traffic agrees that the server only gives errors (see
+//! - A slow name is no doubt: while the server answers other queries, a late answer says nothing about it. Neither does
+//!   a broken name right after a good probe, so a thousand names that are SERVFAIL at their origin cost one probe a
+//!   second and change nothing else.
+//! - **Down** is a verdict, and a single sign is never enough for it. It takes `fall` failed probes in a row, a refusal
+//!   by ICMP (or a reset, on TCP) and a second sign, a certificate that is not the server's, or silence for every query
+//!   over a time-out.
+//! - A refusal is not authenticated: anybody can send one ICMP message, and a server that restarts refuses for a
+//!   moment. The first refusal is a doubt. A second refusal or an unanswered probe within `SECOND_SIGN`, with nothing
+//!   good in between, is the verdict.
+//! - A good probe clears a doubt at once; `rise` good probes in a row clear a verdict.
+//! - A good answer in traffic clears both at once, unless a configured probe (`probe`, `expect`) failed: an answer to
+//!   another query does not show that the server's answers are private.
+//! - Any answer to a default probe counts as good, unless traffic confirms that the server only returns errors (see
 //!   `watch::prober`): many servers refuse or drop ". NS" and answer everything else.
-//! - What could not leave this host (no descriptors, memory or permission, an address that is gone) says nothing.
-//! - A server begins as suspect, not yet vouched for; its first probe goes out at once.
-//! - What a better tier waits for (`fail_back`) is time since its server was last down, see [`Health::steady_since`].
+//! - Local send errors (no descriptors, memory or permission, an address that is gone) say nothing about the server.
+//! - A new server starts as suspect, and its first probe goes out at once.
+//! - `fail_back` counts from when a server of the better tier was last down, see [`Health::steady_since`].
 
 use std::time::Duration;
 
 use crate::{clock::Moment, upstream::spec::HealthSpec};
 
-/// How long a refusal waits for a second sign.
+/// How long after a refusal a second sign makes it a verdict.
 const SECOND_SIGN: Duration = Duration::from_secs(2);
 
-/// What is thought of a server.
+/// The health of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HealthState {
     /// It answers.
@@ -53,7 +54,7 @@ impl HealthState {
     }
 }
 
-/// What happened.
+/// An observation about a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A good answer in traffic: data, NODATA or NXDOMAIN.
@@ -75,7 +76,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// In words, for log lines and whoever asks why a server is not up.
+    /// The event in words, for log lines and for the status of a server that is not up.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Answered | Self::ProbePassed => "it answers",
@@ -89,25 +90,25 @@ impl Event {
     }
 }
 
-/// What was wrong with a probe.
+/// Why a probe failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeError {
     /// No answer.
     Silent,
-    /// The network or the far host said no.
+    /// A network error on this side or an ICMP error from the far host.
     Network,
-    /// SERVFAIL, REFUSED, or another code that is no answer.
+    /// SERVFAIL, REFUSED, or another code that carries no answer.
     Rcode,
-    /// It did not parse.
+    /// The response did not parse.
     Malformed,
-    /// It answers, but not privately: an address outside `expect`, or none at all.
+    /// The answer is not private: an address outside `expect`, or no address at all.
     Public,
-    /// It could not leave this host, which says nothing about the server.
+    /// The probe could not leave this host, which says nothing about the server.
     NotSent,
 }
 
 impl ProbeError {
-    /// In words, for a log line.
+    /// The error in words, for a log line.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Silent => "no answer",
@@ -120,18 +121,18 @@ impl ProbeError {
     }
 }
 
-/// A change of state.
+/// A change of health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
-    /// What it was.
+    /// The state before.
     pub from: HealthState,
-    /// What it is.
+    /// The state now.
     pub to: HealthState,
-    /// Why.
+    /// The event that caused the change.
     pub because: Event,
 }
 
-/// The machine.
+/// The state machine of one server's health.
 ///
 /// Invariant: `failed` counts probes since the last good one, `passed` good ones since the last doubt.
 #[derive(Debug, Clone)]
@@ -140,13 +141,13 @@ pub struct Health {
     failed: u32,
     passed: u32,
     vouched_at: Option<Moment>,
-    /// When it last refused, with nothing good since.
+    /// When the server last refused; none once something good came after it.
     refused_at: Option<Moment>,
     steady_since: Moment,
 }
 
 impl Health {
-    /// A server nobody has asked yet.
+    /// The health of a server that has not been asked yet.
     pub fn new() -> Self {
         Self {
             state: HealthState::Suspect,
@@ -158,12 +159,12 @@ impl Health {
         }
     }
 
-    /// What is thought of it.
+    /// The current state.
     pub const fn state(&self) -> HealthState {
         self.state
     }
 
-    /// Since when it has not been down; the origin of time if it never was.
+    /// When the server was last down; the origin of time if it never was.
     pub const fn steady_since(&self) -> Moment {
         self.steady_since
     }
@@ -173,7 +174,7 @@ impl Health {
         self.failed
     }
 
-    /// Takes in what happened.
+    /// Applies an event and returns the change of state, if there is one.
     pub fn on(&mut self, event: Event, now: Moment, spec: &HealthSpec) -> Option<Change> {
         let from = self.state;
         if matches!(event, Event::Answered | Event::ProbePassed) {
@@ -181,7 +182,7 @@ impl Health {
         }
         self.state = match event {
             Event::Answered if !spec.expect.is_empty() => from,
-            // The verdict of probes that somebody chose is theirs to take back.
+            // Traffic cannot clear what configured probes found.
             Event::Answered if self.failed > 0 && spec.probe_stands() => from,
             Event::Answered => {
                 self.passed = self.passed.saturating_add(1);
@@ -212,7 +213,7 @@ impl Health {
                 self.passed = 0;
                 self.vouched_at = None;
                 self.failed = self.failed.saturating_add(1);
-                // What refused a probe was heard as a refusal already.
+                // A probe that was refused has already been seen as a refusal.
                 let is_second = error != ProbeError::Network && self.has_refused(now);
                 if is_second || self.failed >= spec.fall { HealthState::Down } else { from.max(HealthState::Suspect) }
             }

@@ -1,5 +1,5 @@
-//! Signs of life of one server, as traffic sees them: when it last answered, for how long it has been silent, which names
-//! it fails, and a query that it answered lately.
+//! Signs of life of one server, as seen in traffic: when it last answered, how long it has been silent, which names it
+//! fails, and a query that it answered recently.
 
 use std::{
     sync::{
@@ -17,46 +17,46 @@ use crate::{
     wire::{Name, UpstreamQuery},
 };
 
-/// Tries without any answer that it takes, beside the time, until silence is a verdict. At 30 % loss each way this many
-/// are lost in a row once in a few hundred times.
+/// Unanswered tries that it takes, besides the time, until silence is a verdict. At 30 % loss each way this many are
+/// lost in a row once in a few hundred times.
 pub(super) const SILENT_TRIES: u32 = 8;
-/// Answers closer together than this are one sign of life.
+/// Answers closer together than this count as one sign of life.
 const HEARD_GRAIN: Duration = Duration::from_millis(1);
-/// A query that was answered is remembered this often.
+/// How often an answered query is stored.
 const SAMPLE: Duration = Duration::from_secs(1);
-/// How long a query that was answered, or names that failed, say something about the server.
+/// How long an answered query or failed names say something about the server.
 const LATELY: Duration = Duration::from_mins(10);
 
-/// What traffic saw of a server. All workers write it.
+/// What traffic showed of a server. All workers write it.
 #[derive(Debug, Default)]
 pub(crate) struct Liveness {
     last_heard: AtomicU64,
     last_good: AtomicU64,
     silent_tries: AtomicU32,
     silent_since: AtomicU64,
-    /// Whether a probe is among the silent tries.
+    /// Whether one of the silent tries was a probe.
     probe_is_silent: AtomicBool,
-    /// The first name that failed since the last good answer, hashed; 0 for none.
+    /// Hash of the first name that failed since the last good answer; 0 for none.
     failed_name: AtomicU64,
-    /// When another name failed too, with no good answer between; 0 for never.
+    /// When a second name failed, with no good answer in between; 0 for never.
     failed_at: AtomicU64,
     sampled_at: AtomicU64,
     sample: Mutex<Option<Arc<UpstreamQuery>>>,
 }
 
 impl Liveness {
-    /// When something last came from it; none if nothing ever did.
+    /// When something last arrived from the server; none if nothing ever did.
     pub(super) fn last_heard(&self) -> Option<Moment> {
         let micros = self.last_heard.load(Relaxed);
         (micros > 0).then(|| Moment::from_micros(micros))
     }
 
-    /// When traffic last had a good answer.
+    /// When traffic last got a good answer.
     pub(crate) fn last_good(&self) -> Moment {
         Moment::from_micros(self.last_good.load(Relaxed))
     }
 
-    /// Something came from it that belongs to a query of ours.
+    /// Notes that a message matching one of our queries arrived.
     pub(crate) fn heard(&self, now: Moment) {
         stamp(&self.last_heard, now, HEARD_GRAIN);
         if self.silent_tries.load(Relaxed) != 0 {
@@ -65,19 +65,20 @@ impl Liveness {
         }
     }
 
-    /// Whether something came from it since.
+    /// Whether something arrived from the server after `at`.
     pub(crate) fn heard_since(&self, at: Moment) -> bool {
         self.last_heard.load(Relaxed) > at.micros()
     }
 
-    /// Whether it has left every query unanswered for this long.
+    /// Whether the server has left every query unanswered for this long.
     pub(crate) fn is_silent_for(&self, time: Duration, now: Moment) -> bool {
         let since = Moment::from_micros(self.silent_since.load(Relaxed));
         self.silent_tries.load(Relaxed) > 0 && now.since(since) >= time
     }
 
-    /// Notes one more try without an answer, when nothing came since. True if the silence is a verdict: it has lasted
-    /// for `time`, and a probe got no answer either. Traffic alone may ask for names that are slow at their origin.
+    /// Counts an unanswered try if nothing arrived since it was sent. True if the silence is now a verdict: it has
+    /// lasted for `time`, and a probe got no answer either. Traffic alone may consist of names that are slow at their
+    /// origin.
     pub(super) fn silent(&self, role: Role, sent_at: Moment, time: Duration, now: Moment) -> bool {
         let before = self.silent_tries.fetch_add(1, Relaxed);
         if before == 0 {
@@ -89,7 +90,7 @@ impl Liveness {
         before + 1 >= SILENT_TRIES && self.probe_is_silent.load(Relaxed) && self.is_silent_for(time, now)
     }
 
-    /// A good answer in traffic.
+    /// Notes a good answer in traffic.
     pub(super) fn answered(&self, query: &Arc<UpstreamQuery>, now: Moment) {
         stamp(&self.last_good, now, HEARD_GRAIN);
         if self.failed_name.load(Relaxed) != 0 {
@@ -101,7 +102,7 @@ impl Liveness {
         }
     }
 
-    /// An answer in traffic that was an error.
+    /// Notes an error response in traffic.
     pub(super) fn failed(&self, name: &Name, now: Moment) {
         let name = hash(name);
         let first = self.failed_name.compare_exchange(0, name, Relaxed, Relaxed);
@@ -110,20 +111,21 @@ impl Liveness {
         }
     }
 
-    /// Whether traffic lately had errors for different names, and no good answer since the first of them.
+    /// Whether traffic recently got errors for different names, and no good answer since the first of them.
     pub(crate) fn fails_traffic(&self, now: Moment) -> bool {
         let at = self.failed_at.load(Relaxed);
         at != 0 && now.since(Moment::from_micros(at)) < LATELY
     }
 
-    /// A query of traffic that it answered lately.
+    /// A query from traffic that the server answered recently.
     pub(crate) fn answered_lately(&self, now: Moment) -> Option<Arc<UpstreamQuery>> {
         let at = Moment::from_micros(self.sampled_at.load(Relaxed));
         self.sample.lock().as_ref().filter(|_| now.since(at) < LATELY).map(Arc::clone)
     }
 }
 
-/// Stores a moment unless the one stored is as good, so that workers do not fight over the cache line. True where it did.
+/// Stores a moment unless the stored one is recent enough, so that workers do not contend for the cache line. True if
+/// stored.
 fn stamp(place: &AtomicU64, now: Moment, grain: Duration) -> bool {
     let is_due = now.since(Moment::from_micros(place.load(Relaxed))) >= grain;
     if is_due {

@@ -1,7 +1,8 @@
-//! One upstream server of a group, shared by all workers: how it is asked and judged. What is known of it is in its record.
+//! One upstream server of a group, shared by all workers: how it is asked and judged. What is known of it is in its
+//! record.
 //!
-//! What an exchange touches is atomic. The health machine stands behind a lock that is taken only when something out of
-//! the ordinary happened: a good answer of a healthy server stops at one load.
+//! The fields that an exchange touches are atomic. The health machine is behind a lock that is taken only for unusual
+//! events: a good answer from a healthy server costs one load.
 
 pub(crate) mod budget;
 pub mod connect_error;
@@ -46,23 +47,23 @@ pub use self::{
 };
 pub(crate) use self::{registry::Wanted, role::Role};
 
-/// Workers that find the same thing within this time say it once.
+/// Workers that observe the same event within this time log it once.
 const SAID_ONCE: Duration = Duration::from_secs(2);
 
-/// How often it is said that queries cannot leave this host.
+/// How often a local send error is logged.
 const LOCAL_ERROR_SPACING: Duration = Duration::from_mins(1);
 
-/// Wakes the prober: a server became suspect.
+/// Wakes the prober when a server becomes suspect.
 pub type Alarm = Notify;
 
-/// What a server is judged by; a reload may change it.
+/// The limits and thresholds of a server; a reload may change them.
 #[derive(Debug, Clone)]
 pub struct ServerPolicy {
     /// Probes and thresholds.
     pub health: HealthSpec,
     /// The ceiling of one try.
     pub timeout: Duration,
-    /// The most queries a second to its address; the lowest of all servers there holds.
+    /// The most queries a second to its address; the lowest limit of all servers there applies.
     pub max_qps: Option<u32>,
 }
 
@@ -75,19 +76,19 @@ pub struct Server {
     group: Arc<str>,
     label: String,
     spec: ServerSpec,
-    /// Shared by all workers, and so are the sessions that it resumes.
+    /// Shared by all workers, together with the sessions that it resumes.
     tls: Option<TlsClient>,
     /// Written by a reload.
     rules: ArcSwap<ServerPolicy>,
     alarm: Arc<Alarm>,
-    /// How many doubts asked for a probe.
+    /// How many doubts have asked for a probe.
     doubts: AtomicU64,
     /// Taken from by every query.
     pub(super) budget: BudgetShare,
     record: Arc<ServerRecord>,
 }
 
-/// A server is asked for what is known of it.
+/// A server gives access to its record.
 impl Deref for Server {
     type Target = ServerRecord;
 
@@ -97,7 +98,7 @@ impl Deref for Server {
 }
 
 impl Server {
-    /// A server of which this is known.
+    /// Makes a server with this record.
     pub fn new(
         group: Arc<str>,
         spec: ServerSpec,
@@ -120,12 +121,12 @@ impl Server {
         }
     }
 
-    /// What is known of it.
+    /// The server's record.
     pub const fn record(&self) -> &Arc<ServerRecord> {
         &self.record
     }
 
-    /// A number no other server of this process has had.
+    /// A number that no other server of this process has had.
     pub(super) const fn id(&self) -> u64 {
         self.id
     }
@@ -135,7 +136,7 @@ impl Server {
         &self.group
     }
 
-    /// Its name in logs and metrics, as the configuration has it.
+    /// Its name in logs and metrics, as the configuration writes it.
     pub fn label(&self) -> &str {
         &self.label
     }
@@ -161,17 +162,17 @@ impl Server {
         }
     }
 
-    /// How to shake hands with it; none where it speaks plain DNS.
+    /// The TLS client for it; none for plain DNS.
     pub(super) const fn tls(&self) -> Option<&TlsClient> {
         self.tls.as_ref()
     }
 
-    /// What it is judged by now.
+    /// The limits and thresholds in force.
     pub fn rules(&self) -> Arc<ServerPolicy> {
         self.rules.load_full()
     }
 
-    /// A reload may bring other rules.
+    /// Sets the limits and thresholds that a reload brings.
     pub(super) fn set_rules(&self, rules: ServerPolicy) {
         self.budget.set(rules.max_qps);
         self.rules.store(Arc::new(rules));
@@ -191,7 +192,7 @@ impl Server {
         self.rtt.sample(rtt);
     }
 
-    /// A good answer in traffic.
+    /// Handles a good answer in traffic.
     pub(super) fn answered(&self, query: &Arc<UpstreamQuery>, now: Moment) {
         self.liveness.answered(query, now);
         if !self.verdict.is_settled.load(Relaxed) {
@@ -199,20 +200,20 @@ impl Server {
         }
     }
 
-    /// An answer in traffic that another server should give better.
+    /// Handles a response in traffic that another server should answer better.
     pub(super) fn broken(&self, query: &UpstreamQuery, now: Moment) {
         self.liveness.failed(&query.name, now);
         self.observe(Event::Broken, now);
     }
 
-    /// A try passed its limit, or could not leave. It is held against the server only if nothing came since. Whether a
-    /// probe passed is for the prober to say; here it counts as one more query without an answer.
+    /// Handles a try that passed its limit or could not leave. It counts against the server only if nothing arrived
+    /// since. The prober judges whether a probe passed; here it counts as one more unanswered query.
     pub(super) fn late(&self, sent_at: Moment, now: Moment, role: Role) {
         if role == Role::Tagged || self.liveness.heard_since(sent_at) {
             return;
         }
-        // Silence for every query over nearly a whole time-out is a verdict: it is there within the time-out, though
-        // the next try must pass its limit first.
+        // Silence for every query over nearly a whole time-out is a verdict. "Nearly", so that the verdict falls within
+        // the time-out although the next try must first pass its limit.
         let is_verdict = self.liveness.silent(role, sent_at, self.rules.load().timeout * 9 / 10, now);
         if role == Role::Traffic {
             self.observe(Event::Late, now);
@@ -222,7 +223,7 @@ impl Server {
         }
     }
 
-    /// Tells the health machine what happened.
+    /// Passes an event to the health machine.
     pub(super) fn observe(&self, event: Event, now: Moment) {
         let rules = self.rules.load();
         let change = {
@@ -245,7 +246,7 @@ impl Server {
         }
         match change {
             Some(change) => self.changed(change),
-            // A server that was suspect before is probed at once too.
+            // A server that was already suspect is probed at once too.
             None if event == Event::Refused && self.state() == HealthState::Suspect => self.raise_alarm(),
             None => {}
         }
@@ -302,12 +303,12 @@ impl Server {
         }
     }
 
-    /// A query could not leave this host for want of descriptors, memory or permission, or since its address is gone. That
-    /// says nothing about the server, and is said once a minute.
+    /// Handles a query that could not leave this host, for lack of descriptors, memory or permission, or because its
+    /// address is gone. That says nothing about the server, and is logged once a minute.
     pub(super) fn could_not_send(&self, error: &dyn fmt::Display, kind: io::ErrorKind, now: Moment) {
         let is_about_the_way = matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::AddrNotAvailable);
         if is_about_the_way && !self.record.has_no_way.swap(true, Relaxed) {
-            // Probes find out when there is a way again.
+            // Probes find out when there is a path again.
             self.raise_alarm();
         }
         let said = Moment::from_micros(self.record.local_error_at.load(Relaxed));
@@ -324,8 +325,8 @@ impl Server {
         );
     }
 
-    /// Queries to it leave by another address or device than before. Each worker finds that out for itself; it is said
-    /// once.
+    /// Logs that queries to the server leave by another address or device than before. Each worker notices for itself;
+    /// it is logged once.
     pub(crate) fn path_changed(&self, source: IpAddr, now: Moment) {
         let said = Moment::from_micros(self.path_changed_at.load(Relaxed));
         if said != Moment::default() && now.since(said) < SAID_ONCE {
@@ -342,7 +343,7 @@ impl Server {
     }
 }
 
-/// How to shake hands with a server; none where it speaks plain DNS.
+/// The TLS client for a server; none for plain DNS.
 pub(super) fn tls_client(spec: &ServerSpec) -> Option<TlsClient> {
     let identity = spec.identity.as_ref()?;
     let alpn = match spec.transport {

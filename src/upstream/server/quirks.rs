@@ -1,12 +1,12 @@
-//! What a server turned out not to manage, learned from its answers and forgotten again after a while.
+//! What a server turned out not to support, learned from its answers and forgotten again after a while.
 //!
 //! Policy:
-//! - **EDNS**: a FORMERR for one name says nothing, since whoever owns a name can have it answered so. Once two names in a
-//!   row were answered only without OPT, the server is asked without; with OPT again within a minute (RFC 6891 7).
-//! - **Letter case**: a server whose answer came over TCP too, and with the letters of our query changed by datagram, is
-//!   asked in small letters for an hour. A forged datagram alone changes nothing.
-//! - **Kept connections**: a server that answered on a new connection what it left unanswered on a kept one gets one query
-//!   a connection for ten minutes.
+//! - **EDNS**: a FORMERR for one name says nothing, since the owner of a name can cause it. Once two names in a row
+//!   were answered only without OPT, queries go out without OPT, and with OPT again within a minute (RFC 6891 7).
+//! - **Letter case**: if an answer arrived over TCP and the same answer came by datagram with other letter case than
+//!   our query, queries to the server are in lower case for an hour. A forged datagram alone changes nothing.
+//! - **Kept connections**: a server that left a query unanswered on a kept connection and answered it on a new one gets
+//!   one query per connection for ten minutes.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -15,30 +15,30 @@ use std::{
 
 use crate::{clock::Moment, wire::Name};
 
-/// How long a server that cannot read EDNS is asked without.
+/// How long queries go without EDNS to a server that cannot read it.
 const WITHOUT_EDNS: Duration = Duration::from_secs(50);
-/// How long a server that changes the letter case is asked in small letters.
+/// How long queries are in lower case to a server that changes the letter case.
 const SMALL_LETTERS: Duration = Duration::from_hours(1);
-/// How long a server that answers one query a connection gets no more.
+/// How long a server that answers one query per connection gets no more than one.
 const ONE_EACH: Duration = Duration::from_mins(10);
 
-/// What one server does not manage.
+/// The quirks of one server.
 #[derive(Debug, Default)]
 pub(crate) struct Quirks {
     without_edns_until: AtomicU64,
-    /// The name that was last answered only without EDNS, hashed; 0 for none.
+    /// Hash of the name that was last answered only without EDNS; 0 for none.
     unread_name: AtomicU64,
     small_letters_until: AtomicU64,
     one_each_until: AtomicU64,
 }
 
 impl Quirks {
-    /// Whether queries carry EDNS.
+    /// Whether queries should carry EDNS.
     pub(crate) fn takes_edns(&self, now: Moment) -> bool {
         self.without_edns_until.load(Relaxed) <= now.micros()
     }
 
-    /// It answered a query for `name` without EDNS that it could not read with it.
+    /// Notes that the server answered `name` without EDNS after it could not read the query with it.
     pub(crate) fn answered_without_edns(&self, name: &Name, now: Moment) {
         let name = hash(name);
         let before = self.unread_name.swap(name, Relaxed);
@@ -48,36 +48,37 @@ impl Quirks {
         }
     }
 
-    /// It answered a query with EDNS.
+    /// Notes that the server answered a query with EDNS.
     pub(crate) fn answered_with_edns(&self) {
         if self.unread_name.load(Relaxed) != 0 {
             self.unread_name.store(0, Relaxed);
         }
     }
 
-    /// Whether it repeats the letter case of a query.
+    /// Whether the server repeats the letter case of a query.
     pub(crate) fn keeps_case(&self, now: Moment) -> bool {
         self.small_letters_until.load(Relaxed) <= now.micros()
     }
 
-    /// It changes the letter case. True where that was not known, so that it is logged once.
+    /// Notes that the server changes the letter case. True the first time, so that it is logged once.
     pub(crate) fn changes_case(&self, now: Moment) -> bool {
         let until = (now + SMALL_LETTERS).micros();
         self.small_letters_until.swap(until, Relaxed) <= now.micros()
     }
 
-    /// Whether a connection is good for one query only.
+    /// Whether the server answers only one query per connection.
     pub(crate) fn answers_once(&self, now: Moment) -> bool {
         self.one_each_until.load(Relaxed) > now.micros()
     }
 
-    /// It left a query unanswered on a connection that carried answers, and answered it on a new one.
+    /// Notes that the server left a query unanswered on a connection that had carried answers, and answered it on a new
+    /// one.
     pub(crate) fn was_mute(&self, now: Moment) {
         self.one_each_until.store((now + ONE_EACH).micros(), Relaxed);
     }
 }
 
-/// A name as a number other than 0.
+/// Hash of a name, never 0.
 pub(super) fn hash(name: &Name) -> u64 {
     use std::hash::BuildHasher;
     foldhash::fast::FixedState::default().hash_one(name.as_wire()) | 1

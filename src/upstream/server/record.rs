@@ -1,8 +1,8 @@
 //! What is known of a server in a group, apart from the server itself: health, RTT, counters, whether it is drained.
 //!
-//! A record belongs to who the server is (see [`ServerKey`](crate::upstream::spec::ServerKey)) and outlives the [`Server`]
-//! that writes it: another name of its group, other CAs or thresholds, or an absence make another `Server` with the same
-//! record. [`ServerRegistry`](super::ServerRegistry) finds it again.
+//! A record belongs to the server's identity (see [`ServerKey`](crate::upstream::spec::ServerKey)) and outlives the
+//! [`Server`] that writes it. If its group is renamed, its CAs or thresholds change, or it is absent for a while, a new
+//! `Server` gets the same record. [`ServerRegistry`](super::ServerRegistry) finds it again.
 //!
 //! [`Server`]: super::Server
 
@@ -21,44 +21,44 @@ use super::{
     tally::Tally,
 };
 
-/// What is known of a server. What an exchange touches is atomic.
+/// What is known of a server. The fields that an exchange touches are atomic.
 #[derive(Debug, Default)]
 pub struct ServerRecord {
     /// Written by an operator.
     pub(super) is_drained: AtomicBool,
     pub(super) verdict: Verdict,
-    /// Written by every answer, and every try without one.
+    /// Written by every answer and every unanswered try.
     pub(crate) liveness: Liveness,
     pub(super) rtt: Rtt,
-    /// Written by answers that are out of the ordinary.
+    /// Written by unusual answers.
     pub(crate) quirks: Quirks,
-    /// When the log last said that the path to it changed.
+    /// When a change of the path to the server was last logged.
     pub(super) path_changed_at: AtomicU64,
-    /// Whether this host has or allows no way to it.
+    /// Whether this host has no path to the server, or a local firewall forbids it.
     pub(super) has_no_way: AtomicBool,
-    /// When there was a way again, and how often.
+    /// When a path became available again, and how often that happened.
     pub(super) way_back_at: AtomicU64,
     pub(super) ways_back: AtomicU64,
-    /// When the log last said that queries cannot leave this host.
+    /// When a local send error was last logged.
     pub(super) local_error_at: AtomicU64,
-    /// Written by connections that open, or do not.
+    /// Written when a connection opens or fails to open.
     pub(super) connect_error: Mutex<Option<ConnectError>>,
     /// Its counters.
     pub tally: Tally,
 }
 
-/// What is thought of a server. Written where its health changes, and by probes.
+/// Health of a server. Written by probes and by traffic that changes it.
 #[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) health: Mutex<Health>,
-    /// Mirrors the machine's state.
+    /// Copy of the machine's state, readable without the lock.
     pub(super) state: AtomicU8,
-    /// Whether good news would change nothing.
+    /// True while a good answer would change nothing.
     pub(super) is_settled: AtomicBool,
     pub(super) is_judged: AtomicBool,
     pub(super) transitions: [AtomicU64; HealthState::ALL.len()],
     pub(super) last_probe_error: Mutex<Option<ProbeError>>,
-    /// What last changed its state.
+    /// The event that last changed the state.
     pub(super) changed_by: Mutex<Option<Event>>,
 }
 
@@ -77,7 +77,7 @@ impl Default for Verdict {
 }
 
 impl Verdict {
-    /// Shows others what the machine says now.
+    /// Publishes the machine's state to the atomics.
     pub(super) fn publish(&self, health: &Health) {
         self.state.store(health.state() as u8, Relaxed);
         self.is_settled.store(health.state() == HealthState::Up && health.failed() == 0, Relaxed);
@@ -85,8 +85,8 @@ impl Verdict {
 }
 
 impl ServerRecord {
-    /// The record of a server that another group starts to use: what this one knows, with counters of its own. Health is
-    /// taken over where neither group chose its probe: only then it means the same to both.
+    /// The record for a server that another group also uses: the same knowledge, with counters of its own. Health is
+    /// copied only if neither group configures a probe, since only then it means the same to both.
     pub(super) fn for_another_group(&self, is_health_shared: bool) -> Self {
         let record = Self::default();
         record.rtt.copy(&self.rtt);
@@ -102,12 +102,12 @@ impl ServerRecord {
         record
     }
 
-    /// What is thought of it.
+    /// The current health.
     pub fn state(&self) -> HealthState {
         HealthState::ALL[usize::from(self.verdict.state.load(Relaxed)).min(HealthState::ALL.len() - 1)]
     }
 
-    /// Whether there is a first verdict: it answered, or a probe of it failed.
+    /// Whether there is a first verdict: the server answered, or a probe of it failed.
     pub fn is_judged(&self) -> bool {
         self.verdict.is_judged.load(Relaxed)
     }
@@ -122,7 +122,7 @@ impl ServerRecord {
         self.rtt.load()
     }
 
-    /// How often it came into a state.
+    /// How often the server entered a state.
     pub fn transitions(&self, to: HealthState) -> u64 {
         self.verdict.transitions[to as usize].load(Relaxed)
     }
@@ -132,17 +132,17 @@ impl ServerRecord {
         self.liveness.last_heard()
     }
 
-    /// Why it is in its state, in the words of the log; none before its state first changed.
+    /// Why the server is in its state, in the words of the log; none before the first change.
     pub fn reason(&self) -> Option<&'static str> {
         self.verdict.changed_by.lock().map(Event::words)
     }
 
-    /// What was wrong with the last failed probe; none since one passed.
+    /// Why the last probe failed; none after one passed.
     pub fn last_probe_error(&self) -> Option<ProbeError> {
         *self.verdict.last_probe_error.lock()
     }
 
-    /// Why the last connection to it could not be opened; none since one was, or since a probe passed.
+    /// Why the last connection could not be opened; none after one opened, or after a probe passed.
     pub fn connect_error(&self) -> Option<ConnectError> {
         self.connect_error.lock().clone()
     }
@@ -151,14 +151,14 @@ impl ServerRecord {
         *self.connect_error.lock() = error;
     }
 
-    /// Since when it has not been down, and this host had a way to it.
+    /// The later of when the server was last down and when this host last had no path to it.
     pub fn steady_since(&self) -> Moment {
         let way_back_at = Moment::from_micros(self.way_back_at.load(Relaxed));
         self.verdict.health.lock().steady_since().max(way_back_at)
     }
 
-    /// Whether this host has or allows no way to it: its source address is gone, or a firewall or route of ours forbids it.
-    /// That is no fault of the server, whose health is as it was; but another way, or another tier, is better.
+    /// Whether this host has no path to the server: its source address is gone, or a local firewall or route forbids
+    /// it. The server's health is unchanged, but another path or tier is preferred.
     pub fn has_no_way(&self) -> bool {
         self.has_no_way.load(Relaxed)
     }
@@ -168,12 +168,12 @@ impl ServerRecord {
         self.state() != HealthState::Down && !self.is_drained() && !self.has_no_way()
     }
 
-    /// A number that grows each time that it can be asked again.
+    /// A number that grows each time the server becomes usable again.
     pub fn recoveries(&self) -> u64 {
         self.transitions(HealthState::Up).wrapping_add(self.ways_back.load(Relaxed))
     }
 
-    /// Something came from it that belongs to a query of ours.
+    /// Notes that a message matching one of our queries arrived.
     pub(crate) fn heard(&self, now: Moment) {
         self.liveness.heard(now);
         if self.has_no_way.load(Relaxed) && self.has_no_way.swap(false, Relaxed) {

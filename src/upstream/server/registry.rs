@@ -1,17 +1,18 @@
-//! The records of all servers by who they are: what is known of a server outlives renamed groups, reloads, other lists of
-//! resolv.conf and an absence of an hour.
+//! The records of all servers by identity, so that they outlive renamed groups, reloads, changes of resolv.conf and an
+//! absence of up to an hour.
 //!
 //! Policy:
-//! - A server is its address, port, transport, TLS name, path of HTTPS, and its path out of this host (source, device,
-//!   mark): its [`ServerKey`]. Other CAs or thresholds do not make it another.
-//! - Groups judge it on their own, since probes, thresholds and labels are theirs, so there is a record for each group that
-//!   has it. A group takes the record that it had; else one that no group has any more (the group was renamed, or the
-//!   server moved). Else it gets a new one, made of what another group knows.
-//! - A server by another path (source, device, mark) to a machine that is drained in the group is drained too.
-//! - A record whose server has left is kept for an hour, and so are its metrics.
+//! - A server's identity is its address, port, transport, TLS name, HTTPS path, and its path out of this host (source,
+//!   device, mark): its [`ServerKey`]. Other CAs or thresholds do not change it.
+//! - There is one record for each group and server, since probes, thresholds and labels belong to the group. A group
+//!   keeps its own record; else it takes one that no group uses any more (the group was renamed, or the server moved);
+//!   else it gets a new record, copied from what another group knows.
+//! - If a server is drained in a group, other paths (source, device, mark) to the same machine in that group are
+//!   drained too.
+//! - The record of a server that left is kept for an hour, and so are its metrics.
 //!
-//! Groups are built all at once, whoever brings other servers: the configuration, a resolv.conf, a list of addresses that a
-//! name has now. What is not among them has left.
+//! All groups are built in one go, whatever changed the servers: the configuration, resolv.conf, or the addresses of a
+//! name. A known server that is not among them has left.
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering::Relaxed},
@@ -28,7 +29,7 @@ use crate::{
 
 use super::{Alarm, Server, ServerPolicy, record::ServerRecord};
 
-/// How long a server that has left is remembered.
+/// How long the record of a server that left is kept.
 const MEMORY: Duration = Duration::from_hours(1);
 
 /// The records of all servers.
@@ -46,13 +47,13 @@ struct Known {
     tier: usize,
     label: String,
     record: Arc<ServerRecord>,
-    /// Who writes the record, while its server is in the group.
+    /// The server that writes the record, while it is in the group.
     server: Weak<Server>,
     probe_stands: bool,
     left_at: Option<Moment>,
 }
 
-/// A server that a group is to have.
+/// A server that a group needs a record for.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) group: Arc<str>,
@@ -61,18 +62,18 @@ pub(crate) struct Wanted {
     pub(crate) rules: ServerPolicy,
 }
 
-/// A server that has left less than an hour ago.
+/// A server that left less than an hour ago.
 #[derive(Debug)]
 pub struct FormerServer {
-    /// The group that it was in.
+    /// The group it was in.
     pub group: Arc<str>,
-    /// The tier that it was in.
+    /// The tier it was in.
     pub tier: usize,
     /// Its name in that group.
     pub label: String,
-    /// What carried its messages.
+    /// Its transport.
     pub transport: Transport,
-    /// What is known of it.
+    /// Its record.
     pub record: Arc<ServerRecord>,
 }
 
@@ -82,7 +83,7 @@ impl ServerRegistry {
         Self { alarm, known: Mutex::default() }
     }
 
-    /// The servers that all groups are to have, each with its record. What is known beside them has left.
+    /// Assigns a record to each server of all groups. Known servers that are not listed have left.
     pub(crate) fn assign(&self, wanted: Vec<Wanted>, now: Moment) -> Vec<Arc<Server>> {
         let mut known = self.known.lock();
         let mut before: Vec<Option<Known>> = known.drain(..).map(Some).collect();
@@ -132,7 +133,7 @@ impl ServerRegistry {
         Arc::new(Server::new(Arc::clone(group), spec.clone(), rules.clone(), record, Arc::clone(&self.alarm)))
     }
 
-    /// The servers that have left, less than an hour ago when [`Self::forget`] was last called.
+    /// The servers that left less than an hour before the last call of [`Self::forget`].
     pub fn former(&self) -> Vec<FormerServer> {
         let known = self.known.lock();
         let former = known.iter().filter(|known| known.left_at.is_some()).map(|known| FormerServer {
@@ -145,22 +146,22 @@ impl ServerRegistry {
         former.collect()
     }
 
-    /// Forgets the servers that left an hour ago.
+    /// Forgets the servers that left more than an hour ago.
     pub fn forget(&self, now: Moment) {
         self.known.lock().retain(|known| known.left_at.is_none_or(|left_at| now.since(left_at) < MEMORY));
     }
 }
 
-/// Whose record may be taken.
+/// Whose record may be taken over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Owner {
-    /// The same group's.
+    /// Only a record of the same group.
     Same,
-    /// Any group's.
+    /// A record of any group.
     Any,
 }
 
-/// Takes the record that is a server's; of several, the one whose server was there last.
+/// Takes the server's record; of several, the one that was in use last.
 fn take(known: &mut [Option<Known>], wanted: &Wanted, owner: Owner) -> Option<Known> {
     let key = wanted.spec.key();
     let is_it = |known: &&mut Option<Known>| {
@@ -173,7 +174,8 @@ fn take(known: &mut [Option<Known>], wanted: &Wanted, owner: Owner) -> Option<Kn
     known.iter_mut().filter(is_it).max_by_key(last)?.take()
 }
 
-/// The record of a server that its group has not had. `others` are what all groups have; `before` is also what has left.
+/// Makes the record of a server that its group has not had. `others` holds the records in use, `before` those of
+/// servers that left.
 fn new_record<'k>(
     wanted: &Wanted,
     others: impl Iterator<Item = &'k Known>,
@@ -233,7 +235,7 @@ mod tests {
         registry.assign(vec![wanted], now).remove(0)
     }
 
-    /// Leaves traces of all that is known of a server.
+    /// Sets every kind of state in a server's record.
     fn use_it(server: &Server, now: Moment) {
         server.observe(Event::ProbePassed, now);
         server.sample(Duration::from_millis(7));
@@ -307,7 +309,7 @@ mod tests {
         drop(server);
         assert!(registry.assign(Vec::new(), start).is_empty());
         registry.forget(start + hour / 2);
-        // Other reloads meanwhile do not make the absence shorter.
+        // Other reloads in the meantime do not restart the hour.
         one(&registry, wanted("vpc", TWO), start + hour / 2);
         let former = registry.former();
         assert_eq!(former.iter().map(|former| &*former.label).collect::<Vec<_>>(), ["192.0.2.1"]);

@@ -1,12 +1,12 @@
 //! Why a server is asked, which decides what its silence or its answer says about it.
 
-/// Who asks.
+/// The purpose of a query to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// A client's query.
+    /// A query on behalf of a client.
     Traffic,
-    /// A probe, whose outcome the prober judges.
+    /// A health probe; the prober judges its outcome.
     Probe,
-    /// A probe for loops, which says nothing about the server (see `loops`).
+    /// A loop probe, which says nothing about the server's health (see `loops`).
     Tagged,
 }

@@ -1,7 +1,7 @@
 //! Smoothed round-trip times (RFC 6298 2), shared between workers.
 //!
-//! Every try has an id of its own, so each answer belongs to one transmission and all are samples (Karn's ambiguity
-//! does not arise). Two workers that sample at the same moment may lose one sample; that changes nothing.
+//! Every try has an id of its own, so each answer belongs to one transmission and every RTT is a valid sample (Karn's
+//! ambiguity does not arise). Two workers that sample at the same moment may lose one sample, which does no harm.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -25,7 +25,7 @@ pub struct Smoothed {
 }
 
 impl Smoothed {
-    /// After one more sample.
+    /// Returns the value with one more sample.
     #[must_use]
     pub fn with(before: Option<Self>, sample: Duration) -> Self {
         // An hour is far above any time-out and keeps the sums below in 32 bits.
@@ -60,20 +60,20 @@ impl Smoothed {
 pub struct Rtt(AtomicU64);
 
 impl Rtt {
-    /// What it is; none before the first sample.
+    /// The current value; none before the first sample.
     pub fn load(&self) -> Option<Smoothed> {
         let packed = self.0.load(Relaxed);
         let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(u32::MAX);
         (packed != 0).then(|| Smoothed { mean: half(packed >> 32), deviation: half(packed) })
     }
 
-    /// Takes a sample in.
+    /// Adds a sample.
     pub fn sample(&self, rtt: Duration) {
         let next = Smoothed::with(self.load(), rtt);
         self.0.store(u64::from(next.mean) << 32 | u64::from(next.deviation), Relaxed);
     }
 
-    /// Takes over what another knows.
+    /// Copies the value of another server's RTT.
     pub(super) fn copy(&self, other: &Self) {
         self.0.store(other.0.load(Relaxed), Relaxed);
     }

@@ -1,4 +1,4 @@
-//! Counters of one server. Each worker adds to a stripe of its own; a scrape adds the stripes up.
+//! Counters of one server. Each worker adds to its own stripe, and a scrape sums the stripes.
 
 use std::{
     sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
@@ -8,20 +8,21 @@ use std::{
 use crate::wire::Transport;
 use crossbeam_utils::CachePadded;
 
-/// How a query to a server ended. Every query sent has one, and a query that `max_qps` kept back has `Budget`.
+/// How a query to a server ended. Every query that was sent has one result; a query held back by `max_qps` has
+/// `Budget`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum QueryResult {
     /// Data, NODATA or NXDOMAIN, or TC.
     Ok,
     /// SERVFAIL.
     Servfail,
-    /// REFUSED, another code that is no answer, or a referral (a lame server).
+    /// REFUSED, another code that carries no answer, or a referral (a lame server).
     Refused,
     /// Nothing within the time-out.
     Timeout,
-    /// The network or the far host said no.
+    /// A network error on this side or an ICMP error from the far host.
     Network,
-    /// It did not parse, or the server could not read our query.
+    /// The response did not parse, or the server could not read our query.
     Malformed,
     /// Not sent: the server was over its `max_qps`.
     Budget,
@@ -51,13 +52,13 @@ impl QueryResult {
 pub enum MismatchReason {
     /// Shorter than a header.
     Short,
-    /// QR is clear, or the opcode is another.
+    /// QR is clear, or the opcode differs.
     NotAResponse,
-    /// No query waits under this id.
+    /// No query in flight has this id.
     Id,
-    /// Another question, or another letter case.
+    /// The question differs, or its letter case does.
     Question,
-    /// It came to another socket than the one that asked.
+    /// It arrived on another socket than the query was sent from.
     Socket,
 }
 
@@ -77,7 +78,7 @@ impl MismatchReason {
     }
 }
 
-/// Upper bounds of the RTT buckets; one more holds what is longer.
+/// Upper bounds of the RTT buckets; one more bucket holds everything longer.
 pub const RTT_BOUNDS: [Duration; 16] = [
     Duration::from_micros(100),
     Duration::from_micros(250),
@@ -97,16 +98,16 @@ pub const RTT_BOUNDS: [Duration; 16] = [
     Duration::from_secs(5),
 ];
 
-/// RTTs of answers: how many fell into each bucket, and their sum.
+/// Histogram of the RTTs of answers, with their sum.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RttHistogram {
-    /// By [`RTT_BOUNDS`], not cumulative; the last holds what is longer than all.
+    /// Counts by [`RTT_BOUNDS`], not cumulative; the last bucket holds everything longer.
     pub buckets: [u64; RTT_BOUNDS.len() + 1],
-    /// The sum of all.
+    /// The sum of all RTTs.
     pub sum: Duration,
 }
 
-/// More workers than this share stripes.
+/// Workers beyond this number share stripes.
 const STRIPES: usize = 16;
 
 #[derive(Debug, Default)]
@@ -125,7 +126,7 @@ pub struct Tally {
     stripes: [CachePadded<Counters>; STRIPES],
 }
 
-/// Which stripe a worker adds to.
+/// The stripe that a worker adds to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stripe(usize);
 
@@ -137,12 +138,12 @@ impl Stripe {
 }
 
 impl Tally {
-    /// A query ended.
+    /// Counts the end of a query.
     pub fn ended(&self, stripe: Stripe, transport: Transport, result: QueryResult) {
         self.stripes[stripe.0].results[transport as usize][result as usize].fetch_add(1, Relaxed);
     }
 
-    /// An answer took this long.
+    /// Adds the RTT of an answer.
     pub fn took(&self, stripe: Stripe, rtt: Duration) {
         let counters = &self.stripes[stripe.0];
         let bucket = RTT_BOUNDS.partition_point(|&bound| bound < rtt);
@@ -150,32 +151,32 @@ impl Tally {
         counters.rtt_micros.fetch_add(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// A message matched no query.
+    /// Counts a message that matched no query.
     pub fn mismatched(&self, stripe: Stripe, reason: MismatchReason) {
         self.stripes[stripe.0].mismatches[reason as usize].fetch_add(1, Relaxed);
     }
 
-    /// Queries began to wait, or ended to.
+    /// Changes the number of queries in flight.
     pub fn waiting(&self, stripe: Stripe, difference: i64) {
         self.stripes[stripe.0].in_flight.fetch_add(difference, Relaxed);
     }
 
-    /// Source ports were opened or closed.
+    /// Changes the number of open source ports.
     pub fn ports(&self, stripe: Stripe, difference: i64) {
         self.stripes[stripe.0].source_ports.fetch_add(difference, Relaxed);
     }
 
-    /// How many queries ended so.
+    /// Number of queries with this result.
     pub fn queries(&self, transport: Transport, result: QueryResult) -> u64 {
         self.stripes.iter().map(|stripe| stripe.results[transport as usize][result as usize].load(Relaxed)).sum()
     }
 
-    /// How many messages matched no query for this reason.
+    /// Number of messages that matched no query for this reason.
     pub fn mismatches(&self, reason: MismatchReason) -> u64 {
         self.stripes.iter().map(|stripe| stripe.mismatches[reason as usize].load(Relaxed)).sum()
     }
 
-    /// Queries that wait for an answer now.
+    /// Queries in flight now.
     pub fn in_flight(&self) -> u64 {
         let sum: i64 = self.stripes.iter().map(|stripe| stripe.in_flight.load(Relaxed)).sum();
         u64::try_from(sum).unwrap_or(0)
