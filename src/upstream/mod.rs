@@ -1,4 +1,4 @@
-//! Other servers: groups in tiers, which server to ask, the exchange of messages, and who is healthy.
+//! Upstream servers: groups in tiers, which server to ask, the exchange of messages, and health.
 //!
 //! ```text
 //! engine ─► UpstreamClient::exchange(group, query, deadline) ─► select: candidates in order
@@ -17,12 +17,12 @@
 //! | `server` | what is known of one server: its health, RTT, budgets, counters |
 //! | `group` | tiers of servers, and which one to ask |
 //! | `race` | the tries for one query, and those that outlive it |
-//! | `link` | one worker's way to one server: ports, connections, queries in flight |
+//! | `link` | one worker's sockets to one server: ports, connections, queries in flight |
 //! | `exchange` | one query to a group |
-//! | `watch` | what servers are asked unasked: probes |
+//! | `watch` | probes: of health, and for loops |
 //!
-//! A [`Group`] and its [`Server`]s are shared by all workers; a [`UpstreamClient`] belongs to one. This room does not cache,
-//! does not know rules, and says with a [`ExchangeError`] what happened; what the client is told is decided in `engine`.
+//! A [`Group`] and its [`Server`]s are shared by all workers; an [`UpstreamClient`] belongs to one. This room does not
+//! cache and knows no rules. It reports failures as [`ExchangeError`]; `engine` decides what the client is told.
 
 mod exchange;
 mod group;

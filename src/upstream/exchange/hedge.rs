@@ -1,16 +1,16 @@
-//! Hedges: a further try to another server while the newest one, later than usual, may still answer.
+//! Hedges: one more try to another server, while the newest one is later than usual but may still answer.
 //!
 //! Policy:
-//! - After the usual tail of the newest try's RTT, to another server of its tier that is up and was not asked yet. One that
-//!   was is asked again no sooner than any repeat.
-//! - What the budget bounds is what hedging adds. A hedge takes from it, and gives back where the try that it was for
-//!   stays unanswered up to its limit or fails: then the hedge came in place of a retry. So names that are lost on the
-//!   way are asked for again soon, however many, and servers that are merely slow are not asked twice for long. Away
-//!   from a suspect server a hedge is free.
-//! - The last try of three or more is worth most later, when a short break of the way may be over, or in another tier.
-//!   It is a hedge only where no other tier has a server that is up, and where something came since from a server that
-//!   was asked: then it is this query that was lost, and not the way.
-//! - A try that is not over when its query has its answer is held against its server at its limit, as any other
+//! - A hedge is sent after the usual tail of the newest try's RTT, to a server of the same tier that is up and was not
+//!   asked yet. A server that was asked before is asked again no sooner than any repeat.
+//! - The budget bounds what hedging adds. A hedge takes from it, and gives back if the try it was for stays unanswered
+//!   up to its limit or fails: then the hedge took the place of a retry. So lost names are asked for again soon,
+//!   however many they are, while servers that are only slow do not get double traffic for long. A hedge away from a
+//!   suspect server is free.
+//! - The last of three or more tries is worth most later, when a short break of the path may be over, or in another
+//!   tier. It is used as a hedge only if no other tier has a server that is up and something has arrived from a server
+//!   that was asked: then this query was lost, and the path works.
+//! - A try that is still open when its query is answered counts against its server at its limit, like any other
 //!   ([`crate::upstream::race::late`]). Otherwise hedges would hide a server that went silent.
 
 use std::{rc::Rc, sync::Arc};
@@ -26,7 +26,7 @@ use crate::{
 use super::{Cause, Phase, Run, Try};
 
 impl Run<'_> {
-    /// Plans a hedge for the newest try, where its server's tail is known.
+    /// Plans a hedge for the newest try, if its server's tail is known.
     pub(super) fn plan_hedge(&mut self, now: Moment) {
         self.hedge_at = None;
         let Some(newest) = self.tries.last() else { return };
@@ -37,14 +37,14 @@ impl Run<'_> {
         }
     }
 
-    /// Sends the hedge that was planned, if it is time.
+    /// Sends the planned hedge if it is due.
     pub(super) fn hedge(&mut self, now: Moment) {
         if self.hedge_at.is_none_or(|at| now < at) {
             return;
         }
         self.hedge_at = None;
         let is_waiting = |t: &&Try| t.phase == Phase::Waiting && t.transport == t.link.server.spec().transport;
-        // Behind TC the answer comes over a stream, whose tail is not known.
+        // After TC the answer comes over a stream, whose tail is not known.
         let Some(newest) = self.tries.last().filter(is_waiting) else { return };
         let Some(other) = self.another(newest.candidate, now) else { return };
         if self.tries.len() > 1 && self.attempts == 1 {
@@ -72,7 +72,7 @@ impl Run<'_> {
         }
     }
 
-    /// What becomes of the tries that are under way when the query ends.
+    /// Hands over the tries that are still under way when the query ends.
     pub(super) fn leave(&self) {
         for (slot, t) in (0..).zip(&self.tries) {
             if t.phase == Phase::Waiting && self.race.role == Role::Traffic {
@@ -104,7 +104,7 @@ impl Run<'_> {
         all.iter().any(|other| other.tier != all[candidate].tier && other.state == HealthState::Up)
     }
 
-    /// Whether something came from a server since it was asked: the way is open.
+    /// Whether something arrived from a server since it was asked: the path works.
     fn any_heard_since_asked(&self) -> bool {
         self.tries.iter().any(|t| t.link.server.liveness.heard_since(t.sent_at))
     }

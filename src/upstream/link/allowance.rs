@@ -1,8 +1,7 @@
-//! How much a server may send on a connection: as much as the answers to what it was asked may take, and little more.
+//! Limits how much a server may send on a connection: what the answers to its queries can take, and little more.
 //!
-//! A server that goes on and on with what nobody asked for (HTTP/2's informational responses, pings, settings) would keep a
-//! worker busy for as long as the connection is kept. Each query adds to what may come; when more has come than that, the
-//! connection breaks.
+//! A server that keeps sending what nobody asked for (HTTP/2's informational responses, pings, settings) would keep a
+//! worker busy as long as the connection is open. Each query raises the allowance; a connection that exceeds it breaks.
 
 use std::{
     cell::Cell,
@@ -16,12 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::wire::MAX_MESSAGE;
 
-/// Octets before the first query: settings, windows, a farewell.
+/// Octets allowed before the first query: settings, windows, a GOAWAY.
 const AT_FIRST: usize = 256 * 1024;
-/// Octets for each query: an answer, its header list, its frames.
+/// Octets allowed for each query: an answer, its header list, its frames.
 const A_QUERY: usize = MAX_MESSAGE + 32 * 1024;
 
-/// Octets that may still come on a connection. Clones share them.
+/// Octets that may still arrive on a connection. Clones share the count.
 #[derive(Debug, Clone)]
 pub(super) struct Allowance(Rc<Cell<usize>>);
 
@@ -32,7 +31,7 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// One more query is asked.
+    /// Raises the allowance for one more query.
     pub(super) fn add_query(&self) {
         self.0.set(self.0.get().saturating_add(A_QUERY));
     }
@@ -44,7 +43,7 @@ impl Allowance {
     }
 }
 
-/// A connection that breaks when more has come than is allowed.
+/// A connection that breaks when more arrives than is allowed.
 pub(super) struct Metered<S> {
     io: S,
     allowance: Allowance,

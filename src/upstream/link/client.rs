@@ -1,10 +1,10 @@
-//! Carries one worker's queries to servers: the worker's links, its random numbers, its two small tasks.
+//! Sends one worker's queries to servers: the worker's links, its random numbers, its two background tasks.
 //!
 //! A client belongs to one thread and one runtime that can spawn local tasks (a `LocalRuntime`, or a `LocalSet` that is
-//! being driven); the tasks are started with the first query. One flushes what a turn of the loop raised; woken by
-//! the first query of a turn it runs after the tasks that were ready with it, so that their queries leave in one batch.
-//! The other looks after time-outs, ports and idle streams: four times a second while a query waits or a stream is open, once
-//! a second else.
+//! being driven); the tasks start with the first query. One flushes the queries of a turn of the event loop: woken by
+//! the first query of the turn, it runs after the other tasks that were ready, so that their queries leave in one
+//! batch. The other handles time-outs, ports and idle streams: four times a second while a query waits or a stream is
+//! open, otherwise once a second.
 
 use std::{
     cell::{Cell, RefCell},
@@ -34,12 +34,12 @@ use crate::{
 
 use super::{Link, udp};
 
-/// How often links are looked after,
+/// How often links are checked while a query waits or a stream is open.
 const TICK: Duration = Duration::from_millis(250);
-/// and how often while nothing waits on any: each look is a wake-up of a host that may have nothing else to do.
+/// How often links are checked otherwise. Each check wakes up a host that may have nothing else to do.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 
-/// Which of how many workers this is: each has its share of the source ports.
+/// The index of a worker and the number of workers: each has its share of the source ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerNumber {
     /// From 0.
@@ -49,10 +49,10 @@ pub struct WorkerNumber {
 }
 
 impl WorkerNumber {
-    /// The one and only.
+    /// A single worker.
     pub const ALONE: Self = Self { index: 0, count: 1 };
 
-    /// This worker's part of `whole`: the parts add up, but nobody gets nothing.
+    /// This worker's share of `whole`: the shares add up, but nobody gets nothing.
     pub(crate) fn share_of(self, whole: u16) -> usize {
         let whole = usize::from(whole);
         let count = self.count.max(1);
@@ -60,7 +60,7 @@ impl WorkerNumber {
     }
 }
 
-/// One worker's way to all servers.
+/// One worker's client for all servers.
 pub struct UpstreamClient {
     pub(crate) shared: Rc<Shared>,
     links: Rc<RefCell<Links>>,
@@ -69,7 +69,7 @@ pub struct UpstreamClient {
 
 type Links = HashMap<u64, Rc<Link>, foldhash::fast::FixedState>;
 
-/// What the links of a worker have in common.
+/// State that the links of a worker share.
 pub(crate) struct Shared {
     pub(crate) worker: WorkerNumber,
     pub(crate) stripe: Stripe,
@@ -78,15 +78,15 @@ pub(crate) struct Shared {
     pub(crate) late_tries: RefCell<LateTries>,
     /// The same moment on both clocks.
     anchor: (Moment, Instant),
-    /// Links with queries that wait for the end of the turn.
+    /// Links with queries to send at the end of the turn.
     dirty: RefCell<Vec<Rc<Link>>>,
     flusher: Cell<Option<Waker>>,
-    /// Told of queries, so that links which were idle are looked after soon.
+    /// Notified of queries, so that idle links are checked soon.
     pub(super) asked: Notify,
 }
 
 impl Shared {
-    /// A moment as timers have it.
+    /// Converts a moment to the clock of timers.
     pub(crate) fn instant(&self, at: Moment) -> Instant {
         self.anchor.1 + at.since(self.anchor.0)
     }
@@ -139,7 +139,7 @@ impl Drop for UpstreamClient {
         for task in self.tasks.take().into_iter().flatten() {
             task.abort();
         }
-        // What was raised in this turn keeps its link alive.
+        // The list would keep its links alive.
         self.shared.dirty.take();
     }
 }
@@ -147,13 +147,13 @@ impl Drop for UpstreamClient {
 async fn flush(shared: Rc<Shared>) {
     poll_fn(|context| {
         let mut dirty = shared.dirty.take();
-        // What could not leave is put on another port, once, and leaves in the next round.
+        // A query that could not leave is moved to another port once, and leaves in the next round.
         while !dirty.is_empty() {
             let now = Moment::now();
             for link in dirty.drain(..) {
                 udp::flush(&link, now);
             }
-            // Keep the buffer.
+            // Keeps the buffer's allocation.
             std::mem::swap(&mut *shared.dirty.borrow_mut(), &mut dirty);
         }
         shared.dirty.replace(dirty);
@@ -173,7 +173,7 @@ async fn tend(shared: Rc<Shared>, links: Weak<RefCell<Links>>) {
         let Some(links) = links.upgrade() else { return };
         let now = Moment::now();
         shared.late_tries.borrow_mut().settle(now);
-        // A server that only its link remembers has left the configuration, and nobody waits for it.
+        // A server that only its link refers to has left the configuration, and nobody waits for it.
         links.borrow_mut().retain(|_, link| Arc::strong_count(&link.server) > 1);
         let all: Vec<_> = links.borrow().values().map(Rc::clone).collect();
         all.iter().for_each(|link| link.tick(now));

@@ -1,6 +1,6 @@
-//! Messages over an ordered stream of octets, two octets of length before each (RFC 1035 4.2.2, RFC 7766, RFC 7858).
+//! Messages over an ordered stream of octets, each after its length in two octets (RFC 1035 4.2.2, RFC 7766, RFC 7858).
 //!
-//! The same for TCP and TLS. Queries are written as they come, and each message that comes in is handed on at once.
+//! The same code serves TCP and TLS. Queries are written as they come, and each incoming message is passed on at once.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::wire::MAX_MESSAGE;
 
-/// A far end has this long to hear that a connection ends.
+/// How long closing a connection may take.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Framed queries that wait to be written to a connection.
@@ -24,12 +24,12 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct SendQueue {
     framed: RefCell<Vec<u8>>,
     work: Notify,
-    /// Nothing more is to be asked on it: it ends once it has said so to the far end.
+    /// Set when no more queries go on the connection: it then closes in an orderly way.
     is_closing: Cell<bool>,
 }
 
 impl SendQueue {
-    /// Adds a message.
+    /// Queues a message.
     pub(super) fn push(&self, message: &[u8]) {
         let mut framed = self.framed.borrow_mut();
         framed.extend_from_slice(&u16::try_from(message.len()).unwrap_or(0).to_be_bytes());
@@ -37,7 +37,7 @@ impl SendQueue {
         self.work.notify_one();
     }
 
-    /// Moves what waits behind `sending`.
+    /// Moves the queued octets to the end of `sending`.
     pub(super) fn take(&self, sending: &mut Vec<u8>) {
         let mut framed = self.framed.borrow_mut();
         if sending.is_empty() {
@@ -47,24 +47,24 @@ impl SendQueue {
         }
     }
 
-    /// Waits until there is something, or the connection is to end.
+    /// Waits until there is something to write, or the connection is to close.
     pub(super) async fn has_work(&self) {
         self.work.notified().await;
     }
 
-    /// Whether the connection is to end.
+    /// Whether the connection is to close.
     pub(super) const fn is_closing(&self) -> bool {
         self.is_closing.get()
     }
 
-    /// Ends the connection.
+    /// Closes the connection.
     pub(super) fn leave(&self) {
         self.is_closing.set(true);
         self.work.notify_one();
     }
 }
 
-/// Writes what waits and reads what comes, until either end is done or `receive` breaks off.
+/// Writes queued queries and reads messages until either side is done or `receive` stops it.
 pub(super) async fn carry<S: AsyncRead + AsyncWrite>(
     queue: &SendQueue,
     io: S,
@@ -74,7 +74,7 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite>(
     let mut incoming = Vec::with_capacity(2048);
     let mut sending: Vec<u8> = Vec::new();
     let mut sent = 0;
-    // What TLS was given is on the wire once it is flushed.
+    // TLS data is on the wire only after a flush.
     let mut is_flushed = true;
     loop {
         if sent == sending.len() {
@@ -97,7 +97,7 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite>(
                 Err(_) => return,
             },
             () = queue.has_work(), if sent == sending.len() => if queue.is_closing() {
-                // TLS takes an end without it for one that was forged (RFC 8446 6.1).
+                // Without close_notify, TLS treats the end as a truncation attack (RFC 8446 6.1).
                 drop(tokio::time::timeout(CLOSE_TIMEOUT, writer.shutdown()).await);
                 return;
             },
@@ -105,7 +105,7 @@ pub(super) async fn carry<S: AsyncRead + AsyncWrite>(
     }
 }
 
-/// Writes some of it; where nothing is left, flushes.
+/// Writes some of the octets; flushes if there are none.
 async fn push<W: AsyncWrite + Unpin>(writer: &mut W, octets: &[u8]) -> io::Result<usize> {
     if octets.is_empty() {
         return writer.flush().await.map(|()| 0);

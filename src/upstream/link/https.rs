@@ -1,7 +1,7 @@
 //! DNS over HTTPS (RFC 8484): HTTP/2, POST, over hyper.
 //!
-//! Not hickory-resolver's exchange: it decodes each answer, so that one record it cannot read fails the whole, gives no
-//! `Age`, and hides in a text whether a certificate or the network was at fault.
+//! Why not hickory-resolver's exchange: it decodes each answer, so one record that it cannot read fails all of it; it
+//! gives no `Age`; and it hides in a text whether a certificate or the network was at fault.
 
 use std::{
     cell::RefCell,
@@ -43,7 +43,7 @@ pub(super) struct Sender {
 pub(super) struct Https {
     sender: Sender,
     connection: http2::Connection<TokioIo<Metered<Connected<TcpStream>>>, Full<Bytes>, Local>,
-    /// What hyper has running for it; it ends with it.
+    /// The tasks that hyper spawned; dropping the set ends them.
     tasks: Rc<RefCell<JoinSet<()>>>,
 }
 
@@ -72,15 +72,15 @@ pub(super) async fn open(tls: Connected<TcpStream>) -> Result<Https, ConnectErro
 }
 
 impl Https {
-    /// The sender of queries, what drives the connection, and what must be kept meanwhile.
+    /// The sender of queries, the future that drives the connection, and what must be kept alive meanwhile.
     pub(super) fn into_parts(self) -> (Sender, impl Future<Output = ()>, impl Sized) {
         let connection = self.connection;
-        // How it ended is for the queries under way to say.
+        // The queries under way report how it ended.
         (self.sender, async move { drop(connection.await) }, self.tasks)
     }
 }
 
-/// The URI of a server: its name or else its address.
+/// The URI of a server, with its name or else its address.
 pub(super) fn uri(address: SocketAddr, name: Option<&str>, path: Option<&str>) -> Option<Uri> {
     let host = match (name, address) {
         (Some(name), _) => name.to_owned(),
@@ -93,7 +93,7 @@ pub(super) fn uri(address: SocketAddr, name: Option<&str>, path: Option<&str>) -
     Uri::builder().scheme("https").authority(authority).path_and_query(path).build().ok()
 }
 
-/// Asks one query.
+/// Sends one query and waits for the response.
 pub(super) async fn ask(mut sender: Sender, uri: Uri, query: Vec<u8>) -> RequestResult {
     sender.allowance.add_query();
     let request = Request::builder()
@@ -119,7 +119,7 @@ pub(super) async fn ask(mut sender: Sender, uri: Uri, query: Vec<u8>) -> Request
     }
 }
 
-/// Whether the body is a DNS message; where nothing is said, it is taken for one and checked as such.
+/// Whether the body is a DNS message; without a content type it is taken for one and checked as such.
 fn is_dns(response: &Response<Incoming>) -> bool {
     let Some(kind) = response.headers().get(CONTENT_TYPE) else { return true };
     let essence = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();

@@ -1,4 +1,4 @@
-//! Queries in flight by their ids: one table serves the ports of a link, another each of its connections.
+//! Queries in flight by id: one table serves all ports of a link, another each of its connections.
 
 use std::{rc::Rc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     wire::{MessageId, Mismatch, Response, UpstreamQuery, header, header::HEADER},
 };
 
-/// Half of all ids: a random one is then free at the second attempt on average.
+/// Half of all ids, so that a random one is free at the second attempt on average.
 const MOST: usize = 32_768;
 
 /// Queries by id.
@@ -30,12 +30,12 @@ pub(super) struct Flight {
     edns: EdnsUse,
     sent_at: Moment,
     id: MessageId,
-    /// Seed of the letter case, with mixed case.
+    /// Seed of the letter case, if mixed.
     case_seed: Option<u64>,
     sender: u32,
 }
 
-/// A query in flight, told from an earlier one that had its id.
+/// Identifies a query in flight, also against an earlier one that had its id.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FlightKey {
     pub(super) id: u16,
@@ -51,7 +51,7 @@ impl InFlight {
         self.0.is_empty()
     }
 
-    /// Adds a query under a random id that no other has; none where there are too many.
+    /// Adds a query under a random free id; none if there are too many.
     pub(super) fn insert(&mut self, mut flight: Flight, case: LetterCase, random: &mut StdRng) -> Option<&Flight> {
         if self.0.len() >= MOST {
             return None;
@@ -72,8 +72,8 @@ impl InFlight {
         }
     }
 
-    /// Takes the query that a message answers, with what the message means for it. `sender` is the socket that the
-    /// message came to, where there are several.
+    /// Takes the query that a message answers, together with the outcome for it. `sender` is the socket that received
+    /// the message, if there are several.
     pub(super) fn take(&mut self, message: &[u8], sender: Option<u32>) -> Result<(Flight, Outcome), MismatchReason> {
         let id = header::id(message).map_err(|_| MismatchReason::Short)?;
         let flight = self.0.get(&id.0).ok_or(MismatchReason::Id)?;
@@ -85,7 +85,8 @@ impl InFlight {
         Ok((flight, outcome))
     }
 
-    /// Tells the query that this message answers but for the letter case, which may be the server's fault or a forger's.
+    /// Reports to its query a message that matches except for letter case, which may be the server's doing or a
+    /// forger's.
     pub(super) fn note_changed_case(&self, message: &[u8], sender: u32, now: Moment) {
         let Ok(id) = header::id(message) else { return };
         let Some(flight) = self.0.get(&id.0).filter(|flight| flight.sender == sender) else { return };
@@ -97,12 +98,12 @@ impl InFlight {
         }
     }
 
-    /// What tells the query that has this id now from others.
+    /// The key of the query that has this id now.
     pub(super) fn key(&self, id: u16) -> Option<FlightKey> {
         self.0.get(&id).map(|flight| FlightKey { id, sender: flight.sender })
     }
 
-    /// Takes a query, unless its time was over and its id is another's by now.
+    /// Takes a query, unless it has expired and its id been reused.
     pub(super) fn take_key(&mut self, key: FlightKey) -> Option<Flight> {
         self.0.get(&key.id).filter(|flight| flight.sender == key.sender)?;
         self.0.remove(&key.id)
@@ -113,36 +114,36 @@ impl InFlight {
         self.0.remove(&id)
     }
 
-    /// Takes the queries of one socket.
+    /// Takes the queries sent from one socket.
     pub(super) fn take_of(&mut self, sender: u32) -> Vec<Flight> {
         self.0.extract_if(|_, flight| flight.sender == sender).map(|(_, flight)| flight).collect()
     }
 
-    /// Takes the queries that were sent `timeout` ago or earlier, and that nobody may wait for any more.
+    /// Takes the queries that were sent at least `timeout` ago; nobody may be waiting for them any more.
     pub(super) fn expire(&mut self, timeout: Duration, now: Moment) -> Vec<Flight> {
         let is_over = |_: &u16, flight: &mut Flight| now >= flight.race.deadline.max(flight.sent_at + timeout);
         self.0.extract_if(is_over).map(|(_, flight)| flight).collect()
     }
 
-    /// Whether a query has waited for this long, and was sent after `at`.
+    /// Whether a query was sent after `at` and has waited for this long.
     pub(super) fn has_waited(&self, timeout: Duration, at: Moment, now: Moment) -> bool {
         self.0.values().any(|flight| flight.sent_at > at && now.since(flight.sent_at) >= timeout)
     }
 
-    /// Whether a query of this race is among them.
+    /// Whether the table has a query of this race.
     pub(super) fn has(&self, race: &Rc<Race>) -> bool {
         self.0.values().any(|flight| Rc::ptr_eq(&flight.race, race))
     }
 
-    /// Takes all.
+    /// Takes all queries.
     pub(super) fn drain(&mut self) -> Vec<Flight> {
         self.0.drain().map(|(_, flight)| flight).collect()
     }
 }
 
 impl Flight {
-    /// A query that gets its id when it is put into the table. `sender` is the socket that sends it, or its number on
-    /// a connection.
+    /// A query that gets its id when it is added to the table. `sender` is the socket that sends it, or its serial
+    /// number on a connection.
     pub(super) fn new(race: &Rc<Race>, leg: Leg, edns: EdnsUse, sender: u32, now: Moment) -> Self {
         Self { race: Rc::clone(race), leg, edns, sent_at: now, id: MessageId(0), case_seed: None, sender }
     }
@@ -151,7 +152,7 @@ impl Flight {
         &self.race
     }
 
-    /// What it takes to send the query once more.
+    /// The parts needed to send the query again.
     pub(super) const fn parts(&self) -> (&Rc<Race>, Leg, EdnsUse) {
         (&self.race, self.leg, self.edns)
     }
@@ -168,7 +169,7 @@ impl Flight {
         self.sent_at
     }
 
-    /// The connection was opened after the query was put on it: its RTT begins then.
+    /// Sets the start of the RTT to `at` if the query was queued earlier, before the connection was open.
     pub(super) fn sent_no_sooner_than(&mut self, at: Moment) {
         self.sent_at = self.sent_at.max(at);
     }
@@ -188,7 +189,7 @@ impl Flight {
         length
     }
 
-    /// Reads a message that came under this query's id, which is `id` on the wire.
+    /// Reads a message that arrived for this query; `id` is its id on the wire.
     pub(super) fn read(&self, message: &[u8], id: MessageId) -> Result<Outcome, MismatchReason> {
         let query = &self.race.query;
         let response = match self.case_seed {

@@ -1,7 +1,7 @@
-//! What one worker has towards one server: its queries on the wire, its UDP ports, its streams.
+//! One worker's link to one server: its queries on the wire, its UDP ports, its streams.
 //!
-//! Every query ends here exactly once, and is counted then: when its answer is read, when the network refuses it, or
-//! when the group's time-out has passed, long after its query may have been answered by another server.
+//! Every query ends here exactly once and is counted then: when its answer is read, when the network refuses it, or
+//! when the group's time-out has passed, which may be long after another server answered the client.
 
 mod allowance;
 mod client;
@@ -44,7 +44,7 @@ pub use self::{
     single::ask_once,
 };
 
-/// One worker's way to one server.
+/// One worker's link to one server.
 pub(crate) struct Link {
     pub(super) server: Arc<Server>,
     pub(super) shared: Rc<Shared>,
@@ -66,8 +66,8 @@ impl Link {
         })
     }
 
-    /// Sends a query over this transport: at the end of this turn by datagram, else on a connection. On an error nothing
-    /// was sent.
+    /// Sends a query over this transport: by datagram at the end of this turn, else on a connection. On an error
+    /// nothing was sent.
     pub(super) fn post(
         self: &Rc<Self>,
         race: &Rc<Race>,
@@ -106,7 +106,7 @@ impl Link {
         Ok(())
     }
 
-    /// A datagram came to `port`.
+    /// Handles a datagram that arrived at `port`.
     fn receive(&self, port: &Port, datagram: &[u8], now: Moment) {
         let taken = self.in_flight.borrow_mut().take(datagram, Some(port.serial));
         match taken {
@@ -124,14 +124,14 @@ impl Link {
         }
     }
 
-    /// The far host says that nobody listens: every query on that socket is lost.
+    /// Handles an ICMP port unreachable: every query on that socket is lost.
     fn refused(&self, port: &Port, now: Moment) {
         let lost = self.in_flight.borrow_mut().take_of(port.serial);
         self.server.observe(Event::Refused, now);
         self.lose(lost, || Outcome::Failed(QueryResult::Network, None), now);
     }
 
-    /// Reading from a port only gives errors: it is closed, and what waits on it leaves by another.
+    /// Closes a port that only returns errors; its queries move to another.
     fn port_failed(self: &Rc<Self>, port: &Port, now: Moment) {
         self.pool.borrow_mut().give_up(port.serial);
         if self.batch.borrow().port.as_ref().is_some_and(|drawn| drawn.serial == port.serial) {
@@ -142,8 +142,8 @@ impl Link {
         self.send_again(waiting, now);
     }
 
-    /// The kernel took none of these queries. A port that sent before is given up, and they leave by another: its source
-    /// or device may be gone. If the new one fails too, there is no way.
+    /// Handles queries that the kernel did not take. A port that has sent before is closed and its queries move to
+    /// another: its source or device may be gone. If the new port fails too, there is no path.
     fn not_sent(self: &Rc<Self>, port: &Port, ids: &[u16], kind: io::ErrorKind, now: Moment) {
         let mut flights = Vec::with_capacity(ids.len());
         for id in ids {
@@ -163,7 +163,7 @@ impl Link {
         }
     }
 
-    /// Sends queries again by other ports; their tries do not notice.
+    /// Sends queries again by other ports, unnoticed by their tries.
     fn send_again(self: &Rc<Self>, flights: Vec<Flight>, now: Moment) {
         for flight in flights {
             self.pool.borrow().forget_one(flight.sender());
@@ -173,7 +173,7 @@ impl Link {
             }
             let (race, leg, edns) = flight.parts();
             match self.post_datagram(race, leg, edns, now) {
-                // It is counted as waiting once.
+                // It already counts as waiting.
                 Ok(()) => self.server.tally.waiting(self.shared.stripe, -1),
                 Err(SendError::Local) => self.conclude(&flight, Outcome::NotSent, Transport::Udp, now),
                 Err(SendError::Network) => {
@@ -183,7 +183,7 @@ impl Link {
         }
     }
 
-    /// Renews ports and connections where the way to the server is another now, and ports that nothing comes to.
+    /// Renews ports and connections if the path to the server has changed, and ports that receive nothing.
     fn follow_path_changes(self: &Rc<Self>, now: Moment) {
         let state = pool::look(self, now);
         match state {
@@ -202,8 +202,8 @@ impl Link {
         self.send_again(waiting, now);
     }
 
-    /// A query could not leave. A route that is gone is silence, not yet a verdict; what this host lacks or forbids is not the
-    /// server's fault.
+    /// Classifies a send error. A missing route counts as silence, not yet as a verdict; a local shortage or
+    /// prohibition is not the server's fault.
     fn unsent(&self, error: &io::Error, now: Moment) -> SendError {
         if is_about_the_path(error.kind()) {
             tracing::debug!(group = self.server.group(), server = self.server.label(), %error, "upstream query not sent");
@@ -214,7 +214,7 @@ impl Link {
         SendError::Local
     }
 
-    /// Queries whose time is over, and ports and streams to renew.
+    /// Expires queries, and renews ports and streams.
     pub(super) fn tick(self: &Rc<Self>, now: Moment) {
         let timeout = self.server.rules().timeout;
         let over = self.in_flight.borrow_mut().expire(timeout, now);
@@ -232,7 +232,7 @@ impl Link {
         self.in_flight.borrow().is_empty() && self.streams.borrow().is_empty()
     }
 
-    /// Queries that will have no answer on their port.
+    /// Ends queries that will get no answer on their port.
     fn lose(&self, lost: Vec<Flight>, outcome: impl Fn() -> Outcome, now: Moment) {
         for flight in lost {
             self.pool.borrow().forget_one(flight.sender());
@@ -240,7 +240,7 @@ impl Link {
         }
     }
 
-    /// A query ended: counts it, tells health and the query.
+    /// Ends a query: counts it and reports its outcome to health and to its race.
     fn conclude(&self, flight: &Flight, outcome: Outcome, transport: Transport, now: Moment) {
         let server = &*self.server;
         self.ended(transport, outcome.result());
@@ -262,7 +262,7 @@ impl Link {
         flight.deliver(outcome, now);
     }
 
-    /// Counts a query's end.
+    /// Counts the end of a query.
     pub(super) fn ended(&self, transport: Transport, result: QueryResult) {
         self.server.tally.ended(self.shared.stripe, transport, result);
         self.server.tally.waiting(self.shared.stripe, -1);

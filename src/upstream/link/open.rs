@@ -1,4 +1,4 @@
-//! Opens connections to servers: the socket, its way out of this host, and the handshake.
+//! Opens connections to servers: the socket, its path out of this host, and the handshake.
 
 use hyper::Uri;
 use tokio::net::{TcpSocket, TcpStream};
@@ -15,19 +15,19 @@ use super::{
     quic::{self, Quic},
 };
 
-/// An open connection, by how queries go over it.
+/// An open connection, by how queries are sent on it.
 pub(super) enum Carrier {
-    /// Messages behind their lengths.
+    /// Length-prefixed messages.
     Tcp(TcpStream),
-    /// The same, encrypted.
+    /// Length-prefixed messages over TLS.
     Tls(Box<Connected<TcpStream>>),
     /// POST requests to this URI.
     Https(Box<Https>, Uri),
-    /// Streams.
+    /// A stream for each query.
     Quic(Quic),
 }
 
-/// Opens a connection. The caller bounds the time. `tls` is none for plain DNS alone.
+/// Opens a connection. The caller sets the time limit. `tls` is none for plain DNS only.
 pub(super) async fn open(
     spec: &ServerSpec,
     transport: Transport,

@@ -1,19 +1,19 @@
 //! Source ports: few, random, long-lived, renewed one by one.
 //!
 //! Policy (Route 53 suffers past 40,000 address-port pairs; RFC 5452 wants ports that cannot be guessed): a server has
-//! `source_ports` of them over all workers, each worker an equal share, at least one. A port is opened when it is first
-//! drawn, at a number the kernel picks at random, and is given up 60 to 120 s later, at random; it is read until its
-//! queries are done. A port is drawn at random for each turn of the worker's loop, so who is off the path has port and
-//! id to guess, and the far end sees at most two ports a slot in any minute.
+//! `source_ports` ports over all workers, each worker an equal share and at least one. A port is opened when it is
+//! first drawn, at a random number chosen by the kernel, and is retired 60 to 120 s later, at random; it is read until
+//! its queries are done. A port is drawn at random for each turn of the worker's loop, so an off-path attacker must
+//! guess port and id, and the server sees at most two ports per slot in any minute.
 //!
-//! When a server goes down its ports are given up, and those opened meanwhile live ten seconds at most.
+//! When a server goes down its ports are retired, and those opened meanwhile live at most ten seconds.
 //!
-//! A connected socket keeps its source address and its device; the way to the server may come to need others. So a new
-//! socket is compared with the pool's, and where it would leave by another address or device, every port is given up
-//! and what waits on them is sent again by new ones: when the kernel tells of a change ([`changes`]), and, for hosts where
-//! nothing is heard, when nobody answered for [`SILENCE`]. Where the way is the same and the server answers others, it is
-//! the ports that nothing comes through any more (a firewall forgot their flows): they are given up too. A port whose
-//! send fails is given up at once. None of this is held against the server.
+//! A connected socket keeps its source address and device, but the path to the server may change. So a new socket is
+//! compared with the pool's when the kernel reports a change ([`changes`]), and, for hosts that report nothing, when
+//! nobody answered for [`SILENCE`]. If it would leave by another address or device, every port is retired and its
+//! queries are sent again by new ones. If the path is the same and other workers get answers, the ports themselves are
+//! dead (a firewall forgot their flows) and are retired too. A port that fails to send is retired at once. None of this
+//! counts against the server.
 
 use std::{
     cell::{Cell, RefCell},
@@ -38,28 +38,28 @@ use crate::{
 
 use super::{Link, udp};
 
-/// A port is renewed no sooner than this,
+/// The least life of a port.
 const LEAST_LIFE: Duration = Duration::from_secs(60);
-/// and at most this much later.
+/// The most that is added to it, at random.
 const LIFE_SPREAD_MS: u64 = 60_000;
 /// The life of a port that is opened while its server is down.
 const LIFE_WHILE_DOWN: Duration = Duration::from_secs(10);
 
-/// Nothing came for so long though queries wait: time to look whether the way is another now.
+/// Nothing arrived for this long although queries wait: check whether the path has changed.
 const SILENCE: Duration = Duration::from_millis(250);
-/// Nothing came for so long to so many queries, while the server answered others: the ports are at fault.
+/// Nothing arrived on these ports for this long while the server answered elsewhere: the ports are dead.
 const DEAD_PORTS: Duration = Duration::from_millis(500);
 const DEAD_PORTS_QUERIES: u32 = 3;
 
-/// The way that a socket's queries take out of this host.
+/// The path that a socket's queries take out of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct LocalPath {
     source: IpAddr,
-    /// The index of the device that it is bound to, 0 for none.
+    /// The index of the device the socket is bound to, 0 for none.
     device: u32,
 }
 
-/// What was asked since something last came from the server.
+/// Queries sent since something last arrived from the server.
 #[derive(Debug, Clone, Copy)]
 struct Unanswered {
     since: Moment,
@@ -68,19 +68,19 @@ struct Unanswered {
 
 /// A connected UDP socket.
 pub(super) struct Port {
-    /// No other port of this link has had it; never 0.
+    /// Unique among the ports of this link; never 0.
     pub(super) serial: u32,
     pub(super) socket: AsyncFd<UdpSocket>,
-    /// Queries that left by it and have not ended.
+    /// Queries sent from this port that have not ended.
     pub(super) waiting: Cell<u32>,
-    /// It has sent before: an error is no fault of its making.
+    /// Whether it has sent before: then an error was not there from the start.
     pub(super) has_sent: Cell<bool>,
     expires: Moment,
     reader: RefCell<Option<AbortHandle>>,
 }
 
 impl Port {
-    /// A port that nothing was sent by.
+    /// A port that has not sent anything.
     pub(super) fn new(serial: u32, socket: AsyncFd<UdpSocket>, expires: Moment) -> Self {
         let (waiting, has_sent) = (Cell::new(0), Cell::new(false));
         Self { serial, socket, waiting, has_sent, expires, reader: RefCell::default() }
@@ -91,19 +91,19 @@ impl Port {
 #[derive(Default)]
 pub(super) struct Pool {
     slots: Vec<Option<Rc<Port>>>,
-    /// Given up, but with queries left.
+    /// Retired, but with queries left.
     retired: Vec<Rc<Port>>,
     last_serial: u32,
     was_down: bool,
-    /// The way of the ports that are open; none before the first.
+    /// The path of the open ports; none before the first.
     way: Option<LocalPath>,
-    /// The network that the way was seen in.
+    /// The network generation in which the path was checked.
     generation: u64,
     unanswered: Option<Unanswered>,
 }
 
 impl Pool {
-    /// A query of this port ended other than by its answer.
+    /// Notes that a query of this port ended without its answer.
     pub(super) fn forget_one(&self, serial: u32) {
         let ports = self.slots.iter().flatten().chain(&self.retired);
         if let Some(port) = ports.into_iter().find(|port| port.serial == serial) {
@@ -111,18 +111,18 @@ impl Pool {
         }
     }
 
-    /// A query was put on a port.
+    /// Notes that a query was put on a port.
     pub(super) fn asked(&mut self, now: Moment) {
         let unanswered = self.unanswered.get_or_insert(Unanswered { since: now, queries: 0 });
         unanswered.queries = unanswered.queries.saturating_add(1);
     }
 
-    /// Something came that belongs to a query.
+    /// Notes that something arrived that belongs to a query.
     pub(super) fn answered(&mut self) {
         self.unanswered = None;
     }
 
-    /// Gives a port up.
+    /// Retires a port.
     pub(super) fn give_up(&mut self, serial: u32) {
         let place = self.slots.iter().position(|slot| slot.as_ref().is_some_and(|port| port.serial == serial));
         if let Some(slot) = place {
@@ -130,7 +130,7 @@ impl Pool {
         }
     }
 
-    /// Gives every port up.
+    /// Retires every port.
     pub(super) fn give_all_up(&mut self) {
         for slot in 0..self.slots.len() {
             self.retire(slot);
@@ -150,7 +150,7 @@ impl Pool {
     }
 }
 
-/// A port for this turn.
+/// Draws a port for this turn.
 pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Result<Rc<Port>> {
     let mut pool = link.pool.borrow_mut();
     let share = link.shared.worker.share_of(source_ports);
@@ -177,7 +177,7 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
             pool.slots[slot] = Some(Rc::clone(&port));
             Ok(port)
         }
-        // Out of descriptors: fewer ports will do.
+        // No descriptors left: share a port that is open.
         Err(error) => pool.slots.iter().flatten().next().map(Rc::clone).ok_or(error),
     }
 }
@@ -199,7 +199,7 @@ fn open_socket(spec: &ServerSpec) -> io::Result<(UdpSocket, LocalPath)> {
     Ok((socket, way))
 }
 
-/// Remembers the way for a link that opens connections and may never open a port.
+/// Remembers the path, for a link that opens connections and may never open a port.
 pub(super) fn learn_path(link: &Link) {
     let mut pool = link.pool.borrow_mut();
     if pool.way.is_none()
@@ -209,18 +209,18 @@ pub(super) fn learn_path(link: &Link) {
     }
 }
 
-/// How a link's way to its server stands.
+/// Result of checking a link's path to its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PathState {
-    /// Nothing speaks against it.
+    /// The path is unchanged as far as is known.
     Same,
-    /// Queries would leave by another address or device now, which is this.
+    /// Queries would now leave from this address, or by another device.
     Moved(IpAddr),
-    /// It is the same, the server answers others, and nothing comes to these ports.
+    /// The path is unchanged and the server answers others, but nothing arrives at these ports.
     PortsDead,
 }
 
-/// Looks, where there is a reason to, whether the ports still are what a new one would be.
+/// Checks, if there is a reason to, whether a new port would take the same path as the open ones.
 pub(super) fn look(link: &Link, now: Moment) -> PathState {
     let mut pool = link.pool.borrow_mut();
     let generation = changes::generation();
@@ -230,7 +230,7 @@ pub(super) fn look(link: &Link, now: Moment) -> PathState {
     if pool.generation == generation && !is_silent {
         return PathState::Same;
     }
-    // Without any way now, the old sockets are as good as others.
+    // Without any path, the old sockets are no worse than new ones.
     let Ok((_, way)) = open_socket(link.server.spec()) else { return PathState::Same };
     (pool.way, pool.generation) = (Some(way), generation);
     if way != old {
@@ -244,7 +244,7 @@ pub(super) fn look(link: &Link, now: Moment) -> PathState {
     if are_ports_dead { PathState::PortsDead } else { PathState::Same }
 }
 
-/// Gives up ports whose time is over, and closes those whose queries are done.
+/// Retires ports whose time is over, and closes those whose queries are done.
 pub(super) fn tend(link: &Link, now: Moment) {
     let mut pool = link.pool.borrow_mut();
     let is_down = link.server.state() == HealthState::Down;

@@ -1,7 +1,7 @@
-//! DNS over QUIC (RFC 9250), over quinn: a stream for each query, two octets of length before each message.
+//! DNS over QUIC (RFC 9250), over quinn: a stream for each query, each message after its length in two octets.
 //!
-//! Not hickory-resolver's exchange: besides decoding each answer, it does not see that a connection was closed until the
-//! next query fails on it.
+//! Why not hickory-resolver's exchange: besides decoding each answer, it does not notice that a connection was closed
+//! until the next query fails on it.
 
 use std::{
     io::{self, IoSliceMut},
@@ -29,10 +29,10 @@ use crate::{
 
 use super::requests::{Reply, RequestError, RequestResult};
 
-/// Until the path is measured a lost packet of the handshake is sent again after three of these. With the 333 ms of
-/// RFC 9002 6.2.2 that is a second, and a query's time is over.
+/// Assumed RTT until the path is measured: a lost packet of the handshake is sent again after three of these. With the
+/// 333 ms of RFC 9002 6.2.2 that would be a second, longer than a query may wait.
 const FIRST_RTT: Duration = Duration::from_millis(50);
-/// Longer than we keep an idle connection: what ends here is dead.
+/// Idle time-out of a connection. It is longer than we keep idle connections, so it only ends dead ones.
 const SILENCE: Duration = Duration::from_secs(75);
 
 /// An open connection.
@@ -40,11 +40,11 @@ pub(super) struct Quic {
     pub(super) connection: Connection,
     /// Drives its socket.
     pub(super) endpoint: Endpoint,
-    /// Why it cannot send any more, once it cannot.
+    /// The error that stops it from sending, once there is one.
     pub(super) send_errors: Arc<SendErrors>,
 }
 
-/// Shakes hands over a socket of its own, at a random port.
+/// Opens a connection, with a socket of its own at a random port.
 pub(super) async fn open(address: SocketAddr, egress: &Egress, tls: &TlsClient) -> Result<Quic, ConnectError> {
     let socket = upstream_udp(address, egress)?;
     let send_errors = Arc::<SendErrors>::default();
@@ -61,8 +61,7 @@ pub(super) async fn open(address: SocketAddr, egress: &Egress, tls: &TlsClient) 
     Ok(Quic { connection, endpoint, send_errors })
 }
 
-/// The last error with which this host refused to send a packet. quinn takes each for a lost packet, and waits until
-/// the server seems silent.
+/// The last local error in sending a packet. quinn treats each as packet loss and waits until the server seems silent.
 #[derive(Debug, Default)]
 pub(super) struct SendErrors {
     last: Mutex<Option<io::Error>>,
@@ -75,7 +74,7 @@ impl SendErrors {
         self.news.notify_one();
     }
 
-    /// Waits for one.
+    /// Waits for an error.
     pub(super) async fn next(&self) -> io::Error {
         loop {
             if let Some(error) = self.last.lock().take() {
@@ -86,11 +85,11 @@ impl SendErrors {
     }
 }
 
-/// A socket for quinn that tells why it cannot send.
+/// A socket for quinn that reports why it cannot send.
 #[derive(Debug)]
 struct QuicSocket {
     inner: Arc<dyn AsyncUdpSocket>,
-    /// The same socket, for sending.
+    /// A second handle of the socket, for sending.
     sender: UdpSocket,
     state: UdpSocketState,
     send_errors: Arc<SendErrors>,
@@ -112,7 +111,7 @@ impl AsyncUdpSocket for QuicSocket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         match self.state.try_send((&self.sender).into(), transmit) {
-            // Once more where readiness is kept, so that the poller waits for room.
+            // Try again through the registered socket, so that the poller waits for room.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.inner.try_send(transmit),
             Err(error) => {
                 if is_local(&error) {
@@ -152,7 +151,7 @@ impl AsyncUdpSocket for QuicSocket {
 
 fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
-    // A server has nothing to ask.
+    // A server has no reason to open streams.
     config.max_concurrent_bidi_streams(VarInt::from_u32(0)).max_concurrent_uni_streams(VarInt::from_u32(0));
     config.initial_rtt(FIRST_RTT).max_idle_timeout(IdleTimeout::try_from(SILENCE).ok());
     config
@@ -168,7 +167,7 @@ fn connect_error(error: ConnectionError) -> ConnectError {
     }
 }
 
-/// Asks one query.
+/// Sends one query and waits for the response.
 pub(super) async fn ask(connection: Connection, query: Vec<u8>) -> RequestResult {
     let (mut sender, mut receiver) = connection.open_bi().await.map_err(|_| RequestError::Closed)?;
     let length = u16::try_from(query.len()).unwrap_or(u16::MAX).to_be_bytes();
@@ -178,6 +177,6 @@ pub(super) async fn ask(connection: Connection, query: Vec<u8>) -> RequestResult
     let framed = receiver.read_to_end(2 + MAX_MESSAGE).await.map_err(|_| RequestError::Closed)?;
     let whole =
         framed.split_first_chunk::<2>().filter(|(head, rest)| rest.len() == usize::from(u16::from_be_bytes(**head)));
-    // What is no framed message is shown to the check of answers, which counts it.
+    // Something that is not a framed message is passed on too: the check of answers counts it.
     Ok(Reply { message: whole.map_or_else(Vec::new, |(_, message)| message.to_vec()), age: 0 })
 }

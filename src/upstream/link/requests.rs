@@ -1,8 +1,8 @@
-//! Queries that each have a stream of their own on one connection: DNS over HTTPS (RFC 8484) and over QUIC (RFC 9250).
+//! Queries that each have their own stream on a connection: DNS over HTTPS (RFC 8484) and over QUIC (RFC 9250).
 //!
-//! The id on the wire is 0, as both ask for; which answer belongs to which query is what the streams say, and is checked
-//! all the same: id, QR and question must be those of the query. An answer that is another's ends its query, since no
-//! other can come on that stream.
+//! The id on the wire is 0, as both require. The stream shows which answer belongs to which query, and it is checked
+//! all the same: id, QR and question must match. A wrong answer ends its query, since no other can arrive on that
+//! stream.
 
 use std::{future::Future, pin::pin, time::Duration};
 
@@ -15,32 +15,32 @@ use super::{
     in_flight::FlightKey,
 };
 
-/// However late an answer may be, nobody waits for it any more.
+/// The longest time a request may take; by then nobody waits for it any more.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// What came back on a query's stream.
+/// The response on a query's stream.
 pub(super) struct Reply {
     pub(super) message: Vec<u8>,
-    /// Seconds that it lay in a cache of HTTP (RFC 8484 5.1).
+    /// Seconds that it spent in an HTTP cache (RFC 8484 5.1).
     pub(super) age: u32,
 }
 
-/// Why nothing came back.
+/// Why there was no response.
 #[derive(Debug)]
 pub(super) enum RequestError {
     /// The stream or its connection was closed.
     Closed,
-    /// The server answered, and not with a DNS message.
+    /// The server answered, but not with a DNS message.
     Refused(ConnectError),
-    /// Nothing within the time-out.
+    /// No response within the time-out.
     Late,
 }
 
-/// How one query ended.
+/// The result of one query.
 pub(super) type RequestResult = Result<Reply, RequestError>;
 
-/// Asks what waits, each query by `ask`, until `closed`; then waits for those that are under way. `find` tells which query
-/// has an id now, if its time is not over; `settle` is told how each ended.
+/// Sends the queued queries, each by `ask`, until `closed`; then waits for those under way. `find` returns the key of
+/// the query that has an id, unless it has expired; `settle` is called with each result.
 pub(super) async fn carry<F: Future<Output = RequestResult> + 'static>(
     queue: &SendQueue,
     closed: impl Future<Output = ()>,
@@ -56,13 +56,13 @@ pub(super) async fn carry<F: Future<Output = RequestResult> + 'static>(
         queue.take(&mut framed);
         for (key, query) in queries(&framed, &find) {
             let ended = ask(query);
-            // The link ends queries by their time-out; this ends those whose connection it let go.
+            // The link expires queries; this ends those whose connection the link has let go.
             asking.spawn_local(async move {
                 (key, tokio::time::timeout(LONGEST, ended).await.unwrap_or(Err(RequestError::Late)))
             });
         }
         tokio::select! {
-            // First: what ended with the connection is to be asked on another.
+            // Closing comes first: queries that ended with the connection must be asked again on another one.
             biased;
             () = &mut closed => break,
             Some(Ok((key, ended))) = asking.join_next() => settle(key, ended),
@@ -83,7 +83,7 @@ pub(super) async fn carry<F: Future<Output = RequestResult> + 'static>(
     }
 }
 
-/// The queries among framed messages whose time is not over, with the id 0.
+/// The queries among framed messages that have not expired, with their id set to 0.
 fn queries(mut framed: &[u8], find: impl Fn(u16) -> Option<FlightKey>) -> impl Iterator<Item = (FlightKey, Vec<u8>)> {
     let all = std::iter::from_fn(move || {
         let (head, rest) = framed.split_first_chunk::<2>()?;

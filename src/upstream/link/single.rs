@@ -1,4 +1,4 @@
-//! One query on a connection of its own, for who looks at a server by hand: `tidegate query`.
+//! One query on a connection of its own, for `tidegate query`.
 
 use std::{io, pin::pin};
 
@@ -16,11 +16,11 @@ use super::{
     requests::{RequestError, RequestResult},
 };
 
-/// Asks a server as its specification says, over TCP where that says UDP, and gives the message that came back. The
-/// query's id should be 0, as HTTPS and QUIC ask for. The caller bounds the time, and checks what came.
+/// Asks a server over its transport (TCP if that is UDP) and returns the message that came back. The query's id should
+/// be 0, as HTTPS and QUIC require. The caller sets the time limit and checks the message.
 ///
 /// # Errors
-/// Why there is no connection, or no answer on it.
+/// The connection failed, or no answer came on it.
 pub async fn ask_once(spec: &ServerSpec, query: &[u8]) -> Result<Vec<u8>, ConnectError> {
     let client = tls_client(spec);
     match open(spec, spec.transport, client.as_ref()).await? {
@@ -31,7 +31,7 @@ pub async fn ask_once(spec: &ServerSpec, query: &[u8]) -> Result<Vec<u8>, Connec
             let mut asking = pin!(https::ask(sender, uri, query.to_vec()));
             message(tokio::select! {
                 ended = &mut asking => ended,
-                // The connection may end right behind its last answer.
+                // The connection may end right after its last answer.
                 () = driver => asking.await,
             })
         }

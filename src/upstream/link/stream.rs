@@ -1,11 +1,11 @@
 //! Kept connections to a server (RFC 7766, RFC 7858): queries pipelined on them, answers in any order.
 //!
 //! A connection is opened by the first query that needs one, up to `connections` of them while the others are busy, and
-//! is closed when it was idle for a while. When nothing came for a whole time-out though queries wait, or a query was
-//! answered elsewhere meanwhile, no more go on it, and it ends with those that are on it. If the far end
-//! closes a connection that carried answers before, the queries on it are asked again on a new one (RFC 7766 6.2.4).
-//! A far end that sends one octet a second holds nobody up, nor does one that never ends a handshake: the limit of a try
-//! is kept by its query, not here. A server whose certificate is not what it should be gets no query, and is down.
+//! is closed after it was idle for a while. If nothing arrived for a whole time-out although queries wait, or a query
+//! was meanwhile answered on another connection, the connection takes no more queries and closes when its own have
+//! ended. If the server closes a connection that carried answers before, its queries are asked again on a new one (RFC
+//! 7766 6.2.4). A server that sends one octet a second, or never finishes a handshake, delays nobody: each query keeps
+//! its own limit. A server with a wrong certificate gets no query and is down.
 
 use std::{
     cell::{Cell, RefCell},
@@ -40,17 +40,17 @@ use super::{
     requests::{self, Reply, RequestError, RequestResult},
 };
 
-/// A connection without queries is kept this long (RFC 7766 6.2.3: the order of seconds).
+/// How long an idle connection is kept (RFC 7766 6.2.3: the order of seconds).
 const IDLE: Duration = Duration::from_secs(10);
-/// The same where another handshake would cost more than the memory it holds (RFC 7858 3.4).
+/// How long an idle encrypted connection is kept: another handshake costs more than the memory (RFC 7858 3.4).
 const IDLE_ENCRYPTED: Duration = Duration::from_secs(60);
-/// More queries than this wait on one connection only where nobody reads them.
+/// The most queries in flight on one connection; more would mean that nobody reads them.
 const MOST_IN_FLIGHT: usize = 8192;
 
-/// Messages that may come on a connection beyond the queries that went there. A late answer is one for a query.
+/// Messages allowed on a connection beyond one for each query. A late answer belongs to a query.
 const MOST_UNASKED: u64 = 8;
 
-/// Connections at a time to a server that answers one query on each.
+/// The most connections to a server that answers only one query on each.
 const MOST_ONE_EACH: usize = 64;
 
 /// One worker's connections to one server.
@@ -67,18 +67,18 @@ impl Streams {
 pub(super) struct Stream {
     transport: Transport,
     in_flight: RefCell<InFlight>,
-    /// Queries so far.
+    /// Serial number of the last query.
     last_serial: Cell<u32>,
     queue: SendQueue,
-    /// Messages that came in.
+    /// Messages that have arrived.
     received: Cell<u64>,
-    /// When it was open: no query on it was asked before.
+    /// When the connection opened; the RTT of its queries starts no earlier.
     opened: Cell<Moment>,
     /// When a query was last put on it.
     last_query: Cell<Moment>,
-    /// When a message last came in.
+    /// When a message last arrived.
     last_message: Cell<Moment>,
-    /// Whether no more queries go on it: it ends with those that are on it.
+    /// Whether it takes no more queries, and closes when its own have ended.
     is_retired: Cell<bool>,
     task: RefCell<Option<AbortHandle>>,
 }
@@ -98,7 +98,7 @@ impl Link {
         let serial = stream.last_serial.get().wrapping_add(1);
         stream.last_serial.set(serial);
         let flight = Flight::new(race, leg, edns, serial, now);
-        // Nobody off the path gets onto a connection: the letters need no seed there.
+        // Off-path attackers cannot inject into a connection, so the letter case needs no randomness.
         let case = LetterCase::Lower;
         let flight = in_flight.insert(flight, case, &mut self.shared.random.borrow_mut()).ok_or(SendError::Network)?;
         let mut query = [0; UpstreamQuery::MAX_PADDED];
@@ -113,8 +113,8 @@ impl Link {
         Ok(())
     }
 
-    /// A query was answered on a connection that it went to at `asked_at`. Where another one had carried answers, and has
-    /// been mute since, the server answers no more than one.
+    /// Notes that a query was answered on the connection it was sent on at `asked_at`. If another connection had
+    /// carried answers and has been mute since, the server answers only one query per connection.
     pub(crate) fn note_mute(&self, race: &Rc<Race>, asked_at: Moment, now: Moment) {
         let is_mute = |stream: &Rc<Stream>| {
             stream.received.get() > 0 && stream.last_message.get() < asked_at && stream.in_flight.borrow().has(race)
@@ -128,13 +128,13 @@ impl Link {
         }
     }
 
-    /// Whether a connection is there that carried answers already.
+    /// Whether there is a connection that has carried answers.
     pub(crate) fn has_stream(&self) -> bool {
         self.streams.borrow().0.iter().any(|stream| stream.received.get() > 0 && !stream.is_retired.get())
     }
 
-    /// The least busy connection, or a new one while all are busy and there may be more. What was left unanswered on one
-    /// connection is asked again on another.
+    /// The least busy connection, or a new one if all are busy and another is allowed. A query that was left unanswered
+    /// on one connection is asked again on another.
     fn stream(self: &Rc<Self>, race: &Rc<Race>, is_repeat: bool, now: Moment) -> Option<Rc<Stream>> {
         let mut streams = self.streams.borrow_mut();
         let limits = race.group.limits();
@@ -177,7 +177,7 @@ impl Link {
         Some(stream)
     }
 
-    /// The connection ended: its queries are to be asked elsewhere.
+    /// Ends a connection; its queries are to be asked elsewhere.
     fn stream_ended(&self, stream: &Rc<Stream>, end: End, now: Moment) {
         self.retire(stream);
         let lost = stream.in_flight.borrow_mut().drain();
@@ -190,7 +190,7 @@ impl Link {
                 End::Refused => self.server.observe(Event::Refused, now),
                 End::Untrusted => self.server.observe(Event::Untrusted, now),
                 End::Unreachable => self.server.late(now, now, Role::Traffic),
-                // It takes connections and answers nothing on them.
+                // The server accepts connections but answers nothing on them.
                 End::Closed if !is_renewable && !lost.is_empty() => self.server.observe(Event::Broken, now),
                 End::Closed | End::Moved | End::Local => {}
             }
@@ -205,7 +205,7 @@ impl Link {
         }
     }
 
-    /// A message came in on a connection, which is over where it brings what nobody asked for again and again.
+    /// Handles a message on a connection. Too many unsolicited messages end the connection.
     fn receive_framed(&self, stream: &Stream, message: &[u8], now: Moment) -> ControlFlow<()> {
         stream.received.set(stream.received.get() + 1);
         stream.last_message.set(now);
@@ -226,7 +226,7 @@ impl Link {
         if stream.received.get() > asked + MOST_UNASKED { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// A query that had a stream of its own ended. If its time was over before, its id may be another's by now.
+    /// Handles the end of a query on its own stream. If it had expired before, its id may already be reused.
     fn receive_alone(&self, stream: &Stream, key: FlightKey, ended: RequestResult, now: Moment) {
         let taken = stream.in_flight.borrow_mut().take_key(key);
         let Some(mut flight) = taken else { return };
@@ -263,7 +263,7 @@ impl Link {
         }
     }
 
-    /// No more queries go on this connection.
+    /// Sends no more queries on this connection.
     fn retire(&self, stream: &Rc<Stream>) {
         self.streams.borrow_mut().0.retain(|kept| !Rc::ptr_eq(kept, stream));
     }
@@ -272,17 +272,17 @@ impl Link {
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Nobody listens there.
+    /// The server's host refused the connection.
     Refused,
     /// It could not be opened.
     Unreachable,
     /// This host could not open it.
     Local,
-    /// The far end is not who it should be.
+    /// The server could not prove its identity.
     Untrusted,
-    /// It was open.
+    /// It was open, and was closed.
     Closed,
-    /// We closed it, since the way to the server is another now.
+    /// We closed it, because the path to the server has changed.
     Moved,
 }
 
@@ -331,7 +331,7 @@ async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier) {
             carry_requests(stream, link, closed, ask).await;
         }
         Carrier::Quic(Quic { connection, endpoint: _endpoint, send_errors }) => {
-            // Its last handle gone, a connection says goodbye by itself.
+            // quinn closes the connection when its last handle is dropped.
             let watched = connection.clone();
             let closed = async move {
                 tokio::select! {
@@ -366,7 +366,7 @@ async fn carry_requests<F: Future<Output = RequestResult> + 'static>(
     requests::carry(&stream.queue, closed, ask, find, settle).await;
 }
 
-/// Records why there is no connection, or that there is one, for status and log.
+/// Records why a connection failed, or that it opened, for status and log.
 fn note(server: &Server, transport: Transport, error: Option<&ConnectError>) {
     if let Some(cause) = error {
         let (group, label) = (server.group(), server.label());
@@ -381,7 +381,7 @@ fn note(server: &Server, transport: Transport, error: Option<&ConnectError>) {
     }
 }
 
-/// Ends queries whose time is over, and connections that are idle or dead.
+/// Expires queries, and closes connections that are idle or dead.
 pub(super) fn tend(link: &Rc<Link>, timeout: Duration, now: Moment) {
     let all: Vec<_> = link.streams.borrow().0.iter().map(Rc::clone).collect();
     for stream in all {
@@ -390,7 +390,7 @@ pub(super) fn tend(link: &Rc<Link>, timeout: Duration, now: Moment) {
             link.ended(stream.transport, QueryResult::Timeout);
         }
         drop(over);
-        // A far end that is gone says nothing. What was asked may still be answered, where the far end is only slow.
+        // A server that is gone sends nothing, not even an end. Open queries stay: a slow server may still answer them.
         if stream.in_flight.borrow().has_waited(timeout, stream.last_message.get(), now) {
             stream.is_retired.set(true);
         }
@@ -409,7 +409,7 @@ pub(super) fn tend(link: &Rc<Link>, timeout: Duration, now: Moment) {
     }
 }
 
-/// Closes connections that were opened on another way to the server than there is now; their queries are asked anew.
+/// Closes connections that were opened on another path than the current one; their queries are asked again.
 pub(super) fn renew(link: &Rc<Link>, now: Moment) {
     let all: Vec<_> = link.streams.borrow().0.iter().map(Rc::clone).collect();
     for stream in all {

@@ -1,4 +1,4 @@
-//! Datagrams: queries of one turn leave together, answers are read in batches.
+//! Datagrams: the queries of one turn leave together, and answers are read in batches.
 
 use std::{
     io,
@@ -16,26 +16,26 @@ use crate::{
 
 use super::{Link, pool::Port};
 
-/// Queries that leave with one system call.
+/// Queries sent by one system call.
 const OUTGOING: usize = 64;
-/// Answers that are read with one.
+/// Answers read by one system call.
 const INCOMING: usize = 64;
-/// A datagram longer than this is not the answer to a query that advertised 1232 octets.
+/// The longest answer read. We advertise 1232 octets, so a longer datagram is not an answer to our query.
 const LONGEST: usize = 4096;
-/// Batches read before other tasks have their turn.
+/// Batches read before other tasks get their turn.
 const FAIR: usize = 4;
-/// Errors in a row, with nothing read between them and the socket never empty, after which a port is given up. An error of
-/// something sent is cleared by telling it; one that stays would keep the loop busy for ever.
+/// Errors in a row, with nothing read and the socket never empty, after which a port is closed. Reading an error clears
+/// a send error; one that stays would keep the loop busy for ever.
 const MOST_ERRORS: u32 = 64;
 
-/// Where datagrams are read into, one for a worker.
+/// The buffers that datagrams are read into, one inbox per worker.
 pub(super) fn inbox() -> Inbox {
     Inbox::new(INCOMING, LONGEST)
 }
 
-/// Queries raised in this turn of the worker's loop, which leave together through one port.
+/// Queries of this turn of the worker's loop, which leave together through one port.
 pub(super) struct SendBatch {
-    /// Drawn for the turn by its first query.
+    /// Drawn by the first query of the turn.
     pub(super) port: Option<Rc<Port>>,
     outbox: Outbox,
     ids: Vec<u16>,
@@ -57,14 +57,14 @@ impl SendBatch {
     }
 }
 
-/// Sends what was raised in this turn, which goes on with the same port.
+/// Sends the queued queries; the turn goes on with the same port.
 pub(super) fn send(link: &Rc<Link>, now: Moment) {
     let mut batch = link.batch.borrow_mut();
     let SendBatch { port: Some(port), outbox, ids } = &mut *batch else { return };
     let port = Rc::clone(port);
     let (failed, kind) = match outbox.flush(port.socket.as_fd()) {
         Ok(sent) => {
-            // The queue of the device is full: lost, as they could be anywhere on the way.
+            // The device's queue is full: treat the queries as lost on the way.
             outbox.clear();
             if sent.error == Some(io::ErrorKind::ConnectionRefused) {
                 link.refused(&port, now);
@@ -85,23 +85,23 @@ pub(super) fn send(link: &Rc<Link>, now: Moment) {
     }
 }
 
-/// Sends what was raised in this turn, and ends it.
+/// Sends the queued queries and ends the turn.
 pub(super) fn flush(link: &Rc<Link>, now: Moment) {
     send(link, now);
     let mut batch = link.batch.borrow_mut();
-    // What could not leave may wait in the turn again, with another port.
+    // Queries that could not leave may be queued again, with another port.
     if batch.ids.is_empty() {
         batch.port = None;
     }
 }
 
-/// Reads a port until it is closed, or only gives errors.
+/// Reads a port until it is closed or only returns errors.
 pub(super) async fn read(port: Rc<Port>, link: Weak<Link>) {
     let mut errors = 0;
     loop {
         let Ok(mut ready) = port.socket.ready(Interest::READABLE | Interest::ERROR).await else { return };
         let Some(link) = link.upgrade() else { return };
-        // Says that it would block when the socket is empty, which clears the readiness.
+        // "Would block" on an empty socket clears the readiness.
         drop(ready.try_io(|_| drain(&port, &link, &mut errors)));
         if errors > MOST_ERRORS {
             tracing::debug!(
@@ -117,7 +117,7 @@ pub(super) async fn read(port: Rc<Port>, link: Weak<Link>) {
     }
 }
 
-/// Reads what there is. `errors` counts errors in a row.
+/// Reads everything available. `errors` counts errors in a row.
 fn drain(port: &Port, link: &Link, errors: &mut u32) -> io::Result<()> {
     let now = Moment::now();
     let mut inbox = link.shared.inbox.borrow_mut();
@@ -139,7 +139,7 @@ fn drain(port: &Port, link: &Link, errors: &mut u32) -> io::Result<()> {
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => link.refused(port, now),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
-            // An error of what was sent, told and cleared by this call; answers may stand behind it.
+            // A send error that this call reported and cleared; answers may be queued behind it.
             Err(_) => {}
         }
     }
@@ -176,7 +176,7 @@ mod tests {
             let group = Group::build(&spec, &OwnAddresses::default(), &std::sync::Arc::default());
             let client = UpstreamClient::new(WorkerNumber::ALONE);
             let link = client.link(group.servers().next().unwrap());
-            // A pipe is readable, and no socket: each read is an error that stays.
+            // A pipe is readable but not a socket: every read is an error that stays.
             let (reader, mut writer) = io::pipe().unwrap();
             writer.write_all(b"x").unwrap();
             let socket = std::net::UdpSocket::from(OwnedFd::from(reader));

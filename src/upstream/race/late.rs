@@ -1,4 +1,4 @@
-//! Tries that outlive their query: what their servers make of them still counts.
+//! Tries that outlive their query: their results still count for the servers.
 
 use std::{collections::VecDeque, rc::Rc, sync::Arc};
 
@@ -9,18 +9,18 @@ use crate::{
 
 use super::Race;
 
-/// A try that its query no longer waits for, until its limit.
+/// A try whose query has ended, kept until its limit.
 pub(crate) struct LateTry {
     pub(crate) race: Rc<Race>,
     pub(crate) slot: u8,
     pub(crate) server: Arc<Server>,
     pub(crate) sent_at: Moment,
     pub(crate) due: Moment,
-    /// Whether there was a hedge for it, out of the budget.
+    /// Whether a hedge was sent for it, out of the budget.
     pub(crate) is_hedged: bool,
 }
 
-/// The late tries of one worker, in the order in which they were sent.
+/// The late tries of one worker, in the order they were sent.
 #[derive(Default)]
 pub(crate) struct LateTries(VecDeque<LateTry>);
 
@@ -29,8 +29,8 @@ impl LateTries {
         self.0.push_back(late_try);
     }
 
-    /// Judges the tries that are past their limit: one that was not answered counts against its server, and the hedge for it
-    /// came in place of a retry.
+    /// Settles the tries that are past their limit: an unanswered one counts against its server, and its hedge took the
+    /// place of a retry.
     pub(crate) fn settle(&mut self, now: Moment) {
         while self.0.front().is_some_and(|late_try| late_try.due <= now) {
             let Some(late_try) = self.0.pop_front() else { return };

@@ -1,8 +1,8 @@
-//! One query under way: what its task and those who read its answers share.
+//! One query under way: the state that its task shares with the readers of its answers.
 //!
 //! A race has a slot for each try, and each try sends one query at a time (a *leg*: first over UDP with EDNS, then
-//! perhaps without, or over TCP). Whoever reads an answer puts it in here and wakes the task; a leg that is no longer
-//! waited for is told by its number. Everything here stays on one thread.
+//! perhaps without EDNS or over TCP). Whoever reads an answer stores it here and wakes the task. The leg's number shows
+//! whether anyone still waits for it. Everything here stays on one thread.
 
 pub(crate) mod late;
 
@@ -43,21 +43,22 @@ pub(crate) enum Outcome {
     WithoutEdns(Rcode),
     /// No answer; the response code, if there was one.
     Failed(QueryResult, Option<Rcode>),
-    /// A referral from a server that was not asked to resolve: it has no more to say.
+    /// A referral, though recursion was not requested: the server has nothing more to say.
     Referral,
-    /// It did not leave this host, which is not the server's fault.
+    /// The query did not leave this host, which is not the server's fault.
     NotSent,
-    /// An answer but for the letter case of its question, by its [`likeness`]. Perhaps a forgery: the query still waits.
+    /// An answer whose question differs in letter case, by its [`likeness`]. It may be forged, so the query still
+    /// waits.
     CaseChanged(u64),
-    /// The stream had carried answers before, and was closed meanwhile: ask again on a new one.
+    /// The server closed a stream that had carried answers before: ask again on a new one.
     Closed,
 }
 
 impl Outcome {
-    /// What a well-matched response means for the try that waits for it.
+    /// The outcome for the try that waits for this response, which matches its query.
     pub(crate) fn of(response: Response, edns: EdnsUse, recursion: Recursion) -> Self {
         let rcode = response.rcode();
-        // Some echo the query with its OPT, so that record proves nothing (RFC 6891 7).
+        // Some servers echo the query's OPT record, so it proves nothing (RFC 6891 7).
         let is_unread = matches!(rcode, Rcode::FORMERR | Rcode::NOTIMP | Rcode::BADVERS);
         match response.kind() {
             ResponseKind::Positive | ResponseKind::NoData | ResponseKind::NxDomain | ResponseKind::YxDomain => {
@@ -75,8 +76,8 @@ impl Outcome {
         }
     }
 
-    /// What a well-matched message means whose records do not parse. A server that does not read a query may send back
-    /// its header alone, with the counts that it had.
+    /// The outcome of a matching message whose records do not parse. A server that cannot read a query may send back
+    /// only the header, with the query's counts.
     pub(crate) fn of_malformed(message: &[u8], edns: EdnsUse) -> Self {
         let rcode = Header::read(message).map(|header| header.flags.rcode());
         match rcode {
@@ -85,12 +86,12 @@ impl Outcome {
         }
     }
 
-    /// A message that does not parse, or cannot be an answer where it came.
+    /// The outcome of a message that does not parse, or cannot be an answer here.
     pub(super) const fn malformed() -> Self {
         Self::Failed(QueryResult::Malformed, None)
     }
 
-    /// As counted.
+    /// The result under which it is counted.
     pub(super) const fn result(&self) -> QueryResult {
         match self {
             Self::Answer(_) | Self::Truncated | Self::Referral => QueryResult::Ok,
@@ -101,7 +102,7 @@ impl Outcome {
         }
     }
 
-    /// Whether it is a doubt about the server. A code that merely rejects the kind of query is none.
+    /// Whether the outcome raises a doubt about the server. A code that only rejects this kind of query does not.
     pub(super) const fn is_broken(&self) -> bool {
         match self {
             Self::Failed(QueryResult::Servfail | QueryResult::Malformed, _) => true,
@@ -111,16 +112,16 @@ impl Outcome {
     }
 }
 
-/// Why a query was not put on its way.
+/// Why a query could not be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SendError {
-    /// There is no way to the server, or too much waits on it.
+    /// There is no path to the server, or too many queries wait on it.
     Network,
-    /// This host lacks what it takes.
+    /// A local error.
     Local,
 }
 
-/// A number that answers with the same records have in common, in whatever order, however old.
+/// A number that is the same for answers with the same records, whatever their order and TTLs.
 pub(crate) fn likeness(response: &Response) -> u64 {
     let hasher = foldhash::fast::FixedState::default();
     let of = |record: &Record| hasher.hash_one((record.rtype.0, record.rdata(response.message())));
@@ -138,17 +139,17 @@ pub(crate) enum EdnsUse {
     Without,
 }
 
-/// An outcome on its way to the task.
+/// An outcome and the leg it belongs to.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(super) leg: Leg,
     pub(super) outcome: Outcome,
     pub(super) rtt: Duration,
-    /// When it came.
+    /// When it arrived.
     pub(super) at: Moment,
 }
 
-/// Which query of which try.
+/// Identifies a leg: which query of which try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Leg {
     pub(super) slot: u8,
@@ -165,7 +166,7 @@ pub(crate) struct Race {
     is_over: Cell<bool>,
     /// A bit for each slot whose server answered, however late.
     answered: Cell<u16>,
-    /// Nearly always one: the vector allocates for a second alone.
+    /// Nearly always a single arrival; the vector allocates only for a second one.
     first: RefCell<Option<Arrival>>,
     more: RefCell<Vec<Arrival>>,
     waker: RefCell<Option<std::task::Waker>>,
@@ -186,7 +187,7 @@ impl Race {
         })
     }
 
-    /// Whether nobody waits for it any more; late answers are still counted.
+    /// Whether nobody waits for the answer any more. Late answers are still counted.
     pub(super) fn has_ended(&self) -> bool {
         self.is_over.get()
     }
@@ -197,7 +198,7 @@ impl Race {
         self.waker.take();
     }
 
-    /// Whether the server of this try answered, late or not; a failure is no answer.
+    /// Whether the server of this try answered, late or not. A failure is not an answer.
     pub(super) fn has_answer_of(&self, slot: u8) -> bool {
         self.answered.get() & bit(slot) != 0
     }
@@ -224,7 +225,7 @@ impl Race {
         self.first.take().or_else(|| self.more.borrow_mut().pop())
     }
 
-    /// The next arrival; none when `sleep` ends first.
+    /// The next arrival; none if `sleep` ends first.
     pub(super) async fn next(&self, sleep: &mut Pin<&mut Sleep>) -> Option<Arrival> {
         poll_fn(|context| {
             if let Some(arrival) = self.take() {
@@ -241,7 +242,7 @@ impl Race {
     }
 }
 
-/// A query has 16 tries at the most.
+/// The bit of a slot; a query has at most 16 tries.
 const fn bit(slot: u8) -> u16 {
     1 << (slot % 16)
 }

@@ -34,9 +34,9 @@ const SECOND_SIGN: Duration = Duration::from_secs(2);
 pub enum HealthState {
     /// It answers.
     Up,
-    /// There is a doubt.
+    /// There is a doubt about it.
     Suspect,
-    /// It does not answer, or not as it should.
+    /// It does not answer, or its answers cannot be used.
     Down,
 }
 

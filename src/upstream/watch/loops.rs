@@ -1,21 +1,22 @@
 //! The loop guard: finds servers whose answers lead back to us, and leaves them out for the rules concerned.
 //!
-//! An inbound endpoint may forward to an outbound one, that to the site, the site to us; AWS warns of it and stops
-//! nothing. Policy:
-//! - Each server of each rule is asked a tagged query below each zone of the rule (below the [`ZONES`] widest, where
-//!   there are more): conditional forwarders lead back for one zone and not for another. That is when it is first seen,
-//!   on each reload, and about hourly; a minute later, then two, then four, where it did not answer or only with an
-//!   error, and a minute behind a loop that ended: what lies behind it may just not have been there.
-//! - The tag is 128 random bits, used for one probe and good for 5 s. A query to us that holds one is answered
-//!   SERVFAIL, never forwarded, and marks its server for that rule. A tag that is not outstanding is any query.
-//! - A marked server gets none of the rule's queries. It is probed again every minute; any answer without the tag's
-//!   coming back clears the mark. Other rules that use the server go on.
-//! - Of two servers like this one that lead to each other, it is enough that one finds it: the way round is then cut.
-//! - Marks outlive a reload as long as the rule has the server and the zone.
-//! - A probe says nothing about a server's health or speed: its name exists nowhere, and may be slow, or dropped.
+//! An inbound endpoint may forward to an outbound one, that one to the site, and the site to us. AWS warns of this but
+//! does not prevent it. Policy:
+//! - Each server of each rule gets a tagged query below each zone of the rule (below the [`ZONES`] widest, if there are
+//!   more), since a conditional forwarder may loop for one zone and not for another. It is sent when the server is
+//!   first seen, on each reload, and about hourly. If the server did not answer or only with an error, the next probe
+//!   follows after one minute, then two, then four. After a loop has ended it follows after a minute: the server behind
+//!   it may just have been away.
+//! - The tag is 128 random bits, used for one probe and valid for 5 s. A query to us with a valid tag is answered
+//!   SERVFAIL, never forwarded, and marks the server for that rule. A query with any other tag is an ordinary query.
+//! - A marked server gets none of the rule's queries. It is probed again every minute; any answer without the tag
+//!   coming back clears the mark. Other rules keep using the server.
+//! - If two instances of this server forward to each other, it is enough that one of them finds the loop: that cuts it.
+//! - Marks survive a reload while the rule has the server and the zone.
+//! - A loop probe says nothing about a server's health or speed: its name exists nowhere, so it may be slow or dropped.
 //!
-//! The engine calls [`Loops::comes_back`] with what would be forwarded; selection leaves [`Marks`] out; the control
-//! thread runs [`watch`](self::watch::run).
+//! The engine calls [`Loops::comes_back`] for each query it would forward, selection leaves out [`Marks`], and the
+//! control thread runs [`watch`](self::watch::run).
 
 pub mod watch;
 
@@ -37,17 +38,17 @@ use crate::{
     wire::{Malformed, Name, name::Labels},
 };
 
-/// The label behind the tag.
+/// The label after the tag.
 const MARKER: &[u8] = b"tidegate-loop";
-/// Octets of a tag; its label has two letters for each.
+/// Octets of a tag; its label has two hex digits for each.
 const TAG: usize = 16;
-/// Zones of a rule that are probed at the most.
+/// The most zones of a rule that are probed.
 pub const ZONES: usize = 16;
 
-/// What is used once.
+/// Random bits that are used for one probe.
 type Tag = [u8; TAG];
 
-/// One rule and a group that its queries go to.
+/// A rule and one of the groups that its queries go to.
 #[derive(Debug, Clone)]
 pub struct WatchedRule {
     rule: Arc<str>,
@@ -56,7 +57,7 @@ pub struct WatchedRule {
 }
 
 impl WatchedRule {
-    /// The rule by its name, with its zones.
+    /// Takes the rule by its name, with its zones.
     pub fn new(rule: Arc<str>, mut zones: Vec<Name>, group: Arc<Group>) -> Self {
         zones.sort_by_key(|zone| zone.labels().count());
         zones.truncate(ZONES);
@@ -68,7 +69,7 @@ impl WatchedRule {
     }
 }
 
-/// What all threads know of loops.
+/// The loop state that all threads share.
 #[derive(Debug, Default)]
 pub struct Loops {
     marks: Mutex<HashMap<Arc<str>, Arc<Marks>>>,
@@ -83,7 +84,7 @@ struct Outstanding {
     marks: Arc<Marks>,
     server: Arc<Server>,
     has_come_back: AtomicBool,
-    /// Told of the first time.
+    /// Notified when the tag first comes back.
     news: Notify,
 }
 
@@ -106,8 +107,8 @@ impl Loops {
         rules
     }
 
-    /// Whether a query for `name` (wire form, lower case) is a probe of ours that came back; then its server is
-    /// marked. It may come more than once: who forwarded it may not be content with SERVFAIL.
+    /// Whether a query for `name` (wire form, lower case) is one of our probes that came back; if so, its server is
+    /// marked. A probe may come back more than once: a forwarder may retry after SERVFAIL.
     pub fn comes_back(&self, name: &[u8], now: Moment) -> bool {
         let Some(tag) = tag_of(name) else { return false };
         let outstanding = self.tags.lock().get(&tag).filter(|outstanding| now < outstanding.until).map(Arc::clone);
@@ -119,23 +120,23 @@ impl Loops {
         true
     }
 
-    /// Forgets what is not among the targets.
+    /// Forgets marks of anything that is not a target.
     fn keep(&self, targets: &[WatchedRule]) {
         let mut all = self.marks.lock();
         for (rule, marks) in &*all {
             marks.keep(|server, zone| targets.iter().any(|target| target.rule == *rule && target.has(server, zone)));
         }
-        // A rule that somebody still holds is not forgotten: its marks must not become two.
+        // Keep a rule whose marks are still in use: they must not exist twice.
         all.retain(|rule, marks| Arc::strong_count(marks) > 1 || targets.iter().any(|target| target.rule == *rule));
     }
 }
 
-/// Whether a server that is asked for this name, in wire form, is asked by a probe for loops.
+/// Whether a query for this name, in wire form, is a loop probe.
 pub fn is_probe(name: &[u8]) -> bool {
     tag_of(name).is_some()
 }
 
-/// The tag in the name of a probe.
+/// The tag in a probe's name.
 fn tag_of(name: &[u8]) -> Option<Tag> {
     let mut labels = Labels::of(name);
     let first = labels.next().filter(|label| label.len() == 2 * TAG)?;
@@ -148,7 +149,7 @@ fn tag_of(name: &[u8]) -> Option<Tag> {
     Some(tag)
 }
 
-/// The name that a probe with this tag asks for; an error where the zone leaves no room for it.
+/// The name that a probe with this tag asks for; an error if the zone leaves no room for it.
 fn name_with(tag: Tag, zone: &Name) -> Result<Name, Malformed> {
     let digit =
         |value: u8| char::from_digit(value.into(), 16).and_then(|digit| u8::try_from(digit).ok()).unwrap_or(b'0');

@@ -1,4 +1,4 @@
-//! What servers are asked unasked: probes of their health, and probes for loops.
+//! Probes, which go out without a client's query: of servers' health, and for loops.
 
 pub mod loops;
 pub mod prober;

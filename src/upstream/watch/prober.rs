@@ -1,14 +1,14 @@
-//! Asks servers how they are: one task on one runtime, the control thread's, with a client and sockets of its own.
+//! Probes the health of servers: one task on the control thread's runtime, with a client and sockets of its own.
 //!
-//! Policy: a healthy server is probed when it has had no good answer and no probe for `interval`, so that a busy one never
-//! is (one with `expect` always is, since only a probe shows that answers are private). A suspect or down one is probed
-//! every `interval_down`, and at once when a doubt arises. Intervals are jittered by a fifth, so that many instances do
-//! not beat in step. A probe sends up to three datagrams within the group's time-out: one lost packet is no failed probe.
-//! Probes are neither hedged nor held to `max_qps`.
+//! Policy: a healthy server is probed when it has had no good answer and no probe for `interval`, so a busy one is
+//! never probed (except with `expect`, where only a probe shows that answers are private). A suspect or down server is
+//! probed every `interval_down`, and at once when a doubt arises. Intervals are jittered by a fifth, so that instances
+//! do not probe in step. A probe sends up to three datagrams within the group's time-out, so one lost packet is not a
+//! failed probe. Probes are neither hedged nor held to `max_qps`.
 //!
-//! The default probe is nobody's choice, and servers that drop or refuse it may answer everything else. So any answer to it
-//! is a good one, unless traffic had errors alone for different names; and where it had none, or traffic agrees with an
-//! error, a query that traffic had answered lately decides. The outcome of a configured probe stands.
+//! Nobody chose the default probe, and servers that drop or refuse it may answer everything else. So any answer to it
+//! is good, unless traffic got only errors, for different names. If the probe got no answer, or traffic confirms its
+//! error, a query that was recently answered in traffic decides. The outcome of a configured probe always stands.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -31,21 +31,21 @@ use crate::{
     wire::{Response, UpstreamQuery, addresses::find_address},
 };
 
-/// The groups to watch; a reload sends others.
+/// The groups to probe; a reload sends new ones.
 pub type Targets = Vec<Arc<Group>>;
 
-/// However many doubts arise, a server's probes are this far apart.
+/// The least time between two probes of a server, however many doubts arise.
 const LEAST_SPACING: Duration = Duration::from_millis(100);
-/// Groups with several tiers are looked at this often, so that a better tier is taken up again without a query,
+/// How often groups with several tiers are checked, so that a better tier is used again even without a query.
 const LOOK: Duration = Duration::from_millis(500);
-/// and others this often, if no probe is due before and nothing raises the alarm.
+/// How often other groups are checked, unless a probe is due or an alarm raised before.
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
 
-/// What is known of a server's probes.
+/// The state of a server's probes.
 #[derive(Debug, Clone, Copy)]
 struct Schedule {
     last: Option<Moment>,
-    /// The share of an interval to wait.
+    /// Random part of an interval to wait.
     jitter: f64,
     doubts_seen: u64,
     is_asking: bool,
@@ -53,8 +53,8 @@ struct Schedule {
 
 type Schedules = HashMap<u64, Schedule>;
 
-/// Watches `targets` until their sender is gone. Must run where local tasks can be spawned. The client opens
-/// its share of the source ports at the most.
+/// Probes `targets` until their sender is gone. Must run where local tasks can be spawned. The client opens at most its
+/// share of the source ports.
 pub async fn run(client: Rc<UpstreamClient>, mut targets: watch::Receiver<Targets>, alarm: Arc<Alarm>) {
     let schedules: Rc<RefCell<Schedules>> = Rc::default();
     let done = Rc::new(Notify::new());
@@ -72,7 +72,7 @@ pub async fn run(client: Rc<UpstreamClient>, mut targets: watch::Receiver<Target
     }
 }
 
-/// Starts the probes that are due and gives the time until the next one.
+/// Starts the probes that are due and returns the time until the next one.
 fn look(
     groups: &Targets,
     client: &Rc<UpstreamClient>,
@@ -172,13 +172,13 @@ async fn probe(
     let Some(known) = server.liveness.answered_lately(now) else { return Err(error) };
     match (send(&known).await, error) {
         (Ok(_), _) => Ok(()),
-        // It answers, where the default probe had no answer.
+        // It answered this query, and did not answer the default probe.
         (Err(ProbeError::Rcode), ProbeError::Silent) if !server.liveness.fails_traffic(Moment::now()) => Ok(()),
         (Err(_), error) => Err(error),
     }
 }
 
-/// With `expect`, every address must lie in it, and there must be one.
+/// Checks a response: with `expect`, it must have addresses, all of them in those networks.
 fn judge(response: &Response, spec: &HealthSpec) -> Result<(), ProbeError> {
     if spec.expect.is_empty() {
         return Ok(());

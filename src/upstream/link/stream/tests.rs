@@ -1,4 +1,4 @@
-//! What is decided by the time alone.
+//! Behaviour that depends on time alone.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! Asks each server of each rule whether its answers lead back to us: tasks on one runtime, the control thread's.
+//! Probes each server of each rule for loops: tasks on one runtime, the control thread's.
 //!
-//! What is under way at a time is bounded, so that a site with many rules neither sends them all at once nor keeps many
-//! tags. A task holds its place as long as its tag is good.
+//! The number of probes under way is bounded, so that a site with many rules neither sends them all at once nor keeps
+//! many tags. A task holds its place while its tag is valid.
 
 use std::{
     pin::pin,
@@ -30,17 +30,17 @@ use crate::{
     wire::{Class, Name, RecordType, UpstreamQuery},
 };
 
-/// Tags that are good at a time.
+/// How many tags may be valid at a time.
 const UNDER_WAY: usize = 256;
 
-/// When servers are probed for loops.
+/// Timing of the probes for loops.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// Between probes of a server whose answers do not lead back; jittered by a tenth, as all waits are.
+    /// Time between probes of a server that does not loop; jittered by a tenth, as all waits are.
     pub every: Duration,
-    /// Between probes of one whose do, and behind one that did or failed; then twice as long, and so on.
+    /// Time until the next probe after a loop, an ended loop or a failed probe; doubled after each further failure.
     pub again: Duration,
-    /// How long a tag is good for.
+    /// How long a tag is valid.
     pub tag: Duration,
 }
 
@@ -50,8 +50,8 @@ impl Default for Timing {
     }
 }
 
-/// Probes the servers of `targets`, and of those that come in their place, until the sender is gone. Must run where local
-/// tasks can be spawned.
+/// Probes the servers of `targets`, following changes, until the sender is gone. Must run where local tasks can be
+/// spawned.
 pub async fn run(
     client: Rc<UpstreamClient>,
     loops: Arc<Loops>,
@@ -82,7 +82,7 @@ pub async fn run(
                 }
             }
         }
-        // Others have come: what was asked under the old ones is asked anew under these.
+        // The targets changed: start again with the new ones.
         if targets.changed().await.is_err() {
             return;
         }
@@ -94,7 +94,7 @@ pub async fn run(
 enum Outcome {
     /// A good answer, and the tag did not come back.
     Clean,
-    /// An error for an answer, and the tag did not come back.
+    /// An error response, and the tag did not come back.
     Failed,
     /// The tag came back.
     Loops,
@@ -146,7 +146,7 @@ impl Watcher {
         }
     }
 
-    /// None where nothing can be asked: a zone with a name so long has no room for names below it.
+    /// The outcome of a probe; none if the zone's name is too long for a tag below it.
     async fn probe(&self) -> Option<Outcome> {
         let _place = self.places.acquire().await.ok()?;
         let sent = Moment::now();
@@ -159,7 +159,7 @@ impl Watcher {
         let deadline = until.min(sent + self.group.limits().timeout);
         let asking = async {
             let answer = self.client.probe(&self.group, self.place, &query, Role::Tagged, deadline).await;
-            // The way round may be longer than the way back: the tag is waited for as long as it is good.
+            // The path round the loop may be longer than the path of the response: wait while the tag is valid.
             tokio::time::sleep(until.since(Moment::now())).await;
             answer
         };
@@ -208,7 +208,7 @@ impl Watcher {
     }
 }
 
-/// A tag under way; dropped, it is any tag, also where a reload ends the probe.
+/// A tag under way. Dropping it makes the tag invalid, also when a reload ends the probe.
 struct Tagged<'a> {
     loops: &'a Loops,
     tag: Tag,
