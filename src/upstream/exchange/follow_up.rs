@@ -1,4 +1,4 @@
-//! Further queries of one try to the server that it went to: over TCP, without EDNS, or on a new connection.
+//! Follow-up queries of one try to the same server: over TCP, without EDNS, or on a new connection.
 
 use std::rc::Rc;
 
@@ -21,7 +21,7 @@ impl Run<'_> {
         self.repeat(slot, now);
     }
 
-    /// Asks over TCP too, where nobody forges, whether the answer in another letter case is the server's.
+    /// Repeats the query over TCP, where nobody can forge, to learn whether the server changed the letter case.
     pub(super) fn check_case(&mut self, slot: usize, likeness: u64, now: Moment) {
         let candidate = self.tries[slot].candidate;
         let asked = &mut self.asked[candidate];
@@ -59,7 +59,7 @@ impl Run<'_> {
         self.repeat(slot, now);
     }
 
-    /// The connection was closed, or the stream reset: the query is asked again, which counts as any other.
+    /// Repeats a query whose connection was closed or stream reset. It counts like any other try.
     pub(super) fn ask_anew(&mut self, slot: usize, now: Moment) {
         let asked = &mut self.asked[self.tries[slot].candidate];
         if self.attempts == 0 || asked.tries >= MOST_TO_ONE {
@@ -72,7 +72,7 @@ impl Run<'_> {
         self.repeat(slot, now);
     }
 
-    /// Sends the try's next leg, where the server's budget has one.
+    /// Sends the try's next leg, unless the server is over its budget.
     fn repeat(&mut self, slot: usize, now: Moment) {
         let (candidate, transport) = (self.tries[slot].candidate, self.tries[slot].transport);
         if self.take_rate(candidate, transport, now) {

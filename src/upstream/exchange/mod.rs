@@ -1,21 +1,21 @@
-//! One query to a group: a race of tries until there is an answer, the tries are used up, or the deadline is there.
+//! One query to a group: a race of tries until there is an answer, the tries are used up, or the deadline has come.
 //!
 //! Policy:
-//! - A query is waited for until its deadline, whatever the number of its tries: a name may be slow at its origin, and that
-//!   is no fault of the server. `attempts` bounds the queries sent, and at most three go to one server (RFC 9520 3.1).
-//! - There is always one try within its limit, as long as there are tries left: one starts when another fails (SERVFAIL,
-//!   REFUSED, a lame referral, garbage, a network error) or passes its limit. NXDOMAIN and NODATA are answers.
-//! - The limit is smoothed RTT and four deviations, 20 ms at the least, the group's time-out at the most; 250 ms for a
-//!   server that was never measured. Then a server that was not asked yet has its turn. The same server is asked again no
-//!   sooner than a lost datagram is likely: after 250 ms, then after twice that.
-//! - A later tier is another way, whose answer may be another Region's. It is asked only when each server of the tiers
-//!   before is down, failed this query, or has been silent for 250 ms, on this query or on all. The last try leaves the
-//!   tier, where all before it stayed unanswered in one tier and another has a server that is up.
+//! - A query waits until its deadline, however many tries it had: a name may be slow at its origin, which is not the
+//!   server's fault. `attempts` bounds the queries sent, and at most three go to one server (RFC 9520 3.1).
+//! - While tries are left, one is always within its limit: the next starts when one fails (SERVFAIL, REFUSED, a lame
+//!   referral, garbage, a network error) or passes its limit. NXDOMAIN and NODATA are answers.
+//! - The limit is the smoothed RTT plus four deviations, at least 20 ms and at most the group's time-out; 250 ms for a
+//!   server that was never measured. After it, a server that was not asked yet gets its turn. The same server is asked
+//!   again only once the datagram was likely lost: after 250 ms, then after twice that.
+//! - A later tier is reached by another path, and its answer may be for another Region. It is asked only when each
+//!   server of the tiers before is down, failed this query, or has been silent for 250 ms, on this query or on all. If
+//!   all tries so far stayed unanswered in one tier and another tier has a server that is up, the last try goes there.
 //! - A server that is down is asked when nothing else is left.
 //! - Before a try's limit another may be sent as a hedge (see `hedge`).
-//! - Once a server, and not counted in `attempts`: TC is asked again over TCP, and FORMERR, NOTIMP or BADVERS without EDNS,
-//!   for this query alone. Counted as any other: a query whose connection was closed, or its stream reset. All of them
-//!   count in `max_qps`; a server over it is passed over.
+//! - Follow-ups, once per server and not counted in `attempts`: a query answered TC is repeated over TCP, and one
+//!   answered FORMERR, NOTIMP or BADVERS is repeated without EDNS, for this query only. A repeat after a closed
+//!   connection or a reset stream counts like any try. All of them count in `max_qps`; a server over it is skipped.
 //! - While every server is down, a query is a trial: a bounded number at a time, each for two time-outs.
 
 mod follow_up;
@@ -45,14 +45,14 @@ use crate::{
     wire::{Rcode, Response, Transport, UpstreamQuery},
 };
 
-/// Datagrams of one probe: a lost one is no failed probe.
+/// Datagrams of one probe, so that a lost one is not a failed probe.
 const PROBE_TRIES: u8 = 3;
-/// They are at least this part of the time-out apart: a short burst of loss does not take them all.
+/// Least time between a probe's datagrams as a part of the time-out: a short burst of loss does not take them all.
 const PROBE_SPACING: u32 = 4;
 
-/// No query is sent to one server more often over one transport.
+/// The most times a query is sent to one server over one transport.
 const MOST_TO_ONE: u8 = 3;
-/// A query unanswered for so long was likely lost: it is sent again, and a later tier may have it.
+/// A query unanswered for this long was likely lost: it is sent again, and a later tier may be asked.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// An answer.
@@ -60,9 +60,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 pub struct Exchanged {
     /// What was answered: data, NODATA or NXDOMAIN.
     pub response: Response,
-    /// Who answered.
+    /// The server that answered.
     pub server: Arc<Server>,
-    /// What carried the answer.
+    /// The transport of the answer.
     pub transport: Transport,
     /// From the query that was answered to its answer.
     pub rtt: Duration,
@@ -73,7 +73,7 @@ pub struct Exchanged {
 }
 
 impl UpstreamClient {
-    /// Asks a group, but for the servers that `loops` marks, beginning `now`. Ends by `deadline`.
+    /// Asks a group, without the servers that `loops` marks. Starts at `now` and ends by `deadline`.
     pub async fn exchange(
         &self,
         group: &Arc<Group>,
@@ -99,8 +99,8 @@ impl UpstreamClient {
         run.finish(now, deadline).await
     }
 
-    /// Asks one server of a group, given by tier and place, and once more when a datagram may be lost. The role says
-    /// whether the outcome has an effect on what is thought of the server.
+    /// Asks one server of a group, given by tier and place; again if a datagram may be lost. The role decides whether the
+    /// outcome affects the server's health.
     pub(super) async fn probe(
         &self,
         group: &Arc<Group>,
@@ -127,19 +127,19 @@ impl UpstreamClient {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Within its limit.
+    /// The try is within its limit.
     Waiting,
-    /// Past it; an answer still wins.
+    /// The try is past its limit; an answer still wins.
     Late,
-    /// It has ended.
+    /// The try has ended.
     Over,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
-    /// The first, or a retry.
+    /// The first try, or a retry.
     Turn,
-    /// Before the other's limit.
+    /// A hedge, sent before another try's limit.
     Hedge,
 }
 
@@ -153,18 +153,18 @@ struct Try {
     phase: Phase,
     sent_at: Moment,
     limit: Duration,
-    /// Round trips until an answer: a handshake comes first.
+    /// Round trips until an answer, with those of a handshake.
     trips: u32,
-    /// Whether it was asked again without EDNS.
+    /// Whether the query was repeated without EDNS.
     is_plain: bool,
-    /// Whether it only shows who changed the letter case: its server, or a forger.
+    /// Whether it only checks who changed the letter case: the server or a forger.
     is_check: bool,
-    /// Whether there is a hedge for it, out of the budget.
+    /// Whether a hedge was sent for it, out of the budget.
     is_hedged: bool,
 }
 
 impl Try {
-    /// A handshake comes first.
+    /// Extends the limit for a handshake.
     fn add_handshake(&mut self, ceiling: Duration) {
         self.limit = (self.limit * self.transport.round_trips()).min(ceiling);
     }
@@ -249,7 +249,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// When something is to be done though nothing arrives.
+    /// When to act next if nothing arrives.
     fn next_event(&self, deadline: Moment) -> Moment {
         let limit_of = |t: &Try| (t.phase == Phase::Waiting).then(|| t.sent_at + t.limit);
         self.tries.iter().filter_map(limit_of).chain(self.turn_at).chain(self.hedge_at).fold(deadline, Moment::min)
@@ -283,7 +283,7 @@ impl<'a> Run<'a> {
         &self.race.group.tiers()[usize::from(tier)][usize::from(place)]
     }
 
-    /// Takes one query out of the server's `max_qps`; probes are not held to it.
+    /// Takes one query from the server's `max_qps`; probes are exempt.
     fn take_rate(&mut self, candidate: usize, transport: Transport, now: Moment) -> bool {
         let server = Arc::clone(self.server(candidate));
         if self.race.role != Role::Traffic || server.budget.take(now) {
@@ -295,7 +295,7 @@ impl<'a> Run<'a> {
         false
     }
 
-    /// Sends a try; false where the server's budget has none.
+    /// Starts a try; false if the server is over its budget.
     fn start(&mut self, candidate: usize, cause: Cause, now: Moment) -> bool {
         let server = Arc::clone(self.server(candidate));
         let transport = server.spec().transport;
@@ -316,7 +316,7 @@ impl<'a> Run<'a> {
             Role::Probe | Role::Tagged => timeout / PROBE_SPACING,
         };
         let link = self.client.link(&server);
-        // A handshake comes first. The limit of a server that was never measured has room for it.
+        // A new connection needs a handshake. The limit of a server that was never measured has room for it.
         let is_new = transport != Transport::Udp && server.rtt().is_some() && !link.has_stream();
         let trips = if is_new { transport.round_trips() } else { 1 };
         let is_plain = self.asked[candidate].has_asked_plain || !server.quirks.takes_edns(now);
@@ -355,7 +355,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A query did not leave this host: it counts in no bound on what is sent.
+    /// Handles a query that did not leave this host: it does not count in `attempts`.
     fn could_not_send(&mut self, slot: usize) {
         if self.tries[slot].leg == 1 && !self.tries[slot].is_check {
             self.attempts += 1;
@@ -368,7 +368,7 @@ impl<'a> Run<'a> {
         let t = &mut self.tries[slot];
         t.phase = Phase::Over;
         if t.is_check {
-            // The answer by datagram may still come.
+            // The answer by datagram may still arrive.
             return;
         }
         self.asked[t.candidate].is_spent = true;
@@ -386,7 +386,7 @@ impl<'a> Run<'a> {
             Outcome::Referral => self.failed(slot, QueryResult::Refused, Some(Rcode::NOERROR)),
             Outcome::NotSent => self.could_not_send(slot),
             Outcome::Truncated if !asked.has_asked_stream => self.ask_over_tcp(slot, now),
-            // Another try already asks for the whole.
+            // Another try is already asking over TCP.
             Outcome::Truncated => self.tries[slot].phase = Phase::Over,
             Outcome::WithoutEdns(rcode) if asked.has_asked_plain => {
                 self.failed(slot, QueryResult::Malformed, Some(rcode));

@@ -1,4 +1,4 @@
-//! Whose turn it is: which candidate the next try goes to, and when. The policy stands in [`super`].
+//! Turns: which candidate the next try goes to, and when. The policy is in [`super`].
 
 use super::{MOST_TO_ONE, PATIENCE, Phase, Run, Try};
 use crate::{
@@ -24,7 +24,7 @@ impl Run<'_> {
             .or_else(|| of(&|candidate| candidate.state == HealthState::Down))
     }
 
-    /// When a candidate may be asked; none if not for this query any more.
+    /// When a candidate may be asked; none if no longer for this query.
     pub(super) fn ready_at(&self, candidate: usize, now: Moment) -> Option<Moment> {
         let asked = &self.asked[candidate];
         if asked.is_spent || asked.tries >= MOST_TO_ONE {
@@ -39,7 +39,7 @@ impl Run<'_> {
         Some(again.max(self.tier_opens_at(candidate, now)?))
     }
 
-    /// When the tiers before a candidate's leave the query to it; none while one of their servers is still to be asked.
+    /// When the earlier tiers leave the query to a candidate's; none while one of their servers has yet to be asked.
     fn tier_opens_at(&self, candidate: usize, now: Moment) -> Option<Moment> {
         let all = self.candidates.as_slice();
         let mut opens = now;
@@ -60,7 +60,7 @@ impl Run<'_> {
         Some(opens)
     }
 
-    /// For the last try, where all before it stayed unanswered in one tier: servers that are up in others.
+    /// For the last try, if all before it stayed unanswered in one tier: the servers of other tiers that are up.
     fn elsewhere(&self) -> Option<impl Fn(&Candidate) -> bool + use<>> {
         let all = self.candidates.as_slice();
         let tier = all[self.tries.first()?.candidate].tier;

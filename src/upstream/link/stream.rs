@@ -298,7 +298,7 @@ impl End {
 }
 
 async fn run(stream: Rc<Stream>, link: Weak<Link>, timeout: Duration) {
-    // No longer: a server that only its link remembers is forgotten.
+    // Held only until the connection is open: a server that only its link refers to is forgotten.
     let Some(server) = link.upgrade().map(|link| Arc::clone(&link.server)) else { return };
     let opening = tokio::time::timeout(timeout, open(server.spec(), stream.transport, server.tls())).await;
     let opened = opening.unwrap_or(Err(ConnectError::Slow));
