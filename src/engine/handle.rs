@@ -16,7 +16,7 @@ use std::net::IpAddr;
 
 use super::{
     Engine,
-    clients::Passage,
+    client_limit::Passage,
     error::STRIPPED,
     query::{ClientChannel, Query},
     resolution::CacheState,

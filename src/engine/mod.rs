@@ -4,7 +4,7 @@
 //! configuration, which a reload replaces whole.
 
 pub mod access;
-pub mod clients;
+pub mod client_limit;
 pub mod error;
 pub mod explain;
 pub mod guard;
@@ -31,7 +31,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 
 use self::{
-    clients::ClientBuckets,
+    client_limit::ClientBuckets,
     part::Part,
     pending::{Pending, Waiting},
     persist::Restored,

@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use hashbrown::HashSet;
 
-use super::{access::Access, clients::RateLimit, guard::Guard, shape};
+use super::{access::Access, client_limit::RateLimit, guard::Guard, shape};
 use crate::{
     cache::{Stamp, policy},
     clock::{self, Moment},

@@ -22,9 +22,8 @@ use super::{
     complete, encoding,
     entry::{Entries, Entry, Quoting, Start, Token},
     error::{RecordPlace, ZoneError, ZoneErrorKind},
-    field,
     generate::{self, MOST_GENERATED, Range},
-    rdata,
+    rdata, rdata_text,
     watch::FileWatch,
     zone::Zone,
 };
@@ -158,14 +157,14 @@ impl<'a> Reader<'a> {
 
     fn entry(&mut self, entry: &Entry<'_>, place: &dyn Fn() -> RecordPlace) -> Result<(), ZoneErrorKind> {
         let first = &entry.tokens[0];
-        if entry.start == Start::Word && field::is_bare(first) && first.text.starts_with(b"$") {
+        if entry.start == Start::Word && rdata_text::is_bare(first) && first.text.starts_with(b"$") {
             return self.directive(first, &entry.tokens[1..], place);
         }
         let tokens = match entry.start {
             Start::Word => {
                 // If the name is bad, the records that follow have no owner either; one error is better than many.
                 self.owner.clear();
-                self.owner = field::name(first, &self.origin)?;
+                self.owner = rdata_text::name(first, &self.origin)?;
                 self.owner.make_ascii_lowercase();
                 &entry.tokens[1..]
             }
@@ -175,7 +174,7 @@ impl<'a> Reader<'a> {
             return Err(ZoneErrorKind::NoOwner);
         }
         let (ttl, rtype, words) = head(tokens)?;
-        let rdata = field::rdata(rtype, words, &self.origin)?;
+        let rdata = rdata_text::rdata(rtype, words, &self.origin)?;
         let ttl = self.ttl(ttl, rtype, &rdata)?;
         let owner = std::mem::take(&mut self.owner);
         let added = self.record(&owner, rtype, ttl, &rdata, place);
@@ -240,14 +239,14 @@ impl<'a> Reader<'a> {
         }
         if directive.is("$ORIGIN") {
             let [word] = words else { return Err(ZoneErrorKind::Usage("$ORIGIN takes one name")) };
-            self.origin = field::name(word, &self.origin)?;
+            self.origin = rdata_text::name(word, &self.origin)?;
             return Ok(());
         }
         if directive.is("$INCLUDE") {
             return match words {
                 [file] => self.include(file, None),
                 [file, origin] => {
-                    let origin = field::name(origin, &self.origin)?;
+                    let origin = rdata_text::name(origin, &self.origin)?;
                     self.include(file, Some(origin))
                 }
                 _ => Err(ZoneErrorKind::Usage("$INCLUDE takes a file, and perhaps an origin")),
@@ -276,11 +275,11 @@ impl<'a> Reader<'a> {
         }
         for number in range.numbers() {
             let owner = generate::expand(owner.text, number).ok_or(MODIFIER)?;
-            let mut owner = field::name(&Token { text: &owner, quoting: Quoting::Bare }, &self.origin)?;
+            let mut owner = rdata_text::name(&Token { text: &owner, quoting: Quoting::Bare }, &self.origin)?;
             owner.make_ascii_lowercase();
             let data = generate::expand(&data, number).ok_or(MODIFIER)?;
             let entry = Entries::new(&data, 1).next().ok_or(USAGE)?.map_err(|(_, kind)| kind)?;
-            let rdata = field::rdata(rtype, &entry.tokens, &self.origin)?;
+            let rdata = rdata_text::rdata(rtype, &entry.tokens, &self.origin)?;
             let ttl = self.ttl(ttl, rtype, &rdata)?;
             self.record(&owner, rtype, ttl, &rdata, place)?;
         }
