@@ -1,8 +1,9 @@
-//! The certificate of the encrypted listeners: read again on a reload and when its files change, watched for its end.
+//! The certificate of the encrypted listeners: read again on a reload and when its files change, with warnings before
+//! it expires.
 //!
-//! Policy: what cannot be used leaves the certificate in use, with one warning; files are looked at every few seconds,
-//! since `LoadCredential=`, certbot and mounted secrets replace them in ways that inotify sees differently. From 14 days
-//! before the end on there is a warning a day.
+//! Policy: a certificate that cannot be used leaves the current one in use, with one warning. The files are polled
+//! every few seconds, since `LoadCredential=`, certbot and mounted secrets replace them in ways that inotify sees
+//! differently. During the last 14 days before it expires there is a warning a day.
 
 use std::{
     fs, io,
@@ -20,18 +21,18 @@ use crate::{
     tls::{KeyPair, ServerCertificate},
 };
 
-/// From here on the end of a certificate is warned of.
+/// How long before the certificate expires the warnings start.
 pub(super) const WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
-/// How often that is said.
+/// How often the warning is repeated.
 const WARN_EVERY: Duration = Duration::from_secs(86_400);
 
-/// What tells one state of a file from another.
+/// Identifies one version of a file.
 type PemStamp = Option<(SystemTime, u64)>;
 
 /// Result of a look at the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Polled {
-    /// The certificate is that of before.
+    /// The certificate is unchanged.
     AsBefore,
     /// Another certificate is in use.
     Replaced,
@@ -48,14 +49,14 @@ pub(super) struct WatchedCertificate {
 }
 
 impl WatchedCertificate {
-    /// Uses what the configuration read.
+    /// Starts with the certificate that the configuration read.
     pub(super) fn new(certificate: &config::Certificate) -> Self {
         let config::Certificate { chain, key, pair } = certificate.clone();
         let stamps = [stamp(&chain), stamp(&key)];
         Self { chain, key, shared: ServerCertificate::new(pair), stamps, warned_at: None }
     }
 
-    /// What the listeners show.
+    /// The certificate that the listeners present.
     pub(super) fn shared(&self) -> Arc<ServerCertificate> {
         Arc::clone(&self.shared)
     }
@@ -65,7 +66,7 @@ impl WatchedCertificate {
         self.chain.display().to_string()
     }
 
-    /// Uses what a reload read.
+    /// Takes over the certificate that a reload read.
     pub(super) fn reload(&mut self, certificate: &config::Certificate) {
         let shared = self.shared();
         shared.replace(certificate.pair.clone());
@@ -73,8 +74,8 @@ impl WatchedCertificate {
         *self = Self { shared, warned_at, ..Self::new(certificate) };
     }
 
-    /// Reads the files again if they have changed, and warns of the end. Both files change one after the other: a pair
-    /// that does not match is tried again with the next change.
+    /// Reads the files again if they have changed, and warns before expiry. The two files are replaced one after the
+    /// other: a pair that does not match is tried again at the next change.
     pub(super) fn poll(&mut self, now: Moment) -> Polled {
         let mut polled = Polled::AsBefore;
         let stamps = [stamp(&self.chain), stamp(&self.key)];

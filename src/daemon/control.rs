@@ -24,12 +24,12 @@ use crate::{
     zones::ZoneError,
 };
 
-/// How often files that answers come from are looked at.
+/// How often files with local data are polled.
 const WATCH: Duration = Duration::from_secs(2);
 
 /// Commands to the control thread.
 pub(super) enum Command {
-    /// Bring this configuration into force.
+    /// Put this configuration into force.
     Reload(Box<Live>, oneshot::Sender<Result<Reloaded, Vec<ZoneError>>>),
 }
 
@@ -108,15 +108,15 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
                     }
                     system = system::ResolvConfWatch::new(state.system_files(), state.ours());
                     zones = state.zones().watch().clone();
-                    // Who asked may have gone; the configuration is in force all the same.
+                    // The sender may be gone; the configuration is in force all the same.
                     drop(reply.send(result));
                 }
             },
-            // Without probes nobody knows any more which servers answer.
+            // Without probes, nobody knows which servers answer.
             Some(_) = tasks.join_next() => return,
             changes = network.next() => {
                 report.network_changed(&changes);
-                // A scope's name may stand for another interface now.
+                // The name of a scope may now belong to another interface.
                 if changes.contains(&NetworkChange::Link) && state.has_scopes() {
                     state.rebuild();
                 }
@@ -137,7 +137,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
     }
 }
 
-/// Changes of addresses, routes and links; where there is no netlink, none are ever reported.
+/// Changes of addresses, routes and links; reports none if there is no netlink.
 struct NetworkWatch(Option<NetworkChanges>);
 
 impl NetworkWatch {

@@ -1,9 +1,10 @@
-//! Delegations in local zones: who answers queries at and below a zone cut.
+//! Delegations in local zones: which servers answer queries at and below a zone cut.
 //!
-//! - A rule for the cut, or for a domain between the zone and the cut, decides: the zone is not asked there at all.
-//! - Else the cut's own servers are asked, where the zone has their addresses. That is a rule and a group like any other,
-//!   with default limits and health, written here instead of by an operator; its queries do not ask for recursion. What
-//!   holds for answers (the guard, TTLs, AAAA) is taken from the rule that covers the name without the zone.
+//! - If a rule covers the cut, or a domain between the zone and the cut, the rule applies and the zone is not used
+//!   there.
+//! - Otherwise the cut's own servers are asked, if the zone has their addresses. This is a rule and a group like any
+//!   other, with default limits and health, generated here; its queries do not ask for recursion. The settings for
+//!   answers (guard, TTLs, AAAA) come from the rule that would cover the name without the zone.
 //! - Without an address the answer is SERVFAIL with an extended error, never the referral itself: a stub resolver would
 //!   read it as NODATA.
 
@@ -15,7 +16,7 @@ use crate::{
     zones::{Delegation, Zones},
 };
 
-/// The most cuts that get a group of their own: each is probed.
+/// The most cuts that get a group of their own; each group is probed.
 const MOST_GROUPS: usize = 256;
 
 /// A delegation, and how queries below it are handled.
@@ -27,7 +28,7 @@ pub struct DelegationPlan {
 
 #[derive(Debug)]
 enum Handling {
-    /// An operator's rule decides.
+    /// A configured rule covers it.
     Rule(String),
     /// The servers of the cut are asked.
     Servers(Vec<IpAddr>),
@@ -114,7 +115,7 @@ pub(super) fn followed(configured: &Arc<Live>, zones: &Zones) -> Arc<Live> {
             rule.except.clone_from(&covering.except);
             (rule.rebind, rule.aaaa, rule.negative_ttl) = (covering.rebind, covering.aaaa, covering.negative_ttl);
         }
-        // Clients for whom a rule replaces the zone go on to it below the cut, too.
+        // For clients whose rule replaces the zone, that rule also applies below the cut.
         for view in live.rules.iter_mut().filter(|rule| !rule.clients.is_empty()) {
             let replaces = |domain: &Name| domain.is_within(&delegation.zone) && delegation.cut.is_within(domain);
             if view.zones.iter().any(replaces) && !view.zones.contains(&delegation.cut) {
@@ -127,12 +128,12 @@ pub(super) fn followed(configured: &Arc<Live>, zones: &Zones) -> Arc<Live> {
     Arc::new(live)
 }
 
-/// A group of these servers and a rule for `cut`, with every default as in a file.
+/// A group of these servers and a rule for `cut`, with every default that a file would give them.
 fn defaults(cut: &Name, servers: &[IpAddr]) -> Option<(crate::config::GroupPlan, RulePlan)> {
     let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
     let mut zone = String::new();
     for character in cut.to_string().chars() {
-        // As a basic string of TOML has it.
+        // Escaped as in a basic string of TOML.
         match character {
             '"' | '\\' => write!(zone, "\\{character}").ok()?,
             _ => zone.push(character),
@@ -143,7 +144,7 @@ fn defaults(cut: &Name, servers: &[IpAddr]) -> Option<(crate::config::GroupPlan,
     live.groups.pop().zip(live.rules.pop())
 }
 
-/// The rule that would decide about a name if there were no local zone: the one for everybody, if there is one.
+/// The rule that would cover a name if there were no local zone: preferably the one for all clients.
 fn covering<'l>(live: &'l Live, name: &Name) -> Option<&'l RulePlan> {
     let depth = |rule: &RulePlan| {
         let domains = rule.zones.iter().filter(|domain| name.is_within(domain));

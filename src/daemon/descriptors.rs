@@ -1,20 +1,21 @@
 //! How many file descriptors the connections of clients may hold.
 //!
-//! Policy: the limit on open files (RLIMIT_NOFILE, in the unit LimitNOFILE=) less what the daemon needs for itself is
-//! shared: an eighth for the operators' HTTP, as far as it takes so many, half of the rest for clients' connections, a
-//! quarter for UDP ports to upstreams, and a quarter for connections to upstreams and files. So clients that open
-//! connections without end cannot keep a query from being forwarded, nor ports a client from being accepted.
+//! Policy: the limit on open files (RLIMIT_NOFILE, in the unit LimitNOFILE=), less what the daemon needs for itself, is
+//! divided: up to an eighth for the operators' HTTP, half of the rest for clients' connections, a quarter for UDP ports
+//! to upstreams, and a quarter for connections to upstreams and files. So clients that open connections without end
+//! cannot stop queries from being forwarded, and ports cannot stop clients from being accepted.
 
 use std::fmt;
 
 use crate::{admin, config::Boot};
 
-/// Standard streams, the log, notifications, the control socket and its clients, netlink, files that are read.
+/// Descriptors for standard streams, the log, notifications, the control socket and its clients, netlink, files being
+/// read.
 const PROCESS: u64 = 24;
-/// A thread's runtime, and what it opens for moments.
+/// Descriptors for a thread's runtime and its short-lived files.
 const THREAD: u64 = 6;
 
-/// What the limit leaves for whom.
+/// How the descriptors are divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DescriptorBudget {
     limit: u64,
@@ -28,7 +29,7 @@ pub struct DescriptorBudget {
 }
 
 impl DescriptorBudget {
-    /// Shares `limit` descriptors out between the parts of a daemon with so many workers.
+    /// Divides `limit` descriptors between the parts of a daemon with this many workers.
     pub fn new(boot: &Boot, workers: usize, limit: u64) -> Self {
         let sockets = 2 * boot.listen.len() + boot.tls.len() + boot.https.len() + boot.quic.len();
         let own = PROCESS + THREAD + (sockets as u64 + THREAD) * workers as u64;
@@ -41,7 +42,7 @@ impl DescriptorBudget {
         Self { limit, clients, operators, source_ports, wanted }
     }
 
-    /// Says so where clients may hold fewer connections than the configuration wants.
+    /// A warning if clients may hold fewer connections than the configuration wants.
     pub fn warning(&self) -> Option<impl fmt::Display + use<>> {
         let Self { limit, clients, wanted, .. } = *self;
         (clients < wanted).then(|| {

@@ -1,9 +1,9 @@
-//! Discovery of designated resolvers (RFC 9462): which encrypted listeners the clients of the plain ones may go over to.
+//! Discovery of designated resolvers (RFC 9462): which encrypted listeners the clients of the plain ones may move to.
 //!
-//! Policy: one SVCB record for each encrypted transport and port that is in force. Its target is the first name of the
-//! certificate that stands for one host, since clients compare the two; without such a name nobody is pointed anywhere. Hints
-//! are the listeners' own addresses, or, for those on all addresses, the certificate's. HTTP behind a proxy is left out: the
-//! certificate there is not ours.
+//! Policy: one SVCB record for each encrypted transport and port in force. Its target is the first name in the
+//! certificate that stands for one host, since clients compare the two; without such a name there is no record. Hints
+//! are the listeners' own addresses, or the certificate's for listeners on all addresses. HTTP behind a proxy is left
+//! out: its certificate is not ours.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,7 +17,7 @@ use crate::{
 /// The path that queries over HTTPS go to, as a template (RFC 8484 4.1.1).
 const HTTP_PATH: &str = "/dns-query{?dns}";
 
-/// What is spoken over a transport; none where clients cannot be pointed at it.
+/// The ALPN ids of a transport; none if clients cannot be pointed at it.
 const fn alpn(transport: Transport) -> Option<&'static [&'static str]> {
     match transport {
         Transport::Tls => Some(&["dot"]),
@@ -27,7 +27,7 @@ const fn alpn(transport: Transport) -> Option<&'static [&'static str]> {
     }
 }
 
-/// The resolvers to designate: `listeners` show the certificate.
+/// The resolvers to designate; `listeners` present the certificate.
 pub(super) fn resolvers(
     certificate: Option<&CertificateFacts>,
     listeners: &[(Transport, SocketAddr)],
@@ -55,8 +55,8 @@ pub(super) fn resolvers(
     found
 }
 
-/// What keeps clients from finding the encrypted listeners: a certificate without a name, or without the addresses that
-/// they ask at, which they must find in it (RFC 9462 4.2).
+/// Why clients cannot discover the encrypted listeners: the certificate has no name, or lacks the addresses that
+/// clients ask at, which must be in it (RFC 9462 4.2).
 pub fn undiscoverable(live: &Live, boot: &Boot) -> Option<String> {
     let certificate = live.certificate.as_ref()?;
     let (file, facts) = (certificate.chain.display(), certificate.pair.facts());

@@ -1,4 +1,4 @@
-//! The state of the whole in one line, for systemd's STATUS=, and the log's lines about groups without a usable server.
+//! The overall state in one line, for systemd's STATUS=, and the log lines about groups without a usable server.
 
 use std::collections::BTreeMap;
 
@@ -6,19 +6,19 @@ use tracing::{info, warn};
 
 use crate::admin::status::{Finding, Severity};
 
-/// Findings that are said in full; the others are counted.
+/// Findings that are written out; the others are only counted.
 const MOST: usize = 3;
 
-/// What was said last.
+/// The state that was last reported.
 #[derive(Debug, Default)]
 pub(super) struct Headline {
     said: String,
-    /// Groups without a usable server, each with what was said of it.
+    /// Groups without a usable server, each with what was reported about it.
     unusable: BTreeMap<String, String>,
 }
 
 impl Headline {
-    /// Takes in what is out of the ordinary now; gives the line where it is another than before.
+    /// Takes the current findings and returns the line if it has changed.
     pub(super) fn update(&mut self, findings: &[Finding]) -> Option<String> {
         self.log_groups(findings);
         let line = line(findings);
@@ -45,7 +45,7 @@ impl Headline {
     }
 }
 
-/// What is wrong, or that all is well, and what else is worth knowing.
+/// The findings that are wrong, or that all is well, then the notes.
 fn line(findings: &[Finding]) -> String {
     let is_wrong = findings.iter().any(|finding| finding.severity.is_wrong());
     let mut parts: Vec<String> = if is_wrong { Vec::new() } else { vec!["all is well".to_owned()] };

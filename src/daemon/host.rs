@@ -1,5 +1,5 @@
-//! What a plan needs of this host and the host does not have: addresses, devices, name servers. Warnings, since a host
-//! changes under a configuration that is right.
+//! Checks a plan against this host: addresses, devices and name servers that the plan needs and the host lacks. These
+//! are warnings, since a host may change under a correct configuration.
 
 use std::{collections::BTreeSet, io::ErrorKind, net::UdpSocket, path::Path};
 
@@ -11,10 +11,10 @@ use crate::{
     upstream::{OwnAddresses, system},
 };
 
-/// Where the host's name servers are written, unless the configuration names another file.
+/// The host's list of name servers, unless the configuration names another file.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// Addresses to listen on that this host does not have. With `freebind` none is missed.
+/// Listen addresses that this host does not have. With `freebind` they are not needed.
 pub fn missing_listeners(boot: &Boot) -> Vec<String> {
     let required = boot.listen.iter().filter(|listen| listen.need == Need::Required).map(|listen| &listen.endpoint);
     let dns = required.filter(|_| !boot.freebind).filter_map(|endpoint| {
@@ -28,14 +28,14 @@ pub fn missing_listeners(boot: &Boot) -> Vec<String> {
     dns.chain(admin).collect()
 }
 
-/// Says so where this host's limit on open files allows fewer connections of clients than `tcp_connections`.
+/// A warning if this host's limit on open files allows fewer client connections than `tcp_connections`.
 pub fn few_descriptors(boot: &Boot) -> Option<String> {
     let workers = super::workers(boot).ok()?;
     let budget = DescriptorBudget::new(boot, workers, most_open_files().unwrap_or(u64::MAX));
     budget.warning().map(|warning| warning.to_string())
 }
 
-/// Paths to upstreams that this host does not have, and groups for which it names no server.
+/// Paths to upstreams that this host lacks, and groups for which it names no server.
 pub fn missing_upstreams(live: &Live, boot: &Boot) -> Vec<String> {
     let ours = OwnAddresses::new(boot.listen.iter().filter_map(|listen| resolve(&listen.endpoint)));
     let mut lines = BTreeSet::new();
@@ -68,7 +68,7 @@ pub fn missing_upstreams(live: &Live, boot: &Boot) -> Vec<String> {
     lines.into_iter().collect()
 }
 
-/// Why `system` stands for no server at all; none where it stands for some.
+/// Why `system` stands for no server at all; none if it stands for some.
 fn no_name_server(path: Option<&Path>, ours: &OwnAddresses) -> Option<String> {
     if !system::read(path, ours).is_empty() {
         return None;
@@ -83,7 +83,7 @@ fn no_name_server(path: Option<&Path>, ours: &OwnAddresses) -> Option<String> {
     })
 }
 
-/// Why no socket can have this address here; none if one can, or if that cannot be told.
+/// Why no socket can be bound to this address here; none if one can, or if that is unknown.
 fn missing(address: &Address) -> Option<String> {
     let Some(socket) = resolve(&Endpoint { address: address.clone(), port: 0 }) else {
         return Some("this host has no such interface".to_owned());

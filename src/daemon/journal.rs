@@ -1,7 +1,8 @@
 //! Log lines for systemd's journal, in its native protocol (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
 //!
-//! A line is put together by who logs it and sent by the log's own thread, like text and JSON: a journal that hangs costs
-//! lines, which are counted, and holds up nobody. tracing-journald sends where the line is logged, and waits there.
+//! The thread that logs a line formats it, and the log's own thread sends it, as for text and JSON: a journal that
+//! hangs costs lines, which are counted, and blocks nobody. tracing-journald sends in the thread that logs, and blocks
+//! there.
 
 use std::{
     fmt,
@@ -21,7 +22,7 @@ use tracing_subscriber::{Layer, fmt::MakeWriter, layer::Context};
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 /// The longest value of a field, in octets; a datagram must hold a few.
 const LONGEST_VALUE: usize = 32 * 1024;
-/// What entries of ours are known by.
+/// The identifier of our entries.
 const IDENTIFIER: &str = "tidegate";
 
 /// The journal's socket: each write is one entry.
@@ -32,11 +33,11 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens a socket to the journal at `path`, if there is one, be it one that does not read at the moment.
+    /// Opens a socket to the journal at `path`, if there is one, even one that does not read at the moment.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        // The journal throws an empty datagram away.
+        // The journal ignores an empty datagram.
         match socket.send_to(&[], path) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             Ok(_) | Err(_) => {}
@@ -56,7 +57,7 @@ impl Write for Journal {
     }
 }
 
-/// Puts entries together and hands them to the log's thread. Fields of ours are called `F_NAME`.
+/// Formats entries and passes them to the log's thread. Our fields are called `F_NAME`.
 #[derive(Debug)]
 pub(super) struct JournalLayer {
     lines: NonBlocking,
@@ -80,7 +81,7 @@ impl<S: Subscriber> Layer<S> for JournalLayer {
             entry.add("CODE_LINE", line.to_string().as_bytes());
         }
         event.record(&mut entry);
-        // It counts what does not fit, and never fails.
+        // The writer counts lines that do not fit, and never fails.
         drop(self.lines.make_writer().write(&entry.0));
     }
 }
@@ -96,11 +97,11 @@ fn priority(level: Level) -> &'static str {
     }
 }
 
-/// An entry in the making.
+/// An entry being built.
 struct Entry(Vec<u8>);
 
 impl Entry {
-    /// Adds a field in the form that takes any value: name, length in 8 octets (little-endian), value.
+    /// Adds a field in the form that allows any value: name, length in 8 octets (little-endian), value.
     fn add(&mut self, name: &str, value: &[u8]) {
         let value = &value[..value.len().min(LONGEST_VALUE)];
         self.0.extend_from_slice(name.as_bytes());
@@ -153,7 +154,7 @@ mod tests {
                 tracing::warn!(number, "line {number}");
             }
         });
-        // Whoever logs would have stood still for ever at the journal's first full queue.
+        // A blocking writer would have hung for ever at the journal's first full queue.
         assert!(lost.dropped_lines() > 0);
         let mut entry = vec![0; 65_536];
         let mut next = || {
@@ -168,7 +169,7 @@ mod tests {
             holds(b"MESSAGE\n\x06\0\0\0\0\0\0\0line 0\n") && holds(b"F_NUMBER\n\x01\0\0\0\0\0\0\x000\n"),
             "{first:?}"
         );
-        // What waits leaves once it reads again: all that was not lost arrives.
+        // Waiting lines leave once the journal reads again: all that were not lost arrive.
         let arrives = FLOOD - lost.dropped_lines();
         for _ in 1..arrives {
             next();

@@ -21,7 +21,7 @@ use crate::{
 pub(super) enum Socket {
     /// Plain datagrams.
     Udp(UdpSocket),
-    /// Connections, and what is spoken over them.
+    /// Connections, with their protocol.
     Stream(TcpListener, Protocol),
     /// QUIC.
     Quic(UdpSocket, tls::TlsServer),
@@ -30,18 +30,18 @@ pub(super) enum Socket {
 /// All sockets, bound.
 #[derive(Debug, Default)]
 pub(super) struct Bound {
-    /// Plain DNS, which `/healthz` and the search for our own addresses go by.
+    /// Addresses of plain DNS, which `/healthz` and the check for our own addresses use.
     pub(super) plain: Vec<SocketAddr>,
-    /// What each transport listens on, with the ports that the kernel chose.
+    /// The addresses of each transport, with the ports that the kernel chose.
     pub(super) all: Vec<(Transport, SocketAddr)>,
-    /// Those of `all` behind a proxy that ends TLS.
+    /// The addresses in `all` that are behind a proxy which ends TLS.
     in_front: Vec<(Transport, SocketAddr)>,
-    /// For each worker.
+    /// The sockets of each worker.
     workers: Vec<Vec<Socket>>,
 }
 
 impl Bound {
-    /// Binds every address. `certificate` is there where an encrypted listener is.
+    /// Binds every address. `certificate` is present if there is an encrypted listener.
     pub(super) fn bind(
         boot: &Boot,
         certificate: Option<&Arc<ServerCertificate>>,
@@ -126,7 +126,7 @@ impl Bound {
         std::mem::take(&mut self.workers)
     }
 
-    /// The listeners that show the certificate.
+    /// The listeners that present the certificate.
     pub(super) fn showing_certificate(&self) -> impl Iterator<Item = (Transport, SocketAddr)> {
         let plain = [Transport::Udp, Transport::Tcp];
         self.all
@@ -135,7 +135,7 @@ impl Bound {
             .filter(move |listener| !plain.contains(&listener.0) && !self.in_front.contains(listener))
     }
 
-    /// Says where it listens.
+    /// Logs the addresses.
     pub(super) fn log(&self) {
         for address in &self.plain {
             info!(%address, "listening on {address}");

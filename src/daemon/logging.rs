@@ -1,7 +1,7 @@
-//! Where log lines go: the journal under systemd, text on a terminal, JSON elsewhere.
+//! Log output: the journal under systemd, text on a terminal, JSON elsewhere.
 //!
-//! Every kind is written by a thread of its own: where standard error or the journal takes no more, lines are lost and
-//! counted, and nobody who logs waits.
+//! Each kind is written by a thread of its own: if standard error or the journal blocks, lines are lost and counted,
+//! and no thread that logs has to wait.
 
 use std::{
     fs::File,
@@ -25,13 +25,14 @@ use crate::config::{LogFormat, LogLevel};
 /// Changes the level of a running log.
 pub type LevelHandle = reload::Handle<EnvFilter, Registry>;
 
-/// Libraries that would log each request, frame or datagram that did not leave. What matters of it is in lines of ours.
+/// Limits for libraries that would log each request, frame or datagram that failed. Our own lines report what matters
+/// of it.
 const QUIET: &str = "hyper=warn,axum=warn,h2=warn,quinn=error,quinn_proto=error,quinn_udp=error";
 
-/// Lines that wait for standard error or the journal to take them, some 300 octets each.
+/// Lines that may wait for standard error or the journal, some 300 octets each.
 const MOST_LINES: usize = 2048;
 
-/// A running log. Dropped, it writes what still waits, for as long as a second.
+/// A running log. On drop it writes the waiting lines, for at most a second.
 #[derive(Debug)]
 pub struct Log {
     /// Changes its level.
@@ -41,7 +42,7 @@ pub struct Log {
     _writer: Option<WorkerGuard>,
 }
 
-/// Starts logging to standard error or the journal. Does nothing where somebody does already (tests).
+/// Starts logging to standard error or the journal. Does nothing if a logger is set already (tests).
 pub fn start(level: LogLevel, format: LogFormat) -> Log {
     let (filter, level) = reload::Layer::new(filter(level));
     let mut lost = None;
@@ -69,13 +70,13 @@ pub fn start(level: LogLevel, format: LogFormat) -> Log {
                 .boxed()
         }
     };
-    // A log that is there already stays.
+    // A logger that is already set stays.
     drop(tracing_subscriber::registry().with(filter).with(lines).try_init());
     Log { level, lost, _writer: writer }
 }
 
-/// Standard error past the lock of the standard library: a log that cannot be written would hold it for good, and with it
-/// whoever ends the process or panics.
+/// Standard error without the standard library's lock: a blocked write would hold the lock for good, and block whoever
+/// ends the process or panics.
 fn unlocked_standard_error() -> Box<dyn Write + Send> {
     match io::stderr().as_fd().try_clone_to_owned() {
         Ok(descriptor) => Box::new(File::from(descriptor)),
@@ -83,18 +84,18 @@ fn unlocked_standard_error() -> Box<dyn Write + Send> {
     }
 }
 
-/// Why the log stays as it is.
+/// Why the log level was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LevelError {
-    /// A word alone, which tracing would take for a module, and silence all others.
+    /// A single word that is no level. tracing would take it for a module and silence all others.
     #[error("\"{0}\" is no level; write off, error, warn, info, debug or trace, or MODULE=LEVEL")]
     NotALevel(String),
-    /// It makes no sense.
+    /// The directives do not parse.
     #[error("\"{directives}\" cannot be read: {error}")]
     Directives {
-        /// What was given.
+        /// The directives as given.
         directives: String,
-        /// What is wrong with it.
+        /// The parser's error.
         #[source]
         error: ParseError,
     },
@@ -103,8 +104,8 @@ pub enum LevelError {
     NotOurs(#[from] reload::Error),
 }
 
-/// Changes what a running log lets through: a level, or directives as tracing has them. Where those name no level for
-/// everything, it is `base`: nobody who wants to hear more of one module wants to hear nothing of the others.
+/// Changes what a running log lets through: a level, or directives as tracing writes them. If they set no level for
+/// everything, `base` applies: more output of one module must not mean less of the others.
 pub fn change(handle: &LevelHandle, base: LogLevel, directives: &str) -> Result<(), LevelError> {
     handle.reload(read(base, directives)?)?;
     Ok(())
@@ -116,18 +117,18 @@ fn read(base: LogLevel, directives: &str) -> Result<EnvFilter, LevelError> {
         return Err(LevelError::NotALevel((*word).to_owned()));
     }
     let base = if words.is_empty() { word(base) } else { "off" };
-    // Of two directives for the same the later one counts.
+    // Of two directives for the same target the later one applies.
     EnvFilter::try_new(format!("{base},{QUIET},{directives}"))
         .map_err(|error| LevelError::Directives { directives: directives.to_owned(), error })
 }
 
 /// Changes the level of a running log.
 pub fn set(handle: &LevelHandle, level: LogLevel) {
-    // A log that is not ours (tests) has nothing to change.
+    // A logger that is not ours (tests) cannot be changed.
     handle.reload(filter(level)).ok();
 }
 
-/// The directives for a level; libraries that log each query keep quiet.
+/// The directives for a level, with limits for libraries that log each query.
 pub fn filter(level: LogLevel) -> EnvFilter {
     EnvFilter::new(format!("{},{QUIET}", word(level)))
 }

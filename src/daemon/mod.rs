@@ -1,7 +1,7 @@
 //! Start, reload, stop: from a plan to sockets, workers and the admin server, and back.
 //!
 //! [`Daemon::start`] binds everything, spawns the workers and the control thread, and returns; READY does not wait for
-//! any upstream. The control thread owns all that is not a query: probes, the admin server, watched files
+//! any upstream. The control thread owns everything that is not a query: probes, the admin server, watched files
 //! (resolv.conf, zone files), reloads. When a worker or the control thread ends, the process ends.
 
 pub mod logging;
@@ -96,9 +96,9 @@ pub enum StartError {
         reason(source)
     )]
     Admin {
-        /// Where it should have listened.
+        /// The address it should listen on.
         address: SocketAddr,
-        /// Why it does not.
+        /// Why it cannot.
         source: BindError,
     },
     /// A thread could not be started.
@@ -107,12 +107,12 @@ pub enum StartError {
     /// A system call failed.
     #[error("cannot start: {0}")]
     Io(#[from] io::Error),
-    /// Local zones with errors.
+    /// Local zones have errors.
     #[error("{}", lines(.0))]
     Zones(Vec<ZoneError>),
 }
 
-/// Why an address cannot be had, without the advice that goes with listeners of DNS.
+/// Why an address cannot be bound, without the advice for DNS listeners.
 fn reason(error: &BindError) -> String {
     match error {
         BindError::InUse { owner, .. } => format!("it is in use by {owner}"),
@@ -136,7 +136,7 @@ pub enum Event {
     ThreadEnded,
 }
 
-/// A running server. Dropped, it stops without waiting.
+/// A running server. Dropping it stops it without waiting.
 #[derive(Debug)]
 pub struct Daemon {
     addresses: Vec<SocketAddr>,
@@ -155,12 +155,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Binds every address, starts the workers and the control thread. `log_lost` counts log lines that were lost.
+    /// Binds every address and starts the workers and the control thread. `log_lost` counts log lines that were lost.
     pub fn start(boot: &Boot, live: Live, log_lost: Option<ErrorCounter>) -> Result<Self, StartError> {
         Self::start_within(boot, live, log_lost, |_, _| {})
     }
 
-    /// The same; `confine` runs when files are read and sockets are bound, before any thread starts.
+    /// Like [`Self::start`]; `confine` runs after files are read and sockets bound, before any thread starts.
     #[expect(clippy::too_many_lines, reason = "what is started, in its order: each part needs those before it")]
     fn start_within(
         boot: &Boot,
@@ -260,12 +260,12 @@ impl Daemon {
         &self.addresses
     }
 
-    /// Where the operators' HTTP listens; none = it is off.
+    /// The address of the operators' HTTP; none if it is off.
     pub const fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
     }
 
-    /// What the workers share.
+    /// The engine that the workers share.
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }
@@ -275,7 +275,7 @@ impl Daemon {
         self.report.live()
     }
 
-    /// Brings another configuration into force and says what changed, or leaves the one in force as it is and says why.
+    /// Puts another configuration into force and returns what changed, or keeps the current one and returns why.
     pub async fn reload(&self, live: Live) -> Result<Reloaded, Vec<ZoneError>> {
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::Reload(Box::new(live), reply)).is_err() {
@@ -284,12 +284,12 @@ impl Daemon {
         answer.await.unwrap_or_else(|_| Ok(Reloaded::default()))
     }
 
-    /// Counts a reload whose configuration did not even become a plan.
+    /// Counts a reload whose configuration could not be read or built.
     pub fn reload_failed(&self, problems: Vec<String>) {
         self.report.reload_failed(problems);
     }
 
-    /// Has the cache snapshot and the record of the perimeter written, where they are configured.
+    /// Saves the cache snapshot and the perimeter record, if they are configured.
     pub fn save_snapshot(&self) {
         self.perimeter_recorder.iter().for_each(PerimeterRecorder::save);
         match &self.snapshot_writer {
@@ -298,12 +298,12 @@ impl Daemon {
         }
     }
 
-    /// Everything out of the ordinary, the worst first.
+    /// All findings, the worst first.
     fn findings(&self) -> Vec<Finding> {
         self.report.findings(Moment::now())
     }
 
-    /// Logs one line about the state of everything.
+    /// Logs the overall state in one line.
     pub fn log_status(&self) {
         self.report.log_status(Moment::now());
     }
@@ -324,9 +324,9 @@ impl Daemon {
     /// Stops reading, answers what was received, and ends.
     pub fn stop(self) {
         self.drain();
-        // Clients that wait for the result of an order learn at once that there will be none.
+        // Clients waiting for the result of an order learn at once that there will be none.
         drop(self.orders);
-        // Without receivers every worker has ended already.
+        // If there is no receiver, every worker has already ended.
         self.stop.send_replace(true);
         for worker in self.workers {
             match worker.join() {
@@ -348,7 +348,7 @@ impl Daemon {
     }
 }
 
-/// Raises the limit on open files as far as it goes, and shares it out.
+/// Raises the limit on open files as far as possible, and divides it.
 fn share_descriptors(boot: &Boot, workers: usize) -> DescriptorBudget {
     let limit = raise_open_files().unwrap_or_else(|error| {
         warn!(%error, "the limit on open files stays as it is: {error}");
@@ -361,7 +361,7 @@ fn share_descriptors(boot: &Boot, workers: usize) -> DescriptorBudget {
     budget
 }
 
-/// How many workers: one for each core that this process may use, unless the configuration says.
+/// The number of workers: as configured, or one for each core that this process may use.
 fn workers(boot: &Boot) -> Result<usize, StartError> {
     Ok(match boot.workers {
         Workers::Auto => allowed_cpus()?.len().max(1),

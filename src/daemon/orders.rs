@@ -1,9 +1,9 @@
 //! Orders from the control socket that need no configuration: drain, undrain, flush.
 //!
-//! A server is named as the configuration has it, or by its address: with a port all that is behind that port, whatever the
-//! transport; without one the whole machine. Behind `GROUP/` it is that group's alone. Of several paths to it, `,source=`,
-//! `,device=` and `,mark=` behind the address choose those that are so; `,mark=0` and an empty source or device are the
-//! paths without one. `system` is every server that the group has from resolv.conf.
+//! A server is named as in the configuration, or by its address: with a port, everything at that port over any
+//! transport; without one, the whole machine. With `GROUP/` in front, only that group's. If there are several paths to
+//! it, `,source=`, `,device=` and `,mark=` after the address select among them; `,mark=0` and an empty source or device
+//! select paths without one. `system` means every server that the group has from resolv.conf.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub enum Drain {
 }
 
 impl Daemon {
-    /// Begins or ends the drain of every server that `name` fits.
+    /// Begins or ends the drain of every server that matches `name`.
     pub fn set_drained(&self, name: &str, drain: Drain) -> OrderResult {
         let snapshot = self.engine.snapshot_owned();
         let all: Vec<&Arc<Server>> = snapshot.groups.iter().flat_map(|group| group.servers()).collect();
@@ -44,7 +44,7 @@ impl Daemon {
         }
         let mut lines: Vec<String> = fitting.iter().map(|server| set_one(server, drain)).collect();
         if drain == Drain::End {
-            // What failed for want of servers need not fail any longer.
+            // Queries that failed for lack of servers may work now.
             self.engine.forget_failures();
         }
         let is_bare = |group: &&Arc<Group>| {
@@ -62,7 +62,7 @@ impl Daemon {
     /// Removes answers and remembered failures from the cache.
     pub fn flush(&self, what: &Flush) -> OrderReport {
         let cache = &self.engine.cache;
-        // A failure is remembered for seconds, and gone with any flush.
+        // Failures are remembered only for seconds, so any flush clears them all.
         self.engine.forget_failures();
         let forgotten = match what {
             Flush::Name(name) => cache.remove_name(name.as_wire()),

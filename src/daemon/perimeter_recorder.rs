@@ -1,7 +1,7 @@
-//! Keeps the record of the perimeter, on a thread of its own: a disk that is slow or full holds nobody up.
+//! Writes the perimeter record, on a thread of its own: a slow or full disk blocks nobody.
 //!
-//! The table of names is read once a minute, as `/api/v1/perimeter` reads it; queries know nothing of the record. What
-//! cannot be written is said, at most once in ten minutes, and tried again with what has come since.
+//! The table of names is read once a minute, as `/api/v1/perimeter` reads it; the query path does not know the record.
+//! Write errors are logged at most once in ten minutes, and the write is tried again together with newer data.
 
 use std::{
     path::PathBuf,
@@ -27,7 +27,7 @@ use crate::{
 /// An error is logged at most this often.
 const WARN_EVERY: Duration = Duration::from_mins(10);
 
-/// The thread. Stopped, it writes what is new, and that the daemon ended in order.
+/// The thread. Stopping it writes what is new, and that the daemon ended in order.
 #[derive(Debug)]
 pub(super) struct PerimeterRecorder {
     orders: mpsc::Sender<()>,
@@ -54,13 +54,13 @@ impl PerimeterRecorder {
         Ok(Self { orders, thread })
     }
 
-    /// Has the record written now.
+    /// Writes the record now.
     pub(super) fn save(&self) {
-        // A thread that is gone has said why.
+        // If the thread is gone, it has logged why.
         self.orders.send(()).ok();
     }
 
-    /// Writes what is new, and ends.
+    /// Writes what is new, and ends the thread.
     pub(super) fn stop(self) {
         drop(self.orders);
         if self.thread.join().is_err() {
@@ -69,7 +69,7 @@ impl PerimeterRecorder {
     }
 }
 
-/// Makes the folder before a sandbox could forbid it. What is wrong with it is said when it is written to.
+/// Creates the folder before the sandbox could forbid it. Errors are reported when the record is written.
 pub(super) fn make_folder(record: &PerimeterRecord) {
     drop(Recorder::make_folder(&record.folder));
 }
@@ -85,9 +85,9 @@ struct Work {
 /// Why the record is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Occasion {
-    /// A minute is over, or somebody asked.
+    /// A minute has passed, or somebody asked.
     Minute,
-    /// The daemon ends.
+    /// The daemon is ending.
     End,
 }
 

@@ -1,12 +1,12 @@
-//! The daemon as a process: from READY through signals, orders and reloads to the drain.
+//! The daemon as a process: READY, signals, orders, reloads, and the drain at the end.
 //!
 //! Policy:
-//! - SIGHUP and `tidegate reload` bring the configuration into force that the caller's closure reads, or leave the old
-//!   one and say why. What needs a restart is said and waits for it.
-//! - SIGTERM or SIGINT begins the lame duck: `/readyz` is 503, queries and orders are answered as before for
-//!   `server.lameduck`. A second one ends the lame duck; the drain runs all the same.
-//! - Once a second it looks at what is out of the ordinary: systemd's STATUS= follows each change, and the log gets a
-//!   line where a group loses its last usable server or has one again.
+//! - SIGHUP and `tidegate reload` read the configuration with the caller's closure and put it into force, or keep the
+//!   old one and say why. A change that needs a restart is reported and waits for the restart.
+//! - SIGTERM or SIGINT starts the lame duck: `/readyz` is 503 while queries and orders are answered as before, for
+//!   `server.lameduck`. A second signal ends the lame duck, but not the drain after it.
+//! - Findings are checked once a second: systemd's STATUS= follows each change, and there is a log line when a group
+//!   loses its last usable server or gets one back.
 
 use std::{future::pending, io, path::PathBuf, pin::pin};
 
@@ -32,22 +32,22 @@ use crate::{
     zones::Zones,
 };
 
-/// How often it looks at what is out of the ordinary.
+/// How often findings are checked.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Why the process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitReason {
-    /// It was told to.
+    /// It was told to end.
     Told,
-    /// A thread ended that should not have.
+    /// A thread ended unexpectedly.
     ThreadEnded,
 }
 
-/// Runs until a signal ends it. `read` reads the configuration again for a reload.
+/// Runs until a signal ends it. `read` reads the configuration for a reload.
 pub fn run(plan: Plan, read: impl Fn() -> Result<Plan, Problems>, log: &Log) -> Result<ExitReason, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    // Before the start, which may have a snapshot to read: signals that come meanwhile wait for its end.
+    // Before the start, which may have to read a snapshot: signals received meanwhile wait until it is done.
     let (signals, ticks) = {
         let _runtime = runtime.enter();
         (Signals::catch()?, ticks())
@@ -69,7 +69,7 @@ fn ticks() -> Interval {
     ticks
 }
 
-/// The signals that mean something to the daemon.
+/// The signals that the daemon handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -90,7 +90,7 @@ impl Signals {
     }
 }
 
-/// The daemon, and what it takes to run it.
+/// The daemon, and what is needed to run it.
 struct Running<'a, R> {
     read: R,
     level: &'a LevelHandle,
@@ -101,7 +101,7 @@ struct Running<'a, R> {
     headline: Headline,
 }
 
-/// What ends a time of answering.
+/// Why a phase of answering ended.
 enum Step {
     Stop,
     ThreadEnded,
@@ -128,7 +128,7 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         ExitReason::Told
     }
 
-    /// Carries out signals and orders until one says to stop, or until the end, where there is one.
+    /// Handles signals and orders until one says to stop, or until `end`, if given.
     async fn answer_until(&mut self, end: Option<Instant>) -> Option<Step> {
         let end = async {
             match end {
@@ -154,7 +154,7 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         }
     }
 
-    /// Tells systemd and the log what has changed.
+    /// Reports changed findings to systemd and the log.
     fn look(&mut self) {
         if let Some(status) = self.headline.update(&self.daemon.findings()) {
             tell(&[NotifyState::Status(&status)]);
@@ -164,7 +164,7 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
     async fn answer(&mut self, request: OrderRequest) {
         let verdict = self.carry_out(request.order).await;
         self.look();
-        // Who asked may have gone.
+        // The sender may be gone.
         drop(request.reply.send(verdict));
     }
 
@@ -181,10 +181,10 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         }
     }
 
-    /// Reads the configuration again; says what changed, or why it was refused. systemd knows before whoever asked does:
-    /// for `systemctl reload` it is over with our word to the one who asked.
+    /// Reads the configuration again and returns what changed, or why it was refused. systemd is told before the sender
+    /// of the order: for `systemctl reload` the reload is over when the sender has its answer.
     async fn reload(&mut self) -> OrderResult {
-        // Type=notify-reload takes no word of a reload without the time.
+        // Type=notify-reload requires the time with the message.
         let time = NotifyState::monotonic_usec_now().ok();
         tell(&[NotifyState::Reloading].into_iter().chain(time).collect::<Vec<_>>());
         let read = (self.read)();
@@ -248,7 +248,7 @@ fn files(problems: &Problems) -> Vec<String> {
     problems.files().map(full).collect()
 }
 
-/// Tells systemd, where there is one.
+/// Notifies systemd, if it runs this process.
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "systemd was not told: {error}");

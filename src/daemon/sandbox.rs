@@ -1,16 +1,16 @@
-//! What the daemon takes away from itself once it knows its files and before it starts a thread.
+//! The sandbox: rights that the daemon gives up once it knows its files, before it starts a thread.
 //!
-//! Policy (`server.sandbox = "auto"`): as much as the kernel has, and a line that says what is in force.
-//! - Landlock: files are read below the folders of those that the configuration names, and below the system's; written
-//!   below the folders of the snapshot, the control socket and the record of the perimeter; nothing is executed. A file is allowed by its folder, since
-//!   tools replace files by others of their name. Paths that a reload names elsewhere are refused
-//!   ([`files::confine`]).
-//! - seccomp: system calls that a DNS server never makes fail with EPERM: other programs, mounts, namespaces, modules, the
-//!   clock, tracing, and sockets of other families. A list of what is denied and not of what is allowed: a C library may
-//!   use calls next year that do not exist today.
-//! - No core dumps, which would hold keys and names that clients asked for.
+//! Policy (`server.sandbox = "auto"`): as much as the kernel supports, with a log line that says what is in force.
+//! - Landlock: files may be read below the folders of those that the configuration names, and below the system's;
+//!   written below the folders of the snapshot, the control socket and the perimeter record; nothing may be executed. A
+//!   file is allowed by its folder, since tools replace files by new ones of the same name. Paths outside that a reload
+//!   names are refused ([`files::confine`]).
+//! - seccomp: system calls that a DNS server never makes fail with EPERM: other programs, mounts, namespaces, modules,
+//!   the clock, tracing, and sockets of other families. It is a list of denied calls, not of allowed ones, since a
+//!   future C library may use calls that do not exist today.
+//! - No core dumps: they would contain keys and names that clients asked for.
 //!
-//! The log's thread runs already: Landlock does not cover it, it has only its descriptor.
+//! The log's thread is already running, so Landlock does not cover it; it only has its descriptor.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,8 +34,8 @@ use crate::{
     zones::Zones,
 };
 
-/// Files of the system: name servers, CAs, the process's own state, interfaces. All of `/run`, since who writes name servers
-/// there (systemd-resolved, resolvconf, NetworkManager) may make its folder after our start.
+/// System files: name servers, CAs, the process's own state, interfaces. All of `/run`, since the program that writes
+/// name servers there (systemd-resolved, resolvconf, NetworkManager) may create its folder after our start.
 const SYSTEM: [&str; 11] = [
     "/etc",
     "/proc",
@@ -50,12 +50,12 @@ const SYSTEM: [&str; 11] = [
     "/dev/urandom",
 ];
 
-/// Families of sockets that are used: local, IPv4, IPv6, netlink.
+/// Socket families in use: local, IPv4, IPv6, netlink.
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// System calls that fail.
+/// System calls that are denied.
 const DENIED: &[libc::c_long] = &[
-    // Other programs, and other processes' memory.
+    // Executing programs, and other processes' memory.
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
@@ -63,7 +63,7 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_process_vm_writev,
     libc::SYS_kcmp,
     libc::SYS_pidfd_getfd,
-    // Another view of the system.
+    // Changing the view of the file system.
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_pivot_root,
@@ -77,7 +77,7 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_setns,
     libc::SYS_open_by_handle_at,
     libc::SYS_name_to_handle_at,
-    // The machine.
+    // Changing the machine.
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -95,7 +95,7 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_quotactl,
     libc::SYS_syslog,
     libc::SYS_vhangup,
-    // Doors into the kernel that faults come through.
+    // Kernel interfaces with many vulnerabilities.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
@@ -106,7 +106,7 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_request_key,
     libc::SYS_keyctl,
     libc::SYS_personality,
-    // Other users.
+    // Changing users.
     libc::SYS_setuid,
     libc::SYS_setgid,
     libc::SYS_setreuid,
@@ -124,7 +124,7 @@ struct Folders {
     write: BTreeSet<PathBuf>,
 }
 
-/// Takes away what is not needed: `configuration` are the files it was read from.
+/// Gives up the rights that are not needed. `configuration` are the files it was read from.
 pub(super) fn enter(configuration: &[PathBuf], boot: &Boot, live: &Live, zones: &Zones) {
     if boot.sandbox == Sandbox::Off {
         return info!("the sandbox is off (server.sandbox)");
@@ -186,7 +186,8 @@ impl Folders {
     }
 }
 
-/// The folders of a file: where its path says, and where a symlink leads. Of a file in the root folder it is the file.
+/// The folders of a file: that of its path, and that of a symlink's target. For a file in the root folder, the file
+/// itself.
 fn beside(path: &Path) -> Vec<PathBuf> {
     let folder = |path: &Path| match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => fs::canonicalize(".").ok(),
@@ -198,7 +199,7 @@ fn beside(path: &Path) -> Vec<PathBuf> {
     [Some(path), target.as_deref()].into_iter().flatten().filter_map(folder).collect()
 }
 
-/// Says how far it came.
+/// Restricts file access and returns how far the kernel supports it.
 fn restrict_files(folders: &Folders) -> Result<String, RulesetError> {
     let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
     let write = make_bitflags!(AccessFs::{ReadFile | ReadDir | WriteFile | Truncate | MakeReg | MakeSock | RemoveFile});

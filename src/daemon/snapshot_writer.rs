@@ -1,8 +1,8 @@
 //! The cache snapshot file: read before the first answer, written by a thread of its own.
 //!
-//! The file is written aside, synced and renamed, so that a crash leaves the old one or the new one. Errors
-//! with the file or its folder are logged at most once a minute and counted; they stop neither the start nor answers. A
-//! file that cannot be trusted is moved to `FILE.rejected`.
+//! The file is written under another name, synced and renamed, so that a crash leaves the old one or the new one.
+//! Errors with the file or its folder are logged at most once a minute and counted; they prevent neither the start nor
+//! answers. A file that cannot be trusted is moved to `FILE.rejected`.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -30,11 +30,11 @@ use crate::{
     plural::Plural,
 };
 
-/// How often the file is written where anything changed.
+/// How often the file is written if anything changed.
 const EVERY: Duration = Duration::from_secs(30);
-/// The same error is logged once in this time.
+/// How often the same error is logged.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-/// Octets read and written at once.
+/// Size of reads and writes.
 const BUFFER: usize = 256 << 10;
 
 /// State of the snapshot file, for the report.
@@ -58,7 +58,7 @@ impl SnapshotStatus {
     }
 }
 
-/// The thread. Dropped, it writes what has changed and ends.
+/// The thread. Dropping it writes what has changed and ends the thread.
 #[derive(Debug)]
 pub(super) struct SnapshotThread {
     orders: mpsc::Sender<()>,
@@ -88,9 +88,9 @@ impl SnapshotThread {
         Ok(Self { orders, thread })
     }
 
-    /// Has the file written now.
+    /// Writes the file now.
     pub(super) fn save(&self) {
-        // A thread that is gone has said why.
+        // If the thread is gone, it has logged why.
         self.orders.send(()).ok();
     }
 
@@ -146,7 +146,7 @@ fn restore(path: &Path, engine: &Engine, snapshot_status: &SnapshotStatus) {
     }
 }
 
-/// Moves a rejected file aside, so that the next write does not destroy what an operator may want to look at.
+/// Moves a rejected file aside, so that the next write does not overwrite what an operator may want to examine.
 fn leave_aside(path: &Path, damage: &SnapshotError) {
     if !matches!(damage, SnapshotError::Io(_))
         && let Err(error) = fs::rename(path, beside(path, "rejected"))
@@ -217,7 +217,7 @@ impl Work {
 fn write(path: &Path, engine: &Engine, now: Moment) -> io::Result<u32> {
     files::require_replaceable(path)?;
     let aside = beside(path, "new");
-    // A crash may have left one behind; a symlink of that name must not be followed.
+    // A crash may have left one behind. A symlink of that name must not be followed.
     drop(fs::remove_file(&aside));
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
     let written = fill(file, engine, now).and_then(|entries| fs::rename(&aside, path).map(|()| entries));

@@ -1,11 +1,11 @@
-//! The control socket's file: who may open it, what becomes of one that is there already, and that it goes at the end.
+//! The control socket's file: its permissions, what happens to an existing one, and its removal at the end.
 //!
 //! Policy:
-//! - The file is there for owner and group alone from its first moment, whatever the umask: the kernel makes it with the
-//!   mode that the socket has when it is bound, less the umask, and the rest is added afterwards.
-//! - A file that a dead process left behind is replaced; that of a living one, or anything but a socket, never. The living
-//!   is asked without waiting for it: one that hangs keeps nobody from starting.
-//! - At the end only our own file goes. Somebody may have put another in its place.
+//! - The file is open only to owner and group from the first moment, whatever the umask: the kernel creates it with the
+//!   socket's mode at the time of binding, less the umask, and the remaining bits are added afterwards.
+//! - A file left behind by a dead process is replaced; that of a running one, or anything but a socket, never is. The
+//!   check does not wait for the other process, so one that hangs cannot block the start.
+//! - At the end only our own file is removed. Somebody may have put another in its place.
 
 use std::{
     fs::{self, File, Permissions},
@@ -23,12 +23,12 @@ use std::{
 use socket2::{Domain, SockAddr, Socket, Type};
 use tracing::warn;
 
-/// Who may give orders: the owner and the group.
+/// The file's mode: owner and group may give orders.
 const MODE: u32 = 0o660;
 /// Connections that the kernel keeps until we accept them.
 const BACKLOG: i32 = 64;
 
-/// The bound socket's file; it goes with this.
+/// The bound socket's file; removed on drop.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -39,13 +39,13 @@ pub(super) struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|found| found == self.identity) {
-            // Nothing is lost where it stays: whoever starts next replaces it.
+            // No harm if it stays: the next start replaces it.
             fs::remove_file(&self.path).ok();
         }
     }
 }
 
-/// Binds the control socket. Where that cannot be done it is said, and the daemon does without.
+/// Binds the control socket. On failure this is logged, and the daemon runs without it.
 pub(super) fn bind(path: &Path) -> Option<(UnixListener, SocketFile)> {
     match try_bind(path) {
         Ok(bound) => Some(bound),
@@ -94,7 +94,7 @@ fn try_bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     file.set_permissions(Permissions::from_mode(MODE))?;
     let socket = Socket::from(OwnedFd::from(file));
     socket.bind(&address)?;
-    // From here on the file is ours, and goes if anything fails.
+    // From here on the file is ours, and is removed if anything fails.
     let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
     fs::set_permissions(path, Permissions::from_mode(MODE))?;
     socket.listen(BACKLOG)?;
@@ -102,13 +102,13 @@ fn try_bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     Ok((UnixListener::from(OwnedFd::from(socket)), file))
 }
 
-/// Whether a process listens there: what a dead one left behind refuses.
+/// Whether a process listens there: a socket that a dead process left behind refuses connections.
 fn is_alive(address: &SockAddr) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     match socket.connect(address) {
         Ok(()) => Ok(true),
-        // Its queue is full, since it is busy, or hangs.
+        // Its queue is full, because it is busy or hangs.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
         Err(error) => Err(error),

@@ -21,7 +21,7 @@ use crate::{
     zones::{InlineRecord, LocalSpec, RecordPlace, SpecialUse, ZoneError, ZoneSource, Zones},
 };
 
-/// The configuration in force and what was built from it. One thread owns it.
+/// The configuration in force and everything built from it. One thread owns it.
 pub(super) struct State {
     pub(super) engine: Arc<Engine>,
     /// The plan in force, with a rule and a group for each delegation that is followed.
@@ -29,7 +29,7 @@ pub(super) struct State {
     /// The plan as configured, without the delegations.
     configured: Arc<Live>,
     groups: Vec<Arc<Group>>,
-    /// What is known of servers, those that have left lately too.
+    /// What is known of servers, including those that left recently.
     servers: Arc<ServerRegistry>,
     zones: Arc<Zones>,
     rules: Arc<metrics::RuleRegistry>,
@@ -42,19 +42,19 @@ pub(super) struct State {
     system_roots: SystemRoots,
 }
 
-/// What the start decides, and a reload cannot change.
+/// Facts fixed at the start, which a reload cannot change.
 #[derive(Debug, Default)]
 pub(super) struct Startup {
     /// The certificate of the encrypted listeners.
     pub(super) certificate: Option<WatchedCertificate>,
     /// The encrypted listeners.
     pub(super) listeners: Vec<(Transport, SocketAddr)>,
-    /// UDP ports to all upstreams that there are descriptors for; none = as many as they like.
+    /// How many UDP ports to all upstreams the descriptors allow; none if unlimited.
     pub(super) source_ports: Option<usize>,
 }
 
 impl Startup {
-    /// The zones, with records that point clients at the encrypted listeners.
+    /// Adds the records that point clients at the encrypted listeners to the zones.
     fn designated(&self, mut zones: Zones) -> Arc<Zones> {
         let pair = self.certificate.as_ref().map(|certificate| certificate.shared().pair());
         let facts = pair.as_ref().map(|pair| pair.facts());
@@ -93,7 +93,7 @@ impl Reread {
         Self { zones, hosts: old.hosts_fingerprint() != new.hosts_fingerprint() }
     }
 
-    /// What changed in the configuration, and in the files that it names.
+    /// Adds the changes in these files to those of the configuration.
     fn added_to(&self, mut changes: Vec<String>) -> Vec<String> {
         let zones = self.zones.iter().map(|zone| format!("local zone {zone} changed"));
         let hosts = self.hosts.then(|| "local_hosts.file changed".to_owned());
@@ -147,7 +147,7 @@ impl State {
         })
     }
 
-    /// Brings another plan into force and says what changed, or leaves the old one as it is.
+    /// Puts another plan into force and returns what changed, or keeps the old one.
     pub(super) fn replace(&mut self, live: Live) -> Result<Reloaded, Vec<ZoneError>> {
         let zones = build_zones(&live, Some(&self.zones))?;
         if let (Some(watched), Some(read)) = (&mut self.startup.certificate, &live.certificate) {
@@ -165,7 +165,7 @@ impl State {
         Ok(Reloaded { changes, warnings: self.zones.warnings().collect() })
     }
 
-    /// Reads zone files again and says which changed; what is wrong with them leaves the old zones in force.
+    /// Reads zone files again and returns which changed; errors leave the old zones in force.
     pub(super) fn reread_zones(&mut self) -> Result<Vec<String>, Vec<ZoneError>> {
         let zones = self.startup.designated(build_zones(&self.configured, Some(&self.zones))?);
         report(&zones);
@@ -177,12 +177,12 @@ impl State {
             self.rebuild();
             return Ok(changes);
         }
-        // The servers are the same: a file that is written often does not have them probed for loops as often.
+        // The servers are unchanged, so a file that is written often does not cause as many loop probes.
         self.build();
         Ok(changes)
     }
 
-    /// Builds groups and snapshot again from the plan in force, for servers that may be others.
+    /// Builds groups and snapshot again from the plan in force, because servers may have changed.
     pub(super) fn rebuild(&mut self) {
         self.build();
         self.loop_targets.send_replace(groups::loop_targets(&self.live, &self.groups));
@@ -211,7 +211,7 @@ impl State {
         }
     }
 
-    /// Forgets what has not been used for long.
+    /// Forgets records that have not been used for long.
     pub(super) fn forget(&self, now: Moment) {
         self.servers.forget(now);
     }
@@ -282,7 +282,7 @@ fn report(zones: &Zones) {
     }
 }
 
-/// An engine under a plan, without sockets or probes: what would be done can be asked of it without a daemon.
+/// An engine with a plan but without sockets or probes, to explain queries without a daemon.
 pub fn offline_engine(plan: &Plan, cache: Cache) -> Result<Arc<Engine>, Vec<ZoneError>> {
     let listen = plan.boot.listen.iter().filter_map(|listen| groups::resolve(&listen.endpoint));
     let rules = Arc::new(metrics::RuleRegistry::new(1));
@@ -291,7 +291,7 @@ pub fn offline_engine(plan: &Plan, cache: Cache) -> Result<Arc<Engine>, Vec<Zone
     Ok(state.engine)
 }
 
-/// Reads every local zone of a plan: for the start and `check`, or beside what is in force.
+/// Reads every local zone of a plan: for the start, for `check`, or next to the zones in force.
 pub fn build_zones(live: &Live, previous: Option<&Zones>) -> Result<Zones, Vec<ZoneError>> {
     let place = |at: &WrittenAt| RecordPlace { file: at.file.clone(), line: at.line };
     let specs: Vec<LocalSpec> = live

@@ -1,5 +1,5 @@
-//! One worker: a thread, a runtime of its own, its sockets for every address. A listener that ends before the stop, even
-//! by a panic, ends the worker: the kernel would keep sending its socket a share of the queries.
+//! One worker: a thread with a runtime and its own sockets for every address. A listener that ends before the stop,
+//! even by a panic, ends the worker: the kernel would keep sending its socket a share of the queries.
 
 use std::{
     io,
@@ -25,7 +25,7 @@ use crate::{
     upstream::{self, UpstreamClient},
 };
 
-/// How often a worker records that it is alive; it may be silent three times as long.
+/// How often a worker records that it is alive; three times as long without it counts as hanging.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a stopping worker waits for queries in flight.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -46,12 +46,12 @@ pub(super) struct WorkerSpec {
     pub end: mpsc::UnboundedSender<()>,
 }
 
-/// Reports when dropped that a thread has ended, also when it panicked.
+/// Reports on drop that a thread has ended, also by a panic.
 pub(super) struct EndNotice(pub(super) mpsc::UnboundedSender<()>);
 
 impl Drop for EndNotice {
     fn drop(&mut self) {
-        // Nobody listens once the daemon stops.
+        // Nobody receives it once the daemon stops.
         self.0.send(()).ok();
     }
 }
@@ -64,7 +64,7 @@ pub(super) fn spawn(spec: WorkerSpec) -> Result<JoinHandle<io::Result<()>>, Star
 
 fn run(spec: WorkerSpec) -> io::Result<()> {
     let _notice = EndNotice(spec.end.clone());
-    // Not a LocalSet: its waker is the root task's, and waking that costs a system call each turn.
+    // Not a LocalSet: its waker is the root task's, and waking that costs a system call per turn.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(work(spec))
 }
@@ -115,7 +115,7 @@ async fn work(spec: WorkerSpec) -> io::Result<()> {
         }
     };
     drop(timeout(DRAIN, drained).await);
-    // Replies that were made last leave with the tasks that are ready now.
+    // The last replies leave with the tasks that are ready now.
     sleep(Duration::from_millis(1)).await;
     Ok(())
 }
@@ -147,7 +147,7 @@ mod tests {
             Arc::<Alarm>::default(),
         )
         .unwrap();
-        // Nobody can wait for datagrams on a file.
+        // A file cannot be waited on for datagrams.
         let no_socket = UdpSocket::from(OwnedFd::from(tempfile::tempfile().unwrap()));
         let (_stop, stopping) = watch::channel(false);
         let (end, mut ended) = mpsc::unbounded_channel();

@@ -1,4 +1,4 @@
-//! The JSON documents of `/api/v1`. Times are in seconds, sizes in octets; what is not known is null.
+//! The JSON documents of `/api/v1`. Times are in seconds, sizes in octets; unknown values are null.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ use crate::{
 };
 
 impl Report {
-    /// The whole at one glance.
+    /// The document of `/api/v1/status`.
     pub(super) fn status(&self, now: Moment) -> Status {
         let registry = &self.registry;
         let snapshot = self.engine.snapshot_owned();
@@ -115,7 +115,7 @@ impl Report {
         Upstreams { groups }
     }
 
-    /// Every rule with its counters, and what is answered here.
+    /// Every rule with its counters, and the local zones.
     pub(super) fn rules(&self) -> Value {
         let configuration = self.configuration.load_full();
         let live = &configuration.live;
@@ -217,7 +217,7 @@ fn server(server: &Server, loops: &Loops, now: Moment) -> ServerStatus {
     }
 }
 
-/// How many, their mean, and the upper bounds of median and 99th percentile as far as the buckets tell.
+/// Count, mean, and the upper bounds of median and 99th percentile as far as the buckets show.
 fn duration(reading: &Reading) -> DurationStatus {
     let count: u64 = reading.buckets.iter().sum();
     if count == 0 {
@@ -231,7 +231,7 @@ fn duration(reading: &Reading) -> DurationStatus {
     }
 }
 
-/// The upper bound of the bucket that holds the `rank`th of all; none beyond the last bound.
+/// The upper bound of the bucket that holds the `rank`th observation; none beyond the last bound.
 fn quantile(reading: &Reading, rank: u64) -> Option<f64> {
     let mut seen = 0;
     for (bound, bucket) in BOUNDS_MICROS.into_iter().zip(reading.buckets) {

@@ -1,7 +1,7 @@
-//! The metrics of what is shared: cache, upstreams, connections, configuration.
+//! The metrics of shared state: cache, upstreams, connections, configuration.
 //!
-//! A server's label is what the configuration calls it, with its path where that is its own. The series of a server that
-//! has left go on for an hour.
+//! A server's label is its name in the configuration, with its path if that is its own. The series of a server that
+//! left continue for an hour.
 
 use std::{sync::Arc, sync::atomic::Ordering::Relaxed};
 
@@ -49,7 +49,7 @@ fn rows(groups: &[Arc<Group>], former: Vec<FormerServer>) -> Vec<Row> {
         }
     }
     for FormerServer { group, tier, label, transport, record } in former {
-        // A series may appear once.
+        // A series may appear only once.
         if !rows.iter().any(|row| row.group == group && row.server == label) {
             rows.push(Row { group, tier: tier.to_string(), server: label, transport, record });
         }
@@ -57,7 +57,7 @@ fn rows(groups: &[Arc<Group>], former: Vec<FormerServer>) -> Vec<Row> {
     rows
 }
 
-/// Writes them all.
+/// Writes all metrics.
 pub(super) fn encode(report: &Report, exposition: &mut Exposition, now: Moment) {
     encode_cache(report, exposition);
     encode_snapshot(report, exposition, now);
@@ -152,7 +152,7 @@ fn encode_traffic(rows: &[Row], exposition: &mut Exposition) {
     let mut family = exposition.counter("tidegate_upstream_queries_total", "Queries to a server, by how they ended.");
     for row in rows {
         for transport in Transport::ALL {
-            // A server has its own transport, and TCP beside UDP for what is truncated.
+            // A server uses its own transport, and TCP besides UDP for truncated answers.
             let has = |own: Transport| own == transport || own.of_streams() == transport;
             if !has(row.transport) {
                 continue;

@@ -1,10 +1,10 @@
-//! What is out of the ordinary, in words: for `tidegate status`, the status page and systemd.
+//! Findings, in words: everything out of the ordinary, for `tidegate status`, the status page and systemd.
 //!
 //! Policy:
-//! - An error is what clients feel: a group without a usable server, a worker that hangs.
-//! - A warning is what somebody must see to while clients are served: a server that is down, a backup tier in use, a
-//!   loop, a reload that was refused, public answers for names that should be private in the last quarter of an hour.
-//! - A note is as somebody wanted it: a drained server, a process that is about to stop, verdicts that are not in yet.
+//! - An error affects clients: a group without a usable server, a worker that hangs.
+//! - A warning needs attention although clients are served: a server that is down, a backup tier in use, a loop, a
+//!   refused reload, public answers in the last quarter of an hour for names that should be private.
+//! - A note reports something intended or temporary: a drained server, a process about to stop, missing verdicts.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     plural::Plural,
 };
 
-/// How long a public answer is news.
+/// How long a public answer stays a finding.
 const RECENT: Duration = Duration::from_mins(15);
 
 /// All findings, the worst first.

@@ -1,7 +1,7 @@
 //! The last hour: queries by the minute, and which findings came and went.
 //!
-//! The control thread looks every two seconds. What comes and goes between two looks is not seen here; metrics count it.
-//! Everything is bounded: 60 minutes, [`EVENTS`] changes.
+//! The control thread samples every two seconds. What comes and goes between two samples is missed here, but counted in
+//! metrics. Everything is bounded: 60 minutes, [`EVENTS`] changes.
 
 use std::collections::VecDeque;
 
@@ -20,7 +20,7 @@ const MINUTES: usize = 60;
 /// Changes that are kept.
 const EVENTS: usize = 50;
 
-/// What was seen, oldest first.
+/// The samples, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct StatusHistory(Mutex<Kept>);
 
@@ -28,14 +28,14 @@ pub(super) struct StatusHistory(Mutex<Kept>);
 struct Kept {
     minutes: VecDeque<MinuteStatus>,
     events: VecDeque<EventStatus>,
-    /// The totals when it was last looked.
+    /// The totals of the last sample.
     totals: MinuteStatus,
-    /// The findings of that time.
+    /// The findings of the last sample.
     findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Looks how it is, for [`StatusHistory`].
+    /// Takes a sample for [`History`].
     pub(in crate::daemon) fn observe(&self, now: Moment) {
         let groups: Vec<GroupStatus> = self.upstreams(now).groups;
         let findings = findings::all(self, &groups, now);
@@ -63,7 +63,7 @@ impl StatusHistory {
         self.0.lock().minutes.iter().copied().collect()
     }
 
-    /// What came and went, the newest first.
+    /// Findings that came and went, the newest first.
     pub(super) fn events(&self) -> Vec<EventStatus> {
         self.0.lock().events.iter().rev().cloned().collect()
     }
@@ -77,7 +77,7 @@ impl StatusHistory {
 
 impl Kept {
     fn count(&mut self, totals: MinuteStatus, minute: u64) {
-        // A clock that was set back does not bring minutes back.
+        // If the clock was set back, no earlier minute is added.
         if self.minutes.back().is_none_or(|last| last.at < minute) {
             if self.minutes.len() == MINUTES {
                 self.minutes.pop_front();
@@ -86,7 +86,7 @@ impl Kept {
         }
         let before = std::mem::replace(&mut self.totals, totals);
         if let Some(current) = self.minutes.back_mut() {
-            // Counters of rules that a reload took away go with them.
+            // Counters of rules that a reload removed go away with them.
             current.queries += totals.queries.saturating_sub(before.queries);
             current.hits += totals.hits.saturating_sub(before.hits);
             current.misses += totals.misses.saturating_sub(before.misses);
@@ -113,7 +113,7 @@ impl Kept {
     }
 }
 
-/// Whether two findings are about the same thing, whatever they say of it.
+/// Whether two findings are about the same thing, whatever their words.
 fn is_same(one: &Finding, other: &Finding) -> bool {
     (&one.kind, &one.group, &one.server) == (&other.kind, &other.group, &other.server)
 }

@@ -1,7 +1,7 @@
 //! What the daemon says about itself: metrics, readiness and documents for the admin server.
 //!
-//! It reads what workers, cache and groups count on their own; the query path does not know it. The control
-//! thread reports reloads to it.
+//! It reads what workers, cache and groups count on their own; the query path does not know it. The control thread
+//! reports reloads to it.
 
 mod documents;
 mod families;
@@ -63,12 +63,12 @@ pub(super) struct Report {
     reloads: Reloads,
     history: StatusHistory,
     is_draining: AtomicBool,
-    /// Changes of the network that were heard, by kind.
+    /// Reported network changes, by kind.
     network_changes: [SharedCounter; NetworkChange::ALL.len()],
     log_lost: Option<ErrorCounter>,
 }
 
-/// The configuration in force, and a fingerprint by which replicas can be compared.
+/// The configuration in force, and its hash, by which replicas can be compared.
 #[derive(Debug)]
 struct Configuration {
     live: Arc<Live>,
@@ -84,7 +84,7 @@ struct Reloads {
 }
 
 impl Report {
-    /// About these parts, with the configuration that comes into force.
+    /// A report on these parts, with the configuration that comes into force.
     pub(super) fn new(
         workers: Vec<Arc<metrics::WorkerCounters>>,
         rules: Arc<metrics::RuleRegistry>,
@@ -120,12 +120,12 @@ impl Report {
         }
     }
 
-    /// The same, with the counter of log lines that were lost.
+    /// Adds the counter of lost log lines.
     pub(super) fn with_log(self, log_lost: Option<ErrorCounter>) -> Self {
         Self { log_lost, ..self }
     }
 
-    /// Another configuration is in force; `lines` say what changed.
+    /// Notes that another configuration is in force; `lines` say what changed.
     pub(super) fn reloaded(&self, live: &Arc<Live>, lines: Vec<String>) {
         self.configuration.store(Arc::new(Configuration::of(live)));
         self.gate.store(Arc::new(gate(live)));
@@ -133,7 +133,7 @@ impl Report {
         self.reloads.ended(true, lines);
     }
 
-    /// A configuration was refused, for the reasons in `lines`; the one in force stays.
+    /// Notes that a configuration was refused, for the reasons in `lines`; the one in force stays.
     pub(super) fn reload_failed(&self, lines: Vec<String>) {
         self.reloads.failed.add(1);
         self.reloads.ended(false, lines);
@@ -150,24 +150,24 @@ impl Report {
         (Arc::clone(&configuration.live), configuration.hash.clone())
     }
 
-    /// What is out of the ordinary, the worst first.
+    /// All findings, the worst first.
     pub(super) fn findings(&self, now: Moment) -> Vec<Finding> {
         findings::all(self, &self.upstreams(now).groups, now)
     }
 
-    /// The network of this host changed.
+    /// Counts changes of this host's network.
     pub(super) fn network_changed(&self, changes: &[NetworkChange]) {
         for change in changes {
             self.network_changes[*change as usize].add(1);
         }
     }
 
-    /// The process is about to stop: it answers, and is not ready for more.
+    /// Notes that the process is about to stop: it answers queries, but is not ready for more clients.
     pub(super) fn drain(&self) {
         self.is_draining.store(true, Relaxed);
     }
 
-    /// One line of the log about how it goes.
+    /// Logs the state in one line.
     pub(super) fn log_status(&self, now: Moment) {
         let snapshot = self.engine.snapshot_owned();
         let state_of = |server: &Server| if server.is_drained() { "drained" } else { server.state().label() };
@@ -201,7 +201,7 @@ impl Report {
         );
     }
 
-    /// The admin server's view of it.
+    /// The pages of the admin server, made from this report.
     pub(super) fn pages(self: &Arc<Self>) -> Pages {
         let of = || Arc::clone(self);
         let (engine, explaining) = (Arc::clone(&self.engine), Arc::clone(&self.engine));
@@ -227,7 +227,7 @@ impl Report {
         self.registry.encode(format, |exposition| families::encode(self, exposition, now))
     }
 
-    /// Why no queries should come here; listeners are bound before there is a report.
+    /// Why no clients should be sent here; listeners are bound before there is a report.
     fn unready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.is_draining.load(Relaxed) {

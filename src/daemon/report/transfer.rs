@@ -11,10 +11,10 @@ use crate::{
     plural::Plural,
 };
 
-/// A snapshot has a header, and room for ages and lengths, beside what the cache holds.
+/// Room in a snapshot for its header, ages and lengths, besides what the cache holds.
 const BESIDE: usize = 1 << 20;
 
-/// Reads and writes this engine's cache.
+/// Access to this engine's cache.
 pub(super) fn of(engine: &Arc<Engine>) -> CacheTransfer {
     let (reading, writing) = (Arc::clone(engine), Arc::clone(engine));
     CacheTransfer {

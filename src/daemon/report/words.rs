@@ -5,7 +5,7 @@ use crate::{
     upstream::{Group, HealthState, Server, health::ProbeError},
 };
 
-/// Servers of the group that queries may go to.
+/// The number of usable servers in the group.
 pub(super) fn usable(group: &Group) -> usize {
     group.servers().filter(|server| server.is_usable()).count()
 }
@@ -22,7 +22,7 @@ pub(super) fn of_server(server: &Server) -> String {
     if server.is_drained() { format!("drained ({state})") } else { state }
 }
 
-/// Why a server is not up, as the log said it when that began.
+/// Why a server is not up, in the words of the log line about it.
 fn cause(server: &Server) -> String {
     let reason = server.reason().or_else(|| server.last_probe_error().map(ProbeError::label));
     let reason = reason.unwrap_or("no answer to any query");
@@ -32,7 +32,7 @@ fn cause(server: &Server) -> String {
     }
 }
 
-/// How many of a group's servers are usable, and what is the matter with the others.
+/// How many servers of a group are usable, and what is wrong with the others.
 pub(super) fn of_group(group: &GroupStatus) -> String {
     let all = group.servers().count();
     let (drained, down) =
