@@ -1,8 +1,8 @@
-//! Which of the two texts of `/metrics` a client prefers (RFC 9110 12.5.1).
+//! Chooses the format of `/metrics` that a client prefers (RFC 9110 12.5.1).
 
 use crate::metrics::Format;
 
-/// OpenMetrics only for who names it and does not like plain text better.
+/// OpenMetrics only if the client names it and does not prefer plain text.
 pub(super) fn format<'a>(accept: impl Iterator<Item = &'a str>) -> Format {
     let (mut open_metrics, mut text) = (0.0_f32, 0.0_f32);
     for range in accept.flat_map(|header| header.split(',')) {

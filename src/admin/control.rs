@@ -1,4 +1,4 @@
-//! The control socket: what operators change in the running daemon.
+//! The control socket, through which operators change the running daemon.
 //!
 //! HTTP/1.1 over a Unix socket, one order a request: POST with a JSON object. GET `/v1/status`, `/healthz` and `/readyz`
 //! tell how it goes; `/v1/cache` is the cache as a whole, see [`super::CacheTransfer`]. Who may open the socket may give every
@@ -32,69 +32,69 @@ use super::{
 };
 use crate::wire::Name;
 
-/// The longest order.
+/// The longest body of an order, in octets.
 const MAX_BODY: usize = 4096;
 
-/// What can be asked for.
+/// An order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// Bring the configuration file into force.
+    /// Put the configuration file into force.
     Reload,
     /// Send no more queries to a server.
     Drain(String),
     /// Send queries to it again.
     Undrain(String),
-    /// Forget answers.
+    /// Remove answers from the cache.
     Flush(Flush),
-    /// Log from this level on.
+    /// Set the log level.
     Log(String),
 }
 
-/// Which answers.
+/// Which answers to flush.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Flush {
-    /// Of this name, whatever their type.
+    /// Those for this name, of any type.
     Name(Name),
-    /// Of this name and all below it.
+    /// Those for this name and all below it.
     Zone(Name),
-    /// All.
+    /// All of them.
     All,
 }
 
-/// What became of an order: it was carried out, or it was not, and nothing has changed.
+/// The result of an order: carried out, or refused with nothing changed.
 pub type OrderResult = Result<OrderReport, OrderReport>;
 
 /// What was done, or why nothing was.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OrderReport {
-    /// In lines for people.
+    /// Lines for people.
     pub lines: Vec<String>,
     facts: Map<String, Value>,
 }
 
 impl OrderReport {
-    /// In these lines.
+    /// A report with these lines.
     pub fn new(lines: Vec<String>) -> Self {
         Self { lines, facts: Map::new() }
     }
 
-    /// With a fact for scripts; `lines` and `done` are taken.
+    /// Adds a fact for scripts; the keys `lines` and `done` are reserved.
     pub fn with(mut self, key: &str, fact: impl Into<Value>) -> Self {
         self.facts.insert(key.to_owned(), fact.into());
         self
     }
 }
 
-/// An order, and where its verdict goes.
+/// An order, and where its result goes.
 #[derive(Debug)]
 pub struct OrderRequest {
     /// The order.
     pub order: Order,
-    /// Dropped, the client is told that the daemon is stopping.
+    /// If dropped, the client is told that the daemon is stopping.
     pub reply: oneshot::Sender<OrderResult>,
 }
 
-/// Serves until it is dropped.
+/// Serves until dropped.
 pub async fn serve(listener: UnixListener, orders: mpsc::Sender<OrderRequest>, pages: Pages) {
     let service = TowerToHyperService::new(
         router(orders).merge(transfer::router(pages.cache.clone())).merge(router::socket_router(pages)),

@@ -1,4 +1,4 @@
-//! `/api/v1/explain?name=&type=&client=`: what would be done with a query, and why.
+//! `/api/v1/explain?name=&type=&client=`: how a query would be handled, and why.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -18,7 +18,7 @@ use crate::{
     wire::{Name, RecordType, Transport},
 };
 
-/// What is asked, as text.
+/// The query parameters, as text.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Words {

@@ -1,4 +1,4 @@
-//! Who may see what: the client's address, and the name that it believes to speak to.
+//! Access control: by the client's address, and by the host name in its request.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -14,7 +14,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// `allow` may see everything; `hosts` are names, in lower case, that we are called by.
+    /// `allow` may see everything; `hosts` are the names we are called by, in lower case.
     pub fn new(allow: &[IpNet], hosts: &[String]) -> Self {
         Self { allow: Networks::new(allow.iter().map(|network| (*network, ()))), hosts: hosts.to_vec() }
     }
@@ -24,7 +24,7 @@ impl Gate {
         self.allow.contains(client)
     }
 
-    /// Whether a Host header (RFC 9110 7.2) names us. An address does: DNS rebinding needs a name.
+    /// Whether a Host header (RFC 9110 7.2) names us. An address always does: DNS rebinding needs a name.
     pub fn accepts_host(&self, host: &str) -> bool {
         let Some(host) = without_port(host) else { return false };
         if let Some(inside) = host.strip_prefix('[') {
@@ -36,7 +36,7 @@ impl Gate {
     }
 }
 
-/// The host of `host` or `host:port`; none if the port is no number.
+/// The host of `host` or `host:port`; none if the port is not a number.
 fn without_port(text: &str) -> Option<&str> {
     let behind_brackets = text.rfind(']').unwrap_or(0);
     let Some(colon) = text[behind_brackets..].find(':') else { return Some(text) };

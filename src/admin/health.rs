@@ -1,8 +1,8 @@
-//! Whether the process lives: each worker turns, and a query to its own socket is answered.
+//! Liveness of the process: each worker turns, and a query to our own socket is answered.
 //!
-//! The query is of class CH, which is answered from the message alone: neither rules nor upstreams nor access lists
-//! can make it fail, for REFUSED is an answer too. It goes to the first listener whose address this host has: with
-//! `freebind` an address may still be with another machine, whose answer would say nothing about us.
+//! The query is of class CH, which is answered from the message alone: neither rules nor upstreams nor access lists can
+//! make it fail, since REFUSED is an answer too. It goes to the first listener whose address this host has: with
+//! `freebind` an address may still be on another machine, whose answer would say nothing about us.
 
 use std::{
     io,
@@ -14,14 +14,14 @@ use tokio::{net::UdpSocket, time::timeout};
 
 use crate::wire::{Class, MessageId, Name, RecordType, UpstreamQuery, header::HEADER};
 
-/// A worker that has been silent for longer hangs.
+/// A worker that has been silent for longer is hanging.
 pub const MAX_SILENCE: Duration = Duration::from_secs(3);
-/// One try of the query; a datagram may be lost when a socket's queue is full.
+/// Time-out of one try; a datagram may be lost when a socket's queue is full.
 const TRY_TIMEOUT: Duration = Duration::from_millis(330);
 /// Tries, within a second in all.
 const TRIES: u32 = 3;
 
-/// Whether one of the listeners answers; yes where none of their addresses is here at the moment.
+/// Whether one of the listeners answers; true if this host currently has none of their addresses.
 pub async fn answers_dns(listeners: &[SocketAddr]) -> bool {
     for listener in listeners {
         let address = reachable_address(*listener);
@@ -34,7 +34,7 @@ pub async fn answers_dns(listeners: &[SocketAddr]) -> bool {
     true
 }
 
-/// Where a listener is reached from this host.
+/// The address at which this host reaches a listener.
 fn reachable_address(listener: SocketAddr) -> SocketAddr {
     let mut address = listener;
     match listener.ip() {

@@ -1,15 +1,14 @@
 //! HTTP for operators, read only: metrics, health, documents in JSON and a status page.
 //!
 //! Policy:
-//! - `/metrics`, `/healthz` and `/readyz` are for everyone who reaches the port; names and clients are private data, so
-//!   all else is for `admin.allow` alone (403).
-//! - A Host header that is neither an address nor localhost nor in `admin.hosts` is a browser led astray by DNS
+//! - `/metrics`, `/healthz` and `/readyz` are open to everyone who reaches the port; names and clients are private
+//!   data, so everything else is for `admin.allow` only (403).
+//! - A Host header that is neither an address nor localhost nor in `admin.hosts` comes from a browser misled by DNS
 //!   rebinding: 421 (RFC 9110 15.5.20). There is no CORS header.
-//! - Nothing here changes anything: GET and HEAD, else 405. What changes something is an order on the control socket
-//!   ([`control`]).
-//! - A client that is slow, silent or one of too many costs a bounded place for a bounded time, see [`server`].
+//! - Nothing here changes anything: GET and HEAD, else 405. Changes are orders on the control socket ([`control`]).
+//! - A slow or silent client, or one of too many, holds a bounded place for a bounded time, see [`server`].
 //!
-//! The pages' contents come from above, as the closures of [`Pages`]: this room does not know the daemon.
+//! The caller provides the contents, as the closures of [`Pages`]: this room does not know the daemon.
 
 pub mod control;
 pub mod gate;
@@ -43,16 +42,16 @@ use crate::{
     metrics::Format,
 };
 
-/// A JSON document, made when it is asked for.
+/// A JSON document, generated per request.
 pub type Document = Arc<dyn Fn() -> Value + Send + Sync>;
 
-/// Explains a query whose upstreams are taken to answer with these addresses, if any.
+/// Explains a query, assuming that its upstreams answer with these addresses, if any.
 pub type Explain = Arc<dyn Fn(&Asked, &[IpAddr]) -> Explanation + Send + Sync>;
 
-/// What the pages are made from.
+/// The sources of the pages.
 #[derive(Clone)]
 pub struct Pages {
-    /// Who may see what; a reload replaces it.
+    /// Access control; a reload replaces it.
     pub gate: Arc<ArcSwap<Gate>>,
     /// The text of `/metrics`.
     pub metrics: Arc<dyn Fn(Format) -> String + Send + Sync>,
@@ -64,28 +63,28 @@ pub struct Pages {
     pub rules: Document,
     /// `/api/v1/perimeter`.
     pub perimeter: Document,
-    /// `/api/v1/explain`: a query, and addresses that its upstreams are taken to answer with.
+    /// `/api/v1/explain`: a query, and the addresses that its upstreams are assumed to answer with.
     pub explain: Explain,
     /// `/readyz`.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
-    /// For how long the worker that has been silent longest has not turned.
+    /// Time since the slowest worker last turned.
     pub silence: Arc<dyn Fn() -> Duration + Send + Sync>,
-    /// The cache as a whole.
+    /// Export and import of the cache.
     pub cache: CacheTransfer,
-    /// Where the process answers DNS over UDP.
+    /// The addresses on which the process answers DNS over UDP.
     pub listeners: Arc<[SocketAddr]>,
 }
 
-/// What `/readyz` says.
+/// The content of `/readyz`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// Why the process should get no queries now; empty = it should.
+    /// Why the process should get no queries now; empty if it should.
     pub reasons: Vec<String>,
-    /// Every upstream group. What is wrong with one does not make the process unready.
+    /// Every upstream group. Problems of one do not make the process unready.
     pub groups: Vec<GroupReadiness>,
 }
 
-/// How one group is.
+/// Readiness of one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupReadiness {
     /// Its name.

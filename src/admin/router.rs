@@ -1,4 +1,4 @@
-//! Paths to pages, and what stands before them: the Host header, the access list, the headers of every response.
+//! Routes paths to pages, after checking the Host header and access, and sets the headers of every response.
 
 use std::future::ready;
 
@@ -24,7 +24,7 @@ use crate::clock;
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// What every response says. The page's own script and style come from our address, and nothing else is loaded.
+/// Headers of every response. The page's own script and style come from our address, and nothing else is loaded.
 const HEADERS: [(HeaderName, &str); 7] = [
     (CACHE_CONTROL, "no-store"),
     (
@@ -65,7 +65,7 @@ fn status_page(pages: &Pages) -> Response {
     ([(CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
 }
 
-/// What the control socket has of these pages: who may open it may see all of them.
+/// The pages on the control socket: whoever may open it may see all of them.
 pub(super) fn socket_router(pages: Pages) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
@@ -97,14 +97,15 @@ async fn healthz(State(pages): State<Pages>) -> Response {
     text(StatusCode::OK, "healthy\n".to_owned())
 }
 
-/// Which group must have a usable server, for checks that move an address or a route away from a host whose link is dead.
+/// The group that must have a usable server, for checks that move an address or a route away from a host whose link is
+/// dead.
 #[derive(Debug, Deserialize)]
 struct ReadyzQuery {
     group: Option<String>,
 }
 
-/// 200 while queries are welcome, with a line for each group that is not whole; else the reasons, one a line. Upstreams
-/// that are down make no process unready, unless `?group=` asks for one.
+/// 200 while queries are welcome, with a line for each group that has problems; else the reasons, one a line. Upstreams
+/// that are down do not make the process unready, unless `?group=` asks about one.
 async fn readyz(State(pages): State<Pages>, Query(wanted): Query<ReadyzQuery>) -> Response {
     let Readiness { mut reasons, groups } = (pages.readiness)();
     if (pages.silence)() > health::MAX_SILENCE {
@@ -168,16 +169,16 @@ async fn gate(State(pages): State<Pages>, request: Request, next: Next) -> Respo
     next.run(request).await
 }
 
-/// Whom a request believes to speak to.
+/// The host that a request names.
 enum Host<'a> {
     Given(&'a str),
-    /// No header where there must be exactly one (RFC 9112 3.2).
+    /// The header is missing or repeated, where there must be exactly one (RFC 9112 3.2).
     Unclear,
-    /// HTTP/1.0 needs none, and no browser speaks it.
+    /// HTTP/1.0 needs no header, and no browser speaks it.
     Older,
 }
 
-/// An authority in the request's target comes before the header (RFC 9112 3.2.2).
+/// An authority in the request's target takes precedence over the header (RFC 9112 3.2.2).
 fn host(request: &Request) -> Host<'_> {
     let mut headers = request.headers().get_all(HOST).iter();
     match (headers.next(), headers.next()) {

@@ -1,9 +1,9 @@
-//! Connections of the operators' HTTP: few, short, and none that can hold a place for long.
+//! Connections of the operators' HTTP: few, short, and none can hold a place for long.
 //!
-//! A connection has five seconds for each request's head, silence between requests included, and a minute in all, after
-//! which the response under way is finished and the connection closed. When every place is taken, the connection that has
-//! been without a whole request for longest makes room: half requests keep no liveness probe waiting. Only where every
-//! place has a response in the making does the kernel's queue wait. Errors of a connection are logged at debug.
+//! A connection has five seconds for each request's head, including silence between requests, and a minute in all; then
+//! the response under way is finished and the connection closed. When every place is taken, the connection that has
+//! waited longest without a whole request makes room, so half requests block no liveness probe. Only if every place has
+//! a response in progress do new connections wait in the kernel's queue. Errors of a connection are logged at debug.
 
 use std::{
     convert::Infallible,
@@ -37,24 +37,24 @@ use tracing::debug;
 
 use super::{Pages, router};
 
-/// Connections at a time, where there are descriptors enough.
+/// The most connections at a time, if there are enough descriptors.
 pub const MAX_CONNECTIONS: usize = 64;
-/// For the head of a request, from the end of the one before.
+/// Time for the head of a request, from the end of the one before.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a connection in all.
+/// Time for a connection in all.
 const MAX_LIFETIME: Duration = Duration::from_mins(1);
-/// For the last response, when the connection's time is over.
+/// Time for the last response, when the connection's time is over.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest head of a request, in octets; hyper's own least is 8,192.
 const MAX_HEAD: usize = 16 * 1024;
-/// After `accept` failed, most likely for want of descriptors.
+/// Pause after `accept` failed, most likely for lack of descriptors.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The address that a request comes from.
+/// The client's address of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Client(pub(super) IpAddr);
 
-/// Serves until it is dropped, at most so many connections at a time.
+/// Serves until dropped, at most this many connections at a time.
 pub async fn serve(listener: TcpListener, pages: Pages, connections: usize) {
     let service = TowerToHyperService::new(router::router(pages));
     let places = Arc::new(Places::new(connections));
@@ -88,7 +88,7 @@ pub async fn serve(listener: TcpListener, pages: Pages, connections: usize) {
     }
 }
 
-/// The turn of a connection that has a response in the making.
+/// Value of `idle_since` while a response is in progress.
 const BUSY: u64 = u64::MAX;
 
 /// Places for connections.
@@ -100,7 +100,7 @@ struct Places {
     turns: Arc<AtomicU64>,
 }
 
-/// One connection's place.
+/// A connection's place.
 #[derive(Debug)]
 struct Place {
     /// The turn in which it became idle, or [`BUSY`].
@@ -109,7 +109,7 @@ struct Place {
     close: Notify,
 }
 
-/// A place that is free again when this is dropped.
+/// A place that is freed on drop.
 #[derive(Debug)]
 struct Taken {
     places: Arc<Places>,
@@ -121,7 +121,7 @@ impl Places {
         Self { most: most.max(1), open: Mutex::default(), freed: Notify::new(), turns: Arc::default() }
     }
 
-    /// Takes a place, that of the connection which has been idle for longest where none is free.
+    /// Takes a place; if none is free, that of the connection that has been idle longest.
     async fn take(self: &Arc<Self>) -> Taken {
         loop {
             if let Some(place) = self.try_take() {
@@ -155,7 +155,7 @@ impl Drop for Taken {
     }
 }
 
-/// One connection, to its end.
+/// Serves one connection to its end.
 pub(super) async fn serve_connection<S>(stream: impl AsyncRead + AsyncWrite + Unpin, service: S)
 where
     S: HttpService<Incoming, ResBody = axum::body::Body, Error = Infallible>,
@@ -173,7 +173,7 @@ where
         return;
     }
     connection.as_mut().graceful_shutdown();
-    // Who has not read the last response by now does not want it.
+    // A client that has not read the last response by now does not want it.
     drop(timeout(SHUTDOWN_TIMEOUT, connection).await);
 }
 

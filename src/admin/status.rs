@@ -1,14 +1,14 @@
-//! The documents of `/api/v1/status` and `/api/v1/upstreams`: what the daemon says of itself at one glance.
+//! The documents of `/api/v1/status` and `/api/v1/upstreams`: the daemon's state at a glance.
 //!
-//! One set of types serves whoever writes a document (the daemon) and whoever reads one (the status page, `tidegate
-//! status`). Times are in seconds, sizes in octets; what is not known is null. Fields are only ever added: a reader
-//! older than the daemon skips those that it does not know, one that is newer finds defaults.
+//! The same types serve the writer of a document (the daemon) and its readers (the status page, `tidegate status`).
+//! Times are in seconds, sizes in octets; unknown values are null. Fields are only ever added: an older reader skips
+//! fields that it does not know, and a newer one fills in defaults.
 
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-/// Numbers by the label that metrics give them, all labels always present.
+/// Numbers by the label used in metrics; all labels are always present.
 pub type Counts = BTreeMap<String, u64>;
 
 /// The document of `/api/v1/status`.
@@ -27,11 +27,11 @@ pub struct Status {
     pub uptime: u64,
     /// The worst of the findings; `ok` without any.
     pub health: Severity,
-    /// All that is out of the ordinary, the worst first.
+    /// All findings, the worst first.
     pub findings: Vec<Finding>,
     /// Whether clients may be sent here, as `/readyz` says.
     pub ready: bool,
-    /// Why not.
+    /// Why the process is not ready.
     pub reasons: Vec<String>,
     /// The addresses that it answers on.
     pub listen: Vec<String>,
@@ -47,23 +47,23 @@ pub struct Status {
     pub durations: BTreeMap<String, DurationStatus>,
     /// Messages without a response, by reason.
     pub dropped: Counts,
-    /// Queries that waited for another's answer.
+    /// Queries that waited for the same answer as another.
     pub coalesced: u64,
     /// Queries that wait for an upstream's answer now.
     pub in_flight: usize,
     /// Open connections from clients.
     pub connections: usize,
-    /// Answers with addresses outside the private networks of their rule, by what was done.
+    /// Answers with addresses outside the private networks of their rule, by what the guard did.
     pub guard: Counts,
     /// The cache.
     pub cache: CacheStatus,
     /// Every upstream group.
     pub groups: Vec<GroupStatus>,
-    /// Queries by the minute, for up to an hour, the oldest minute first; the last one is not over.
+    /// Queries by the minute, for up to an hour, the oldest minute first; the last one is incomplete.
     pub minutes: Vec<MinuteStatus>,
     /// Findings that came and went, the newest first.
     pub events: Vec<EventStatus>,
-    /// Responses by how long they took, of all sources, the fastest first.
+    /// Responses of all sources by how long they took, the fastest first.
     pub latency: Vec<LatencyStatus>,
 }
 
@@ -77,32 +77,32 @@ pub struct MinuteStatus {
     pub queries: u64,
     /// Queries that the cache answered.
     pub hits: u64,
-    /// Queries that it did not answer.
+    /// Queries that the cache could not answer.
     pub misses: u64,
-    /// Queries that nobody could answer.
+    /// Queries that could not be answered.
     pub failed: u64,
     /// Answers with addresses outside the private networks of their rule.
     pub violations: u64,
 }
 
-/// A finding that came, or that is over.
+/// A finding that came or went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventStatus {
     /// When it was seen, in seconds since 1970.
     pub at: u64,
-    /// How bad what came is; `ok` for what is over.
+    /// How bad the new finding is; `ok` if one went.
     pub severity: Severity,
-    /// All of it in a sentence for people.
+    /// The change in a sentence for people.
     pub text: String,
 }
 
-/// Responses that took about as long.
+/// Responses that took about the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LatencyStatus {
-    /// At most this long, in seconds, and longer than the one before; null = longer than all.
+    /// The upper bound in seconds; null for the last bucket. The bucket before holds shorter ones.
     pub up_to: Option<f64>,
-    /// How many.
+    /// The number of responses.
     pub responses: u64,
 }
 
@@ -113,16 +113,16 @@ pub enum Severity {
     /// All is well.
     #[default]
     Ok,
-    /// Worth knowing, and as somebody wanted it.
+    /// Worth knowing, and intended.
     Note,
-    /// Something is wrong, and clients are answered all the same.
+    /// Something is wrong, but clients are answered.
     Warning,
-    /// Clients do not get the answers that they should.
+    /// Clients do not get the answers that they should get.
     Error,
 }
 
 impl Severity {
-    /// Whether somebody should see to it.
+    /// Whether somebody should act on it.
     pub const fn is_wrong(self) -> bool {
         matches!(self, Self::Warning | Self::Error)
     }
@@ -144,24 +144,24 @@ impl fmt::Display for Severity {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// What kind of thing it is, for scripts: `group-down`, `group-empty`, `server-down`, `drained`, `tier`, `loop`,
+    /// The kind of finding, for scripts: `group-down`, `group-empty`, `server-down`, `drained`, `tier`, `loop`,
     /// `no-verdict`, `reload-refused`, `guard`, `worker`, `draining`.
     pub kind: String,
     /// The group that it is about.
     pub group: Option<String>,
     /// The server that it is about.
     pub server: Option<String>,
-    /// All of it in a sentence for people.
+    /// The finding in a sentence for people.
     pub text: String,
 }
 
-/// The configuration in force, and how it came to be.
+/// The configuration in force, and the last reload.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConfigurationStatus {
-    /// The same hash is the same configuration.
+    /// Hash of the configuration; equal hashes mean equal configurations.
     pub hash: String,
-    /// Grows with each change of what is in force.
+    /// Grows with each change of the configuration in force.
     pub generation: u32,
     /// Reloads so far, by `success` and `failure`.
     pub reloads: Counts,
@@ -171,12 +171,12 @@ pub struct ConfigurationStatus {
     pub last_reload: Option<ReloadStatus>,
 }
 
-/// What became of a reload.
+/// The result of a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadStatus {
-    /// When, in seconds since 1970.
+    /// When it happened, in seconds since 1970.
     pub at: u64,
-    /// Whether what was read is in force.
+    /// Whether the configuration that was read is in force.
     pub success: bool,
     /// What changed, or each reason why it was refused, one a line.
     pub lines: Vec<String>,
@@ -190,7 +190,7 @@ pub struct DurationStatus {
     pub count: u64,
     /// Their mean.
     pub mean: Option<f64>,
-    /// The upper bound of their median, as far as the histogram's buckets tell.
+    /// The upper bound of their median, as far as the histogram's buckets show.
     pub median: Option<f64>,
     /// The upper bound of their 99th percentile.
     pub p99: Option<f64>,
@@ -202,21 +202,21 @@ pub struct DurationStatus {
 pub struct CacheStatus {
     /// Queries that it answered.
     pub hits: u64,
-    /// Queries that it did not answer.
+    /// Queries that it could not answer.
     pub misses: u64,
-    /// Hits of all queries that it was asked for, from 0 to 1; null before the first.
+    /// Hits as a share of all lookups, from 0 to 1; null before the first.
     pub hit_ratio: Option<f64>,
     /// Queries answered from an expired entry.
     pub stale: u64,
     /// Entries fetched before they expired.
     pub prefetches: u64,
-    /// Entries that had to go before their time.
+    /// Entries removed before they expired.
     pub evictions: u64,
     /// Entries, expired ones included.
     pub entries: usize,
     /// Octets in use.
     pub bytes: usize,
-    /// The bound on them.
+    /// The limit on them.
     pub capacity: usize,
 }
 
@@ -240,7 +240,7 @@ pub struct GroupStatus {
     pub health: Severity,
     /// Its state in words.
     pub words: String,
-    /// Whether no server can be asked with any hope.
+    /// Whether there is no server that could be asked with any hope.
     pub down: bool,
     /// Servers that are neither down nor drained.
     pub usable: usize,
@@ -248,7 +248,7 @@ pub struct GroupStatus {
     pub tier: usize,
     /// Queries that wait on it.
     pub in_flight: usize,
-    /// Queries sent to a second server since the first was slow.
+    /// Queries sent to a second server because the first was slow.
     pub hedges: u64,
     /// Hedges that answered first.
     pub hedge_wins: u64,
@@ -273,23 +273,23 @@ pub struct ServerStatus {
     pub address: String,
     /// `udp`, `tcp`, `tls`, `https` or `quic`.
     pub transport: String,
-    /// The source address of what is sent to it, where one is set.
+    /// The source address of queries to it, if one is set.
     pub source: Option<String>,
-    /// The network device that it is reached by, where one is set.
+    /// The network device of queries to it, if one is set.
     pub device: Option<String>,
-    /// The mark on what is sent to it; 0 = none.
+    /// The firewall mark of queries to it; 0 = none.
     pub mark: u32,
-    /// What is thought of it: `up`, `suspect` or `down`.
+    /// Its health: `up`, `suspect` or `down`.
     pub state: String,
-    /// The same in words, with the cause where it is not up.
+    /// Its health in words, with the cause if it is not up.
     pub words: String,
     /// Whether an operator took it out of service.
     pub drained: bool,
     /// Whether there is a first verdict.
     pub judged: bool,
-    /// Rules that it gets no queries of, since those come back here.
+    /// Rules whose queries it does not get, because they would loop back here.
     pub loops_for: Vec<String>,
-    /// What was wrong with the last probe that failed.
+    /// Why the last failed probe failed.
     pub fault: Option<String>,
     /// Why the last connection to it could not be opened.
     pub cause: Option<String>,
@@ -307,6 +307,6 @@ pub struct ServerStatus {
     pub queries: Counts,
     /// Messages from it that matched no query.
     pub mismatches: u64,
-    /// How often it came into a state.
+    /// How often it entered a state.
     pub transitions: Counts,
 }

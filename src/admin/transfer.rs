@@ -1,8 +1,8 @@
-//! The cache over the control socket: `GET /v1/cache` gives a snapshot, `POST /v1/cache` takes one in.
+//! The cache over the control socket: `GET /v1/cache` exports a snapshot, `POST /v1/cache` imports one.
 //!
-//! A snapshot is as long as the cache is large. It is sent while it is written, a few blocks ahead of the reader; one
-//! that comes in is held whole, at most [`CacheTransfer::limit`] octets, since nothing of it may be used before its last
-//! checksum is seen. Both run on threads of their own: neither queries nor other orders wait.
+//! A snapshot is as large as the cache. It is sent while it is written, a few blocks ahead of the reader. An imported
+//! one is held whole, at most [`CacheTransfer::limit`] octets, since nothing of it may be used before its last checksum
+//! is verified. Both run on threads of their own: neither queries nor other orders wait.
 
 use std::{
     io::{self, Write},
@@ -31,24 +31,24 @@ use super::control::{OrderResult, line, reply};
 
 /// Writes a snapshot of the cache.
 pub type Export = Arc<dyn Fn(&mut dyn Write) -> io::Result<()> + Send + Sync>;
-/// Takes a snapshot into the cache, or says why it does not.
+/// Imports a snapshot into the cache, or says why not.
 pub type Import = Arc<dyn Fn(&[u8]) -> OrderResult + Send + Sync>;
 
-/// Pieces of a snapshot that wait for a slow reader.
+/// Blocks of a snapshot that wait for a slow reader.
 const AHEAD: usize = 4;
-/// What is sent at once.
+/// Octets of a block.
 const PIECE: usize = 64 << 10;
-/// For a snapshot to come in.
+/// Time limit for receiving a snapshot.
 const PATIENCE: Duration = Duration::from_secs(50);
 
-/// How the cache is read and written as a whole.
+/// Export and import of the cache.
 #[derive(Clone)]
 pub struct CacheTransfer {
     /// Writes a snapshot.
     pub export: Export,
-    /// Takes one in.
+    /// Imports a snapshot.
     pub import: Import,
-    /// The longest one that is taken, in octets; 0 = there is no cache.
+    /// The longest snapshot that is accepted, in octets; 0 = there is no cache.
     pub limit: usize,
 }
 
@@ -61,7 +61,7 @@ async fn export(State(transfer): State<CacheTransfer>) -> Response {
     spawn_blocking(move || {
         let mut out = io::BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
         if let Err(error) = (transfer.export)(&mut out).and_then(|()| out.flush()) {
-            // Who reads on sees a response that breaks off; who does not is gone.
+            // A client that is still reading sees a response that breaks off.
             sender.blocking_send(Err(error)).ok();
         }
     });
@@ -92,7 +92,7 @@ async fn whole(body: Body, limit: usize) -> Result<Result<Bytes, axum::Error>, E
     timeout(PATIENCE, to_bytes(body, limit)).await
 }
 
-/// Sends what is written, in pieces.
+/// Sends the written data in blocks.
 struct Pieces(mpsc::Sender<io::Result<Bytes>>);
 
 impl Write for Pieces {
@@ -106,7 +106,7 @@ impl Write for Pieces {
     }
 }
 
-/// The pieces as the body of a response.
+/// The blocks as the body of a response.
 struct Stream(mpsc::Receiver<io::Result<Bytes>>);
 
 impl hyper::body::Body for Stream {

@@ -1,16 +1,16 @@
-//! Pictures of numbers as SVG, each beside the numbers in words: queries of the last hour, and how long responses took.
+//! Charts as SVG, each next to the numbers in words: queries of the last hour, and how long responses took.
 
 use maud::{Markup, html};
 
 use super::quantity::{count, counted, percent, seconds};
 use crate::admin::status::{LatencyStatus, MinuteStatus, Status};
 
-/// Minutes side by side.
+/// Number of bars.
 const MINUTES: usize = 60;
 /// The height of the tallest bar, in units of the picture.
 const HEIGHT: u64 = 100;
 
-/// Queries of the last hour: a bar a minute, what the cache answered at its foot.
+/// Queries of the last hour: a bar for each minute, with the cache's share at its foot.
 pub(super) fn last_hour(minutes: &[MinuteStatus]) -> Markup {
     let sum = |of: fn(&MinuteStatus) -> u64| minutes.iter().map(of).sum::<u64>();
     let (queries, hits) = (sum(|minute| minute.queries), sum(|minute| minute.hits));
@@ -47,7 +47,7 @@ pub(super) fn last_hour(minutes: &[MinuteStatus]) -> Markup {
     }
 }
 
-/// How long responses took, as far as there were any.
+/// How long responses took, if there were any.
 pub(super) fn latency(status: &Status) -> Markup {
     let buckets = &status.latency;
     let all: u64 = buckets.iter().map(|bucket| bucket.responses).sum();
@@ -85,12 +85,12 @@ pub(super) fn latency(status: &Status) -> Markup {
     }
 }
 
-/// A bound without decimals that it does not have.
+/// A bound, without needless decimals.
 fn bound(up_to: f64) -> String {
     seconds(up_to).replace(".0 ", " ")
 }
 
-/// Units of [`HEIGHT`]; what is more than nothing is seen.
+/// A part in units of [`HEIGHT`]; anything above zero is visible.
 fn share(part: u64, most: u64) -> u64 {
     if part == 0 { 0 } else { (part.saturating_mul(HEIGHT) / most.max(1)).max(1) }
 }

@@ -1,10 +1,10 @@
-//! The status page at `/`: one document, rendered here from what `/api/v1/status` says, that needs no JavaScript.
+//! The status page at `/`: one document, rendered here from the data of `/api/v1/status`, that needs no JavaScript.
 //!
-//! The script fetches the same page every few seconds and puts what has changed into place; without it the browser
-//! loads the page anew. Text goes through [`maud`], which escapes it: names of groups, rules and servers come from the
-//! configuration, and errors from servers.
+//! The script fetches the same page every few seconds and replaces what has changed; without it the browser reloads the
+//! page. Text goes through [`maud`], which escapes it: names of groups, rules and servers come from the configuration,
+//! and errors from servers.
 //!
-//! State is always said in words and by a sign; colour only repeats it.
+//! State is always shown in words and by a sign; colour only repeats it.
 
 mod chart;
 mod perimeter;
@@ -46,7 +46,7 @@ pub(super) fn page(status: &Status, perimeter: &Value, now: u64) -> String {
                 p #connection role="alert" hidden {}
                 main {
                     section.verdict.(class) aria-labelledby="verdict" {
-                        // Read aloud when it changes.
+                        // Screen readers announce it when it changes.
                         div role="status" { h1 #verdict { span.sign aria-hidden="true" { (sign) } " " (verdict) } }
                         (findings(&status.findings))
                     }
@@ -79,7 +79,7 @@ pub(super) fn page(status: &Status, perimeter: &Value, now: u64) -> String {
     .into_string()
 }
 
-/// How it is in one line, with a sign.
+/// The overall state in one line, with a sign.
 fn verdict(status: &Status) -> (&'static str, &'static str) {
     let words = match status.health {
         Severity::Ok => "All is well",
@@ -137,7 +137,7 @@ fn findings(findings: &[Finding]) -> Markup {
     }
 }
 
-/// Text whose commands stand between backticks.
+/// Text with commands between backticks.
 fn words(text: &str) -> Markup {
     html! {
         @for (at, part) in text.split('`').enumerate() {
@@ -155,7 +155,7 @@ const fn severity(severity: Severity) -> &'static str {
     }
 }
 
-/// What came and went lately.
+/// Recent changes.
 fn changes(events: &[EventStatus], now: u64) -> Markup {
     html! {
         @if !events.is_empty() {
@@ -182,7 +182,7 @@ fn since(at: u64, now: u64) -> String {
     ago(seconds)
 }
 
-/// What it has done since its start.
+/// The figures since the start.
 fn figures(status: &Status) -> Markup {
     let total = |counts: &Counts| counts.values().sum::<u64>();
     let of = |counts: &Counts, label: &str| counts.get(label).copied().unwrap_or(0);
@@ -275,7 +275,7 @@ fn group(group: &GroupStatus) -> Markup {
     }
 }
 
-/// One row; with its tier and the tier in use, where there are several.
+/// One row, with its tier and the tier in use if there are several.
 fn server(server: &ServerStatus, tier: Option<(usize, usize)>) -> Markup {
     let health = health(server);
     let sent: u64 = server.queries.values().sum();
@@ -315,7 +315,7 @@ fn health(server: &ServerStatus) -> Severity {
     }
 }
 
-/// How the server is reached, where that is not plainly by its address.
+/// The path to the server, if it is more than its address.
 fn path(server: &ServerStatus) -> String {
     let source = server.source.as_ref().map(|source| format!("from {source}"));
     let device = server.device.as_ref().map(|device| format!("by {device}"));
@@ -345,7 +345,7 @@ fn reload(reload: &ReloadStatus, now: u64) -> Markup {
             strong { (if reload.success { "in force" } else { "refused; the configuration before it stays in force" }) }
         }
         @if !reload.lines.is_empty() {
-            // Scrolled with the keyboard too.
+            // Can also be scrolled with the keyboard.
             pre tabindex="0" role="region" aria-label="What the last reload said" { (reload.lines.join("\n")) }
         }
     }

@@ -1,4 +1,4 @@
-//! Which AWS names upstreams answered privately and which not, as `/api/v1/perimeter` tells.
+//! Which AWS names upstreams answered privately and which not, from `/api/v1/perimeter`.
 
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use super::{quantity::count, since};
 /// Names in the table.
 const SHOWN: usize = 20;
 
-/// What the page takes from the document.
+/// The parts of the document that the page shows.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Document {
@@ -36,7 +36,7 @@ struct RemedyRow {
     service: String,
 }
 
-/// Nothing where no name of a guarded rule was asked for.
+/// Empty if no name of a guarded rule was asked for.
 pub(super) fn perimeter(document: &Value, now: u64) -> Markup {
     let Document { names } = Document::deserialize(document).unwrap_or_default();
     let with = |verdict: &str| count(names.iter().filter(|name| name.verdict == verdict).count() as u64);

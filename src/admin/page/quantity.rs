@@ -22,7 +22,7 @@ pub(super) fn counted(number: u64, noun: &'static str) -> String {
     format!("{} {}", count(number), Plural(number, noun).noun())
 }
 
-/// A share of one as a percentage; all and nothing are said only where they are true.
+/// A share of one as a percentage; 0 % and 100 % are shown only if exact.
 pub(super) fn percent(share: f64) -> String {
     let tenths = (share * 1000.0).round();
     let tenths = if share < 1.0 { tenths.min(999.0) } else { tenths };
