@@ -1,4 +1,4 @@
-//! Accepts connections for every transport that has them, within the bounds, and finds out who the client is.
+//! Accepts connections for every stream transport, within the limits, and finds out who the client is.
 
 use std::{future::Future, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -63,7 +63,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Runs a step that comes before the first query, such as a handshake. Fails if it takes longer than `idle`, or if the
+    /// Runs a step before the first query, such as a handshake. Fails if it takes longer than `idle`, or if the
     /// connection is evicted meanwhile.
     pub(super) async fn within_idle_timeout<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         tokio::select! {
@@ -101,7 +101,7 @@ pub async fn accept(
             }
         };
         let is_balancer = proxy::is_balancer(&context.engine.snapshot().balancers, peer.ip());
-        // A balancer's connections count for its clients once they are known.
+        // Connections from a balancer count for its clients once those are known.
         let counted = if is_balancer { proxy::UNKNOWN_CLIENT } else { peer.ip() };
         let transport = protocol.transport();
         let Some(admission) = connections.admit(counted, transport, Moment::now()) else { continue };
@@ -127,7 +127,7 @@ pub async fn accept(
     }
 }
 
-/// The session of the client that a load balancer names.
+/// The session of the client that a load balancer reports.
 async fn behind_balancer(
     session: Session,
     stream: &mut TcpStream,

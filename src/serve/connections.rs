@@ -1,12 +1,12 @@
-//! How many connections there may be, and how much they may hold: in all, and from one client.
+//! Limits on connections and on the memory they hold: in all, and for each client.
 //!
-//! Policy: a client is an IPv4 address or an IPv6 /64. Where a bound on connections (`tcp_connections`,
-//! `tcp_per_client`) is reached, the oldest idle connection makes room for the new one: of the client's own where its
-//! bound is reached, else of all. Only where none is idle is the new one refused. A connection is idle while none of its
-//! queries waits for an answer, be it that it was never used, sends half a message, or does not read what it was sent.
-//! What waits to be written to clients and what was read of unfinished messages is bounded for each connection, for each
-//! client and in all. Over a connection's bound nothing more is kept for it; over the others the oldest idle connection,
-//! most likely one that does not read, makes room as above.
+//! Policy: a client is an IPv4 address or an IPv6 /64. When a limit on connections (`tcp_connections`,
+//! `tcp_per_client`) is reached, the oldest idle connection makes room for the new one: one of the client's own if its
+//! limit is reached, else any. The new one is refused only if none is idle. A connection is idle while none of its
+//! queries waits for an answer: it may be unused, may send half a message, or may not read what it was sent. Unsent
+//! responses and unfinished queries are limited per connection, per client and in all. A connection at its own limit
+//! holds nothing more; at the other limits the oldest idle connection, most likely one that does not read, makes room
+//! as above.
 
 use std::{
     net::IpAddr,
@@ -24,20 +24,20 @@ use tokio::sync::Notify;
 use super::proxy::UNKNOWN_CLIENT;
 use crate::{clock::Moment, networks::client_prefix, wire::MAX_MESSAGE, wire::Transport};
 
-/// Octets kept for one connection: what may wait unsent, and above it one response and one unfinished query of any length.
+/// The most octets held for one connection: unsent responses, plus one response and one unfinished query of any length.
 pub const MOST_HELD: usize = MAX_UNSENT + 2 * (2 + MAX_MESSAGE);
-/// With so many octets of responses unsent, a connection is not read from.
+/// A connection with this many octets of unsent responses is not read from.
 pub const MAX_UNSENT: usize = 256 * 1024;
-/// Octets kept for all connections of one client.
+/// The most octets held for all connections of one client.
 const MOST_HELD_FOR_CLIENT: usize = 16 * MOST_HELD;
-/// Octets kept for all connections.
+/// The most octets held for all connections.
 const MOST_HELD_IN_ALL: usize = 512 * MOST_HELD;
-/// How often the log says that none is accepted.
+/// How often the log says that connections are refused.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Value of `idle_since` for a connection that is not idle.
 const BUSY: u64 = u64::MAX;
 
-/// The bounds and what counts against them, for all workers.
+/// The limits and what counts against them, for all workers.
 #[derive(Debug)]
 pub struct Connections {
     most: usize,
@@ -65,7 +65,7 @@ struct Client {
 #[derive(Debug)]
 struct Place {
     client: IpAddr,
-    /// Since when it is idle, in microseconds, or [`BUSY`].
+    /// When it became idle, in microseconds, or [`BUSY`].
     idle_since: AtomicU64,
     close: Notify,
 }
@@ -83,7 +83,7 @@ impl Connections {
         })
     }
 
-    /// Counts a connection in, which may end the oldest idle one; none if there is no room.
+    /// Counts a connection in, which may evict the oldest idle one; none if there is no room.
     pub fn admit(self: &Arc<Self>, client: IpAddr, transport: Transport, now: Moment) -> Option<Admission> {
         let client = client_prefix(client);
         let mut table = self.table.lock();
@@ -108,7 +108,7 @@ impl Connections {
         Some(Admission { connections: Arc::clone(self), id, place, client_held, held: 0, transport })
     }
 
-    /// Whether a worker that cannot accept any may say so: one line a minute for all of them.
+    /// Whether a worker that cannot accept a connection may log it: one line a minute for all workers.
     pub fn may_warn(&self, now: Moment) -> bool {
         let mut warned = self.warned.lock();
         let may = warned.is_none_or(|last| now.since(last) >= WARN_EVERY);
@@ -118,17 +118,17 @@ impl Connections {
         may
     }
 
-    /// How many are open that came over this transport.
+    /// Number of open connections over this transport.
     pub fn open(&self, transport: Transport) -> usize {
         self.open[transport as usize].load(Relaxed)
     }
 
-    /// How many are open in all.
+    /// Number of open connections.
     pub fn all_open(&self) -> usize {
         Transport::ALL.iter().map(|&transport| self.open(transport)).sum()
     }
 
-    /// Whether over half of the places are taken: then clients must show that their address is theirs (RFC 9000 8.1.2).
+    /// Whether over half of the places are taken: then clients must prove their address (RFC 9000 8.1.2).
     pub fn is_crowded(&self) -> bool {
         self.table.lock().places.len() * 2 > self.most
     }
@@ -184,17 +184,17 @@ impl Admission {
         Eviction(Arc::clone(&self.place))
     }
 
-    /// Marks the connection busy, a query waits for its answer: it is not evicted.
+    /// Marks the connection busy: a query waits for its answer, so it is not evicted.
     pub fn mark_busy(&self) {
         self.place.idle_since.store(BUSY, Relaxed);
     }
 
-    /// Marks the connection idle: nothing waits, and its last whole message came at `since`.
+    /// Marks the connection idle: no query waits, and its last whole message arrived at `since`.
     pub fn mark_idle(&self, since: Moment) {
         self.place.idle_since.store(since.micros(), Relaxed);
     }
 
-    /// Sets how many octets are held for the connection. False, and nothing changes, where that exceeds a bound.
+    /// Sets how many octets the connection holds. Returns false and changes nothing if that exceeds a limit.
     pub fn hold(&mut self, octets: usize) -> bool {
         if octets <= self.held {
             let less = self.held - octets;
@@ -220,7 +220,7 @@ impl Admission {
         fits
     }
 
-    /// Ends the oldest idle connection but this one, of a client or of all; false where none is idle.
+    /// Evicts the oldest other idle connection, of a client or of all; false if none is idle.
     fn evict_another(&self, client: Option<IpAddr>) -> bool {
         let mut table = self.connections.table.lock();
         let of_client = client.and_then(|client| table.clients.get(&client)).map(|client| client.connections.clone());

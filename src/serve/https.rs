@@ -1,11 +1,12 @@
 //! DNS over HTTPS (RFC 8484): GET and POST on `/dns-query`, over HTTP/2 and HTTP/1.1, by hyper.
 //!
 //! Policy:
-//! - 200 with the response, whatever its RCODE (4.2.1), and `cache-control` from its TTLs (5.1); `no-store` for what must
-//!   not be kept. 400 for what is no query, 404 for other paths, 405 for other methods, 413 for longer messages, 415 for
-//!   other media types, 503 where the client's share of memory is used up.
-//! - As many streams as queries may be in flight (`pipeline`); header lists, frames that reset streams and what waits to
-//!   be sent are bounded. A connection without a whole query for `tcp_idle` is closed, as is one that makes room.
+//! - 200 with the response, whatever its RCODE (4.2.1), and `cache-control` from its TTLs (5.1); `no-store` for
+//!   responses that must not be kept. 400 for a message that is not a query, 404 for other paths, 405 for other
+//!   methods, 413 for longer messages, 415 for other media types, 503 if the client's share of memory is used up.
+//! - The number of streams is limited to queries in flight (`pipeline`); header lists, frames that reset streams and
+//!   unsent data are limited too. A connection without a whole query for `tcp_idle` is closed, and so is an evicted
+//!   one.
 
 use std::{
     cell::{Cell, RefCell},
@@ -51,11 +52,11 @@ use crate::{
 /// The path of RFC 8484's examples, which every client knows.
 const PATH: &str = "/dns-query";
 const DNS_MESSAGE: &str = "application/dns-message";
-/// The octets that a header list may have; a GET carries its query there.
+/// The longest header list, in octets; a GET carries its query there.
 const HEADERS: u32 = 16 * 1024;
-/// What HTTP/2 may keep unsent for one stream.
+/// Unsent octets that HTTP/2 may keep for one stream.
 const SEND_BUFFER: usize = 64 * 1024;
-/// How long requests under way have once the connection is told to end.
+/// Time for requests under way once the connection is told to end.
 const GRACE: Duration = Duration::from_secs(5);
 /// The alphabet of URLs, with or without padding at its end (RFC 8484 6 wants none).
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
@@ -82,13 +83,13 @@ pub(super) async fn serve(
     }
 }
 
-/// What the requests of a connection share.
+/// State shared by the requests of a connection.
 struct Exchange {
     context: Rc<Context>,
     client: IpAddr,
     carrier: ClientChannel,
     admission: RefCell<Admission>,
-    /// Queries that wait, and octets of bodies not sent yet.
+    /// Queries that wait, plus responses not sent yet.
     waiting: Cell<usize>,
     unsent: Cell<usize>,
     progress: Cell<Instant>,
@@ -125,7 +126,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         tokio::select! {
             ended = connection.as_mut() => return ended.map_err(io::Error::other),
             () = sleep_until(exchange.progress.get() + limits.idle) => {
-                // Bodies that nobody reads do not keep a connection.
+                // Response bodies that nobody reads do not keep a connection open.
                 if exchange.waiting.get() == 0 && exchange.progress.get().elapsed() >= limits.idle { break; }
                 if exchange.waiting.get() > 0 { exchange.progress.set(Instant::now()); }
             }
@@ -180,8 +181,8 @@ fn refusal(status: StatusCode) -> Response<Reply> {
     response
 }
 
-/// The query that a request carries, or the status that refuses it. A body is read in any case, up to a bound: a client
-/// that still writes when its stream is reset does not read the status.
+/// The query in a request, or the status that refuses it. The body is read in any case, up to a limit: a client that is
+/// still writing when its stream is reset does not read the status.
 async fn query(request: Request<Incoming>) -> Result<Vec<u8>, StatusCode> {
     let (head, body) = request.into_parts();
     let body = read(body).await;
@@ -199,7 +200,7 @@ async fn query(request: Request<Incoming>) -> Result<Vec<u8>, StatusCode> {
     }
 }
 
-/// A body of at most a message's length. Of a longer one some more is read and thrown away.
+/// Reads a body of at most a message's length. Some of a longer one is read and discarded.
 async fn read(mut body: Incoming) -> Result<Vec<u8>, StatusCode> {
     let (mut message, mut length) = (Vec::new(), 0);
     while let Some(frame) = body.frame().await {
@@ -244,7 +245,7 @@ struct Reply {
 }
 
 impl Reply {
-    /// None where the client's share of memory is used up.
+    /// None if the client's share of memory is used up.
     fn new(exchange: &Rc<Exchange>, message: Vec<u8>) -> Option<Self> {
         let length = message.len();
         let unsent = exchange.unsent.get() + length;

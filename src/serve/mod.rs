@@ -1,9 +1,9 @@
 //! Listeners: bytes from clients and back. No DNS decisions are made here.
 //!
 //! Each worker has its own sockets for every address. [`udp`] moves datagrams in batches; [`accept`] takes connections
-//! and gives them to `stream` (TCP, TLS) or `https`; [`quic`] has both in one. All hand what they read to
-//! [`Engine::handle`](crate::engine::Engine::handle) and give a task of its own to what must wait. [`connections`] keeps
-//! the bounds on connections and their memory.
+//! and passes them to `stream` (TCP, TLS) or `https`; [`quic`] does both. All pass what they read to
+//! [`Engine::handle`](crate::engine::Engine::handle), and spawn a task for queries that must wait. [`connections`]
+//! enforces the limits on connections and their memory.
 
 pub mod accept;
 pub mod connections;
@@ -24,7 +24,7 @@ use crate::{
 use accept::Session;
 pub use accept::{ConnectionLimits, Protocol};
 
-/// The response to one message that has its stream to itself; none where nothing is to be said.
+/// The response to a message on a stream of its own; none if there is to be no response.
 async fn answer(context: &Rc<Context>, message: &[u8], client: IpAddr, carrier: ClientChannel) -> Option<Vec<u8>> {
     let now = Moment::now();
     let incoming = Incoming { message, client, carrier, now };
@@ -44,7 +44,7 @@ async fn answer(context: &Rc<Context>, message: &[u8], client: IpAddr, carrier: 
             Action::Resolve(query) => query,
         }
     };
-    // A task of its own: a client that goes away does not take an answer for others with it.
+    // Spawned, so that a client that leaves does not cancel an answer that others wait for.
     let (reply, replied) = tokio::sync::oneshot::channel();
     let owned = Rc::clone(context);
     tokio::task::spawn_local(async move {

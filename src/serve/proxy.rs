@@ -1,8 +1,8 @@
-//! The PROXY protocol, version 2: who a load balancer's client is.
+//! The PROXY protocol, version 2: the client behind a load balancer.
 //!
-//! Policy: the header is believed, and demanded, of connections that come from `proxy_protocol`; nobody else's is read.
-//! `LOCAL` headers (the balancer's own health checks) and families other than IP keep the balancer's address. Extensions
-//! behind the addresses (TLVs) are passed over.
+//! Policy: connections from `proxy_protocol` must begin with the header, and only theirs is read. `LOCAL` headers (the
+//! balancer's own health checks) and families other than IP keep the balancer's address. Extensions after the addresses
+//! (TLVs) are skipped.
 
 use std::{
     io::{self, ErrorKind},
@@ -14,24 +14,24 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::networks::Networks;
 
-/// The octets before the addresses: signature, version, family, length.
+/// Octets before the addresses: signature, version, family, length.
 const FIXED: usize = 16;
-/// The longest header that is taken; TLVs that carry certificates are longer, and nobody sends them to a DNS server.
+/// The longest accepted header; TLVs that carry certificates are longer, but nobody sends them to a DNS server.
 const LONGEST: usize = FIXED + 1024;
-/// Counts for all connections of balancers whose client is not known yet.
+/// Stands for the client on connections from balancers until the client is known.
 pub(super) const UNKNOWN_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-/// What every header begins with.
+/// The start of every header.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Whether a connection or datagram from there begins with a header.
+/// Whether connections and datagrams from this address begin with a header.
 pub(super) fn is_balancer(balancers: &Networks<()>, peer: IpAddr) -> bool {
     !balancers.is_empty() && balancers.contains(peer)
 }
 
-/// Reads the header of a balancer's connection: the client that it names.
+/// Reads the header of a balancer's connection and returns the client in it.
 ///
 /// # Errors
-/// There is no header, or it is damaged.
+/// The header is missing or damaged.
 pub(super) async fn read_header<S: AsyncRead + Unpin>(stream: &mut S, balancer: SocketAddr) -> io::Result<SocketAddr> {
     let mut header = [0; LONGEST];
     stream.read_exact(&mut header[..FIXED]).await?;
@@ -41,14 +41,14 @@ pub(super) async fn read_header<S: AsyncRead + Unpin>(stream: &mut S, balancer: 
     Ok(client)
 }
 
-/// The length that a header's first octets announce; none where they are no header's, or it is too long.
+/// The header's length from its first octets; none if they are not a header's, or it is too long.
 fn header_length(start: &[u8]) -> Option<usize> {
     let length = start.strip_prefix(SIGNATURE)?.get(2..4)?;
     let length = FIXED + usize::from(u16::from_be_bytes([length[0], length[1]]));
     (length <= LONGEST).then_some(length)
 }
 
-/// The client that a balancer's message names, and where the query behind the header begins.
+/// The client in a balancer's message, and where the query after the header begins.
 pub(super) fn parse(octets: &[u8], balancer: SocketAddr) -> Option<(SocketAddr, usize)> {
     let length = header_length(octets)?;
     let header = Header::try_from(octets.get(..length)?).ok()?;

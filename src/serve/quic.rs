@@ -1,15 +1,15 @@
 //! DNS over QUIC (RFC 9250), by quinn: a stream for each query, two octets of length before each message.
 //!
 //! Policy:
-//! - As many streams as queries may be in flight (`pipeline`), none in one direction; windows are no larger than that
-//!   takes. A connection without traffic for `tcp_idle` ends; one that has to make room for another is told so.
-//! - Errors of protocol end the connection (4.3.3): an id other than 0, more or less than one message on a stream, the
-//!   option of TCP's keepalive.
-//! - Early data is not taken. Once half of the places for connections are taken, clients must show their address first
-//!   (Retry, RFC 9000 8.1.2).
+//! - The number of streams is limited to queries in flight (`pipeline`), with no unidirectional ones; windows are no
+//!   larger than these need. A connection without traffic for `tcp_idle` ends; an evicted one is told so.
+//! - Protocol errors end the connection (4.3.3): an id other than 0, not exactly one message on a stream, or the
+//!   edns-tcp-keepalive option.
+//! - Early data is not accepted. Once half of the places for connections are taken, clients must prove their address
+//!   first (Retry, RFC 9000 8.1.2).
 //!
-//! Each worker has an endpoint of its own; which one a connection belongs to is decided by addresses and ports, so a
-//! client that changes its address connects anew.
+//! Each worker has an endpoint of its own, and the kernel chooses it by addresses and ports. So a client whose address
+//! changes must connect again.
 
 use std::{cell::Cell, io, net::UdpSocket, rc::Rc, sync::Arc};
 
@@ -32,22 +32,22 @@ use crate::{
     wire::{MAX_MESSAGE, Question, Transport},
 };
 
-/// Codes that a connection or stream ends with (RFC 9250 4.3).
+/// Error codes for connections and streams (RFC 9250 4.3).
 const NO_ERROR: VarInt = VarInt::from_u32(0);
 const INTERNAL_ERROR: VarInt = VarInt::from_u32(1);
 const PROTOCOL_ERROR: VarInt = VarInt::from_u32(2);
 const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(4);
-/// A whole stream: the length, and the longest message.
+/// A whole stream: the length and the longest message.
 const LONGEST_STREAM: usize = 2 + MAX_MESSAGE;
-/// What may be on its way to one client.
+/// Octets that may be in flight to one client.
 const SEND_WINDOW: u64 = 256 * 1024;
-/// What may be on its way from one client.
+/// Octets that may be in flight from one client.
 const RECEIVE_WINDOW: u32 = 128 * 1024;
 
 /// Serves a socket until the worker ends.
 ///
 /// # Errors
-/// The socket cannot be used, or the handshake's configuration is no good.
+/// The socket cannot be used, or the TLS configuration does not suit QUIC.
 pub async fn serve(
     socket: UdpSocket,
     tls: tls::TlsServer,
@@ -68,7 +68,7 @@ pub async fn serve(
         };
         let Some(incoming) = incoming else { return Err(io::Error::other("the QUIC endpoint ended")) };
         if !incoming.remote_address_validated() && connections.is_crowded() {
-            // Who forged the address never comes back.
+            // A forged address never comes back.
             drop(incoming.retry());
             continue;
         }
@@ -122,7 +122,7 @@ async fn run(
         tokio::select! {
             accepted = client.connection.accept_bi() => match accepted {
                 Ok((sender, receiver)) => drop(queries.spawn_local(Rc::clone(&client).answer(sender, receiver))),
-                // It is over, by its own word or by silence.
+                // The client closed it, or it was silent for too long.
                 Err(_) => return,
             },
             Some(_) = queries.join_next() => {}
@@ -149,7 +149,7 @@ impl Client {
         let framed = match read {
             Ok(Ok(framed)) => framed,
             Ok(Err(quinn::ReadToEndError::TooLong)) => return self.connection.close(PROTOCOL_ERROR, b"too long"),
-            // It was given up by the client, or never came to its end.
+            // The client gave it up, or it never ended.
             Ok(Err(quinn::ReadToEndError::Read(_))) => return,
             Err(_) => return drop(receiver.stop(EXCESSIVE_LOAD)),
         };
@@ -176,7 +176,7 @@ impl Client {
             sender.finish().map_err(io::Error::from)?;
             Ok::<(), io::Error>(())
         };
-        // A client that does not read keeps its streams, not ours.
+        // A client that does not read holds its own streams only.
         if timeout(self.limits.idle, sending).await.is_err() {
             self.context.counters.dropped(DropReason::Overload);
             drop(sender.reset(EXCESSIVE_LOAD));
@@ -184,7 +184,7 @@ impl Client {
     }
 }
 
-/// The query that a whole stream holds, or what is wrong with it (RFC 9250 4.2, 4.3.3, 5.5.2).
+/// The query on a whole stream, or what is wrong with it (RFC 9250 4.2, 4.3.3, 5.5.2).
 fn query(framed: &[u8]) -> Result<&[u8], &'static str> {
     let (head, message) = framed.split_first_chunk::<2>().ok_or("no length")?;
     if message.len() != usize::from(u16::from_be_bytes(*head)) {

@@ -1,12 +1,13 @@
-//! DNS over TCP (RFC 7766) and TLS (RFC 7858): framed messages, pipelined, answered in whatever order the answers come.
+//! DNS over TCP (RFC 7766) and TLS (RFC 7858): framed messages, pipelined, answered as soon as each answer is there.
 //!
 //! Policy:
-//! - One task a connection reads, handles and writes. Responses of one read go out in one write.
-//! - At most `pipeline` queries of a connection wait at once; then it is not read from until one is answered.
+//! - One task per connection reads, handles and writes. Responses to one read go out in one write.
+//! - At most `pipeline` queries of a connection wait at a time; reading then stops until one is answered.
 //! - A connection on which no query was completed for `tcp_idle`, and none waits, is closed: idle ones, and those that
-//!   send or take an octet at a time. So is one that sends what is no query, and one whose handshake takes as long.
-//! - Too many connections: the oldest idle one makes room ([`super::connections`]).
-//! - A client that does not read loses what does not fit its bounds; nothing is queued for it without end.
+//!   send or read an octet at a time. So is one that sends something other than queries, and one whose handshake takes
+//!   as long.
+//! - At the limit of connections the oldest idle one makes room ([`super::connections`]).
+//! - A client that does not read loses responses beyond its limits; nothing is queued without end.
 
 use std::{io, rc::Rc};
 
@@ -25,13 +26,13 @@ use crate::{
     tls,
 };
 
-/// What is read at once, and what an idle connection keeps.
+/// Octets read at once, and kept by an idle connection.
 const READ_SIZE: usize = 16 * 1024;
 
 /// Serves one accepted connection until it ends.
 ///
 /// # Errors
-/// The connection broke, or its client did not keep to the protocol.
+/// The connection broke, or its client violated the protocol.
 pub(super) async fn serve(
     stream: TcpStream,
     session: Session,
@@ -94,10 +95,10 @@ impl Connection {
                     if written == 0 { return Err(io::ErrorKind::WriteZero.into()); }
                     self.unsent.drain(..written);
                     if self.unsent.is_empty() {
-                        // What TLS has encrypted may still stand in its buffer.
+                        // Encrypted data may still be in TLS's buffer.
                         timeout(idle, writer.flush()).await??;
                     }
-                    // Queries that were read already may have waited for this room.
+                    // Queries that were already read may have waited for this room.
                     if let Next::Close = self.take_messages() { is_open = false; }
                 }
                 Some(reply) = self.replies.1.recv(), if self.waiting > 0 => {
@@ -123,7 +124,7 @@ impl Connection {
         timeout(idle, writer.shutdown()).await?
     }
 
-    /// Tells the others what this connection holds and whether it waits, and gives unused memory back.
+    /// Publishes what this connection holds and whether it waits, and frees unused memory.
     fn settle(&mut self) {
         for buffer in [&mut self.received, &mut self.unsent] {
             if buffer.len() < READ_SIZE && buffer.capacity() > 2 * READ_SIZE {
@@ -133,7 +134,7 @@ impl Connection {
         if self.received.is_empty() {
             self.received = Vec::new();
         }
-        // Shrinking is always granted; growth was asked for where it happened.
+        // Shrinking is always granted; growth was requested where it happened.
         let held = self.unsent.len() + self.received.len();
         if !self.session.admission.hold(held) {
             self.progress = Instant::now() - self.session.limits.idle;
@@ -162,7 +163,7 @@ impl Connection {
         self.unsent.extend_from_slice(reply);
     }
 
-    /// Handles every whole message that was read, as long as not too many wait.
+    /// Handles every whole message that was read, until too many wait.
     fn take_messages(&mut self) -> Next {
         let received = std::mem::take(&mut self.received);
         let mut rest = &received[..];
@@ -220,7 +221,7 @@ impl Connection {
             let reply = resolve::resolve(&context, &query).await;
             let mut scratch = context.scratch.borrow_mut();
             let length = reply.write(&context, &query, &mut scratch);
-            // The client may have gone; the answer is in the cache all the same.
+            // The client may be gone; the answer is in the cache all the same.
             drop(replies.send(scratch[..length].to_vec()));
         });
     }

@@ -1,7 +1,8 @@
-//! Datagrams in batches: read many, decide each, send many.
+//! DNS over UDP in batches: read many datagrams, decide each, send many.
 //!
-//! One system call reads up to [`BATCH`] datagrams, one sends their replies; snapshot and time are read once a batch.
-//! Replies to queries that had to wait gather in an outbox, which is sent when the worker has run all that was ready.
+//! One system call reads up to [`BATCH`] datagrams and one sends their replies; snapshot and time are read once per
+//! batch. Replies to queries that had to wait gather in an outbox, which is sent after the worker has run all ready
+//! tasks.
 
 use std::{
     cell::{Cell, RefCell},
@@ -35,15 +36,15 @@ use crate::{
 /// Datagrams read by one system call. More would not be cheaper, and their buffers would not stay in the cache.
 pub const BATCH: usize = 32;
 const _: () = assert!(BATCH <= 64, "`Sent` names refused replies by a bit each");
-/// Batches taken without a pause before other tasks of the worker have their turn.
+/// Batches read without a pause before other tasks of the worker get their turn.
 const BATCHES_A_TURN: usize = 8;
-/// Batches taken after the stop, more than a socket's queue holds: who goes on asking does not hold up the end.
+/// Batches read after the stop; more than a socket's queue holds. A client that keeps asking cannot delay the end.
 const LAST_BATCHES: usize = 1024;
-/// The longest query read; longer ones are malformed to us. Not a power of two: buffers a page apart would contend for
+/// The longest query read; longer ones are malformed to us. Not a power of two: buffers a page apart would compete for
 /// the same lines of the processor's cache.
 const LONGEST_QUERY: usize = 1232;
-/// How long replies of a batch wait for room in the socket's buffer. Nothing is read meanwhile: its replies would find
-/// none either.
+/// How long a batch's replies wait for room in the socket's buffer. Nothing is read meanwhile, since there would be no
+/// room for its replies either.
 const SEND_TIMEOUT: Duration = Duration::from_millis(100);
 /// Idle tasks kept for the next queries of a socket, some kilobytes each.
 const MOST_IDLE: usize = 512;
@@ -51,16 +52,16 @@ const MOST_IDLE: usize = 512;
 /// One socket of one worker.
 struct Listener {
     socket: AsyncFd<UdpSocket>,
-    /// Replies of the batch that the kernel has not taken yet, as they were counted.
+    /// Replies of the batch that the kernel has not taken yet, with how each is counted.
     unsent: RefCell<VecDeque<Counted>>,
-    /// Replies that came later than their batch.
+    /// Replies to queries that had to wait.
     outbox: RefCell<Outbox>,
-    /// Those in the outbox, as they were counted.
+    /// The replies in the outbox, with how each is counted.
     unsent_late: RefCell<VecDeque<Counted>>,
     counters: Arc<metrics::WorkerCounters>,
-    /// Told when the outbox has its first reply.
+    /// Notified when the outbox gets its first reply.
     filled: Notify,
-    /// Tasks that wait for another query to resolve.
+    /// Tasks without a query, kept for the next one.
     idle: RefCell<Vec<Rc<IdleTask>>>,
 }
 
@@ -71,7 +72,7 @@ struct Job {
     context: Rc<Context>,
 }
 
-/// Hands an idle task its next query. A new task for every query would allocate and copy some kilobytes.
+/// Passes its next query to an idle task. A new task per query would allocate and copy some kilobytes.
 #[derive(Default)]
 struct IdleTask {
     next: Cell<Option<Job>>,
@@ -126,7 +127,7 @@ pub async fn serve(
         let mut queue = Queue::MayHoldMore;
         for _ in 0..BATCHES_A_TURN {
             let snapshot = context.engine.snapshot();
-            // A reload may have brought a larger payload.
+            // A reload may have raised the payload.
             let payload = usize::from(snapshot.udp_payload);
             if payload > room && listener.make_room(payload) {
                 batch = Batch::new(BATCH, LONGEST_QUERY, payload);
@@ -138,13 +139,13 @@ pub async fn serve(
                 break;
             }
         }
-        // With an empty queue the wait for more lets other tasks have their turn.
+        // When the queue is empty, waiting for more lets other tasks run.
         if queue == Queue::MayHoldMore {
             tokio::task::yield_now().await;
         }
     }
-    // What was received before the stop is answered. The socket is read past the runtime, which need not have heard of
-    // it yet.
+    // Queries received before the stop are answered. The socket is read directly, as the runtime may not have seen them
+    // yet.
     for _ in 0..LAST_BATCHES {
         let Ok(read) = batch.recv(listener.socket.as_fd()) else { break };
         listener.take(&mut batch, read, &context, &context.engine.snapshot());
@@ -153,7 +154,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// State of a socket's receive queue after a batch was read.
+/// What is known of a socket's receive queue after a batch was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Queue {
     Empty,
@@ -163,8 +164,8 @@ enum Queue {
 impl Listener {
     fn turn(self: &Rc<Self>, batch: &mut Batch, context: &Rc<Context>, snapshot: &Snapshot) -> Queue {
         let mut read = 0;
-        // A batch that is not full has emptied the queue, which is said as "would block": the runtime then waits for
-        // more without another system call that finds nothing.
+        // A batch that is not full has emptied the queue. Reporting this as "would block" makes the runtime wait for
+        // more, without another system call that finds nothing.
         let result = self.socket.try_io(Interest::READABLE, |socket| {
             read = batch.recv(socket.as_fd())?;
             if read < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
@@ -176,7 +177,7 @@ impl Listener {
             Ok(()) => Queue::MayHoldMore,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Queue::Empty,
             Err(error) => {
-                // What an earlier reply met on its way is reported here, and concerns nobody now.
+                // An error of an earlier reply is reported here, and concerns nobody now.
                 debug!(%error, "reading datagrams");
                 Queue::MayHoldMore
             }
@@ -222,7 +223,7 @@ impl Listener {
         settle(sent, &mut self.unsent.borrow_mut(), &self.counters);
     }
 
-    /// Sends the replies that the kernel had no room for as soon as it has.
+    /// Sends the remaining replies as soon as the kernel has room.
     async fn finish(&self, batch: &mut Batch) {
         if self.unsent.borrow().is_empty() {
             return;
@@ -254,14 +255,14 @@ impl Listener {
         }
         match pushed {
             Pushed::Queued => self.unsent_late.borrow_mut().push_back(self.counters.last_reply()),
-            // The kernel has no room either: as it would for any datagram, this is where the overload shows.
+            // The kernel has no room either. The reply is dropped, like any datagram in an overload.
             Pushed::Full => self.counters.dropped(DropReason::Overload),
             Pushed::Unwritten => {}
         }
         self.filled.notify_one();
     }
 
-    /// Makes room for longer late replies; not while shorter ones wait that the kernel does not take.
+    /// Makes room for longer late replies, unless shorter ones are still waiting for the kernel.
     fn make_room(&self, payload: usize) -> bool {
         let is_empty = self.flush_late() == 0;
         if is_empty {
@@ -270,7 +271,7 @@ impl Listener {
         is_empty
     }
 
-    /// Sends the late replies that wait, and gives how many still do.
+    /// Sends the late replies and returns how many still wait.
     fn flush_late(&self) -> usize {
         let mut outbox = self.outbox.borrow_mut();
         self.flush(&mut outbox);
@@ -283,7 +284,7 @@ impl Listener {
     }
 }
 
-/// Forgets the replies that are sent, and counts those that the kernel refused.
+/// Forgets the replies that were sent, and counts those that the kernel refused.
 fn settle(sent: io::Result<Sent>, unsent: &mut VecDeque<Counted>, counters: &metrics::WorkerCounters) {
     let (gone, refused) = match sent {
         Ok(sent) => {
@@ -327,7 +328,7 @@ async fn resolve_one_by_one(listener: Rc<Listener>, first: Job) {
 async fn send_late_replies(listener: Rc<Listener>) {
     loop {
         listener.filled.notified().await;
-        // What the kernel has no room for goes as soon as it has.
+        // The rest is sent as soon as the kernel has room.
         while listener.flush_late() > 0 {
             if let Err(error) = mmsg::writable(listener.socket.get_ref()).await {
                 debug!(%error, "waiting to send late replies");
@@ -337,7 +338,7 @@ async fn send_late_replies(listener: Rc<Listener>) {
     }
 }
 
-/// Fetches an answer anew for the cache alone.
+/// Fetches an answer again, only for the cache.
 pub(super) fn refresh(context: &Rc<Context>, query: Box<Query>) {
     let context = Rc::clone(context);
     tokio::task::spawn_local(async move {

@@ -1,9 +1,10 @@
 //! The client's side of a handshake.
 //!
-//! Policy: TLS 1.2 and 1.3. A name is sent as SNI and is what the certificate must be for; without a name the address is
-//! (an IP address in the certificate's alternative names), and nothing is sent, since SNI has no addresses (RFC 6066 3).
-//! Sessions are kept and resumed, so that a new connection to the same server costs no signature; they live in the
-//! [`TlsClient`], of which all workers share one for each server. Early data is never sent: it can be replayed.
+//! Policy: TLS 1.2 and 1.3. A configured name is sent as SNI, and the certificate must be for it. Without a name the
+//! certificate must be for the address (an IP address in its alternative names), and no SNI is sent, since it cannot
+//! carry addresses (RFC 6066 3). Sessions are kept and resumed, so that a new connection to the same server costs no
+//! signature; they live in the [`TlsClient`], one for each server, which all workers share. Early data is never sent:
+//! it can be replayed.
 
 use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
@@ -31,7 +32,7 @@ pub enum Alpn {
 }
 
 impl Alpn {
-    /// As handshakes name it (IANA's registry of ALPN protocol ids).
+    /// Its ALPN protocol id, as registered with IANA.
     pub const fn id(self) -> &'static [u8] {
         match self {
             Self::Dot => b"dot",
@@ -58,12 +59,12 @@ pub fn is_server_name(name: &str) -> bool {
 }
 
 impl TlsClient {
-    /// A client of the server at `address`. A `name` that no certificate can be for counts as none.
+    /// A client of the server at `address`. A `name` that no certificate can be for is ignored.
     pub fn new(roots: &Roots, address: IpAddr, name: Option<&str>, alpn: Alpn) -> Self {
         let named = name.and_then(|name| ServerName::try_from(name.to_owned()).ok());
         let builder = ClientConfig::builder_with_provider(provider());
         let builder = match alpn {
-            // QUIC knows no other (RFC 9001 4.2).
+            // QUIC requires TLS 1.3 (RFC 9001 4.2).
             Alpn::Doq => builder.with_protocol_versions(&[&rustls::version::TLS13]),
             Alpn::Dot | Alpn::H2 | Alpn::Http11 => builder.with_safe_default_protocol_versions(),
         };
@@ -74,22 +75,22 @@ impl TlsClient {
         Self { name: named.unwrap_or_else(|| ServerName::IpAddress(address.into())), config: Arc::new(config) }
     }
 
-    /// Shakes hands over an open connection.
+    /// Performs the handshake over an open connection.
     ///
     /// # Errors
-    /// Why it failed; nothing may be sent then.
+    /// The handshake failed; nothing may be sent then.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S) -> Result<Connected<S>, HandshakeError> {
         let connector = TlsConnector::from(Arc::clone(&self.config));
         connector.connect(self.name.clone(), io).await.map_err(|error| HandshakeError::of_io(&error))
     }
 
-    /// The configuration for QUIC. The client must be one for [`Alpn::Doq`].
+    /// The configuration for QUIC. The client must have been made for [`Alpn::Doq`].
     pub fn quic(&self) -> Arc<dyn quinn::crypto::ClientConfig> {
         let config = QuicClientConfig::try_from(Arc::clone(&self.config));
         Arc::new(config.expect("the provider has the suite that QUIC begins with"))
     }
 
-    /// What the certificate must be for.
+    /// The name or address that the certificate must be for.
     pub fn name(&self) -> Cow<'_, str> {
         self.name.to_str()
     }

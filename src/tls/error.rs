@@ -10,7 +10,7 @@ pub enum HandshakeError {
     /// No CA among the roots signed the certificate.
     #[error("its certificate is signed by no CA that is trusted here")]
     UnknownIssuer,
-    /// A CA of the issuer's name is among the roots, but its key did not sign the certificate.
+    /// A CA with the issuer's name is among the roots, but its key did not sign the certificate.
     #[error("its certificate names a CA that is trusted here, and is not signed by that CA's key (an older one?)")]
     OtherKey,
     /// The certificate has expired.
@@ -22,9 +22,9 @@ pub enum HandshakeError {
     /// The certificate is for other names.
     #[error("its certificate is not for {wanted}{}", what_for(presented))]
     OtherName {
-        /// The name it must be for.
+        /// The name or address it must be for.
         wanted: String,
-        /// The names of the certificate.
+        /// The names in the certificate.
         presented: Vec<String>,
     },
     /// Another error of the certificate.
@@ -36,12 +36,12 @@ pub enum HandshakeError {
     /// The server does not speak TLS, or no version or suite that we accept.
     #[error("no TLS with it: {}", protocol_words(.0))]
     Protocol(Error),
-    /// The handshake inside QUIC failed; only the alert and a text of its cause are known.
+    /// The handshake inside QUIC failed; only the alert and a text about its cause are known.
     #[error("no QUIC with it: {}", quic_words(reason))]
     Quic {
         /// The alert that was sent.
         alert: AlertDescription,
-        /// Why, in the library's words.
+        /// The cause, in the library's words.
         reason: String,
     },
     /// The connection failed during the handshake.
@@ -70,12 +70,12 @@ impl HandshakeError {
         }
     }
 
-    /// A handshake in QUIC that failed here; the error code of the connection holds the alert (RFC 9001 4.8).
+    /// A QUIC handshake that failed here; the connection's error code holds the alert (RFC 9001 4.8).
     pub fn of_quic(code: u64, reason: String) -> Self {
         alert(code).map_or(Self::Io(io::ErrorKind::InvalidData), |alert| Self::Quic { alert, reason })
     }
 
-    /// A handshake in QUIC that the far end refused.
+    /// A QUIC handshake that the far end refused.
     pub fn refused_in_quic(code: u64) -> Self {
         alert(code).map_or(Self::Io(io::ErrorKind::ConnectionRefused), Self::Alert)
     }
@@ -112,13 +112,13 @@ fn alert(code: u64) -> Option<AlertDescription> {
     u8::try_from(code.checked_sub(0x100)?).ok().map(AlertDescription::from)
 }
 
-/// The names without the `DnsName("…")` that rustls puts around them.
+/// The names without the `DnsName("…")` that rustls wraps around them.
 fn plain(presented: Vec<String>) -> Vec<String> {
     let bare = |text: &str| Some(text.strip_prefix("DnsName(\"")?.strip_suffix("\")")?.to_owned());
     presented.into_iter().map(|text| bare(&text).unwrap_or(text)).collect()
 }
 
-/// What is wrong with a certificate, where no variant of its own says it.
+/// What is wrong with a certificate, for errors without a variant of their own.
 fn certificate_words(error: &CertificateError) -> String {
     match error {
         CertificateError::BadEncoding => "it does not parse".to_owned(),
@@ -128,13 +128,13 @@ fn certificate_words(error: &CertificateError) -> String {
         }
         CertificateError::NotValidForName => "it is for another name".to_owned(),
         CertificateError::ApplicationVerificationFailure => "it was refused here".to_owned(),
-        // An error of webpki, which says no more than its name.
+        // An error of webpki, which carries nothing but its name.
         CertificateError::Other(other) => named(&other.0.to_string()),
         other => named(&other.to_string()),
     }
 }
 
-/// What the names of errors of the libraries mean; those that nobody meets twice are only taken apart into words.
+/// Words for the names of the libraries' errors; rare ones are only split into words.
 fn named(error: &str) -> String {
     match error {
         "CaUsedAsEndEntity" => "it is a CA's own and not one for servers (CA:TRUE)".to_owned(),
@@ -146,7 +146,7 @@ fn named(error: &str) -> String {
     }
 }
 
-/// "HandshakeFailure" as "handshake failure"; what is behind a bracket, which is for programmers, is left out.
+/// "HandshakeFailure" as "handshake failure"; text from a bracket on is for programmers and is left out.
 fn separated(name: &str) -> String {
     let name = name.split(['(', '{']).next().unwrap_or(name).trim();
     if name.contains(' ') {
@@ -190,7 +190,7 @@ fn protocol_words(error: &Error) -> String {
     }
 }
 
-/// What QUIC tells of a handshake is a text, which ends with an error of rustls.
+/// quinn describes a handshake error as a text that ends with an error of rustls.
 fn quic_words(reason: &str) -> String {
     match reason.rsplit_once("invalid peer certificate: ") {
         Some((_, error)) => {

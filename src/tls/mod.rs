@@ -1,9 +1,9 @@
 //! TLS: trusted CAs, handshakes as client and server, and why a handshake failed.
 //!
-//! The one room that knows rustls. Every configuration is made with AWS-LC as its provider, given explicitly: the
-//! process-wide default depends on which features other packages switch on. The cargo feature `fips` takes AWS-LC's
-//! FIPS module instead. This room opens no socket and does not know DNS but for the protocol names of ALPN; `config` reads
-//! bundles and certificates with it, `upstream` and `cli` connect with it, `serve` accepts with it.
+//! The only room that knows rustls. Every configuration names AWS-LC as its provider explicitly: the process-wide
+//! default depends on which features other packages enable. The cargo feature `fips` uses AWS-LC's FIPS module instead.
+//! This room opens no socket and knows nothing of DNS except the ALPN protocol ids; `config` reads bundles and
+//! certificates with it, `upstream` and `cli` connect with it, `serve` accepts with it.
 
 mod client;
 mod error;

@@ -1,8 +1,8 @@
 //! Certificate authorities: a bundle in a file, or the system's.
 //!
-//! The system's are read from where OpenSSL on this host looks (`SSL_CERT_FILE`, `SSL_CERT_DIR`, the distribution's
-//! bundle) by rustls-native-certs. rustls-platform-verifier would read the same files on Linux, behind a verifier of its
-//! own and the bindings of other platforms.
+//! The system's are read from where OpenSSL looks on this host (`SSL_CERT_FILE`, `SSL_CERT_DIR`, the distribution's
+//! bundle) by rustls-native-certs. rustls-platform-verifier would read the same files on Linux, but brings a verifier
+//! of its own and bindings for other platforms.
 
 use std::{
     fmt,
@@ -31,7 +31,7 @@ pub enum RootsError {
     /// A certificate does not parse.
     #[error("its certificate {number} does not parse")]
     Certificate {
-        /// Which, counted from one.
+        /// The certificate's position, counted from one.
         number: usize,
         /// What is wrong with it.
         source: rustls::Error,
@@ -39,10 +39,10 @@ pub enum RootsError {
 }
 
 impl Roots {
-    /// Reads PEM; sections that are no certificates are passed over.
+    /// Reads PEM; sections that are not certificates are skipped.
     ///
     /// # Errors
-    /// What is wrong with the text.
+    /// The text is not such a bundle.
     pub fn from_pem(text: &[u8]) -> Result<Self, RootsError> {
         let mut store = RootCertStore::empty();
         for (at, certificate) in CertificateDer::pem_slice_iter(text).enumerate() {
@@ -55,7 +55,7 @@ impl Roots {
         Ok(Self(Arc::new(store)))
     }
 
-    /// The CAs that the system trusts, without the ones that do not parse; may be empty.
+    /// The CAs that the system trusts, without those that do not parse; may be empty.
     pub fn of_system() -> Self {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -67,7 +67,7 @@ impl Roots {
         Self(Arc::new(RootCertStore::empty()))
     }
 
-    /// Whether there is none: then every certificate is refused.
+    /// Whether it is empty: then every certificate is refused.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -91,7 +91,7 @@ impl Hash for Roots {
     }
 }
 
-/// Shows only how many there are.
+/// Shows only the number of CAs.
 impl fmt::Debug for Roots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Roots({})", self.0.len())

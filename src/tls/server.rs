@@ -1,8 +1,8 @@
 //! The server's side of a handshake: our certificate, and the protocols that are spoken inside.
 //!
-//! Policy: TLS 1.2 and 1.3. Sessions are resumed by tickets, whose keys are this process's own and change by themselves;
-//! early data is not taken, since it can be replayed. One [`ServerCertificate`] serves all listeners and workers;
-//! [`ServerCertificate::replace`] changes it for new handshakes without touching open connections.
+//! Policy: TLS 1.2 and 1.3. Sessions are resumed by tickets, whose keys belong to this process and rotate
+//! automatically; early data is not accepted, since it can be replayed. One [`ServerCertificate`] serves all listeners
+//! and workers; [`ServerCertificate::replace`] changes it for new handshakes without touching open connections.
 
 use std::{
     fmt,
@@ -33,7 +33,7 @@ use super::{Alpn, provider};
 
 /// A certificate chain with its key, ready to be presented to clients.
 ///
-/// Invariant: the key is the first certificate's.
+/// Invariant: the key belongs to the first certificate.
 #[derive(Clone)]
 pub struct KeyPair {
     chain: Arc<CertifiedKey>,
@@ -43,13 +43,13 @@ pub struct KeyPair {
 /// Names, addresses and expiry of a chain's first certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFacts {
-    /// The DNS names it is for, in its order, wildcards included.
+    /// The DNS names it is for, in the certificate's order, wildcards included.
     pub names: Vec<String>,
     /// The addresses it is for.
     pub addresses: Vec<IpAddr>,
     /// When it expires, in seconds since 1970.
     pub not_after: i64,
-    /// Whether it is for signing others: no client takes it for a server's.
+    /// Whether it is a CA's: then no client accepts it as a server's.
     pub is_ca: bool,
 }
 
@@ -62,7 +62,7 @@ pub enum KeyPairError {
     /// A certificate is damaged.
     #[error("its certificate {number} does not parse")]
     Certificate {
-        /// Which, counted from one.
+        /// The certificate's position, counted from one.
         number: usize,
     },
     /// The file of the key holds no private key.
@@ -71,20 +71,20 @@ pub enum KeyPairError {
     /// The key is of a kind that is not supported, or damaged.
     #[error("its private key cannot be used: {0}")]
     Key(String),
-    /// They do not belong together.
+    /// The key and the certificate do not belong together.
     #[error("its private key is not the certificate's")]
     Mismatch,
 }
 
 impl KeyPairError {
-    /// Whether the file of the key is at fault; else the file of the chain is.
+    /// Whether the key's file is at fault, rather than the chain's.
     pub const fn is_about_key(&self) -> bool {
         matches!(self, Self::NoKey | Self::Key(_) | Self::Mismatch)
     }
 }
 
 impl KeyPair {
-    /// Reads a chain, its server's certificate first, and the key.
+    /// Reads a chain, starting with the server's certificate, and the key.
     ///
     /// # Errors
     /// See [`KeyPairError`].
@@ -106,13 +106,13 @@ impl KeyPair {
         Ok(Self { chain: Arc::new(pair), facts: Arc::new(facts) })
     }
 
-    /// What the certificate says.
+    /// Names, addresses and expiry of the certificate.
     pub fn facts(&self) -> &CertificateFacts {
         &self.facts
     }
 }
 
-/// Two are equal when their chains are: a chain has one key.
+/// Two pairs are equal if their chains are: a chain has one key.
 impl PartialEq for KeyPair {
     fn eq(&self, other: &Self) -> bool {
         self.chain.cert == other.chain.cert
@@ -150,12 +150,12 @@ impl CertificateFacts {
         Some(facts)
     }
 
-    /// The first name that stands for one host: what clients are pointed at (RFC 9462).
+    /// The first name that stands for one host, to which clients are pointed (RFC 9462).
     pub fn host(&self) -> Option<&str> {
         self.names.iter().map(String::as_str).find(|name| !name.starts_with('*'))
     }
 
-    /// How long it is still valid at `now`, in seconds since 1970; negative once it has expired.
+    /// Seconds until it expires, at `now` in seconds since 1970; negative once it has expired.
     pub fn seconds_left(&self, now: Duration) -> i64 {
         self.not_after.saturating_sub(i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
     }
@@ -196,7 +196,7 @@ impl ResolvesServerCert for ServerCertificate {
     }
 }
 
-/// Answers handshakes of one kind. Clones share their sessions.
+/// TLS server of one kind of listener. Clones share their sessions.
 #[derive(Clone)]
 pub struct TlsServer {
     config: Arc<ServerConfig>,
@@ -206,10 +206,10 @@ pub struct TlsServer {
 pub type Accepted<S> = TlsStream<S>;
 
 impl TlsServer {
-    /// A server that shows `certificate` and speaks one of `protocols`, the preferred first.
+    /// A server that presents `certificate` and speaks one of `protocols`, the preferred first.
     ///
     /// # Errors
-    /// The keys of session tickets could not be made.
+    /// The keys for session tickets could not be made.
     pub fn new(certificate: &Arc<ServerCertificate>, protocols: &[Alpn]) -> io::Result<Self> {
         let builder = ServerConfig::builder_with_provider(provider());
         let builder = if protocols == [Alpn::Doq] {
@@ -225,18 +225,18 @@ impl TlsServer {
         Ok(Self { config: Arc::new(config) })
     }
 
-    /// Answers a handshake over an accepted connection.
+    /// Performs the handshake over an accepted connection.
     ///
     /// # Errors
-    /// The handshake failed, or the connection under it.
+    /// The handshake or the connection failed.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, io: S) -> io::Result<Accepted<S>> {
         TlsAcceptor::from(Arc::clone(&self.config)).accept(io).await
     }
 
-    /// The configuration for QUIC. The server must be one for [`Alpn::Doq`] alone.
+    /// The configuration for QUIC. The server must have been made for [`Alpn::Doq`] only.
     ///
     /// # Errors
-    /// It is not, or the provider lacks the suite that QUIC begins with.
+    /// It was made for another protocol, or the provider lacks the suite that QUIC begins with.
     pub fn quic(&self) -> io::Result<Arc<dyn quinn::crypto::ServerConfig>> {
         let config = QuicServerConfig::try_from(Arc::clone(&self.config));
         config.map(|config| Arc::new(config) as Arc<_>).map_err(|error| io::Error::new(ErrorKind::InvalidInput, error))
@@ -249,7 +249,7 @@ impl fmt::Debug for TlsServer {
     }
 }
 
-/// The protocol that client and server agreed on; none where the client named none.
+/// The protocol that client and server agreed on; none if the client named none.
 pub fn agreed<S>(stream: &Accepted<S>) -> Option<&[u8]> {
     stream.get_ref().1.alpn_protocol()
 }
