@@ -1,13 +1,13 @@
 //! Addresses as the configuration writes them: with an optional scope (`fe80::1%eth0`) and an optional port.
 //!
-//! A scope stays text here: interfaces come and go, so it is turned into an index when a socket is made.
+//! A scope stays text here, because interfaces come and go: it becomes an index when a socket is made.
 
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
 };
 
-/// An IP address, with the scope it was written with.
+/// An IP address with its scope as written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     /// The address itself.
@@ -19,7 +19,7 @@ pub struct Address {
 /// An address and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// Where.
+    /// The address.
     pub address: Address,
     /// The port; 0 only for a listener, where the kernel then chooses.
     pub port: u16,
@@ -28,19 +28,19 @@ pub struct Endpoint {
 /// Why a text is not an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Nothing was written.
+    /// Nothing is written.
     #[error("it is empty")]
     Empty,
-    /// Neither IPv4 nor IPv6.
+    /// It is neither IPv4 nor IPv6.
     #[error("it is not an IPv4 or IPv6 address")]
     NotAnAddress,
-    /// An opening bracket without its closing one, or text between bracket and port.
+    /// A bracket is not closed, or there is text between bracket and port.
     #[error("an IPv6 address with a port is written [address]:port")]
     Brackets,
     /// The port is not a number up to 65535.
     #[error("the port must be a number from 1 to 65535")]
     Port,
-    /// A scope on an address that is not link-local IPv6, or an empty one.
+    /// It has a scope but is not link-local IPv6, or the scope is empty.
     #[error("only a link-local IPv6 address (fe80::/10, ff02::/16) takes a scope")]
     Scope,
 }
@@ -53,7 +53,7 @@ impl Address {
         }
         let Some((ip, scope)) = text.split_once('%') else {
             let ip: IpAddr = text.parse().map_err(|_| AddressError::NotAnAddress)?;
-            // An IPv4-mapped address is the IPv4 address: one host is never two.
+            // An IPv4-mapped address is treated as IPv4, so that one host never counts as two.
             return Ok(Self { ip: ip.to_canonical(), scope: None });
         };
         let ip: Ipv6Addr = ip.parse().map_err(|_| AddressError::NotAnAddress)?;
@@ -68,8 +68,8 @@ impl Address {
     }
 }
 
-/// What was meant by an address with a port as other programs write it (`10.1.1.53#5353`, `10.1.1.53@5353`,
-/// `10.1.1.53 port 5353`), in our own notation; none for any other text.
+/// Rewrites an address with a port in another program's notation (`10.1.1.53#5353`, `10.1.1.53@5353`, `10.1.1.53 port
+/// 5353`) in ours; none for any other text.
 pub(super) fn port_behind_colon(text: &str) -> Option<String> {
     let (address, port) =
         text.split_once(['#', '@']).or_else(|| text.split_once(" port ")).or_else(|| text.split_once(' '))?;
@@ -78,8 +78,8 @@ pub(super) fn port_behind_colon(text: &str) -> Option<String> {
     Some(endpoint.to_string())
 }
 
-/// An IPv6 address without brackets whose last group looks like a port that was meant, as in `fd00::53:53`: what stands
-/// before it is an address too, and a DNS port ends in 53 (53, 5353, 853, 8053) or 443.
+/// Detects an IPv6 address without brackets whose last group looks like a port, as in `fd00::53:53`: the text before it
+/// is an address too, and the group is a DNS port, one that ends in 53 (53, 5353, 853, 8053) or 443.
 pub(super) fn port_was_meant(text: &str) -> Option<Endpoint> {
     let (address, port) = text.rsplit_once(':')?;
     let address: Ipv6Addr = address.parse().ok()?;
@@ -105,7 +105,7 @@ impl Endpoint {
             return Ok(Self { address, port });
         }
         match text.split_once(':') {
-            // One colon is a port's; more are an IPv6 address's own.
+            // One colon precedes a port; more belong to an IPv6 address.
             Some((ip, digits)) if !digits.contains(':') => {
                 let address = Address::parse(ip)?;
                 Ok(Self { address, port: parse_port(digits)? })

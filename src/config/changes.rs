@@ -1,4 +1,4 @@
-//! What a reload changes, in lines for people.
+//! The changes that a reload makes, in lines for people.
 
 use super::{
     group::{GroupIndex, GroupPlan},
@@ -6,7 +6,7 @@ use super::{
 };
 
 impl Live {
-    /// What `new` has that this has not, and the other way round; empty where they are the same.
+    /// Differences between two plans, one line each; empty if they are the same.
     pub fn changes(&self, new: &Self) -> Vec<String> {
         let mut lines = Vec::new();
         let same_rule = |old: &RulePlan, other: &RulePlan| {
@@ -19,9 +19,9 @@ impl Live {
         lines
     }
 
-    /// The keys of all that has no name of its own.
+    /// The differing keys of everything that has no name of its own.
     fn keys(&self, new: &Self) -> Vec<&'static str> {
-        // Taken apart, so that whatever is added is thought of here too.
+        // Destructured, so that a new field must be handled here too.
         let Self {
             access,
             deadline,
@@ -65,7 +65,7 @@ impl Live {
     }
 }
 
-/// The names of the groups that a rule sends to. Their places are no part of it: another group in front moves them.
+/// The names of the groups that a rule sends to. Their indices are ignored: another group in front would change them.
 fn targets<'a>(live: &'a Live, rule: &RulePlan) -> (&'a str, Option<&'a str>) {
     let fallback = match rule.when_down {
         WhenDown::Upstream(index) => Some(live.group(index).name.as_str()),
@@ -74,7 +74,7 @@ fn targets<'a>(live: &'a Live, rule: &RulePlan) -> (&'a str, Option<&'a str>) {
     (&live.group(rule.to).name, fallback)
 }
 
-/// A rule but for the places of its groups.
+/// A rule without the indices of its groups.
 fn without_targets(rule: &RulePlan) -> RulePlan {
     let when_down = match rule.when_down {
         WhenDown::Upstream(_) => WhenDown::Stale,

@@ -1,7 +1,7 @@
-//! Problems: where, what, what to do. All of them, each with the line it stands on.
+//! Problems of a configuration: where, what, what to do. All of them are reported, each with its line.
 //!
 //! The first line of a problem is `file:line:column: message`; below it the line is shown with the place marked, then
-//! what would be right. A problem of a command-line flag names the flag and shows no line.
+//! the advice. A problem with a command-line flag names the flag and shows no line.
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -12,38 +12,38 @@ use super::plan::WrittenAt;
 /// A text that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
-    /// A file, by the name it was asked for with, and its text.
+    /// A file: its name as it was given, and its text.
     File {
         /// Its name.
         name: String,
-        /// All of it.
+        /// Its whole text.
         text: String,
     },
     /// A flag of the command line, such as `--aws`.
     Flag(&'static str),
 }
 
-/// Which source.
+/// Identifies a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SourceId(pub(super) usize);
 
 /// A place in a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Which source.
+    /// The source.
     pub(super) source: SourceId,
-    /// Its octets there.
+    /// The octets in it.
     pub(super) span: Range<usize>,
 }
 
-/// One thing that is wrong, or looks so.
+/// One mistake or likely mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
-    /// Where; none where nothing was written.
+    /// Where it is; none if the cause is something not written.
     pub(super) place: Option<Place>,
-    /// What, in a line.
+    /// The message, in one line.
     pub(super) message: String,
-    /// What would be right.
+    /// The advice.
     pub(super) help: Option<String>,
 }
 
@@ -71,7 +71,7 @@ pub enum Color {
     Never,
 }
 
-/// Everything that is wrong with a configuration, or everything to be warned of, in the order of the texts.
+/// All errors or all warnings of a configuration, in the order of the texts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems {
     sources: Arc<Vec<Source>>,
@@ -79,7 +79,7 @@ pub struct Problems {
     severity: ProblemLevel,
 }
 
-/// Whether a plan can be had all the same.
+/// Whether a plan can be built all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProblemLevel {
     Error,
@@ -121,12 +121,12 @@ impl Problems {
         })
     }
 
-    /// Each one in a line, `file:line:column: message`: for logs.
+    /// Each problem in a line, `file:line:column: message`, for logs.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.problems.iter().map(|problem| headline(&self.sources, problem, ""))
     }
 
-    /// All of them for people, with the lines they stand on and what would be right; every line is whole.
+    /// All problems for people, with their lines and advice; ends with a whole line.
     pub fn render(&self, color: Color) -> String {
         let renderer = match color {
             Color::Always => Renderer::styled(),
@@ -137,7 +137,7 @@ impl Problems {
             text.push_str(&renderer.render(&[self.group(problem)]));
             text.push_str("\n\n");
         }
-        // An empty line between problems, and none behind the last.
+        // An empty line between problems, but not after the last.
         if text.ends_with("\n\n") {
             text.pop();
         }
@@ -168,7 +168,7 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// The text a problem stands in and the span to mark: no further than the line it begins on.
+/// The text of a problem and the span to mark, which ends with the line it begins on.
 fn marked<'a>(sources: &'a [Source], problem: &Problem) -> Option<(&'a str, Range<usize>)> {
     let place = problem.place.as_ref()?;
     let Source::File { text, .. } = sources.get(place.source.0)? else { return None };
@@ -178,7 +178,7 @@ fn marked<'a>(sources: &'a [Source], problem: &Problem) -> Option<(&'a str, Rang
 
 fn headline(sources: &[Source], problem: &Problem, word: &str) -> String {
     match problem.place.as_ref() {
-        // A compiler's way to say it, which editors understand; a flag has no line to go to.
+        // The format of compilers, which editors understand; a flag has no line.
         Some(place) if matches!(sources.get(place.source.0), Some(Source::File { .. })) => {
             format!("{}: {word}{}", locate(sources, place), problem.message)
         }

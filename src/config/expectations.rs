@@ -1,7 +1,7 @@
-//! Expectations for a configuration: cases that `tidegate test` holds it against.
+//! Expectations for a configuration: the cases that `tidegate test` checks it against.
 //!
-//! A file has a table `[[case]]` for each query, with what must hold. All that is wrong with it is told at once, as with
-//! a configuration.
+//! A file has a table `[[case]]` for each query, with what must hold. All problems in it are reported at once, as for a
+//! configuration.
 
 use std::{
     fs,
@@ -18,42 +18,42 @@ use super::{
 };
 use crate::wire::{Name, Rcode, RecordType, Transport};
 
-/// Every case of a file.
+/// The cases of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expectations {
-    /// The configuration that they are for, unless another is named.
+    /// The configuration that they are for, unless another is given.
     pub config: Option<PathBuf>,
     /// The cases in the order of the file.
     pub cases: Vec<ExpectedCase>,
 }
 
-/// A query, and what must hold for it.
+/// A query and its expectations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpectedCase {
-    /// Where it stands.
+    /// Where it is written.
     pub place: WrittenAt,
     /// The name.
     pub name: Name,
     /// The record type.
     pub qtype: RecordType,
-    /// Who asks; none = this host.
+    /// The client's address; none = this host.
     pub client: Option<IpAddr>,
-    /// How the query comes.
+    /// The transport of the query.
     pub transport: Transport,
-    /// Whether signatures are asked for.
+    /// Whether the query sets the DO bit.
     pub dnssec: bool,
-    /// The addresses that the upstream is taken to answer with; empty = its answer is not known.
+    /// The addresses that the upstream is assumed to answer with; empty = its answer is unknown.
     pub addresses: Vec<IpAddr>,
-    /// What must hold.
+    /// The expectations.
     pub expected: Expected,
 }
 
-/// What must hold for a query; what is none may be anything.
+/// The expectations for a query; a field that is none is not checked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Expected {
-    /// The rule that the name's queries go through; empty = none.
+    /// The rule for the name; empty = no rule.
     pub rule: Option<String>,
-    /// The group that they go to; empty = none.
+    /// The group that its queries go to; empty = no group.
     pub group: Option<String>,
     /// The rule whose `clients` the client is in; empty = none.
     pub view: Option<String>,
@@ -65,7 +65,7 @@ pub struct Expected {
     pub guard: Option<ExpectedVerdict>,
     /// The response code.
     pub rcode: Option<Rcode>,
-    /// The data of the answer's records of the type that is asked for, in any order.
+    /// The data of the answer's records of the query's type, in any order.
     pub records: Option<Vec<String>>,
     /// The extended error.
     pub ede: Option<u16>,
@@ -74,11 +74,11 @@ pub struct Expected {
 /// What a guard does with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedVerdict {
-    /// Nothing.
+    /// It does nothing.
     Pass,
-    /// It counts it, and lets it through.
+    /// It counts the answer and lets it through.
     Log,
-    /// It leaves addresses out.
+    /// It removes addresses.
     Strip,
     /// It refuses the answer.
     Refuse,
@@ -201,7 +201,7 @@ impl ExpectationsReader<'_> {
         })
     }
 
-    /// The value of a text; one that is wrong is a problem.
+    /// Parses a text; a wrong one is reported as a problem.
     fn parsed<T: FromStr>(&mut self, text: Option<&Text>, kind: &str) -> Option<T> {
         let text = text?;
         let value = text.value.parse().ok();

@@ -1,4 +1,4 @@
-//! The part of the plan about upstreams: groups, their tiers and servers, the ways to them, their health.
+//! The part of the plan about upstreams: groups, their tiers and servers, the paths to them, their health.
 
 use std::{fmt, num::NonZeroU32, path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
 /// The path of DNS over HTTPS where none is written.
 pub const DNS_QUERY_PATH: &str = "/dns-query";
 
-/// The place of a group in [`Live::groups`](super::Live::groups).
+/// The index of a group in [`Live::groups`](super::Live::groups).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupIndex(pub usize);
 
@@ -22,21 +22,21 @@ pub struct GroupIndex(pub usize);
 pub struct GroupPlan {
     /// Its name in the file.
     pub name: String,
-    /// The tiers in order; a tier may be empty only where our own listeners were left out of it.
+    /// The tiers in order; a tier is empty only if it consisted of our own listeners, which are left out.
     pub tiers: Vec<Vec<ServerPlan>>,
-    /// The path of queries to servers that have none of their own.
+    /// The path to servers that have none of their own.
     pub path: NetworkPath,
-    /// Which server of a tier is asked.
+    /// How a server is chosen within a tier.
     pub policy: Policy,
     /// The ceiling of one try.
     pub timeout: Duration,
-    /// Tries for one query over all servers, at least 1.
+    /// Tries for one query over all servers; at least 1.
     pub attempts: u32,
     /// Hedges as a share of queries; none = no hedging.
     pub hedge: Option<Share>,
-    /// Questions a second for each server address; none = no limit.
+    /// Queries a second to each server address; none = no limit.
     pub max_qps: Option<NonZeroU32>,
-    /// Questions that may wait on this group.
+    /// Queries that may wait on this group.
     pub in_flight: u32,
     /// Stream connections kept for each server and worker.
     pub connections: u32,
@@ -44,22 +44,22 @@ pub struct GroupPlan {
     pub source_ports: u32,
     /// Whether upstream queries get random letter case (0x20).
     pub mix_case: bool,
-    /// Whether its servers are asked to resolve, or for what they have.
+    /// Whether queries to its servers ask for recursion.
     pub recursion: Recursion,
     /// How long a better tier must be healthy before it is used again.
     pub fail_back: Duration,
     /// PEM bundle of roots for encrypted transports; none = the system's.
     pub ca: Option<Bundle>,
-    /// How health is found out.
+    /// How its servers are probed.
     pub health: HealthPlan,
 }
 
 /// Whether a query asks for recursion (RD).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Recursion {
-    /// It does: resolvers are asked.
+    /// RD is set: the servers are resolvers.
     Desired,
-    /// It does not: the servers of a delegation are asked.
+    /// RD is clear: the servers are those of a delegation.
     NotDesired,
 }
 
@@ -68,25 +68,25 @@ pub enum Recursion {
 pub struct Bundle {
     /// The file.
     pub path: PathBuf,
-    /// What it held when it was read.
+    /// Its content when it was read.
     pub roots: Roots,
 }
 
 /// A server to forward to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerPlan {
-    /// Which.
+    /// Its address.
     pub address: ServerAddress,
     /// The path of queries to it.
     pub path: NetworkPath,
 }
 
-/// Which server.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ServerAddress {
-    /// One that the file names.
+    /// A server that the file names.
     Fixed(FixedServer),
-    /// Those of resolv.conf, watched.
+    /// The servers in resolv.conf, watched.
     System {
         /// The file; none = systemd-resolved's, else /etc/resolv.conf.
         path: Option<PathBuf>,
@@ -96,35 +96,35 @@ pub enum ServerAddress {
 /// A server that the file names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FixedServer {
-    /// What carries the messages.
+    /// Its transport.
     pub transport: Transport,
-    /// Where.
+    /// Its address and port.
     pub endpoint: Endpoint,
     /// The path of DNS over HTTPS, with its slash; none for other transports.
     pub http_path: Option<String>,
-    /// The name its certificate must have; none = its address. Always none without encryption.
+    /// The name its certificate must be for; none = its address. Always none without encryption.
     pub tls_name: Option<String>,
 }
 
-/// The path of queries to a server, as far as this host decides it.
+/// The path to a server, as far as this host decides it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct NetworkPath {
-    /// The local address that they leave from.
+    /// The local address that queries leave from.
     pub source: Option<Address>,
-    /// The network device that they leave by.
+    /// The network device that queries leave by.
     pub device: Option<String>,
     /// The firewall mark; 0 = none.
     pub mark: u32,
 }
 
-/// Which server of a tier is asked.
+/// How a server is chosen within a tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Policy {
-    /// Evenly all that are about as fast as the fastest.
+    /// Evenly among all that are about as fast as the fastest.
     Fastest,
-    /// Evenly all.
+    /// Evenly among all.
     Spread,
-    /// The first that is healthy.
+    /// The first healthy one.
     Ordered,
 }
 
@@ -139,12 +139,12 @@ impl Share {
     }
 }
 
-/// How a group's health is found out.
+/// How the health of a group's servers is probed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HealthPlan {
-    /// The query that probes ask.
+    /// The query of a probe.
     pub probe: Probe,
-    /// Whether the file names the probe; else it is the default, which proves less.
+    /// Whether the file sets the probe; a default probe proves less.
     pub is_probe_written: bool,
     /// Where the probe's addresses must lie; empty = anywhere.
     pub expect: Vec<IpNet>,
@@ -158,7 +158,7 @@ pub struct HealthPlan {
     pub rise: u32,
 }
 
-/// The query that probes ask.
+/// The query of a probe.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Probe {
     /// Its name.

@@ -1,9 +1,10 @@
-//! The ways to a plan: a file, a text, the flags of a sidecar without a file, and flags over a file.
+//! Builds a plan from a file, a text, the flags of a sidecar without a file, or a file with flags.
 //!
-//! Flags beat the file. `--listen` replaces `server.listen`. `--aws` and `--default` are the servers of the groups
-//! `aws` and `default`, in place of any the file gives them; the rule for `preset:aws`, or for ".", is sent there, and
-//! made where there is none; a sidecar without a file sends private reverse names to `--default`, too. `--private` guards the rule for `preset:aws`, with `on_public = "refuse"` unless
-//! `--on-public` says otherwise. `--admin` and `--socket` are `http` and `socket` in [admin]; `off` is none.
+//! Flags take precedence over the file. `--listen` replaces `server.listen`. `--aws` and `--default` set the servers of
+//! the groups `aws` and `default`, in place of those in the file. The rule for `preset:aws`, or for ".", then sends to
+//! that group, and is added if there is none; without a file, `--default` gets private reverse names too. `--private`
+//! guards the rule for `preset:aws`, with `on_public = "refuse"` unless `--on-public` is given. `--admin` and
+//! `--socket` are `http` and `socket` in [admin]; `off` means none.
 
 use std::{
     io,
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::files;
 
-/// What `serve` is told on the command line or by environment variables. Each text may hold several values with commas.
+/// Flags and environment variables of `serve`. Each text may hold several values, separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServeFlags {
     /// `--listen ADDR:PORT`
@@ -63,8 +64,8 @@ impl Plan {
     }
 }
 
-/// Where the control socket of the daemon is that has the file at `path`; none = it is off. What else is wrong with the
-/// file has no part in it: whoever wants a bad file reloaded is to hear of it from the daemon.
+/// The control socket of the daemon that uses the file at `path`; none = it is off. Other mistakes in the file are
+/// ignored: the daemon itself should report them when it is asked to reload.
 pub fn control_socket(path: &Path) -> io::Result<Option<PathBuf>> {
     let octets = files::read(path)?;
     let Loaded { file, sources, .. } = file::parse(&path.display().to_string(), octets);
@@ -74,8 +75,8 @@ pub fn control_socket(path: &Path) -> io::Result<Option<PathBuf>> {
     Ok(build::path(&sources, socket))
 }
 
-/// Where the operators' HTTP of the daemon is that has the file at `path`; none = it is off, or what stands there is no
-/// address. Nothing else of the file matters.
+/// The address of the operators' HTTP of the daemon that uses the file at `path`; none = it is off, or the text is not
+/// an address. Nothing else in the file matters.
 pub fn admin_http(path: &Path) -> io::Result<Option<Endpoint>> {
     let octets = files::read(path)?;
     let Loaded { file, .. } = file::parse(&path.display().to_string(), octets);
@@ -118,7 +119,7 @@ fn apply_flags(loaded: &mut Loaded, flags: &ServeFlags) {
     let on_public = on_public.and_then(|words| {
         let word = words.value.first()?;
         let action = OnPublic::parse(word, "on_public").map_err(|problem| problems.push(problem)).ok();
-        // One that is wrong is told already.
+        // A wrong value has already been reported.
         Some(Located { value: action.unwrap_or(OnPublic::Refuse), place: words.place })
     });
     for forward in file.forward.iter_mut().filter(|forward| covers(&forward.value, "aws", "preset:aws")) {
@@ -142,8 +143,8 @@ fn guard(forward: &mut ForwardSection, private: Option<&Texts>, on_public: Optio
     }
 }
 
-/// Sends the rule for the first of `zones` to the group `name` with these servers, making what is not there: a group, or a
-/// rule for all of them.
+/// Sends the rule for the first of `zones` to the group `name` with these servers. Adds the group, and a rule for all
+/// of `zones`, if missing.
 fn route_zones(file: &mut File, name: &str, zones: &[&str], servers: Texts) {
     let place = servers.place.clone();
     let text = |value: &str| Text { value: value.to_owned(), place: place.clone() };
@@ -180,7 +181,7 @@ fn covers(forward: &ForwardSection, name: &str, zone: &str) -> bool {
     forward.clients.as_ref().is_none_or(|clients| clients.value.is_empty()) && (called || has)
 }
 
-/// The value of a flag for a key that `off` leaves empty; none if it was not given.
+/// The value of a flag for a key that `off` empties; none if the flag was not given.
 fn switchable(sources: &mut Vec<Source>, flag: &'static str, value: Option<&str>) -> Option<Text> {
     let value = value.filter(|value| !value.is_empty())?;
     let place = Place { source: SourceId(sources.len()), span: 0..0 };
@@ -188,7 +189,7 @@ fn switchable(sources: &mut Vec<Source>, flag: &'static str, value: Option<&str>
     Some(Text { value: if value == "off" { String::new() } else { value.to_owned() }, place })
 }
 
-/// The values of a flag, a source of its own; none if it was not given. An empty variable is one that is not set.
+/// The values of a flag, as a source of its own; none if it was not given. An empty variable counts as unset.
 fn texts(sources: &mut Vec<Source>, flag: &'static str, values: &[String]) -> Option<Texts> {
     if values.iter().all(String::is_empty) {
         return None;

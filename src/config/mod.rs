@@ -1,9 +1,9 @@
-//! Text to plan: the configuration file, its presets and its errors.
+//! From text to plan: the configuration file, its presets and its errors.
 //!
-//! Text is read into `File` (as typed, with places), `File` is built into a [`Plan`] (valid by construction). Every
-//! problem on the way is collected, so that a person mends them all in one go. Nothing here opens a socket, reads the
-//! network or knows the time; zone files and hosts files are read by those who use them, files with a single value and
-//! bundles of CA certificates here.
+//! Text is read into `File` (as typed, with places), and `File` is built into a [`Plan`] (valid by construction). All
+//! problems on the way are collected, so that a person can fix them in one go. Nothing here opens a socket, uses the
+//! network or knows the time. Files with a single value and bundles of CA certificates are read here; zone files and
+//! hosts files by their users.
 
 mod address;
 mod build;

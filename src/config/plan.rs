@@ -22,39 +22,39 @@ use crate::{
     wire::{Name, cookie::Secret},
 };
 
-/// What the daemon is to do.
+/// The whole configuration of the daemon.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// What needs a restart.
+    /// The settings that need a restart.
     pub boot: Boot,
-    /// What a reload brings into force.
+    /// The settings that a reload can change.
     pub live: Live,
     /// What looks like a mistake but stops nothing.
     pub warnings: Problems,
 }
 
-/// What needs a restart.
+/// The settings that need a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boot {
-    /// Plain DNS, over UDP and TCP. Never empty.
+    /// Listeners of plain DNS, over UDP and TCP. Never empty.
     pub listen: Vec<Listen>,
-    /// DNS over TLS.
+    /// Listeners of DNS over TLS.
     pub tls: Vec<Endpoint>,
-    /// DNS over HTTPS.
+    /// Listeners of DNS over HTTPS.
     pub https: Vec<HttpsListen>,
-    /// DNS over QUIC.
+    /// Listeners of DNS over QUIC.
     pub quic: Vec<Endpoint>,
     /// Whether to bind addresses that the host does not have yet.
     pub freebind: bool,
-    /// How many threads answer.
+    /// How many worker threads there are.
     pub workers: Workers,
-    /// Bounds on stream connections from clients.
+    /// Limits on stream connections from clients.
     pub streams: StreamLimits,
-    /// The cache's bound on memory in octets; 0 = no cache.
+    /// The most memory of the cache in octets; 0 = no cache.
     pub cache_size: u64,
-    /// The file that the cache is kept in over a restart; none = it is not.
+    /// The file that keeps the cache over a restart; none = no file.
     pub snapshot: Option<PathBuf>,
-    /// Where the perimeter is recorded; none = it is not.
+    /// The perimeter record; none = off.
     pub perimeter: Option<PerimeterRecord>,
     /// Where operators' HTTP listens; none = off.
     pub admin_http: Option<Endpoint>,
@@ -62,7 +62,7 @@ pub struct Boot {
     pub admin_socket: Option<PathBuf>,
     /// How log lines are written.
     pub log_format: LogFormat,
-    /// Whether to shut the process in as far as the kernel can.
+    /// Whether to sandbox the process.
     pub sandbox: Sandbox,
 }
 
@@ -78,40 +78,40 @@ pub struct PerimeterRecord {
 /// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Listen {
-    /// Where.
+    /// The address.
     pub endpoint: Endpoint,
     /// Whether the process may start without it.
     pub need: Need,
 }
 
-/// Where DNS over HTTPS is listened for.
+/// A listener of DNS over HTTPS.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HttpsListen {
-    /// Where.
+    /// The address.
     pub endpoint: Endpoint,
     /// Whether TLS is spoken here, or by a proxy in front.
     pub encryption: Encryption,
 }
 
-/// Who ends TLS.
+/// Where TLS ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encryption {
-    /// This listener.
+    /// TLS ends at this listener.
     Here,
-    /// A proxy in front: plain HTTP is spoken here.
+    /// TLS ends at a proxy in front, and plain HTTP is spoken here.
     InFront,
 }
 
-/// Whether a listener must be there.
+/// Whether the process can start without a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Need {
-    /// It was asked for: without it there is no start.
+    /// It was configured: the process does not start without it.
     Required,
     /// It is a default: left out where the host lacks the address family.
     IfSupported,
 }
 
-/// How many threads answer.
+/// How many worker threads there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Workers {
     /// One for each core that the process may use.
@@ -120,14 +120,14 @@ pub enum Workers {
     Count(NonZeroU32),
 }
 
-/// Bounds on stream connections from clients.
+/// Limits on stream connections from clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StreamLimits {
     /// Connections in all.
     pub connections: u32,
     /// Connections for each client.
     pub per_client: u32,
-    /// Questions in flight on one connection.
+    /// Queries in flight on one connection.
     pub pipeline: u32,
     /// How long a connection may be silent.
     pub idle: Duration,
@@ -146,88 +146,88 @@ pub enum LogFormat {
     Journald,
 }
 
-/// Whether to shut the process in.
+/// Whether to sandbox the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Sandbox {
-    /// As far as the kernel can.
+    /// As far as the kernel supports it.
     Auto,
     /// Not at all.
     Off,
 }
 
-/// What a reload brings into force.
+/// The settings that a reload can change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
     /// Who is served.
     pub access: AccessPlan,
-    /// A client has its answer by then, whatever happens upstream.
+    /// The time within which a client gets a response, whatever happens upstream.
     pub deadline: Duration,
     /// How long queries are still answered after SIGTERM before the drain.
     pub lameduck: Duration,
-    /// The largest UDP answer, and what EDNS advertises both ways.
+    /// The largest UDP response, and what EDNS advertises in both directions.
     pub udp_payload: u16,
-    /// What DNS cookies are made with, newest first; empty = random.
+    /// The secrets of DNS cookies, newest first; empty = random.
     pub cookie_secrets: Vec<CookieSecret>,
     /// What version.bind and id.server answer, at most 255 octets; none = REFUSED.
     pub chaos: Option<String>,
-    /// Questions that may wait for an upstream, in all.
+    /// Queries that may wait for an upstream, in all.
     pub in_flight: u32,
-    /// How often one client may ask over UDP; none = as often as it likes.
+    /// The rate limit for a client over UDP; none = no limit.
     pub client_limit: Option<ClientLimit>,
     /// The load balancers whose PROXY header is believed.
     pub balancers: Vec<IpNet>,
     /// The certificate of the encrypted listeners, where there are any.
     pub certificate: Option<Certificate>,
-    /// What is kept for how long.
+    /// How long cache entries are kept.
     pub cache: CachePolicy,
-    /// Who sees what over the operators' HTTP.
+    /// Access to the operators' HTTP.
     pub admin: AdminAccess,
-    /// The least level that is logged.
+    /// The lowest level that is logged.
     pub log_level: LogLevel,
     /// The groups of upstreams.
     pub groups: Vec<GroupPlan>,
-    /// The rules; their order has no meaning. No zone is twice there for the same clients.
+    /// The rules, in no particular order. No zone appears twice for the same clients.
     pub rules: Vec<RulePlan>,
-    /// The zones answered here. None is there twice.
+    /// The local zones, each only once.
     pub local: Vec<LocalZone>,
     /// A file in hosts(5) format.
     pub hosts: Option<PathBuf>,
-    /// What becomes of special-use names (RFC 6761, 6303) that no rule or local zone covers.
+    /// How special-use names (RFC 6761, 6303) are handled that no rule or local zone covers.
     pub special: SpecialNames,
 }
 
-/// How often one client may ask over UDP.
+/// The rate limit for a client over UDP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientLimit {
     /// Queries a second.
     pub qps: NonZeroU32,
     /// Queries at once.
     pub burst: u32,
-    /// Networks that it does not hold for.
+    /// Networks that are exempt.
     pub exempt: Vec<IpNet>,
 }
 
-/// A certificate with its key, and where they stand.
+/// A certificate with its key, and their files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// The file of the chain.
     pub chain: PathBuf,
     /// The file of the key.
     pub key: PathBuf,
-    /// What they held.
+    /// Their content.
     pub pair: KeyPair,
 }
 
-/// What DNS cookies are made with.
+/// A secret of DNS cookies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CookieSecret {
-    /// The file it stands in.
+    /// Its file.
     pub path: PathBuf,
     /// The secret.
     pub secret: Secret,
 }
 
-/// Who is served: of both lists the longest prefix that holds the client decides, and `deny` where they are the same.
+/// Who is served: the longest prefix in both lists that holds the client decides, and `deny` if both have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessPlan {
     /// Networks that are served.
@@ -236,7 +236,7 @@ pub struct AccessPlan {
     pub deny: Vec<IpNet>,
 }
 
-/// What is kept for how long.
+/// How long cache entries are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CachePolicy {
     /// No answer is kept shorter than this.
@@ -245,9 +245,9 @@ pub struct CachePolicy {
     pub max_ttl: Duration,
     /// The cap for NXDOMAIN and NODATA (RFC 2308) where a rule has none of its own; each [`RulePlan`] has it filled in.
     pub negative_ttl: Duration,
-    /// For negative answers that come without an SOA.
+    /// The TTL of negative answers without an SOA.
     pub no_soa_ttl: Duration,
-    /// For failures (RFC 9520).
+    /// The TTL of failures (RFC 9520).
     pub failure_ttl: Duration,
     /// How long past its TTL an answer may serve when no upstream answers (RFC 8767); zero = never.
     pub stale: Duration,
@@ -261,7 +261,7 @@ pub struct CachePolicy {
     pub rotate: bool,
 }
 
-/// Who sees what over the operators' HTTP.
+/// Access to the operators' HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminAccess {
     /// Who may see more than metrics and health.
@@ -270,7 +270,7 @@ pub struct AdminAccess {
     pub hosts: Vec<String>,
 }
 
-/// The least level that is logged.
+/// The lowest level that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the levels are those of every log")]
 pub enum LogLevel {
@@ -281,31 +281,31 @@ pub enum LogLevel {
     Trace,
 }
 
-/// What becomes of special-use names.
+/// How special-use names are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SpecialNames {
     /// They are answered here.
     AnsweredHere,
-    /// They are names like others.
+    /// They are treated like other names.
     Forwarded,
 }
 
-/// Where queries for some domains go.
+/// A rule: where queries for some domains go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RulePlan {
-    /// For logs, metrics and explain; no two rules share one.
+    /// Its name in logs, metrics and explain; unique.
     pub name: String,
-    /// What was written, with the domains each stands for.
+    /// The entries of `zones`, with the domains each stands for.
     pub written: Vec<ZoneEntry>,
-    /// The domains, none twice.
+    /// The domains, each only once.
     pub zones: Vec<Name>,
     /// The group that is asked.
     pub to: GroupIndex,
-    /// The clients this rule is for alone; empty = all.
+    /// The clients that the rule is limited to; empty = all.
     pub clients: Vec<IpNet>,
-    /// What addresses answers may hold; none = no guard.
+    /// The addresses that answers may hold; none = no guard.
     pub guard: Option<GuardPlan>,
-    /// Domains that guard and rebinding protection leave alone.
+    /// Domains that guard and rebinding protection do not check.
     pub except: Vec<Name>,
     /// Whether private addresses in answers are refused.
     pub rebind: Rebind,
@@ -340,11 +340,11 @@ pub struct GuardPlan {
 /// What the guard does about an address outside its networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OnPublic {
-    /// Count and report; the answer passes.
+    /// Count and report the answer, and let it pass.
     Log,
-    /// Take the address out; nothing left is NODATA.
+    /// Remove the address; an answer with none left is NODATA.
     Strip,
-    /// SERVFAIL.
+    /// Answer SERVFAIL.
     Refuse,
 }
 
@@ -353,18 +353,18 @@ pub enum OnPublic {
 pub enum Rebind {
     /// They pass.
     Allow,
-    /// They do not.
+    /// They are refused.
     Refuse,
 }
 
 /// What happens when no server answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WhenDown {
-    /// A stale answer, else SERVFAIL.
+    /// With a stale answer, else SERVFAIL.
     Stale,
-    /// SERVFAIL.
+    /// With SERVFAIL.
     Fail,
-    /// Another group is asked.
+    /// By asking another group.
     Upstream(GroupIndex),
 }
 
@@ -377,7 +377,7 @@ pub enum Aaaa {
     Empty,
 }
 
-/// A zone answered here.
+/// A local zone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LocalZone {
     /// Its apex.
@@ -388,8 +388,8 @@ pub struct LocalZone {
     pub data: ZoneData,
 }
 
-/// Where something stands in the configuration, for messages. All places are equal to each other: what has moved within
-/// its file has not changed.
+/// A place in the configuration, for messages. All places are equal to each other: something that only moved within its
+/// file has not changed.
 #[derive(Debug, Clone, Default)]
 pub struct WrittenAt {
     /// The file.

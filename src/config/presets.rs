@@ -1,7 +1,8 @@
-//! The AWS name families: what `preset:aws` and its like stand for, and what must never be forced private.
+//! The AWS name families: what `preset:aws` and the others stand for, and which names must never be forced private.
 //!
-//! A family is in one preset only, so that two partitions can have a rule each. The names of the EC2 instances of every
-//! partition (`compute.internal` and the like) are in `aws`; a rule of another partition lists them beside its preset.
+//! Each family is in one preset only, so that two partitions can have a rule each. The names of EC2 instances in every
+//! partition (`compute.internal` and the like) are in `aws`; a rule for another partition lists them next to its
+//! preset.
 
 mod services;
 
@@ -10,7 +11,7 @@ pub use services::{Remedy, is_aws_name, remedy};
 /// A preset: the name families of one AWS partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preset {
-    /// What follows `preset:`.
+    /// The part after `preset:`.
     pub name: &'static str,
     /// The partition.
     pub about: &'static str,
@@ -18,7 +19,7 @@ pub struct Preset {
     pub families: &'static [PresetDomain],
 }
 
-/// A domain and what lives below it.
+/// A domain, and what is below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PresetDomain {
     /// The domain, without a final dot.
@@ -96,7 +97,7 @@ pub const PRESETS: &[Preset] = &[
     },
 ];
 
-/// AWS names that exist in public only: a guard on them would refuse every answer.
+/// AWS names that exist only in public: a guard on them would refuse every answer.
 pub const PUBLIC_ONLY: &[PresetDomain] = &[
     family("awsapps.com", "access portals and WorkSpaces sign-in"),
     family("awsstatic.com", "the console's static files"),
@@ -114,7 +115,7 @@ pub const PUBLIC_ONLY: &[PresetDomain] = &[
     family("csphome.hci.ic.gov", "console sign-in, aws-iso-f"),
 ];
 
-/// The preset of that name.
+/// The preset with this name.
 pub fn preset(name: &str) -> Option<&'static Preset> {
     PRESETS.iter().find(|preset| preset.name == name)
 }

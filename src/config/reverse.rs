@@ -1,15 +1,15 @@
 //! Reverse zones: the domains below in-addr.arpa (RFC 1035 3.5) and ip6.arpa (RFC 3596 2.5) that make up a network.
 //!
-//! Zones are cut at octets (IPv4) and nibbles (IPv6). A network whose prefix ends between two cuts is as many zones of
-//! the next cut as it holds: 10.20.0.0/14 is 20, 21, 22 and 23.10.in-addr.arpa.
+//! Zones are cut at octets (IPv4) and nibbles (IPv6). A network whose prefix ends between two cuts becomes several
+//! zones of the next cut: 10.20.0.0/14 is 20, 21, 22 and 23.10.in-addr.arpa.
 
 use ipnet::IpNet;
 
 use crate::{networks, wire::Name};
 
-/// Private use: RFC 6303 4.1 and 4.4 to 4.5 (RFC 1918 and link-local networks, unique local and link-local IPv6) and
-/// RFC 7793, which put shared address space into the same registry. What no site forwards (loopback, this network,
-/// documentation) is left out.
+/// Networks for private use: RFC 6303 4.1 and 4.4 to 4.5 (RFC 1918 and link-local networks, unique local and link-local
+/// IPv6) and RFC 7793, which adds shared address space to the same registry. Networks that no site forwards (loopback,
+/// this network, documentation) are left out.
 const PRIVATE: &[&str] =
     &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fd00::/8", "fe80::/10"];
 
@@ -45,7 +45,7 @@ pub fn private_reverse_zones() -> Vec<Name> {
     PRIVATE.iter().filter_map(|network| networks::parse(network).ok()).flat_map(reverse_zones).collect()
 }
 
-/// The digits, given from the left of the address, stand from the right in the name.
+/// Builds a zone's name from digits: left to right in the address, right to left in the name.
 fn zone(digits: &[String], suffix: &str) -> Option<Name> {
     let suffix: Name = suffix.parse().ok()?;
     digits.iter().try_fold(suffix, |zone, digit| zone.child(digit.as_bytes()).ok())

@@ -1,7 +1,7 @@
 //! A JSON Schema (draft-07) of the configuration file, for editors that complete and check it.
 //!
-//! Made from the declarations that the reader is made from, with the words of `config/reference.toml`. What it refuses
-//! the reader refuses; what takes more than one value or a look at the host to be judged it lets pass.
+//! It is generated from the declarations that the reader uses, with the words of `config/reference.toml`. The reader
+//! refuses everything that it refuses; checks of several values or of the host are left to the reader.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -14,7 +14,7 @@ use super::file::{
 
 const REFERENCE: &str = include_str!("../../config/reference.toml");
 
-/// The keys that each table must have.
+/// The required keys of each table.
 const REQUIRED: &[(&str, &[&str])] =
     &[("server", &["server"]), ("upstream.NAME", &["servers"]), ("forward", &["zones", "to"]), ("local", &["zone"])];
 
@@ -46,11 +46,11 @@ fn section<T: Table>() -> Value {
     table(&T::keys(), T::TABLE)
 }
 
-/// The schema of a table with these keys, known as `name` to the reference.
+/// The schema of a table with these keys, called `name` in the reference.
 pub(super) fn table(keys: &[Key], name: &str) -> Value {
     let properties: Map<String, Value> = keys.iter().map(|key| (key.name.to_owned(), property(key, name))).collect();
     let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": false });
-    // A server's table is named as [server] is, and has another key that must be there.
+    // A server's table has the same name as [server], but another required key.
     let required = REQUIRED.iter().find(|(table, required)| {
         *table == name && required.iter().all(|required| keys.iter().any(|key| key.name == *required))
     });
@@ -76,7 +76,7 @@ fn property(key: &Key, table: &str) -> Value {
     schema
 }
 
-/// What the reference says about each key, as `table.key`.
+/// The description of each key in the reference, by `table.key`.
 static DESCRIPTIONS: LazyLock<HashMap<String, String>> = LazyLock::new(|| describe(REFERENCE));
 
 fn describe(reference: &str) -> HashMap<String, String> {
@@ -96,7 +96,7 @@ fn describe(reference: &str) -> HashMap<String, String> {
             last = None;
         } else if let Some((key, _)) = code.split_once('=').filter(|_| !code.starts_with([' ', '"'])) {
             let path = format!("{table}.{}", key.trim());
-            // The first of several examples of a table says it.
+            // If a table has several examples, the first one counts.
             last = (!words.contains_key(&path)).then(|| path.clone());
             if let Some(path) = &last {
                 words.insert(path.clone(), comment.to_owned());

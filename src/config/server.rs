@@ -9,34 +9,34 @@ use super::{
 };
 use crate::{tls, wire::Transport};
 
-/// Why a text is no server.
+/// Why a text is not a server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ServerError {
-    /// The scheme is none that we speak.
+    /// The scheme is unknown.
     #[error("there is no scheme \"{0}\"")]
     Scheme(String),
-    /// What stands there is no address.
+    /// The address does not parse.
     #[error("{0}")]
     Address(#[from] AddressError),
-    /// A port in the notation of another program; this is ours.
+    /// The port is in the notation of another program; the field has ours.
     #[error("a port stands behind a colon: write \"{0}\"")]
     Notation(String),
-    /// It is the address of no single host.
+    /// The address does not belong to a single host.
     #[error("no server can have this address")]
     Unusable,
     /// Port 0.
     #[error("port 0 is no port of a server")]
     Port,
-    /// A path without HTTPS.
+    /// There is a path, but the scheme is not HTTPS.
     #[error("only https takes a path")]
     Path,
-    /// The path has characters that a URL has not.
+    /// The path has characters that a URL cannot have.
     #[error("\"{0}\" is no path of a URL")]
     BadPath(String),
-    /// A name without encryption.
+    /// There is a name, but no encryption.
     #[error("only tls, https and quic take a name behind \"#\"")]
     TlsName,
-    /// No certificate can be for the name.
+    /// No certificate can be for this name.
     #[error("the name behind \"#\" is no name of a host")]
     BadTlsName,
 }
@@ -88,8 +88,8 @@ impl FromStr for FixedServer {
     }
 }
 
-/// What was meant by a server with its port behind `#`, `@` or a space, and perhaps `#tls-name` behind that, as Unbound
-/// has it (`10.1.1.53@853#dns.example`); `start` is where the address begins.
+/// Rewrites a server in our notation whose port is behind `#`, `@` or a space, perhaps followed by `#tls-name`, as
+/// Unbound writes it (`10.1.1.53@853#dns.example`). `start` is where the address begins.
 fn in_our_notation(transport: Transport, start: usize, text: &str) -> Option<String> {
     let (scheme, rest) = text.split_at(start);
     if let Some(meant) = port_behind_colon(rest) {
@@ -100,7 +100,7 @@ fn in_our_notation(transport: Transport, start: usize, text: &str) -> Option<Str
     Some(format!("{scheme}{}#{name}", port_behind_colon(server)?))
 }
 
-/// Path and query of RFC 3986, which leaves out what a URI template is written with: POST needs none.
+/// Whether it is a path and query of RFC 3986. URI templates are not accepted: POST needs none.
 fn is_url_path(path: &str) -> bool {
     path.bytes().all(|octet| octet.is_ascii_graphic() && !b"\"#<>\\^`{|}".contains(&octet))
 }

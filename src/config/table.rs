@@ -1,4 +1,4 @@
-//! The routing table as `tidegate check` prints it: which domain goes where, for whom, over which servers.
+//! The routing table as `tidegate check` prints it: which domain goes where, for which clients, over which servers.
 
 use std::fmt::Write;
 
@@ -10,12 +10,12 @@ use super::{
 };
 use crate::{plural::Plural, wire::Name};
 
-/// An entry of more domains than this is one row.
+/// An entry with more domains than this becomes one row.
 const MANY: usize = 8;
 const HEADINGS: [&str; 6] = ["ZONE", "CLIENTS", "RULE", "GOES TO", "SERVERS", "GUARD"];
 
 impl Plan {
-    /// What was understood, a row for each domain; presets are taken apart, long lists of reverse zones are not.
+    /// The routing table, a row for each domain; presets are expanded, long lists of reverse zones are not.
     pub fn routing_table(&self) -> String {
         let mut rows: Vec<Row> = self.live.rules.iter().flat_map(|rule| self.rule_rows(rule)).collect();
         rows.extend(self.live.local.iter().map(local_row));
@@ -51,14 +51,14 @@ impl Plan {
     }
 }
 
-/// Domains in canonical order, then what stands for many.
+/// Domains in canonical order, then entries that stand for many.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum RowOrder {
     Domain(Name),
     Many(String),
 }
 
-/// A row and what it is sorted by.
+/// A row and its sort key.
 struct Row {
     order: RowOrder,
     cells: [String; 6],

@@ -7,19 +7,19 @@ const TIME: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000
 /// Units of size in octets, the largest first.
 const SIZE: &[(&str, u64)] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
-/// Why a text is no duration or size.
+/// Why a text is not a duration or size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
-    /// No digits in front.
+    /// There are no digits in front.
     #[error("it does not begin with a whole number")]
     Number,
-    /// A number alone.
+    /// It is a number without a unit.
     #[error("it has no unit")]
     NoUnit,
-    /// A unit that does not exist.
+    /// The unit is unknown.
     #[error("it has a unit that is none of these")]
     Unit,
-    /// More than 64 bits hold.
+    /// The number does not fit 64 bits.
     #[error("the number is too large")]
     TooLarge,
 }
@@ -48,7 +48,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, UnitError> {
     number.checked_mul(*factor).ok_or(UnitError::TooLarge)
 }
 
-/// A duration as it is written: whole, in the longest unit of which there are at least two, or exactly one.
+/// A duration as people write it: a whole number of the longest unit that fits at least twice, or exactly once.
 pub(super) fn show_duration(duration: Duration) -> String {
     let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if milliseconds == 0 {
@@ -61,7 +61,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
     show(milliseconds, TIME, "ms")
 }
 
-/// A size as it is written.
+/// A size as people write it.
 pub(super) fn show_size(octets: u64) -> String {
     show(octets, SIZE, "")
 }

@@ -1,4 +1,4 @@
-//! What the encrypted listeners need: addresses, certificate and key; and whom to believe and to hold back.
+//! The encrypted listeners: addresses, certificate and key; and the settings for PROXY headers and rate limits.
 
 use std::num::NonZeroU32;
 
@@ -73,7 +73,7 @@ impl Builder<'_> {
         is_new
     }
 
-    /// An address and port that `listen`, or another list over the same protocol, has.
+    /// Refuses an address and port that `listen`, or another list over the same protocol, already has.
     fn refuse_plain_port(&mut self, server: &ServerSection, key: &str, endpoints: &[Endpoint], texts: Option<&Texts>) {
         let Some(texts) = texts else { return };
         let tls = section(server.tls.as_ref());
@@ -92,7 +92,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Reads chain and key, where an encrypted listener wants them.
+    /// Reads chain and key, if an encrypted listener needs them.
     pub(super) fn certificate(&mut self, server: &ServerSection) -> Option<Certificate> {
         let located = server.tls.as_ref()?;
         let tls = &located.value;
@@ -133,7 +133,7 @@ impl Builder<'_> {
         }
     }
 
-    /// What clients will refuse a certificate for.
+    /// Warns of properties for which clients will refuse a certificate.
     fn warn_of_certificate(&mut self, text: &Text, facts: &CertificateFacts) {
         let expired = facts.seconds_left(clock::wall()) < 0;
         let nameless = facts.names.is_empty() && facts.addresses.is_empty();
@@ -157,7 +157,7 @@ impl Builder<'_> {
     }
 }
 
-/// Where a listener stands that shows a certificate.
+/// The place of a listener that presents a certificate.
 fn wants_certificate(tls: &TlsSection) -> Option<Place> {
     let all = [&tls.tls, &tls.quic].into_iter().flatten().flat_map(|texts| &texts.value);
     let https = tls.https.iter().flat_map(|texts| &texts.value).filter(|text| !text.value.starts_with("http://"));

@@ -1,4 +1,4 @@
-//! `[[forward]]`: rules, the zones they stand for, and who else claims them.
+//! `[[forward]]`: rules, the zones they stand for, and conflicts between them.
 //!
 //! A zone may be claimed once without clients, by a rule or by a local zone, and once for each client network.
 
@@ -22,13 +22,13 @@ use crate::{
     wire::Name,
 };
 
-/// Who claims a zone.
+/// A claim to a zone.
 pub(super) struct Claim {
-    /// The clients it is claimed for; none = all.
+    /// The clients of the claim; none = all.
     pub(super) clients: Option<IpNet>,
     /// "rule \"aws\"", "the local zone".
     pub(super) whose: Rc<str>,
-    /// Where.
+    /// Where it is written.
     pub(super) place: Place,
 }
 
@@ -69,11 +69,11 @@ impl Builder<'_> {
             follow: table.follow(),
             name,
         };
-        // Everything of it is checked even where it leads nowhere.
+        // Everything in the rule is checked even if its group is missing.
         to.map(|_| rule)
     }
 
-    /// What rules are called: as written, else by their first zone, told apart by clients and then by number.
+    /// The names of rules: as written, else the first zone, made unique by clients and then by a number.
     fn rule_names(&mut self, forwards: &[Located<ForwardSection>]) -> Vec<String> {
         let mut taken: Vec<(String, Place)> = Vec::new();
         for name in forwards.iter().filter_map(|forward| forward.value.name.as_ref()) {
@@ -167,12 +167,12 @@ impl Builder<'_> {
         (written, all)
     }
 
-    /// Notes that `zone` is claimed, once for each client network; a second claim is a problem.
+    /// Records a claim to `zone`, one for each client network; a second claim is a problem.
     pub(super) fn claim(&mut self, zone: &Name, clients: &[IpNet], whose: &Rc<str>, text: &Text) {
         let views: Vec<Option<IpNet>> =
             if clients.is_empty() { vec![None] } else { clients.iter().copied().map(Some).collect() };
         let claims = self.claims.entry(zone.clone()).or_default();
-        // A hundred thousand zones have one claim each; without this there would be room for four.
+        // A hundred thousand zones have one claim each; the default would reserve room for four.
         claims.reserve_exact(views.len());
         let mut twice = None;
         for view in views {

@@ -1,7 +1,7 @@
-//! The guard of a rule: `private`, `on_public`, `except`, and what looks as if it guarded less than was meant.
+//! The guard of a rule: `private`, `on_public`, `except`, and warnings if it guards less than was likely meant.
 //!
-//! No configuration switches the guard off unseen. One that guards nothing although it names a guard is refused; one
-//! that leaves AWS names without a guard, or lets public networks pass, is warned of.
+//! No configuration turns the guard off unnoticed. A guard that guards nothing is refused; AWS names without a guard,
+//! or a guard that lets public networks pass, are warned of.
 
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ use crate::{networks, wire::Name};
 const ON_PUBLIC_HELP: &str = "add on_public = \"refuse\" (SERVFAIL), \"strip\" (NODATA where nothing is left) or \
                               \"log\" (answers pass)";
 const PRIVATE_HELP: &str = "add private = [\"10.20.0.0/16\"], the networks that clients reach over the private link";
-/// The shortest prefix that AWS gives a VPC for IPv6, whose addresses are public by kind.
+/// The shortest prefix that AWS gives a VPC for IPv6; such addresses are public by nature.
 const VPC_V6: u8 = 44;
 
 impl Builder<'_> {
@@ -44,7 +44,7 @@ impl Builder<'_> {
         (!networks.is_empty()).then_some(GuardPlan { networks, on_public })
     }
 
-    /// The names that the guard leaves alone; an error where that is all of the rule.
+    /// The names that the guard does not check; an error if they cover the whole rule.
     pub(super) fn except(
         &mut self,
         forward: &Located<ForwardSection>,
@@ -70,7 +70,7 @@ impl Builder<'_> {
         };
         self.warn_of_public_networks(rule, forward);
         for zone in &rule.zones {
-            // A longer zone of any rule has its own word on what is below it.
+            // A longer zone in any rule takes over the names below it.
             let reaches = |domain: &Name| {
                 let mut zones = live.rules.iter().flat_map(|rule| &rule.zones);
                 domain.is_within(zone)
@@ -148,9 +148,9 @@ impl Builder<'_> {
         }
     }
 
-    /// An endpoint's addresses lie in its VPC, and so do those that it answers service names with. Where the first tier
-    /// lies within the guard's networks and a later one does not, the later one answers with other addresses. Without a
-    /// guard nothing tells to which Region an address belongs.
+    /// Warns if a later tier may answer for another Region. An endpoint's own addresses lie in its VPC, and so do the
+    /// addresses it returns for service names. If the first tier is within the guard's networks and a later one is not,
+    /// the later one answers with other addresses. Without a guard, nothing shows which Region an address belongs to.
     pub(super) fn warn_of_other_region(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, live: &Live) {
         let (Some(guard), Some(private)) = (&rule.guard, &forward.value.private) else { return };
         if !rule.zones.iter().any(is_aws_name) {
@@ -175,12 +175,12 @@ impl Builder<'_> {
     }
 }
 
-/// Whether `except` spares a name and all below it.
+/// Whether `except` covers a name and everything below it.
 fn is_excepted(name: &Name, except: &[Name]) -> bool {
     except.iter().any(|except| name.is_within(except))
 }
 
-/// The addresses that a group's tiers name, the first tier's apart.
+/// The addresses of a group's servers: those of the first tier, and those of the later ones.
 fn addresses(group: &GroupPlan) -> (Vec<IpAddr>, Vec<IpAddr>) {
     let fixed = |server: &ServerPlan| match &server.address {
         ServerAddress::Fixed(fixed) => Some(fixed.endpoint.address.ip),

@@ -1,4 +1,4 @@
-//! `[[local]]`: the zones answered here. Their records are read by those who answer from them.
+//! `[[local]]`: the local zones. Their records are read where they are served.
 
 use super::{
     super::{

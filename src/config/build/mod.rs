@@ -1,7 +1,7 @@
 //! From [`File`] to [`Plan`]: every check, every default.
 //!
-//! Nothing stops at the first problem: what is wrong is noted, a default takes its place, and the plan is given only
-//! if there was none.
+//! Building does not stop at the first problem: it is noted, a default takes its place, and the plan is returned only
+//! if there was no problem.
 
 mod encrypted;
 mod forward;
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::wire::Name;
 
-/// Builds the plan of what was loaded, or gives every problem of it.
+/// Builds the plan of a loaded configuration, or returns all of its problems.
 pub(super) fn build(loaded: Loaded) -> Result<Plan, Problems> {
     let Loaded { file, sources, problems, warnings, .. } = loaded;
     let mut builder = Builder { sources: &sources, problems, warnings, claims: HashMap::new() };
@@ -42,12 +42,12 @@ pub(super) fn build(loaded: Loaded) -> Result<Plan, Problems> {
     Ok(Plan { boot, live, warnings: Problems::warnings(sources, warnings) })
 }
 
-/// A plan in the making.
+/// A plan under construction.
 struct Builder<'a> {
     sources: &'a [Source],
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    /// Who answers for each zone, to find the ones that stand twice.
+    /// Who claims each zone, to find duplicates.
     claims: HashMap<Name, Vec<Claim>>,
 }
 
@@ -87,7 +87,7 @@ impl Builder<'_> {
         upstreams.map(|(at, upstream)| self.group(upstream, GroupIndex(at), rules)).collect()
     }
 
-    /// What logs and metrics call something: any text that fits a line.
+    /// Checks a name for logs and metrics: any text that fits in a line.
     fn check_label(&mut self, text: &Text, whose: &str) {
         if text.value.is_empty() || text.value.len() > 128 || text.value.contains(char::is_control) {
             self.problem(&text.place, format!("the name of {whose} must be 1 to 128 letters on one line"));
@@ -95,7 +95,7 @@ impl Builder<'_> {
     }
 }
 
-/// A table, or an empty one where it is absent.
+/// A table, or an empty one if it is absent.
 fn section<T: Clone + Default>(table: Option<&Located<T>>) -> Cow<'_, T> {
     table.map_or_else(|| Cow::Owned(T::default()), |table| Cow::Borrowed(&table.value))
 }

@@ -1,5 +1,5 @@
-//! Upstreams that are our own listeners: warned of and left out, so that one bad line does not stop a site's DNS. The
-//! names of a group with nothing left get SERVFAIL, everything else is served.
+//! Upstreams that are our own listeners are left out with a warning, so that one bad line does not stop a site's DNS.
+//! If a group has no server left, its names get SERVFAIL and everything else works.
 
 use std::net::IpAddr;
 
@@ -35,8 +35,8 @@ impl Builder<'_> {
     }
 }
 
-/// Whether a query to `server` would come back to us. A wildcard listener has every loopback address; what other
-/// addresses the host has is known where the sockets are made.
+/// Whether a query to `server` would come back to us. A wildcard listener covers every loopback address; the host's
+/// other addresses are only known when the sockets are made.
 fn is_own(boot: &Boot, server: &FixedServer) -> bool {
     if !matches!(server.transport, Transport::Udp | Transport::Tcp) {
         return false;
@@ -55,7 +55,7 @@ fn is_own(boot: &Boot, server: &FixedServer) -> bool {
     })
 }
 
-/// Where the server stands, else the group's name.
+/// Where the server is written, else the group's name.
 fn place_of(upstream: &Upstream, server: &FixedServer) -> Place {
     let mut texts = upstream.server_texts();
     let place = texts.find(|text| super::upstream::is_written_as(&text.value, server)).map(|text| &text.place);

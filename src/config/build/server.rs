@@ -1,4 +1,4 @@
-//! What concerns the process itself: listeners, limits, cache, admin, log, special names.
+//! The settings of the process itself: listeners, limits, cache, admin, log, special names.
 
 use std::path::PathBuf;
 
@@ -78,7 +78,7 @@ impl Builder<'_> {
         listen
     }
 
-    /// The snapshot's file, which need not exist yet.
+    /// The snapshot file, which need not exist yet.
     fn snapshot(&mut self, text: Option<&Text>) -> Option<PathBuf> {
         let path = self.path(text)?;
         let Some(text) = text else { return Some(path) };
@@ -88,7 +88,7 @@ impl Builder<'_> {
                 self.problem_with_help(&text.place, message, "name a file; it is made where there is none");
                 None
             }
-            // Anything else is said when it is written: the folder may come later.
+            // Other errors are reported when it is written: the folder may come later.
             Ok(()) | Err(_) => Some(path),
         }
     }
@@ -121,7 +121,7 @@ impl Builder<'_> {
         AccessPlan { allow: self.clients(server.allow.as_ref(), ALLOW), deny: self.clients(server.deny.as_ref(), &[]) }
     }
 
-    /// Reads the files, newest first.
+    /// Reads the secret files, newest first.
     pub(super) fn cookie_secrets(&mut self, texts: Option<&Texts>) -> Vec<CookieSecret> {
         let Some(texts) = texts else { return Vec::new() };
         let most = COOKIE_SECRETS;
@@ -202,7 +202,7 @@ impl Builder<'_> {
     }
 }
 
-/// The address of the operators' HTTP, as far as it is one.
+/// The address of the operators' HTTP; none if it is off or wrong.
 pub(in crate::config) fn admin_http(text: Option<&Text>) -> Option<Endpoint> {
     let text = text.map_or(ADMIN_HTTP, |text| &text.value);
     Endpoint::parse(text, ADMIN_PORT).ok()

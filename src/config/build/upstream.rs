@@ -1,7 +1,7 @@
 //! `[upstream.NAME]`: groups, their tiers, their servers and their probes.
 //!
-//! A group without a probe of its own asks `ZONE SOA` for the first zone of a rule that sends to it, `. NS` where such
-//! a rule has ".": both are answered by a server that does its work, whatever it answers.
+//! A group without a configured probe asks `ZONE SOA` for the first zone of a rule that sends to it, or `. NS` if such
+//! a rule has ".". A working server answers both, whatever the answer is.
 
 use std::{io, num::NonZeroU32};
 
@@ -51,7 +51,7 @@ impl Builder<'_> {
         }
     }
 
-    /// The CA certificates of a file, read here so that `check` finds what a start would.
+    /// The CA certificates in a file, read here so that `check` finds the same errors as a start.
     fn bundle(&mut self, text: Option<&Text>) -> Option<Bundle> {
         let text = text?;
         let path = self.path(Some(text))?;
@@ -193,7 +193,7 @@ impl Builder<'_> {
         };
         let qname = self.name(&Located { value: qname.to_owned(), place: text.place.clone() })?;
         match qtype.parse() {
-            // Pseudo types (RFC 6895 3.1) are not queries a server answers plainly.
+            // Pseudo types (RFC 6895 3.1) are not ordinary queries.
             Ok(RecordType(41 | 128..=255)) | Err(_) => {
                 self.problem(&text.place, format!("probe \"{}\" asks for no record type", text.value));
                 None
@@ -203,7 +203,7 @@ impl Builder<'_> {
     }
 }
 
-/// A group of these bounds, without anything that takes a look at more than the table.
+/// A group with the settings of its table alone, without servers.
 fn settings(table: &UpstreamSection) -> GroupPlan {
     let share = share(table.hedge_budget());
     GroupPlan {
@@ -226,7 +226,7 @@ fn settings(table: &UpstreamSection) -> GroupPlan {
     }
 }
 
-/// How a group is watched that says nothing of its probe.
+/// Health settings without a probe.
 fn health_settings(table: &HealthSection) -> HealthPlan {
     HealthPlan {
         probe: Probe { qname: Name::root(), qtype: RecordType::NS },
@@ -239,7 +239,7 @@ fn health_settings(table: &HealthSection) -> HealthPlan {
     }
 }
 
-/// The defaults of every key, no name and no servers.
+/// A group with every default, without name or servers.
 impl Default for GroupPlan {
     fn default() -> Self {
         settings(&UpstreamSection::default())
@@ -260,7 +260,7 @@ fn share(fraction: f64) -> Share {
     Share((fraction.clamp(0.0, 1.0) * 1e6).round() as u32)
 }
 
-/// Why a file is no bundle of CA certificates.
+/// Why a file is not a bundle of CA certificates.
 #[derive(Debug, thiserror::Error)]
 enum BundleError {
     #[error("{0}")]
@@ -269,7 +269,7 @@ enum BundleError {
     Roots(#[from] RootsError),
 }
 
-/// Whether `text` is how `server` was written.
+/// Whether `text` is a way to write `server`.
 pub(super) fn is_written_as(text: &str, server: &FixedServer) -> bool {
     text.parse::<FixedServer>().as_ref() == Ok(server)
 }

@@ -1,6 +1,6 @@
-//! Single values that take more than the text: names, networks, addresses, devices and paths.
+//! Single values that need more than parsing: names, networks, addresses, devices and paths.
 //!
-//! What is wrong becomes a problem and the default takes its place, so that the rest is still checked.
+//! A wrong value is reported and replaced by the default, so that the rest is still checked.
 
 use std::{
     net::IpAddr,
@@ -24,7 +24,7 @@ use crate::{
 
 const NETWORK_HELP: &str = "write an address and a prefix length: \"10.20.0.0/16\", \"fd00:20::/32\"";
 
-/// What `private` means among clients: RFC 1918, RFC 6598, link-local, unique local.
+/// The meaning of `private` for clients: RFC 1918, RFC 6598, link-local, unique local.
 const PRIVATE: &[&str] =
     &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "fc00::/7", "fe80::/10"];
 const LOOPBACK: &[&str] = &["127.0.0.0/8", "::1/128"];
@@ -49,7 +49,8 @@ impl Builder<'_> {
         }
     }
 
-    /// CIDRs, or where `words` says so `loopback`, `private` and `any`; without the key the networks of `default`.
+    /// CIDRs, or the words `loopback`, `private` and `any` if `words` allows them; without the key the networks of
+    /// `default`.
     pub(super) fn clients(&mut self, texts: Option<&Texts>, default: &[&str]) -> Vec<IpNet> {
         let Some(texts) = texts else {
             return default.iter().filter_map(|word| named_networks(word)).flatten().collect();
@@ -96,7 +97,7 @@ impl Builder<'_> {
         None
     }
 
-    /// An address as written that may hide a port: a warning, since it is an address.
+    /// Warns of an IPv6 address that may have been meant with a port.
     pub(super) fn warn_of_meant_port(&mut self, place: &Place, address: &str) {
         if let Some(endpoint) = port_was_meant(address) {
             let message =
@@ -106,7 +107,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A path relative to the file that names it; empty is none.
+    /// A path relative to the file that names it; none if empty.
     pub(super) fn path(&self, text: Option<&Text>) -> Option<PathBuf> {
         path(self.sources, text?)
     }
@@ -133,7 +134,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A network device (`IFNAMSIZ` is 16, its final zero included).
+    /// The name of a network device (`IFNAMSIZ` is 16, including the final zero).
     pub(super) fn device(&mut self, text: Option<&Text>) -> Option<String> {
         let text = text.filter(|text| !text.value.is_empty())?;
         let name = &text.value;
@@ -145,7 +146,7 @@ impl Builder<'_> {
     }
 }
 
-/// A path that was written, none where it is empty; relative ones start at the file they stand in.
+/// A path relative to the file that names it; none if empty.
 pub(in crate::config) fn path(sources: &[Source], text: &Text) -> Option<PathBuf> {
     (!text.value.is_empty()).then(|| beside(sources, &text.place, &text.value))
 }
@@ -158,7 +159,7 @@ fn beside(sources: &[Source], place: &Place, path: &str) -> PathBuf {
     directory.map_or_else(|| PathBuf::from(path), |directory| directory.join(path))
 }
 
-/// Whether a single host can have the address.
+/// Whether the address can belong to a single host.
 pub(in crate::config) fn is_host_address(ip: IpAddr) -> bool {
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     !ip.is_unspecified() && !ip.is_multicast() && !broadcast

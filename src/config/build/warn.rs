@@ -1,4 +1,4 @@
-//! What looks like a mistake and stops nothing: `check` prints it, `serve` logs it.
+//! Likely mistakes that do not prevent a start: `check` prints them, `serve` logs them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,12 +20,12 @@ use super::{
 };
 use crate::{networks, wire::Name};
 
-/// The networks of RFC 1918 and RFC 4193 that sites number their clients from.
+/// The networks of RFC 1918 and RFC 4193 from which sites number their clients.
 const SITE_NETWORKS: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8"];
 
 impl Builder<'_> {
     pub(super) fn warn(&mut self, file: &File, live: &Live) {
-        // With problems the rules are not those of the file, one by one.
+        // If there are problems, the rules do not match the file's one by one.
         if !self.problems.is_empty() {
             return;
         }
@@ -62,7 +62,7 @@ impl Builder<'_> {
         self.warn_of_blind_follow(file, live);
     }
 
-    /// One address has one budget, over all groups (`max_qps`).
+    /// Warns of different `max_qps` for one address: it has one budget, over all groups.
     fn warn_of_budgets(&mut self, file: &File, live: &Live) {
         let mut first: HashMap<IpAddr, &GroupPlan> = HashMap::new();
         for (group, upstream) in live.groups.iter().zip(&file.upstream) {
@@ -82,7 +82,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A guard sees what is asked through its rule. Where an answer's CNAME is not followed, nothing is.
+    /// Warns of rules whose CNAMEs are not followed: a guard only checks queries through its own rule.
     fn warn_of_blind_follow(&mut self, file: &File, live: &Live) {
         let Some(guarded) = live.rules.iter().find(|rule| rule.guard.is_some()) else { return };
         for (rule, forward) in live.rules.iter().zip(&file.forward) {
@@ -152,7 +152,8 @@ impl Builder<'_> {
         self.warn_of_shadow(rule, forward, allow);
     }
 
-    /// A rule that is never used, because others with longer client networks have its zones for all who are served.
+    /// Warns of a rule that is never used, because rules with longer client networks have its zones for all served
+    /// clients.
     fn warn_of_shadow(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, allow: &[IpNet]) {
         let everybody = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
         let own: &[IpNet] = if rule.clients.is_empty() { &everybody } else { &rule.clients };
@@ -161,7 +162,7 @@ impl Builder<'_> {
             .flat_map(|own| allow.iter().filter_map(|allowed| Some((*own, intersection(*own, *allowed)?))))
             .collect();
         let whose = format!("rule \"{}\"", rule.name);
-        // Of the rules for one zone the longest client network decides.
+        // The rule for a zone with the longest client network applies.
         let is_taken = |zone: &Name, (own, served): &(IpNet, IpNet)| {
             let claims = self.claims.get(zone).into_iter().flatten().filter(|claim| *claim.whose != *whose);
             let longer = |view: &IpNet| own.contains(view) && (rule.clients.is_empty() || view != own);
@@ -178,7 +179,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A VPC's resolver knows the reverse zones of its own networks only.
+    /// Warns of reverse zones sent to a VPC: its resolver only knows those of its own networks.
     fn warn_of_hijack(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, live: &Live) {
         let sent: Vec<&Name> =
             live.rules.iter().filter(|other| other.to == rule.to).flat_map(|other| &other.zones).collect();
@@ -232,14 +233,14 @@ impl Builder<'_> {
     }
 }
 
-/// A whole private network, which no VPC is, that these reverse zones cover.
+/// The whole private network that these reverse zones cover; no VPC is that large.
 fn whole_network(zones: &[Name]) -> Option<IpNet> {
     let covered = |reverse: &Name| zones.iter().any(|zone| reverse.is_within(zone));
     let networks = SITE_NETWORKS.iter().filter_map(|network| networks::parse(network).ok());
     networks.into_iter().find(|network| reverse_zones(*network).iter().all(covered))
 }
 
-/// Whether no client of this network is served because of `deny`; of both lists the longer prefix decides.
+/// Whether `deny` excludes every client of this network; the longer prefix of both lists decides.
 fn is_denied(client: IpNet, live: &Live) -> bool {
     let holding = live.access.deny.iter().filter(|denied| denied.contains(&client));
     let Some(denied) = holding.max_by_key(|denied| denied.prefix_len()) else { return false };
@@ -247,7 +248,7 @@ fn is_denied(client: IpNet, live: &Live) -> bool {
     !allowed.any(|allowed| intersection(*allowed, client).is_some())
 }
 
-/// The addresses of the servers that a group names, over all tiers, none twice.
+/// The addresses of a group's servers over all tiers, without duplicates.
 fn addresses(group: &GroupPlan) -> BTreeSet<IpAddr> {
     let fixed = |server: &ServerPlan| match &server.address {
         ServerAddress::Fixed(fixed) => Some(fixed.endpoint.address.ip),
@@ -256,7 +257,7 @@ fn addresses(group: &GroupPlan) -> BTreeSet<IpAddr> {
     group.tiers.iter().flatten().filter_map(fixed).collect()
 }
 
-/// Of two networks the one within the other.
+/// The smaller of two networks if it lies within the other.
 fn intersection(left: IpNet, right: IpNet) -> Option<IpNet> {
     match (left.contains(&right), right.contains(&left)) {
         (true, _) => Some(right),

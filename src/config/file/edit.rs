@@ -1,8 +1,8 @@
-//! Puts other servers into a group of a configuration file, and leaves every other octet of it as it is.
+//! Replaces the servers of a group in a configuration file, and leaves every other octet of it unchanged.
 //!
-//! Policy: servers that stay are not touched. One that goes gives its place, with scheme, port and all that stands
-//! around its address, to one that comes; what is left over is taken out with the rest of its line, or added behind the
-//! last in the same style. Words such as `system` stay. `backup` is not looked at.
+//! Policy: servers that stay are not touched. A new server takes the place of one that goes, with its scheme, port and
+//! everything around its address. Surplus old ones are removed with the rest of their line; surplus new ones are added
+//! after the last in the same style. Words such as `system` stay. `backup` is ignored.
 
 use std::{fmt::Write as _, net::IpAddr, ops::Range};
 
@@ -17,19 +17,19 @@ pub enum EditError {
     /// It is not TOML.
     #[error("it is not valid TOML: {0}")]
     Syntax(String),
-    /// The group is not written as a table with a list of servers.
+    /// The group is not a table with a list of servers.
     #[error("upstream \"{0}\" has no list `servers` that could be updated")]
     NoServers(String),
-    /// Names that no table of the file can have.
+    /// The name cannot be that of a table.
     #[error("\"{0}\" cannot be the name of an upstream")]
     Name(String),
 }
 
 /// An element of `servers`.
 struct Element {
-    /// The whole of it.
+    /// The whole element.
     span: Range<usize>,
-    /// Its address as a TOML string, with its quotes.
+    /// Its address as a TOML string, including quotes.
     text_span: Range<usize>,
     text: String,
 }
@@ -50,7 +50,7 @@ pub fn group_table(group: &str, servers: &[IpAddr]) -> Result<String, EditError>
     Ok(format!("[upstream.{group}]\nservers = [{}]\n", servers.join(", ")))
 }
 
-/// The file `text` with these servers, and no other fixed addresses, in the first tier of `group`.
+/// Returns `text` with these servers as the only fixed addresses in the first tier of `group`.
 pub fn set_servers(text: &str, group: &str, servers: &[IpAddr]) -> Result<String, EditError> {
     let table = DeTable::parse(text).map_err(|error| EditError::Syntax(error.message().to_owned()))?;
     let found = table.get_ref().get("upstream").and_then(|upstream| upstream.get_ref().get(group));
@@ -92,7 +92,7 @@ impl Element {
         host(&self.text).and_then(|host| self.text[host].parse().ok())
     }
 
-    /// Its text with another address in it.
+    /// Its text with another address.
     fn with(&self, address: IpAddr) -> Option<String> {
         let host = host(&self.text)?;
         let (before, after) = (&self.text[..host.start], &self.text[host.end..]);
@@ -107,7 +107,7 @@ impl Element {
     }
 }
 
-/// Where the address stands in "[scheme://]address[:port][/path][#tls-name]".
+/// The position of the address in "[scheme://]address[:port][/path][#tls-name]".
 fn host(text: &str) -> Option<Range<usize>> {
     let start = text.find("://").map_or(0, |at| at + 3);
     let end = text[start..].find(['/', '#']).map_or(text.len(), |at| start + at);
@@ -119,7 +119,7 @@ fn host(text: &str) -> Option<Range<usize>> {
     Some(start..port.map_or(end, |at| start + at))
 }
 
-/// What must be changed for `servers` to be the addresses of `elements`, in the order of the text.
+/// The edits that make `servers` the addresses of `elements`, in the order of the text.
 fn edits(text: &str, list: &Range<usize>, elements: &[Element], servers: &[IpAddr]) -> Vec<Edit> {
     let fixed: Vec<(usize, IpAddr)> =
         elements.iter().enumerate().filter_map(|(at, element)| Some((at, element.address()?))).collect();
@@ -159,7 +159,7 @@ fn edits(text: &str, list: &Range<usize>, elements: &[Element], servers: &[IpAdd
     edits
 }
 
-/// Takes the element at `at` out, with its comma and the rest of its line.
+/// Removes the element at `at` with its comma and the rest of its line.
 fn removal(text: &str, list: &Range<usize>, elements: &[Element], at: usize, last: Option<usize>) -> Edit {
     let own = &elements[at].span;
     let next = elements.get(at + 1).map(|element| element.span.start);
@@ -169,7 +169,7 @@ fn removal(text: &str, list: &Range<usize>, elements: &[Element], at: usize, las
         .is_some_and(|start| text.as_bytes()[start] == b'\n' && text[start + 1..own.start].trim().is_empty());
     let line_end = text[own.end..behind].find('\n').map(|end| own.end + end + 1);
     let comma = comma(text, own.end..behind);
-    // A comma that stands on a later line would be left over.
+    // A comma on a later line would be left over.
     let has_its_comma = |end: usize| comma.map_or_else(|| next.is_none(), |at| at < end);
     let span = match line_end {
         Some(end) if is_first_of_line && has_its_comma(end) => {
@@ -177,14 +177,14 @@ fn removal(text: &str, list: &Range<usize>, elements: &[Element], at: usize, las
         }
         _ if next.is_some() => own.start..behind,
         _ if let Some(comma) = comma => own.start..comma + 1,
-        // The comma before it goes, unless that one is taken out as well.
+        // The comma before it is removed too, unless the element before already is.
         _ if at > 0 && last == Some(at - 1) => elements[at - 1].span.end..own.end,
         _ => own.clone(),
     };
     Edit { span, text: String::new() }
 }
 
-/// The first comma in a gap between elements, comments left out.
+/// The first comma in a gap between elements, ignoring comments.
 fn comma(text: &str, gap: Range<usize>) -> Option<usize> {
     let mut at = gap.start;
     for line in text[gap].split_inclusive('\n') {
@@ -197,7 +197,7 @@ fn comma(text: &str, gap: Range<usize>) -> Option<usize> {
     None
 }
 
-/// Adds elements behind the last that stays.
+/// Adds elements after the last one that stays.
 fn addition(text: &str, list: &Range<usize>, elements: &[Element], last: Option<usize>, new: &[String]) -> Edit {
     let Some(last) = last else {
         return Edit { span: list.start + 1..list.start + 1, text: new.join(", ") };

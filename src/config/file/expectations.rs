@@ -14,7 +14,7 @@ use super::{
 };
 
 table! {
-    /// What stands before any case.
+    /// The keys before any case.
     ExpectationsTop in "the file" { config: String = text("") }
 }
 
@@ -49,7 +49,7 @@ impl Keyed for ExpectedVerdict {
     type Kind = Word<Self>;
 }
 
-/// All that was typed.
+/// The whole file as typed.
 #[derive(Debug, Default)]
 pub(in crate::config) struct ExpectationsFile {
     pub(in crate::config) config: Option<Text>,
@@ -57,7 +57,7 @@ pub(in crate::config) struct ExpectationsFile {
 }
 
 impl ExpectationsFile {
-    /// Reads the text `octets`, known as `name`; what is wrong with it is in the problems beside it.
+    /// Reads the text `octets`, known as `name`, and returns it with its problems.
     pub(in crate::config) fn parse(name: &str, octets: Vec<u8>) -> (Self, Loaded) {
         let mut loaded = Loaded::default();
         let text = loaded.text(octets);

@@ -1,7 +1,7 @@
 //! Every key of the configuration file: what it takes, its default, its bounds, and where they come from.
 //!
-//! Reading, `tidegate check --defaults`, the JSON Schema and the marks of what is not supported yet all come from here;
-//! a test holds `config/reference.toml` against it.
+//! Reading, `tidegate check --defaults`, the JSON Schema and the "not supported yet" marks all come from here; a test
+//! checks `config/reference.toml` against it.
 
 use std::time::Duration;
 
@@ -22,24 +22,24 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const MIB: u64 = 1 << 20;
 
-/// Servers of a group, over all tiers: one query may go to any of them.
+/// The most servers of a group, over all tiers: one query may go to any of them.
 pub const MAX_SERVERS: usize = 16;
-/// Two are enough to roll a secret over (RFC 9018 5); each is a hash for a client that shows a cookie of another.
+/// Two are enough for rolling a secret over (RFC 9018 5); each costs a hash for a client whose cookie does not match.
 pub(in crate::config) const COOKIE_SECRETS: usize = 4;
 /// A character-string of a TXT record (RFC 1035 3.3.14).
 pub(in crate::config) const CHAOS: usize = 255;
-/// Where the control socket is by default.
+/// The default path of the control socket.
 pub const CONTROL_SOCKET: &str = "/run/tidegate/control.sock";
-/// Where operators' HTTP is by default.
+/// The default address of the operators' HTTP.
 pub(in crate::config) const ADMIN_HTTP: &str = "127.0.0.1:9153";
-/// Where plain DNS is listened for by default.
+/// The default listeners of plain DNS.
 pub(in crate::config) const LISTEN: &[&str] = &["127.0.0.1:53", "[::1]:53"];
-/// Who is served by default.
+/// The networks served by default.
 pub(in crate::config) const ALLOW: &[&str] = &["loopback", "private"];
-/// Who sees more than metrics and health by default.
+/// The networks that see more than metrics and health by default.
 pub(in crate::config) const ADMIN_ALLOW: &[&str] = &["loopback"];
 
-/// Gives the keys of a table.
+/// Returns the keys of a table.
 pub(in crate::config) type Keys = fn() -> Vec<Key>;
 
 /// Every table and its header, in the order of the page that `tidegate check --defaults` prints.
@@ -60,7 +60,7 @@ pub(in crate::config) const TABLES: &[(&str, Keys)] = &[
     ("[special]", SpecialSection::keys),
 ];
 
-/// The tables at the top of a file, and its only key outside of any.
+/// The tables at the top of a file, and the only key outside any table.
 pub(in crate::config) const TOP: &[&str] = &[
     "include",
     "server",
@@ -77,7 +77,7 @@ pub(in crate::config) const TOP: &[&str] = &[
 ];
 
 table! {
-    /// What stands before any table.
+    /// The keys before any table.
     Top in "the file" {
         include: Vec<Text> = texts(&[]),
     }

@@ -1,7 +1,7 @@
-//! What a key of the file takes. Each kind reads a value and checks it, knows its default, shows it as TOML, and
+//! The kinds of values that keys take. Each kind reads and checks a value, knows its default, shows it as TOML, and
 //! describes it to editors.
 //!
-//! Reading stops at nothing: a value that is wrong becomes a problem, the key counts as absent, and the default holds.
+//! Reading never stops: a wrong value becomes a problem, the key counts as absent, and the default applies.
 
 mod words;
 
@@ -27,25 +27,25 @@ use super::{
 const DURATION_HELP: &str = "write a whole number and a unit: \"250ms\", \"5s\", \"10m\", \"1h\", \"1d\"";
 const SIZE_HELP: &str = "write a whole number and a unit: \"512KiB\", \"64MiB\", \"1GiB\", or \"0\"";
 
-/// What a key takes.
+/// A kind of value.
 pub(in crate::config) trait Kind {
-    /// What it is read as.
+    /// The type it is read as.
     type Value;
 
-    /// Reads the value of the key `path`; none if it is wrong, which is then a problem.
+    /// Reads the value of the key `path`; none, and a problem, if it is wrong.
     fn read(&self, value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Located<Self::Value>>;
 
-    /// What holds where the key is absent.
+    /// The value if the key is absent.
     fn default(&self) -> Self::Value;
 
-    /// A value as TOML; none where the key has no default to be shown.
+    /// A value as TOML; none if the key has no default to show.
     fn show(&self, value: &Self::Value) -> Option<String>;
 
-    /// A JSON Schema of what may be written. It lets pass whatever `read` does.
+    /// A JSON Schema of allowed values. It accepts everything that `read` accepts.
     fn schema(&self) -> Json;
 }
 
-/// The kind of a key by the type that it is read as.
+/// Gives the kind of a key by the type it is read as.
 pub(in crate::config) trait Keyed {
     /// The kind.
     type Kind: Kind<Value = Self> + 'static;
@@ -55,9 +55,9 @@ pub(in crate::config) trait Keyed {
 pub(in crate::config) struct Key {
     /// Its name.
     pub(in crate::config) name: &'static str,
-    /// What it takes.
+    /// Its kind.
     pub(in crate::config) kind: &'static dyn Described,
-    /// What it lacks, if it does.
+    /// A mark, if it is not fully supported.
     pub(in crate::config) mark: Option<Mark>,
 }
 
@@ -69,10 +69,10 @@ impl Key {
     }
 }
 
-/// What a key lacks.
+/// Marks a key that is not fully supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) enum Mark {
-    /// It parses, and anything but its default is refused.
+    /// It parses, and anything other than its default is refused.
     NotYet,
 }
 

@@ -1,8 +1,7 @@
 //! From files to [`File`]: syntax, the tables at the top, includes.
 //!
-//! Includes are read in name order, one level deep, relative to the including file; `*` and `?` stand for letters of
-//! the last part of a path. A pattern that matches nothing is fine (an empty conf.d), a plain path that is not there
-//! is a problem.
+//! Includes are read in name order, one level deep, relative to the including file; `*` and `?` are wildcards in the
+//! last part of a path. A pattern without matches is fine (an empty conf.d); a missing plain path is a problem.
 
 use std::{
     collections::BTreeSet,
@@ -23,14 +22,14 @@ use super::{
 };
 use crate::files;
 
-/// What was read, and what was wrong with it.
+/// The files as read, and their problems.
 #[derive(Debug, Default)]
 pub(in crate::config) struct Loaded {
     pub(in crate::config) file: File,
     pub(in crate::config) sources: Vec<Source>,
     pub(in crate::config) problems: Vec<Problem>,
     pub(in crate::config) warnings: Vec<Problem>,
-    /// Whether a part is missing from `file`, so that building it would find faults that are not there.
+    /// Whether a part is missing from `file`, so that building it would report false problems.
     pub(in crate::config) unreadable: bool,
 }
 
@@ -68,7 +67,7 @@ impl Loaded {
         String::from_utf8(octets).unwrap_or_else(|error| {
             self.unreadable = true;
             let start = error.utf8_error().valid_up_to();
-            // What is not UTF-8 becomes one U+FFFD, of three octets, in the text that is shown.
+            // Invalid UTF-8 becomes one U+FFFD, three octets long, in the text that is shown.
             let place = Place { source, span: start..start + 3 };
             self.problems.push(Problem::at(&place, "this is not UTF-8").help("save the file as UTF-8"));
             String::from_utf8_lossy(error.as_bytes()).into_owned()
@@ -82,7 +81,7 @@ impl Loaded {
         if !errors.is_empty() {
             self.unreadable = true;
             self.note_syntax(source, &text, &errors);
-            // Of what could be made out only [admin] is of use: it tells where the daemon is that has the last good file.
+            // If parts are unreadable, only [admin] is used: it says where the daemon with the last good file is.
             let mut reader = Reader { source, problems: &mut Vec::new() };
             let admin = read_file(table.get_ref(), &mut reader).admin;
             self.sources.push(Source::File { name, text });
@@ -94,7 +93,7 @@ impl Loaded {
         file
     }
 
-    /// The first fault of each line: those behind it follow from it.
+    /// Notes the first syntax error of each line; further ones follow from it.
     pub(super) fn note_syntax(&mut self, source: SourceId, text: &str, errors: &[toml::de::Error]) {
         let mut noted = BTreeSet::new();
         for error in errors {
@@ -129,7 +128,7 @@ impl Loaded {
         self.file.merge(file, &self.sources, &mut self.problems);
     }
 
-    /// The files that `pattern` names, in name order.
+    /// The files that match `pattern`, in name order.
     fn matching(&mut self, base: &Path, pattern: &Text) -> Vec<PathBuf> {
         let path = base.join(&pattern.value);
         let Some(last) = path.file_name().and_then(|last| last.to_str()) else {
@@ -175,7 +174,7 @@ fn has_wildcard(path: &Path) -> bool {
     path.to_string_lossy().contains(['*', '?'])
 }
 
-/// Whether `name` matches `pattern`, where `*` is any text and `?` any letter.
+/// Whether `name` matches `pattern`, where `*` is any text and `?` any character.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some(first) = pattern.chars().next() else { return name.is_empty() };
     let rest = &pattern[first.len_utf8()..];
@@ -223,7 +222,7 @@ fn read_upstreams(table: &DeTable<'_>, reader: &mut Reader<'_>) -> Vec<Upstream>
     upstreams
 }
 
-/// `[[key]]`; a single `[key]` is a problem.
+/// Reads `[[key]]`; a single `[key]` is a problem.
 pub(super) fn read_tables<T>(table: &DeTable<'_>, key: &str, reader: &mut Reader<'_>) -> Vec<Located<T>>
 where
     Located<T>: Value,

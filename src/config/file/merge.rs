@@ -1,5 +1,5 @@
-//! Putting included files beside the including one: lists of tables grow, a table that stands twice is a problem that
-//! names both places.
+//! Merges included files into the including one: lists of tables are joined, and a table that is there twice is a
+//! problem that names both places.
 
 use super::{
     super::error::{Place, Problem, Source, locate},
@@ -7,7 +7,7 @@ use super::{
 };
 
 impl File {
-    /// Adds what `other` holds.
+    /// Adds the content of `other`.
     pub(super) fn merge(&mut self, other: Self, sources: &[Source], problems: &mut Vec<Problem>) {
         let mut merge = Merge { sources, problems };
         merge.set_once("[server]", &mut self.server, other.server);

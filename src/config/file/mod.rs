@@ -1,4 +1,4 @@
-//! The file as typed: every key optional, every value with its place, checked as far as it can be alone.
+//! The file as typed: every key optional, every value with its place, checked as far as possible by itself.
 //!
 //! The only place that knows TOML.
 
@@ -24,7 +24,7 @@ pub(super) use load::{Loaded, load, parse};
 use read::Reader;
 pub(super) use read::{Located, ServerEntry, Table, Text, Texts};
 
-/// All that was typed, over the including file and the included ones.
+/// The content of the including file and the included ones.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct File {
     pub(super) include: Option<Texts>,

@@ -1,5 +1,5 @@
-//! Typed reading of a TOML tree. A value of the wrong type or a key that does not exist is a problem, and the reading
-//! goes on, so that all of them are found.
+//! Typed reading of a TOML tree. A value of the wrong type or an unknown key is a problem; reading goes on, so that all
+//! problems are found.
 
 use toml::{
     Spanned,
@@ -12,7 +12,7 @@ use super::{
     suggest,
 };
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::config) struct Located<T> {
     pub(in crate::config) value: T,
@@ -33,7 +33,7 @@ impl<T> Located<T> {
 }
 
 impl Text {
-    /// A text that is written nowhere.
+    /// A text without a place in any source.
     pub(super) const fn without_place(value: String) -> Self {
         Self { value, place: Place { source: SourceId(usize::MAX), span: 0..0 } }
     }
@@ -46,34 +46,34 @@ pub(in crate::config) enum NumberOrWord {
     Word(String),
 }
 
-/// A server: its text, or a table with the text and the way to it.
+/// A server: its text, or a table with the text and the path to it.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) enum ServerEntry {
     Text(Text),
     Table(super::keys::ServerTable),
 }
 
-/// A reading of one source.
+/// The reader of one source.
 pub(in crate::config) struct Reader<'a> {
     pub(super) source: SourceId,
     pub(super) problems: &'a mut Vec<Problem>,
 }
 
-/// What a value of the file can be read as.
+/// A type that a value can be read as.
 pub(in crate::config) trait Value: Sized {
-    /// What several of it are, for "must be a list of …".
+    /// The plural, for "must be a list of …".
     const PLURAL: &'static str;
 
-    /// What it is, for "must be …".
+    /// The singular, for "must be …".
     fn kind() -> String;
 
-    /// Reads the value of the key `path`; none if it has another type, which is then a problem.
+    /// Reads the value of the key `path`; none, and a problem, if it has another type.
     fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self>;
 }
 
 /// A table with known keys.
 pub(in crate::config) trait Table: Sized {
-    /// What it is called in documents.
+    /// Its name in documents.
     const TABLE: &'static str;
     /// The names of its keys.
     const NAMES: &'static [&'static str];
@@ -85,7 +85,7 @@ pub(in crate::config) trait Table: Sized {
     fn read(table: &DeTable<'_>, path: &str, reader: &mut Reader<'_>) -> Self;
 }
 
-/// The name of a key: as the field has it, unless another is written.
+/// The name of a key: the field's name, unless another is given.
 macro_rules! key_name {
     ($key:ident) => {
         stringify!($key)
@@ -96,8 +96,8 @@ macro_rules! key_name {
 }
 pub(super) use key_name;
 
-/// Declares a table of the file: for each key its type, what it takes, and what it lacks. Every key is optional and has
-/// a method of its name that gives its value or its default. A key that is no name for a field is written behind one:
+/// Declares a table of the file: for each key its type, its kind, and a mark. Every key is optional and has a method of
+/// the same name that returns its value or default. If a key cannot be a field name, its text is given after one:
 /// `qtype("type"): …`.
 macro_rules! table {
     (
@@ -164,12 +164,12 @@ macro_rules! table {
 pub(super) use table;
 
 impl Reader<'_> {
-    /// The value of `key` in the table at `path`, if it is there and of the right type.
+    /// The value of `key` in the table at `path`, if it is present and of the right type.
     pub(super) fn value<V: Value>(&mut self, table: &DeTable<'_>, path: &str, key: &str) -> Option<V> {
         V::read(table.get(key)?, &join(path, key), self)
     }
 
-    /// The value of `key` in the table at `path`, if it is there and right. What the key lacks is told.
+    /// The value of `key` in the table at `path`, if it is present and valid. Reports a key that is not supported.
     pub(super) fn key<K: Kind>(
         &mut self,
         table: &DeTable<'_>,
@@ -190,7 +190,7 @@ impl Reader<'_> {
         self.problems.push(Problem::at(place, message));
     }
 
-    /// Every key of `table` that is none of `known` is a problem, with the key that was probably meant.
+    /// Reports every key of `table` that is not in `known`, with the key that was probably meant.
     pub(super) fn refuse_unknown_keys(&mut self, table: &DeTable<'_>, path: &str, known: &[&str]) {
         for key in table.keys() {
             let name: &str = key.get_ref();

@@ -1,4 +1,4 @@
-//! What an unknown key was probably meant to be.
+//! Suggests what an unknown key was probably meant to be.
 
 use super::{
     super::error::{Place, Problem},
@@ -22,7 +22,7 @@ pub(super) fn unknown_key(place: &Place, path: &str, name: &str, known: &[&str])
     Problem::at(place, format!("{table} has no key \"{name}\"")).help(format!("its keys are {}", known.join(", ")))
 }
 
-/// The one of `known` that `name` is a slip of the pen away from.
+/// The entry of `known` that is one typing error away from `name`.
 pub(in crate::config) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let folded = name.to_ascii_lowercase().replace('-', "_");
     let allowed = (name.chars().count() / 3).clamp(1, 3);
@@ -30,7 +30,7 @@ pub(in crate::config) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'
     (distance <= allowed).then_some(near)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours between two texts.
+/// The number of insertions, deletions, replacements and swaps of neighbours between two texts.
 fn distance(left: &str, right: &str) -> usize {
     let left: Vec<char> = left.chars().collect();
     let right: Vec<char> = right.chars().collect();

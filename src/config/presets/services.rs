@@ -1,35 +1,35 @@
-//! Which interface endpoint would make an AWS name private.
+//! Finds the interface endpoint that would make an AWS name private.
 //!
-//! A service's name is its labels, its Region, and a suffix of the partition: `api.ecr.eu-west-1.amazonaws.com`. With
-//! private DNS an interface endpoint of the service in that Region covers the name. The table of labels and services is
-//! made from AWS's own endpoint data (`config/presets/generate.py`), which does not say in which Regions a service can
-//! be had. A name whose Region is followed by more labels (`*.elb`, `*.rds`) is a resource with an address of its own,
-//! and no endpoint changes that.
+//! A service's name consists of its labels, its Region, and a suffix of the partition:
+//! `api.ecr.eu-west-1.amazonaws.com`. With private DNS, an interface endpoint of the service in that Region covers the
+//! name. The table of labels and services is generated from AWS's endpoint data (`config/presets/generate.py`), which
+//! does not say in which Regions a service is available. A name with more labels after its Region (`*.elb`, `*.rds`) is
+//! a resource with its own address, and no endpoint changes that.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 use super::{PRESETS, PUBLIC_ONLY};
 use crate::wire::Name;
 
-/// What makes a name private that has public addresses.
+/// How to make a name private that has public addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remedy {
     /// An interface endpoint for this service, with private DNS.
     Endpoint(String),
-    /// Asking for the name that has a Region in it: this service's global or legacy names have no endpoint.
+    /// Use the name with a Region in it: there is no endpoint for this global or legacy name.
     RegionalName(&'static str),
-    /// Nothing: the name exists in public only.
+    /// Nothing does: the name exists only in public.
     PublicOnly,
     /// Not known: it may be a resource with a public address of its own.
     Unknown,
 }
 
-/// Whether a name belongs to a family of some preset.
+/// Whether a name belongs to a family in some preset.
 pub fn is_aws_name(name: &Name) -> bool {
     FAMILIES.iter().any(|family| name.is_within(family))
 }
 
-/// What makes this name private.
+/// The remedy for this name.
 pub fn remedy(name: &Name) -> Remedy {
     if PUBLIC.iter().any(|family| name.is_within(family)) {
         return Remedy::PublicOnly;
@@ -53,7 +53,7 @@ pub fn remedy(name: &Name) -> Remedy {
     service(&labels[..at]).map_or(Remedy::Unknown, endpoint)
 }
 
-/// The suffixes of service names, and how the partition's endpoint services begin.
+/// The suffixes of service names, and the prefix of the partition's endpoint services.
 const SUFFIXES: &[(&str, &str)] = &[
     ("amazonaws.com", "com.amazonaws"),
     ("api.aws", "com.amazonaws"),
@@ -86,7 +86,7 @@ static FAMILIES: LazyLock<Vec<Name>> = LazyLock::new(|| {
 static PUBLIC: LazyLock<Vec<Name>> =
     LazyLock::new(|| PUBLIC_ONLY.iter().filter_map(|family| family.domain.parse().ok()).collect());
 
-/// A name without Region: very few services have an endpoint for it.
+/// The remedy for a name without Region; very few services have an endpoint for it.
 fn global(labels: &[&str]) -> Remedy {
     let starred = std::iter::once("*").chain(labels.iter().copied().skip(1)).collect::<Vec<_>>().join(".");
     let own = [labels.join("."), starred].into_iter().find_map(|key| SERVICES.get(format!("={key}").as_str()));
@@ -104,7 +104,7 @@ fn global(labels: &[&str]) -> Remedy {
     service(&regional).map_or(Remedy::Unknown, Remedy::RegionalName)
 }
 
-/// The service of the labels in front of a Region.
+/// The service of the labels before a Region.
 fn service(labels: &[&str]) -> Option<&'static str> {
     let exact = SERVICES.get(labels.join(".").as_str());
     let below = || {
@@ -127,7 +127,7 @@ fn is_region(label: &str) -> bool {
     number && words.len() >= 2 && words.iter().all(is_word) && AREAS.contains(&words[words.len() - 1])
 }
 
-/// What Regions begin with.
+/// The first parts of Region names.
 const AREAS: &[&str] = &["af", "ap", "ca", "cn", "eu", "eusc", "il", "me", "mx", "sa", "us"];
 
 #[cfg(test)]

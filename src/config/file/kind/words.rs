@@ -17,22 +17,22 @@ pub(in crate::config::file) const fn word<T: Copy>(default: T) -> Word<T> {
     Word { default, is_shown: true }
 }
 
-/// One of some words, that must be given where it matters.
+/// One of some words, required where it is used.
 pub(in crate::config::file) const fn given_word<T: Copy>(default: T) -> Word<T> {
     Word { default, is_shown: false }
 }
 
-/// What words stand for.
+/// A type whose values are written as words.
 pub(in crate::config) trait Keyword: Copy + PartialEq + 'static {
-    /// Each word with what it stands for.
+    /// Each word with its value.
     const WORDS: &'static [(&'static str, Self)];
 
-    /// The word for this.
+    /// The word for this value.
     fn word(&self) -> &'static str {
         Self::WORDS.iter().find(|(_, value)| value == self).map_or("", |(word, _)| word)
     }
 
-    /// What a text stands for under the key `key`.
+    /// The value of a text under the key `key`.
     fn parse(text: &Text, key: &str) -> Result<Self, Problem> {
         if let Some((_, value)) = Self::WORDS.iter().find(|(word, _)| *word == text.value) {
             return Ok(*value);
@@ -42,7 +42,7 @@ pub(in crate::config) trait Keyword: Copy + PartialEq + 'static {
     }
 }
 
-/// The problem of a text that is none of `words`.
+/// The problem that a text is none of `words`.
 pub(in crate::config) fn no_such_word(text: &Text, key: &str, words: &[&str]) -> Problem {
     let all = words.join(", ");
     match nearest(&text.value, words) {
@@ -63,7 +63,7 @@ impl<T: Keyword> Kind for Word<T> {
             Ok(word) => Some(text.with(word)),
             Err(problem) => {
                 reader.problems.push(problem);
-                // It was given, and must not be missed besides.
+                // It was given, so it must not be reported as missing too.
                 Some(text.with(self.default))
             }
         }
