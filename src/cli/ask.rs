@@ -1,5 +1,5 @@
-//! One query to one server, for `query` and `demo`: over UDP, then TCP when the response was truncated; over encrypted
-//! transports by the same code as the daemon's.
+//! One query to one server, for `query` and `demo`: over UDP, then over TCP if the response was truncated; encrypted
+//! transports use the daemon's code.
 
 use std::{
     io::{self, Read, Write},
@@ -142,7 +142,7 @@ fn over_tcp(server: SocketAddr, query: &UpstreamQuery, timeout: Duration) -> io:
 }
 
 impl Answer {
-    /// Wraps a response that the caller obtained itself.
+    /// Makes an answer of a message that the caller received itself.
     pub(super) const fn new(message: Vec<u8>, took: Duration, transport: Transport) -> Self {
         Self { message, took, transport }
     }
@@ -182,7 +182,7 @@ impl Answer {
         Edns::read(&self.message, &opt).ok()
     }
 
-    /// The extended errors: code, its meaning, and the server's words.
+    /// The extended errors: code, meaning, and the server's text.
     pub(super) fn extended_errors(&self) -> Vec<(u16, &'static str, String)> {
         let Some(edns) = self.edns() else { return Vec::new() };
         let errors = edns.options().filter(|(code, value)| *code == ede::Ede::OPTION && value.len() >= 2);

@@ -1,7 +1,7 @@
 //! `tidegate cache export` and `tidegate cache import`: the cache as a snapshot, so that a new replica starts warm.
 //!
-//! A snapshot is kept in an unnamed temporary file on its way and read to its end there: what is cut or damaged reaches
-//! neither the reader of `export` nor the daemon of `import`. The daemon reads each entry as it would a stranger's answer.
+//! A snapshot goes through an unnamed temporary file and is read to its end there: a cut or damaged one reaches neither
+//! the reader of `export` nor the daemon of `import`. The daemon checks each entry like an answer from a stranger.
 
 use std::{
     fs::File,
@@ -43,7 +43,7 @@ enum CacheCommand {
     Import(control::Options),
 }
 
-/// Why a snapshot did not get where it should.
+/// Why a snapshot could not be transferred.
 #[derive(Debug, thiserror::Error)]
 enum CacheError {
     #[error(transparent)]
@@ -111,7 +111,7 @@ fn import(daemon: &control::Options) -> Result<i32, CacheError> {
     Ok(if status == 200 { super::OK } else { super::FAILED })
 }
 
-/// Copies all of standard input, and tells its errors from those of the file.
+/// Copies all of standard input, and separates its errors from those of the file.
 fn spool(input: &mut impl Read, file: &mut File) -> Result<(), CacheError> {
     let mut piece = vec![0; 64 << 10];
     loop {
@@ -124,7 +124,7 @@ fn spool(input: &mut impl Read, file: &mut File) -> Result<(), CacheError> {
     }
 }
 
-/// Reads the snapshot to its end, and goes back to its beginning.
+/// Reads the snapshot to its end, and rewinds the file.
 fn verify(file: &mut File) -> Result<(), CacheError> {
     file.rewind().map_err(CacheError::Spool)?;
     SnapshotReader::begin(BufReader::with_capacity(64 << 10, &*file))?.read(|_, _| {})?;

@@ -1,4 +1,4 @@
-//! `tidegate check`: the whole start without opening a listening socket.
+//! `tidegate check`: everything a start does, except opening listening sockets.
 
 use std::{
     fmt::Display,
@@ -34,7 +34,7 @@ impl Options {
     }
 }
 
-/// What was found wrong so far.
+/// The problems found so far.
 #[derive(Default)]
 struct Found {
     errors: usize,
@@ -52,7 +52,7 @@ impl Found {
         writeln!(ERR, "warning: {line}");
     }
 
-    /// Says how many there were, where there were any, and whether the file can be used.
+    /// Prints the number of problems, if any, and whether the file can be used.
     fn conclude(&self, file: &Path) -> i32 {
         let counts = [(self.errors, "error"), (self.warnings, "warning")].into_iter().filter(|(count, _)| *count > 0);
         let counts: Vec<String> = counts.map(|(count, noun)| Plural(count, noun).to_string()).collect();

@@ -1,4 +1,4 @@
-//! Speaks to the running daemon: one HTTP/1.1 request (RFC 9112), one connection.
+//! A client of the running daemon: one HTTP/1.1 request (RFC 9112) per connection.
 
 use std::{
     fs::File,
@@ -11,52 +11,52 @@ use std::{
 
 use crate::config::{self, Endpoint};
 
-/// Where the daemon's pages are unless the configuration says otherwise.
+/// The default address of the daemon's pages.
 pub(super) const DEFAULT_ADMIN: &str = "http://127.0.0.1:9153";
-/// What `serve` takes `--admin` from; the verbs find the daemon by it.
+/// The environment variable for `--admin` of `serve`, by which other verbs find the daemon.
 pub(super) const ADMIN_VARIABLE: &str = "TIDEGATE_ADMIN";
-/// The port of an address that says none.
+/// The port of an address without one.
 const ADMIN_PORT: u16 = 9153;
-/// A daemon that works answers within this.
+/// Time limit for a response.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// A reload may have much to read.
+/// Time limit for an order: a reload may have much to read.
 const ORDER_TIMEOUT: Duration = Duration::from_mins(1);
-/// No page is longer.
+/// The longest response.
 const MAX_RESPONSE: u64 = 64 << 20;
-/// No line of a response's head is longer.
+/// The longest line in a response's head.
 const MAX_LINE: u64 = 16 << 10;
 
-/// Why there is no page.
+/// Why a page could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    /// The address makes no sense.
+    /// The address does not parse.
     #[error("\"{0}\" is no address of a daemon; write it as {DEFAULT_ADMIN}")]
     Address(String),
-    /// The configuration switches them off.
+    /// The configuration turns the pages off.
     #[error("{}: `http` in [admin] is off", .0.display())]
     Off(PathBuf),
-    /// The environment switches them off.
+    /// The environment turns the pages off.
     #[error("{ADMIN_VARIABLE} is off, and with it the daemon's pages; if it has some, say --admin URL")]
     VariableOff,
     /// The configuration cannot be read.
     #[error("{file} cannot be read: {1}; say --admin URL", file = .0.display())]
     Config(PathBuf, #[source] io::Error),
-    /// Nobody answered.
+    /// Nothing answers at the address.
     #[error("no daemon answers at {0}: {1}; is `admin.http` another address? Then say --admin http://ADDRESS:PORT")]
     Unreachable(String, #[source] io::Error),
-    /// Nobody listens behind the control socket.
+    /// Nothing listens on the control socket.
     #[error("no daemon listens at {0}: {1}; is `admin.socket` another file? Then say --socket FILE")]
     NoSocket(String, #[source] io::Error),
-    /// The control socket is for others.
+    /// No permission to open the control socket.
     #[error("{0} is for its owner and group alone; join the group, or become root")]
     Forbidden(String),
-    /// The daemon took the order and said nothing, as far as can be told from here.
+    /// The order was sent, but the daemon's reply did not arrive.
     #[error("the daemon at {0} did not say what became of it: {1}; its log may tell")]
     NoReply(String, #[source] io::Error),
-    /// The connection broke, or what came is not HTTP.
+    /// The connection broke, or the reply is not HTTP.
     #[error("{0} does not speak HTTP as a daemon does")]
     NotHttp(String),
-    /// The daemon refused.
+    /// The daemon returned an error.
     #[error("the daemon at {0} says {1}{hint}", hint = hint(*.1))]
     Status(String, u16),
 }
@@ -70,7 +70,7 @@ fn hint(status: u16) -> &'static str {
     }
 }
 
-/// Where the daemon's pages are: at the URL that was given, else where the environment or its configuration says.
+/// The address of the daemon's pages: the given URL, else what the environment or the configuration says.
 pub(super) fn admin(url: Option<&str>, config: Option<&Path>) -> Result<String, ClientError> {
     if let Some(url) = url {
         return Ok(reachable(url));
@@ -84,13 +84,13 @@ pub(super) fn admin(url: Option<&str>, config: Option<&Path>) -> Result<String, 
     match config::admin_http(file) {
         Ok(Some(endpoint)) => Ok(reachable(&endpoint.to_string())),
         Ok(None) => Err(ClientError::Off(file.to_owned())),
-        // A sidecar has no file.
+        // A sidecar has no configuration file.
         Err(_) if config.is_none() => Ok(DEFAULT_ADMIN.to_owned()),
         Err(error) => Err(ClientError::Config(file.to_owned(), error)),
     }
 }
 
-/// The URL to reach a listener by. A wildcard is every address of the host, the loopback ones among them.
+/// The URL at which a listener is reached. A wildcard includes the loopback addresses.
 fn reachable(listener: &str) -> String {
     let Ok(mut endpoint) = Endpoint::parse(host(listener), ADMIN_PORT) else { return listener.to_owned() };
     match endpoint.address.ip {
@@ -101,7 +101,7 @@ fn reachable(listener: &str) -> String {
     format!("http://{endpoint}")
 }
 
-/// The body of the page at `path` of the daemon at `admin`.
+/// Fetches the body of the page at `path` from the daemon at `admin`.
 pub(super) fn fetch(admin: &str, path: &str) -> Result<String, ClientError> {
     match get(admin, path)? {
         (200, body) => Ok(body),
@@ -109,7 +109,7 @@ pub(super) fn fetch(admin: &str, path: &str) -> Result<String, ClientError> {
     }
 }
 
-/// Status and body of the page at `path` of the daemon at `admin`.
+/// Fetches status and body of the page at `path` from the daemon at `admin`.
 pub(super) fn get(admin: &str, path: &str) -> Result<(u16, String), ClientError> {
     let host = host(admin);
     let address = resolve(host).ok_or_else(|| ClientError::Address(admin.to_owned()))?;
@@ -141,7 +141,7 @@ fn read(stream: impl Read) -> io::Result<String> {
     Ok(response)
 }
 
-/// Gives the daemon behind a control socket an order: the status and the body of its reply.
+/// Sends an order over a control socket; returns status and body of the reply.
 pub(super) fn post_over_socket(socket: &Path, path: &str, body: &str) -> Result<(u16, String), ClientError> {
     let length = body.len();
     let request = format!(
@@ -151,7 +151,7 @@ pub(super) fn post_over_socket(socket: &Path, path: &str, body: &str) -> Result<
     send_over_socket(socket, &request, ORDER_TIMEOUT)
 }
 
-/// Sends a file to the daemon behind a control socket: the status and the body of its reply.
+/// Sends a file over a control socket; returns status and body of the reply.
 pub(super) fn upload(socket: &Path, path: &str, file: &mut File) -> Result<(u16, String), ClientError> {
     let name = || socket.display().to_string();
     let mut stream = connect(socket)?;
@@ -164,7 +164,7 @@ pub(super) fn upload(socket: &Path, path: &str, file: &mut File) -> Result<(u16,
             "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n\
              Content-Length: {length}\r\nConnection: close\r\n\r\n"
         )?;
-        // A daemon that refuses before it has read all has answered, and that is what the reader wants to know.
+        // A daemon that refuses before it has read everything has answered, and its answer matters more.
         let sent = io::copy(file, &mut stream);
         read(&stream).or_else(|error| sent.and(Err(error)))
     };
@@ -173,8 +173,8 @@ pub(super) fn upload(socket: &Path, path: &str, file: &mut File) -> Result<(u16,
     Ok((status, body.to_owned()))
 }
 
-/// Writes the body of the page at `path` behind a control socket to a file and gives its status. HTTP/1.0 has no chunks:
-/// the body ends with the connection, so that only its content can tell whether it is whole.
+/// Writes the body of the page at `path` on a control socket to a file, and returns its status. HTTP/1.0 has no chunks:
+/// the body ends with the connection, so only its content shows whether it is complete.
 pub(super) fn download(socket: &Path, path: &str, file: &mut File) -> Result<u16, ClientError> {
     let name = || socket.display().to_string();
     let stream = connect(socket)?;
@@ -199,7 +199,7 @@ fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
     })
 }
 
-/// Status and body of the page at `path` behind a control socket.
+/// Fetches status and body of the page at `path` over a control socket.
 pub(super) fn get_over_socket(socket: &Path, path: &str) -> Result<(u16, String), ClientError> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     send_over_socket(socket, &request, TIMEOUT)
@@ -219,7 +219,7 @@ fn send_over_socket(socket: &Path, request: &str, timeout: Duration) -> Result<(
     Ok((status, body.to_owned()))
 }
 
-/// Status and body. Our daemon sends whole bodies, never in chunks; one cut short is none.
+/// Splits a response into status and body; none if it is cut short. Our daemon never sends these in chunks.
 fn split(response: &str) -> Option<(u16, &str)> {
     let (head, body) = response.split_once("\r\n\r\n")?;
     let mut lines = head.split("\r\n");

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{config, wire::Name};
 
-/// What `serve` takes `--socket` from; the verbs find the daemon by it.
+/// The environment variable for `--socket` of `serve`, by which other verbs find the daemon.
 pub(super) const SOCKET_VARIABLE: &str = "TIDEGATE_SOCKET";
 
 /// Where the daemon is, and how to speak.
@@ -93,7 +93,7 @@ pub(super) fn log(log: &Log) -> i32 {
     send_order(&log.options, "/v1/log", &json!({ "level": log.level }))
 }
 
-/// Gives an order and prints its verdict: 0 done, 1 no daemon, 2 refused.
+/// Sends an order and prints the result: 0 done, 1 no daemon, 2 refused.
 fn send_order(options: &Options, path: &str, body: &Value) -> i32 {
     let socket = match options.socket() {
         Ok(socket) => socket,
@@ -117,7 +117,7 @@ fn send_order(options: &Options, path: &str, body: &Value) -> i32 {
     }
 }
 
-/// Prints what the daemon says of an order.
+/// Prints the daemon's reply to an order.
 pub(super) fn show(options: &Options, status: u16, answer: &str) {
     let is_done = status == 200;
     let mut account = serde_json::from_str::<Map<String, Value>>(answer).unwrap_or_default();
@@ -130,7 +130,7 @@ pub(super) fn show(options: &Options, status: u16, answer: &str) {
     }
 }
 
-/// Why it is not known where the daemon is.
+/// Why the control socket is unknown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SocketError {
     #[error("{} cannot be read: {error}; say --socket PATH", file.display())]
@@ -155,8 +155,8 @@ pub(super) enum DaemonError {
 }
 
 impl Options {
-    /// Status and body of the page that the daemon has at `path`: over HTTP at `admin`, else over its control socket, else
-    /// where the configuration says that its pages are.
+    /// Fetches status and body of the daemon's page at `path`: over HTTP at `admin` if given, else over its control
+    /// socket, else at the address in the configuration.
     pub(super) fn get(&self, admin: Option<&str>, path: &str) -> Result<(u16, String), DaemonError> {
         if let Some(admin) = admin {
             let admin = client::admin(Some(admin), None)?;
@@ -164,19 +164,19 @@ impl Options {
         }
         let over_socket = self.socket().map_err(DaemonError::from);
         let over_socket = over_socket.and_then(|socket| Ok(client::get_over_socket(&socket, path)?));
-        // A sidecar has no control socket as a rule; it has pages.
+        // A sidecar usually has no control socket, but it has pages.
         over_socket.or_else(|error| {
             let admin = self.admin().ok_or(error)?;
             Ok(client::get(&admin, &of_http(path))?)
         })
     }
 
-    /// Where the daemon's pages are; none where `--socket` names one place to ask.
+    /// The address of the daemon's pages; none if `--socket` says where to ask.
     pub(super) fn admin(&self) -> Option<String> {
         if self.socket.is_some() { None } else { client::admin(None, self.config.as_deref()).ok() }
     }
 
-    /// The socket that was named, or that the configuration names, or the default.
+    /// The socket given on the command line, or in the configuration, or the default.
     pub(super) fn socket(&self) -> Result<PathBuf, SocketError> {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
@@ -189,14 +189,14 @@ impl Options {
         let file = self.config.as_deref().unwrap_or_else(|| Path::new(super::serve::DEFAULT_FILE));
         match config::control_socket(file) {
             Ok(socket) => socket.ok_or_else(|| SocketError::Off(file.to_owned())),
-            // A sidecar has no file, and whoever may open the socket may perhaps not read the file.
+            // A sidecar has no file, and somebody who may open the socket may not be able to read the file.
             Err(_) if self.config.is_none() => Ok(config::CONTROL_SOCKET.into()),
             Err(error) => Err(SocketError::Unreadable { file: file.to_owned(), error }),
         }
     }
 }
 
-/// The path over HTTP of what the control socket has at `path`.
+/// The path over HTTP of a page at `path` on the control socket.
 fn of_http(path: &str) -> String {
     if path.starts_with("/v1/") { format!("/api{path}") } else { path.to_owned() }
 }

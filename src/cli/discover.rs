@@ -1,8 +1,8 @@
 //! `tidegate discover`: from the addresses of a Route 53 Resolver endpoint to an `[upstream]` table.
 //!
-//! Policy: only addresses with status ATTACHED are upstreams; the others do not answer, and are named in a comment. A
-//! list that is cut, empty, or of something else than addresses is refused: half an endpoint is worse than an error. A file is
-//! replaced whole by rename, and only if it is no worse than before; then the daemon behind its control socket reloads.
+//! Policy: only addresses with status ATTACHED become upstreams; the others do not answer, and are named in a comment.
+//! A list that is cut, empty, or not a list of addresses is refused: half an endpoint is worse than an error. A file is
+//! replaced whole by rename, and only if it is no worse than before; then the daemon on its control socket reloads.
 
 use std::{
     fs::{self, File},
@@ -40,7 +40,7 @@ pub(super) struct Options {
 /// The AWS command whose output is read.
 const COMMAND: &str = "aws route53resolver list-resolver-endpoint-ip-addresses --resolver-endpoint-id";
 
-/// Why no server was found, or no file written.
+/// Why no server was found, or the file was not written.
 #[derive(Debug, thiserror::Error)]
 enum DiscoverError {
     #[error("{} cannot be read: {error}", path.display())]
@@ -128,8 +128,8 @@ fn read(path: &Path) -> Result<String, DiscoverError> {
     decode(&bytes).ok_or_else(|| DiscoverError::NotText(path.to_owned()))
 }
 
-/// Decodes text as shells save it: UTF-8, or the UTF-16 of PowerShell's `>`, each with a byte order mark or
-/// without. JSON begins with ASCII, so that its zero octets tell the encoding.
+/// Decodes text as shells save it: UTF-8, or the UTF-16 of PowerShell's `>`, each with or without a byte order mark.
+/// JSON begins with ASCII, so the positions of zero octets show the encoding.
 pub(super) fn decode(bytes: &[u8]) -> Option<String> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let (units, rest) = bytes.as_chunks::<2>();
@@ -171,14 +171,14 @@ fn parse(text: &str) -> Result<InboundEndpoint, DiscoverError> {
     Ok(endpoint)
 }
 
-/// The ids of the inbound endpoints among these.
+/// The ids of those endpoints that are inbound.
 fn inbound(endpoints: &[Value]) -> String {
     let is_inbound = |endpoint: &&Value| endpoint["Direction"].as_str().is_some_and(|word| word.starts_with("INBOUND"));
     let ids: Vec<String> = endpoints.iter().filter(is_inbound).filter_map(|endpoint| word(&endpoint["Id"])).collect();
     if ids.is_empty() { "(none of them is inbound)".to_owned() } else { ids.join(", ") }
 }
 
-/// A value from AWS if it is one word. Anything else is dropped, since it goes into a comment that it could end.
+/// A value from AWS if it is a single word. Anything else is dropped, since in a comment it could end the comment.
 fn word(value: &Value) -> Option<String> {
     let text = value.as_str()?;
     let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
@@ -228,7 +228,7 @@ fn write(path: &Path, group: &str, servers: &[IpAddr]) -> Result<String, Discove
     Ok(format!("{}: upstream \"{group}\" has {names} now; {then}\n", path.display()))
 }
 
-/// Has the daemon of this configuration reload, and describes the result.
+/// Makes the daemon of this configuration reload, and describes the result.
 fn reload(path: &Path) -> Result<String, String> {
     let socket = config::control_socket(path).ok().flatten();
     let Some(socket) = socket.filter(|socket| socket.exists()) else {
@@ -257,7 +257,7 @@ fn reload(path: &Path) -> Result<String, String> {
 fn replace(path: &Path, text: &str) -> Result<(), DiscoverError> {
     let unwritable = |error| DiscoverError::Unwritable { path: path.to_owned(), error };
     let mut aside = path.as_os_str().to_owned();
-    // With this suffix no `include` pattern matches it.
+    // No `include` pattern matches this suffix.
     aside.push(format!(".{}.new", std::process::id()));
     let aside = PathBuf::from(aside);
     let result = write_aside(path, &aside, text).map_err(unwritable).and_then(|()| {

@@ -1,4 +1,4 @@
-//! Times for people.
+//! Times as people read them.
 
 /// "8 s", "5 min", "3 h", "2 d".
 pub(super) fn rough(seconds: u64) -> String {
@@ -17,8 +17,8 @@ pub(super) fn utc(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", rest / 3_600, rest / 60 % 60, rest % 60)
 }
 
-/// Year, month and day of a day since 1970-01-01, in the proleptic Gregorian calendar. Years begin in March here, so that
-/// the leap day is the last; an era has 400 years, or 146,097 days.
+/// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar. Years begin in March
+/// here, so that the leap day comes last; an era has 400 years, or 146,097 days.
 const fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

@@ -1,4 +1,4 @@
-//! `tidegate explain`: what would be done with a query, and why: by the running daemon, or under a configuration.
+//! `tidegate explain`: how the running daemon, or a configuration, would handle a query, and why.
 
 use std::{
     fmt::Write as _,
@@ -69,7 +69,7 @@ pub(super) fn transport(text: &str) -> Result<Transport, String> {
     found.ok_or_else(|| format!("it is one of {}", Transport::ALL.map(Transport::label).join(", ")))
 }
 
-/// Why there is no explanation.
+/// Why a query could not be explained.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExplainError {
     #[error("{0}; to explain a configuration without a daemon, say --config FILE")]
@@ -114,7 +114,7 @@ pub(super) fn run(options: &Options) -> i32 {
     super::OK
 }
 
-/// An engine under the configuration in a file; what is wrong with it is told.
+/// An engine with the configuration in a file; prints the problems if there are any.
 pub(super) fn offline(file: &Path) -> Option<Arc<Engine>> {
     let color = if ERR.has_colour() { Color::Always } else { Color::Never };
     let plan = match Plan::load(file) {
@@ -136,12 +136,12 @@ pub(super) fn offline(file: &Path) -> Option<Arc<Engine>> {
     }
 }
 
-/// Explains a query with the engine of this process; its upstreams are taken to answer with these addresses, if any.
+/// Explains a query with an engine in this process, assuming that its upstreams answer with these addresses, if any.
 pub(super) fn here(engine: &Engine, asked: &Asked, addresses: &[IpAddr]) -> Explanation {
     explain::explain(engine, asked, &Premise::of(addresses), Moment::now())
 }
 
-/// Has the running daemon explain a query.
+/// Asks the running daemon to explain a query.
 pub(super) fn of_daemon(
     daemon: &control::Options,
     admin: Option<&str>,
@@ -166,7 +166,7 @@ pub(super) fn of_daemon(
     }
 }
 
-/// A value of a URL's query (RFC 3986 2.1): all but letters, digits and `-._~,` as octets.
+/// A value in a URL's query (RFC 3986 2.1): everything except letters, digits and `-._~,` is percent-encoded.
 fn escaped(text: &str) -> String {
     text.bytes().fold(String::new(), |mut escaped, octet| {
         match octet {

@@ -1,4 +1,4 @@
-//! The verbs of the command line: one file each, text for people on standard output, errors on standard error.
+//! The verbs of the command line, one file each. Results go to standard output, errors to standard error.
 
 mod ask;
 mod cache;
@@ -29,16 +29,16 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use self::output::{ERR, OUT, Stream};
 
-/// Everything went well.
+/// Success.
 const OK: i32 = 0;
-/// Something other than the configuration or the arguments went wrong.
+/// Something other than the configuration or the arguments failed.
 const FAILED: i32 = 1;
 /// The configuration or the arguments are wrong.
 const UNUSABLE: i32 = 2;
 
-/// How the line of a verb's help begins that gives its exit codes, of which the manual makes a section.
+/// The start of the line with exit codes in a verb's help; the manual makes it a section.
 const EXIT: &str = "Exit status: ";
-/// The same for an example.
+/// The start of the line with an example.
 const EXAMPLE: &str = "Example: ";
 
 /// The DNS gateway between an on-premises network and AWS private endpoints.
@@ -162,12 +162,12 @@ enum Verb {
     Man(man::Options),
 }
 
-/// Runs the program with these arguments, the first of which is its name; gives its exit code.
+/// Runs the program with these arguments, starting with its name, and returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     let verdict = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => run_verb(arguments.verb),
         Err(error) => {
-            // Help that was asked for goes to standard output, a mistake to standard error.
+            // Requested help goes to standard output, a mistake to standard error.
             print_styled(if error.use_stderr() { &ERR } else { &OUT }, &error.render());
             error.exit_code()
         }
@@ -207,7 +207,7 @@ fn run_verb(verb: Verb) -> i32 {
     }
 }
 
-/// An environment variable; none where it is not set, or empty.
+/// An environment variable; none if it is unset or empty.
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }

@@ -1,9 +1,9 @@
 //! Standard output and standard error: every verb writes to [`OUT`] and [`ERR`], with `write!` and `writeln!`.
 //!
-//! Policy: a write never panics and has no result to look at. The first error of a stream is kept, and nothing more is
-//! written to it; [`finish`] turns it into the exit code. A reader that has gone (`| head`) is no error: the verb ends
-//! with its own verdict, since an order that was carried out stays carried out. Any other error, such as a full disk,
-//! is one line on standard error and exit code 1.
+//! Policy: a write never panics and returns nothing. The first error of a stream is kept, and nothing more is written
+//! to it; [`finish`] turns it into the exit code. A reader that closes the pipe (`| head`) is not an error: the verb
+//! ends with its own exit code, since an order that was carried out stays carried out. Any other error, such as a full
+//! disk, gives one line on standard error and exit code 1.
 
 use std::{
     fmt,
@@ -12,12 +12,12 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// What was asked for.
+/// Results.
 pub(super) static OUT: Stream = Stream::new(Target::Output);
-/// What went wrong, and what to do about it.
+/// Errors, and what to do about them.
 pub(super) static ERR: Stream = Stream::new(Target::Error);
 
-/// Standard output or standard error, with the first error met in writing to it.
+/// Standard output or standard error, with the first write error.
 pub(super) struct Stream {
     target: Target,
     error: Mutex<Option<io::Error>>,
@@ -38,7 +38,7 @@ impl Stream {
     pub(super) fn write_fmt(&self, text: fmt::Arguments<'_>) {
         match text.as_str() {
             Some(text) => self.write(text.as_bytes()),
-            // In one piece, so that lines of two processes do not mix on a terminal.
+            // In one write, so that lines of two processes do not mix on a terminal.
             None => self.write(text.to_string().as_bytes()),
         }
     }
@@ -48,7 +48,7 @@ impl Stream {
         self.attempt(|stream| stream.write_all(bytes));
     }
 
-    /// Whether nobody reads on, so that a verb that would run until it is told to stop can stop.
+    /// Whether the reader has closed the stream, so that a verb that runs until stopped can stop.
     pub(super) fn is_closed(&self) -> bool {
         self.flush();
         self.error.lock().is_some()
@@ -79,19 +79,19 @@ impl Stream {
         }
     }
 
-    /// The error that is to be told of, if there was one.
+    /// The error to report, if there was one.
     fn take_error(&self) -> Option<io::Error> {
         self.flush();
         self.error.lock().take().filter(|error| error.kind() != ErrorKind::BrokenPipe)
     }
 }
 
-/// The exit code of a verb with this verdict, after all that it wrote has left.
+/// The exit code of a verb with this result, after everything it wrote has been flushed.
 pub(super) fn finish(verdict: i32) -> i32 {
     if let Some(error) = OUT.take_error() {
         writeln!(ERR, "tidegate: standard output cannot be written: {error}");
         return super::FAILED;
     }
-    // Of standard error nobody can be told.
+    // An error of standard error cannot be reported anywhere.
     if ERR.take_error().is_some() { super::FAILED } else { verdict }
 }

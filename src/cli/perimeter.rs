@@ -39,7 +39,7 @@ pub(super) struct Options {
     config: Option<PathBuf>,
 }
 
-/// What became of names, in the order it is shown, each with what it means.
+/// The verdicts on names in the order shown, each with its meaning.
 const VERDICTS: [(&str, &str); 7] = [
     ("leaked", "clients got public addresses; traffic to these leaves the perimeter"),
     ("stripped", "public addresses, which the guard left out of the answers"),
@@ -51,7 +51,7 @@ const VERDICTS: [(&str, &str); 7] = [
 ];
 
 pub(super) fn run(options: &Options) -> i32 {
-    // Without dates and a folder, a format is of what the daemon has seen since its start.
+    // Without dates and a folder, the format applies to what the daemon has seen since its start.
     if options.from.is_some() || options.to.is_some() || options.record.is_some() {
         return perimeter_report::run(&options.wanted());
     }
@@ -83,7 +83,7 @@ pub(super) fn run(options: &Options) -> i32 {
     } else {
         write!(OUT, "{}", text(&report, clock::wall().as_secs()));
     }
-    // What cannot be told is no proof that nothing leaked.
+    // If it is unknown whether something leaked, that is no success.
     if report["leaked"].as_u64() == Some(0) { super::OK } else { super::FAILED }
 }
 
@@ -132,8 +132,7 @@ fn text(report: &Value, now: u64) -> String {
     text
 }
 
-/// What became of a name: its verdict, or of a public one what the guard did. A daemon that does not say so had no guard
-/// to speak of.
+/// The verdict on a name, or for a public one what the guard did. An old daemon that does not report this had no guard.
 fn kind(name: &Value) -> &str {
     match name["verdict"].as_str().unwrap_or_default() {
         "public" => name["outcome"].as_str().unwrap_or("leaked"),

@@ -1,4 +1,4 @@
-//! `tidegate perimeter --from DATE --to DATE`: what a person hands to an auditor, from the record on disk.
+//! `tidegate perimeter --from DATE --to DATE`: a report for auditors, from the record on disk.
 
 use std::{
     io,
@@ -59,11 +59,11 @@ enum ReportError {
     },
 }
 
-/// Seconds behind the last line from which on a report says that the record ends early.
+/// Seconds without a new line after which a report says that the record ends early.
 const LATE: u64 = 2 * record::EVERY;
 const DAY: u64 = 86_400;
 
-/// What became of names, in the order it is shown.
+/// The verdicts on names in the order shown.
 const WORSTS: [(&str, &str); 7] = [
     ("leaked", "clients got public addresses; traffic to these left the perimeter"),
     ("stripped", "public addresses, which the guard left out of the answers"),
@@ -74,7 +74,7 @@ const WORSTS: [(&str, &str); 7] = [
     ("absent", "no such name, or no address"),
 ];
 
-/// Prints the report; 1 if something leaked, or there is none.
+/// Prints the report; 1 if something leaked, or if there is no report.
 pub(super) fn run(wanted: &Wanted<'_>) -> i32 {
     match report(wanted) {
         Ok((history, span)) => {
@@ -134,7 +134,7 @@ fn date(text: &str) -> Result<u64, ReportError> {
     u64::try_from(date.midnight().assume_utc().unix_timestamp()).map_err(|_| wrong())
 }
 
-/// Gaps, with the time behind the last line where it should have gone on.
+/// The gaps in the record, including one after the last line if more lines were expected.
 fn gaps(history: &History, (from, to): (u64, u64), now: u64) -> Vec<Gap> {
     let mut gaps = history.gaps.clone();
     let end = to.min(now);
@@ -152,7 +152,7 @@ fn gaps(history: &History, (from, to): (u64, u64), now: u64) -> Vec<Gap> {
     gaps
 }
 
-/// What would make a public name private, in a sentence.
+/// How to make a public name private, in a sentence.
 fn remedy(name: &NameHistory) -> Option<String> {
     if !matches!(name.worst.as_str(), "leaked" | "stripped" | "refused" | "excepted") {
         return None;
@@ -173,7 +173,7 @@ fn plain(name: &str) -> &str {
     name.trim_end_matches('.')
 }
 
-/// The lines that stand above and below the names, without their mark.
+/// The lines above and below the names, without their mark.
 fn summary(history: &History, span: (u64, u64), now: u64) -> Vec<String> {
     let mut lines = vec![format!("{} names were asked for", history.names.len())];
     for (worst, _) in WORSTS {
@@ -275,8 +275,8 @@ fn csv(history: &History) -> String {
     text
 }
 
-/// In quotes where it must be; never the beginning of a formula, since the rules' names and clients' names go into a
-/// spreadsheet.
+/// A CSV field, quoted if necessary. It never begins like a formula, since names of rules and clients go into
+/// spreadsheets.
 fn csv_field(text: &str) -> String {
     let safe = if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
     match safe.contains([',', '"', '\n', '\r']) {

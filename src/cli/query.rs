@@ -44,7 +44,7 @@ pub(super) struct Options {
     json: bool,
 }
 
-/// The words of the command line, understood.
+/// The parsed words of the command line.
 struct QueryPlan {
     queries: Vec<UpstreamQuery>,
     server: ServerSpec,
@@ -58,7 +58,7 @@ pub(super) fn run(options: &Options) -> i32 {
             return super::UNUSABLE;
         }
     };
-    // All at once, as a stub resolver asks for A and AAAA; the worst verdict is the exit code.
+    // All at once, as a stub resolver asks for A and AAAA; the worst result is the exit code.
     let answers: Vec<_> = thread::scope(|scope| {
         let asking = queries.iter().map(|query| scope.spawn(|| ask::ask(&server, query, TIMEOUT)));
         let asking: Vec<_> = asking.collect();
@@ -154,7 +154,7 @@ fn text(query: &UpstreamQuery, server: &ServerSpec, answer: &Answer) -> String {
     text + &format!("\n{milliseconds:.2} ms from {} over {transport}; flags {flags}\n", server.address)
 }
 
-/// A server's text with control characters escaped, since a terminal would obey them.
+/// A server's text with control characters escaped, so that they cannot affect the terminal.
 fn printable(words: &str) -> String {
     words.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect()
 }

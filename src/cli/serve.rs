@@ -1,4 +1,4 @@
-//! `tidegate serve`: the server in the foreground. What flags and file say is read here, and again for each reload.
+//! `tidegate serve`: the server in the foreground. Flags and file are read here, and again for each reload.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use crate::{
     daemon::{self, ExitReason, StartError, logging},
 };
 
-/// Where the configuration is looked for.
+/// The default configuration file.
 pub(super) const DEFAULT_FILE: &str = "/etc/tidegate/tidegate.toml";
 
-/// What to do without a file.
+/// The advice if there is no file.
 const SIDECAR_HELP: &str = "a sidecar needs no file: tidegate serve --listen 127.0.0.1:53 --aws 10.20.1.10,10.20.2.10 \
                             --private 10.20.0.0/16 --default system";
 
@@ -60,7 +60,7 @@ impl Options {
         }
     }
 
-    /// The plan of the file, or of the flags alone where they say all that a file must.
+    /// The plan of the file, or of the flags alone if they are sufficient.
     fn plan(&self) -> Result<Plan, Problems> {
         match &self.config {
             Some(file) => Plan::load_with(file, &self.flags()),
@@ -69,7 +69,7 @@ impl Options {
         }
     }
 
-    /// Whether the flags stand alone. A guard without servers, where there is no file, is a sidecar with a flag missing.
+    /// Whether the flags stand alone. A guard without servers and without a file means a sidecar that lacks a flag.
     fn is_sidecar(&self) -> bool {
         let is_guarded = !self.private.is_empty() || self.on_public.is_some();
         !self.aws.is_empty() || !self.default.is_empty() || (is_guarded && !Path::new(DEFAULT_FILE).exists())

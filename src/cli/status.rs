@@ -25,7 +25,7 @@ pub(super) struct Options {
     source: Source,
 }
 
-/// Where the status comes from.
+/// The source of the status.
 #[derive(Debug, clap::Args)]
 #[group(id = "status-source")]
 pub(super) struct Source {
@@ -72,7 +72,7 @@ fn word(is_so: bool, yes: &str, no: &str) -> i32 {
     if is_so { super::OK } else { super::FAILED }
 }
 
-/// Why it is not ready; empty where it is.
+/// Why the daemon is not ready; empty if it is.
 fn unready(status: &Status) -> Vec<String> {
     let bare = status.groups.iter().filter(|group| group.usable == 0);
     let mut reasons = status.reasons.clone();
@@ -93,7 +93,7 @@ pub(super) enum StatusError {
 }
 
 impl Source {
-    /// The status, and its text.
+    /// The parsed status, and its text.
     pub(super) fn status(&self) -> Result<(Status, String), StatusError> {
         let (code, text) = self.fetch("/v1/status")?;
         match serde_json::from_str(&text) {
@@ -210,7 +210,7 @@ fn server(server: &ServerStatus) -> String {
     if let Some(last) = server.last_answer {
         text += &format!(", last answer {last:.0} s ago");
     }
-    // Connections that failed are counted as queries by how they ended, though none was sent.
+    // Failed connections are counted as queries by result, although no query was sent.
     let answered = server.queries.get("ok").copied().unwrap_or(0);
     let failed = server.queries.values().sum::<u64>().saturating_sub(answered);
     if answered > 0 {

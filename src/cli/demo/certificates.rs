@@ -1,4 +1,4 @@
-//! Certificates for the demonstration's encrypted servers, by an authority that lives as long as the demonstration.
+//! Certificates for the demo's encrypted servers, issued by an authority that exists only during the demo.
 
 use std::{
     io::{self, Write},
@@ -10,7 +10,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivatePkcs8KeyDer};
 use tempfile::NamedTempFile;
 
-/// Signs the servers' certificates; its own is in a file, since that is how tidegate is told whom to believe.
+/// Signs the servers' certificates. Its own certificate is in a file, because tidegate's `ca` setting needs one.
 pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     file: NamedTempFile,
@@ -28,7 +28,7 @@ pub(super) enum CertificateError {
 }
 
 impl Authority {
-    /// Makes one, and its file.
+    /// Makes an authority and its file.
     pub(super) fn new() -> Result<Self, CertificateError> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name.push(DnType::CommonName, "tidegate demo");
@@ -39,12 +39,12 @@ impl Authority {
         Ok(Self { issuer, file })
     }
 
-    /// The file with its certificate; it goes with the authority.
+    /// The file with its certificate, removed together with the authority.
     pub(super) fn file(&self) -> &Path {
         self.file.path()
     }
 
-    /// A server's side of handshakes, as `name` and with one protocol (RFC 7301).
+    /// The TLS configuration of a server called `name` that speaks one protocol (RFC 7301).
     pub(super) fn server(&self, name: &str, protocol: &[u8]) -> Result<Arc<ServerConfig>, CertificateError> {
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &self.issuer)?;

@@ -1,4 +1,4 @@
-//! What a person does to the simulated links while the demonstration runs.
+//! Keys that control the simulated links while the demo runs.
 
 use std::{
     io::{self, BufRead},
@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{cli::output::OUT, engine::Engine};
 
-/// Waits for the key that ends it, for Ctrl-C, for SIGTERM, or for nobody to read on.
+/// Waits for the key that ends the demo, for Ctrl-C, for SIGTERM, or until nobody reads the output.
 pub(super) fn wait_for_end(demo: &Demo, end: &Arc<Notify>) -> io::Result<()> {
     let keys = Keys { inbound: demo.inbound.clone(), site: demo.site.clone(), engine: Arc::clone(&demo.engine) };
     let ended = Arc::clone(end);
-    // It sleeps in a read; the end of the process is its end.
+    // The thread blocks in a read until the process ends.
     thread::Builder::new().name("keys".to_owned()).spawn(move || {
         if keys.listen() == KeysEnd::End {
             ended.notify_one();
@@ -48,11 +48,11 @@ struct Keys {
     engine: Arc<Engine>,
 }
 
-/// What becomes of the demonstration when there are no more keys.
+/// How the demo goes on after the last key.
 #[derive(Debug, PartialEq, Eq)]
 enum KeysEnd {
     End,
-    /// Standard input is at its end: only a signal ends it.
+    /// Standard input has ended: only a signal ends the demo.
     Stay,
 }
 
@@ -93,7 +93,7 @@ impl Keys {
     }
 }
 
-/// Brings servers into a mode, or back out of it.
+/// Switches servers into a mode, or back to normal.
 fn toggle(servers: &[Simulated], mode: Mode) {
     let mode = if servers.iter().all(|server| server.mode() == mode) { Mode::Normal } else { mode };
     for server in servers {

@@ -1,8 +1,8 @@
 //! `tidegate demo`: the whole job on one machine, with nothing to configure.
 //!
-//! Two addresses of a simulated Route 53 inbound endpoint, a site's DNS and a public DNS on loopback, each an
-//! independent server ([`servers`]); tidegate in front of them; and either a person with keys and `dig`, who sees each
-//! query told ([`relay`]), or a script that plays every scene and asserts it ([`scenes`]).
+//! Two addresses of a simulated Route 53 inbound endpoint, a site's DNS and a public DNS run on loopback, each an
+//! independent server ([`servers`]), with tidegate in front of them. Either a person uses keys and `dig` and sees a
+//! line for each query ([`relay`]), or a script plays every scene and checks it ([`scenes`]).
 
 mod certificates;
 mod keys;
@@ -39,14 +39,14 @@ pub(super) struct Options {
     encrypted: bool,
 }
 
-/// The life of the simulated records in seconds: short, so that a person sees them expire.
+/// TTL of the simulated records in seconds: short, so that a person sees them expire.
 const TTL: u32 = 5;
-/// The same for the script, which waits for it.
+/// TTL for the script, which waits for records to expire.
 const SCRIPT_TTL: u32 = 2;
 
 /// Everything the demonstration runs.
 struct Demo {
-    /// tidegate's own address.
+    /// tidegate's address.
     tidegate: SocketAddr,
     engine: Arc<Engine>,
     inbound: [Simulated; 2],
@@ -81,7 +81,7 @@ impl Demo {
         self.inbound.iter().chain([&self.site])
     }
 
-    /// Queries of clients that reached the simulated servers.
+    /// Client queries that reached the simulated servers.
     fn asked(&self) -> u64 {
         self.servers().map(Simulated::queries).sum()
     }
@@ -94,7 +94,7 @@ pub(super) fn run(options: &Options) -> i32 {
         let (demo, daemon) = start_all(&servers, ttl, authority.as_ref())?;
         Ok((servers, demo, daemon, authority))
     });
-    // The authority's file stays for as long as tidegate may read it.
+    // The authority's file must exist while tidegate may read it.
     let (servers, demo, daemon, _authority) = match started {
         Ok(ready) => ready,
         Err(error) => {
@@ -136,7 +136,7 @@ fn start_all(servers: &Servers, ttl: u32, authority: Option<&Authority>) -> Resu
     Ok((Demo { tidegate, engine, inbound, site, public, log, ttl }, daemon))
 }
 
-/// A site's configuration, with probes that a person need not wait for.
+/// A site's configuration, with probes that are frequent enough for a person.
 fn configuration(inbound: &[Simulated; 2], site: &Simulated, ca: Option<&Path>) -> String {
     let ca = ca.map(|file| format!("ca = {:?}", file.display().to_string())).unwrap_or_default();
     format!(
@@ -211,7 +211,7 @@ fn run_interactive(demo: &Demo, servers: &Servers, admin: Option<SocketAddr>) ->
     }
 }
 
-/// Says who is who, and what to try.
+/// Prints the servers' addresses and what to try.
 fn print_introduction(demo: &Demo, relay: SocketAddr, admin: Option<SocketAddr>) {
     writeln!(OUT, "Ask {relay}: it passes each query on to tidegate and prints a line about it here.");
     writeln!(OUT, "  tidegate itself listens on {}", demo.tidegate);
@@ -241,14 +241,14 @@ fn print_introduction(demo: &Demo, relay: SocketAddr, admin: Option<SocketAddr>)
     writeln!(OUT, "  q       ends; so does Ctrl-C\n");
 }
 
-/// tidegate's own words about changes of state, between the lines about queries.
+/// Prints tidegate's log lines about changes of state between the lines about queries.
 fn log_changes() {
     let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("off,tidegate=warn"));
-    // There is no other one in this process.
+    // No other logger is set in this process.
     drop(lines.with_writer(|| Lines).with_ansi(false).with_target(false).without_time().try_init());
 }
 
-/// Where log lines go.
+/// Writes log lines to standard output.
 struct Lines;
 
 impl io::Write for Lines {

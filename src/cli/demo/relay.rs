@@ -1,7 +1,7 @@
-//! The address that a person asks in the demonstration: each query passes on to tidegate, and one line tells who asked
-//! what, which way it went, what was answered, and how long it took.
+//! The address that a person queries in the demo: it passes each query on to tidegate and prints one line with the
+//! client, the query, its path, the answer, and the time it took.
 //!
-//! tidegate itself says nothing of single queries: that would cost more than the answers.
+//! tidegate itself logs no single queries: that would cost more than answering them.
 
 use std::{
     io,
@@ -24,19 +24,19 @@ use crate::{
     wire::{EdeCode, Flags, Name, NameBuf, Question, Rcode, RecordType, Transport},
 };
 
-/// For tidegate's answer; its own deadline is shorter.
+/// Time limit for tidegate's answer; its own deadline is shorter.
 const TIMEOUT: Duration = Duration::from_secs(6);
 /// Datagrams and connections at a time.
 const MAX_IN_FLIGHT: usize = 256;
 /// The largest message.
 const MAX_MESSAGE: usize = u16::MAX as usize;
 
-/// Where queries pass on to, and who may tell of them.
+/// Where queries go, and what is needed to describe them.
 #[derive(Clone)]
 struct Relay {
     tidegate: SocketAddr,
     log: Arc<QueryLog>,
-    /// Told when nobody reads the lines.
+    /// Notified when nobody reads the lines.
     end: Arc<Notify>,
     permits: Arc<Semaphore>,
 }
@@ -65,7 +65,7 @@ async fn datagrams(socket: UdpSocket, relay: Relay) {
             let response = timeout(TIMEOUT, relay.over_udp(&query)).await;
             if let Ok(Ok(response)) = response {
                 relay.print_query(client.ip(), &query, &response, asked, Transport::Udp);
-                // A client that is gone has no use for it.
+                // The client may be gone.
                 drop(socket.send_to(&response, client).await);
             }
             drop(permit);
@@ -82,7 +82,7 @@ async fn connections(listener: TcpListener, relay: Relay) {
         let Ok(permit) = Arc::clone(&relay.permits).try_acquire_owned() else { continue };
         let relay = relay.clone();
         tokio::spawn(async move {
-            // Either end may close at any time.
+            // Either side may close at any time.
             drop(relay.over_tcp(stream, client.ip()).await);
             drop(permit);
         });
@@ -100,7 +100,7 @@ impl Relay {
         Ok(response)
     }
 
-    /// One connection, its queries one after the other.
+    /// Serves one connection, one query after the other.
     async fn over_tcp(&self, mut client: TcpStream, ip: IpAddr) -> io::Result<()> {
         let mut tidegate = TcpStream::connect(self.tidegate).await?;
         loop {
@@ -131,7 +131,7 @@ impl Relay {
     }
 }
 
-/// The answer in short: data or response code, and the reason where one was given.
+/// The answer in short: data or response code, and the reason if one was given.
 fn describe_answer(answer: &Answer, qtype: RecordType) -> String {
     let data = answer.data(qtype);
     let mut text = match answer.rcode() {
@@ -146,7 +146,7 @@ fn describe_answer(answer: &Answer, qtype: RecordType) -> String {
     text
 }
 
-/// Which way the query went.
+/// The path that the query took.
 fn describe_path(answer: &Answer, servers: &[&str]) -> String {
     if answer.has_ede(EdeCode::StaleAnswer) {
         return "from the cache, past its TTL".to_owned();

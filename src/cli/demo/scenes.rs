@@ -1,4 +1,4 @@
-//! The scenes of `tidegate demo --script`: each does something a site would see, and says whether it held.
+//! The scenes of `tidegate demo --script`: each does something that happens at a site, and reports whether it worked.
 
 use std::{fmt, net::SocketAddr, thread, time::Duration};
 
@@ -14,16 +14,16 @@ use crate::{
     wire::{Class, EdeCode, Name, Rcode, RecordType, Transport, UpstreamQuery},
 };
 
-/// How long an answer is waited for.
+/// Time limit for an answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long anything else is waited for, on however slow a machine.
+/// Time limit for any other event, generous for slow machines.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
-/// Probes of a server that the idle scene waits for: more than it would take to find it down.
+/// Rounds of probes that the idle scene waits for: more than it would take to find a server down.
 const ROUNDS: u64 = 4;
 /// The name that most scenes ask for.
 const S3: &str = "s3.eu-west-1.amazonaws.com";
 
-/// Why a scene did not hold.
+/// Why a scene failed.
 #[derive(Debug)]
 pub(super) struct SceneError(String);
 
@@ -39,7 +39,7 @@ impl From<AskError> for SceneError {
     }
 }
 
-/// What a scene saw, or why it did not hold.
+/// What a scene observed, or why it failed.
 type SceneResult = Result<String, SceneError>;
 /// A scene's title and what it does.
 type TitledScene = (&'static str, fn(&Demo) -> SceneResult);
@@ -86,7 +86,7 @@ fn is_private(address: &str) -> bool {
     address.starts_with("10.20.")
 }
 
-/// Asks for a name that must have private addresses only.
+/// Queries a name that must have private addresses only.
 fn ask_private(demo: &Demo, name: &str) -> Result<String, SceneError> {
     let answer = ask_a(demo.tidegate, name)?;
     let addresses = answer.data(RecordType::A);
@@ -96,8 +96,8 @@ fn ask_private(demo: &Demo, name: &str) -> Result<String, SceneError> {
     Ok(shown)
 }
 
-/// Does something that must make nobody ask an upstream. What an earlier scene set off (a hedge, a fetch ahead of
-/// expiry) may still arrive, and an entry may just have expired: it holds if it holds once in a few times.
+/// Does something that must not make anyone query an upstream. A hedge or a prefetch of an earlier scene may still
+/// arrive, and an entry may just have expired, so it passes if it succeeds once in a few attempts.
 fn without_upstream(demo: &Demo, scene: impl Fn() -> SceneResult) -> SceneResult {
     for _ in 0..5 {
         let before = demo.asked();
@@ -120,7 +120,7 @@ fn reasons(answer: &Answer) -> String {
     reasons.collect::<Vec<_>>().join(", ")
 }
 
-/// Looks again and again until something holds.
+/// Polls until a condition holds.
 fn eventually(what: &str, held: impl Fn() -> bool) -> Result<Duration, SceneError> {
     let started = Moment::now();
     loop {
@@ -171,7 +171,7 @@ fn site_name(demo: &Demo) -> SceneResult {
     Ok(shown)
 }
 
-/// Asks for a name of the site's.
+/// Queries one of the site's names.
 fn of_the_site(demo: &Demo, name: &str) -> Result<String, SceneError> {
     let answer = ask_a(demo.tidegate, name)?;
     let shown = format!("{name} {} {}", answer.rcode(), answer.data(RecordType::A).join(" "));
@@ -195,7 +195,7 @@ fn guard_refuses(demo: &Demo) -> SceneResult {
     refused(demo, "iam.amazonaws.com")
 }
 
-/// Asks for a name that the guard must refuse.
+/// Queries a name that the guard must refuse.
 fn refused(demo: &Demo, name: &str) -> SceneResult {
     let answer = ask_a(demo.tidegate, name)?;
     let shown = format!("{name} {} {}", answer.rcode(), reasons(&answer));
@@ -236,7 +236,7 @@ fn special_names(demo: &Demo) -> SceneResult {
     })
 }
 
-/// Several rounds of probes, of every server, without any traffic that could count for them.
+/// Waits for several rounds of probes of every server, without any traffic that could replace them.
 fn idle(demo: &Demo) -> SceneResult {
     let before: Vec<u64> = demo.servers().map(|server| server.probes()).collect();
     let waited = eventually("probes of every server", || {
@@ -266,7 +266,7 @@ fn site_cut(demo: &Demo) -> SceneResult {
 
 fn all_cut(demo: &Demo) -> SceneResult {
     demo.servers().for_each(|server| server.set(Mode::Cut));
-    // The entries' short life must be over before they can be stale.
+    // The entries must expire before they can be stale.
     thread::sleep(Duration::from_secs(u64::from(demo.ttl)) + Duration::from_millis(500));
     for (name, network) in [(S3, "10.20."), ("intranet.corp.example", "10.1.5.")] {
         let answer = ask_a(demo.tidegate, name)?;

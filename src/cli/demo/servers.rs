@@ -1,7 +1,7 @@
-//! The demonstration's servers: hickory-server, an independent implementation, behind a link that can be cut.
+//! The demo's servers: hickory-server, an independent implementation, behind a link that can be cut.
 //!
-//! They run on a thread of their own. What each is asked is counted and noted, so that scenes and the relay can tell
-//! who answered a query.
+//! They run on a thread of their own. Queries are counted and logged, so that scenes and the relay can tell which
+//! server answered.
 
 use std::{
     collections::VecDeque,
@@ -43,9 +43,9 @@ const PORTS: usize = 16;
 const IDLE: Duration = Duration::from_secs(60);
 /// Responses that may wait on one TCP connection.
 const RESPONSES: usize = 64;
-/// What the encrypted servers are called in their certificates.
+/// The name in the encrypted servers' certificates.
 const TLS_NAME: &str = "dns.demo.example";
-/// Queries that are remembered.
+/// Number of queries that are remembered.
 const LOG_LENGTH: usize = 256;
 
 /// The thread on which the servers run.
@@ -60,23 +60,23 @@ pub(super) struct Servers {
 /// One simulated server.
 #[derive(Debug, Clone)]
 pub(super) struct Simulated {
-    /// What people call it.
+    /// The name shown to people.
     pub(super) name: &'static str,
-    /// Where it listens.
+    /// The address it listens on.
     pub(super) address: SocketAddr,
-    /// The same as a configuration writes it.
+    /// The server as a configuration names it.
     pub(super) url: String,
     shared: Arc<ServerState>,
 }
 
-/// A server's part in the demonstration.
+/// A server's role in the demo.
 pub(super) struct Role<'a> {
     pub(super) name: &'static str,
     pub(super) ip: Ipv4Addr,
     pub(super) transport: DemoTransport<'a>,
 }
 
-/// How a server is spoken to.
+/// How a server is reached.
 #[derive(Clone, Copy)]
 pub(super) enum DemoTransport<'a> {
     /// UDP and TCP.
@@ -89,7 +89,7 @@ pub(super) enum DemoTransport<'a> {
     Quic(&'a Authority),
 }
 
-/// Why there is no server.
+/// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServerError {
     #[error("its sockets: {0}")]
@@ -105,7 +105,7 @@ pub(super) enum ServerError {
 pub(super) enum Mode {
     /// From its own zone.
     Normal,
-    /// Not at all: queries go in, nothing comes out.
+    /// Not at all: queries arrive, but nothing is sent.
     Cut,
     /// As the internet does, like a VPC without private DNS.
     Public,
@@ -144,18 +144,18 @@ impl Servers {
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel();
         let thread = thread::Builder::new().name("demo-servers".to_owned()).spawn(move || {
-            // Either an order to end, or the demonstration is gone: both end the servers.
+            // Told to end, or the demo is gone: the servers end either way.
             drop(runtime.block_on(ended));
         })?;
         Ok(Self { handle, end, thread, log: Arc::default() })
     }
 
-    /// Where other tasks of the demonstration run.
+    /// The runtime for other tasks of the demo.
     pub(super) fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// What clients asked lately.
+    /// The log of client queries.
     pub(super) fn log(&self) -> &Arc<QueryLog> {
         &self.log
     }
@@ -208,22 +208,22 @@ impl Servers {
 }
 
 impl Simulated {
-    /// How it answers now.
+    /// The current mode.
     pub(super) fn mode(&self) -> Mode {
         *self.shared.mode.borrow()
     }
 
-    /// Changes how it answers.
+    /// Sets the mode.
     pub(super) fn set(&self, mode: Mode) {
         self.shared.mode.send_replace(mode);
     }
 
-    /// Queries of clients that arrived, also while the link was cut.
+    /// Client queries that arrived, also while the link was cut.
     pub(super) fn queries(&self) -> u64 {
         self.shared.queries.load(Ordering::Relaxed)
     }
 
-    /// Probes that arrived: whatever tidegate asks by itself.
+    /// Probes that arrived: every query that tidegate sends on its own.
     pub(super) fn probes(&self) -> u64 {
         self.shared.probes.load(Ordering::Relaxed)
     }
@@ -256,7 +256,8 @@ impl QueryLog {
 }
 
 impl Handler {
-    /// Clients ask for addresses; tidegate's own probes ask for other types, or for names of their own.
+    /// Counts a message. Clients ask for addresses; tidegate's own probes ask for other types, or for names of their
+    /// own.
     fn count(&self, message: &[u8]) {
         match Question::read(message) {
             Ok(question) if question.qtype == RecordType::A && !is_probe(question.name()) => {
@@ -269,7 +270,7 @@ impl Handler {
         }
     }
 
-    /// Holds a connection silent for as long as the link is cut; a datagram is just lost.
+    /// Keeps a connection silent while the link is cut; a datagram is just lost.
     async fn hold_silent(&self, protocol: Protocol) {
         if protocol != Protocol::Udp {
             // The sender lives as long as the handler.
@@ -294,7 +295,7 @@ impl RequestHandler for Handler {
     }
 }
 
-/// Sockets on one port of `ip` that is free for both.
+/// Binds one port of `ip` that is free for both UDP and TCP.
 pub(super) fn bind(ip: Ipv4Addr) -> io::Result<(net::UdpSocket, net::TcpListener)> {
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..PORTS {

@@ -1,7 +1,7 @@
-//! What the simulated servers know, as zones that hickory-server keeps in memory.
+//! The data of the simulated servers, as zones that hickory-server keeps in memory.
 //!
-//! Each server has one zone, the root: it answers for every name as a resolver would, with whole CNAME chains, and it
-//! answers `. NS`, which is what a forwarder probes a server for all names with.
+//! Each server has one zone, the root. So it answers every name as a resolver would, with whole CNAME chains, and also
+//! `. NS`, the probe for a server of all names.
 
 use std::{net::Ipv4Addr, sync::Arc};
 
@@ -40,11 +40,11 @@ pub(super) const PUBLIC: &str = "203.0.113.80";
 /// The alias of the interface endpoint for EC2.
 const VPCE: &str = "vpce-0a1b2c3d.ec2.eu-west-1.vpce.amazonaws.com";
 
-/// A name and what it has: addresses, or one other name.
+/// A name with its data: addresses, or one other name.
 type Entry = (String, String);
 
-/// What an inbound endpoint's addresses answer: private addresses where there is an interface endpoint, public ones
-/// for the rest, as the VPC's resolver does.
+/// The data of the inbound endpoint: private addresses for services with an interface endpoint, public ones for the
+/// rest, as the VPC's resolver answers.
 pub(super) fn inbound(ttl: u32) -> Result<Catalog, ProtoError> {
     let mut entries = vec![
         entry("ec2.eu-west-1.amazonaws.com", VPCE),
@@ -61,12 +61,12 @@ pub(super) fn inbound(ttl: u32) -> Result<Catalog, ProtoError> {
     catalog(&entries, ttl)
 }
 
-/// What a resolver on the internet answers.
+/// The data of a resolver on the internet.
 pub(super) fn public(ttl: u32) -> Result<Catalog, ProtoError> {
     catalog(&internet(), ttl)
 }
 
-/// What the site's DNS answers: the site's own names, and for all others what the internet says.
+/// The data of the site's DNS: the site's own names, and the internet's answers for all others.
 pub(super) fn site(ttl: u32) -> Result<Catalog, ProtoError> {
     let mut entries = internet();
     entries.extend([
@@ -91,7 +91,7 @@ fn entry(name: &str, data: &str) -> Entry {
     (name.to_owned(), data.to_owned())
 }
 
-/// The root zone with these entries; every record lives `ttl` seconds, a negative answer too.
+/// A root zone with these entries; every record, and a negative answer, has this TTL.
 fn catalog(entries: &[Entry], ttl: u32) -> Result<Catalog, ProtoError> {
     let root = Name::root();
     let primary = Name::from_ascii("a.root-servers.example.")?;

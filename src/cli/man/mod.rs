@@ -1,5 +1,5 @@
-//! `tidegate man`: the manual, made from what the program knows of itself: `tidegate(1)`, `tidegate-VERB(1)` from the
-//! verbs' help, `tidegate.toml(5)` from the reference file.
+//! `tidegate man`: the manual, generated from the program itself: `tidegate(1)`, `tidegate-VERB(1)` from the verbs'
+//! help, `tidegate.toml(5)` from the reference file.
 
 mod program;
 mod reference;
@@ -16,7 +16,7 @@ use std::{
 use super::output::{ERR, OUT};
 use crate::plural::Plural;
 
-/// The date that pages carry: of the commit, or of `SOURCE_DATE_EPOCH`.
+/// The date on the pages: that of the commit, or of `SOURCE_DATE_EPOCH`.
 const DATE: &str = env!("TIDEGATE_DATE");
 
 /// Which pages, and where to.
@@ -62,7 +62,7 @@ pub(super) fn run(options: &Options, program: &clap::Command) -> i32 {
     super::OK
 }
 
-/// Shows a page by man on a terminal, and writes it as it is into anything else.
+/// Shows a page with man on a terminal, and prints it unchanged otherwise.
 fn show(roff: &str) {
     if io::stdout().is_terminal() && show_by_man(roff).is_ok_and(|status| status.success()) {
         return;
@@ -76,7 +76,7 @@ fn show(roff: &str) {
 fn show_by_man(roff: &str) -> io::Result<process::ExitStatus> {
     let mut man = Command::new("man").args(["-l", "-"]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     if let Some(mut input) = man.stdin.take() {
-        // Its exit status says whether it read all that it wanted.
+        // man's exit status says whether it read everything it wanted.
         input.write_all(roff.as_bytes()).ok();
     }
     man.wait()

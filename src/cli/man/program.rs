@@ -1,4 +1,4 @@
-//! `tidegate(1)`: the verbs, and what they have in common.
+//! `tidegate(1)`: the verbs, and what is common to them.
 
 use clap::Command;
 

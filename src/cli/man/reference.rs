@@ -1,7 +1,7 @@
-//! `tidegate.toml(5)`: the reference file, its comments as text.
+//! `tidegate.toml(5)`: the reference file, with its comments as text.
 //!
-//! The file explains a key in the comment behind it, which goes on in comments of their own that are indented; comments
-//! at the margin are paragraphs, and one between dashes is a heading.
+//! The file explains a key in the comment after it, which continues in indented comments. Comments at the margin are
+//! paragraphs, and one between dashes is a heading.
 
 use super::roff::Page;
 
@@ -24,7 +24,7 @@ pub(super) fn page(date: &str) -> String {
     page.finish()
 }
 
-/// The comment at the top: paragraphs, and lines that are indented as they are.
+/// The comment at the top: paragraphs, and indented lines, which are kept as they are.
 fn description(page: &mut Page, head: &str) {
     let lines: Vec<&str> = head.lines().map(|line| line.strip_prefix('#').unwrap_or(line)).collect();
     for block in
@@ -44,10 +44,10 @@ fn is_code(line: &str) -> bool {
     line.starts_with("   ")
 }
 
-/// A piece of the file with what is said about it.
+/// A piece of the file with its explanation.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Entry<'a> {
-    /// Lines of TOML; none for a comment of its own.
+    /// Lines of TOML; none for a comment on its own.
     code: Vec<&'a str>,
     text: String,
 }
@@ -80,7 +80,7 @@ impl Entry<'_> {
     }
 }
 
-/// A key and its value without the spaces that line up a column.
+/// A key and its value, without the spaces that align a column.
 fn aligned(line: &str) -> String {
     match line.split_once('=') {
         Some((key, value)) => format!("{} = {}", key.trim(), value.trim()),

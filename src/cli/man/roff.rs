@@ -1,4 +1,4 @@
-//! Text as man(7) has it: macros, escapes, and lines that are no longer than 80 octets.
+//! Text in the format of man(7): macros, escapes, and lines of at most 80 octets.
 
 use std::fmt::Write as _;
 
@@ -9,12 +9,12 @@ const WIDTH: usize = 76;
 #[derive(Default)]
 pub(super) struct Page {
     text: String,
-    /// Whether a paragraph begins with the next text; the first one of a section begins by itself.
+    /// Whether a paragraph begins with the next text; the first one of a section needs no macro.
     is_paragraph_due: bool,
 }
 
 impl Page {
-    /// A page named `name` of a section of the manual, with what the name stands for.
+    /// The page `name` in a section of the manual, with a short description.
     pub(super) fn new(name: &str, section: u8, date: &str, about: &str) -> Self {
         let version = env!("CARGO_PKG_VERSION");
         let mut page = Self::default();
@@ -30,7 +30,7 @@ impl Page {
         self.is_paragraph_due = false;
     }
 
-    /// Begins a part of a section.
+    /// Begins a subsection.
     pub(super) fn part(&mut self, title: &str) {
         self.line(&format!(".SS \"{}\"", escape(title)));
         self.is_paragraph_due = false;
@@ -62,7 +62,7 @@ impl Page {
             if !line.is_empty() {
                 line.push(' ');
             } else if word.starts_with(['.', '\'']) {
-                // It would be a macro.
+                // Otherwise it would be a macro.
                 line.push_str("\\&");
             }
             line.push_str(word);
@@ -72,7 +72,7 @@ impl Page {
         }
     }
 
-    /// Lines as they are.
+    /// Lines that are kept as they are.
     pub(super) fn literal<'a>(&mut self, lines: impl IntoIterator<Item = &'a str>) {
         self.begin();
         self.line(".nf");
@@ -115,7 +115,7 @@ impl Page {
     }
 }
 
-/// Escaped text, what stands between backquotes in bold.
+/// Escaped text, with words in backquotes in bold.
 fn marked(text: &str) -> String {
     let mut marked = String::new();
     for (at, piece) in text.split('`').enumerate() {

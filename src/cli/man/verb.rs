@@ -1,4 +1,4 @@
-//! `tidegate-VERB(1)`: a verb's help.
+//! `tidegate-VERB(1)`: the help of a verb.
 
 use clap::{Arg, Command};
 
@@ -78,7 +78,7 @@ fn body(argument: &Arg) -> String {
     body
 }
 
-/// Help texts have no full stop at their end.
+/// Help texts have no full stop at the end.
 fn sentence(text: &str) -> String {
     let text = text.trim();
     if text.is_empty() || text.ends_with(['.', ']', ':']) { text.to_owned() } else { format!("{text}.") }

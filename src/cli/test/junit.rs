@@ -34,7 +34,7 @@ pub(super) fn document(results: &Results) -> String {
     xml
 }
 
-/// Text with what XML has a meaning for escaped, and without characters that it has no room for.
+/// Text with XML's special characters escaped, and without characters that XML cannot contain.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {

@@ -1,6 +1,7 @@
-//! `tidegate top`: what the running daemon does now, from two looks at the document of `tidegate status`.
+//! `tidegate top`: what the running daemon is doing, from two samples of the document of `tidegate status`.
 //!
-//! On a terminal it draws a screen again and again; into a pipe it writes one after the other, with `--json` a line each.
+//! On a terminal it redraws the screen; into a pipe it writes one screen after the other, or with `--json` one line
+//! each.
 
 mod rates;
 mod screen;
@@ -40,9 +41,9 @@ pub(super) struct Options {
     source: Source,
 }
 
-/// A shorter interval would show noise, and load the daemon.
+/// The shortest interval: a shorter one would show noise, and load the daemon.
 const SHORTEST: Duration = Duration::from_millis(100);
-/// A longer one would look as if it hung.
+/// The longest interval: a longer one would look like a hang.
 const LONGEST: Duration = Duration::from_mins(10);
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -51,7 +52,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     is_sensible.then_some(interval).ok_or_else(|| "it must be from 100ms to 10m".to_owned())
 }
 
-/// One look at the daemon.
+/// One sample of the daemon's status.
 struct Look {
     at: Moment,
     status: Status,
@@ -78,7 +79,7 @@ pub(super) fn run(options: &Options) -> i32 {
     };
     match runtime.block_on(show(options)) {
         Ok(()) => super::OK,
-        // The terminal is as it was by now, so that the line stays to be read.
+        // The terminal is restored by now, so the line stays readable.
         Err(error) => {
             writeln!(ERR, "tidegate: {error}");
             super::FAILED
@@ -102,7 +103,7 @@ async fn show(options: &Options) -> Result<(), StatusError> {
         }
         let look = match (Look::take(&options.source), &mut terminal) {
             (Ok(look), _) => look,
-            // Who watches a restart sees the daemon come back.
+            // Keep trying: somebody who watches a restart sees the daemon come back.
             (Err(error), Some(terminal)) => {
                 terminal.draw(&format!("tidegate: {error}\n"));
                 continue;
@@ -128,7 +129,7 @@ fn document(status: &Status, rates: &Rates) -> Value {
     json!({ "status": status, "rates": rates })
 }
 
-/// Whether it is to end before the time of the next look.
+/// Whether to end before the time of the next sample.
 async fn is_over(terminal: &mut Option<Terminal>, end: &mut Option<End>, next: Instant) -> bool {
     let told = async {
         match end {
@@ -149,7 +150,7 @@ async fn is_over(terminal: &mut Option<Terminal>, end: &mut Option<End>, next: I
     }
 }
 
-/// The signals that end it. Where they cannot be caught, they end it all the same.
+/// The signals that end it. If they cannot be caught, they end it all the same.
 struct End([tokio::signal::unix::Signal; 3]);
 
 impl End {

@@ -1,4 +1,4 @@
-//! What happened between two looks at a daemon, a second.
+//! Rates per second between two samples of a daemon's status.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use crate::admin::status::{Counts, GroupStatus, LatencyStatus, ServerStatus, Status};
 
-/// Numbers a second by the label that metrics give them.
+/// Rates by the label used in metrics.
 type PerSecond = BTreeMap<String, f64>;
 
-/// What happened a second, over `interval` seconds.
+/// Rates per second over `interval` seconds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub(super) struct Rates {
-    /// Seconds between the two looks.
+    /// Seconds between the two samples.
     pub(super) interval: f64,
     /// Queries that came in, by transport.
     pub(super) queries: PerSecond,
@@ -20,19 +20,19 @@ pub(super) struct Rates {
     pub(super) responses: PerSecond,
     /// Messages without a response, by reason.
     pub(super) dropped: PerSecond,
-    /// Answers that the guard objected to, by what was done.
+    /// Answers that the guard objected to, by what it did.
     pub(super) guard: PerSecond,
-    /// Hits of all queries that the cache was asked for, from 0 to 1; null without any.
+    /// Hits as a share of all lookups, from 0 to 1; null without any.
     pub(super) hit_ratio: Option<f64>,
-    /// The upper bound of the responses' median, in seconds; null without any, or where it is beyond the last bucket.
+    /// The upper bound of the responses' median, in seconds; null without any, or if it is beyond the last bucket.
     pub(super) median: Option<f64>,
     /// The upper bound of the 99th percentile.
     pub(super) p99: Option<f64>,
-    /// What was sent to servers.
+    /// Queries to servers.
     pub(super) servers: Vec<ServerRates>,
 }
 
-/// What was sent to one server.
+/// Queries to one server.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub(super) struct ServerRates {
     /// Its group.
@@ -41,12 +41,12 @@ pub(super) struct ServerRates {
     pub(super) server: String,
     /// Queries sent to it.
     pub(super) queries: f64,
-    /// Those of them that brought no answer.
+    /// Queries that got no answer.
     pub(super) failed: f64,
 }
 
 impl Rates {
-    /// Of what was counted in this time. A daemon that was started again in between counts from zero.
+    /// The rates between two samples. After a restart in between, the daemon counts from zero.
     pub(super) fn between(before: &Status, after: &Status, time: Duration) -> Self {
         let nothing = Status::default();
         let before = if before.started == after.started { before } else { &nothing };
@@ -73,7 +73,7 @@ impl Rates {
         }
     }
 
-    /// Of one server; nothing before there are two looks.
+    /// The rates of one server; none before there are two samples.
     pub(super) fn of(&self, group: &str, server: &str) -> Option<&ServerRates> {
         self.servers.iter().find(|rates| rates.group == group && rates.server == server)
     }
@@ -102,7 +102,7 @@ fn servers(before: &Status, after: &Status, seconds: f64) -> Vec<ServerRates> {
 }
 
 fn per_second(before: u64, after: u64, seconds: f64) -> f64 {
-    // To a tenth: what is beyond depends on when the two looks were taken.
+    // Rounded to a tenth: further digits depend on when the samples were taken.
     (as_f64(after.saturating_sub(before)) / seconds * 10.0).round() / 10.0
 }
 
@@ -121,7 +121,7 @@ fn buckets(before: &[LatencyStatus], after: &[LatencyStatus]) -> Vec<LatencyStat
     after.iter().map(since).collect()
 }
 
-/// The upper bound of the bucket in which the response of this rank is.
+/// The upper bound of the bucket with the response of this rank.
 fn quantile(buckets: &[LatencyStatus], share: u64, of: u64) -> Option<f64> {
     let total: u64 = buckets.iter().map(|bucket| bucket.responses).sum();
     let rank = (total * share).div_ceil(of).max(1);

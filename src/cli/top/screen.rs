@@ -9,10 +9,10 @@ use crate::{
     plural::Plural,
 };
 
-/// Changes of state that are shown.
+/// Number of changes of state shown.
 const EVENTS: usize = 8;
 
-/// What the daemon does, most telling first: a small window shows the beginning.
+/// The screen, most important lines first: a small window shows only the beginning.
 pub(super) fn text(status: &Status, rates: &Rates, now: u64) -> String {
     let mut lines = vec![headline(status, now)];
     let wrong = status.findings.iter().filter(|finding| finding.severity != Severity::Ok);
@@ -78,7 +78,7 @@ fn row(what: &str, total: f64, parts: &std::collections::BTreeMap<String, f64>) 
     format!("{what:<10}{:>10}    {}", format!("{total:.1}/s"), parts.join(", ")).trim_end().to_owned()
 }
 
-/// A bound on a time: what is counted in buckets is known no closer.
+/// An upper bound of a time: buckets allow no more precision.
 fn time(seconds: Option<f64>) -> String {
     match seconds {
         None => "-".to_owned(),

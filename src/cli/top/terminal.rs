@@ -1,4 +1,4 @@
-//! The terminal while `top` draws on it: its second screen, no cursor, keys that are not shown. Given back when dropped.
+//! The terminal while `top` draws on it: alternate screen, no cursor, no echo of keys. Restored on drop.
 
 use std::{io, thread};
 
@@ -7,38 +7,38 @@ use tokio::sync::mpsc;
 
 use super::super::output::OUT;
 
-/// To the second screen (xterm's 1049), without a cursor.
+/// Switches to the alternate screen (xterm's 1049), without a cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
-/// Back, with the cursor.
+/// Switches back, with the cursor.
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
-/// To the upper left corner.
+/// Moves to the upper left corner.
 const HOME: &str = "\x1b[H";
-/// The rest of the line, and of the screen, is blank.
+/// Clears the rest of the line, and of the screen.
 const CLEAR_LINE: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";
 
-/// The terminal behind standard output.
+/// The terminal at standard output.
 pub(super) struct Terminal {
-    /// How its input was, where that could be changed.
+    /// The settings of its input before, if they could be changed.
     before: Option<Termios>,
     quit: mpsc::UnboundedReceiver<()>,
 }
 
 impl Terminal {
-    /// Takes it over; none where standard output is none.
+    /// Takes over the terminal; none if standard output is not one.
     pub(super) fn take() -> Option<Self> {
         tcgetwinsize(io::stdout()).ok()?;
         let before = quieten().ok();
         let (sender, quit) = mpsc::unbounded_channel();
         if before.is_some() {
-            // It ends with the process, since a read cannot be called off.
+            // The thread ends with the process, since a read cannot be cancelled.
             thread::spawn(move || read_keys(&sender));
         }
         write!(OUT, "{ENTER}");
         Some(Self { before, quit })
     }
 
-    /// Shows this text, as much of it as there is room for.
+    /// Shows this text, as far as there is room.
     pub(super) fn draw(&mut self, text: &str) {
         let size = tcgetwinsize(io::stdout()).map_or((0, 0), |size| (size.ws_row, size.ws_col));
         write!(OUT, "{}", frame(text, size));
@@ -62,7 +62,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Keys come one by one and are not shown; ^C and ^Z mean what they do. Gives how it was before.
+/// Turns off line mode and echo; ^C and ^Z keep their meaning. Returns the settings before.
 fn quieten() -> rustix::io::Result<Termios> {
     let before = tcgetattr(io::stdin())?;
     let mut quiet = before.clone();
@@ -82,7 +82,7 @@ fn read_keys(quit: &mpsc::UnboundedSender<()>) {
     }
 }
 
-/// The text drawn over what was there before, cut to rows and columns. A size of 0 is not known.
+/// The text drawn over the last screen, cut to rows and columns. A size of 0 is unknown.
 fn frame(text: &str, (rows, columns): (u16, u16)) -> String {
     let cut = |limit: u16| if limit == 0 { usize::MAX } else { usize::from(limit) };
     let lines: Vec<String> = text
@@ -90,7 +90,7 @@ fn frame(text: &str, (rows, columns): (u16, u16)) -> String {
         .take(cut(rows))
         .map(|line| line.chars().filter(|c| !c.is_control()).take(cut(columns)).collect::<String>() + CLEAR_LINE)
         .collect();
-    // Without a line feed behind the last line: it would scroll a full screen.
+    // Without a line feed after the last line: it would scroll a full screen.
     format!("{HOME}{}{CLEAR_BELOW}", lines.join("\r\n"))
 }
 
