@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! engine ─► UpstreamClient::exchange(group, query, deadline) ─► select: candidates in order
-//!         exchange, hedge: a race of tries ─► link (one worker's way to one server)
+//!         exchange, hedge: a race of tries ─► link (one for each worker and server)
 //!                   ▲                          ├─ udp, pool: datagrams through few random ports
 //!                   └──── race ◄── answers ────┴─ stream: kept connections ─► open ─┬─ framed: TCP, TLS
 //!                                                                               └─ requests: https, quic

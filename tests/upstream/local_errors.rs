@@ -157,7 +157,7 @@ fn what_this_host_lacks_is_not_held_against_a_server(#[case] obstacle: Obstacle,
             drop(probes);
             assert!(is(far, HealthState::Up), "{:?}", far.state());
             assert_eq!((far.transitions(HealthState::Suspect), far.transitions(HealthState::Down)), (0, 0));
-            assert_eq!(far.has_no_way(), !matches!(obstacle, Obstacle::Descriptors));
+            assert_eq!(far.has_no_path(), !matches!(obstacle, Obstacle::Descriptors));
             end.end();
             ask(&client, &group, "again.example").await.unwrap();
             assert!(far.is_usable());

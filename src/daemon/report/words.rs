@@ -13,7 +13,7 @@ pub(super) fn usable(group: &Group) -> usize {
 /// A server's state, with the cause where it is not up.
 pub(super) fn of_server(server: &Server) -> String {
     let state = match server.state() {
-        HealthState::Up | HealthState::Suspect if server.has_no_way() => "this host cannot send to it".to_owned(),
+        HealthState::Up | HealthState::Suspect if server.has_no_path() => "this host cannot send to it".to_owned(),
         _ if !server.is_judged() => "no verdict yet".to_owned(),
         HealthState::Up => "up".to_owned(),
         HealthState::Suspect => format!("in doubt: {}", cause(server)),

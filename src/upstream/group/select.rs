@@ -90,7 +90,8 @@ impl Candidates {
             if loops.has(server) {
                 availability = Availability::Loops;
             } else if seen.length < Self::MOST {
-                let state = if server.has_no_way() { HealthState::Suspect.max(server.state()) } else { server.state() };
+                let state =
+                    if server.has_no_path() { HealthState::Suspect.max(server.state()) } else { server.state() };
                 seen.list[seen.length] = Candidate { tier, place, state };
                 seen.length += 1;
             }

@@ -96,7 +96,7 @@ pub(super) struct Pool {
     last_serial: u32,
     was_down: bool,
     /// The path of the open ports; none before the first.
-    way: Option<LocalPath>,
+    path: Option<LocalPath>,
     /// The network generation in which the path was checked.
     generation: u64,
     unanswered: Option<Unanswered>,
@@ -169,10 +169,10 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
     }
     let life = if link.server.state() == HealthState::Down { LIFE_WHILE_DOWN } else { life };
     match open_port(link, pool.last_serial.wrapping_add(1).max(1), now + life) {
-        Ok((port, way)) => {
+        Ok((port, path)) => {
             pool.last_serial = port.serial;
-            if pool.way.is_none() {
-                (pool.way, pool.generation) = (Some(way), changes::generation());
+            if pool.path.is_none() {
+                (pool.path, pool.generation) = (Some(path), changes::generation());
             }
             pool.slots[slot] = Some(Rc::clone(&port));
             Ok(port)
@@ -183,29 +183,29 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
 }
 
 fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<(Rc<Port>, LocalPath)> {
-    let (socket, way) = open_socket(link.server.spec())?;
+    let (socket, path) = open_socket(link.server.spec())?;
     let socket = for_reading(socket)?;
     let port = Rc::new(Port::new(serial, socket, expires));
     let reader = tokio::task::spawn_local(udp::read(Rc::clone(&port), Rc::downgrade(link)));
     port.reader.replace(Some(reader.abort_handle()));
     link.server.tally.ports(link.shared.stripe, 1);
-    Ok((port, way))
+    Ok((port, path))
 }
 
 fn open_socket(spec: &ServerSpec) -> io::Result<(UdpSocket, LocalPath)> {
     let socket = upstream_udp(spec.address, &spec.via)?;
     let device = spec.via.device.as_deref().map_or(Ok(0), interface_index)?;
-    let way = LocalPath { source: socket.local_addr()?.ip(), device };
-    Ok((socket, way))
+    let path = LocalPath { source: socket.local_addr()?.ip(), device };
+    Ok((socket, path))
 }
 
 /// Remembers the path, for a link that opens connections and may never open a port.
 pub(super) fn learn_path(link: &Link) {
     let mut pool = link.pool.borrow_mut();
-    if pool.way.is_none()
-        && let Ok((_, way)) = open_socket(link.server.spec())
+    if pool.path.is_none()
+        && let Ok((_, path)) = open_socket(link.server.spec())
     {
-        (pool.way, pool.generation) = (Some(way), changes::generation());
+        (pool.path, pool.generation) = (Some(path), changes::generation());
     }
 }
 
@@ -224,17 +224,17 @@ pub(super) enum PathState {
 pub(super) fn look(link: &Link, now: Moment) -> PathState {
     let mut pool = link.pool.borrow_mut();
     let generation = changes::generation();
-    let Some(old) = pool.way else { return PathState::Same };
+    let Some(old) = pool.path else { return PathState::Same };
     let unanswered = pool.unanswered.filter(|_| !link.in_flight.borrow().is_empty());
     let is_silent = unanswered.is_some_and(|unanswered| now.since(unanswered.since) >= SILENCE);
     if pool.generation == generation && !is_silent {
         return PathState::Same;
     }
     // Without any path, the old sockets are no worse than new ones.
-    let Ok((_, way)) = open_socket(link.server.spec()) else { return PathState::Same };
-    (pool.way, pool.generation) = (Some(way), generation);
-    if way != old {
-        return PathState::Moved(way.source);
+    let Ok((_, path)) = open_socket(link.server.spec()) else { return PathState::Same };
+    (pool.path, pool.generation) = (Some(path), generation);
+    if path != old {
+        return PathState::Moved(path.source);
     }
     let are_ports_dead = unanswered.is_some_and(|unanswered| {
         unanswered.queries >= DEAD_PORTS_QUERIES

@@ -35,9 +35,9 @@ pub struct ServerRecord {
     /// When a change of the path to the server was last logged.
     pub(super) path_changed_at: AtomicU64,
     /// Whether this host has no path to the server, or a local firewall forbids it.
-    pub(super) has_no_way: AtomicBool,
+    pub(super) has_no_path: AtomicBool,
     /// When a path became available again, and how often that happened.
-    pub(super) way_back_at: AtomicU64,
+    pub(super) path_back_at: AtomicU64,
     pub(super) ways_back: AtomicU64,
     /// When a local send error was last logged.
     pub(super) local_error_at: AtomicU64,
@@ -153,19 +153,19 @@ impl ServerRecord {
 
     /// The later of when the server was last down and when this host last had no path to it.
     pub fn steady_since(&self) -> Moment {
-        let way_back_at = Moment::from_micros(self.way_back_at.load(Relaxed));
-        self.verdict.health.lock().steady_since().max(way_back_at)
+        let path_back_at = Moment::from_micros(self.path_back_at.load(Relaxed));
+        self.verdict.health.lock().steady_since().max(path_back_at)
     }
 
     /// Whether this host has no path to the server: its source address is gone, or a local firewall or route forbids
     /// it. The server's health is unchanged, but another path or tier is preferred.
-    pub fn has_no_way(&self) -> bool {
-        self.has_no_way.load(Relaxed)
+    pub fn has_no_path(&self) -> bool {
+        self.has_no_path.load(Relaxed)
     }
 
     /// Whether queries may go to it.
     pub fn is_usable(&self) -> bool {
-        self.state() != HealthState::Down && !self.is_drained() && !self.has_no_way()
+        self.state() != HealthState::Down && !self.is_drained() && !self.has_no_path()
     }
 
     /// A number that grows each time the server becomes usable again.
@@ -176,8 +176,8 @@ impl ServerRecord {
     /// Notes that a message matching one of our queries arrived.
     pub(crate) fn heard(&self, now: Moment) {
         self.liveness.heard(now);
-        if self.has_no_way.load(Relaxed) && self.has_no_way.swap(false, Relaxed) {
-            self.way_back_at.store(now.micros(), Relaxed);
+        if self.has_no_path.load(Relaxed) && self.has_no_path.swap(false, Relaxed) {
+            self.path_back_at.store(now.micros(), Relaxed);
             self.ways_back.fetch_add(1, Relaxed);
         }
     }

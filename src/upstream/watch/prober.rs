@@ -128,7 +128,7 @@ impl Schedule {
         if server.doubts() != self.doubts_seen {
             return last + LEAST_SPACING;
         }
-        if server.state() != HealthState::Up || server.has_no_way() {
+        if server.state() != HealthState::Up || server.has_no_path() {
             return last + spec.interval_down.mul_f64(self.jitter);
         }
         let good = if spec.expect.is_empty() { server.liveness.last_good() } else { Moment::default() };
