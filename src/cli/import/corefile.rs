@@ -1,7 +1,7 @@
 //! Corefile: server blocks `KEYS { plugins }`, as Caddy 1 wrote them.
 //!
-//! A word is what stands between spaces or in double quotes, `#` begins a comment at the beginning of a word. A brace is
-//! one at the end of a line, or alone on it. `(name) { … }` is a snippet that `import name` puts in; `import PATTERN`
+//! A word is text between spaces or in double quotes; `#` starts a comment at the beginning of a word. A brace counts
+//! only at the end of a line, or alone on it. `(name) { … }` is a snippet that `import name` inserts; `import PATTERN`
 //! reads files.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
@@ -14,10 +14,10 @@ use super::{
     source::{Files, Source},
 };
 
-/// Blocks and imports within each other.
+/// The deepest nesting of blocks and imports.
 const DEEPEST: usize = 16;
 
-/// Plugins about the process, its log, its health and its cache, which tidegate has by itself.
+/// Plugins about the process, its log, its health and its cache, which tidegate has built in.
 const UNNEEDED: &str = "\
     cache log errors health ready prometheus reload loop loadbalance cancel debug pprof bufsize trace dnstap \
     metadata root any chaos minimal timeouts local multisocket quic on nsid";
@@ -44,7 +44,7 @@ impl Line {
     }
 }
 
-/// A server block: what its keys say, and its plugins.
+/// A server block: its parsed keys, and its plugins.
 struct ServerBlock<'a> {
     zones: Vec<String>,
     lines: &'a [Line],
@@ -92,12 +92,12 @@ pub(super) fn import(source: &Source, files: &mut Files, site: &mut Site) {
     site.forwards_private_reverse = has_root;
 }
 
-/// The lines of a file, the files that it imports in their place.
+/// The lines of a file, with imported files in place.
 fn read(source: &Source, files: &mut Files, site: &mut Site, depth: usize) -> Vec<Line> {
     let mut tokens = tokens(source, site).into_iter().peekable();
     let mut all = Vec::new();
     for line in block(&mut tokens, 0) {
-        // On the first level an import names files, or snippets that hold whole blocks.
+        // At the top level an import names files, or snippets that contain whole blocks.
         if line.name() == "import" && line.block.is_empty() && depth < DEEPEST {
             for pattern in line.arguments() {
                 for included in files.include(source, pattern, &line.place, site) {
@@ -111,7 +111,7 @@ fn read(source: &Source, files: &mut Files, site: &mut Site, depth: usize) -> Ve
     all
 }
 
-/// Puts snippets and files in the place of `import`.
+/// Replaces `import` by snippets and files.
 fn expand(
     lines: &[Line],
     snippets: &BTreeMap<String, Vec<Line>>,
@@ -205,7 +205,7 @@ fn listen(block: &Line, keys: &[Key], lines: &[Line], site: &mut Site) {
     }
 }
 
-/// Whether there is a rule for "." in it.
+/// Converts the plugins; returns whether there is a rule for ".".
 fn plugins(server: &ServerBlock<'_>, site: &mut Site) -> bool {
     let mut has_root = false;
     let mut forwarded = Vec::new();
@@ -383,7 +383,7 @@ fn file(server: &ServerBlock<'_>, line: &Line, site: &mut Site) {
     }
 }
 
-/// Networks that may ask, where no query types are named.
+/// `acl`: the networks that may ask, if no query types are given.
 fn acl(line: &Line, site: &mut Site) {
     for rule in &line.block {
         let words: Vec<&str> = rule.words.iter().map(String::as_str).collect();
@@ -467,7 +467,7 @@ fn tokens(source: &Source, site: &mut Site) -> Vec<(Vec<Token>, Place)> {
     lines
 }
 
-/// A string up to its closing quote, and what follows. One that goes on over the line ends with it.
+/// A string up to its closing quote, and the rest. A string that continues on the next line ends with this one.
 fn quoted(text: &str) -> (String, &str) {
     let mut word = String::new();
     let mut characters = text.char_indices();
@@ -499,7 +499,7 @@ fn variable(word: &str, place: &Place, site: &mut Site) -> String {
 
 fn block(lines: &mut std::iter::Peekable<std::vec::IntoIter<(Vec<Token>, Place)>>, depth: usize) -> Vec<Line> {
     let mut all: Vec<Line> = Vec::new();
-    // Keys of a server block may go on in the next line behind a comma.
+    // Keys of a server block may continue on the next line after a comma.
     let mut pending: Vec<String> = Vec::new();
     while let Some((tokens, place)) = lines.next() {
         if tokens.first() == Some(&Token::Close) {
@@ -532,7 +532,7 @@ fn block(lines: &mut std::iter::Peekable<std::vec::IntoIter<(Vec<Token>, Place)>
         };
         all.push(Line { words: head, block: inner, place });
     }
-    // A file of one server block may leave its braces out.
+    // A file with a single server block may omit its braces.
     if depth == 0
         && all.len() > 1
         && all.iter().all(|line| line.name() != "import" && !line.name().starts_with('('))

@@ -1,4 +1,4 @@
-//! dnsmasq.conf: an option a line, `name` or `name=value`, as the long options of the command line without `--`.
+//! dnsmasq.conf: one option per line, `name` or `name=value`, as on the command line without `--`.
 //!
 //! `#` begins a comment at the beginning of a line or behind a space; a value in double quotes keeps both, with `\` before
 //! a character that is meant literally.
@@ -16,7 +16,7 @@ use super::{
     source::{Files, Source, matches},
 };
 
-/// Options about the process, DHCP, its log, its tuning, or what tidegate does anyway.
+/// Options about the process, DHCP, its log, its tuning, or things that tidegate does anyway.
 const UNNEEDED: &str = "\
     dhcp- ra- enable-ra enable-tftp tftp- pxe- log- cache-size dns-forward-max user group pid-file domain-needed \
     bogus-priv no-negcache neg-ttl max-ttl max-cache-ttl min-cache-ttl local-ttl auth-ttl edns-packet-max \
@@ -27,7 +27,7 @@ const UNNEEDED: &str = "\
     use-stale-cache fast-dns-retry no-ident server-updates nftset ipset domain-suffix selfmx nameserver-port \
     all-servers strict-order";
 
-/// A line that says something.
+/// A line with an option.
 struct Setting {
     name: String,
     value: String,
@@ -41,7 +41,7 @@ impl Setting {
     }
 }
 
-/// What stands in more than one line.
+/// Settings that depend on several lines.
 #[derive(Default)]
 struct DnsmasqContext {
     port: u16,
@@ -92,7 +92,7 @@ pub(super) fn import(source: &Source, files: &mut Files, site: &mut Site) {
     finish(&context, source, site);
 }
 
-/// The servers of "." and the hosts file, which stand nowhere.
+/// Adds the servers of "." and the hosts file, which no line names.
 fn finish(context: &DnsmasqContext, source: &Source, site: &mut Site) {
     site.forwards_private_reverse = !context.is_private_reverse_answered;
     if !context.is_resolv_off && !context.has_own_servers {
@@ -161,7 +161,7 @@ fn uncommented(line: &str) -> String {
     text
 }
 
-/// The files of `conf-dir=FOLDER[,SUFFIX…]`: a suffix with a star is wanted, one without is not.
+/// The files of `conf-dir=FOLDER[,SUFFIX…]`: only suffixes with a star are included, others are excluded.
 fn folder(source: &Source, value: &str, place: &Place, site: &mut Site) -> Vec<PathBuf> {
     let mut parts = value.split(',');
     let path = source.path(parts.next().unwrap_or_default());
@@ -236,7 +236,7 @@ fn server(setting: &Setting, context: &mut DnsmasqContext, site: &mut Site) {
     let place = &setting.place;
     let (domains, target) = domains(&setting.value);
     let server = match target {
-        // dnsmasq asks its other servers for these, whatever holds for the domain above.
+        // dnsmasq sends these to its other servers, whatever applies to the domain above.
         "#" => {
             let why = "these names go where the domain above goes; give them a rule of their own";
             return site.lost(place, setting.text(), why);

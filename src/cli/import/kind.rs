@@ -1,4 +1,4 @@
-//! Whose configuration a text is.
+//! Detects which server a configuration is for.
 
 /// A server whose configuration can be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -26,7 +26,7 @@ impl Kind {
         }
     }
 
-    /// The kind that most lines speak for.
+    /// The kind that most lines indicate.
     pub(super) fn of(text: &str) -> Option<Self> {
         let lower = text.to_ascii_lowercase();
         let is_windows = (lower.contains("zonename") && lower.contains("zonetype"))

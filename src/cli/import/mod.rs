@@ -1,8 +1,8 @@
 //! `tidegate import`: the forwarding parts of another server's configuration as a tidegate.toml.
 //!
-//! Policy: what cannot be carried over is named with its file and line, never left out in silence; lines about the process,
-//! its log and its tuning are only counted. What is written passes `tidegate check` on this machine: each local zone
-//! is tried before it is written. Nothing that exists is overwritten.
+//! Policy: a setting that cannot be carried over is reported with its file and line, never dropped silently; lines
+//! about the process, its log and its tuning are only counted. The result passes `tidegate check` on this machine: each
+//! local zone is tried before it is written. No existing file is overwritten.
 
 mod corefile;
 mod dnsmasq;
@@ -43,7 +43,7 @@ pub(super) struct Options {
     from: Option<Kind>,
 }
 
-/// Why nothing was imported.
+/// Why the import failed.
 #[derive(Debug, thiserror::Error)]
 enum ImportError {
     #[error("{} cannot be read: {error}", path.display())]
@@ -117,7 +117,7 @@ fn import(options: &Options) -> Result<i32, ImportError> {
     Ok(if site.is_partial() || !is_usable { super::FAILED } else { super::OK })
 }
 
-/// Says what a person should read.
+/// Prints the notes for the person who runs the import.
 fn report(site: &Site) {
     for note in &site.notes {
         let how = match note.weight {
@@ -139,7 +139,7 @@ fn report(site: &Site) {
     );
 }
 
-/// Whether the result is a configuration. It is tried as it is, so that `check` has nothing new to say.
+/// Whether the result is a valid configuration. It is checked as it is, so that `check` finds nothing new.
 fn prove_whole(text: &str, target: Option<&Target>) -> bool {
     let name = target.map_or_else(|| "tidegate.toml".to_owned(), |target| target.configuration.display().to_string());
     match Plan::from_text(&name, text) {
@@ -169,7 +169,7 @@ fn prove_tls(site: &mut Site) {
     site.tls = Tls::default();
 }
 
-/// The hosts file: the one that was named, or one that is to be made of several, with its text.
+/// The hosts file: the one that is configured, or one merged from several, with its text.
 fn hosts(site: &mut Site, place: &site::Place, target: Option<&Target>) -> Option<(PathBuf, Option<String>)> {
     let mut read = Vec::new();
     for path in std::mem::take(&mut site.hosts_files) {
@@ -194,7 +194,7 @@ fn hosts(site: &mut Site, place: &site::Place, target: Option<&Target>) -> Optio
     Some((std::path::absolute(&target.hosts).unwrap_or_else(|_| target.hosts.clone()), Some(text)))
 }
 
-/// Where the result goes.
+/// The destination of the result.
 struct Target {
     configuration: PathBuf,
     expectations: PathBuf,

@@ -8,7 +8,7 @@ use super::{
     source::{Files, Source},
 };
 
-/// Statements whose loss nobody feels here: the process, its log, its tuning, DNSSEC and transfers of its own zones.
+/// Statements that need no replacement: the process, its log, its tuning, DNSSEC and transfers of its own zones.
 const UNNEEDED: &str = "\
     directory key-directory managed-keys-directory dump-file statistics-file memstatistics-file pid-file \
     session-key recursing-file secroots-file bindkeys-file version hostname server-id querylog auth-nxdomain \
@@ -76,7 +76,7 @@ pub(super) fn import(source: &Source, files: &mut Files, site: &mut Site) {
     }
 }
 
-/// What holds for the whole file.
+/// Settings for the whole file.
 #[derive(Default)]
 struct NamedContext {
     acls: BTreeMap<String, Vec<Statement>>,
@@ -84,7 +84,7 @@ struct NamedContext {
     directory: Option<PathBuf>,
 }
 
-/// Statements of `options`, a view or a zone that nobody else looks at.
+/// Reports statements of `options`, a view or a zone that nothing else handles.
 fn other(statement: &Statement, site: &mut Site) {
     let keyword = statement.keyword();
     match keyword {
@@ -150,7 +150,7 @@ fn listen(options: &[Statement], context: &NamedContext, site: &mut Site) {
     }
 }
 
-/// Who may ask: `allow-recursion`, or what stands for it.
+/// Who may query: `allow-recursion`, or the option that replaces it.
 fn access(options: &[Statement], context: &NamedContext, site: &mut Site) {
     let found = ["allow-recursion", "allow-query-cache", "allow-query"].iter().find_map(|word| find(options, word));
     let Some(statement) = found else {
@@ -182,7 +182,7 @@ fn access(options: &[Statement], context: &NamedContext, site: &mut Site) {
 }
 
 impl NamedContext {
-    /// The elements of an address match list, ACLs unfolded: networks in CIDR notation, `any`, `none`, `loopback`,
+    /// The elements of an address match list with ACLs expanded: networks in CIDR notation, `any`, `none`, `loopback`,
     /// `localnets`; each with whether it is an exception.
     fn list(&self, block: &[Statement], depth: usize, site: &mut Site) -> Vec<(bool, String, Place)> {
         let mut all = Vec::new();
@@ -226,7 +226,7 @@ impl NamedContext {
     }
 }
 
-/// BIND takes `10/8` and `10.1/16` as networks.
+/// Expands a short network: BIND accepts `10/8` and `10.1/16`.
 fn widened(text: &str) -> String {
     let Some((address, length)) = text.split_once('/') else { return text.to_owned() };
     let parts = address.split('.').count();
@@ -237,7 +237,7 @@ fn widened(text: &str) -> String {
     }
 }
 
-/// A rule for "." where there are forwarders for everything.
+/// Adds a rule for "." if there are forwarders for everything.
 fn global_forwarders(block: &[Statement], clients: &[String], context: &NamedContext, site: &mut Site) -> bool {
     let Some(statement) = find(block, "forwarders") else { return false };
     let servers = servers(statement, site);
@@ -285,7 +285,7 @@ fn servers(statement: &Statement, site: &mut Site) -> Vec<SiteServer> {
     servers
 }
 
-/// Whether there is a rule for "." in it.
+/// Converts a view; returns whether there is a rule for "." in it.
 fn view(statement: &Statement, context: &NamedContext, source: &Source, site: &mut Site) -> bool {
     let block = statement.block();
     let mut clients = Vec::new();

@@ -14,7 +14,7 @@ pub(super) enum Item {
     Block(Vec<Statement>),
 }
 
-/// What ends with `;`.
+/// A statement: everything up to `;`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) items: Vec<Item>,
@@ -33,7 +33,7 @@ impl Statement {
             .nth(at)
     }
 
-    /// The word behind this one.
+    /// The word after this one.
     pub(super) fn after(&self, word: &str) -> Option<&str> {
         let words: Vec<&str> = (0..).map_while(|at| self.word(at)).collect();
         words.windows(2).find(|pair| pair[0] == word).map(|pair| pair[1])
@@ -44,7 +44,7 @@ impl Statement {
         block.map_or(&[], Vec::as_slice)
     }
 
-    /// As it stood, its block left out.
+    /// Its text, without its block.
     pub(super) fn text(&self) -> String {
         let word = |item: &Item| if let Item::Word(word) = item { word.clone() } else { "{ … }".to_owned() };
         self.items.iter().map(word).collect::<Vec<_>>().join(" ")
@@ -84,7 +84,7 @@ fn block(tokens: &mut impl Iterator<Item = (Token, usize)>, source: &Source, dep
         match token {
             Token::Word(word) => items.push(Item::Word(word)),
             Token::Open if depth < DEEPEST => items.push(Item::Block(block(tokens, source, depth + 1))),
-            // Deeper than any configuration goes: what follows is read as if it stood here.
+            // Deeper than any real configuration: read the rest at this level.
             Token::Open => {}
             Token::End => end(&mut items, start),
             Token::Close => break,

@@ -1,4 +1,5 @@
-//! What an old configuration means, whatever its language: the parts that a tidegate.toml can say, and notes on the rest.
+//! The meaning of an old configuration, whatever its language: the parts that a tidegate.toml can express, and notes on
+//! the rest.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +11,7 @@ use std::{
 
 use crate::wire::Name;
 
-/// Where something stood.
+/// The place of a setting.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) file: Arc<str>,
@@ -32,14 +33,14 @@ pub(super) enum Weight {
     Differs,
 }
 
-/// Something that a person should read.
+/// A note for a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Note {
     pub(super) place: Place,
     pub(super) weight: Weight,
-    /// What stood there.
+    /// The old setting.
     pub(super) what: String,
-    /// Why it is not as it was, and what to do.
+    /// Why it changed, and what to do.
     pub(super) why: String,
 }
 
@@ -52,7 +53,7 @@ pub(super) enum SelectionPolicy {
     Ordered,
 }
 
-/// A server that is forwarded to.
+/// A server to forward to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SiteServer {
     /// Those of a resolv.conf; none = the host's.
@@ -72,7 +73,7 @@ pub(super) struct FixedSiteServer {
     pub(super) device: Option<String>,
 }
 
-/// How a server is spoken to.
+/// The transport of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scheme {
     Udp,
@@ -107,7 +108,7 @@ pub(super) struct Forward {
     pub(super) place: Place,
 }
 
-/// What is answered here.
+/// A local zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Local {
     pub(super) zone: String,
@@ -115,7 +116,7 @@ pub(super) struct Local {
     pub(super) place: Place,
 }
 
-/// What a local zone is made of.
+/// The data of a local zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Data {
     File(PathBuf),
@@ -132,7 +133,7 @@ pub(super) struct Tls {
     pub(super) key: Option<PathBuf>,
 }
 
-/// Private addresses in answers, which the old server took out.
+/// Private addresses in answers, which the old server removed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct SiteRebind {
     pub(super) is_refused: bool,
@@ -140,7 +141,7 @@ pub(super) struct SiteRebind {
     pub(super) except: Vec<String>,
 }
 
-/// All that was understood.
+/// Everything that was understood.
 #[derive(Debug, Default)]
 pub(super) struct Site {
     /// ADDRESS:PORT; empty = tidegate's default.
@@ -163,12 +164,12 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// Notes what is not carried over.
+    /// Notes a setting that is not carried over.
     pub(super) fn lost(&mut self, place: &Place, what: impl Into<String>, why: impl Into<String>) {
         self.note(place, Weight::Lost, what.into(), why.into());
     }
 
-    /// Notes what is carried over and not quite the same.
+    /// Notes a setting that is carried over with a difference.
     pub(super) fn differs(&mut self, place: &Place, what: impl Into<String>, why: impl Into<String>) {
         self.note(place, Weight::Differs, what.into(), why.into());
     }
@@ -182,7 +183,7 @@ impl Site {
         self.notes.iter().any(|note| note.weight == Weight::Lost)
     }
 
-    /// A name as it is written in the result; none, and a note, if it is no name.
+    /// A name as written in the result; none, with a note, if it is not a valid name.
     pub(super) fn name(&mut self, text: &str, place: &Place) -> Option<String> {
         let plain = plain_name(text);
         if plain.is_none() {
@@ -191,7 +192,7 @@ impl Site {
         plain
     }
 
-    /// Names that go to servers. What another one has said of the zone, for the same clients, stands.
+    /// Adds a rule. An earlier rule for the same zone and clients takes precedence.
     pub(super) fn forward(&mut self, forward: Forward) {
         if forward.servers.is_empty() {
             self.lost(&forward.place, &*forward.zone, "it has no server that could be carried over");
@@ -208,7 +209,7 @@ impl Site {
         self.forwards.push(forward);
     }
 
-    /// A local zone; records for one that is there are added to it.
+    /// Adds a local zone; records for an existing one are added to it.
     pub(super) fn local(&mut self, local: Local) {
         let Some(first) = self.locals.iter_mut().find(|other| other.zone == local.zone) else {
             return self.locals.push(local);
@@ -229,7 +230,7 @@ impl Site {
         }
     }
 
-    /// A zone file, if it can be read here.
+    /// Adds a zone file, if it can be read here.
     pub(super) fn zone_file(&mut self, zone: String, path: &Path, place: &Place) {
         match std::fs::File::open(path) {
             Ok(_) => self.local(Local { zone, data: Data::File(path.to_owned()), place: place.clone() }),
@@ -240,7 +241,7 @@ impl Site {
         }
     }
 
-    /// Brings together what contradicts itself in the result, though it did not in the old language.
+    /// Resolves conflicts that exist only in the result, not in the old configuration.
     pub(super) fn settle(&mut self) {
         let locals: Vec<(String, Place)> =
             self.locals.iter().map(|local| (local.zone.clone(), local.place.clone())).collect();
@@ -274,7 +275,7 @@ impl Site {
     }
 }
 
-/// A name in lower case, without its final dot; none if it is none.
+/// A name in lower case, without its final dot; none if it is not a valid name.
 pub(super) fn plain_name(text: &str) -> Option<String> {
     let name: Name = text.parse().ok()?;
     let text = name.to_string().to_ascii_lowercase();
@@ -305,7 +306,7 @@ pub(super) fn is_listed(list: &str, name: &str) -> bool {
     list.split_whitespace().any(|prefix| name.starts_with(prefix))
 }
 
-/// A network in CIDR notation, if it is one or an address.
+/// A network in CIDR notation; none if the text is neither a network nor an address.
 pub(super) fn network(text: &str) -> Option<String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 }));

@@ -1,4 +1,4 @@
-//! The files of an old configuration: as text in any encoding, with their includes, within bounds.
+//! The files of an old configuration: in any encoding, with their includes, within limits.
 
 use std::{
     fs, io,
@@ -8,11 +8,11 @@ use std::{
 
 use super::site::{Place, Site};
 
-/// Files that one configuration may consist of.
+/// The most files of one configuration.
 const MOST_FILES: usize = 1000;
 /// How deep they may include each other.
 const DEEPEST: usize = 16;
-/// Octets of all of them. Lists of blocked names are long.
+/// The most octets of all files. Lists of blocked names are long.
 const MOST_OCTETS: usize = 64 << 20;
 
 /// A file that was read.
@@ -49,7 +49,7 @@ impl Files {
         self.read(path, 0)
     }
 
-    /// What `pattern` names in `source`, the files in the order of their names; a note where that is nothing.
+    /// The files that match `pattern` in `source`, in name order; a note if there are none.
     pub(super) fn include(&mut self, source: &Source, pattern: &str, place: &Place, site: &mut Site) -> Vec<Source> {
         let path = source.path(pattern);
         let paths = match expand(&path) {
@@ -62,7 +62,7 @@ impl Files {
         self.read_all(&paths, source, place, site)
     }
 
-    /// These files, with a note for each that cannot be read.
+    /// Reads these files, with a note for each that cannot be read.
     pub(super) fn read_all(
         &mut self,
         paths: &[PathBuf],

@@ -1,4 +1,4 @@
-//! unbound.conf: attributes `name: value` in sections, free in their layout.
+//! unbound.conf: attributes `name: value` in sections, with free layout.
 //!
 //! A word is what stands between spaces, or in single or double quotes; `#` begins a comment at the beginning of a word
 //! alone (`forward-addr: 192.0.2.1@853#dns.example` has none). Several attributes may stand on one line.
@@ -45,7 +45,7 @@ impl Attribute {
     }
 }
 
-/// `forward-zone:` and what follows.
+/// A section, such as `forward-zone:`.
 #[derive(Debug)]
 struct Clause {
     name: String,
@@ -53,7 +53,7 @@ struct Clause {
     attributes: Vec<Attribute>,
 }
 
-/// Attributes of `server:` that are about the process, its log, its tuning, or caching as tidegate does it anyway.
+/// Attributes of `server:` about the process, its log, its tuning, or caching that tidegate does anyway.
 const UNNEEDED: &str = "\
     verbosity statistics- extended-statistics num-threads outgoing-range outgoing-port outgoing-num incoming-num \
     msg- rrset- cache- infra- key-cache neg-cache num-queries so- edns-buffer max-udp-size stream-wait do-ip \

@@ -8,7 +8,7 @@ use super::{
     source::Source,
 };
 
-/// What is known of a zone.
+/// The facts about a zone.
 #[derive(Debug, Default)]
 struct Zone {
     kind: String,

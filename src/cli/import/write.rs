@@ -1,4 +1,4 @@
-//! The tidegate.toml of what was imported.
+//! Writes the tidegate.toml for an import.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -41,7 +41,7 @@ fn rules(site: &Site) -> Vec<NamedRule<'_>> {
     rules
 }
 
-/// The file; `from` says what it was made of, `hosts` where the hosts file will be.
+/// The text of the file; `from` names the source, and `hosts` the path of the hosts file.
 pub(super) fn configuration(site: &Site, from: &str, hosts: Option<&Path>) -> String {
     let mut text =
         format!("# Made by `tidegate import` from {}. `tidegate check` shows what it means.\n", printable(from));
@@ -64,7 +64,7 @@ pub(super) fn configuration(site: &Site, from: &str, hosts: Option<&Path>) -> St
     text
 }
 
-/// What `tidegate test` holds the file `config` against: each zone goes where it went, and strangers are refused.
+/// The expectations for the file `config`: each zone goes where it went before, and strangers are refused.
 pub(super) fn expectations(site: &Site, config: &str) -> String {
     let mut text = format!(
         "# What was imported must do: `tidegate test` holds the configuration against it. Add the names that matter.\n\n\
