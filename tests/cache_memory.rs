@@ -31,7 +31,7 @@ fn insert(cache: &Cache, index: usize) {
 }
 
 #[test]
-fn a_name_takes_no_more_than_its_budget_and_bytes_are_what_the_kernel_counts() {
+fn a_name_stays_within_its_budget_and_bytes_match_the_kernels_count() {
     let before = resident();
     let cache = Cache::new(32 << 20);
     let empty = cache.stats();

@@ -56,7 +56,7 @@ impl Place {
         run(&[words, &["--socket", &socket]].concat())
     }
 
-    /// What a verb says, and its exit code.
+    /// A verb's output and its exit code.
     #[track_caller]
     fn says(&self, words: &[&str]) -> (Option<i32>, String) {
         let Output { status, stdout, stderr } = self.order(words);
@@ -73,8 +73,8 @@ fn ask(tidegate: &Tidegate, n: usize) -> Vec<String> {
     tidegate.client().ask(&Query::a(&format!("n{n}.example."))).address_texts()
 }
 
-/// Waits until new names are asked of the server that gives this address. At first, and after a hiccup of the machine, the
-/// preferred server is suspect, and another goes before it.
+/// Waits until new names go to the server that answers with this address. At first, and after a hiccup of the machine,
+/// the preferred server is suspect, and another is asked before it.
 #[track_caller]
 fn await_preferred(tidegate: &Tidegate, address: &str) {
     static NEXT: AtomicUsize = AtomicUsize::new(1000);
@@ -82,7 +82,7 @@ fn await_preferred(tidegate: &Tidegate, address: &str) {
 }
 
 #[test]
-fn a_drained_server_gets_no_questions_until_it_is_undrained_and_a_reload_changes_nothing() {
+fn a_drained_server_gets_no_queries_until_undrained_even_after_a_reload() {
     let (place, one, other) = (Place::new(), Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2"));
     let config = two_servers(place.config(), &one, &other);
     let tidegate = Tidegate::start(&config);
@@ -130,7 +130,7 @@ fn system_is_every_server_that_resolv_conf_gave_the_group() {
 }
 
 #[test]
-fn a_drain_loses_no_question_that_is_under_way_and_all_drained_is_down() {
+fn a_drain_loses_no_query_under_way_and_all_drained_is_down() {
     let (place, upstream) = (Place::new(), Upstream::answering("10.0.0.1"));
     let gate = Gate::default();
     upstream.on("slow.example.", rtype::A, Script::held(&gate, Reply::a("10.0.0.1")));
@@ -139,7 +139,7 @@ fn a_drain_loses_no_question_that_is_under_way_and_all_drained_is_down() {
     let socket = tidegate.client().socket();
     socket.send(&Query::a("slow.example."));
     upstream.wait_for("slow.example.", 1);
-    // By its address alone, without the port.
+    // By its address, without the port.
     assert_eq!(place.order(&["drain", "127.0.0.1"]).status.code(), Some(0));
     let answer = tidegate.client().ask(&Query::a("new.example.").edns());
     assert_eq!(answer.verdict(), (ResponseCode::ServFail, Some(22)));
@@ -148,7 +148,7 @@ fn a_drain_loses_no_question_that_is_under_way_and_all_drained_is_down() {
 }
 
 #[test]
-fn a_machine_that_was_drained_stays_so_whatever_the_way_to_it() {
+fn a_drained_machine_stays_drained_over_every_path() {
     let (place, one, other) = (Place::new(), Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2"));
     let lines = format!("policy = \"ordered\"\n{ONE_PATIENT_TRY}");
     let with = |more: &str| {
@@ -215,7 +215,7 @@ fn what_failed_without_a_server_is_asked_again_when_it_is_back() {
 }
 
 #[test]
-fn draining_and_undraining_under_load_loses_no_question() {
+fn draining_and_undraining_under_load_loses_no_query() {
     let (place, one, other) = (Place::new(), Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2"));
     let late = |address| Script::late(Duration::from_millis(20), Reply::a(address));
     one.on_type(rtype::A, late("10.0.0.1"));
@@ -240,7 +240,7 @@ fn draining_and_undraining_under_load_loses_no_question() {
         });
         for turn in 0..5 {
             assert!(place.order(&["drain", &server]).status.success());
-            // What was sent before it was drained may still arrive; then there is silence, but for probes.
+            // Queries sent before the drain may still arrive; after that there is silence, except for probes.
             let seen = || one.all_seen().iter().filter(|seen| seen.qtype == rtype::A).count();
             let mut last = (seen(), other.all_seen().len());
             eventually(&format!("silence for a hundred questions, turn {turn}"), || {
@@ -324,7 +324,7 @@ fn a_reload_names_every_change_once_and_nothing_else() {
         said.lines().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(reload(text(&base())), ["local zone corp.example. is new", "local_hosts.file changed"]);
-    // The content alone, whether the daemon or the order comes first.
+    // Only the content counts, whether the daemon or the order names the file.
     corp("app 300 A 10.9.9.9");
     let said = reload(text(&base()));
     assert!(said == ["local zone corp.example. changed"] || said == ["nothing changed"], "{said:?}");
@@ -406,7 +406,7 @@ fn the_logs_level_changes_while_it_runs() {
     assert!(place.order(&["drain", "127.0.0.1"]).status.success());
     tidegate.await_logged("INFO", "is drained");
 
-    // A reload that leaves `log.level` alone leaves alone what was ordered; one that changes it wins.
+    // A reload that does not change `log.level` keeps the ordered level; one that changes it takes precedence.
     assert_eq!(place.says(&["log", "error"]).0, Some(0));
     assert!(place.order(&["reload"]).status.success());
     assert!(tidegate.logged("INFO", "reloaded").is_empty());
@@ -447,7 +447,7 @@ fn the_daemon_of_a_broken_file_is_found_and_tells_what_is_wrong() {
         assert_eq!(tidegate.metric("tidegate_config_last_reload_success", &[]), 0.0, "the daemon was asked");
         assert!(tidegate.reload(&config));
     }
-    // The variable is for `serve`; whoever names a socket means that.
+    // The variable is for `serve`; an explicit socket takes precedence.
     let socket = place.socket().display().to_string();
     let arguments =
         [&["TIDEGATE_CONFIG=/nonexistent.toml", env!("CARGO_BIN_EXE_tidegate")][..], &["reload", "--socket", &socket]];
@@ -468,7 +468,7 @@ fn the_daemon_of_a_broken_file_is_found_and_tells_what_is_wrong() {
 }
 
 #[test]
-fn orders_are_taken_while_it_answers_its_last_questions() {
+fn orders_are_accepted_while_the_last_queries_are_answered() {
     let (place, upstream) = (Place::new(), Upstream::answering("10.0.0.1"));
     let config = || place.config().upstream("vpc", &[&upstream], "").forward("all", &["."], "vpc", "");
     let tidegate = Tidegate::start(&config().section("server", "lameduck = \"1h\""));
@@ -539,7 +539,7 @@ fn garbage_on_the_socket_harms_nothing() {
     ] {
         let mut stream = UnixStream::connect(place.socket()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        // Who is told off early need not be read to the end.
+        // A client that is refused early need not be read to the end.
         drop(stream.write_all(bytes));
         let mut reply = Vec::new();
         drop(stream.read_to_end(&mut reply));

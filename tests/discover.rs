@@ -183,7 +183,7 @@ fn a_file_that_would_become_wrong_stays_as_it_is() {
 }
 
 #[test]
-fn faults_that_were_there_before_are_no_hindrance() {
+fn earlier_mistakes_in_a_file_do_not_prevent_an_edit() {
     let broken = "[upstream.vpc]\nservers = [\"10.20.1.10\", \"10.9.9.9\"]\nconnections = 0\n";
     let (_folder, file) = folder_with(broken);
     let output = run(&["discover", ADDRESSES, "--write", &file]);

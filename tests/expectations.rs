@@ -1,4 +1,4 @@
-//! `tidegate test`: the shipped expectations hold, and what does not hold is told.
+//! `tidegate test`: the shipped expectations hold, and failures are reported.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -57,7 +57,7 @@ fn every_case_of_the_documentation_holds() {
 }
 
 #[test]
-fn what_does_not_hold_is_told_with_its_place_and_what_happens() {
+fn a_failed_expectation_is_reported_with_its_place_and_the_result() {
     let folder = tempfile::tempdir().unwrap();
     file(folder.path(), "site.toml", CONFIG);
     let cases = "config = \"site.toml\"\n\

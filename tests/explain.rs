@@ -1,4 +1,4 @@
-//! What `tidegate explain` tells, alone and against a running daemon; `random` holds it against what the engine does.
+//! `tidegate explain`, with and without a running daemon; `random` compares it with what the engine does.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -95,7 +95,7 @@ fn standings(explanation: &Explanation) -> Vec<(&str, &str, DomainStanding)> {
 }
 
 #[test]
-fn the_rule_is_told_with_those_that_lost() {
+fn the_chosen_rule_is_explained_with_the_others() {
     let other = explained("ec2.lab.amazonaws.com A", "10.1.1.1");
     assert_eq!(
         standings(&other),
@@ -129,7 +129,7 @@ fn the_rule_is_told_with_those_that_lost() {
 }
 
 #[test]
-fn who_is_not_served_is_told_by_which_network() {
+fn a_refused_client_is_explained_by_its_network() {
     for (client, network, allowed) in
         [("10.1.1.1", Some("10.0.0.0/8"), true), ("10.9.1.1", Some("10.9.0.0/16"), false), ("192.0.2.9", None, false)]
     {
@@ -140,7 +140,7 @@ fn who_is_not_served_is_told_by_which_network() {
 }
 
 #[test]
-fn what_is_decided_without_any_upstream_is_told_with_its_code() {
+fn answers_without_an_upstream_are_explained_with_their_code() {
     for (words, source, rcode, ede) in [
         ("www.org A", "refused", "REFUSED", Some(20)),
         ("www.example AXFR", "refused", "REFUSED", Some(20)),
@@ -158,7 +158,7 @@ fn what_is_decided_without_any_upstream_is_told_with_its_code() {
 }
 
 #[test]
-fn each_alias_is_told_with_where_it_leads() {
+fn each_alias_is_explained_with_its_target() {
     let within = explained("www.edge.example A", "10.1.1.1");
     assert_eq!((within.steps.len(), within.steps[0].zone.as_deref()), (1, Some("edge.example.")));
     assert_eq!(within.outcome.answer.len(), 2, "{:?}", within.outcome);
@@ -177,7 +177,7 @@ fn each_alias_is_told_with_where_it_leads() {
 }
 
 #[test]
-fn the_guards_word_on_a_supposed_answer_is_told() {
+fn the_guards_verdict_on_a_supposed_answer_is_shown() {
     for (words, address, verdict, rcode) in [
         ("sts.amazonaws.com A", "10.20.1.1", GuardWord::Pass, "NOERROR"),
         ("sts.amazonaws.com A", "52.1.2.3", GuardWord::Refuse, "SERVFAIL"),
@@ -209,7 +209,7 @@ fn site(folder: &std::path::Path, vpc: &Upstream, site: &Upstream) -> Config {
 }
 
 #[test]
-fn the_daemon_explains_its_cache_over_both_doors_and_leaves_no_trace() {
+fn explain_over_http_and_the_socket_leaves_the_cache_unchanged() {
     let (vpc, rest) = (Upstream::answering("10.0.0.1"), Upstream::answering("192.0.2.1"));
     let folder = tempfile::tempdir().unwrap();
     let tidegate = Tidegate::start(&site(folder.path(), &vpc, &rest));

@@ -1,7 +1,7 @@
-//! No address outside a guard's networks ever leaves: whatever an upstream answers, from wherever the answer comes, and
-//! through reloads that put the guard in force under load.
+//! No address outside a guard's networks ever leaves, whatever an upstream answers, wherever the answer comes from, and
+//! during reloads that put the guard into force under load.
 //!
-//! Addresses outside begin with octets that stand nowhere else in a reply, so that one look at the bytes finds them in
+//! Addresses outside begin with octets that appear nowhere else in a reply, so a search of the bytes finds them in
 //! every section and every record, well-formed or not.
 
 mod support;
@@ -84,7 +84,7 @@ fn reload(runtime: &Runtime, daemon: &Daemon, upstream: &Upstream, guard: Guard)
     runtime.block_on(daemon.reload(plan(upstream, guard).live)).expect("it is taken");
 }
 
-/// Whether an outside address stands anywhere behind the header.
+/// Whether an outside address appears anywhere after the header.
 fn leaks(reply: &[u8]) -> bool {
     let body = &reply[12..];
     body.windows(3).any(|octets| octets == OUTSIDE_IPV4) || body.windows(4).any(|octets| octets == OUTSIDE_IPV6)
@@ -93,7 +93,7 @@ fn leaks(reply: &[u8]) -> bool {
 /// What a generated record holds.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
-    /// One of the type that was asked for.
+    /// A record of the queried type.
     Asked,
     A,
     Aaaa,
@@ -149,7 +149,7 @@ fn answer() -> impl Strategy<Value = Answer> {
 }
 
 impl Answer {
-    /// The reply to a question for the `n`th name.
+    /// The reply to a query for the `n`th name.
     fn reply(&self, n: u64) -> Reply {
         let link = |at: usize, is_aws: bool| match is_aws {
             true => format!("c{at}.n{n}.eu-west-1.amazonaws.com."),
@@ -232,8 +232,8 @@ fn number(variable: &str) -> Option<u32> {
     env::var(variable).ok()?.parse().ok()
 }
 
-/// Sends every generated answer to questions for an AWS name, for an alias elsewhere that leads into AWS, and for a
-/// local alias; gives how many replies had an outside address, an inside one, and a refusal.
+/// Sends every generated answer to queries for an AWS name, for an alias elsewhere that leads into AWS, and for a local
+/// alias; returns how many replies had an outside address, an inside one, and a refusal.
 fn run(on_public: &'static str) -> (u64, u64, u64) {
     let upstream = Upstream::start();
     let (daemon, _) = start(&upstream, Guard::On(on_public));
@@ -248,7 +248,7 @@ fn run(on_public: &'static str) -> (u64, u64, u64) {
         let name = format!("n{n}.eu-west-1.amazonaws.com.");
         let alias = format!("alias{n}.corp.example.");
         upstream.on(&name, answer.qtype, answer.reply(n));
-        // What stands behind the alias is the upstream's own idea, and no better for it.
+        // Records after the alias are the upstream's own, and not trusted because of it.
         let lure = answer.sections[0].iter().fold(Reply::of([Record::cname("@", 60, &name)]), |reply, record| {
             reply.answer(record.record(&name, answer.qtype))
         });
@@ -296,12 +296,12 @@ fn the_look_at_the_bytes_finds_outside_addresses_where_they_pass() {
     assert!(leaked > 100, "{leaked}");
 }
 
-/// Load while the guard comes and goes: what is asked after a reload's reply is never answered with an outside address.
+/// Load while the guard comes and goes: a query sent after a reload's reply never gets an outside address.
 #[test]
 fn no_outside_address_leaves_after_the_reply_to_a_reload_that_guards() {
     let upstream = Upstream::answering("198.51.100.7");
     let (daemon, client) = start(&upstream, Guard::Off);
-    // Odd while the guard is in force; it changes after a reload's reply, and before the next reload is asked for.
+    // Odd while the guard is in force; changed after a reload's reply, and before the next reload is requested.
     let epoch = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let (judged, seen) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -348,7 +348,7 @@ fn no_outside_address_leaves_after_the_reply_to_a_reload_that_guards() {
 }
 
 #[test]
-fn a_question_under_way_is_judged_by_the_guard_that_came_meanwhile() {
+fn a_query_under_way_is_judged_by_the_reloaded_guard() {
     let upstream = Upstream::start();
     let gate = Gate::default();
     upstream.on("slow.eu-west-1.amazonaws.com.", rtype::A, Script::held(&gate, Reply::a("198.51.100.7")));
@@ -365,7 +365,7 @@ fn a_question_under_way_is_judged_by_the_guard_that_came_meanwhile() {
 }
 
 #[test]
-fn a_question_that_every_reload_overtakes_is_judged_by_the_last() {
+fn a_query_under_way_over_several_reloads_is_judged_by_the_last_guard() {
     let upstream = Upstream::start();
     let name = "slow.eu-west-1.amazonaws.com.";
     let held = || {

@@ -1,4 +1,4 @@
-//! `tidegate import`: configurations of other servers, and what becomes of them.
+//! `tidegate import`: configurations of other servers, and what they are turned into.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -100,7 +100,7 @@ fn a_folder_gets_all_that_belongs_to_the_result_and_nothing_is_overwritten() {
 }
 
 #[test]
-fn what_cannot_be_imported_is_told_and_nothing_panics() {
+fn parts_that_cannot_be_imported_are_reported_without_a_panic() {
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("x");
     let mut cases: Vec<(Vec<u8>, &str)> = vec![
@@ -135,7 +135,7 @@ fn what_cannot_be_imported_is_told_and_nothing_panics() {
     assert!(text(&output.stderr).contains("/nonexistent/unbound.conf cannot be read"));
 }
 
-/// Two upstreams that can be told apart, for the names of a site.
+/// Two distinguishable upstreams, for the names of a site.
 struct Site {
     vpc: Upstream,
     rest: Upstream,
@@ -163,7 +163,7 @@ impl Site {
     }
 }
 
-/// 200 questions: forwarded both ways, answered here, not there.
+/// 200 queries: forwarded to either upstream, answered here, or for names that do not exist.
 fn questions() -> Vec<Query> {
     let mut all = Vec::new();
     for n in 0..25 {

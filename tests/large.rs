@@ -11,7 +11,7 @@ use tidegate::{
 
 const HEAD: &str = "$TTL 300\n@ SOA ns h 1 7200 900 1209600 300\n@ NS ns\n";
 
-/// The most octets in use at once while a file of so many lines is read and kept, for each line.
+/// The most octets in use at once, per line, while a file with this many lines is read and kept.
 fn octets_a_line(lines: u32, head: &str, line: fn(u32) -> String, build: fn(&Path) -> Zones, name: &str) -> u64 {
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut text = head.to_owned();

@@ -1,8 +1,8 @@
 //! The rooms of `src/` and who may know whom.
 //!
 //! A room imports only from rooms in lower layers, never from its own layer; some packages and words have rooms of their
-//! own. Both tables below are the drawing that the code is held against. Test code may import what it likes; `unsafe` is
-//! fenced there too.
+//! Some packages and words are confined to certain rooms. The tables below are the reference that the code is checked
+//! against. Test code may import anything; `unsafe` is confined here too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,8 +34,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("cli", 7),
 ];
 
-/// The folders and files of `upstream`, each importing from those before it alone. Its `mod.rs` is the door for other rooms:
-/// nothing within goes through it.
+/// The folders and files of `upstream`, each importing only from those before it. Its `mod.rs` is for other rooms:
+/// nothing inside imports through it.
 const UPSTREAM: &[&str] = &["spec", "system", "server", "group", "race", "link", "exchange", "watch"];
 
 /// Words that stand only in files whose path below `src/`, without `.rs`, begins with one of these.
@@ -205,7 +205,7 @@ struct Source {
     path: String,
     /// Without comments and strings.
     code: String,
-    /// Besides, without what is compiled for tests alone.
+    /// Also without code that is compiled only for tests.
     product: String,
 }
 
@@ -328,7 +328,7 @@ fn folder_faults(source: &Source) -> Vec<String> {
     faults
 }
 
-/// The types that are declared more than once, and of which a room imports one from another room.
+/// The types that are declared more than once and imported by one room from another.
 fn name_faults(sources: &[Source]) -> Vec<String> {
     let mut homes: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for source in sources {

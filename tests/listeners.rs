@@ -411,7 +411,7 @@ fn a_connection_without_a_query_is_closed() {
 
 /// What `openssl req -x509` makes by default, and a newcomer tries first.
 #[test]
-fn a_ca_as_the_certificate_of_a_server_is_told_in_words() {
+fn a_ca_used_as_a_server_certificate_is_reported() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let keys = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::new(vec![NAME.to_owned()]).expect("a name");

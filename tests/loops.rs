@@ -209,7 +209,7 @@ fn a_loop_of_one_zone_is_found_among_others_and_another_group_answers_if_it_may(
 }
 
 #[test]
-fn a_loop_is_found_while_too_many_questions_wait() {
+fn a_loop_is_found_while_too_many_queries_wait() {
     let (looper, silent) = (Looper::start(), Upstream::start());
     silent.go_silent();
     let config = Config::new()
@@ -230,7 +230,7 @@ fn a_loop_is_found_while_too_many_questions_wait() {
     eventually("the loop is found", || loops(&tidegate)[0] == ["aws"]);
 }
 
-/// How many questions this server sent to others.
+/// How many queries this server sent to others.
 fn sent(tidegate: &Tidegate) -> f64 {
     tidegate.metric("tidegate_upstream_queries_total", &[])
 }
@@ -267,7 +267,7 @@ fn of_two_servers_that_forward_to_each_other_one_finds_it_out_and_they_do_not_as
 }
 
 #[test]
-fn a_tag_of_somebody_else_is_any_question() {
+fn a_tag_of_another_instance_is_an_ordinary_query() {
     let upstream = Upstream::answering("10.0.0.1");
     let tidegate = Tidegate::start(&Config::forwarding_to(&[&upstream]));
     let name = "00112233445566778899aabbccddeeff.tidegate-loop.example.";

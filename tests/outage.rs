@@ -1,4 +1,4 @@
-//! Questions while an upstream keeps everybody waiting: what each costs, and what is counted.
+//! Queries while an upstream keeps everybody waiting: what each costs, and what is counted.
 
 mod support;
 
@@ -39,7 +39,7 @@ fn start(upstream: &Upstream) -> Daemon {
 }
 
 #[test]
-fn who_was_given_a_stale_answer_waits_for_nothing_more() {
+fn a_client_with_a_stale_answer_waits_for_nothing_more() {
     let upstream = Upstream::start();
     upstream.on(NAME, rtype::A, Reply::of([Record::a("@", 1, "10.0.0.1")]));
     let daemon = start(&upstream);

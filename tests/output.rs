@@ -1,5 +1,5 @@
-//! What a verb does when nobody reads its output, and when the disk is full: no panic, and the exit code says what
-//! became of the order.
+//! A verb whose output nobody reads, or whose disk is full: it does not panic, and its exit code shows the result of
+//! the order.
 
 mod support;
 
@@ -38,7 +38,7 @@ struct Case {
     verdict: i32,
 }
 
-/// Holds a verb to its verdict with either stream closed or full.
+/// Checks a verb's exit code with either stream closed or full.
 #[track_caller]
 fn holds(case: &Case) {
     let Case { arguments, verdict } = case;
@@ -132,7 +132,7 @@ impl Site {
     }
 }
 
-/// Each verb with words that make it speak, and its verdict. `serve` and `demo` run until they are told to stop.
+/// Each verb with arguments that make it print something, and its exit code. `serve` and `demo` run until stopped.
 const CASES: &[(i32, &str)] = &[
     (0, "check GOOD"),
     (0, "check --defaults"),

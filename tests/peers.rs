@@ -98,7 +98,7 @@ fn site(endpoints: &[&Endpoint], corporate: &Peer) -> Config {
 }
 
 #[test]
-fn names_go_the_right_way_and_the_second_look_up_is_a_hit() {
+fn names_reach_the_right_group_and_the_second_lookup_is_a_hit() {
     let (endpoint, corporate) = (Endpoint::start(), corporate());
     let tidegate = Tidegate::start(&site(&[&endpoint], &corporate));
     let expect = |name: &str, arguments: &[&str], answers: &[&str]| {
@@ -183,7 +183,7 @@ fn a_killed_server_is_not_noticed_by_clients() {
     let client = tidegate.client();
     let mut slowest = Duration::ZERO;
     let mut ask = |number: usize| {
-        // Every name is new, so that every question goes upstream.
+        // Every name is new, so every query goes upstream.
         let query = Query::a(&format!("bucket{number}.s3.us-east-1.amazonaws.com.")).edns();
         let start = now();
         let answer = client.ask(&query);
@@ -193,7 +193,7 @@ fn a_killed_server_is_not_noticed_by_clients() {
     };
 
     (0..50).for_each(&mut ask);
-    // Whichever of the two was asked more: it goes away.
+    // Stop whichever of the two got more queries.
     let asked = |endpoint: &Endpoint| {
         let server = endpoint.unbound.address.to_string();
         tidegate.metric("tidegate_upstream_queries_total", &[("group", "vpc"), ("server", &server)])
@@ -210,7 +210,7 @@ fn a_killed_server_is_not_noticed_by_clients() {
 
 /// Five seconds here; `TIDEGATE_SOAK_SECONDS=30` for the figure that is promised.
 #[test]
-fn a_worker_at_full_speed_answers_every_question_in_level_memory() {
+fn a_worker_at_full_speed_answers_every_query_in_constant_memory() {
     let seconds = std::env::var("TIDEGATE_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5_u32);
     let (endpoint, corporate) = (Endpoint::start(), corporate());
     let config = site(&[&endpoint], &corporate).section("server", "workers = 1");

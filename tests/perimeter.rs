@@ -1,4 +1,4 @@
-//! The perimeter report, from questions over real sockets to the verb's exit code.
+//! The perimeter report, from queries over real sockets to the verb's exit code.
 
 mod support;
 
@@ -80,7 +80,7 @@ fn aws_names_have_a_verdict_and_others_are_not_noted() {
         let sts = line(&page, "sts.eu-west-1.amazonaws.com.").expect("it was asked for");
         assert_eq!(sts["remedy"]["service"], "com.amazonaws.eu-west-1.sts");
         assert_eq!(sts["address"], "52.1.2.3");
-        // A refusal is remembered for a moment, and counts for each client all the same; other answers are hits.
+        // A refusal is remembered for a moment, but counts for each client; other answers are hits.
         assert_eq!(sts["clients"], if on_public == "refuse" { 2 } else { 1 }, "{on_public}: {sts}");
         daemon.stop();
     }

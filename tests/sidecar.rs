@@ -1,4 +1,4 @@
-//! tidegate as a sidecar: no file, flags and variables alone, and several of them in one network.
+//! tidegate as a sidecar: no file, only flags and variables, and several of them in one network.
 
 mod support;
 
@@ -45,7 +45,7 @@ fn a_second_sidecar_in_one_network_has_pages_and_orders_of_its_own() {
         let socket = folder.path().join("one.sock").display().to_string();
         let one = Tidegate::start_without_file(&[("TIDEGATE_SOCKET", &socket)], &flags);
 
-        // The pages of the first are in the way of a second one that says nothing about them.
+        // The pages of the first occupy the default address of a second one that does not set its own.
         let second = run(&["serve", "--listen", "127.0.0.1:0", "--default", &default, "--socket", "off"]);
         assert_eq!(second.status.code(), Some(1), "{}", said(&second));
         let line = said(&second);
@@ -99,10 +99,10 @@ fn a_control_socket_that_cannot_be_made_is_one_line_that_says_what_to_do() {
 }
 
 #[test]
-fn flags_that_lack_another_are_told_which() {
+fn flags_that_need_another_flag_name_it() {
     // A host that runs tidegate has a file, and these flags are laid over it.
     if !Path::new("/etc/tidegate/tidegate.toml").exists() {
-        flags_without_a_file_are_told_what_is_missing();
+        flags_without_a_file_report_what_is_missing();
     }
     let held = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let admin = held.local_addr().expect("a bound socket").to_string();
@@ -113,7 +113,7 @@ fn flags_that_lack_another_are_told_which() {
     assert!(said(&wrong).contains("error: --admin: http \"nine\" is no address"), "{}", said(&wrong));
 }
 
-fn flags_without_a_file_are_told_what_is_missing() {
+fn flags_without_a_file_report_what_is_missing() {
     let guard = run(&["serve", "--private", "10.20.0.0/16"]);
     assert_eq!(guard.status.code(), Some(2), "{}", said(&guard));
     assert!(said(&guard).contains("there is no rule for preset:aws to guard"), "{}", said(&guard));

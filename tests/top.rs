@@ -33,7 +33,7 @@ fn url(tidegate: &Tidegate) -> String {
     format!("http://{}", tidegate.admin_address())
 }
 
-/// Asks for the same name until told to stop.
+/// Asks for the same name until stopped.
 struct Load(Arc<AtomicBool>);
 
 impl Load {

@@ -31,7 +31,7 @@ const GENERATED: &str = "dhcp-0 dhcp-1 dhcp-20 dhcp-21 step-0 step-3 step-9 step
     off-0000 off-0001 off-0002 off-3 oct-010 oct-011 oct-012 oct-10 1.1.0.0.nib 2.1.0.0.nib 3.1.0.0.nib 0.0.nib x.d1 \
     x.d2 d1 d01 _srv1._tcp _srv2._tcp a\\$1 x.w1 w1 after";
 
-/// How many questions are asked.
+/// How many queries are sent.
 const QUESTIONS: usize = 10_000;
 
 fn folder() -> PathBuf {
@@ -51,7 +51,7 @@ fn ours() -> Zones {
     })
 }
 
-/// A question.
+/// The question of a query.
 type Asked = (Name, RecordType);
 
 /// BIND on a loopback port of its own, ended with the value.
@@ -105,7 +105,7 @@ impl Bind {
         panic!("named does not run on {}:\n{log}", self.address);
     }
 
-    /// Asks all questions on one connection, and gives the answers in their order.
+    /// Sends all queries on one connection, and returns the answers in order.
     fn ask(&self, questions: &[Asked]) -> Vec<Vec<u8>> {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -127,7 +127,7 @@ impl Bind {
     }
 }
 
-/// A configuration that serves our zones alone, with sections as full as ours.
+/// A configuration that serves only our zones, with sections as full as ours.
 fn configuration(folder: &Path, port: u16) -> String {
     let options = [
         format!("directory \"{}\"", folder.display()),
@@ -232,7 +232,7 @@ fn rdata(message: &[u8], rtype: RecordType, at: usize, end: usize) -> String {
     text + &format!(" {:02x?}", &message[at..end])
 }
 
-/// A small generator: the same questions every time.
+/// A small generator that gives the same queries every time.
 struct Dice(u64);
 
 impl Dice {
@@ -343,7 +343,7 @@ fn questions(zones: &Zones) -> Vec<Asked> {
     questions.into_iter().collect()
 }
 
-/// Why our answer may be another one than BIND's; none if it may not.
+/// Why our answer may differ from BIND's; none if it may not.
 fn argued(qtype: RecordType, outcome: &LocalOutcome, ours: &Canonical, theirs: &Canonical) -> Option<&'static str> {
     let same_but_additional = (ours.rcode, ours.aa, &ours.answer, &ours.authority)
         == (theirs.rcode, theirs.aa, &theirs.answer, &theirs.authority);

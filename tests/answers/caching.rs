@@ -24,7 +24,7 @@ fn living(ttl: u32) -> Reply {
 }
 
 #[test]
-fn the_second_question_is_a_hit() {
+fn the_second_query_is_a_hit() {
     let (upstream, tidegate) = start("");
     let first = tidegate.client().ask(&Query::a("www.example."));
     let hits = tidegate.hits();
@@ -136,7 +136,7 @@ fn a_chain_lives_as_long_as_its_shortest_record() {
 }
 
 #[test]
-fn without_a_cache_every_question_is_forwarded() {
+fn without_a_cache_every_query_is_forwarded() {
     let (upstream, tidegate) = start("size = \"0\"");
     for asked in 1..=3 {
         assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
@@ -145,7 +145,7 @@ fn without_a_cache_every_question_is_forwarded() {
 }
 
 #[test]
-fn one_upstream_question_serves_all_who_ask_the_same() {
+fn one_upstream_query_serves_all_who_ask_the_same() {
     let upstream = Upstream::start();
     let gate = Gate::default();
     upstream.on("www.example.", rtype::A, Script::held(&gate, Reply::a("10.0.0.1")));
@@ -175,7 +175,7 @@ fn one_upstream_question_serves_all_who_ask_the_same() {
 }
 
 #[test]
-fn waiting_together_is_for_the_same_question_only() {
+fn only_queries_with_the_same_question_share_an_answer() {
     let upstream = Upstream::start();
     let gate = Gate::default();
     for qtype in [rtype::A, rtype::TXT] {

@@ -25,7 +25,7 @@ fn start(upstream: &Upstream) -> Tidegate {
     Tidegate::start(&Config::forwarding_to(&[upstream]))
 }
 
-/// An answer whose aliases lead from the name that is asked over so many others to an address.
+/// An answer in which this many aliases lead from the queried name to an address.
 fn chain(links: usize) -> Reply {
     let name = |at: usize| if at == 0 { "@".to_owned() } else { format!("n{at}.example.") };
     let aliases = (0..links).map(|at| Record::cname(&name(at), 300, &name(at + 1)));
@@ -56,7 +56,7 @@ fn a_chain_in_one_answer_is_passed_on_up_to_64_links(#[case] links: usize, #[cas
     assert_eq!(upstream.seen("www.example.").iter().filter(|seen| seen.transport == Transport::Udp).count(), 1);
 }
 
-/// As many aliases as a message holds, in the worst order, cost no time that anybody would notice.
+/// As many aliases as a message holds, in the worst order, take no noticeable time.
 #[test]
 fn a_message_full_of_aliases_is_read_in_no_time() {
     let upstream = Upstream::start();

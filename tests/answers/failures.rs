@@ -1,4 +1,4 @@
-//! Upstreams that fail: the next one is asked, and when there is none the client hears it in time (RFC 9520).
+//! Upstreams that fail: the next one is asked, and if there is none, the client gets an error in time (RFC 9520).
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn a_dead_upstream_is_servfail_in_time_and_forgotten_once_it_is_back() {
     });
 }
 
-/// A server that had the rest of another question's time, and not its own, has not failed.
+/// A server that only had the remaining time of another query has not failed.
 #[test]
 fn a_name_that_an_alias_left_no_time_for_is_not_remembered_as_failed() {
     let (slow, fair) = (Upstream::start(), Upstream::start());
@@ -82,7 +82,7 @@ fn a_name_that_an_alias_left_no_time_for_is_not_remembered_as_failed() {
     assert_eq!(through_alias.receive().rcode(), ResponseCode::ServFail, "it took too long");
     assert_eq!(meanwhile.address_texts(), ["10.0.0.1"], "who waited for the same has time of its own");
 
-    // The same once more, and nobody asks meanwhile.
+    // Once more, with no query in between.
     slow.on("other.example.", rtype::A, Script::late(Duration::from_millis(2600), other));
     fair.on("other.fair.example.", rtype::A, Script::late(Duration::from_secs(1), Reply::a("10.0.0.1")));
     assert_eq!(client.ask(&Query::a("other.example.")).rcode(), ResponseCode::ServFail, "it took too long");
@@ -183,7 +183,7 @@ fn a_negative_answer_is_no_failure(#[case] reply: Reply, #[case] rcode: Response
 }
 
 #[test]
-fn a_question_costs_a_bounded_number_of_upstream_messages() {
+fn a_query_costs_a_bounded_number_of_upstream_messages() {
     let servers = [Upstream::start(), Upstream::start(), Upstream::start(), Upstream::start(), Upstream::start()];
     for server in &servers {
         server.on_type(rtype::A, Reply::servfail());

@@ -64,7 +64,7 @@ fn an_answer_from_another_address_is_ignored() {
 }
 
 #[test]
-fn ids_and_ports_of_upstream_questions_vary() {
+fn ids_and_ports_of_upstream_queries_vary() {
     let upstream = Upstream::answering(TRUE);
     let tidegate = start(&[&upstream]);
     for number in 0..100 {
@@ -153,7 +153,7 @@ fn a_loop_of_aliases_ends_in_servfail() {
     }
 }
 
-/// The right id and question, and behind them what no parser may trip over.
+/// The right id and question, followed by octets that must not trip a parser.
 #[rstest]
 #[case::owner_points_to_itself(1, vec![0xC0, 29])]
 #[case::owner_points_forwards(1, vec![0xC0, 60])]

@@ -24,7 +24,7 @@ fn header(id: u16, counts: [u16; 4]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 
-/// Sends bytes that deserve no answer, then a good question from the same port: its answer must be the first to come.
+/// Sends bytes that get no answer, then a good query from the same port: the first answer must be to that query.
 #[track_caller]
 fn expect_nothing(client: Client, bytes: &[u8]) {
     let socket = client.socket();
@@ -109,7 +109,7 @@ fn a_response_gets_nothing() {
 }
 
 #[test]
-fn a_question_without_rd_is_answered_all_the_same() {
+fn a_query_without_rd_is_answered_too() {
     let (upstream, tidegate) = start();
     let answer = tidegate.client().ask(&Query::a("www.example.").without(flag::RD));
 

@@ -1,4 +1,4 @@
-//! Questions that are not forwarded, and the code that says why.
+//! Queries that are not forwarded, and the code that says why.
 
 use hickory_proto::{op::ResponseCode, rr::RData};
 use rstest::rstest;
@@ -11,7 +11,7 @@ use crate::support::{
     upstream::Upstream,
 };
 
-/// A daemon that forwards `example.` alone.
+/// A daemon that forwards only `example.`.
 fn forwarding_example(upstream: &Upstream) -> Config {
     Config::new().upstream("site", &[upstream], "").forward("everything", &["example"], "site", "")
 }
@@ -31,7 +31,7 @@ fn a_client_that_is_not_allowed_is_refused_with_prohibited() {
 }
 
 #[test]
-fn of_allow_and_deny_the_longer_prefix_wins() {
+fn the_longer_prefix_of_allow_and_deny_wins() {
     let upstream = Upstream::answering("10.0.0.1");
     let lists = "allow = [\"127.0.0.7/32\", \"127.0.0.1/32\"]\ndeny = [\"127.0.0.0/8\"]";
     let tidegate = Tidegate::start(&forwarding_example(&upstream).section("server", lists));
@@ -141,7 +141,7 @@ fn a_class_other_than_in_is_refused(#[case] qclass: u16, #[case] name: &str, #[c
 }
 
 #[test]
-fn a_configured_name_is_told_in_class_ch() {
+fn a_configured_name_is_answered_in_class_ch() {
     let upstream = Upstream::answering("10.0.0.1");
     let config = forwarding_example(&upstream).section("server", "chaos = \"gate-7\"");
     let tidegate = Tidegate::start(&config);

@@ -44,7 +44,7 @@ fn what_cannot_be_stored_still_ends_the_older_answer(#[case] cache: &str, #[case
     assert_eq!(answer.rcode(), ResponseCode::ServFail, "nothing is left to be served stale: {answer:?}");
 }
 
-/// A server that takes longer than the patience, and whose answers are not to be kept, is heard all the same.
+/// An answer that comes after the client's patience and must not be kept still replaces the older one.
 #[test]
 fn a_slow_answer_that_is_not_kept_gets_through() {
     let upstream = Upstream::start();

@@ -1,4 +1,4 @@
-//! Secrets of cookies, and what class CH is told.
+//! Cookie secrets, and the answer in class CH.
 
 use std::fs;
 

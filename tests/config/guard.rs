@@ -1,4 +1,4 @@
-//! No configuration switches the guard off unseen: what guards nothing is refused, what guards less is warned of.
+//! No configuration turns the guard off unnoticed: a guard without effect is refused, a weak one is warned of.
 
 use rstest::rstest;
 

@@ -42,7 +42,7 @@ fn the_probe_is_what_is_written_else_a_zone_of_a_rule_else_the_root() {
 }
 
 #[test]
-fn a_server_may_have_a_way_of_its_own() {
+fn a_server_may_have_a_path_of_its_own() {
     let text = "[upstream.a]\nservers = [\"10.1.1.1\"]\nbackup = [[{ server = \"10.1.1.1\", device = \"vpn0\" \
         }]]\nmark = 7\n";
     let tiers = &plan(text).live.groups[0].tiers;
@@ -93,7 +93,7 @@ reverse:private (88 zones)  all      rest  vpc, else fail  10.20.1.10; then 10.6
 }
 
 #[test]
-fn what_needs_a_restart_is_told_by_key() {
+fn changes_that_need_a_restart_are_reported_by_key() {
     let other = format!("{BASE}[server]\nlisten = [\"127.0.0.1:5353\"]\ndeadline = \"2s\"\n[cache]\nsize = \"1GiB\"\n");
     assert_eq!(plan(BASE).boot.differences(&plan(&other).boot), ["server.listen", "cache.size"]);
     assert_eq!(plan(BASE).boot.differences(&plan(BASE).boot), [""; 0]);

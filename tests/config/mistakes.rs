@@ -186,7 +186,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn every_kind_of_mistake_is_told_by_file_line_and_column() {
+fn every_kind_of_mistake_is_reported_by_file_line_and_column() {
     for (name, text, message) in MISTAKES {
         let found = problems(text);
         assert_eq!(found.len(), 1, "{name}: {found:#?}");
@@ -272,7 +272,7 @@ const MISTAKES_IN_RULES: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn mistakes_in_rules_are_told_where_they_stand() {
+fn mistakes_in_rules_are_reported_at_their_place() {
     let rule = |keys: &str| format!("[upstream.vpc]\nservers = [\"10.20.1.10\"]\n[[forward]]\n{keys}\n");
     for (keys, message) in MISTAKES_IN_RULES {
         assert_eq!(problems(&rule(keys)), [*message], "{keys}");
@@ -321,7 +321,7 @@ fn keys_of_later_work_are_refused_unless_off() {
 }
 
 #[test]
-fn of_faults_in_the_syntax_the_first_of_each_line_is_told() {
+fn only_the_first_syntax_error_of_each_line_is_reported() {
     let places: Vec<String> = problems("[server]\nlisten = [\n\"x\" y z\n]\n[cache\nsize = \"1MiB\"\nlisen = 1\n")
         .iter()
         .map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(": "))

@@ -94,7 +94,7 @@ fn what_is_public_only_is_in_no_preset_nor_holds_one() {
 }
 
 #[test]
-fn only_sign_in_is_public_only_among_the_endpoints() {
+fn sign_in_is_the_only_endpoint_that_is_public_only() {
     for (_, host) in hosts() {
         let name: Name = host.parse().unwrap();
         if is_within(&name, PUBLIC_ONLY.iter().map(|family| family.domain)) {

@@ -1,4 +1,4 @@
-//! The JSON Schema and the reader are of one mind: fed with the same files, both take them or both refuse them.
+//! The JSON Schema and the reader agree: given the same files, both accept or both refuse them.
 
 use std::fs;
 

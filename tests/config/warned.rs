@@ -1,4 +1,4 @@
-//! What looks like a mistake and stops nothing.
+//! Likely mistakes that do not prevent a start.
 
 use crate::{BASE, lines, plan, warnings};
 

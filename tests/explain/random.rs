@@ -1,8 +1,8 @@
-//! Random configurations and queries: what is explained before is what happens.
+//! Random configurations and queries: the explanation given before is what then happens.
 //!
-//! The engine answers as it does in the daemon, over UDP from upstreams that follow a script; `explain` is given the same
-//! script for what it may suppose. Each query is asked in a row with those before, so that the cache, what failed, and
-//! what is stale after a restart all take part.
+//! The engine answers as it does in the daemon, over UDP from upstreams that follow a script; `explain` gets the same
+//! script as its assumptions. Each query follows the ones before, so that the cache, failures, and stale answers after
+//! a restart all take part.
 
 use std::{
     cell::RefCell,
@@ -112,8 +112,8 @@ struct Case {
     later: Script,
     /// Seconds between.
     pause: u64,
-    /// Whether the group that others fall back to is out of service by then. Where it is the other way round, whether a stale
-    /// answer or the fallback's is first hangs on a millisecond.
+    /// Whether the fallback group is out of service by then. In the opposite case, a millisecond decides whether a
+    /// stale answer or the fallback's comes first.
     is_drained: bool,
 }
 
@@ -320,7 +320,7 @@ fn serve(group: usize, script: Arc<Mutex<Script>>) -> SocketAddr {
             let query = UpstreamQuery { name, qtype: question.qtype, qclass: question.qclass, do_bit, cd: false };
             let mut answer = reply(&script.lock().unwrap(), group, &query);
             answer[..2].copy_from_slice(&message[..2]);
-            // Who went away is no news.
+            // Ignore a client that went away.
             socket.send_to(&answer, client).ok();
         }
     });
@@ -455,7 +455,7 @@ fn holds(case: &Case, tally: &Tally) -> Result<(), TestCaseError> {
         let group = snapshot.groups.iter().find(|group| group.name() == "three").unwrap();
         group.servers().for_each(|server| server.drain());
     }
-    // Every other query now asks for signatures where it did not, and the other way round.
+    // Every other query now inverts its request for signatures.
     let mut questions = case.questions.clone();
     questions.iter_mut().step_by(2).for_each(|question| question.do_bit = !question.do_bit);
     compare(&site, &case.later, &questions, tally)
@@ -467,7 +467,7 @@ fn run(cases: u32) {
     if let Err(error) = TestRunner::new(runs).run(&case(), |case| holds(&case, &tally)) {
         panic!("{error}");
     }
-    // Every way that a query can end was among them.
+    // Every possible end of a query occurred.
     for source in ["cache", "stale", "upstream", "local", "refused", "error"] {
         assert!(tally.borrow().get(source).is_some_and(|count| *count > 10), "{source}: {tally:?}");
     }
@@ -478,7 +478,7 @@ fn what_is_explained_is_what_happens() {
     run(120);
 }
 
-/// Many more, for whoever changes a decision: `TIDEGATE_EXPLAIN_CASES` says how many.
+/// Many more cases, for changes of decisions: `TIDEGATE_EXPLAIN_CASES` says how many.
 #[test]
 #[ignore = "takes minutes"]
 fn what_is_explained_is_what_happens_many_times() {

@@ -40,7 +40,7 @@ fn fail_means_no_answer() {
 }
 
 #[test]
-fn stale_means_the_last_answer_then_none() {
+fn names_seen_before_are_served_stale_and_others_fail() {
     let mut site = Site::start();
     let tidegate = Tidegate::start(&config(&site, ""));
     assert_eq!(ask(&tidegate, "brief.us-east-1.amazonaws.com", "A").status, "NOERROR");

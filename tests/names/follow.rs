@@ -29,7 +29,7 @@ records = [
     \"z3 CNAME z2.corp.example.\", \"z1 A 10.3.0.2\",
 ]";
 
-/// What a chain that cannot be followed to its end is answered with.
+/// The answer when a chain cannot be followed to its end.
 const ENDLESS: [&str; 2] = ["SERVFAIL qr rd ra", "EDE 0 (Other): (the CNAME chain is a loop or too long)"];
 
 #[rstest]

@@ -1,4 +1,4 @@
-//! Which addresses leave: `private`, `on_public` and `except`, for all that BIND can put into an answer.
+//! Which addresses get through `private`, `on_public` and `except`, for everything that BIND can put into an answer.
 
 use rstest::rstest;
 
@@ -201,7 +201,7 @@ fn everything_at_once_over_tcp() {
 }
 
 #[test]
-fn log_lets_all_pass_and_tells() {
+fn on_public_log_passes_answers_and_counts_them() {
     let leaky = Leaky::start();
     let tidegate = Tidegate::start(&leaky.config("log"));
     shows_twice(

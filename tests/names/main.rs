@@ -37,7 +37,7 @@ queue.us-east-1 CNAME vpce-1.sqs.us-east-1.vpce
 vpce-1.sqs.us-east-1.vpce A 10.20.1.13
 ";
 
-/// What the public Internet says of the same names.
+/// The public Internet's answers for the same names.
 const PUBLIC_ZONE: &str = "$TTL 60
 @ SOA ns hostmaster 1 7200 900 1209600 30
 @ NS ns
@@ -94,7 +94,7 @@ z4 CNAME z3.edge.example.
 z2 CNAME z1.edge.example.
 ";
 
-/// Somebody else's.
+/// A zone of somebody else.
 const CDN_ZONE: &str = "$TTL 90
 @ SOA ns hostmaster 1 7200 900 1209600 30
 @ NS ns
@@ -109,7 +109,7 @@ const OUTSIDE: [(&str, &str); 3] =
 /// An on-premises network and the VPC that it is linked to.
 struct Site {
     endpoint: Peer,
-    /// Answers for each of its zones alone, and follows nothing.
+    /// Answers only for its own zones, and follows nothing.
     outside: Peer,
     /// Follows everything to the public side.
     resolver: Peer,
@@ -129,7 +129,7 @@ impl Site {
         config(&self.endpoint, &self.resolver, aws)
     }
 
-    /// The same with the company's names asked for at its authoritative server, which leaves chains open.
+    /// Like [`config`], with the company's names sent to its authoritative server, which leaves chains incomplete.
     fn config_with_open_chains(&self, aws: &str) -> Config {
         self.config(aws).servers("corp", &[self.outside.address.to_string()], ONE_PATIENT_TRY).forward(
             "corp",
@@ -159,7 +159,7 @@ fn config(endpoint: &Peer, rest: &Peer, aws: &str) -> Config {
         .forward("rest", &["."], "site", "")
 }
 
-/// Asks once, and again: what is shown fresh is shown cached, and the second look is a hit.
+/// Asks twice: the second answer is a hit and shows the same.
 #[track_caller]
 fn shows_twice(tidegate: &Tidegate, name: &str, qtype: &str, lines: &[&str]) {
     let hits = tidegate.hits();

@@ -1,5 +1,4 @@
-//! Answers that no decent server gives, from one that does: what `dig` shows of them, and that no address of theirs gets
-//! past a guard.
+//! Answers that no correct server gives: what `dig` shows of them, and that none of their addresses gets past a guard.
 
 use rstest::rstest;
 
@@ -78,7 +77,7 @@ fn service(keys: &[(u16, &[u8])]) -> Vec<u8> {
     data
 }
 
-/// What stands beside the answer does not come along, whatever its owner, section, type or class.
+/// Records next to the answer are dropped, whatever their owner, section, type or class.
 #[rstest]
 #[case::additional(Reply::of([inside()]).additional(Record::a(ELSEWHERE, 60, OUTSIDE)))]
 #[case::additional_of_the_name(Reply::of([inside()]).additional(outside()))]
@@ -101,7 +100,7 @@ fn what_stands_beside_stays_behind(#[case] reply: Reply, #[values("refuse", "str
     assert_eq!(stranger.status, "NXDOMAIN", "{}", stranger.text);
 }
 
-/// Addresses that the question is about, wherever they hide in the answer.
+/// Addresses in records of the queried type, wherever they hide in the answer.
 #[rstest]
 #[case::behind_others("A", rtype::A, Reply::of([inside(), Record::a("@", 60, "10.20.1.2"), outside()]))]
 #[case::behind_a_chain_out_of_order("A", rtype::A, Reply::of([
@@ -130,7 +129,7 @@ fn what_stands_beside_stays_behind(#[case] reply: Reply, #[values("refuse", "str
     data[1] = 0;
     data
 })]))]
-fn what_the_question_is_about_is_judged(#[case] qtype: &str, #[case] number: u16, #[case] reply: Reply) {
+fn addresses_in_records_of_the_asked_type_are_judged(#[case] qtype: &str, #[case] number: u16, #[case] reply: Reply) {
     let stage = Stage::new("refuse");
     stage.vpc.on(NAME, number, reply.clone());
     for _ in 0..2 {
@@ -168,7 +167,7 @@ fn what_is_not_well_formed_is_no_answer(#[case] qtype: &str, #[case] number: u16
     }
 }
 
-/// TC: what came with it is no answer, nor part of one.
+/// TC: records in a truncated message are not an answer, nor part of one.
 #[rstest]
 #[case::the_whole_is_inside(Reply::of([inside()]), &GOOD)]
 #[case::the_whole_is_outside(Reply::of([outside()]), &REFUSED)]
@@ -216,7 +215,7 @@ fn a_chain_is_cut_in_any_order_and_letter_case(#[case] order: &[usize]) {
     );
 }
 
-/// An address that stands beside a CNAME of the same name (RFC 1034 3.6.2 forbids it) is nobody's.
+/// An address next to a CNAME of the same name (RFC 1034 3.6.2 forbids it) is not used.
 #[test]
 fn an_address_beside_a_cname_is_not_given() {
     let stage = Stage::new("refuse");

@@ -144,7 +144,7 @@ fn a_rule_for_some_clients_counts_for_them_alone() {
     }
 }
 
-/// An upstream's alias into a special name is no way to another's localhost.
+/// An upstream's alias into a special name does not lead to another host's localhost.
 #[test]
 fn an_alias_into_them_is_answered_here() {
     let zone =

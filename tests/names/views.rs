@@ -1,4 +1,4 @@
-//! Rules for some clients alone: each client has the answers of its own view, in whatever order they ask.
+//! Rules for some clients only: each client gets the answers of its own view, in whatever order they ask.
 
 use rstest::rstest;
 
@@ -20,7 +20,7 @@ const ANYONE: &str = "127.0.9.9";
 const LAB: &str = "127.1.1.1";
 const BENCH: &str = "127.1.2.1";
 
-/// Each VPC's idea of the same names.
+/// Each VPC's answers for the same names.
 fn vpc(address: &str) -> Peer {
     let zone = format!(
         "$TTL 60\n@ SOA ns h 1 7200 900 1209600 30\n@ NS ns\nns A 10.0.0.1\n*.us-east-1 A {address}\n\
@@ -66,7 +66,7 @@ fn ask_from(tidegate: &Tidegate, client: &str, name: &str) -> Dig {
     dig(tidegate.address(), name, &["A", "-b", client])
 }
 
-/// The order in which they ask does not matter, and what each got is kept for it alone.
+/// The order of queries does not matter, and each answer is cached for its own view only.
 #[rstest]
 #[case::a_name_of_the_view("sts.us-east-1.amazonaws.com", &[])]
 #[case::an_alias_inside_it("alias.us-east-1.amazonaws.com", &["alias.us-east-1.amazonaws.com. 60 CNAME sts.us-east-1.amazonaws.com."])]
@@ -142,7 +142,7 @@ fn views_at_both_ends_of_an_alias_stay_apart() {
     }
 }
 
-/// Where its view ends, an alias is kept for each client's like all the same: through an outage of everything.
+/// An alias is cached for each view even where the views do not differ, and survives an outage of everything.
 #[test]
 fn an_alias_into_views_is_served_stale_to_each_client() {
     let mut vpcs = Vpcs::start();
@@ -199,9 +199,9 @@ fn a_view_that_comes_with_a_reload_has_answers_of_its_own() {
     ends(LAB, "10.20.0.1");
 }
 
-/// Two clients ask for one alias at the same moment, and the alias leads each to another view.
+/// Two clients query one alias at the same moment, and it leads each to another view.
 #[rstest]
-fn questions_that_wait_together_go_their_own_ways(#[values([ANYONE, LAB], [LAB, ANYONE])] order: [&str; 2]) {
+fn queries_that_wait_together_follow_their_own_views(#[values([ANYONE, LAB], [LAB, ANYONE])] order: [&str; 2]) {
     let company = Upstream::start();
     let lab = Upstream::answering("10.21.0.1");
     let gate = Gate::default();

@@ -1,4 +1,4 @@
-//! A headless Chromium that is told what to do over WebDriver (W3C), as far as the page's tests need it.
+//! A headless Chromium driven over WebDriver (W3C), as far as the page's tests need it.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -88,10 +88,10 @@ impl Browser {
         self.call("GET", "title", &Value::Null).as_str().expect("a text").to_owned()
     }
 
-    /// What a person reads on the page: visible text alone, as it is laid out.
+    /// The text that a person reads on the page: visible text only, as laid out.
     #[track_caller]
     pub(crate) fn text(&self) -> String {
-        // The page may be loaded anew between the two calls; then the element is none of its.
+        // The page may be reloaded between the two calls; then the element is gone.
         wait_for("a page that stays for a moment", || {
             let found = self.call("POST", "element", &json!({ "using": "css selector", "value": "body" }));
             let element = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str);
@@ -119,7 +119,7 @@ impl Browser {
         self.call("POST", "execute/sync", &json!({ "script": script, "args": [] }))
     }
 
-    /// The same for a script that calls its last argument when it is done.
+    /// Like [`Self::run`], for a script that calls its last argument when it is done.
     #[track_caller]
     pub(crate) fn run_async(&self, script: &str) -> Value {
         self.call("POST", "execute/async", &json!({ "script": script, "args": [] }))

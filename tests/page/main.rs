@@ -19,7 +19,7 @@ use support::{
 /// Probes that tell soon.
 const PROBED_OFTEN: &str = "attempts = 1\nhedge = false\ntimeout = \"500ms\"\n[upstream.vpc.health]\ninterval = \"200ms\"\n\
                             interval_down = \"100ms\"";
-/// A rule that lets private addresses through alone.
+/// A rule that lets only private addresses through.
 const GUARDED: &str = "private = [\"10.0.0.0/8\"]\non_public = \"refuse\"";
 
 /// A daemon in front of two addresses of an inbound endpoint and a site's DNS.
@@ -134,7 +134,7 @@ fn a_guard_violation_is_told_with_the_name(#[case] scripts: Scripts) {
 
 /// Also for who was not there when it happened.
 #[test]
-fn what_came_and_went_is_told_with_its_time() {
+fn events_are_shown_with_their_time() {
     let mut site = Site::start();
     site.vpc[0].stop();
     let down = format!("upstream {} of group vpc is down", site.vpc[0].address);
@@ -147,7 +147,7 @@ fn what_came_and_went_is_told_with_its_time() {
 }
 
 #[test]
-fn the_last_hour_is_told_in_words_and_drawn() {
+fn the_last_hour_is_shown_in_words_and_as_a_chart() {
     let site = Site::start();
     for name in ["www.example.", "www.example.", "www.example.", "mail.example."] {
         site.ask(name);
@@ -173,7 +173,7 @@ fn stale_answers_in_an_outage_are_counted() {
 }
 
 #[test]
-fn a_reload_that_was_refused_is_told_with_the_reasons_and_what_stays_in_force() {
+fn a_refused_reload_is_reported_with_its_reasons() {
     let site = Site::start();
     let browser = show(&site, Scripts::On);
     assert!(!site.tidegate.reload_text(&site.config.clone().forward("more", &["x.example"], "<b>&amp;", "").text()));
@@ -186,7 +186,7 @@ fn a_reload_that_was_refused_is_told_with_the_reasons_and_what_stays_in_force() 
 
 /// What stood there last must not pass for what is.
 #[test]
-fn a_daemon_that_is_gone_is_told() {
+fn a_missing_daemon_is_reported() {
     let site = Site::start();
     let browser = show(&site, Scripts::On);
     browser.reads(&HEALTHY);
@@ -196,7 +196,7 @@ fn a_daemon_that_is_gone_is_told() {
     drop(vpc);
 }
 
-/// Whoever reads, has unfolded or has focused something is not disturbed.
+/// A refresh does not disturb a selection, an unfolded part or the focus.
 #[test]
 fn a_refresh_touches_only_what_changed() {
     let site = Site::start();
@@ -211,7 +211,7 @@ fn a_refresh_touches_only_what_changed() {
 }
 
 #[test]
-fn it_is_dark_where_dark_is_wished_and_loads_nothing_from_elsewhere() {
+fn the_page_follows_dark_mode_and_loads_nothing_from_elsewhere() {
     let site = Site::start();
     let browser = show(&site, Scripts::On);
     let brightness = || {

@@ -1,5 +1,5 @@
-//! One of two servers gives no answer worth having, in every way there is: the client gets the other's, what went wrong
-//! is counted under its own name, and nothing of it is kept.
+//! One of two servers gives unusable answers, of every kind: the client gets the other's answer, the error is counted
+//! under its own name, and none of the bad answer is kept.
 
 use std::time::Duration;
 
@@ -17,25 +17,25 @@ use crate::support::{
     upstream::{Transport, Upstream},
 };
 
-/// In everything that the bad server says, and in nothing that a client gets.
+/// An address in every answer of the bad server, which no client may get.
 const FALSE: &str = "6.6.6.6";
 const TRUE: &str = "10.0.0.1";
 const MENDED: &str = "10.0.0.2";
 
-/// The names that it answers badly. All others, of probes among them, it answers well: it is no server that is down.
+/// The names that it answers badly. It answers all others well, probes included, so it is not down.
 const NAMES: [&str; 2] = ["www.example.", "new.example."];
 
 /// A group that asks its first server first and the other once, when that gave nothing.
 const IN_ORDER: &str = "policy = \"ordered\"\nattempts = 2\nhedge = false\ntimeout = \"1s\"";
 
-/// How the bad server answers questions for addresses, over UDP and over TCP.
+/// How the bad server answers address queries, over UDP and over TCP.
 struct Bad {
     udp: Script,
     tcp: OverTcp,
 }
 
 enum OverTcp {
-    /// It gives the same.
+    /// It does the same as over UDP.
     Same,
     Says(Script),
     /// Nobody listens.
@@ -81,7 +81,7 @@ fn a_lie() -> Reply {
     Reply::a(FALSE)
 }
 
-/// This code, with an address all the same.
+/// This code, together with an address.
 fn a_lie_with(rcode: u16) -> Reply {
     Reply::rcode(rcode).answer(Record::a("@", 300, FALSE))
 }
@@ -92,7 +92,7 @@ fn message(flags: u16, counts: [u16; 4], rest: &[u8]) -> Fault {
     Fault::Garbage(words.flat_map(u16::to_be_bytes).chain(rest.iter().copied()).collect())
 }
 
-/// The question that is asked, and an address record that lacks its last octet.
+/// The queried question, and an address record that lacks its last octet.
 fn cut_short() -> Fault {
     let question = [wire_name("www.example."), vec![0, 1, 0, 1]].concat();
     let record = [0xC0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4, 6, 6, 6];

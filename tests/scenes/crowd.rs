@@ -1,4 +1,4 @@
-//! Many questions at once: what does not work keeps to itself, and what works is shared out fairly and within its budget.
+//! Many queries at once: failures stay isolated, and working servers are shared fairly and within their budgets.
 
 use std::{
     thread,
@@ -22,8 +22,8 @@ use crate::support::{
 const DEAD: &str = "10.0.0.1";
 const ALIVE: &str = "10.0.0.2";
 
-/// Sends a question a millisecond for new names below `domain` over these sockets in turn, as long as `is_time` says so.
-/// Gives every answer.
+/// Sends a query per millisecond for new names below `domain` over these sockets in turn, while `is_time` is true.
+/// Returns every answer.
 fn flood(sockets: &[Socket], domain: &str, mut is_time: impl FnMut(usize) -> bool) -> Vec<Answer> {
     let start = now();
     let mut sent = 0_usize;
@@ -37,14 +37,14 @@ fn flood(sockets: &[Socket], domain: &str, mut is_time: impl FnMut(usize) -> boo
     (0..sockets.len()).flat_map(answers_of).collect()
 }
 
-/// So many that none holds more answers, before they are read, than the kernel keeps for it; and the kernel spreads them
+/// Enough sockets that none holds more unread answers than the kernel keeps for it, and that the kernel spreads them
 /// over all workers.
 fn sockets(tidegate: &Tidegate) -> Vec<Socket> {
     (0..32).map(|_| tidegate.client().socket()).collect()
 }
 
-/// A group whose servers answer nothing at all is soon known to be down. One that answers probes and no question is not:
-/// then its bound is all that protects the others.
+/// A group whose servers answer nothing is soon known to be down. If a group answers probes but no queries, only its
+/// limit on waiting queries protects the others.
 #[rstest]
 #[case::it_is_silent(false)]
 #[case::it_answers_probes_alone(true)]
@@ -166,7 +166,7 @@ fn names_that_nobody_answers_are_no_verdict_on_any_server() {
     let config =
         Config::new().upstream("site", &[&servers[0], &servers[1]], lines).forward("everything", &["."], "site", "");
     let tidegate = Tidegate::start(&config);
-    // Nothing else is asked meanwhile: probes alone show that the servers are well.
+    // No other query is sent meanwhile: only probes show that the servers are well.
     let answers = flood(&sockets(&tidegate), "broken.example.", |sent| sent < 1000);
     assert!(answers.iter().all(|answer| answer.rcode() == ResponseCode::ServFail));
     for server in &servers {
@@ -178,7 +178,7 @@ fn names_that_nobody_answers_are_no_verdict_on_any_server() {
 #[rstest]
 #[case::spread("spread")]
 #[case::fastest_among_servers_about_as_fast("fastest")]
-fn questions_are_spread_evenly(#[case] policy: &str) {
+fn queries_are_spread_evenly(#[case] policy: &str) {
     let servers = [Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2"), Upstream::answering("10.0.0.3")];
     let lines = format!("policy = \"{policy}\"\n{ONE_PATIENT_TRY}\n[upstream.site.health]\ninterval = \"100ms\"");
     let all: Vec<&Upstream> = servers.iter().collect();
@@ -237,7 +237,7 @@ fn max_qps_holds_over_all_workers() {
     }
 }
 
-/// Over the budget a name that was known is answered stale, and one that was not is told why.
+/// Over the budget, a known name gets a stale answer, and an unknown one an error with the reason.
 #[test]
 fn over_the_budget_comes_stale_and_then_nothing() {
     let upstream = Upstream::answering("10.0.0.1");

@@ -1,4 +1,5 @@
-//! Two tiers in two networks, as over Direct Connect and a VPN; the way to the first is cut, mended, or loses datagrams.
+//! Two tiers in two networks, as over Direct Connect and a VPN; the path to the first is cut, restored, or loses
+//! datagrams.
 
 use std::{
     fmt::Write as _,
@@ -28,7 +29,7 @@ const SECOND: &str = "10.0.0.2";
 /// Where queries come from, as seen by each tier.
 const SOURCES: [&str; 2] = ["10.91.0.7", "10.92.0.7"];
 const FAIL_BACK: Duration = Duration::from_secs(2);
-/// By then a tier that carries nothing is left: half of it is usual, the rest is for a busy machine.
+/// By then a dead tier is left: half of it is usual, the rest is for a busy machine.
 const TAKEN_OVER: Duration = Duration::from_secs(2);
 /// One probe of a server that is down: its interval, and the time-out of the one that the mend came too late for.
 const PROBE: Duration = Duration::from_millis(200 + 1000);
@@ -99,12 +100,12 @@ fn under_load(tidegate: &Tidegate, during: impl FnOnce()) -> Vec<Asked> {
     asked
 }
 
-/// The same, where not every query must get an answer.
+/// Like [`under_load`], if some queries may get no answer.
 fn load(tidegate: &Tidegate, during: impl FnOnce()) -> Vec<Asked> {
     load_from(4, tidegate, during)
 }
 
-/// The same from so many clients, each of whom asks up to fifty queries a second.
+/// Load from this many clients, each with up to fifty queries a second.
 pub(crate) fn load_from(clients: usize, tidegate: &Tidegate, during: impl FnOnce()) -> Vec<Asked> {
     let (is_over, number) = (AtomicBool::new(false), AtomicUsize::new(0));
     let ask = || {
@@ -183,23 +184,23 @@ impl Cut {
 }
 
 #[test]
-fn a_link_that_is_down_here_is_not_felt() {
-    not_felt(Cut::OurEnd, "cut::a_link_that_is_down_here_is_not_felt");
+fn clients_do_not_notice_a_link_that_is_down_here() {
+    not_felt(Cut::OurEnd, "cut::clients_do_not_notice_a_link_that_is_down_here");
 }
 
 #[test]
-fn a_link_that_is_down_over_there_is_not_felt() {
-    not_felt(Cut::FarEnd, "cut::a_link_that_is_down_over_there_is_not_felt");
+fn clients_do_not_notice_a_link_that_is_down_at_the_far_end() {
+    not_felt(Cut::FarEnd, "cut::clients_do_not_notice_a_link_that_is_down_at_the_far_end");
 }
 
 #[test]
-fn a_way_that_goes_silent_is_not_felt() {
-    not_felt(Cut::Silence, "cut::a_way_that_goes_silent_is_not_felt");
+fn clients_do_not_notice_a_path_that_goes_silent() {
+    not_felt(Cut::Silence, "cut::clients_do_not_notice_a_path_that_goes_silent");
 }
 
 #[test]
-fn a_link_that_our_own_host_keeps_closed_is_not_felt() {
-    not_felt(Cut::Firewall, "cut::a_link_that_our_own_host_keeps_closed_is_not_felt");
+fn clients_do_not_notice_a_link_that_our_own_host_blocks() {
+    not_felt(Cut::Firewall, "cut::clients_do_not_notice_a_link_that_our_own_host_blocks");
 }
 
 /// The other tier serves at once, and the better one again when it has been well for a while.

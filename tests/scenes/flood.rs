@@ -1,5 +1,5 @@
-//! Forged answers from the right address, many of them, long before the true one: none ends a question or is passed on,
-//! and every one is counted (CVE-2023-28452, TuDoor).
+//! Many forged answers from the right address, long before the true one: none ends a query or is passed on, and each is
+//! counted (CVE-2023-28452, TuDoor).
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const FORGED: &str = "6.6.6.6";
 const TRUE: &str = "10.0.0.1";
 const NAMES: usize = 20;
 
-/// So many lies of a kind, a while, and again; the truth comes last.
+/// This many forgeries of one kind, a pause, and again; the true answer comes last.
 fn lies(fault: &Fault, count: usize) -> Script {
     let lie = Reply::a(FORGED).but(fault.clone());
     let burst = |script: Script| (0..count).fold(script, |script, _| script.then(lie.clone()));
@@ -32,7 +32,7 @@ fn lies(fault: &Fault, count: usize) -> Script {
 #[case::another_question(Fault::WrongQuestion("n0.elsewhere.example.".into()), "question")]
 #[case::a_query(Fault::NotAResponse, "not_a_response")]
 #[case::two_octets(Fault::Garbage(vec![]), "short")]
-fn a_flood_of_forged_answers_ends_no_question(
+fn a_flood_of_forged_answers_ends_no_query(
     #[case] fault: Fault,
     #[case] reason: &str,
     #[values(ONE_PATIENT_TRY, "timeout = \"3s\"")] lines: &str,

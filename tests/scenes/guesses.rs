@@ -1,5 +1,5 @@
-//! What the far end sees of us, and could use: few address-port pairs, renewed one by one, and nothing in ports and ids
-//! that tells the next from those before (RFC 5452).
+//! What upstreams see of us and attackers could use: few address-port pairs, renewed one by one, and ports and ids that
+//! do not predict the next ones (RFC 5452).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,7 +26,7 @@ use crate::{
 
 const SOURCE_PORTS: usize = 256;
 
-/// A question as it came.
+/// A query as it arrived.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     at: Instant,
@@ -34,8 +34,8 @@ struct Seen {
     id: u16,
 }
 
-/// A server that answers every question for an address at once and writes down where it came from. It takes apart as
-/// little as it can: the scripted one does not keep up with ten thousand a second.
+/// A server that answers every address query at once and records its source. It parses as little as it can: the
+/// scripted upstream cannot keep up with ten thousand a second.
 struct Mirror {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -90,7 +90,7 @@ struct Reflection {
     length: usize,
 }
 
-/// Turns a query into its answer: one address to a question for one, no data to any other.
+/// Turns a query into its answer: one address for an address query, no data for any other.
 fn reflect(message: &mut [u8; 512], length: usize) -> Option<Reflection> {
     let end = 12 + message.get(12..length)?.iter().position(|&octet| octet == 0)? + 5;
     let kind = if message[end - 4..end] == [0, 1, 0, 1] { Kind::Address } else { Kind::Other };
@@ -207,7 +207,7 @@ fn pairs_of_busiest_minute(seen: &[Seen]) -> usize {
 /// the loop share a port on purpose.
 #[test]
 #[expect(clippy::print_stdout, reason = "figures for who asks with --nocapture")]
-fn neither_port_nor_id_is_told_by_the_last() {
+fn neither_port_nor_id_is_predicted_by_the_last() {
     let mirror = Mirror::start();
     let config = Config::new()
         .section("server", "workers = 1")
@@ -250,7 +250,7 @@ fn neither_port_nor_id_is_told_by_the_last() {
     is_even("lower octets of ids", &low(&ids), 256);
     is_even("upper octets of steps between ids", &high(&steps(&ids, 65_536)), 256);
     is_even("lower octets of steps between ids", &low(&steps(&ids, 65_536)), 256);
-    // Pairs of this question's and the next one's, sixteen parts each.
+    // Pairs of this query's number and the next one's, sixteen parts each.
     let pairs = |this: &[usize], next: &[usize]| -> Vec<usize> {
         this.iter().zip(next).map(|(this, next)| this % 16 * 16 + next % 16).collect()
     };
@@ -312,7 +312,7 @@ fn is_uncorrelated(what: &str, values: &[usize]) {
 }
 
 #[test]
-fn the_measure_of_chance_finds_what_is_none() {
+fn the_randomness_check_detects_predictable_numbers() {
     // 124.3 at 100 degrees of freedom is exceeded once in twenty times, 1.645 deviations.
     assert!((as_normal(124.342, 100) - 1.645).abs() < 0.01);
     let counting: Vec<usize> = (0..10_000).map(|number| number * 7 % 65_536).collect();

@@ -1,4 +1,4 @@
-//! Ways to upstreams that break, and servers that misbehave: what clients see of it, which should be nothing.
+//! Paths to upstreams that break, and servers that misbehave: clients should notice nothing.
 
 #[path = "../support/mod.rs"]
 mod support;

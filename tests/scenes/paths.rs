@@ -44,7 +44,7 @@ enum Change {
     Interface,
 }
 
-/// How many ways there are to an answer.
+/// How many paths there are to an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ways {
     /// One server over the link that changes.
@@ -53,7 +53,7 @@ enum Ways {
     Two,
 }
 
-/// A server that two links lead to, of which the first is used; and perhaps another behind the second link.
+/// A server that two links lead to, of which the first is used, and optionally another behind the second link.
 struct Site {
     network: Network,
     _servers: Vec<UpstreamAway>,
@@ -133,7 +133,7 @@ impl Site {
     }
 }
 
-/// With one way no query fails later than a second after the new path works; with two, none fails at all.
+/// With one path, no query fails later than a second after the new path works; with two, none fails at all.
 #[rstest]
 #[case::source("udp://", Change::Source, "", Ways::One)]
 #[case::route("udp://", Change::Route, "", Ways::One)]

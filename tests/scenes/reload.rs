@@ -1,4 +1,4 @@
-//! A hundred reloads under load: no question is lost, and what was known before is known after.
+//! A hundred reloads under load: no query is lost, and what is known of servers is kept.
 
 use std::{
     collections::BTreeMap,
@@ -20,8 +20,8 @@ use crate::support::{
 
 const RELOADS: usize = 100;
 
-/// Servers of every standing: one that answers, one that was taken out of service, one that is down, a tier that is down
-/// before one that answers, and two of which each reload takes the other.
+/// Servers in every state: one that answers, a drained one, one that is down, a tier that is down before one that
+/// answers, and two that each reload exchanges.
 struct Site {
     folder: tempfile::TempDir,
     good: Upstream,
@@ -70,7 +70,7 @@ impl Site {
     }
 }
 
-/// What is known of each server but of those that each reload exchanges: its standing, and whether its RTT is known.
+/// What is known of each server that reloads keep: its state, and whether its RTT is known.
 fn known(tidegate: &Tidegate) -> BTreeMap<String, [Value; 4]> {
     let page: Value = serde_json::from_str(&tidegate.get("/api/v1/upstreams").1).expect("a page of JSON");
     let groups = page["groups"].as_array().expect("groups").iter().filter(|group| group["name"] != "changed");
@@ -86,7 +86,7 @@ fn known(tidegate: &Tidegate) -> BTreeMap<String, [Value; 4]> {
     servers.map(of).collect()
 }
 
-/// Asks for what is known and for new names until it is over; how often.
+/// Asks for cached and for new names until it is over; returns how often.
 fn ask_until(is_over: &AtomicBool, number: &AtomicUsize, warm: &Query, ask: &mut dyn FnMut(&Query) -> Answer) -> usize {
     let mut count = 0;
     while !is_over.load(SeqCst) {
@@ -101,7 +101,7 @@ fn ask_until(is_over: &AtomicBool, number: &AtomicUsize, warm: &Query, ask: &mut
 }
 
 #[test]
-fn a_hundred_reloads_under_load_lose_no_question_and_nothing_that_was_known() {
+fn a_hundred_reloads_under_load_lose_no_query_and_no_server_record() {
     let site = Site::start();
     let tidegate = Tidegate::start(&site.config(0));
     let counter = |name, server: &Upstream, labels: &[(&str, &str)]| {
@@ -118,7 +118,7 @@ fn a_hundred_reloads_under_load_lose_no_question_and_nothing_that_was_known() {
     assert_eq!(tidegate.client().ask(&warm).address_texts(), ["10.1.0.1"]);
     let ask_new = Client::new(tidegate.address());
     assert_eq!(ask_new.ask(&Query::a("first.tiered.example.")).address_texts(), ["10.2.0.2"]);
-    let drained_before = questions_to(&site.drained);
+    let drained_before = queries_to(&site.drained);
     let known_before = known(&tidegate);
     let answered_before = counter("tidegate_upstream_rtt_seconds_count", &site.good, &[]);
 
@@ -151,7 +151,7 @@ fn a_hundred_reloads_under_load_lose_no_question_and_nothing_that_was_known() {
 
     assert!(asked > RELOADS, "{asked} questions");
     assert_eq!(site.good.count("warm.kept.example."), 1, "the cache is kept");
-    assert_eq!(questions_to(&site.drained), drained_before, "a drained server stays so");
+    assert_eq!(queries_to(&site.drained), drained_before, "a drained server stays so");
     for (server, downs) in [(&site.dead, 1.0), (&site.dead_tier, 1.0), (&site.good, 0.0), (&site.backup, 0.0)] {
         assert_eq!(transitions(server, "down"), downs, "no verdict is begun anew");
     }
@@ -160,8 +160,8 @@ fn a_hundred_reloads_under_load_lose_no_question_and_nothing_that_was_known() {
     assert!(answered >= f64::from(quarter), "counters go on: {answered} of {asked}");
 }
 
-/// Of clients, that is: each reload probes for loops.
-fn questions_to(server: &Upstream) -> usize {
+/// Client queries only: each reload also sends loop probes.
+fn queries_to(server: &Upstream) -> usize {
     let is_probe = |seen: &Seen| seen.name.contains(".tidegate-loop.");
     server.all_seen().iter().filter(|seen| seen.qtype == rtype::A && !is_probe(seen)).count()
 }

@@ -54,7 +54,7 @@ fn every_worker_answers() {
     let config = Config::forwarding_to(&[&upstream]).section("server", "workers = 4");
     let tidegate = Tidegate::start(&config);
 
-    // The kernel deals ports out to the sockets of the workers: with 200 of them each worker has its share.
+    // The kernel assigns ports to the workers' sockets: with 200 of them each worker gets some.
     let sockets: Vec<_> = (0..200).map(|_| tidegate.client().socket()).collect();
     for (number, socket) in sockets.iter().enumerate() {
         socket.send(&Query::a(&format!("n{number}.example.")));

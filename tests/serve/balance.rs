@@ -1,4 +1,4 @@
-//! The numbers are true: once nothing is in flight, each query is a response or was dropped for a reason.
+//! The counters add up: once nothing is in flight, each query got a response or was dropped for a reason.
 
 use proptest::{
     prelude::{Just, ProptestConfig, Strategy, any},
@@ -29,11 +29,11 @@ enum Step {
     /// A response, which is nothing to ask a server.
     Response,
     Reload,
-    /// The upstream loses so many of a hundred queries.
+    /// The upstream loses this percentage of queries.
     Losses(u32),
 }
 
-/// Kinds of names, by what becomes of queries for them.
+/// Kinds of names, by what happens to queries for them.
 const KINDS: [&str; 8] = [
     "good.example.",
     "silent.example.",

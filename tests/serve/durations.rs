@@ -1,4 +1,4 @@
-//! Every reply has its duration in the histogram, by whatever way it was made.
+//! Every reply has its duration in the histogram, whatever path produced it.
 
 use crate::support::{
     config::Config,

@@ -68,7 +68,7 @@ fn clients_are_answered_from_a_server_that_shows_who_it_is(
     let good = site.server(speaks, NAME, Manner::Answers);
     let tidegate = Tidegate::start(&site.config(&[text(speaks, &good)]));
     assert_eq!(address(&tidegate.client(), "n7.example"), ["10.0.1.7"]);
-    // The server pads its answers, for its own hop alone.
+    // The server pads its answers, but only for its own hop.
     let answer = tidegate.client().ask(&Query::new("n8.example", rtype::A).edns());
     assert_eq!((answer.address_texts().concat(), answer.option_codes()), ("10.0.1.8".to_owned(), vec![]));
     let labels = [("transport", scheme(speaks)), ("result", "ok")];
@@ -121,7 +121,7 @@ fn the_query_verb_asks_every_scheme(#[values(Speaks::Tls, Speaks::Https, Speaks:
 }
 
 #[test]
-fn nobody_at_the_port_of_quic_is_one_line_in_the_log() {
+fn a_closed_quic_port_is_logged_once() {
     let site = Site::new();
     let nobody = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound");
     let tidegate = Tidegate::start(&site.config(&[format!("quic://{nobody}#{NAME}")]));
@@ -131,8 +131,8 @@ fn nobody_at_the_port_of_quic_is_one_line_in_the_log() {
     assert_eq!(tidegate.logged("WARN", "sendmsg"), [""; 0], "five datagrams were refused");
 }
 
-/// The way out that a group names is that of its connections: the routing table has another, and the firewall lets
-/// nothing pass without the mark.
+/// Connections use the path that a group configures: the routing table has another one, and the firewall passes nothing
+/// without the mark.
 #[test]
 fn connections_leave_from_the_source_by_the_device_and_with_the_mark() {
     namespace::inside("encrypted::connections_leave_from_the_source_by_the_device_and_with_the_mark", || {

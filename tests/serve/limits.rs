@@ -1,4 +1,4 @@
-//! What clients and operators may hold of the daemon's descriptors and places, and what is left for the others.
+//! How many of the daemon's descriptors and places clients and operators can take, and what is left for others.
 
 use std::{
     io::{Read as _, Write as _},
@@ -18,7 +18,7 @@ use crate::support::{
     upstream::Upstream,
 };
 
-/// Starts what follows with so many open files at most.
+/// Starts the following command with at most this many open files.
 fn few_files(limit: u32) -> [String; 4] {
     ["sh".into(), "-c".into(), format!("ulimit -n {limit}; exec \"$@\""), "sh".into()]
 }
@@ -121,7 +121,7 @@ fn half_requests_keep_no_probe_waiting() {
     assert_eq!(tidegate.get("/healthz").0, 200);
     // One after the other, 64 at a time, they would be given five seconds each.
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
-    // A request that is whole by the time it is read is answered all the same.
+    // A request that is complete by the time it is read is still answered.
     let mut last = kept.into_iter().next_back().expect("there are some");
     last.write_all(b"host\r\nConnection: close\r\n\r\n").expect("it is open");
     let mut response = String::new();

@@ -37,7 +37,7 @@ fn listen(path: &Path) -> UnixDatagram {
 }
 
 #[test]
-fn ready_and_stopping_are_told() {
+fn systemd_is_notified_of_ready_and_stopping() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("notify");
     let socket = listen(&path);

@@ -1,4 +1,4 @@
-//! Replies over UDP that the kernel does not take.
+//! UDP replies that the kernel refuses to send.
 
 use crate::support::{
     config::Config,
@@ -26,7 +26,7 @@ fn replies_that_cannot_leave_are_dropped_and_not_answered() {
         lost.send(&Query::a("late.example."));
         upstream.wait_for("late.example.", 1);
 
-        // Local addresses are looked up after this rule: the way to the client is gone, the way from it is not.
+        // Local addresses are looked up after this rule: the path to the client is gone, the path from it is not.
         namespace::command(&["ip", "rule", "add", "pref", "200", "lookup", "local"]);
         namespace::command(&["ip", "rule", "add", "pref", "100", "to", LOST, "unreachable"]);
         namespace::command(&["ip", "rule", "del", "pref", "0"]);

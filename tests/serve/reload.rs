@@ -1,4 +1,4 @@
-//! SIGHUP takes a new file, keeps what it leaves as it was, and refuses a bad one.
+//! SIGHUP loads a new file, keeps state that it does not change, and refuses a bad one.
 
 use hickory_proto::op::ResponseCode;
 
@@ -36,7 +36,7 @@ fn a_reload_keeps_the_answers_of_rules_that_stay_and_drops_those_of_rules_that_c
     assert_eq!((before.count("www.changed.example."), after.count("www.changed.example.")), (1, 1));
 }
 
-/// A host's line answers for its own name alone; a name below it is the zone's.
+/// A hosts line answers only its own name; a name below it belongs to the zone.
 #[test]
 fn a_zone_that_changes_changes_names_below_a_host_as_well() {
     let hosts = tempfile::NamedTempFile::new().expect("a temporary file");
@@ -181,7 +181,7 @@ fn a_key_that_needs_a_restart_is_named_and_the_rest_is_taken() {
 }
 
 #[test]
-fn a_question_under_way_is_answered_across_a_reload() {
+fn a_query_under_way_is_answered_across_a_reload() {
     let upstream = Upstream::answering("10.0.0.1");
     let gate = Gate::default();
     upstream.on("slow.example.", rtype::A, Script::held(&gate, Reply::a("10.0.0.9")));
@@ -197,7 +197,7 @@ fn a_question_under_way_is_answered_across_a_reload() {
 }
 
 #[test]
-fn no_question_is_lost_while_files_are_swapped() {
+fn no_query_is_lost_while_files_are_swapped() {
     let (one, two) = (Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2"));
     let configs = [Config::forwarding_to(&[&one]), Config::forwarding_to(&[&two])];
     let tidegate = Tidegate::start(&configs[0]);

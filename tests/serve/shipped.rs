@@ -1,4 +1,4 @@
-//! Every configuration that we hand out is one that we take.
+//! Every configuration that we ship is accepted.
 
 use std::{fs, path::Path};
 

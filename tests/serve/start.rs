@@ -122,7 +122,7 @@ fn a_bad_file_is_exit_2_and_says_where(#[case] file: &str, #[case] culprit: &str
 }
 
 #[test]
-fn every_fault_of_a_file_is_told_at_once() {
+fn every_mistake_in_a_file_is_reported_at_once() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("tidegate.toml");
     let file = "[upstream.site]\nservers = [\"10.0.0\"]\n[[forward]]\nzones = [\".\"]\nto = \"nowhere\"\n";

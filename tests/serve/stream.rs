@@ -1,4 +1,4 @@
-//! DNS over TCP: many questions on one connection, answered as they get ready, within limits (RFC 7766).
+//! DNS over TCP: many queries on one connection, answered as soon as each answer is there, within limits (RFC 7766).
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ fn answers_come_as_they_get_ready() {
 }
 
 #[test]
-fn a_thousand_questions_on_one_connection_are_all_answered() {
+fn a_thousand_queries_on_one_connection_are_all_answered() {
     let (_upstream, tidegate) = start("");
     let mut stream = tidegate.client().stream();
     for batch in 0..10 {
@@ -91,7 +91,7 @@ fn the_pipeline_limit_slows_down_and_loses_nothing() {
 }
 
 #[test]
-fn a_question_in_pieces_is_answered() {
+fn a_query_in_pieces_is_answered() {
     let (_upstream, tidegate) = start("");
     let mut stream = tidegate.client().stream();
     let query = Query::a("www.example.");
@@ -150,7 +150,7 @@ fn a_reader_that_never_reads_does_not_hold_others_up() {
     eventually("the connection is given up", || tidegate.metric("tidegate_connections", &[("transport", "tcp")]) < 0.5);
 }
 
-/// More answers than are kept for a client at once: the questions behind them wait, and get theirs.
+/// More answers than are kept for a client at once: the queries behind them wait, and are answered later.
 #[rstest]
 #[case::open(false)]
 #[case::half_closed(true)]

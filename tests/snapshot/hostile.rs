@@ -92,7 +92,7 @@ fn asked_with(case: &str, settings: &str, change: &dyn Fn(&mut Forged)) -> (u32,
 const RECORD: usize = HEADER + 13 + 4;
 
 #[test]
-fn what_is_no_answer_to_its_question_is_left_out() {
+fn entries_that_do_not_answer_their_question_are_left_out() {
     let cases: [Case<'_>; 9] = [
         ("a query", &|forged| forged.message[2] &= 0x7f),
         ("another opcode", &|forged| forged.message[2] |= 0x28),

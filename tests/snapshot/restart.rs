@@ -1,4 +1,4 @@
-//! A restart, or kill -9, while no upstream answers: what the site was told before, it is told again.
+//! A restart, or kill -9, while no upstream answers: clients get the answers that they got before.
 
 use std::{
     fs,
@@ -253,7 +253,7 @@ fn a_relative_path_is_beside_the_configuration() {
     eventually("a snapshot is written", || file.exists());
 }
 
-/// Questions go on while the snapshot is written again and again.
+/// Queries go on while the snapshot is written again and again.
 #[test]
 fn writing_holds_no_answer_up() {
     let (place, upstream) = (Place::new(), Upstream::answering("10.0.0.1"));

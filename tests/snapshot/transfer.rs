@@ -56,7 +56,7 @@ impl Replica {
         output.stdout
     }
 
-    /// What `import` says of this snapshot, with its exit code in front.
+    /// The output of `import` for this snapshot, with its exit code in front.
     fn import(&self, snapshot: &[u8]) -> String {
         let file = self.folder.path().join("in.snapshot");
         fs::write(&file, snapshot).unwrap();
@@ -64,7 +64,7 @@ impl Replica {
         said(&run_reading(input, &["cache", "import", "--socket", self.socket().to_str().unwrap()]))
     }
 
-    /// What the daemon answers to one who does not look at the snapshot first.
+    /// The daemon's answer to a client that does not check the snapshot first.
     fn post(&self, snapshot: &[u8]) -> String {
         let mut stream = UnixStream::connect(self.socket()).unwrap();
         let length = snapshot.len();

@@ -1,4 +1,4 @@
-//! A certificate authority of a test's own.
+//! A certificate authority for one test.
 
 use std::sync::{
     Arc,
@@ -17,7 +17,7 @@ use rustls::{
 /// Signs certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// When a certificate is good.
+/// Whether a certificate is valid, expired or not yet valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
     Now,
@@ -41,7 +41,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, key).expect("it signs itself"))
     }
 
-    /// Its own certificate, for those who are to believe it.
+    /// Its own certificate, for those who should trust it.
     pub fn pem(&self) -> String {
         self.0.pem()
     }
@@ -74,7 +74,7 @@ impl Clone for Certificate {
 }
 
 impl Certificate {
-    /// The chain and the key as files have them.
+    /// The chain and the key in PEM.
     pub fn pem(&self) -> (String, String) {
         let section = |label: &str, der: &[u8]| {
             let text = STANDARD.encode(der);
@@ -84,7 +84,7 @@ impl Certificate {
         (section("CERTIFICATE", &self.chain[0]), section("PRIVATE KEY", self.key.secret_der()))
     }
 
-    /// A server's side of the handshake; the counter tells how many sessions were resumed.
+    /// The TLS configuration of a server; the counter shows how many sessions were resumed.
     pub fn server(&self, alpn: &[u8], resumed: Arc<AtomicUsize>) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().expect("it has suites for them");
@@ -98,7 +98,7 @@ impl Certificate {
     }
 }
 
-/// Counts the sessions that clients bring back.
+/// Counts the sessions that clients resume.
 #[derive(Debug)]
 struct Sessions {
     kept: Arc<ServerSessionMemoryCache>,
@@ -114,7 +114,7 @@ impl StoresServerSessions for Sessions {
         self.kept.get(key)
     }
 
-    /// TLS 1.3 takes a session out to resume it.
+    /// TLS 1.3 takes a session out of the store to resume it.
     fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
         let session = self.kept.take(key)?;
         self.resumed.fetch_add(1, SeqCst);

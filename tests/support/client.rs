@@ -1,4 +1,4 @@
-//! A stub resolver that shows everything it gets.
+//! A stub resolver that exposes every detail of a response.
 
 use std::{
     io::{self, ErrorKind, Write},
@@ -28,7 +28,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of this server.
+    /// A client for this server.
     pub fn new(server: SocketAddr) -> Self {
         let local = match server {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -37,12 +37,12 @@ impl Client {
         Self { server, local }
     }
 
-    /// The same client with this address of its own, for UDP.
+    /// Sets the client's own address, for UDP.
     pub fn at(self, local: &str) -> Self {
         Self { local: local.parse().expect("an address"), ..self }
     }
 
-    /// The answer over UDP, from a port of its own.
+    /// Asks over UDP, from a new port.
     #[track_caller]
     pub fn ask(&self, query: &Query) -> Answer {
         let socket = self.socket();
@@ -50,7 +50,7 @@ impl Client {
         socket.receive()
     }
 
-    /// The answer over TCP, on a connection of its own.
+    /// Asks over TCP, on a new connection.
     #[track_caller]
     pub fn ask_over_tcp(&self, query: &Query) -> Answer {
         let mut stream = self.stream();
@@ -58,7 +58,7 @@ impl Client {
         stream.receive()
     }
 
-    /// A UDP socket that talks to the server alone.
+    /// A UDP socket connected to the server.
     #[track_caller]
     pub fn socket(&self) -> Socket {
         let socket = UdpSocket::bind((self.local, 0)).expect("a free port");
@@ -91,13 +91,13 @@ impl Socket {
         self.0.send(bytes).expect("the datagram leaves");
     }
 
-    /// The next datagram, taken apart.
+    /// Receives the next datagram, parsed.
     #[track_caller]
     pub fn receive(&self) -> Answer {
         self.try_receive().expect("an answer over UDP").expect("an answer over UDP in time")
     }
 
-    /// The next datagram as it came.
+    /// Receives the next datagram as bytes.
     #[track_caller]
     pub fn receive_bytes(&self) -> Vec<u8> {
         let mut buffer = vec![0; 65_535];
@@ -106,7 +106,7 @@ impl Socket {
         buffer
     }
 
-    /// The next datagram, or none within the patience of a test.
+    /// Receives the next datagram; none if there is none within the patience of a test.
     pub fn try_receive(&self) -> io::Result<Option<Answer>> {
         let mut buffer = vec![0; 65_535];
         match self.0.recv(&mut buffer) {
@@ -116,14 +116,14 @@ impl Socket {
         }
     }
 
-    /// The RCODE in the header of the next datagram, the rest unread; none if there is none within the patience.
+    /// Receives only the RCODE of the next datagram; none if there is none within the patience.
     pub fn receive_rcode(&self) -> Option<u8> {
         let mut buffer = [0; 4096];
         let length = self.0.recv(&mut buffer).ok()?;
         (length > 3).then_some(buffer[3] & 0x0F)
     }
 
-    /// Whether an answer to this query comes within the patience; errors such as a refused port mean no.
+    /// Whether an answer to this query arrives within the patience; an error such as a refused port counts as no.
     pub fn probe(&self, query: &Query) -> bool {
         self.0.send(&query.bytes()).is_ok() && self.try_receive().is_ok_and(|answer| answer.is_some())
     }
@@ -154,12 +154,12 @@ impl Stream {
         Answer::parse(read_frame(&mut self.0).expect("an answer over TCP"))
     }
 
-    /// Says that no more queries come; answers may.
+    /// Closes the sending side; answers may still arrive.
     pub fn close_half(&self) {
         self.0.shutdown(Shutdown::Write).expect("an open connection");
     }
 
-    /// What the server does with the connection next.
+    /// Waits for what the server does next with the connection.
     pub fn next(&mut self) -> Next {
         match read_frame(&mut self.0) {
             Ok(message) => Next::Message(Box::new(Answer::parse(message))),
@@ -174,7 +174,7 @@ impl Stream {
     }
 }
 
-/// What came next on a connection.
+/// What the server did next with a connection.
 #[derive(Debug)]
 pub enum Next {
     Message(Box<Answer>),
@@ -186,7 +186,7 @@ fn is_time_out(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// A response, as bytes and taken apart.
+/// A response, as bytes and parsed.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub bytes: Vec<u8>,
@@ -205,7 +205,7 @@ impl Answer {
         self.message.metadata.id
     }
 
-    /// The RCODE, its upper bits from the OPT included.
+    /// The RCODE, including the upper bits in the OPT.
     pub fn rcode(&self) -> ResponseCode {
         self.message.metadata.response_code
     }
@@ -226,7 +226,7 @@ impl Answer {
         })
     }
 
-    /// The text of the extended error, empty where there is none.
+    /// The text of the extended error; empty if there is none.
     pub fn ede_text(&self) -> String {
         self.ede().map(|(_, text)| text).unwrap_or_default()
     }
@@ -252,7 +252,7 @@ impl Answer {
         self.has(flag::TC)
     }
 
-    /// Whether the question stands in the answer, octet for octet.
+    /// Whether the response repeats the question octet for octet.
     pub fn repeats(&self, query: &Query) -> bool {
         self.bytes[4..6] == [0, 1] && self.bytes[12..].starts_with(&query.question_bytes())
     }

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::upstream::Upstream;
 
-/// Keys of a group for tests that count upstream queries or hold answers back: one try, and time for it. A busy machine
-/// is late by more than the 20 ms after which a try would be repeated.
+/// Keys of a group for tests that count upstream queries or hold answers back: one try, with plenty of time. A busy
+/// machine is late by more than the 20 ms after which a try would be repeated.
 pub const ONE_PATIENT_TRY: &str = "attempts = 1\nhedge = false\ntimeout = \"3s\"";
 
 /// Builds a `tidegate.toml`. Every test gets free ports, no control socket, and JSON log lines.
@@ -17,7 +17,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// A daemon on a free port of 127.0.0.1 that knows no rule.
+    /// A daemon on a free port of 127.0.0.1, without rules.
     pub fn new() -> Self {
         let sections =
             [("server", ""), ("admin", "http = \"127.0.0.1:0\"\nsocket = \"\"\n"), ("log", "format = \"json\"\n")];
@@ -28,26 +28,26 @@ impl Config {
         }
     }
 
-    /// The same with an `[admin]` that is still to be written.
+    /// Like [`Self::new`], without `[admin]`, which the test adds itself.
     pub fn without_admin() -> Self {
         let mut config = Self::new();
         config.sections.remove("admin");
         config
     }
 
-    /// One group `site` of these upstreams, [asked once](ONE_PATIENT_TRY), and every name sent to it by the rule
-    /// `everything`.
+    /// One group `site` with these upstreams, [asked once](ONE_PATIENT_TRY), and a rule `everything` that sends every
+    /// name to it.
     pub fn forwarding_to(upstreams: &[&Upstream]) -> Self {
         Self::new().upstream("site", upstreams, ONE_PATIENT_TRY).forward("everything", &["."], "site", "")
     }
 
-    /// Listens here instead.
+    /// Sets the listen addresses.
     pub fn listen(mut self, addresses: &[&str]) -> Self {
         self.listen = addresses.iter().map(|&address| address.to_owned()).collect();
         self
     }
 
-    /// More keys of a table such as `server` or `cache`.
+    /// Adds keys to a table such as `server` or `cache`.
     pub fn section(mut self, name: &'static str, lines: &str) -> Self {
         let section = self.sections.entry(name).or_default();
         section.push_str(lines);
@@ -55,30 +55,30 @@ impl Config {
         self
     }
 
-    /// A group of scripted upstreams, with more keys for it.
+    /// Adds a group of scripted upstreams, with further keys.
     pub fn upstream(self, group: &str, upstreams: &[&Upstream], lines: &str) -> Self {
         let servers: Vec<String> = upstreams.iter().map(|upstream| upstream.address.to_string()).collect();
         self.servers(group, &servers, lines)
     }
 
-    /// A group of servers given as text, with more keys for it.
+    /// Adds a group of servers given as text, with further keys.
     pub fn servers(self, group: &str, servers: &[String], lines: &str) -> Self {
         self.raw(&format!("[upstream.{group}]\nservers = {servers:?}\n{lines}"))
     }
 
-    /// A rule.
+    /// Adds a rule.
     pub fn forward(self, name: &str, zones: &[&str], group: &str, lines: &str) -> Self {
         self.raw(&format!("[[forward]]\nname = {name:?}\nzones = {zones:?}\nto = {group:?}\n{lines}"))
     }
 
-    /// Any other tables.
+    /// Adds any other tables.
     pub fn raw(mut self, text: &str) -> Self {
         self.tables.push_str(text);
         self.tables.push_str("\n\n");
         self
     }
 
-    /// The file.
+    /// The text of the file.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for (name, lines) in &self.sections {

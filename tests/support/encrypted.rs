@@ -1,4 +1,4 @@
-//! A DNS server that is asked over an encrypted transport, and does what a test tells it to.
+//! A scripted DNS server over an encrypted transport.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -44,23 +44,23 @@ pub enum Speaks {
 pub enum Manner {
     /// Answers with [`address_of`] the name.
     Answers,
-    /// Answers as if another name had been asked, with 10.0.0.66.
+    /// Answers a different name, with 10.0.0.66.
     AnswersAnother,
     /// Answers, and then closes the connection.
     OneEach,
-    /// Waits for this many queries and answers the last one first.
+    /// Waits for this many queries and answers them in reverse order.
     Backwards(usize),
-    /// Takes queries, and answers none.
+    /// Reads queries and answers none.
     Silent,
     /// HTTP and QUIC: resets each stream.
     Resets,
-    /// HTTP alone: takes a query, never answers it, and says that it takes no more on this connection.
+    /// HTTP only: never answers the query, and sends GOAWAY.
     Leaves,
-    /// Shakes hands, and never reads.
+    /// Completes the handshake, and never reads.
     Deaf,
-    /// Takes connections and says nothing, not even in the handshake.
+    /// Accepts connections and sends nothing, not even in the handshake.
     Mute,
-    /// HTTP alone: this status and no answer.
+    /// HTTP only: responds with this status and no answer.
     Status(u16),
     /// HTTP only: answers with this `Age`, in seconds.
     Aged(u32),
@@ -72,7 +72,7 @@ pub fn address_of(name: &str) -> String {
     number.map_or_else(|| "10.0.0.1".to_owned(), |number| format!("10.0.1.{number}"))
 }
 
-/// The server. It stops when it is dropped.
+/// The server. Dropping it stops it.
 pub struct Encrypted {
     pub address: SocketAddr,
     shared: Arc<Shared>,
@@ -88,7 +88,7 @@ struct Shared {
     queries: AtomicUsize,
     last_query: Mutex<Vec<u8>>,
     greetings: Mutex<Vec<Greeting>>,
-    /// Of [`Manner::Backwards`].
+    /// Queries waiting for their turn in [`Manner::Backwards`].
     answered: AtomicUsize,
     arrived: AtomicUsize,
     changed: Notify,
@@ -107,7 +107,7 @@ impl Encrypted {
         Self::start_at("127.0.0.1:0".parse().expect("an address"), speaks, certificate, manner)
     }
 
-    /// The same on an address of the test's choice; port 0 is any free one.
+    /// Like [`Self::start`], on an address of the test's choice; port 0 is any free one.
     pub fn start_at(address: SocketAddr, speaks: Speaks, certificate: &Certificate, manner: Manner) -> Self {
         let shared = Arc::new(Shared {
             manner: Mutex::new(manner),
@@ -141,17 +141,17 @@ impl Encrypted {
         Self { address, shared, stop: Some(stop), thread: Some(thread) }
     }
 
-    /// What it does from the next query on.
+    /// Sets the behaviour from the next query on.
     pub fn behave(&self, manner: Manner) {
         *self.shared.manner.lock().expect("no holder panics") = manner;
     }
 
-    /// Connections with a finished handshake.
+    /// Connections whose handshake has finished.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(SeqCst)
     }
 
-    /// Those of them that resumed a session.
+    /// Connections that resumed a session.
     pub fn resumed(&self) -> usize {
         self.shared.resumed.load(SeqCst)
     }
@@ -165,12 +165,12 @@ impl Encrypted {
         self.shared.queries.load(SeqCst)
     }
 
-    /// The query that came last, without what framed it.
+    /// The last query, without its framing.
     pub fn last_query(&self) -> Vec<u8> {
         self.shared.last_query.lock().expect("no holder panics").clone()
     }
 
-    /// What the clients said in their handshakes.
+    /// What the clients offered in their handshakes.
     pub fn greetings(&self) -> Vec<Greeting> {
         self.shared.greetings.lock().expect("no holder panics").clone()
     }
@@ -198,7 +198,7 @@ impl Shared {
         self.connections.fetch_add(1, SeqCst);
     }
 
-    /// The answer when its turn comes; none for silence.
+    /// The answer once its turn comes; none to stay silent.
     async fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
         self.queries.fetch_add(1, SeqCst);
         query.clone_into(&mut self.last_query.lock().expect("no holder panics"));

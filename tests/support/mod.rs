@@ -1,8 +1,8 @@
-//! What every test binary builds on: the `tidegate` process, upstreams that follow a script, a small DNS client, real
-//! DNS servers and `dig` from Debian, and namespaces of their own.
+//! Shared by every test binary: the `tidegate` process, scripted upstreams, a small DNS client, real DNS servers and
+//! `dig` from Debian, and network namespaces.
 //!
-//! All of it works on loopback and on ports that the kernel picks. Whatever waits, waits for a condition and for a
-//! bounded time; nothing sleeps to let something happen.
+//! All of it works on loopback and on ports that the kernel picks. Every wait is for a condition and bounded in time;
+//! nothing sleeps in the hope that something happens.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses the part that it needs")]
 

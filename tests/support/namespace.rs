@@ -1,4 +1,4 @@
-//! Tests that need port 53, a resolv.conf or an interface of their own.
+//! Namespaces for tests that need port 53, a resolv.conf or an interface of their own.
 //!
 //! Such a test runs itself again inside fresh network and mount namespaces, where only loopback exists and every port
 //! is free. That needs root; without it the test fails and says so.
@@ -21,10 +21,10 @@ use super::{
     upstream::Upstream,
 };
 
-/// Set in the copy of the test that runs inside.
+/// Set in the copy of the test inside the namespaces.
 const INSIDE: &str = "TIDEGATE_TEST_INSIDE_NAMESPACE";
 
-/// Where `ip netns` keeps its namespaces.
+/// The folder where `ip netns` keeps its namespaces.
 const NETWORKS: &str = "/run/netns";
 
 /// Runs `body` inside namespaces of its own; `test` is the full name of the calling test.
@@ -53,20 +53,20 @@ pub fn inside(test: &str, body: impl FnOnce()) {
     print!("{out}{err}");
 }
 
-/// One more network, inside the namespaces of a test, behind a link of its own.
+/// Another network inside the namespaces of a test, behind its own link.
 #[derive(Debug, Clone)]
 pub struct Network {
     name: String,
 }
 
 impl Network {
-    /// A network that is joined to the test's by a pair of devices: `device` here, with addresses such as `10.1.0.1/24`,
-    /// and `far` there.
+    /// Creates a network joined to the test's by a pair of devices: `device` here, with addresses such as
+    /// `10.1.0.1/24`, and `far` in the new network.
     #[track_caller]
     pub fn behind(device: &str, near: &[&str], far: &[&str]) -> Self {
         assert!(env::var(INSIDE).is_ok(), "networks are only made inside a namespace");
         if !Path::new(NETWORKS).join("mounted").exists() {
-            // The names of namespaces are files; those of other tests are in the same folder of the host.
+            // Namespaces are named by files in a folder that all tests of the host share.
             fs::create_dir_all(NETWORKS).expect("root makes folders");
             command(&["mount", "-t", "tmpfs", "networks", NETWORKS]);
             fs::write(Path::new(NETWORKS).join("mounted"), "").expect("a new file system is writable");
@@ -82,18 +82,18 @@ impl Network {
         }
         command(&["ip", "link", "set", device, "up"]);
         network.command(&["ip", "link", "set", "far", "up"]);
-        // What is sent to one's own address goes by lo.
+        // Traffic to one's own address uses lo.
         network.command(&["ip", "link", "set", "lo", "up"]);
         network
     }
 
-    /// Runs a command there that must succeed.
+    /// Runs a command in the network; it must succeed.
     #[track_caller]
     pub fn command(&self, words: &[&str]) {
         command(&[&["ip", "netns", "exec", &self.name], words].concat());
     }
 
-    /// A scripted upstream there.
+    /// Starts a scripted upstream in the network.
     #[track_caller]
     pub fn upstream(&self, address: &str) -> UpstreamAway {
         let address = address.parse().expect("an address and a port");
@@ -101,14 +101,14 @@ impl Network {
         UpstreamAway { network: self.clone(), server: Some(server) }
     }
 
-    /// A server there that is asked over an encrypted transport.
+    /// Starts a scripted encrypted server in the network.
     #[track_caller]
     pub fn encrypted(&self, address: &str, speaks: Speaks, certificate: &Certificate) -> Encrypted {
         let address = address.parse().expect("an address and a port");
         self.on_a_thread(|| Encrypted::start_at(address, speaks, certificate, Manner::Answers))
     }
 
-    /// Runs `work` on a thread there. The threads that it starts stay there.
+    /// Runs `work` on a thread in the network. Threads that it starts stay there.
     fn on_a_thread<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(Path::new(NETWORKS).join(&self.name)).expect("a network has a file");
         let there = || {
@@ -135,13 +135,13 @@ impl Deref for UpstreamAway {
 
 impl Drop for UpstreamAway {
     fn drop(&mut self) {
-        // It sends itself a message to end, which only arrives there.
+        // It stops by sending itself a message, which only arrives from inside its network.
         let server = self.server.take();
         self.network.on_a_thread(|| drop(server));
     }
 }
 
-/// Gives this mount namespace another text for a file of the host, from a copy in `folder`.
+/// Replaces a file of the host within this mount namespace, using a copy in `folder`.
 #[track_caller]
 pub fn replace_file(folder: &Path, path: &str, text: &str) {
     assert!(env::var(INSIDE).is_ok(), "files are only replaced inside a namespace");

@@ -1,4 +1,4 @@
-//! DNS servers and tools that others wrote, from Debian's packages.
+//! Independent DNS servers and tools, from Debian's packages.
 
 use std::{
     fs::{self, File},
@@ -14,22 +14,22 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, client::Client, now, query::Query};
 
-/// A running BIND or Unbound; it is killed when it is dropped.
+/// A running BIND or Unbound; dropping it kills it.
 pub struct Peer {
-    /// Where it answers.
+    /// The address it answers on.
     pub address: SocketAddr,
     child: Child,
     folder: TempDir,
 }
 
 impl Peer {
-    /// BIND as the authoritative server of these zones: each a name and the text of its master file.
+    /// BIND as the authoritative server for these zones: each a name and the text of its master file.
     #[track_caller]
     pub fn named(zones: &[(&str, &str)]) -> Self {
         Self::named_with("minimal-responses yes;", zones)
     }
 
-    /// The same with more options.
+    /// Like [`Self::named`], with further options.
     #[track_caller]
     pub fn named_with(options: &str, zones: &[(&str, &str)]) -> Self {
         let probe = Query::new(zones[0].0, super::query::rtype::SOA);
@@ -52,7 +52,7 @@ impl Peer {
         })
     }
 
-    /// Unbound with this local data and whatever else: lines of its `server:` section, then other sections.
+    /// Unbound with this local data and further lines: of its `server:` section, then other sections.
     #[track_caller]
     pub fn unbound(server: &str, sections: &str, probe: &Query) -> Self {
         Self::start("unbound", "unbound", probe, |folder, port| {
@@ -81,7 +81,7 @@ impl Peer {
         drop(self.child.wait());
     }
 
-    /// Any server: `prepare` writes its files into the folder and gives the command that answers on the port.
+    /// Starts any server: `prepare` writes its files into the folder and returns the command that answers on the port.
     #[track_caller]
     pub fn start(program: &str, package: &str, probe: &Query, prepare: impl Fn(&Path, u16) -> Command) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -109,7 +109,7 @@ impl Drop for Peer {
     }
 }
 
-/// Whether the server comes to answer the probe before it ends or the patience does.
+/// Whether the server answers the probe before it exits or the patience ends.
 fn answers(child: &mut Child, address: SocketAddr, probe: &Query) -> bool {
     let start = now();
     let socket = Client::new(address).socket();
@@ -126,11 +126,11 @@ fn answers(child: &mut Child, address: SocketAddr, probe: &Query) -> bool {
     false
 }
 
-/// Who holds a port of this address has that port of 127.0.0.1 for its tests. Two BINDs that picked the same would share
-/// it unseen, and answer each other's queries.
+/// A port on this address reserves the same port of 127.0.0.1 for a test. Two BINDs on one port would share it
+/// unnoticed, and answer each other's queries.
 const RESERVATION: Ipv4Addr = Ipv4Addr::new(127, 77, 77, 77);
 
-/// A port that is free for UDP and TCP on loopback at this moment, and that no other test is given while this process lives.
+/// A port that is currently free for UDP and TCP on loopback, and that no other test gets while this process lives.
 pub fn free_port() -> u16 {
     for _ in 0..50 {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -156,20 +156,21 @@ fn missing(program: &str, package: &str, error: &std::io::Error) -> ! {
     panic!("cannot run {program} ({error}); install it with: apt-get install {package}")
 }
 
-/// What `dig` made of an answer.
+/// The output of `dig`.
 #[derive(Debug)]
 pub struct Dig {
     /// `NOERROR`, `SERVFAIL` and so on; empty if there was no answer.
     pub status: String,
     /// The data of the answer section, a line a record.
     pub answers: Vec<String>,
-    /// Everything that it printed.
+    /// Its whole output.
     pub text: String,
 }
 
 impl Dig {
-    /// All that a client could act upon, a line each: the response code with the header's flags, the records (NAME TTL
-    /// TYPE DATA; those of the authority and additional sections are marked), the extended error in dig's words.
+    /// Everything that a client could act on, a line each: the response code with the header's flags, the records (NAME
+    /// TTL TYPE DATA; those of the authority and additional sections are marked), and the extended error in dig's
+    /// words.
     pub fn shown(&self) -> Vec<String> {
         let flags = self.after(";; flags: ").split(';').next().unwrap_or_default();
         let mut shown = vec![format!("{} {flags}", self.status)];
@@ -194,7 +195,7 @@ impl Dig {
         assert_eq!(self.shown(), lines, "{}", self.text);
     }
 
-    /// The same of an answer that a cache had: TTLs may have run down by a few seconds.
+    /// Like [`Self::shows`], for an answer that has been cached: TTLs may be a few seconds lower.
     #[track_caller]
     pub fn shows_aged(&self, lines: &[&str]) {
         let shown = self.shown();
@@ -213,7 +214,7 @@ impl Dig {
     }
 }
 
-/// How many seconds may pass between two looks at one answer on a busy machine.
+/// How many seconds may pass between two looks at an answer on a busy machine.
 const MAX_AGE: u32 = 8;
 
 /// A line of [`Dig::shown`], cut at the TTL.
@@ -225,7 +226,7 @@ fn ttl(line: &str) -> Option<(&str, u32, &str)> {
     Some((front, ttl.parse().ok()?, rest))
 }
 
-/// Asks with `dig`, with more arguments after the name.
+/// Asks with `dig`, with further arguments after the name.
 #[track_caller]
 pub fn dig(server: SocketAddr, name: &str, arguments: &[&str]) -> Dig {
     let (at, port) = (format!("@{}", server.ip()), server.port().to_string());

@@ -36,7 +36,7 @@ pub mod flag {
     pub const CD: u16 = 0x0010;
 }
 
-/// A query with whatever header and EDNS a test wants.
+/// A query with any header and EDNS that a test needs.
 #[derive(Debug, Clone)]
 pub struct Query {
     pub id: u16,
@@ -66,59 +66,59 @@ impl Query {
         Self::new(name, rtype::A)
     }
 
-    /// The same with EDNS and the payload that most clients advertise.
+    /// With EDNS, and the payload size that most clients advertise.
     pub fn edns(self) -> Self {
         self.payload(1232)
     }
 
-    /// The same with EDNS and this payload size.
+    /// With EDNS and this payload size.
     pub fn payload(mut self, payload: u16) -> Self {
         self.edns_mut().payload = payload;
         self
     }
 
-    /// The same with the DO bit, and EDNS for it.
+    /// With EDNS and the DO bit.
     pub fn dnssec_ok(self) -> Self {
         self.edns_flags(0x8000)
     }
 
-    /// The same with these EDNS flags.
+    /// With these EDNS flags.
     pub fn edns_flags(mut self, flags: u16) -> Self {
         self.edns_mut().flags = flags;
         self
     }
 
-    /// The same with this EDNS version.
+    /// With this EDNS version.
     pub fn version(mut self, version: u8) -> Self {
         self.edns_mut().version = version;
         self
     }
 
-    /// The same with one more EDNS option.
+    /// With one more EDNS option.
     pub fn option(mut self, code: u16, data: &[u8]) -> Self {
         self.edns_mut().options.push((code, data.to_vec()));
         self
     }
 
-    /// The same with these header bits set besides.
+    /// With these additional header bits.
     pub fn with(mut self, flags: u16) -> Self {
         self.flags |= flags;
         self
     }
 
-    /// The same without these header bits.
+    /// Without these header bits.
     pub fn without(mut self, flags: u16) -> Self {
         self.flags &= !flags;
         self
     }
 
-    /// The same with this opcode.
+    /// With this opcode.
     pub fn opcode(mut self, opcode: u16) -> Self {
         self.flags = self.flags & !0x7800 | opcode << 11;
         self
     }
 
-    /// The same in another class.
+    /// In another class.
     pub fn class(mut self, qclass: u16) -> Self {
         self.qclass = qclass;
         self

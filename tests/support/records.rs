@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::query::{flag, rtype, short, wire_name};
 
-/// One record. The owner `@` is the name that was asked, as a compression pointer.
+/// One record. The owner `@` is the queried name, as a compression pointer.
 #[derive(Debug, Clone)]
 pub struct Record {
     owner: String,
@@ -59,7 +59,7 @@ impl Record {
         Self { owner: owner.to_owned(), rtype, class: 1, ttl, data }
     }
 
-    /// The same in another class.
+    /// In another class.
     pub fn class(self, class: u16) -> Self {
         Self { class, ..self }
     }
@@ -77,10 +77,10 @@ impl Record {
     }
 }
 
-/// What is wrong with an answer, on purpose.
+/// A deliberate fault in an answer.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// The id of some other query.
+    /// The id of another query.
     WrongId,
     /// A question section with this name instead of the one asked.
     WrongQuestion(String),
@@ -90,13 +90,13 @@ pub enum Fault {
     Garbage(Vec<u8>),
     /// These bytes, instead of an answer.
     Noise(Vec<u8>),
-    /// The first letter of the question is another; the root, which has none, is asked for another type.
+    /// One letter of the question changed; for the root, which has none, another type.
     OtherLetter,
-    /// The question comes back in small letters.
+    /// The question in lower case.
     Lowered,
-    /// The header alone, without a question.
+    /// Only the header, without a question.
     HeaderAlone,
-    /// Id and question are right, the records are none.
+    /// Id and question are right, but the records do not parse.
     Malformed,
 }
 
@@ -118,12 +118,12 @@ impl Reply {
         Self { answers: answers.into_iter().collect(), ..Self::default() }
     }
 
-    /// One address for the name that was asked, good for five minutes.
+    /// One address for the queried name, valid for five minutes.
     pub fn a(address: &str) -> Self {
         Self::of([Record::a("@", 300, address)])
     }
 
-    /// As many addresses as asked for, from 10.9.0.0 up.
+    /// This many addresses, from 10.9.0.0 up.
     pub fn addresses(count: u16) -> Self {
         Self::of((0..count).map(|n| {
             let [high, low] = n.to_be_bytes();
@@ -156,42 +156,42 @@ impl Reply {
         Self::rcode(5)
     }
 
-    /// The same with these header bits besides.
+    /// With these additional header bits.
     pub fn with(mut self, flags: u16) -> Self {
         self.flags |= flags;
         self
     }
 
-    /// The same with TC.
+    /// With TC.
     pub fn truncated(self) -> Self {
         self.with(flag::TC)
     }
 
-    /// The same with one more record in the answer section.
+    /// With one more record in the answer section.
     pub fn answer(mut self, record: Record) -> Self {
         self.answers.push(record);
         self
     }
 
-    /// The same with one more record in the authority section.
+    /// With one more record in the authority section.
     pub fn authority(mut self, record: Record) -> Self {
         self.authorities.push(record);
         self
     }
 
-    /// The same with one more record in the additional section.
+    /// With one more record in the additional section.
     pub fn additional(mut self, record: Record) -> Self {
         self.additionals.push(record);
         self
     }
 
-    /// The same with octets behind the message.
+    /// With extra octets after the message.
     pub fn trailing(mut self, octets: &[u8]) -> Self {
         self.trailing.extend(octets);
         self
     }
 
-    /// The same with a fault.
+    /// With a fault.
     pub fn but(mut self, fault: Fault) -> Self {
         self.fault = Some(fault);
         self

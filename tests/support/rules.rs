@@ -1,21 +1,21 @@
-//! Which of its scripts a scripted upstream follows for which query.
+//! The rules by which a scripted upstream chooses the script for a query.
 
 use super::{
     script::Script,
     upstream::{Seen, Transport},
 };
 
-/// What a server does with what: of the rules that fit a query, the last one decides.
+/// Rules with their scripts; of those that match a query, the last one applies.
 #[derive(Debug, Clone, Default)]
 pub struct Rules(pub(super) Vec<Rule>);
 
 impl Rules {
-    /// The same for everything.
+    /// One rule for everything.
     pub fn everything(script: impl Into<Script>) -> Self {
         Self::default().and(Match::default(), script)
     }
 
-    /// The same with one more rule.
+    /// Adds a rule.
     pub fn and(mut self, queries: Match, script: impl Into<Script>) -> Self {
         self.0.push(Rule { queries, script: script.into() });
         self
@@ -29,7 +29,7 @@ pub(super) struct Rule {
     pub(super) script: Script,
 }
 
-/// Which queries: those that fit all that is given.
+/// Matches queries that meet all the given conditions.
 #[derive(Debug, Clone, Default)]
 pub struct Match {
     name: Option<String>,
@@ -51,7 +51,7 @@ impl Match {
         Self { below: Some(format!(".{}", domain.to_ascii_lowercase())), ..self }
     }
 
-    /// For names that begin so.
+    /// For names with this prefix.
     pub fn begins(self, letters: &str) -> Self {
         Self { begins: Some(letters.to_ascii_lowercase()), ..self }
     }

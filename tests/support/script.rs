@@ -1,4 +1,4 @@
-//! What a scripted upstream does with a query.
+//! Scripts: what a scripted upstream does with a query.
 
 use std::{
     net::IpAddr,
@@ -8,7 +8,7 @@ use std::{
 
 use super::{records::Reply, wait::PATIENCE};
 
-/// Steps that follow a query, in order.
+/// The steps for a query, in order.
 #[derive(Debug, Clone, Default)]
 pub struct Script {
     pub(super) steps: Vec<Step>,
@@ -24,62 +24,62 @@ pub(super) enum Step {
     SendToPrevious(Reply),
     Drip(Duration, Reply),
     Close,
-    /// Over TCP nothing more is sent, and what comes is thrown away until the other end closes too.
+    /// Over TCP, stops sending and discards what arrives until the other side closes too.
     Finish,
-    /// Over TCP nothing more is sent, and the connection stays open.
+    /// Over TCP, stops sending and keeps the connection open.
     Mute,
     /// Over UDP the server never sees the query.
     Lose,
 }
 
 impl Script {
-    /// Nothing comes back, ever.
+    /// Sends nothing, ever.
     pub fn silence() -> Self {
         Self::default()
     }
 
-    /// The query is lost on its way, and not among those seen; over TCP, silence.
+    /// Loses the query before it is recorded; over TCP, silence.
     pub fn lost() -> Self {
         Self { steps: vec![Step::Lose] }
     }
 
-    /// The TCP connection is closed; over UDP, silence.
+    /// Closes the TCP connection; over UDP, silence.
     pub fn close() -> Self {
         Self { steps: vec![Step::Close] }
     }
 
-    /// The reply, this much later.
+    /// Sends the reply after this delay.
     pub fn late(delay: Duration, reply: Reply) -> Self {
         Self { steps: vec![Step::Wait(delay), Step::Send(reply)] }
     }
 
-    /// The reply, once the gate is open.
+    /// Sends the reply once the gate is open.
     pub fn held(gate: &Gate, reply: Reply) -> Self {
         Self { steps: vec![Step::Hold(gate.clone()), Step::Send(reply)] }
     }
 
-    /// The reply over UDP from a port of its own at this address of the host.
+    /// Sends the reply over UDP from another port at this address of the host.
     pub fn from_elsewhere(address: &str, reply: Reply) -> Self {
         Self { steps: vec![Step::SendFrom(address.parse().expect("an address"), reply)] }
     }
 
-    /// The reply over UDP to where the query before this one came from.
+    /// Sends the reply over UDP to the source of the previous query.
     pub fn to_previous(reply: Reply) -> Self {
         Self { steps: vec![Step::SendToPrevious(reply)] }
     }
 
-    /// The reply, and over TCP no other on this connection. It is closed in order: with octets unread a close is a reset,
-    /// which may overtake the reply.
+    /// Sends the reply, and over TCP closes the connection after it. It closes in order: with unread octets a close is
+    /// a reset, which may overtake the reply.
     pub fn last(reply: Reply) -> Self {
         Self { steps: vec![Step::Send(reply), Step::Finish] }
     }
 
-    /// The reply, and over TCP no other on this connection, which stays open.
+    /// Sends the reply, and over TCP no further one on this connection, which stays open.
     pub fn alone(reply: Reply) -> Self {
         Self { steps: vec![Step::Send(reply), Step::Mute] }
     }
 
-    /// The reply over TCP, an octet at a time.
+    /// Sends the reply over TCP one octet at a time.
     pub fn dripping(pause: Duration, reply: Reply) -> Self {
         Self { steps: vec![Step::Drip(pause, reply)] }
     }
@@ -90,13 +90,13 @@ impl Script {
         self
     }
 
-    /// This much time before what follows.
+    /// Waits this long before the next step.
     pub fn then_wait(mut self, delay: Duration) -> Self {
         self.steps.push(Step::Wait(delay));
         self
     }
 
-    /// The same, all of it this much later.
+    /// Delays all of it by this much.
     pub fn after(mut self, delay: Duration) -> Self {
         self.steps.insert(0, Step::Wait(delay));
         self
@@ -107,7 +107,7 @@ impl Script {
         matches!(self.steps[..], [Step::Lose])
     }
 
-    /// Whether it ends a connection in order.
+    /// Whether it closes a connection in order.
     pub(super) fn finishes(&self) -> bool {
         matches!(self.steps[..], [.., Step::Finish | Step::Mute])
     }
@@ -124,12 +124,12 @@ impl From<Reply> for Script {
     }
 }
 
-/// Holds answers back until a test lets them go.
+/// Holds answers back until a test opens it.
 #[derive(Debug, Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    /// Lets everything through, now and from now on.
+    /// Opens it for good.
     pub fn open(&self) {
         *self.0.0.lock().expect("no holder panics") = true;
         self.0.1.notify_all();
@@ -137,7 +137,7 @@ impl Gate {
 
     pub(super) fn wait(&self) {
         let open = self.0.0.lock().expect("no holder panics");
-        // A test that never opens its gate has failed already.
+        // A test that never opens its gate has already failed.
         drop(self.0.1.wait_timeout_while(open, PATIENCE, |open| !*open));
     }
 }

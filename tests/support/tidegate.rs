@@ -1,4 +1,4 @@
-//! The daemon under test: started with a file of its own, watched through its log, its metrics and its signals.
+//! The daemon under test: started with its own configuration, observed through its log, metrics and signals.
 
 use std::{
     ffi::OsStr,
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, client::Client, config::Config, eventually, wait_for};
 
-/// A running daemon; it is killed when it is dropped.
+/// A running daemon; dropping it kills it.
 pub struct Tidegate {
     child: Child,
     folder: TempDir,
@@ -37,13 +37,13 @@ struct Log {
 }
 
 impl Tidegate {
-    /// Starts it and waits until it says that it is ready.
+    /// Starts it and waits until it reports that it is ready.
     #[track_caller]
     pub fn start(config: &Config) -> Self {
         Self::start_by(&[], config)
     }
 
-    /// The same, started by another program, such as `setpriv` or `taskset`, that ends in `exec`.
+    /// Like [`Self::start`], through another program such as `setpriv` or `taskset` that ends in `exec`.
     #[track_caller]
     pub fn start_by(launcher: &[&str], config: &Config) -> Self {
         let folder = folder_with(config);
@@ -76,12 +76,12 @@ impl Tidegate {
         self.addresses[0]
     }
 
-    /// All addresses that it listens on, in the order of its log.
+    /// All addresses that it listens on, in the order logged.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// A client of the first address.
+    /// A client for the first address.
     pub fn client(&self) -> Client {
         Client::new(self.address())
     }
@@ -91,7 +91,7 @@ impl Tidegate {
         self.child.id()
     }
 
-    /// The folder with its file.
+    /// The folder with its configuration.
     pub fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
@@ -108,7 +108,7 @@ impl Tidegate {
         self.admin.expect("the daemon has an admin address")
     }
 
-    /// Status code and body of a page of its admin address.
+    /// Status code and body of a page at its admin address.
     #[track_caller]
     pub fn get(&self, path: &str) -> (u16, String) {
         let admin = self.admin_address();
@@ -126,7 +126,7 @@ impl Tidegate {
         (code, body.to_owned())
     }
 
-    /// The sum of a metric's series with these labels, 0 without any.
+    /// The sum of a metric's series with these labels; 0 if there are none.
     #[track_caller]
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let (code, text) = self.get("/metrics");
@@ -140,7 +140,8 @@ impl Tidegate {
         self.get("/metrics").1.lines().any(|line| series(line, name, labels).is_some())
     }
 
-    /// What a counter with these labels has counted, a line a series: the values of the labels `by`, and the number.
+    /// The values of a counter with these labels, a line for each series: the values of the labels `by`, and the
+    /// number.
     #[track_caller]
     pub fn counted(&self, name: &str, labels: &[(&str, &str)], by: &[&str]) -> Vec<String> {
         let (_, text) = self.get("/metrics");
@@ -170,13 +171,13 @@ impl Tidegate {
         assert!(status.expect("kill runs").success(), "no process {} to signal", self.pid());
     }
 
-    /// Puts another file in place, reloads, and says whether the daemon took it.
+    /// Replaces its file, reloads, and returns whether the daemon accepted it.
     #[track_caller]
     pub fn reload(&self, config: &Config) -> bool {
         self.reload_text(&config.text())
     }
 
-    /// The same with any text.
+    /// Like [`Self::reload`], with any text.
     #[track_caller]
     pub fn reload_text(&self, text: &str) -> bool {
         fs::write(self.folder.path().join("tidegate.toml"), text).expect("the folder is writable");
@@ -186,14 +187,14 @@ impl Tidegate {
         self.metric("tidegate_config_last_reload_success", &[]) > 0.5
     }
 
-    /// Stops it with SIGTERM and waits for its end.
+    /// Stops it with SIGTERM and waits until it has exited.
     #[track_caller]
     pub fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
         self.wait()
     }
 
-    /// Waits for its end.
+    /// Waits until it has exited.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         wait_for("the daemon's end", || self.child.try_wait().expect("it is our child"))
@@ -204,7 +205,7 @@ impl Tidegate {
         self.log.lines()
     }
 
-    /// Leaves standard error open and reads no more of it than another line.
+    /// Keeps standard error open, but reads at most one more line of it.
     pub fn stop_reading_log(&self) {
         self.log.is_unread.store(true, Relaxed);
     }
@@ -235,7 +236,7 @@ impl Tidegate {
         for line in self.log.lines() {
             let Some((message, address)) = message(&line) else { continue };
             match message.as_str() {
-                // The transport of encrypted ones stands in brackets.
+                // For encrypted listeners the transport is in brackets.
                 message if message.starts_with("listening on ") && !message.ends_with(')') => {
                     self.addresses.extend(address)
                 }
@@ -277,13 +278,13 @@ impl Log {
     }
 }
 
-/// Runs `tidegate` with these arguments to its end, which must come by itself.
+/// Runs `tidegate` with these arguments until it exits by itself.
 #[track_caller]
 pub fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Output {
     run_by(&[], arguments)
 }
 
-/// The same, started by another program.
+/// Like [`run`], through another program.
 #[track_caller]
 pub fn run_by<S: AsRef<OsStr>>(launcher: &[&str], arguments: &[S]) -> Output {
     let mut command = command(launcher);
@@ -291,7 +292,7 @@ pub fn run_by<S: AsRef<OsStr>>(launcher: &[&str], arguments: &[S]) -> Output {
     complete(command)
 }
 
-/// The same with these environment variables.
+/// Like [`run`], with these environment variables.
 #[track_caller]
 pub fn run_with<S: AsRef<OsStr>>(variables: &[(&str, &str)], arguments: &[S]) -> Output {
     let mut command = command(&[]);
@@ -299,7 +300,8 @@ pub fn run_with<S: AsRef<OsStr>>(variables: &[(&str, &str)], arguments: &[S]) ->
     complete(command)
 }
 
-/// The same with standard output and standard error led elsewhere; what is no pipe of ours stays empty in the result.
+/// Like [`run`], with standard output and standard error redirected; a stream that is not our pipe is empty in the
+/// result.
 #[track_caller]
 pub fn run_into<S: AsRef<OsStr>>(out: Stdio, err: Stdio, arguments: &[S]) -> Output {
     let mut command = command(&[]);
@@ -343,7 +345,7 @@ fn complete_reading(input: Stdio, mut command: Command) -> Output {
     Output { status, stdout: join(out), stderr: join(err) }
 }
 
-/// Reads a pipe to its end, aside.
+/// Reads a pipe to its end on another thread.
 fn read_all(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -351,7 +353,7 @@ fn read_all(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     })
 }
 
-/// Runs `tidegate serve` with a file that it must not start with.
+/// Runs `tidegate serve` with a file that must prevent the start.
 #[track_caller]
 pub fn refused_start(config: &Config) -> Output {
     let folder = folder_with(config);
@@ -364,7 +366,7 @@ fn folder_with(config: &Config) -> TempDir {
     folder
 }
 
-/// `tidegate` without what the environment of the tests could tell it.
+/// The command `tidegate`, without variables from the tests' environment.
 fn command(launcher: &[&str]) -> Command {
     let binary = env!("CARGO_BIN_EXE_tidegate");
     let mut command = match launcher {
@@ -392,7 +394,7 @@ fn command(launcher: &[&str]) -> Command {
     command
 }
 
-/// The message of a log line, and the address that it names.
+/// The message of a log line, and the address in it.
 fn message(line: &str) -> Option<(String, Option<SocketAddr>)> {
     let parsed: Value = serde_json::from_str(line).ok()?;
     let fields = parsed.get("fields")?;

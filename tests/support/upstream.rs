@@ -1,4 +1,4 @@
-//! A DNS server that does what a test tells it to, over UDP and TCP on one port of its own.
+//! A scripted DNS server, over UDP and TCP on one port.
 
 use std::{
     io::{self, Read, Write},
@@ -21,7 +21,7 @@ use super::{
     wait::{eventually, now},
 };
 
-/// Queries that a server [with a limit](Upstream::limit) takes at once.
+/// Queries that a server [with a limit](Upstream::limit) accepts at once.
 const BURST: f64 = 20.0;
 
 /// Transport of a query.
@@ -31,10 +31,10 @@ pub enum Transport {
     Tcp,
 }
 
-/// A query as it came in.
+/// A query as it arrived.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// The name as it was spelled, with its final dot.
+    /// The name as spelled, with its final dot.
     pub name: String,
     pub qtype: u16,
     pub id: u16,
@@ -45,7 +45,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// The message taken apart.
+    /// The parsed message.
     pub fn message(&self) -> Message {
         Message::from_vec(&self.bytes).expect("tidegate sends well-formed queries")
     }
@@ -65,9 +65,9 @@ impl Seen {
     }
 }
 
-/// The server. It stops when it is dropped.
+/// The server. Dropping it stops it.
 pub struct Upstream {
-    /// Where it listens, also while it is stopped.
+    /// The address it listens on, also while it is stopped.
     pub address: SocketAddr,
     shared: Arc<Shared>,
     running: Option<Running>,
@@ -81,7 +81,7 @@ struct Shared {
     /// Percentage of UDP queries that are lost at random.
     lost_percent: AtomicU32,
     lost: AtomicUsize,
-    /// UDP queries a second beyond which nothing is seen; 0 = no limit.
+    /// UDP queries a second above which queries are ignored; 0 = no limit.
     limit: AtomicU32,
 }
 
@@ -101,14 +101,14 @@ impl Upstream {
         Self::start_at("127.0.0.1:0".parse().expect("an address"))
     }
 
-    /// The same at an address of the caller's choice; port 0 is a free one.
+    /// Like [`Self::start`], at an address of the caller's choice; port 0 is a free one.
     pub fn start_at(address: SocketAddr) -> Self {
         let shared = Arc::<Shared>::default();
         let mut server = Self { address, shared, running: None };
         server.know_nothing();
         for attempt in 0.. {
             if address.port() == 0 {
-                // Below what the kernel hands out by itself: while the server is stopped, no client gets its port.
+                // Below the kernel's ephemeral range, so that no client gets the port while the server is stopped.
                 server.address.set_port(rand::random_range(10_000..32_768));
             }
             match server.listen() {
@@ -119,9 +119,9 @@ impl Upstream {
         server
     }
 
-    /// The same with UDP alone, on a socket of the caller's.
+    /// Over UDP only, on the caller's socket.
     pub fn on_udp(socket: UdpSocket) -> io::Result<Self> {
-        // It may be in another network, where no message of ours would wake its thread.
+        // It may be in another network, where no message of ours could wake its thread.
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let (address, shared) = (socket.local_addr()?, Arc::<Shared>::default());
         let inside = Arc::clone(&shared);
@@ -137,7 +137,7 @@ impl Upstream {
         self.play(probes.into_iter().fold(rules, |rules, probe| rules.and(probe, Reply::nodata(300))));
     }
 
-    /// A server that gives this address for every name.
+    /// A server that answers every name with this address.
     pub fn answering(address: &str) -> Self {
         let server = Self::start();
         server.on_type(rtype::A, Reply::a(address));
@@ -145,33 +145,33 @@ impl Upstream {
         server
     }
 
-    /// What happens for this name and type; the newest rule that fits decides.
+    /// Sets the script for this name and type; the newest matching rule applies.
     pub fn on(&self, name: &str, qtype: u16, script: impl Into<Script>) -> &Self {
         self.add(Match::default().name(name).qtype(qtype), script)
     }
 
-    /// What happens for this name and type over one transport.
+    /// Sets the script for this name and type over one transport.
     pub fn on_transport(&self, name: &str, qtype: u16, transport: Transport, script: impl Into<Script>) -> &Self {
         self.add(Match::default().name(name).qtype(qtype).over(transport), script)
     }
 
-    /// What happens for every name below this one with this type.
+    /// Sets the script for every name below this one with this type.
     pub fn on_below(&self, domain: &str, qtype: u16, script: impl Into<Script>) -> &Self {
         self.add(Match::default().below(domain).qtype(qtype), script)
     }
 
-    /// What happens for every name with this type.
+    /// Sets the script for every name with this type.
     pub fn on_type(&self, qtype: u16, script: impl Into<Script>) -> &Self {
         self.add(Match::default().qtype(qtype), script)
     }
 
-    /// What happens for everything, whatever was said before.
+    /// Sets the script for everything, replacing all rules.
     pub fn otherwise(&self, script: impl Into<Script>) -> &Self {
         self.play(Rules::everything(script));
         self
     }
 
-    /// What happens from now on, whatever was said before.
+    /// Replaces all rules.
     pub fn play(&self, rules: Rules) {
         *self.shared.rules.lock().expect("no holder panics") = rules;
     }
@@ -186,7 +186,7 @@ impl Upstream {
         self.shared.limit.store(a_second, Ordering::SeqCst);
     }
 
-    /// Takes queries and answers none, health probes included.
+    /// Reads queries and answers none, health probes included.
     pub fn go_silent(&self) {
         self.otherwise(Script::silence());
     }
@@ -217,7 +217,7 @@ impl Upstream {
         self.shared.seen.lock().expect("no holder panics").iter().filter(|seen| queries.fits(seen)).count()
     }
 
-    /// How many queries were lost on their way by a script.
+    /// How many queries a script lost.
     pub fn lost(&self) -> usize {
         self.shared.lost.load(Ordering::SeqCst)
     }
@@ -233,11 +233,11 @@ impl Upstream {
         eventually(&format!("{count} upstream queries for {name}"), || self.count(name) >= count);
     }
 
-    /// Closes the sockets: from now on the kernel refuses what comes.
+    /// Closes the sockets: from now on the kernel refuses queries.
     pub fn stop(&mut self) {
         let Some(running) = self.running.take() else { return };
         running.udp.stop.store(true, Ordering::SeqCst);
-        // One message, so that the thread looks at the flag.
+        // A message, so that the thread checks the flag.
         if let Ok(socket) = UdpSocket::bind((self.address.ip(), 0)) {
             drop(socket.send_to(&[], self.address));
         }
@@ -245,7 +245,7 @@ impl Upstream {
         self.end_tcp(running.tcp);
     }
 
-    /// Closes the TCP socket alone: from now on the kernel refuses connections.
+    /// Closes only the TCP socket: from now on the kernel refuses connections.
     pub fn stop_tcp(&mut self) {
         let tcp = self.running.as_mut().and_then(|running| running.tcp.take());
         self.end_tcp(tcp);
@@ -261,7 +261,7 @@ impl Upstream {
     /// Listens again on the same port.
     pub fn start_again(&mut self) {
         assert!(self.running.is_none(), "it is running");
-        // Nobody binds it by chance, but the kernel may still have a connection of the old one.
+        // No other test binds it, but the kernel may still have an old connection.
         eventually("the port is free", || self.listen().is_ok());
     }
 
@@ -323,7 +323,7 @@ impl Shared {
     }
 }
 
-/// What a server with a limit may still take.
+/// The remaining queries of a server with a limit.
 struct Bucket {
     tokens: f64,
     filled: Instant,
@@ -342,12 +342,12 @@ impl Bucket {
     }
 }
 
-/// What was asked, and where the question section ends.
+/// The query's question, and where the question section ends.
 struct Question {
     name: String,
     qtype: u16,
     end: usize,
-    /// The longest answer that fits a datagram to this client.
+    /// The longest datagram that this client accepts.
     payload: usize,
 }
 
@@ -380,7 +380,7 @@ fn serve_udp(socket: &UdpSocket, shared: &Arc<Shared>, stop: &AtomicBool) {
     let mut bucket = Bucket { tokens: BURST, filled: now() };
     let mut last = None;
     while !stop.load(Ordering::SeqCst) {
-        // A port unreachable from a client that left comes back as an error here.
+        // A port unreachable from a client that left is reported here as an error.
         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
         if rand::random_range(0..100) < shared.lost_percent.load(Ordering::SeqCst)
             || !bucket.takes(shared.limit.load(Ordering::SeqCst))
@@ -453,7 +453,7 @@ fn serve_stream(mut stream: TcpStream, shared: &Shared) {
     }
 }
 
-/// Goes through the steps, on a thread of their own where they take time.
+/// Runs the steps, on a thread of their own if they take time.
 fn play(script: Script, mut act: impl FnMut(&Step) + Send + 'static) {
     let lingers = script.lingers();
     let mut perform = move || {
@@ -472,7 +472,7 @@ fn play(script: Script, mut act: impl FnMut(&Step) + Send + 'static) {
     }
 }
 
-/// A message behind its two octets of length (RFC 1035 4.2.2).
+/// A message after its length in two octets (RFC 1035 4.2.2).
 pub fn frame(message: &[u8]) -> Vec<u8> {
     [&short(message.len()).to_be_bytes()[..], message].concat()
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything that must happen may take on a busy machine.
+/// Time limit for anything that must happen, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The real time: tests watch processes from outside.

@@ -1,4 +1,5 @@
-//! Servers over encrypted transports: who is believed, what is kept open, and what a query suffers from neither.
+//! Servers over encrypted transports: which are trusted, which connections are kept, and that no query fails for
+//! either.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -63,7 +64,7 @@ fn entry(speaks: Speaks, server: &Encrypted, name: Option<&str>, authority: &Aut
     TierMember::Server(ServerSpec::encrypted(transport(speaks), server.address, identity))
 }
 
-/// A group of this server alone.
+/// A group of only this server.
 fn alone(entry: TierMember) -> Arc<Group> {
     build(&spec(&[&[entry]]))
 }
@@ -310,7 +311,7 @@ fn no_query_is_lost_to_a_connection_that_closes_meanwhile(
     on_a_worker(async {
         let client = client();
         for round in 0..50 {
-            // The close is on its way while the next query is asked.
+            // The connection may be closing while the next query is sent.
             moody.behave(if round % 2 == 0 { Manner::OneEach } else { Manner::Answers });
             let exchanged = ask(&client, &group, &format!("n{round}.example")).await.unwrap();
             assert_eq!(address(&exchanged), expected(&format!("n{round}.example")));

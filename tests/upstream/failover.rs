@@ -14,7 +14,7 @@ use tidegate::{
 
 use crate::{
     address, ask, build, client, on_a_worker, query,
-    script::{ONE, Says, Script, TWO, Tcp, Way},
+    script::{ONE, Says, Script, TWO, Tcp, UdpException},
     server, spec, tcp, udp,
 };
 
@@ -77,7 +77,7 @@ fn nxdomain_is_an_answer() {
 }
 
 #[test]
-fn where_all_fail_the_last_code_is_told() {
+fn the_last_code_is_reported_when_all_fail() {
     let (first, second) = (Script::new(REFUSED), Script::new(SERVFAIL));
     let group = build(&spec(&[&[udp(first.address), udp(second.address)]]));
     let failure = on_a_worker(async { ask(&client(), &group, "a.example").await.unwrap_err() });
@@ -326,7 +326,7 @@ fn a_server_without_edns_is_asked_without_and_remembered(#[case] says: Says) {
 #[test]
 fn one_name_with_formerr_does_not_cost_the_others_edns() {
     let script = Script::new(Says::Address(ONE));
-    script.on_the_way("odd", Way::Says(Says::Echo(1, ONE)));
+    script.except_names("odd", UdpException::Says(Says::Echo(1, ONE)));
     let group = build(&spec(&[&[udp(script.address)]]));
     on_a_worker(async {
         let client = client();

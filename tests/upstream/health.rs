@@ -1,4 +1,4 @@
-//! Servers go down and come back for good reasons only, and what is known of them outlives a reload.
+//! Servers change state only for good reasons, and what is known of them survives a reload.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use tidegate::{
 
 use crate::{
     address, ask, client, is, on_a_worker, probe,
-    script::{ONE, Says, Script, TWO, Way},
+    script::{ONE, Says, Script, TWO, UdpException},
     server, spec, tcp, udp, until,
 };
 
@@ -61,7 +61,7 @@ fn a_silent_server_goes_down_and_comes_back() {
         script.say(Says::Address(ONE));
         let mended = Moment::now();
         until("up again", || is(server, HealthState::Up)).await;
-        // Two probes, 100 ms apart with a fifth of jitter, and the one under way.
+        // Two probes, 100 ms apart with a fifth of jitter, and the one already under way.
         assert!(Moment::now().since(mended) < Duration::from_millis(600));
         assert_eq!(server.transitions(HealthState::Down), 1);
     });
@@ -129,7 +129,7 @@ fn servfail_raises_a_doubt_that_a_probe_clears() {
     });
 }
 
-/// Puts a broken query on its way; never true.
+/// Sends a query that fails; returns false.
 fn ask_now(client: &std::rc::Rc<tidegate::upstream::UpstreamClient>, group: &Arc<Group>) -> bool {
     let (client, group) = (std::rc::Rc::clone(client), Arc::clone(group));
     tokio::task::spawn_local(async move { ask(&client, &group, "broken.example").await.map(drop) });
@@ -178,7 +178,7 @@ fn a_server_that_refuses_twice_is_down_long_before_its_probes_say_so(#[case] tra
 }
 
 #[test]
-fn while_all_are_down_queries_are_tried_for_real_and_bounded() {
+fn while_all_are_down_a_bounded_number_of_queries_is_tried() {
     let script = Script::new(Says::Nothing);
     let mut spec = spec(&[&[udp(script.address)]]);
     spec.limits.timeout = Duration::from_millis(200);
@@ -234,7 +234,7 @@ fn the_one_query_reaches_every_server() {
 }
 
 #[test]
-fn public_answers_to_a_probe_with_expect_are_told_apart() {
+fn public_answers_to_a_probe_with_expect_are_distinguished() {
     let script = Script::new(Says::Address("52.1.2.3".parse().unwrap()));
     let mut spec = spec(&[&[udp(script.address)]]);
     spec.health.expect = vec!["10.0.0.0/8".parse().unwrap()];
@@ -253,7 +253,7 @@ fn public_answers_to_a_probe_with_expect_are_told_apart() {
     });
 }
 
-/// A group whose probe nobody chose.
+/// A group with the default probe.
 fn by_default(tiers: &[&[TierMember]]) -> GroupSpec {
     let mut spec = spec(tiers);
     spec.health.origin = ProbeOrigin::Default;
@@ -262,13 +262,13 @@ fn by_default(tiers: &[&[TierMember]]) -> GroupSpec {
 
 /// Servers that answer everything else.
 #[rstest]
-#[case::refuses_it(Way::Says(Says::Rcode(5)))]
-#[case::fails_it(Way::Says(Says::Rcode(2)))]
-#[case::does_not_implement_it(Way::Says(Says::Rcode(4)))]
-#[case::drops_it(Way::Loses)]
-fn a_default_probe_takes_no_server_down_that_answers_traffic(#[case] way: Way) {
+#[case::refuses_it(UdpException::Says(Says::Rcode(5)))]
+#[case::fails_it(UdpException::Says(Says::Rcode(2)))]
+#[case::does_not_implement_it(UdpException::Says(Says::Rcode(4)))]
+#[case::drops_it(UdpException::Loses)]
+fn a_default_probe_takes_no_server_down_that_answers_traffic(#[case] exception: UdpException) {
     let script = Script::new(Says::Address(ONE));
-    script.on_the_way("probe", way);
+    script.except_names("probe", exception);
     let mut spec = by_default(&[&[udp(script.address)]]);
     (spec.health.interval, spec.limits.timeout) = (Duration::from_millis(50), Duration::from_millis(200));
     let (group, alarm) = watched(&spec);
@@ -320,7 +320,7 @@ fn one_broken_name_and_a_refused_default_probe_take_no_server_down() {
 #[test]
 fn a_configured_probe_stands_whatever_traffic_says() {
     let script = Script::new(Says::Address(ONE));
-    script.on_the_way("probe", Way::Says(Says::Rcode(5)));
+    script.except_names("probe", UdpException::Says(Says::Rcode(5)));
     let (group, alarm) = watched(&spec(&[&[udp(script.address)]]));
     on_a_worker(async {
         let client = client();
@@ -336,7 +336,7 @@ fn a_configured_probe_stands_whatever_traffic_says() {
 #[test]
 fn a_primary_that_refuses_the_default_probe_is_used_though_there_is_a_backup() {
     let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
-    scripts[0].on_the_way("probe", Way::Says(Says::Rcode(5)));
+    scripts[0].except_names("probe", UdpException::Says(Says::Rcode(5)));
     let mut spec = by_default(&[&[udp(scripts[0].address)], &[udp(scripts[1].address)]]);
     spec.health.interval = Duration::from_millis(50);
     let (group, alarm) = watched(&spec);

@@ -1,4 +1,4 @@
-//! Hedges: soon enough that a lost datagram is not felt, and no more than their budget has.
+//! Hedges: soon enough to hide a lost datagram, and within their budget.
 
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use tidegate::{
 
 use crate::{
     address, ask, client, is, on_a_worker, probe, query,
-    script::{ONE, Says, Script, TWO, Tcp, Way},
+    script::{ONE, Says, Script, TWO, Tcp, UdpException},
     server, spec,
     support::PATIENCE,
     tcp, udp, until,
@@ -38,14 +38,14 @@ impl Site {
         assert!(asked.is_err());
     }
 
-    /// Over all servers.
+    /// Lost queries, over all servers.
     fn lost(&self) -> usize {
         self.scripts.iter().map(Script::lost).sum()
     }
 }
 
-/// Runs with servers of which those in the first tier have known round-trip times. The budget earns nothing: twenty
-/// hedges are all there are.
+/// Runs a test with servers whose round-trip times in the first tier are known. The budget earns nothing, so there are
+/// twenty hedges in all.
 fn at_a_site(servers: usize, hedge_budget: Option<f64>, test: impl AsyncFnOnce(&Site)) {
     at_a_site_over(udp, servers, hedge_budget, test);
 }
@@ -83,7 +83,7 @@ fn at_a_site_over(
 #[test]
 fn a_hedge_answers_before_the_limit() {
     at_a_site(2, Some(0.0), async |site| {
-        site.scripts[0].on_the_way("slow", Way::Delays(SLOW));
+        site.scripts[0].except_names("slow", UdpException::Delays(SLOW));
         for at in 0..100 {
             let exchanged = site.ask(&format!("slow{at}.example")).await;
             if site.group.hedge_wins() > 0 {
@@ -116,7 +116,7 @@ fn queries_over_streams_are_hedged_too() {
 #[test]
 fn without_a_budget_nothing_is_hedged() {
     at_a_site(2, None, async |site| {
-        site.scripts[0].on_the_way("slow", Way::Delays(SLOW));
+        site.scripts[0].except_names("slow", UdpException::Delays(SLOW));
         let start = Moment::now();
         site.ask("slow.example").await;
         assert!(Moment::now().since(start) >= SLOW);
@@ -127,7 +127,7 @@ fn without_a_budget_nothing_is_hedged() {
 #[test]
 fn hedges_that_were_not_needed_keep_to_their_budget() {
     at_a_site(2, Some(0.0), async |site| {
-        site.scripts[0].on_the_way("slow", Way::Delays(SLOW));
+        site.scripts[0].except_names("slow", UdpException::Delays(SLOW));
         for at in 0..80 {
             site.ask(&format!("slow{at}.example")).await;
             // The one is usually fast.
@@ -143,7 +143,7 @@ fn hedges_that_were_not_needed_keep_to_their_budget() {
 #[test]
 fn hedges_in_place_of_retries_cost_nothing() {
     at_a_site(2, Some(0.0), async |site| {
-        site.scripts[0].on_the_way("lost", Way::Loses);
+        site.scripts[0].except_names("lost", UdpException::Loses);
         // While a busy machine answers later than the limit of a try, there is no time for a hedge before it.
         let (start, mut at) = (Moment::now(), 0);
         while site.group.hedges() <= 60 {
@@ -172,7 +172,7 @@ fn a_server_that_is_silent_behind_hedges_is_found() {
 #[test]
 fn no_hedge_goes_to_a_server_that_is_asked_already() {
     at_a_site(2, Some(1.0), async |site| {
-        site.scripts.iter().for_each(|script| script.on_the_way("lost", Way::Loses));
+        site.scripts.iter().for_each(|script| script.except_names("lost", UdpException::Loses));
         let (mut at, mut judged) = (0, 0);
         while judged < 10 {
             at += 1;
@@ -199,7 +199,7 @@ fn no_hedge_goes_to_a_server_that_is_asked_already() {
 }
 
 #[test]
-fn the_last_try_is_kept_while_the_way_is_silent() {
+fn the_last_try_is_kept_while_the_path_is_silent() {
     at_a_site(2, Some(1.0), async |site| {
         site.scripts.iter().for_each(|script| script.say(Says::Nothing));
         for at in 0..5000 {
@@ -218,7 +218,7 @@ fn the_last_try_is_kept_while_the_way_is_silent() {
 #[test]
 fn the_last_try_is_kept_for_another_tier() {
     at_a_site(3, Some(1.0), async |site| {
-        site.scripts[..2].iter().for_each(|script| script.on_the_way("lost", Way::Loses));
+        site.scripts[..2].iter().for_each(|script| script.except_names("lost", UdpException::Loses));
         let others = async {
             for at in 0.. {
                 sound(site, at).await;
@@ -233,7 +233,7 @@ fn the_last_try_is_kept_for_another_tier() {
     });
 }
 
-/// A query that is answered, and shows that the way is open.
+/// Sends a query that is answered, which shows that the path works.
 async fn sound(site: &Site, at: usize) {
     site.ask(&format!("sound{at}.example")).await;
 }

@@ -1,4 +1,4 @@
-//! Budgets and bounds hold, and what is over them goes elsewhere or fails at once.
+//! Budgets and limits hold, and excess queries go elsewhere or fail at once.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
@@ -142,7 +142,7 @@ fn spread_is_even_and_fastest_leaves_slow_servers_out() {
             std::array::from_fn::<_, 3, _>(|at| after[at] - before[at])
         })
     };
-    // 20, 20, 20 and 30, 30, 0 and 60, 0, 0, but for what a busy machine makes late.
+    // 20, 20, 20 and 30, 30, 0 and 60, 0, 0, except for answers that a busy machine delays.
     assert!(counts(Policy::Spread).iter().all(|count| (12..=28).contains(count)));
     let fastest = counts(Policy::Fastest);
     assert!(fastest[0] >= 12 && fastest[1] >= 12 && fastest[2] <= 6, "{fastest:?}");

@@ -1,4 +1,4 @@
-//! Servers whose answers lead back to us are left out, found and let back in by probes of their own.
+//! Servers whose queries loop back to us are left out, and found and restored by loop probes.
 
 use std::{sync::Arc, time::Duration};
 

@@ -16,7 +16,7 @@ use crate::{
     server, spec, udp,
 };
 
-/// Asks so many queries, one a turn.
+/// Sends this many queries, one per turn.
 async fn ask_in_turn(client: &UpstreamClient, group: &Arc<tidegate::upstream::Group>, count: usize) {
     for at in 0..count {
         ask(client, group, &format!("n{at}.example")).await.unwrap();
@@ -70,7 +70,7 @@ fn queries_of_one_turn_leave_through_one_port_and_turns_take_any() {
 
 /// `TIDEGATE_PORT_QUESTIONS` asks for more.
 #[test]
-fn ids_and_ports_cannot_be_told_from_the_last() {
+fn ids_and_ports_cannot_be_predicted_from_the_last() {
     let count = std::env::var("TIDEGATE_PORT_QUESTIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(4_000);
     let script = Script::new(Says::Address(ONE));
     let mut spec = spec(&[&[udp(script.address)]]);

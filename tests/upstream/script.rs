@@ -1,4 +1,4 @@
-//! The scripted upstream in the words of these tests: a server says one thing to everybody, until it is told another.
+//! Scripted upstreams in the terms of these tests: a server behaves the same for everybody until it is told otherwise.
 
 use std::{
     collections::HashSet,
@@ -14,70 +14,70 @@ use crate::support::{
     upstream::{Transport, Upstream},
 };
 
-/// What a server says.
+/// A server's response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Says {
     Address(Ipv4Addr),
     Rcode(u8),
     NxDomain,
     Referral,
-    /// Id and question are right, the rest is none.
+    /// Id and question are right, but the rest does not parse.
     Malformed,
     Garbage,
     WrongId,
     WrongQuestion,
     NotAResponse,
     Truncated,
-    /// FORMERR, header alone, for queries with EDNS; an address otherwise.
+    /// FORMERR with only the header for queries with EDNS; an address otherwise.
     NoEdns(Ipv4Addr),
     /// This code with question and OPT for queries with EDNS; an address otherwise.
     Echo(u8, Ipv4Addr),
-    /// An address, and the question in small letters.
+    /// An address, with the question in lower case.
     Lowered(Ipv4Addr),
     Nothing,
 }
 
-/// What it does on TCP.
+/// A server's behaviour over TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tcp {
     Says(Says),
-    /// Takes the connection, and then nothing.
+    /// Accepts the connection, and sends nothing.
     Dead,
     /// One octet of the answer at a time.
     Drip(Duration),
-    /// Closes behind each answer.
+    /// Closes the connection after each answer.
     OneEach(Ipv4Addr),
-    /// Answers one query a connection, and leaves it open.
+    /// Answers one query per connection, and leaves the connection open.
     Mute(Ipv4Addr),
 }
 
-/// What happens to some names over UDP. What is lost there is left unanswered over TCP.
+/// Exceptions for some names over UDP. Lost queries are left unanswered over TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum UdpException {
     Loses,
-    /// The answer is another.
+    /// Another response.
     Says(Says),
     Delays(Duration),
 }
 
-/// A server and what it saw.
+/// A server and the queries it saw.
 pub(crate) struct Script {
     pub(crate) address: SocketAddr,
     server: Upstream,
     told: Mutex<Told>,
 }
 
-/// What it was told to do.
+/// The server's behaviour.
 #[derive(Debug, Clone)]
 struct Told {
     udp: Says,
     tcp: Tcp,
     delay: Duration,
-    /// Names that begin so get SERVFAIL, whatever else is said.
+    /// Names with this prefix get SERVFAIL, whatever else is set.
     broken: Option<&'static str>,
-    /// The same for what happens on the way.
-    ways: Vec<(&'static str, Way)>,
-    /// UDP answers go to where the query before came from.
+    /// Exceptions over UDP for names with a prefix.
+    exceptions: Vec<(&'static str, UdpException)>,
+    /// UDP answers go to the source of the previous query.
     to_previous: bool,
 }
 
@@ -90,14 +90,14 @@ impl Script {
     }
 
     pub(crate) fn with_tcp(udp: Says, tcp: Tcp) -> Self {
-        let told = Told { udp, tcp, delay: Duration::ZERO, broken: None, ways: Vec::new(), to_previous: false };
+        let told = Told { udp, tcp, delay: Duration::ZERO, broken: None, exceptions: Vec::new(), to_previous: false };
         Self::of(Upstream::start(), told)
     }
 
-    /// At an address of its own, which has a budget of its own.
+    /// A server at its own address, which has its own budget.
     pub(crate) fn at(ip: &str, udp: Says) -> Self {
         let tcp = Tcp::Says(udp);
-        let told = Told { udp, tcp, delay: Duration::ZERO, broken: None, ways: Vec::new(), to_previous: false };
+        let told = Told { udp, tcp, delay: Duration::ZERO, broken: None, exceptions: Vec::new(), to_previous: false };
         Self::of(Upstream::start_at(format!("{ip}:0").parse().unwrap()), told)
     }
 
@@ -114,27 +114,27 @@ impl Script {
         self.tell(|told| told.tcp = tcp);
     }
 
-    /// Answers over UDP come this much later.
+    /// Delays answers over UDP by this much.
     pub(crate) fn delay(&self, delay: Duration) {
         self.tell(|told| told.delay = delay);
     }
 
-    /// So many of a hundred UDP queries are lost on the way, at random.
+    /// Loses this percentage of UDP queries at random.
     pub(crate) fn lose(&self, percent: u32) {
         self.server.lose(percent);
     }
 
-    /// Names that begin so are SERVFAIL at their origin.
+    /// Makes names with this prefix SERVFAIL at their origin.
     pub(crate) fn break_names(&self, prefix: &'static str) {
         self.tell(|told| told.broken = Some(prefix));
     }
 
-    /// What happens to queries for names that begin so.
-    pub(crate) fn on_the_way(&self, prefix: &'static str, way: Way) {
-        self.tell(|told| told.ways.push((prefix, way)));
+    /// Makes an exception over UDP for names with this prefix.
+    pub(crate) fn except_names(&self, prefix: &'static str, exception: UdpException) {
+        self.tell(|told| told.exceptions.push((prefix, exception)));
     }
 
-    /// Queries that [`Way::Loses`] lost.
+    /// Queries that [`UdpException::Loses`] lost.
     pub(crate) fn lost(&self) -> usize {
         self.server.lost()
     }
@@ -148,7 +148,7 @@ impl Script {
         self.server.all_seen().len()
     }
 
-    /// Queries over UDP whose name begins with "probe", with all that [`Way::Loses`] lost.
+    /// Queries over UDP whose name begins with "probe", with all that [`UdpException::Loses`] lost.
     pub(crate) fn probes(&self) -> usize {
         self.server.all_seen().iter().filter(|seen| seen.name.starts_with("probe")).count() + self.lost()
     }
@@ -195,15 +195,17 @@ impl Told {
             let broken = self.over_udp(Says::Rcode(2), self.delay);
             rules = rules.and(udp.clone().begins(prefix), broken).and(tcp.clone().begins(prefix), Reply::servfail());
         }
-        for (prefix, way) in self.ways.iter().rev() {
+        for (prefix, exception) in self.exceptions.iter().rev() {
             let there = udp.clone().begins(prefix);
-            rules = match way {
-                Way::Loses => rules.and(there, Steps::lost()).and(tcp.clone().begins(prefix), Steps::silence()),
-                Way::Says(says @ Says::Echo(_, address)) => rules
+            rules = match exception {
+                UdpException::Loses => {
+                    rules.and(there, Steps::lost()).and(tcp.clone().begins(prefix), Steps::silence())
+                }
+                UdpException::Says(says @ Says::Echo(_, address)) => rules
                     .and(there.clone(), self.over_udp(*says, self.delay))
                     .and(there.edns(false), self.over_udp(Says::Address(*address), self.delay)),
-                Way::Says(says) => rules.and(there, self.over_udp(*says, self.delay)),
-                Way::Delays(delay) => rules.and(there, self.over_udp(self.udp, *delay)),
+                UdpException::Says(says) => rules.and(there, self.over_udp(*says, self.delay)),
+                UdpException::Delays(delay) => rules.and(there, self.over_udp(self.udp, *delay)),
             };
         }
         rules

@@ -175,12 +175,12 @@ fn draw(qtype: u16) -> impl Strategy<Value = (u16, Draw)> {
     })
 }
 
-/// A response to a question of any type: a chain, data, proofs, and what has no business there, in any order.
+/// A response to a query of any type: a chain, data, proofs, and stray records, in any order.
 pub(crate) fn scene() -> impl Strategy<Value = Scene> {
     select(TYPES.to_vec()).prop_flat_map(draw).prop_map(|(qtype, draw)| stage(qtype, draw))
 }
 
-/// The same with types only whose names and lengths the wire room reads to the last octet.
+/// Like [`scene`], only with types whose names and lengths the wire room reads to the last octet.
 pub(crate) fn plain_scene() -> impl Strategy<Value = Scene> {
     select([1, 28, 2, 12, 15, 33].to_vec()).prop_flat_map(draw).prop_map(|(qtype, mut draw)| {
         draw.noise.clear();

@@ -165,7 +165,7 @@ proptest! {
                 _ => octets.insert(at, 0xc0),
             }
         }
-        // The question is restored, so that what stands behind it is read.
+        // The question is restored, so that the records after it are read.
         let kept = scene.octets.len().min(octets.len()).min(12 + scene.query.name.as_wire().len() + 4);
         let counts: Vec<u8> = octets.get(6..12).map(<[u8]>::to_vec).unwrap_or_default();
         octets[..kept].copy_from_slice(&scene.octets[..kept]);
