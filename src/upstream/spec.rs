@@ -38,7 +38,7 @@ pub enum TierMember {
         path: Option<PathBuf>,
         /// How to reach them.
         via: Egress,
-        /// What tells them in their labels from the other servers of their group.
+        /// Distinguishes their labels from those of other servers in their group.
         path_label: String,
     },
 }
@@ -52,20 +52,20 @@ pub struct ServerSpec {
     pub address: SocketAddr,
     /// How to reach it.
     pub via: Egress,
-    /// What tells it in its label from the other servers of its group, see [`path_label`].
+    /// Distinguishes its label from those of other servers in its group, see [`path_label`].
     pub path_label: String,
-    /// How it shows who it is, for encrypted transports; without it nothing is sent over one.
+    /// How its identity is verified over encrypted transports; without it nothing is sent over one.
     pub identity: Option<Identity>,
     /// The path of DNS over HTTPS; none for `/dns-query`, and for other transports.
     pub path: Option<String>,
 }
 
-/// How a server shows who it is.
+/// How the identity of a server is verified.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The name its certificate must be for; none where that is its address.
     pub name: Option<String>,
-    /// Who must have signed it.
+    /// The CAs that may have signed it.
     pub roots: Roots,
 }
 
@@ -75,7 +75,7 @@ impl ServerSpec {
         Self { transport, address, via: Egress::default(), path_label: String::new(), identity: None, path: None }
     }
 
-    /// A server that shows who it is, reached as the routing table says.
+    /// A server with a verified identity, reached as the routing table says.
     pub fn encrypted(transport: Transport, address: SocketAddr, identity: Identity) -> Self {
         Self {
             transport,
@@ -88,7 +88,7 @@ impl ServerSpec {
     }
 }
 
-/// Who a server is: two specifications with the same key are the same server, and what is known of it stays.
+/// Identity of a server: two specifications with the same key mean the same server, and its record is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerKey {
     pub(super) transport: Transport,
@@ -99,7 +99,7 @@ pub struct ServerKey {
 }
 
 impl ServerSpec {
-    /// Who it is.
+    /// Its identity.
     pub fn key(&self) -> ServerKey {
         let is_https = self.transport == Transport::Https;
         ServerKey {
@@ -172,9 +172,9 @@ pub struct GroupLimits {
     pub connections: usize,
     /// Local UDP ports kept for each server, over all workers.
     pub source_ports: u16,
-    /// The letter case of questions.
+    /// The letter case of queries.
     pub case: LetterCase,
-    /// The flag RD of questions.
+    /// The RD flag of queries.
     pub recursion: Recursion,
     /// How long a better tier must have been healthy before it is used again.
     pub fail_back: Duration,
@@ -183,7 +183,7 @@ pub struct GroupLimits {
 }
 
 impl GroupLimits {
-    /// What a group of the configuration says; `udp_payload` is what queries advertise.
+    /// The limits that the configuration gives a group; `udp_payload` is what queries advertise.
     pub fn of(group: &config::GroupPlan, udp_payload: u16) -> Self {
         Self {
             timeout: group.timeout,
@@ -201,14 +201,14 @@ impl GroupLimits {
     }
 }
 
-/// What a group has that says nothing but its servers.
+/// The limits of a group with only its servers configured.
 impl Default for GroupLimits {
     fn default() -> Self {
         Self::of(&config::GroupPlan::default(), config::default_udp_payload())
     }
 }
 
-/// The letter case of questions on the wire.
+/// The letter case of queries on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LetterCase {
     /// Small letters.
@@ -224,7 +224,7 @@ pub struct HealthSpec {
     pub probe: UpstreamQuery,
     /// Who chose it.
     pub origin: ProbeOrigin,
-    /// Networks that the probe's addresses must lie in; empty where any answer will do.
+    /// Networks that the addresses in a probe's answer must lie in; empty if any answer will do.
     pub expect: Vec<IpNet>,
     /// Between probes of a healthy, idle server.
     pub interval: Duration,
@@ -251,7 +251,7 @@ impl HealthSpec {
         self.origin == ProbeOrigin::Configured || !self.expect.is_empty()
     }
 
-    /// What a group of the configuration says.
+    /// The health settings of a group in the configuration.
     pub fn of(health: &config::HealthPlan) -> Self {
         let config::Probe { qname, qtype } = health.probe.clone();
         Self {

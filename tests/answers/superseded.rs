@@ -44,7 +44,7 @@ fn what_cannot_be_stored_still_ends_the_older_answer(#[case] cache: &str, #[case
     assert_eq!(answer.rcode(), ResponseCode::ServFail, "nothing is left to be served stale: {answer:?}");
 }
 
-/// An answer that comes after the client's patience and must not be kept still replaces the older one.
+/// A slow answer that must not be cached still reaches clients, in place of the stale one.
 #[test]
 fn a_slow_answer_that_is_not_kept_gets_through() {
     let upstream = Upstream::start();

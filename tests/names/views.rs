@@ -142,7 +142,7 @@ fn views_at_both_ends_of_an_alias_stay_apart() {
     }
 }
 
-/// An alias is cached for each view even where the views do not differ, and survives an outage of everything.
+/// An alias outside the views that leads into them is cached for each view, and survives an outage of everything.
 #[test]
 fn an_alias_into_views_is_served_stale_to_each_client() {
     let mut vpcs = Vpcs::start();
