@@ -112,6 +112,9 @@ impl Site {
         );
         let tidegate = Tidegate::start(&config);
         std::fs::write(folder.path().join("bad.toml"), "[server]\nlisten = 5\n").expect("the folder is writable");
+        let sick = "[server]\nlisten = [\"127.0.0.1:0\"]\n[upstream.none]\nservers = [\"127.0.0.1:1\"]\n[[forward]]\n\
+                    zones = [\".\"]\nto = \"none\"\n";
+        std::fs::write(folder.path().join("sick.toml"), sick).expect("the folder is writable");
         Self { _upstream: upstream, tidegate, folder }
     }
 
@@ -126,6 +129,7 @@ impl Site {
             "SOCKET" => format!("{folder}/control.sock"),
             "GOOD" => format!("{running}/tidegate.toml"),
             "BAD" => format!("{folder}/bad.toml"),
+            "SICK" => format!("{folder}/sick.toml"),
             word => word.to_owned(),
         });
         Case { arguments: words.collect(), verdict }
@@ -151,6 +155,8 @@ const CASES: &[(i32, &str)] = &[
     (2, "test BAD"),
     (0, "discover tests/data/resolver-addresses.json"),
     (1, "discover tests/data/resolver-endpoints.json"),
+    (1, "doctor --config SICK"),
+    (2, "doctor --config BAD"),
     (0, "import tests/data/import/unbound/01-site.conf"),
     (1, "import tests/data/import/unbound/05-recursive.conf"),
     (2, "import tests/data/import/corp.example.zone"),

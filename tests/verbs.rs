@@ -23,6 +23,7 @@ fn text(output: &Output) -> String {
 #[case::demo("demo")]
 #[case::query("query")]
 #[case::discover("discover")]
+#[case::doctor("doctor")]
 #[case::perimeter("perimeter")]
 #[case::presets("presets")]
 #[case::schema("schema")]

@@ -7,6 +7,7 @@ mod client;
 mod control;
 mod demo;
 mod discover;
+pub mod doctor;
 mod duration;
 mod explain;
 mod import;
@@ -108,6 +109,11 @@ enum Verb {
         after_help = "On a terminal, q or ^C ends it. With --json a line each time.\nExit status: 0 ended when told to, 1 no daemon was reached\nExample: tidegate top --interval 1s"
     )]
     Top(top::Options),
+    /// Looks at a site from the inside: what is wrong, what it means, and what to do
+    #[command(
+        after_help = "Takes about ten seconds at the most, and changes nothing.\nExit status: 0 nothing has to be done, 1 something has, 2 the configuration or an argument is wrong\nExample: tidegate doctor sts.eu-west-1.amazonaws.com"
+    )]
+    Doctor(doctor::Options),
     /// Makes the running daemon reload its configuration, and waits for the verdict
     #[command(
         after_help = "Exit status: 0 done, 1 no daemon was reached, 2 refused, and the old configuration stays in force\nExample: tidegate reload"
@@ -188,6 +194,7 @@ fn run_verb(verb: Verb) -> i32 {
         Verb::Perimeter(options) => perimeter::run(&options),
         Verb::Status(options) => status::run(&options),
         Verb::Top(options) => top::run(&options),
+        Verb::Doctor(options) => doctor::run(&options),
         Verb::Reload(options) => control::reload(&options),
         Verb::Drain(server) => control::drain(&server),
         Verb::Undrain(server) => control::undrain(&server),

@@ -24,6 +24,11 @@ pub(super) fn specs(live: &Live, system: &SystemRoots, source_ports: Option<usiz
     live.groups.iter().map(|group| bounded(spec(group, live.udp_payload, system))).collect()
 }
 
+/// The same for who asks servers without a daemon.
+pub fn group_specs(live: &Live) -> Vec<GroupSpec> {
+    specs(live, &SystemRoots::default(), None)
+}
+
 /// The system's CAs, read when a group first needs them and once more after each reload: a bundle that the system renewed
 /// counts from the next reload on. One that cannot be read then leaves the CAs that were in use.
 #[derive(Debug)]

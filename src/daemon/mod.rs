@@ -52,7 +52,7 @@ pub use self::{
     delegations::{DelegationPlan, delegation_plans},
     descriptors::DescriptorBudget,
     designated::undiscoverable,
-    groups::server_spec,
+    groups::{group_specs, server_spec},
     host::{few_descriptors, missing_listeners, missing_upstreams},
     orders::Drain,
     run::{ExitReason, run},

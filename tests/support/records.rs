@@ -86,6 +86,8 @@ pub enum Fault {
     WrongQuestion(String),
     /// QR is 0.
     NotAResponse,
+    /// RA is clear, as of a server that resolves for nobody.
+    NoRecursion,
     /// These bytes after the right id, instead of an answer.
     Garbage(Vec<u8>),
     /// These bytes, instead of an answer.
@@ -213,6 +215,7 @@ impl Reply {
         match &self.fault {
             Some(Fault::WrongId) => id[0] ^= 0xA5,
             Some(Fault::NotAResponse) => flags &= !flag::QR,
+            Some(Fault::NoRecursion) => flags &= !flag::RA,
             Some(Fault::WrongQuestion(name)) => {
                 let fixed = question.split_off(question.len() - 4);
                 question = wire_name(name);

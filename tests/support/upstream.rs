@@ -147,22 +147,22 @@ impl Upstream {
 
     /// Sets the script for this name and type; the newest matching rule applies.
     pub fn on(&self, name: &str, qtype: u16, script: impl Into<Script>) -> &Self {
-        self.add(Match::default().name(name).qtype(qtype), script)
+        self.add_rule(Match::default().name(name).qtype(qtype), script)
     }
 
     /// Sets the script for this name and type over one transport.
     pub fn on_transport(&self, name: &str, qtype: u16, transport: Transport, script: impl Into<Script>) -> &Self {
-        self.add(Match::default().name(name).qtype(qtype).over(transport), script)
+        self.add_rule(Match::default().name(name).qtype(qtype).over(transport), script)
     }
 
     /// Sets the script for every name below this one with this type.
     pub fn on_below(&self, domain: &str, qtype: u16, script: impl Into<Script>) -> &Self {
-        self.add(Match::default().below(domain).qtype(qtype), script)
+        self.add_rule(Match::default().below(domain).qtype(qtype), script)
     }
 
     /// Sets the script for every name with this type.
     pub fn on_type(&self, qtype: u16, script: impl Into<Script>) -> &Self {
-        self.add(Match::default().qtype(qtype), script)
+        self.add_rule(Match::default().qtype(qtype), script)
     }
 
     /// Sets the script for everything, replacing all rules.
@@ -265,7 +265,8 @@ impl Upstream {
         eventually("the port is free", || self.listen().is_ok());
     }
 
-    fn add(&self, queries: Match, script: impl Into<Script>) -> &Self {
+    /// What happens for these queries; the newest rule that fits decides.
+    pub fn add_rule(&self, queries: Match, script: impl Into<Script>) -> &Self {
         self.shared.rules.lock().expect("no holder panics").0.push(Rule { queries, script: script.into() });
         self
     }

@@ -1,0 +1,112 @@
+//! What a server that is reached answers: whether it serves us and resolves, what size of response comes through, whether
+//! negative answers have an SOA and signed ones their signatures, and whether the servers of a tier agree.
+
+use super::{
+    document::DoctorFinding,
+    exchange::{self, Outcome, Reply, Style},
+    kind::Kind,
+};
+use crate::{
+    upstream::{GroupSpec, ServerSpec},
+    wire::{Class, Name, Rcode, RecordType, Transport, UpstreamQuery, record::Records},
+};
+
+/// Larger responses than a plain datagram of DNS prove something about the path.
+const PLAIN: usize = 512;
+/// What is advertised to learn whether fragments come through, as a Route 53 endpoint does.
+const LARGE: u16 = 4096;
+
+/// Whether the probe's answer is one of a resolver that serves us.
+pub(super) fn judge(spec: &ServerSpec, probe: &UpstreamQuery, reply: &Reply, style: Style) -> Option<DoctorFinding> {
+    let rcode = reply.response.rcode();
+    let question = format!("{} {}", probe.name, probe.qtype);
+    let about = |kind, what: String| Some(DoctorFinding::new(kind, what).of_server(&spec.to_string()));
+    match rcode {
+        Rcode::REFUSED => about(Kind::ServerRefuses, format!("{spec} answers {question} with REFUSED")),
+        _ if style.recursion && reply.is_answer() && !reply.offers_recursion() => {
+            about(Kind::NoRecursion, format!("{spec} answers {question} and offers no recursion"))
+        }
+        _ if reply.is_answer() => None,
+        // A lame server or an authoritative one: a referral says NOERROR.
+        Rcode::NOERROR => about(Kind::NoRecursion, format!("{spec} answers {question} with a referral")),
+        rcode => about(Kind::ServerFails, format!("{spec} answers {question} with {rcode}")),
+    }
+}
+
+/// What servers of one tier say of one query, for comparison: whether the name and its data exist, and in which kind of
+/// network. Addresses themselves may differ, since they rotate.
+pub(super) fn compare(
+    group: &str,
+    tier: usize,
+    query: &UpstreamQuery,
+    said: &[(String, String)],
+) -> Option<DoctorFinding> {
+    let (first, word) = said.first()?;
+    let (other, other_word) = said.iter().find(|(_, other)| other != word)?;
+    let what = format!(
+        "in tier {tier} of {group}, {first} answers {} {} with {word}, and {other} with {other_word}",
+        query.name, query.qtype
+    );
+    Some(DoctorFinding::new(Kind::ServersDiffer, what).of_group(group).of_server(other))
+}
+
+/// An answer in a word, for [`compare`].
+pub(super) fn word(reply: &Reply) -> Option<String> {
+    let response = &reply.response;
+    match response.rcode() {
+        Rcode::NOERROR if !reply.is_answer() => None,
+        Rcode::NOERROR if response.is_positive() => Some("data".to_owned()),
+        Rcode::NOERROR => Some("NODATA".to_owned()),
+        Rcode::NXDOMAIN => Some(Rcode::NXDOMAIN.to_string()),
+        _ => None,
+    }
+}
+
+/// Asks for the largest thing that every resolver knows, over TCP and then over UDP: does what is as large come through?
+/// `is_for_all` tells that the group gets the names of the whole internet, so that signatures are of use.
+pub(super) async fn sizes(spec: &ServerSpec, group: &GroupSpec, style: Style, is_for_all: bool) -> Vec<DoctorFinding> {
+    let query = query(Name::root(), RecordType(48), true);
+    let server = spec.to_string();
+    let mut findings = Vec::new();
+    let over = if spec.transport == Transport::Udp { Transport::Tcp } else { spec.transport };
+    let whole = exchange::ask(spec, over, &query, style).await;
+    let Some(reply) = whole.reply().filter(|reply| reply.response.is_positive()) else { return findings };
+    let records = Records::of(reply.response.message()).into_iter().flatten().map_while(Result::ok);
+    let has_signatures = records.into_iter().any(|record| record.rtype == RecordType(46));
+    if is_for_all && !has_signatures {
+        let what = format!("{server} gives the root's keys without their signatures");
+        findings.push(DoctorFinding::new(Kind::SignaturesStripped, what).of_server(&server));
+    }
+    let length = reply.length;
+    let own = group.limits.udp_payload;
+    if spec.transport != Transport::Udp || length <= PLAIN {
+        return findings;
+    }
+    let is_own = length <= usize::from(own);
+    let payload = if is_own { own } else { LARGE.max(own) };
+    let style = Style { payload: Some(payload), ..style };
+    if let Outcome::Silent = exchange::ask(spec, Transport::Udp, &query, style).await {
+        let kind = if is_own { Kind::LargeResponsesLost } else { Kind::FragmentsLost };
+        let what = format!("{server}: a response of {length} octets comes over TCP, and gets lost over UDP");
+        findings.push(DoctorFinding::new(kind, what).of_server(&server));
+    }
+    findings
+}
+
+/// Asks for a name that does not exist below a zone of the group's: does the answer say how long that may be kept?
+pub(super) async fn negative(spec: &ServerSpec, zone: &Name, style: Style) -> Option<DoctorFinding> {
+    let label = format!("tidegate-doctor-{:08x}", rand::random::<u32>());
+    let query = query(zone.child(label.as_bytes()).ok()?, RecordType::A, false);
+    let outcome = exchange::ask(spec, spec.transport, &query, style).await;
+    let reply = outcome.reply().filter(|reply| reply.is_answer() && !reply.response.is_positive())?;
+    if reply.response.negative_ttl().is_some() || !reply.response.chain().is_empty() {
+        return None;
+    }
+    let what = format!("{spec} says that {} does not exist, without an SOA record", query.name);
+    Some(DoctorFinding::new(Kind::NoSoa, what).of_server(&spec.to_string()))
+}
+
+/// A query in class IN.
+pub(super) fn query(name: Name, qtype: RecordType, do_bit: bool) -> UpstreamQuery {
+    UpstreamQuery { name, qtype, qclass: Class::IN, do_bit, cd: false }
+}

@@ -1,0 +1,241 @@
+//! This host, by its files: where programs look names up, who holds our port, and whether the kernel is at a limit.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use super::{document::DoctorFinding, kind::Kind};
+use crate::{
+    config::{Plan, ServerAddress},
+    daemon, files,
+    net::socket::{BindError, ListenOptions, tcp_listeners, udp_listeners},
+    upstream::{OwnAddresses, system},
+};
+
+/// systemd-resolved's stub and its proxy (systemd-resolved.service(8)).
+const STUBS: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
+/// The port of stub resolvers: resolv.conf knows no other.
+const DNS_PORT: u16 = 53;
+/// A table is nearly full from this many hundredths on.
+const NEARLY_FULL: u64 = 90;
+/// One datagram dropped of so many is a finding.
+const TOLERATED_DROPS: u64 = 1000;
+
+/// Where the files of this host are.
+#[derive(Debug, Clone)]
+pub struct HostFiles {
+    /// What stub resolvers read.
+    pub resolv_conf: PathBuf,
+    /// The servers that systemd-resolved asks.
+    pub resolved: PathBuf,
+    /// What glibc looks names up with.
+    pub nsswitch: PathBuf,
+    /// The kernel's files, `/proc`.
+    pub proc: PathBuf,
+}
+
+impl Default for HostFiles {
+    fn default() -> Self {
+        Self {
+            resolv_conf: "/etc/resolv.conf".into(),
+            resolved: "/run/systemd/resolve/resolv.conf".into(),
+            nsswitch: "/etc/nsswitch.conf".into(),
+            proc: "/proc".into(),
+        }
+    }
+}
+
+/// Everything about this host. `listen` is where tidegate listens, or would.
+pub(super) fn check(plan: &Plan, host: &HostFiles, listen: &[SocketAddr]) -> Vec<DoctorFinding> {
+    let mut findings = lookups(plan, host, listen);
+    findings.extend(kernel(&host.proc));
+    let missing = daemon::missing_listeners(&plan.boot).into_iter();
+    let missing = missing.chain(daemon::missing_upstreams(&plan.live, &plan.boot));
+    findings.extend(missing.map(|line| DoctorFinding::new(Kind::NotOnThisHost, line)));
+    findings.extend(daemon::few_descriptors(&plan.boot).map(|line| DoctorFinding::new(Kind::OpenFiles, line)));
+    findings
+}
+
+/// Addresses that the daemon could not have; for a host on which none runs.
+pub(super) fn ports(listen: &[SocketAddr]) -> Vec<DoctorFinding> {
+    let options = ListenOptions::default();
+    let bind = |address: &SocketAddr| {
+        let udp = udp_listeners(*address, 1, &options).err();
+        udp.or_else(|| tcp_listeners(*address, 1, &options).err())
+    };
+    let taken = listen.iter().filter_map(bind).filter(|error| {
+        // A tidegate whose pages are off cannot be asked; it is in nobody's way.
+        matches!(error, BindError::InUse { owner, .. } if !owner.to_string().starts_with("tidegate (pid "))
+    });
+    taken.map(|error| DoctorFinding::new(Kind::PortTaken, error.to_string())).collect()
+}
+
+/// Whether programs on this host come to tidegate when they look a name up, and to nobody else.
+fn lookups(plan: &Plan, host: &HostFiles, listen: &[SocketAddr]) -> Vec<DoctorFinding> {
+    let mut findings: Vec<DoctorFinding> = nsswitch(&host.nsswitch).into_iter().collect();
+    // A host that serves others alone may ask whom it likes; `system` even needs it to.
+    let ours = OwnAddresses::new(listen.iter().map(|address| SocketAddr::new(address.ip(), DNS_PORT)));
+    let is_ours = |server: &SocketAddr| ours.holds(*server);
+    let (listed, has_stub) = name_servers(&host.resolv_conf);
+    let file = host.resolv_conf.display();
+    let (own, others): (Vec<SocketAddr>, Vec<SocketAddr>) = listed.iter().partition(|server| is_ours(server));
+    let texts =
+        |servers: &[SocketAddr]| servers.iter().map(|server| server.ip().to_string()).collect::<Vec<_>>().join(", ");
+    if !own.is_empty() && (!others.is_empty() || has_stub) {
+        let others = if others.is_empty() { STUBS[0].to_owned() } else { texts(&others) };
+        let what = format!("{file} names {} and also {others}", texts(&own));
+        findings.push(DoctorFinding::new(Kind::ResolvConfHole, what));
+        return findings;
+    }
+    if !own.is_empty() || uses_system(plan) || !serves_this_host_alone(listen) {
+        return findings;
+    }
+    if has_stub {
+        let behind = system::read(Some(&host.resolved), &OwnAddresses::default());
+        if behind.is_empty() || !behind.iter().all(is_ours) {
+            let asked = if behind.is_empty() { "no server that is known".to_owned() } else { texts(&behind) };
+            let what = format!("{file} names systemd-resolved's stub, which asks {asked}");
+            findings.push(DoctorFinding::new(Kind::SystemdResolved, what));
+        }
+    } else if !others.is_empty() {
+        findings.push(DoctorFinding::new(Kind::ResolvConfElsewhere, format!("{file} names {}", texts(&others))));
+    }
+    findings
+}
+
+fn serves_this_host_alone(listen: &[SocketAddr]) -> bool {
+    listen.iter().all(|address| address.ip().is_loopback())
+}
+
+fn uses_system(plan: &Plan) -> bool {
+    let servers = plan.live.groups.iter().flat_map(|group| group.tiers.iter().flatten());
+    servers.into_iter().any(|server| matches!(server.address, ServerAddress::System { .. }))
+}
+
+/// The servers that a resolv.conf lists, and whether systemd-resolved's stub is among them.
+fn name_servers(path: &Path) -> (Vec<SocketAddr>, bool) {
+    let text = files::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let listed =
+        text.lines().filter_map(|line| line.trim_start().strip_prefix("nameserver")?.split_whitespace().next());
+    let has_stub = listed.into_iter().any(|server| STUBS.contains(&server));
+    (system::read(Some(path), &OwnAddresses::default()), has_stub)
+}
+
+/// Whether glibc asks somebody else than the servers of resolv.conf.
+fn nsswitch(path: &Path) -> Option<DoctorFinding> {
+    let text = files::read(path).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let line = line.filter_map(|line| line.strip_prefix("hosts:")).next_back()?.trim().to_owned();
+    let at = |service: &str| line.split_whitespace().position(|word| word == service);
+    let what = match (at("dns"), at("resolve")) {
+        (None, _) => format!("{} has \"hosts: {line}\", without dns", path.display()),
+        (Some(dns), Some(resolve)) if resolve < dns => {
+            format!("{} has \"hosts: {line}\": systemd-resolved is asked first", path.display())
+        }
+        _ => return None,
+    };
+    Some(DoctorFinding::new(Kind::Nsswitch, what))
+}
+
+/// Limits of the kernel that are nearly reached.
+fn kernel(proc: &Path) -> Vec<DoctorFinding> {
+    let mut findings = Vec::new();
+    let number = |path: &str| read(proc, path)?.trim().parse::<u64>().ok();
+    let netfilter = "sys/net/netfilter/nf_conntrack_";
+    if let (Some(count), Some(max)) = (number(&format!("{netfilter}count")), number(&format!("{netfilter}max")))
+        && count * 100 >= max * NEARLY_FULL
+        && max > 0
+    {
+        findings
+            .push(DoctorFinding::new(Kind::ConntrackFull, format!("{count} of {max} tracked connections are in use")));
+    }
+    if let (Some(used), Some(ports)) = (sockets(proc), port_range(proc))
+        && used * 100 >= ports * NEARLY_FULL
+    {
+        let what = format!("{used} UDP sockets are open, and there are {ports} local ports");
+        findings.push(DoctorFinding::new(Kind::SourcePorts, what));
+    }
+    if let Some((received, dropped)) = udp_counters(proc)
+        && dropped * TOLERATED_DROPS > received
+    {
+        let what =
+            format!("{dropped} datagrams were dropped for full buffers since the host started, {received} delivered");
+        findings.push(DoctorFinding::new(Kind::ReceiveBufferDrops, what));
+    }
+    findings
+}
+
+fn read(proc: &Path, path: &str) -> Option<String> {
+    fs::read_to_string(proc.join(path)).ok()
+}
+
+/// UDP sockets in use (`UDP: inuse N mem M`).
+fn sockets(proc: &Path) -> Option<u64> {
+    let text = read(proc, "net/sockstat")?;
+    text.lines().find_map(|line| line.strip_prefix("UDP: inuse "))?.split(' ').next()?.parse().ok()
+}
+
+fn port_range(proc: &Path) -> Option<u64> {
+    let text = read(proc, "sys/net/ipv4/ip_local_port_range")?;
+    let mut ends = text.split_whitespace().map_while(|end| end.parse::<u64>().ok());
+    let (first, last) = (ends.next()?, ends.next()?);
+    Some((last + 1).saturating_sub(first))
+}
+
+/// InDatagrams and RcvbufErrors of the two lines `Udp:`, of which the first names the columns.
+fn udp_counters(proc: &Path) -> Option<(u64, u64)> {
+    let text = read(proc, "net/snmp")?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
+    let names: Vec<&str> = lines.next()?.split(' ').collect();
+    let values: Vec<&str> = lines.next()?.split(' ').collect();
+    let value = |name: &str| values.get(names.iter().position(|other| *other == name)?)?.parse().ok();
+    Some((value("InDatagrams")?, value("RcvbufErrors")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_proc(files: &[(&str, &str)]) -> Vec<Kind> {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        kernel(folder.path()).into_iter().map(|finding| finding.kind).collect()
+    }
+
+    #[test]
+    fn limits_of_the_kernel_are_told_when_they_are_near() {
+        let snmp = |dropped| format!("Udp: InDatagrams NoPorts RcvbufErrors\nUdp: 50000 1 {dropped}\n");
+        let count = "sys/net/netfilter/nf_conntrack_count";
+        let max = ("sys/net/netfilter/nf_conntrack_max", "1000\n");
+        let range = ("sys/net/ipv4/ip_local_port_range", "32768\t60999\n");
+        for (files, expected) in [
+            (vec![], vec![]),
+            (vec![(count, "899\n"), max], vec![]),
+            (vec![(count, "900\n"), max], vec![Kind::ConntrackFull]),
+            (vec![("net/sockstat", "TCP: inuse 9\nUDP: inuse 300 mem 5\n"), range], vec![]),
+            (vec![("net/sockstat", "TCP: inuse 9\nUDP: inuse 28000 mem 5\n"), range], vec![Kind::SourcePorts]),
+            (vec![("net/snmp", snmp(50).as_str())], vec![]),
+            (vec![("net/snmp", snmp(51).as_str())], vec![Kind::ReceiveBufferDrops]),
+            (vec![("net/snmp", "Udp: a\n"), ("net/sockstat", ""), (count, "x"), max], vec![]),
+        ] {
+            assert_eq!(in_proc(&files), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_taken_names_who_has_it() {
+        let holder = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = holder.local_addr().unwrap();
+        let taken = ports(&[address]);
+        assert_eq!(taken.iter().map(|finding| finding.kind).collect::<Vec<_>>(), [Kind::PortTaken], "{taken:?}");
+        assert_eq!(ports(&["127.0.0.1:0".parse().unwrap()]), [], "any port is free");
+    }
+}

@@ -1,0 +1,171 @@
+//! `tidegate doctor`: looks at a site from the inside and says what is wrong, what it means and what to do.
+//!
+//! Every server is asked as the daemon would ask it, over each transport it needs; then what it answers is looked at, and
+//! the AWS names that rules want private. Files of this host tell the rest, and so does the running daemon, where there is
+//! one. All servers are asked at once, and every query has a time-out, so that the whole takes about ten seconds at the
+//! most. Nothing is changed anywhere.
+
+mod answers;
+mod document;
+mod exchange;
+mod host;
+mod kind;
+mod names;
+mod running;
+mod server;
+mod site;
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use self::site::Site;
+pub use self::{
+    document::{Diagnosis, DoctorFinding, Urgency},
+    host::HostFiles,
+    kind::Kind,
+};
+use super::{
+    control,
+    output::{ERR, OUT},
+};
+use crate::{
+    admin::status::Status,
+    config::{Color, Plan, is_aws_name},
+    plural::Plural,
+    upstream::OwnAddresses,
+    wire::Name,
+};
+
+/// What to look at.
+#[derive(Debug, clap::Args)]
+#[group(id = "doctor")]
+pub(super) struct Options {
+    /// AWS names that must be private, besides those of probes and those that the running daemon has seen public
+    #[arg(value_name = "NAME")]
+    names: Vec<Name>,
+    /// Where the daemon's `admin.http` is, to ask there and not over the control socket
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    #[command(flatten)]
+    daemon: control::Options,
+}
+
+/// What is looked at besides servers.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// AWS names that must be private.
+    pub names: Vec<Name>,
+    /// What the running daemon says of itself; none = there is none.
+    pub status: Option<Status>,
+    /// Where the files of this host are.
+    pub host: HostFiles,
+}
+
+/// Exit code 0 = nothing has to be done, 1 = something has, 2 = there is no usable configuration.
+pub(super) fn run(options: &Options) -> i32 {
+    let file = options.daemon.config.clone().unwrap_or_else(|| PathBuf::from(super::serve::DEFAULT_FILE));
+    let color = if ERR.has_colour() { Color::Always } else { Color::Never };
+    let plan = match Plan::load(&file) {
+        Ok(plan) => plan,
+        Err(problems) => {
+            write!(ERR, "{}", problems.render(color));
+            return super::UNUSABLE;
+        }
+    };
+    let page = options.daemon.get(options.admin.as_deref(), "/v1/status").ok();
+    let status = page.filter(|(code, _)| *code == 200).and_then(|(_, body)| serde_json::from_str(&body).ok());
+    let evidence = Evidence { names: options.names.clone(), status, host: HostFiles::default() };
+    let diagnosis = match diagnose(&plan, &evidence) {
+        Ok(diagnosis) => diagnosis,
+        Err(error) => {
+            writeln!(ERR, "tidegate: cannot ask anybody: {error}");
+            return super::FAILED;
+        }
+    };
+    if options.daemon.json {
+        match serde_json::to_string(&diagnosis) {
+            Ok(text) => writeln!(OUT, "{text}"),
+            Err(error) => writeln!(ERR, "tidegate: {error}"),
+        }
+    } else {
+        write!(OUT, "{}", text(&diagnosis));
+    }
+    if diagnosis.healthy { super::OK } else { super::FAILED }
+}
+
+/// Looks at a site.
+///
+/// # Errors
+/// This host could not start to ask.
+pub fn diagnose(plan: &Plan, evidence: &Evidence) -> io::Result<Diagnosis> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build_local(tokio::runtime::LocalOptions::default())?;
+    Ok(runtime.block_on(ask_everybody(plan, evidence)))
+}
+
+async fn ask_everybody(plan: &Plan, evidence: &Evidence) -> Diagnosis {
+    let listen = listeners(plan, evidence.status.as_ref());
+    let mut findings = host::check(plan, &evidence.host, &listen);
+    match &evidence.status {
+        Some(status) => findings.extend(running::check(status)),
+        None => findings.extend(host::ports(&listen)),
+    }
+    let (site, of_servers) = Site::examine(plan, &OwnAddresses::new(listen)).await;
+    findings.extend(of_servers);
+    let mut asked: Vec<&Name> = site.probe_names().filter(|name| is_aws_name(name)).chain(&evidence.names).collect();
+    asked.sort_unstable();
+    asked.dedup();
+    let (closer, names) = tokio::join!(site.look_closer(), all(asked.iter().map(|name| names::check(&site, name))));
+    findings.extend(closer);
+    findings.extend(names.into_iter().flatten());
+    let daemon = evidence.status.is_some();
+    Diagnosis { daemon, servers: site.servers(), names: asked.len(), ..Diagnosis::default() }.conclude(findings)
+}
+
+/// Where plain DNS is answered: as the running daemon says, else as the configuration does.
+fn listeners(plan: &Plan, status: Option<&Status>) -> Vec<SocketAddr> {
+    match status {
+        Some(status) => status.listen.iter().filter_map(|address| address.parse().ok()).collect(),
+        None => plan.boot.listen.iter().filter_map(|listen| listen.endpoint.resolve(|_| None)).collect(),
+    }
+}
+
+/// The results of futures that run at once, in their order.
+async fn all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut is_pending = false;
+        for (future, output) in &mut running {
+            if output.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(ready) => *output = Some(ready),
+                    std::task::Poll::Pending => is_pending = true,
+                }
+            }
+        }
+        if is_pending { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+fn text(diagnosis: &Diagnosis) -> String {
+    let mut text = String::new();
+    let headings = [(Urgency::First, "Do first"), (Urgency::Soon, "Do soon"), (Urgency::Note, "Good to know")];
+    for (urgency, heading) in headings {
+        let findings: Vec<&DoctorFinding> =
+            diagnosis.findings.iter().filter(|finding| finding.urgency == urgency).collect();
+        if findings.is_empty() {
+            continue;
+        }
+        text += &format!("{heading}:\n");
+        for finding in findings {
+            text += &format!("\n  {}: {}\n", finding.kind, finding.what);
+            text += &format!("    means  {}\n    do     {}\n", finding.meaning, finding.advice);
+        }
+        text.push('\n');
+    }
+    let asked = format!("{} and {} asked", Plural(diagnosis.servers, "server"), Plural(diagnosis.names, "AWS name"));
+    let daemon = if diagnosis.daemon { "" } else { "; no running daemon was reached" };
+    let verdict = if diagnosis.healthy { "healthy" } else { "something has to be done" };
+    text + &format!("{verdict}: {asked}{daemon}\n")
+}

@@ -1,0 +1,311 @@
+//! What `tidegate doctor` finds: each fault yields its own diagnosis and no other, a healthy site none.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::{fs, path::Path};
+
+use rstest::rstest;
+use support::{
+    authority::{Authority, Validity},
+    config::Config,
+    encrypted::{Encrypted, Manner, Speaks},
+    namespace,
+    query::rtype,
+    records::{Fault, Record, Reply},
+    rules::Match,
+    script::Script,
+    tidegate::run,
+    upstream::{Transport, Upstream},
+};
+use tidegate::{
+    admin::status::Status,
+    cli::doctor::{Diagnosis, Evidence, HostFiles, Kind, diagnose},
+    config::Plan,
+};
+
+/// The type of the root's keys, the largest answer that the doctor asks for.
+const DNSKEY: u16 = 48;
+/// The AWS name that rules of these tests probe for.
+const STS: &str = "sts.eu-west-1.amazonaws.com.";
+
+/// A server that answers all that it is asked, as a resolver behind a good link.
+fn healthy() -> Upstream {
+    let upstream = Upstream::start();
+    upstream.on_type(rtype::A, Reply::rcode(3).authority(Record::soa(".", 300, 300)));
+    upstream.on(STS, rtype::A, Reply::a("10.20.1.5"));
+    upstream.on(".", DNSKEY, Reply::of([key(200), signature(280)]));
+    upstream
+}
+
+fn key(octets: usize) -> Record {
+    Record::raw(".", DNSKEY, 300, [&[1, 0, 3, 8][..], &vec![7; octets]].concat())
+}
+
+fn signature(octets: usize) -> Record {
+    let fixed = [0, 48, 8, 0, 0, 0, 1, 44, 0x7f, 0, 0, 0, 0x5f, 0, 0, 0, 0x4f, 0x66, 0];
+    Record::raw(".", 46, 300, [&fixed[..], &vec![7; octets]].concat())
+}
+
+/// A site that sends AWS names to these servers, and wants private addresses for them.
+fn site(upstreams: &[&Upstream]) -> Config {
+    site_of(&upstreams.iter().map(|upstream| upstream.address.to_string()).collect::<Vec<_>>(), "")
+}
+
+fn site_of(servers: &[String], lines: &str) -> Config {
+    let probe = format!("{lines}\n[upstream.vpc.health]\nprobe = \"{STS} A\"\n");
+    let limits = "tcp_connections = 50";
+    Config::new().section("limits", limits).servers("vpc", servers, &probe).forward(
+        "aws",
+        &["amazonaws.com"],
+        "vpc",
+        "private = [\"10.0.0.0/8\"]\non_public = \"refuse\"\n",
+    )
+}
+
+/// A host without any of the files.
+fn on_empty_host() -> Evidence {
+    on_host(Path::new("/nonexistent"))
+}
+
+/// A host whose files are in this folder.
+fn on_host(folder: &Path) -> Evidence {
+    let [resolv_conf, resolved, nsswitch, proc] =
+        ["resolv.conf", "resolved.conf", "nsswitch.conf", "proc"].map(|file| folder.join(file));
+    Evidence { host: HostFiles { resolv_conf, resolved, nsswitch, proc }, ..Evidence::default() }
+}
+
+#[track_caller]
+fn examine(config: &Config, evidence: &Evidence) -> Diagnosis {
+    let plan = match Plan::from_text("doctor.toml", &config.text()) {
+        Ok(plan) => plan,
+        Err(problems) => panic!("{}\n{problems}", config.text()),
+    };
+    diagnose(&plan, evidence).unwrap()
+}
+
+/// Holds the diagnosis of a site to these kinds of findings, and no others.
+#[track_caller]
+fn finds(config: &Config, expected: &[Kind]) -> Diagnosis {
+    finds_with(config, &on_empty_host(), expected)
+}
+
+#[track_caller]
+fn finds_with(config: &Config, evidence: &Evidence, expected: &[Kind]) -> Diagnosis {
+    let diagnosis = examine(config, evidence);
+    let kinds: Vec<Kind> = diagnosis.findings.iter().map(|finding| finding.kind).collect();
+    assert_eq!(kinds, expected, "{diagnosis:#?}");
+    diagnosis
+}
+
+#[test]
+fn a_healthy_site_yields_nothing() {
+    let (one, two) = (healthy(), healthy());
+    let diagnosis = finds(&site(&[&one, &two]), &[]);
+    assert!(diagnosis.healthy);
+    assert_eq!((diagnosis.servers, diagnosis.names), (2, 1));
+}
+
+/// One of two servers has a fault: what is said is about that one.
+#[rstest]
+#[case::silent(Kind::ServerSilent, |server: &mut Upstream| server.go_silent())]
+#[case::stopped(Kind::NothingListens, |server: &mut Upstream| server.stop())]
+#[case::tcp_refused(Kind::TcpBlocked, |server: &mut Upstream| server.stop_tcp())]
+#[case::tcp_dropped(Kind::TcpBlocked, |server: &mut Upstream| {
+    server.add_rule(Match::default().over(Transport::Tcp), Script::silence());
+})]
+#[case::udp_dropped(Kind::UdpBlocked, |server: &mut Upstream| {
+    server.add_rule(Match::default().over(Transport::Udp), Script::silence());
+})]
+#[case::edns_dropped(Kind::EdnsLost, |server: &mut Upstream| {
+    server.add_rule(Match::default().over(Transport::Udp).edns(true), Script::silence());
+})]
+#[case::refuses(Kind::ServerRefuses, |server: &mut Upstream| { server.otherwise(Reply::refused()); })]
+#[case::fails(Kind::ServerFails, |server: &mut Upstream| { server.otherwise(Reply::servfail()); })]
+#[case::delegation_endpoint(Kind::NoRecursion, |server: &mut Upstream| {
+    server.on(STS, rtype::A, Reply::a("10.20.1.5").but(Fault::NoRecursion));
+})]
+#[case::large_lost(Kind::LargeResponsesLost, |server: &mut Upstream| {
+    server.on(".", DNSKEY, Reply::of([key(900)]));
+    server.on_transport(".", DNSKEY, Transport::Udp, Script::silence());
+})]
+#[case::fragments_lost(Kind::FragmentsLost, |server: &mut Upstream| {
+    server.on(".", DNSKEY, Reply::of([key(1600)]));
+    server.on_transport(".", DNSKEY, Transport::Udp, Script::silence());
+})]
+#[case::no_soa(Kind::NoSoa, |server: &mut Upstream| { server.on_below("amazonaws.com.", rtype::A, Reply::rcode(3));
+    server.on(STS, rtype::A, Reply::a("10.20.1.5")); })]
+#[case::differs(Kind::ServersDiffer, |server: &mut Upstream| { server.on(STS, rtype::A, Reply::nxdomain(300)); })]
+fn a_fault_of_one_server_has_its_diagnosis(#[case] kind: Kind, #[case] break_it: fn(&mut Upstream)) {
+    let (one, mut two) = (healthy(), healthy());
+    break_it(&mut two);
+    let diagnosis = finds(&site(&[&one, &two]), &[kind]);
+    let finding = &diagnosis.findings[0];
+    assert_eq!(finding.server, Some(two.address.to_string()), "{finding:?}");
+    assert_eq!(finding.group.as_deref(), Some("vpc"), "{finding:?}");
+}
+
+#[test]
+fn a_group_that_is_silent_as_a_whole_has_one_cause() {
+    let (one, two) = (healthy(), healthy());
+    one.go_silent();
+    two.go_silent();
+    let diagnosis = finds(&site(&[&one, &two]), &[Kind::LinkDown]);
+    assert!(!diagnosis.healthy);
+}
+
+#[test]
+fn a_link_that_is_down_is_told_from_a_silent_server() {
+    namespace::inside("a_link_that_is_down_is_told_from_a_silent_server", || {
+        finds(&site_of(&["10.20.1.10".to_owned()], ""), &[Kind::NoRoute]);
+    });
+}
+
+#[rstest]
+#[case::good("vpc.example", Validity::Now, true, &[])]
+#[case::other_name("other.example", Validity::Now, true, &[Kind::CertificateName])]
+#[case::expired("vpc.example", Validity::Past, true, &[Kind::CertificateExpired])]
+#[case::not_yet_valid("vpc.example", Validity::Future, true, &[Kind::ClockOff])]
+#[case::untrusted("vpc.example", Validity::Now, false, &[Kind::CertificateUntrusted])]
+fn certificates_are_told_apart(
+    #[case] name: &str,
+    #[case] validity: Validity,
+    #[case] is_trusted: bool,
+    #[case] expected: &[Kind],
+) {
+    let (authority, other) = (Authority::new("Test CA"), Authority::new("Other CA"));
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    fs::write(&ca, if is_trusted { authority.pem() } else { other.pem() }).unwrap();
+    let certificate = authority.issue(name, validity);
+    for (speaks, scheme) in [(Speaks::Tls, "tls"), (Speaks::Https, "https")] {
+        let server = Encrypted::start(speaks, &certificate, Manner::Answers);
+        let text = format!("{scheme}://{}#vpc.example", server.address);
+        finds(&site_of(&[text], &format!("ca = {:?}", ca.display().to_string())), expected);
+    }
+}
+
+#[test]
+fn a_port_that_speaks_no_tls_is_told() {
+    let upstream = healthy();
+    finds(&site_of(&[format!("tls://{}#vpc.example", upstream.address)], ""), &[Kind::EncryptionFailed]);
+}
+
+#[rstest]
+#[case::no_endpoint("kms.eu-west-1.amazonaws.com.", Kind::PrivateDnsOff, "com.amazonaws.eu-west-1.kms")]
+#[case::legacy_bucket("logs.s3.amazonaws.com.", Kind::LegacyName, "s3")]
+#[case::resource("db.c1.eu-west-1.rds.amazonaws.com.", Kind::PublicAnswer, "52.1.2.3")]
+fn a_public_answer_has_its_remedy(#[case] name: &str, #[case] kind: Kind, #[case] word: &str) {
+    let upstream = healthy();
+    upstream.on(name, rtype::A, Reply::a("52.1.2.3"));
+    let evidence = Evidence { names: vec![name.parse().unwrap(), STS.parse().unwrap()], ..on_empty_host() };
+    let diagnosis = finds_with(&site(&[&upstream]), &evidence, &[kind]);
+    let finding = &diagnosis.findings[0];
+    assert_eq!(finding.name.as_deref(), Some(name.trim_end_matches('.')));
+    assert!(finding.what.contains(word), "{finding:?}");
+    assert_eq!(diagnosis.names, 2);
+}
+
+#[test]
+fn signatures_count_where_the_whole_internet_is_forwarded() {
+    let upstream = healthy();
+    upstream.on(".", DNSKEY, Reply::of([key(200)]));
+    let everything = Config::new().upstream("site", &[&upstream], "").forward("rest", &["."], "site", "");
+    let diagnosis = finds(&everything, &[Kind::SignaturesStripped]);
+    assert!(diagnosis.healthy, "a note leaves a site healthy");
+}
+
+const OURS: &str = "nameserver 127.0.0.1\n";
+const STUB: &str = "nameserver 127.0.0.53\noptions edns0\n";
+
+#[rstest]
+#[case::ours(&[("resolv.conf", OURS)], &[])]
+#[case::hole(&[("resolv.conf", "nameserver 127.0.0.1\nnameserver 10.1.1.53\n")], &[Kind::ResolvConfHole])]
+#[case::hole_in_front(&[("resolv.conf", "nameserver 9.9.9.9\nnameserver 127.0.0.1\n")], &[Kind::ResolvConfHole])]
+#[case::stub_as_a_hole(&[("resolv.conf", "nameserver 127.0.0.1\nnameserver 127.0.0.53\n")], &[Kind::ResolvConfHole])]
+#[case::elsewhere(&[("resolv.conf", "nameserver 10.1.1.53\n")], &[Kind::ResolvConfElsewhere])]
+#[case::resolved(&[("resolv.conf", STUB), ("resolved.conf", "nameserver 10.1.1.53\n")], &[Kind::SystemdResolved])]
+#[case::resolved_that_asks_us(&[("resolv.conf", STUB), ("resolved.conf", OURS)], &[])]
+#[case::nsswitch(&[("nsswitch.conf", "hosts: files resolve [!UNAVAIL=return] dns\n")], &[Kind::Nsswitch])]
+#[case::nsswitch_without_dns(&[("nsswitch.conf", "passwd: files\nhosts: files # dns\n")], &[Kind::Nsswitch])]
+#[case::nsswitch_as_usual(&[("nsswitch.conf", "hosts: files mdns4_minimal [NOTFOUND=return] dns\n")], &[])]
+#[case::conntrack(
+    &[("proc/sys/net/netfilter/nf_conntrack_count", "65000\n"), ("proc/sys/net/netfilter/nf_conntrack_max", "65536\n")],
+    &[Kind::ConntrackFull]
+)]
+fn a_fault_of_the_host_has_its_diagnosis(#[case] files: &[(&str, &str)], #[case] expected: &[Kind]) {
+    let upstream = healthy();
+    let folder = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    finds_with(&site(&[&upstream]), &on_host(folder.path()), expected);
+}
+
+/// Who serves others may ask whom it likes, as long as that is not a tidegate and somebody else.
+#[test]
+fn a_gateway_for_others_need_not_ask_itself() {
+    let upstream = healthy();
+    let folder = tempfile::tempdir().unwrap();
+    let resolv_conf = folder.path().join("resolv.conf");
+    let config = site(&[&upstream]).listen(&["0.0.0.0:0"]);
+    fs::write(&resolv_conf, "nameserver 192.0.2.53\n").unwrap();
+    finds_with(&config, &on_host(folder.path()), &[]);
+    fs::write(&resolv_conf, "nameserver 127.0.0.1\nnameserver 192.0.2.53\n").unwrap();
+    finds_with(&config, &on_host(folder.path()), &[Kind::ResolvConfHole]);
+}
+
+#[test]
+fn a_port_that_another_program_holds_is_told_unless_the_daemon_runs() {
+    let upstream = healthy();
+    let holder = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap().to_string();
+    let config = site(&[&upstream]).listen(&[&address]);
+    let diagnosis = finds(&config, &[Kind::PortTaken]);
+    assert!(diagnosis.findings[0].what.contains(&address), "{diagnosis:?}");
+    let status = Some(Status { listen: vec![address], ..Status::default() });
+    assert!(finds_with(&config, &Evidence { status, ..on_empty_host() }, &[]).daemon);
+}
+
+#[test]
+fn a_source_that_this_host_lacks_is_told() {
+    let upstream = healthy();
+    let servers = [upstream.address.to_string()];
+    finds(&site_of(&servers, "source = \"192.0.2.77\""), &[Kind::ThisHostCannot, Kind::NotOnThisHost]);
+}
+
+#[test]
+fn the_verb_prints_what_to_do_and_tells_by_its_exit_code() {
+    let upstream = healthy();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.toml");
+    let doctor = |more: &[&str]| run(&[&["doctor", "--config", &file.display().to_string()], more].concat());
+    fs::write(&file, site(&[&upstream]).text()).unwrap();
+    upstream.otherwise(Reply::refused());
+    let output = doctor(&[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text.contains("Do first:") && text.contains("server-refuses") && text.contains("    do "), "{text}");
+    let output = doctor(&["--json"]);
+    let diagnosis: Diagnosis = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(!diagnosis.healthy && diagnosis.findings.iter().any(|finding| finding.kind == Kind::ServerRefuses));
+    fs::write(&file, "[server]\nlisten = 5\n").unwrap();
+    assert_eq!(doctor(&[]).status.code(), Some(2));
+}
+
+#[test]
+fn the_page_of_the_docs_has_every_kind_and_no_other() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/doctor.md")).unwrap();
+    let sections: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    let mut kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.label()).collect();
+    kinds.sort_unstable();
+    let mut sorted = sections.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, kinds, "sections of docs/doctor.md, and kinds");
+    for kind in Kind::ALL {
+        assert!(page.contains(kind.advice()), "the advice of {kind} in docs/doctor.md");
+    }
+}
