@@ -95,12 +95,12 @@ async fn ask(context: &Context, resolution: &Resolution, id: RuleId) -> Part {
     }
     let exchange =
         |group, now, deadline| context.upstream_client.exchange(group, &rule.loops, &resolution.query, now, deadline);
-    let exchanged = match &rule.fallback {
-        None => exchange(&rule.group, now, resolution.deadline).await,
-        Some(fallback) => {
+    let exchanged = match rule.groups() {
+        (group, None) => exchange(group, now, resolution.deadline).await,
+        (group, Some(fallback)) => {
             // The fallback gets half of the time, in case the servers are silent.
             let half = now + resolution.deadline.since(now) / 2;
-            match exchange(&rule.group, now, half).await {
+            match exchange(group, now, half).await {
                 // Servers over their budget are not down.
                 exchanged @ (Ok(_) | Err(upstream::ExchangeError::Budget)) => exchanged,
                 Err(_) => exchange(fallback, Moment::now(), resolution.deadline).await,

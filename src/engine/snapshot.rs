@@ -291,9 +291,19 @@ impl Rule {
         servers.fold(0, |sum, server| sum.wrapping_add(server.recoveries()))
     }
 
-    /// Whether no server of its group is usable. Servers that loop back here do not count.
+    /// Whether no server can be asked with any hope, in its group or in the one it falls back to. Servers that loop back here
+    /// do not count.
     pub(super) fn is_down(&self) -> bool {
-        self.group.is_down_without(&self.loops)
+        let is_down = |group: &Arc<Group>| group.is_down_without(&self.loops);
+        is_down(&self.group) && self.fallback.as_ref().is_none_or(is_down)
+    }
+
+    /// The group to ask, and the one to ask after it. A group known to be down is not waited for while its fallback is up.
+    pub(super) fn groups(&self) -> (&Arc<Group>, Option<&Arc<Group>>) {
+        match &self.fallback {
+            Some(fallback) if self.group.is_down_without(&self.loops) && !self.is_down() => (fallback, None),
+            fallback => (&self.group, fallback.as_ref()),
+        }
     }
 
     fn build(

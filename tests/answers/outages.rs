@@ -1,13 +1,16 @@
 //! While no server answers: whose older answer serves whom, and how often the servers are tried.
 
+use std::time::Duration;
+
 use hickory_proto::op::ResponseCode;
 use rstest::rstest;
 
 use crate::support::{
-    config::Config,
+    config::{Config, ONE_PATIENT_TRY},
     eventually,
     query::{Query, flag, rtype},
     records::{Record, Reply},
+    script::Script,
     tidegate::Tidegate,
     upstream::Upstream,
 };
@@ -67,6 +70,39 @@ fn a_fresh_entry_of_the_other_kind_serves_too() {
         (answer.verdict(), answer.address_texts()),
         ((ResponseCode::NoError, None), vec!["10.0.0.1".to_owned()])
     );
+}
+
+/// `when_down = "upstream:…"`: while that group can be asked, nobody gets an old answer, and nobody waits for the group that
+/// is known to be down.
+#[test]
+fn the_group_to_fall_back_to_comes_before_a_stale_answer() {
+    let (mut site, other) = (Upstream::start(), Upstream::start());
+    site.on("www.example.", rtype::A, Reply::of([Record::a("@", 1, "10.0.0.1")]));
+    let reply = Reply::of([Record::a("@", 1, "10.0.0.2")]);
+    other.on("www.example.", rtype::A, Script::late(Duration::from_millis(200), reply));
+    let config = Config::new()
+        .section("cache", "prefetch = false")
+        .section("server", "deadline = \"20s\"")
+        .upstream("site", &[&site], QUICK)
+        .upstream("other", &[&other], ONE_PATIENT_TRY)
+        .forward("everything", &["."], "site", "when_down = \"upstream:other\"");
+    let tidegate = Tidegate::start(&config);
+    let client = tidegate.client();
+    assert_eq!(client.ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
+    site.stop();
+    let server = site.address.to_string();
+    let down = [("server", server.as_str()), ("to", "down")];
+    tidegate.await_metric("tidegate_upstream_transitions_total", &down, 1.0);
+    // From now on it takes queries and answers none.
+    site.go_silent();
+    site.start_again();
+    eventually("the other group's answer", || {
+        let answer = client.ask(&Query::a("www.example.").edns());
+        assert_eq!(answer.verdict(), (ResponseCode::NoError, None));
+        answer.address_texts() == ["10.0.0.2"]
+    });
+    assert_eq!(tidegate.metric("tidegate_cache_stale_total", &[]), 0.0);
+    assert_eq!(site.count("www.example."), 1, "who is known to be down is not waited for");
 }
 
 /// RFC 8767 5: not sooner than 30 s, though failures are forgotten after one; and at once when the server is back.

@@ -112,9 +112,8 @@ struct Case {
     later: Script,
     /// Seconds between.
     pause: u64,
-    /// Whether the fallback group is out of service by then. In the opposite case, a millisecond decides whether a
-    /// stale answer or the fallback's comes first.
-    is_drained: bool,
+    /// The group that is out of service by then.
+    drained: Option<usize>,
 }
 
 impl std::fmt::Debug for Case {
@@ -126,7 +125,7 @@ impl std::fmt::Debug for Case {
             }
         }
         self.questions.iter().try_for_each(|question| writeln!(f, "{question:?} ({})", NAMES[question.name]))?;
-        writeln!(f, "{} s later; three is drained: {}", self.pause, self.is_drained)
+        writeln!(f, "{} s later; drained: {:?}", self.pause, self.drained.map(|group| GROUPS[group]))
     }
 }
 
@@ -199,12 +198,12 @@ fn case() -> impl Strategy<Value = Case> {
     let questions = prop::collection::vec(question(), 4..24);
     let again = prop::collection::vec(any::<Index>(), 4);
     let pause = select(vec![10_u64, 400, 400, 1_000_000]);
-    let pause = (pause, any::<bool>());
+    let pause = (pause, prop::option::of(0..GROUPS.len()));
     (rules, local, deny, script(1), script(8), questions, again, pause).prop_map(
-        |(rules, local, deny, script, later, mut questions, again, (pause, is_drained))| {
+        |(rules, local, deny, script, later, mut questions, again, (pause, drained))| {
             let repeated: Vec<_> = again.iter().map(|index| index.get(&questions).clone()).collect();
             questions.extend(repeated);
-            Case { text: text_of(&rules, &local, deny), script, questions, later, pause, is_drained }
+            Case { text: text_of(&rules, &local, deny), script, questions, later, pause, drained }
         },
     )
 }
@@ -450,9 +449,9 @@ fn holds(case: &Case, tally: &Tally) -> Result<(), TestCaseError> {
     // After a restart, older by the pause, under the same configuration.
     let site = Site::new(&plan);
     site.engine().restore(&saved[..], Moment::now(), clock::wall().as_secs() + case.pause).unwrap();
-    if case.is_drained {
+    if let Some(drained) = case.drained {
         let snapshot = site.engine().snapshot_owned();
-        let group = snapshot.groups.iter().find(|group| group.name() == "three").unwrap();
+        let group = snapshot.groups.iter().find(|group| group.name() == GROUPS[drained]).unwrap();
         group.servers().for_each(|server| server.drain());
     }
     // Every other query now inverts its request for signatures.

@@ -328,7 +328,9 @@ impl Walk<'_> {
                 supposed => supposed,
             })
         };
-        match (ask(&rule.group), &rule.fallback) {
+        let (group, fallback) =
+            if self.premise.counts_state() { rule.groups() } else { (&rule.group, rule.fallback.as_ref()) };
+        match (ask(group), fallback) {
             (Ok(Supposed::NoAnswer) | Err(_), Some(fallback)) => ask(fallback),
             (supposed, _) => supposed,
         }
