@@ -23,7 +23,7 @@ const fn alpn(transport: Transport) -> Option<&'static [&'static str]> {
         Transport::Tls => Some(&["dot"]),
         Transport::Https => Some(&["h2", "http/1.1"]),
         Transport::Quic => Some(&["doq"]),
-        Transport::Udp | Transport::Tcp => None,
+        _ => None,
     }
 }
 

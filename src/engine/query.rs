@@ -48,11 +48,8 @@ impl ClientChannel {
         let Self { transport, keepalive } = self;
         match transport {
             Transport::Udp => Space::datagram(edns, payload),
-            Transport::Tcp => Space { keepalive, ..Space::stream(payload) },
             // Encrypted replies are padded, so that their length says little (RFC 8467).
-            Transport::Tls | Transport::Https | Transport::Quic => {
-                Space { keepalive, pads: true, ..Space::stream(payload) }
-            }
+            _ => Space { keepalive, pads: transport.is_encrypted(), ..Space::stream(payload) },
         }
     }
 }

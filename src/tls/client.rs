@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{HandshakeError, Roots, provider};
+use crate::wire::Transport;
 
 /// Tickets and TLS 1.2 sessions kept for one server; rustls keeps up to eight tickets for a name.
 const SESSIONS: usize = 8;
@@ -32,6 +33,16 @@ pub enum Alpn {
 }
 
 impl Alpn {
+    /// The protocol that queries over a transport are sent with; none for plain DNS.
+    pub const fn of(transport: Transport) -> Option<Self> {
+        match transport {
+            Transport::Udp | Transport::Tcp => None,
+            Transport::Tls => Some(Self::Dot),
+            Transport::Https => Some(Self::H2),
+            Transport::Quic => Some(Self::Doq),
+        }
+    }
+
     /// Its ALPN protocol id, as registered with IANA.
     pub const fn id(self) -> &'static [u8] {
         match self {

@@ -12,7 +12,6 @@ mod open;
 mod pool;
 mod quic;
 mod requests;
-mod single;
 mod stream;
 mod udp;
 
@@ -41,7 +40,7 @@ use self::{
 };
 pub use self::{
     client::{UpstreamClient, WorkerNumber},
-    single::ask_once,
+    open::ask_once,
 };
 
 /// One worker's link to one server.

@@ -34,7 +34,7 @@ use crate::{
     clock::Moment,
     tls::{Alpn, TlsClient},
     upstream::spec::{HealthSpec, ServerSpec},
-    wire::{Transport, UpstreamQuery},
+    wire::UpstreamQuery,
 };
 
 use self::{
@@ -346,12 +346,7 @@ impl Server {
 /// The TLS client for a server; none for plain DNS.
 pub(super) fn tls_client(spec: &ServerSpec) -> Option<TlsClient> {
     let identity = spec.identity.as_ref()?;
-    let alpn = match spec.transport {
-        Transport::Udp | Transport::Tcp => return None,
-        Transport::Tls => Alpn::Dot,
-        Transport::Https => Alpn::H2,
-        Transport::Quic => Alpn::Doq,
-    };
+    let alpn = Alpn::of(spec.transport)?;
     Some(TlsClient::new(&identity.roots, spec.address.ip(), identity.name.as_deref(), alpn))
 }
 
