@@ -36,6 +36,7 @@ impl Live {
             cache,
             admin,
             log_level,
+            query_log,
             hosts,
             special,
             groups: _,
@@ -58,6 +59,8 @@ impl Live {
             ("admin.allow", admin.allow == new.admin.allow),
             ("admin.hosts", admin.hosts == new.admin.hosts),
             ("log.level", *log_level == new.log_level),
+            ("log.queries", query_log.queries == new.query_log.queries),
+            ("log.sample", query_log.sample == new.query_log.sample),
             ("local_hosts.file", *hosts == new.hosts),
             ("special.enabled", *special == new.special),
         ];

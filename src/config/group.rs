@@ -133,6 +133,12 @@ pub enum Policy {
 pub struct Share(pub u32);
 
 impl Share {
+    /// The share of a fraction, which is taken to lie from 0 to 1.
+    pub(super) fn of(fraction: f64) -> Self {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between 0 and a million")]
+        Self((fraction.clamp(0.0, 1.0) * 1e6).round() as u32)
+    }
+
     /// As a fraction from 0 to 1.
     pub fn fraction(self) -> f64 {
         f64::from(self.0) / 1e6

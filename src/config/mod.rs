@@ -34,8 +34,9 @@ pub use group::{
 pub use load::{ServeFlags, admin_http, control_socket};
 pub use plan::{
     Aaaa, AccessPlan, AdminAccess, Boot, CachePolicy, Certificate, ClientLimit, CookieSecret, Encryption, GuardPlan,
-    HttpsListen, Listen, Live, LocalZone, LogFormat, LogLevel, Need, OnPublic, PerimeterRecord, Plan, Rebind, RulePlan,
-    Sandbox, SpecialNames, StreamLimits, WhenDown, Workers, WrittenAt, ZoneData, ZoneEntry,
+    HttpsListen, Listen, Live, LocalZone, LogFormat, LogLevel, LoggedQueries, Need, OnPublic, PerimeterRecord, Plan,
+    QueryLogPolicy, Rebind, RulePlan, Sandbox, SpecialNames, StreamLimits, WhenDown, Workers, WrittenAt, ZoneData,
+    ZoneEntry,
 };
 pub use presets::{PRESETS, PUBLIC_ONLY, Preset, PresetDomain, Remedy, is_aws_name, preset, remedy};
 pub use reverse::{private_reverse_zones, reverse_zones};

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use super::{
     address::Endpoint,
     error::Problems,
-    group::{GroupIndex, GroupPlan},
+    group::{GroupIndex, GroupPlan, Share},
 };
 use crate::{
     tls::KeyPair,
@@ -184,6 +184,8 @@ pub struct Live {
     pub admin: AdminAccess,
     /// The lowest level that is logged.
     pub log_level: LogLevel,
+    /// Which queries are logged.
+    pub query_log: QueryLogPolicy,
     /// The groups of upstreams.
     pub groups: Vec<GroupPlan>,
     /// The rules, in no particular order. No zone appears twice for the same clients.
@@ -268,6 +270,26 @@ pub struct AdminAccess {
     pub allow: Vec<IpNet>,
     /// Host headers that are accepted besides addresses and localhost, in lower case.
     pub hosts: Vec<String>,
+}
+
+/// Which queries are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct QueryLogPolicy {
+    /// Which kinds.
+    pub queries: LoggedQueries,
+    /// The share of them, where it is all kinds.
+    pub sample: Share,
+}
+
+/// Kinds of queries that are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LoggedQueries {
+    /// None.
+    Off,
+    /// Those whose response code is neither NOERROR nor NXDOMAIN.
+    Errors,
+    /// All.
+    All,
 }
 
 /// The lowest level that is logged.

@@ -1,7 +1,8 @@
 //! Log output: the journal under systemd, text on a terminal, JSON elsewhere.
 //!
 //! Each kind is written by a thread of its own: if standard error or the journal blocks, lines are lost and counted,
-//! and no thread that logs has to wait.
+//! and no thread that logs has to wait. Lines of the query log have their own queue and thread, so that a flood of them
+//! loses no other line; they follow `log.queries` alone, not the level.
 
 use std::{
     fs::File,
@@ -10,17 +11,20 @@ use std::{
     path::Path,
 };
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{LevelFilter, ParseError},
+    filter::{FilterExt, LevelFilter, ParseError, filter_fn},
     layer::SubscriberExt,
     reload,
     util::SubscriberInitExt,
 };
 
 use super::journal::{self, Journal, JournalLayer};
-use crate::config::{LogFormat, LogLevel};
+use crate::{
+    config::{LogFormat, LogLevel},
+    engine::query_log,
+};
 
 /// Changes the level of a running log.
 pub type LevelHandle = reload::Handle<EnvFilter, Registry>;
@@ -31,6 +35,8 @@ const QUIET: &str = "hyper=warn,axum=warn,h2=warn,quinn=error,quinn_proto=error,
 
 /// Lines that may wait for standard error or the journal, some 300 octets each.
 const MOST_LINES: usize = 2048;
+/// The same for lines of the query log.
+const MOST_QUERY_LINES: usize = 8192;
 
 /// A running log. On drop it writes the waiting lines, for at most a second.
 #[derive(Debug)]
@@ -38,41 +44,63 @@ pub struct Log {
     /// Changes its level.
     pub level: LevelHandle,
     /// Counts the lines that were lost.
-    pub lost: Option<ErrorCounter>,
-    _writer: Option<WorkerGuard>,
+    pub lost: LostLines,
+    _writers: [WorkerGuard; 2],
 }
+
+/// Counts log lines that were lost, of both queues.
+#[derive(Debug, Clone)]
+pub struct LostLines([ErrorCounter; 2]);
+
+impl LostLines {
+    /// How many there were.
+    pub fn count(&self) -> usize {
+        self.0.iter().map(ErrorCounter::dropped_lines).sum()
+    }
+}
+
+type Lines = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Starts logging to standard error or the journal. Does nothing if a logger is set already (tests).
 pub fn start(level: LogLevel, format: LogFormat) -> Log {
+    let format = chosen(format);
     let (filter, level) = reload::Layer::new(filter(level));
-    let mut lost = None;
-    let mut writer = None;
-    let mut to = |sink: Box<dyn Write + Send>| -> NonBlocking {
-        let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MOST_LINES);
-        let (lines, guard) = builder.thread_name("log").finish(sink);
-        lost = Some(lines.error_counter());
-        writer = Some(guard);
-        lines
+    let (others, lost, writer) = lines(format, "log", MOST_LINES);
+    let (queries, lost_queries, query_writer) = lines(format, "query-log", MOST_QUERY_LINES);
+    let others = others.with_filter(filter.and(filter_fn(|metadata| metadata.target() != query_log::TARGET)));
+    let queries = queries.with_filter(filter_fn(|metadata| metadata.target() == query_log::TARGET));
+    // A logger that is already set stays.
+    drop(tracing_subscriber::registry().with(vec![others.boxed(), queries.boxed()]).try_init());
+    Log { level, lost: LostLines([lost, lost_queries]), _writers: [writer, query_writer] }
+}
+
+/// Lines in a format with a bounded queue and a thread, which has this name.
+fn lines(format: LogFormat, thread: &str, most: usize) -> (Lines, ErrorCounter, WorkerGuard) {
+    let to = |sink: Box<dyn Write + Send>| {
+        let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(most);
+        builder.thread_name(thread).finish(sink)
     };
-    let standard_error = unlocked_standard_error;
-    let lines = match chosen(format) {
-        LogFormat::Journald => match Journal::open(Path::new(journal::SOCKET)) {
-            Ok(journal) => JournalLayer::new(to(Box::new(journal))).boxed(),
-            Err(_) => tracing_subscriber::fmt::layer().with_writer(to(standard_error())).with_ansi(false).boxed(),
-        },
-        LogFormat::Json => tracing_subscriber::fmt::layer().json().with_writer(to(standard_error())).boxed(),
+    let journal = match format {
+        LogFormat::Journald => Journal::open(Path::new(journal::SOCKET)).ok(),
+        LogFormat::Json | LogFormat::Text | LogFormat::Auto => None,
+    };
+    if let Some(journal) = journal {
+        let (lines, guard) = to(Box::new(journal));
+        let lost = lines.error_counter();
+        return (JournalLayer::new(lines).boxed(), lost, guard);
+    }
+    let (lines, guard) = to(unlocked_standard_error());
+    let lost = lines.error_counter();
+    let layer = tracing_subscriber::fmt::layer();
+    let layer = match format {
+        LogFormat::Journald => layer.with_writer(lines).with_ansi(false).boxed(),
+        LogFormat::Json => layer.json().with_writer(lines).boxed(),
         LogFormat::Text | LogFormat::Auto => {
             let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            tracing_subscriber::fmt::layer()
-                .with_writer(to(standard_error()))
-                .with_ansi(colour)
-                .with_target(false)
-                .boxed()
+            layer.with_writer(lines).with_ansi(colour).with_target(false).boxed()
         }
     };
-    // A logger that is already set stays.
-    drop(tracing_subscriber::registry().with(filter).with(lines).try_init());
-    Log { level, lost, _writer: writer }
+    (layer, lost, guard)
 }
 
 /// Standard error without the standard library's lock: a blocked write would hold the lock for good, and block whoever

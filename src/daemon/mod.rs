@@ -35,12 +35,12 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
-use tracing_appender::non_blocking::ErrorCounter;
 
 use self::{
     certificate::WatchedCertificate,
     control::{AdminListeners, Command},
     listeners::Bound,
+    logging::LostLines,
     perimeter_recorder::PerimeterRecorder,
     report::Report,
     snapshot_writer::{SnapshotStatus, SnapshotThread},
@@ -156,7 +156,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Binds every address and starts the workers and the control thread. `log_lost` counts log lines that were lost.
-    pub fn start(boot: &Boot, live: Live, log_lost: Option<ErrorCounter>) -> Result<Self, StartError> {
+    pub fn start(boot: &Boot, live: Live, log_lost: Option<LostLines>) -> Result<Self, StartError> {
         Self::start_within(boot, live, log_lost, |_, _| {})
     }
 
@@ -165,7 +165,7 @@ impl Daemon {
     fn start_within(
         boot: &Boot,
         live: Live,
-        log_lost: Option<ErrorCounter>,
+        log_lost: Option<LostLines>,
         confine: impl FnOnce(&Live, &Zones),
     ) -> Result<Self, StartError> {
         let count = workers(boot)?;

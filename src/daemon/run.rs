@@ -54,7 +54,7 @@ pub fn run(plan: Plan, read: impl Fn() -> Result<Plan, Problems>, log: &Log) -> 
     };
     let configuration: Vec<PathBuf> = files(&plan.warnings).into_iter().map(PathBuf::from).collect();
     let confine = |live: &Live, zones: &Zones| sandbox::enter(&configuration, &plan.boot, live, zones);
-    let daemon = Daemon::start_within(&plan.boot, plan.live, log.lost.clone(), confine)?;
+    let daemon = Daemon::start_within(&plan.boot, plan.live, Some(log.lost.clone()), confine)?;
     let mut running =
         Running { read, level: &log.level, daemon, boot: plan.boot, signals, ticks, headline: Headline::default() };
     let ended = runtime.block_on(running.until_the_end());

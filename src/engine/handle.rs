@@ -19,6 +19,7 @@ use super::{
     client_limit::Passage,
     error::STRIPPED,
     query::{ClientChannel, Query},
+    query_log::{self, LoggedQuery},
     resolution::CacheState,
     rotation,
     snapshot::Snapshot,
@@ -228,6 +229,24 @@ impl Handler<'_, '_> {
     fn count(&self, source: ReplySource, rcode: Rcode, ede: Option<Ede<'_>>, cache: CacheUse<'_>) {
         let reply = CountedReply { source, rcode, ede: ede.map(|ede| ede.code) };
         self.counters.record(QueryOutcome::AtOnce(reply, cache));
+        if query_log::takes(self.snapshot.query_log, rcode) {
+            self.log(reply);
+        }
+    }
+
+    /// Logs the query, whose question section is read again: only who logs pays for it.
+    #[cold]
+    #[inline(never)]
+    fn log(&self, reply: CountedReply) {
+        let section = match Question::read(self.incoming.message) {
+            Ok(Question { echo, .. }) | Err(Reject::Reply { echo, .. } | Reject::CookieOnly { echo, .. }) => {
+                echo.section
+            }
+            Err(Reject::Malformed | Reject::Response) => &[],
+        };
+        let Incoming { client, carrier, now, .. } = *self.incoming;
+        let took = Moment::now().since(now);
+        LoggedQuery { client, transport: carrier.transport, section, reply, server: None, took }.write();
     }
 
     /// Replaces the client's cookie with ours. Out of line, since most clients send none.

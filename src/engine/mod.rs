@@ -13,6 +13,7 @@ pub mod part;
 pub mod pending;
 pub mod persist;
 pub mod query;
+pub mod query_log;
 pub mod resolution;
 pub mod resolve;
 pub mod snapshot;

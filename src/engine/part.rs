@@ -21,7 +21,7 @@ use crate::{
     config::{self, Aaaa, OnPublic},
     metrics::GuardAction,
     perimeter::{About, Exposure},
-    upstream,
+    upstream::{self, Exchanged, Server},
     wire::{EdeCode, Malformed, Name, Rcode, RecordType, Response, ResponseKind, UpstreamQuery, writer::Writer},
 };
 
@@ -38,6 +38,8 @@ pub enum Part {
         lifetime: u32,
         /// The reason, if the guard removed addresses.
         blocked: Option<Reason>,
+        /// The server that answered; none if nobody was asked.
+        server: Option<Arc<Server>>,
     },
     /// No server of the rule answered.
     Unanswered(ResolveError),
@@ -108,7 +110,7 @@ async fn ask(context: &Context, resolution: &Resolution, id: RuleId) -> Part {
         }
     };
     match exchanged {
-        Ok(exchanged) => judge(context, resolution, id, exchanged.response, exchanged.at),
+        Ok(exchanged) => judge(context, resolution, id, exchanged),
         Err(failure) if !has_time(resolution, id, now) && !failure.has_rcode() => {
             Part::OutOfTime(error_of(failure, resolution, id))
         }
@@ -134,24 +136,25 @@ fn empty(resolution: &Resolution) -> Part {
     match no_data(&resolution.query) {
         Ok(mut response) => {
             let lifetime = store::bound(resolution, &mut response);
-            Part::Answer { response: Arc::new(response), leaves: None, lifetime, blocked: None }
+            Part::Answer { response: Arc::new(response), leaves: None, lifetime, blocked: None, server: None }
         }
         Err(error) => Part::Refused(error.into()),
     }
 }
 
-fn judge(context: &Context, resolution: &Resolution, id: RuleId, response: Response, now: Moment) -> Part {
+fn judge(context: &Context, resolution: &Resolution, id: RuleId, exchanged: Exchanged) -> Part {
+    let Exchanged { response, server, at: now, .. } = exchanged;
     let rule = resolution.snapshot.rule(id);
     if let Some(cut) = leaves(resolution, id, &response) {
         // Records behind the cut are discarded and need no judgement: only CNAMEs lead there.
-        return keep(context, resolution, rule, (response, now), Some(cut), None);
+        return keep(context, resolution, rule, (response, server, now), Some(cut), None);
     }
     if response.is_endless() {
         return refuse(context, resolution, ResolveError::endless());
     }
     note(context, resolution, rule, &response, now);
     match guarded(context, resolution, id, response) {
-        Ok((response, blocked)) => keep(context, resolution, rule, (response, now), None, blocked),
+        Ok((response, blocked)) => keep(context, resolution, rule, (response, server, now), None, blocked),
         Err(refused) => refuse(context, resolution, refused),
     }
 }
@@ -250,13 +253,13 @@ fn keep(
     context: &Context,
     resolution: &Resolution,
     rule: &Rule,
-    (mut response, came): (Response, Moment),
+    (mut response, server, came): (Response, Arc<Server>, Moment),
     leaves: Option<usize>,
     blocked: Option<Reason>,
 ) -> Part {
     if leaves.is_some() {
         store::bound_links(resolution, &mut response);
-        return Part::Answer { response: Arc::new(response), leaves, lifetime: 0, blocked };
+        return Part::Answer { response: Arc::new(response), leaves, lifetime: 0, blocked, server: Some(server) };
     }
     // Don't count answers that the guard emptied.
     let is_negative = matches!(response.kind(), ResponseKind::NoData | ResponseKind::NxDomain);
@@ -265,7 +268,7 @@ fn keep(
     }
     let lifetime = store::bound(resolution, &mut response);
     store::insert(&context.engine, resolution, &response, lifetime, came, blocked.as_ref());
-    Part::Answer { response: Arc::new(response), leaves, lifetime, blocked }
+    Part::Answer { response: Arc::new(response), leaves, lifetime, blocked, server: Some(server) }
 }
 
 /// The first target in the chain that another rule or a local zone decides about. A target that only "." covers stays

@@ -17,6 +17,7 @@ use super::{
     error::{MAX_TURNS, Reason, ResolveError},
     part::{self, Part},
     query::Query,
+    query_log::{self, LoggedQuery},
     resolution::{CacheState, Resolution},
     rotation,
     snapshot::{RuleId, Snapshot, Target},
@@ -24,7 +25,9 @@ use super::{
 };
 use crate::{
     clock::Moment,
+    config::QueryLogPolicy,
     metrics::{CountedReply, QueryOutcome, ReplySource},
+    upstream::Server,
     wire::{EdeCode, Name, Rcode, Response, ResponseKind, reply, rotate, splice},
     zones::{self, LocalQuery},
 };
@@ -40,12 +43,14 @@ pub struct Answer {
     reason: Option<Reason>,
     /// Seconds that it stays valid; 0 = for this query only.
     lifetime: u32,
+    /// The upstream that answered, or the last one of a chain's parts.
+    server: Option<Arc<Server>>,
 }
 
 impl Answer {
     /// Wraps a response that nothing else shares.
     pub(super) fn new(response: Response, source: ReplySource, reason: Option<Reason>, lifetime: u32) -> Self {
-        Self { response: Arc::new(response), source, reason, lifetime }
+        Self { response: Arc::new(response), source, reason, lifetime, server: None }
     }
 }
 
@@ -81,11 +86,12 @@ pub struct Reply {
     resolved: Resolved,
     payload: u16,
     rotates: bool,
+    log: QueryLogPolicy,
 }
 
 impl Reply {
     const fn new(resolved: Resolved, snapshot: &Snapshot) -> Self {
-        Self { resolved, payload: snapshot.udp_payload, rotates: snapshot.rotate }
+        Self { resolved, payload: snapshot.udp_payload, rotates: snapshot.rotate, log: snapshot.query_log }
     }
 
     /// Writes the reply to `query` into `out`, and counts it; returns its length. For a stream, `out` must
@@ -119,7 +125,13 @@ impl Reply {
             }
         };
         let ede = reason.filter(|_| question.edns.is_some()).map(|reason| reason.code);
-        context.counters.record(QueryOutcome::Late(CountedReply { source, rcode, ede }, took));
+        let reply = CountedReply { source, rcode, ede };
+        context.counters.record(QueryOutcome::Late(reply, took));
+        if query_log::takes(self.log, rcode) {
+            let server = self.resolved.as_ref().ok().and_then(|answer| answer.server.as_deref());
+            let (client, transport, section) = (query.client, query.carrier.transport, question.echo.section);
+            LoggedQuery { client, transport, section, reply, server, took }.write();
+        }
         length
     }
 }
@@ -229,10 +241,14 @@ async fn forward(context: &Context, resolution: &Resolution, rule: RuleId, trail
     let part = part::fetch(context, resolution, rule).await;
     match &*part {
         Part::Unanswered(error) | Part::OutOfTime(error) | Part::Refused(error) => Err(error.clone()),
-        Part::Answer { response, leaves: Some(cut), .. } => onward(context, resolution, response, *cut, trail).await,
-        Part::Answer { response, leaves: None, lifetime, blocked } => {
-            let response = Arc::clone(response);
-            Ok(Answer { response, source: ReplySource::Upstream, reason: blocked.clone(), lifetime: *lifetime })
+        Part::Answer { response, leaves: Some(cut), server, .. } => {
+            let mut answer = onward(context, resolution, response, *cut, trail).await?;
+            answer.server = answer.server.or_else(|| server.clone());
+            Ok(answer)
+        }
+        Part::Answer { response, leaves: None, lifetime, blocked, server } => {
+            let (response, reason, server) = (Arc::clone(response), blocked.clone(), server.clone());
+            Ok(Answer { response, source: ReplySource::Upstream, reason, lifetime: *lifetime, server })
         }
     }
 }
@@ -327,5 +343,5 @@ async fn onward(context: &Context, resolution: &Resolution, head: &Response, cut
         store::insert(&context.engine, resolution, &joined, lifetime, Moment::now(), reason.as_ref());
     }
     let source = if tail.source == ReplySource::Cache { ReplySource::Upstream } else { tail.source };
-    Ok(Answer::new(joined, source, reason, lifetime))
+    Ok(Answer { server: tail.server, ..Answer::new(joined, source, reason, lifetime) })
 }

@@ -102,6 +102,8 @@ pub struct Snapshot {
     pub stale_ttl: u32,
     /// Whether popular entries are fetched again before they expire.
     pub prefetch: bool,
+    /// Which queries are logged.
+    pub query_log: config::QueryLogPolicy,
     /// Whether addresses of one name begin with another one in each reply.
     pub rotate: bool,
     /// The groups in the order of the plan, for status reports and probes.
@@ -141,6 +143,7 @@ impl Snapshot {
             stale_after: live.cache.stale_after,
             stale_ttl: seconds(live.cache.stale_ttl),
             prefetch: live.cache.prefetch,
+            query_log: live.query_log,
             rotate: live.cache.rotate,
             groups,
             rules,

@@ -307,8 +307,8 @@ fn a_problem_shows_its_line_and_what_would_be_right() {
 fn keys_of_later_work_are_refused_unless_off() {
     for (text, key) in [
         ("[upstream.a]\nservers = [\"10.1.1.1\"]\nbootstrap = [\"10.1.1.53\"]", "upstream.a.bootstrap"),
-        ("[log]\nqueries = \"all\"", "log.queries"),
-        ("[log]\nsample = 0.5", "log.sample"),
+        ("[log]\ndnstap = \"unix:/run/dnstap.sock\"", "log.dnstap"),
+        ("[log]\notlp = \"http://127.0.0.1:4318\"", "log.otlp"),
     ] {
         let found = problems(text);
         assert_eq!(found.len(), 1, "{key}: {found:?}");

@@ -10,6 +10,7 @@ mod encrypted;
 mod limits;
 mod log;
 mod notify;
+mod query_log;
 mod refused;
 mod reload;
 mod sandbox;

@@ -21,8 +21,8 @@ pub(super) use self::values::{is_host_address, path, without_dot};
 use super::{
     error::{Problem, Problems, Source},
     file::{File, Loaded, Located, Text},
-    group::GroupIndex,
-    plan::{Live, Plan, RulePlan},
+    group::{GroupIndex, Share},
+    plan::{Live, Plan, QueryLogPolicy, RulePlan},
 };
 use crate::wire::Name;
 
@@ -74,6 +74,7 @@ impl Builder<'_> {
             cache,
             admin: self.admin_access(file),
             log_level: log.level(),
+            query_log: QueryLogPolicy { queries: log.queries(), sample: Share::of(log.sample()) },
             groups,
             rules,
             local,

@@ -205,7 +205,7 @@ impl Builder<'_> {
 
 /// A group with the settings of its table alone, without servers.
 fn settings(table: &UpstreamSection) -> GroupPlan {
-    let share = share(table.hedge_budget());
+    let share = Share::of(table.hedge_budget());
     GroupPlan {
         name: String::new(),
         tiers: Vec::new(),
@@ -252,12 +252,6 @@ fn default_probe(group: GroupIndex, rules: &[RulePlan]) -> Probe {
         Some(first) if zones().all(|zone| !zone.is_root()) => Probe { qname: first.clone(), qtype: RecordType::SOA },
         _ => Probe { qname: Name::root(), qtype: RecordType::NS },
     }
-}
-
-/// A share in millionths; the bounds keep it from 0 to 1.
-fn share(fraction: f64) -> Share {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between 0 and a million")]
-    Share((fraction.clamp(0.0, 1.0) * 1e6).round() as u32)
 }
 
 /// Why a file is not a bundle of CA certificates.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{
     super::{
         group::Policy,
-        plan::{Aaaa, LogFormat, LogLevel, OnPublic, Rebind, Sandbox, Workers},
+        plan::{Aaaa, LogFormat, LogLevel, LoggedQueries, OnPublic, Rebind, Sandbox, Workers},
     },
     kind::{
         Key, Keyed, Keyword, Servers, Threads, Tiers, Word, given_text, given_texts, given_word, inner, limit, text,
@@ -180,9 +180,9 @@ table! {
     LogSection in "log" {
         level: LogLevel = word(LogLevel::Info),
         format: LogFormat = word(LogFormat::Auto),
-        queries: String = text("off") => NotYet,
+        queries: LoggedQueries = word(LoggedQueries::Off),
         // A fraction of queries.
-        sample: f64 = limit(1.0, 0.0, 1.0) => NotYet,
+        sample: f64 = limit(1.0, 0.0, 1.0),
         dnstap: String = text("") => NotYet,
         otlp: String = text("") => NotYet,
     }
@@ -309,6 +309,7 @@ macro_rules! words {
 words! {
     Sandbox { "auto" => Auto, "off" => Off }
     LogLevel { "error" => Error, "warn" => Warn, "info" => Info, "debug" => Debug, "trace" => Trace }
+    LoggedQueries { "off" => Off, "errors" => Errors, "all" => All }
     LogFormat { "auto" => Auto, "text" => Text, "json" => Json, "journald" => Journald }
     Policy { "fastest" => Fastest, "spread" => Spread, "ordered" => Ordered }
     OnPublic { "log" => Log, "strip" => Strip, "refuse" => Refuse }

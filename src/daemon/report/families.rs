@@ -5,9 +5,7 @@
 
 use std::{sync::Arc, sync::atomic::Ordering::Relaxed};
 
-use tracing_appender::non_blocking::ErrorCounter;
-
-use super::{Report, words};
+use super::{super::logging::LostLines, Report, words};
 use crate::{
     clock::{self, Moment},
     metrics::Exposition,
@@ -94,7 +92,7 @@ fn encode_network(report: &Report, exposition: &mut Exposition) {
 
 fn encode_log(report: &Report, exposition: &mut Exposition) {
     let help = "Log lines that were lost because nobody took them in time.";
-    let lost = report.log_lost.as_ref().map_or(0, ErrorCounter::dropped_lines);
+    let lost = report.log_lost.as_ref().map_or(0, LostLines::count);
     exposition.counter("tidegate_log_dropped_total", help).sample(&[("sink", "log")], lost);
 }
 

@@ -21,11 +21,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tracing_appender::non_blocking::ErrorCounter;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::history::StatusHistory;
-use super::{listeners::Bound, snapshot_writer::SnapshotStatus, state::State as DaemonState};
+use super::{listeners::Bound, logging::LostLines, snapshot_writer::SnapshotStatus, state::State as DaemonState};
 use crate::{
     admin::{
         Gate, GroupReadiness, Pages, Readiness,
@@ -65,7 +64,7 @@ pub(super) struct Report {
     is_draining: AtomicBool,
     /// Reported network changes, by kind.
     network_changes: [SharedCounter; NetworkChange::ALL.len()],
-    log_lost: Option<ErrorCounter>,
+    log_lost: Option<LostLines>,
 }
 
 /// The configuration in force, and its hash, by which replicas can be compared.
@@ -121,7 +120,7 @@ impl Report {
     }
 
     /// Adds the counter of lost log lines.
-    pub(super) fn with_log(self, log_lost: Option<ErrorCounter>) -> Self {
+    pub(super) fn with_log(self, log_lost: Option<LostLines>) -> Self {
         Self { log_lost, ..self }
     }
 
