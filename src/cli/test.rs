@@ -1,7 +1,7 @@
-//! `tidegate test`: holds a configuration, or the running daemon, against expectations.
+//! `tidegate test`: checks a configuration, or the running daemon, against expectations.
 //!
-//! Without a daemon each case is explained by the engine of this process, which asks nobody. With `--live` the daemon
-//! explains it, and where a case says what a client gets, the daemon is asked for it as a client asks.
+//! Without a daemon, an engine in this process explains each case and sends no query. With `--live` the daemon explains
+//! it, and if a case says what a client gets, the daemon also gets the query that a client would send.
 
 mod junit;
 
@@ -35,9 +35,9 @@ use crate::{
     wire::{Class, Transport, UpstreamQuery},
 };
 
-/// Where expectations are looked for.
+/// The default file of expectations.
 const DEFAULT_FILE: &str = "/etc/tidegate/expectations.toml";
-/// Time to wait for a daemon's answer.
+/// Time limit for a daemon's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to hold against what.
@@ -86,9 +86,9 @@ struct CaseResult {
     #[serde(rename = "type")]
     qtype: String,
     client: String,
-    /// What did not hold; empty = all did.
+    /// The expectations that failed; empty if all held.
     failures: Vec<String>,
-    /// What happens, in a sentence.
+    /// The outcome, in a sentence.
     outcome: String,
 }
 
@@ -109,7 +109,7 @@ enum TestError {
 pub(super) fn run(options: &Options) -> i32 {
     let default = [PathBuf::from(DEFAULT_FILE)];
     let files = if options.files.is_empty() { &default[..] } else { &options.files[..] };
-    // All that is wrong with any file is told, before the first case is tried.
+    // Problems in all files are reported before the first case is tried.
     let read: Vec<_> = files.iter().map(|file| read(file)).collect();
     let mut results = Results::default();
     for (file, expectations) in files.iter().zip(read.into_iter().collect::<Option<Vec<_>>>().unwrap_or_default()) {
@@ -181,14 +181,14 @@ fn text(results: &Results) -> String {
     text
 }
 
-/// What expectations are held against.
+/// What the expectations are checked against.
 enum Site {
     Offline(Arc<Engine>),
     Live { daemon: control::Options, admin: Option<String>, server: Option<SocketAddr> },
 }
 
 impl Site {
-    /// None where the configuration cannot be used, which has been told.
+    /// None, after a report, if the configuration cannot be used.
     fn of(options: &Options, expectations: &Expectations) -> Option<Self> {
         if options.live {
             let config = super::variable("TIDEGATE_CONFIG").map(PathBuf::from).or_else(|| expectations.config.clone());
@@ -216,7 +216,7 @@ impl Site {
         }
     }
 
-    /// What the daemon answers, where it can be asked for a case: as this host, without suppositions.
+    /// Asks the daemon, if the case can be asked from this host and makes no assumptions.
     fn ask(&self, case: &ExpectedCase) -> Result<Option<Observed>, TestError> {
         let Self::Live { daemon, admin, server } = self else { return Ok(None) };
         let Expected { rcode, records, ede, .. } = &case.expected;
@@ -266,7 +266,7 @@ fn result(site: &Site, file: &Path, case: &ExpectedCase) -> Result<CaseResult, T
     let explanation = site.explain(case)?;
     let seen = site.ask(case)?.unwrap_or_else(|| Observed::told(&explanation, case));
     let mut failures = Vec::new();
-    check_way(&case.expected, &explanation, &mut failures);
+    check_handling(&case.expected, &explanation, &mut failures);
     check_answer(&case.expected, &seen, &mut failures);
     Ok(CaseResult {
         file: file.display().to_string(),
@@ -282,10 +282,10 @@ fn result(site: &Site, file: &Path, case: &ExpectedCase) -> Result<CaseResult, T
 /// What a client sees.
 #[derive(Debug, Default)]
 struct Observed {
-    /// None where only an upstream can tell.
+    /// None if only an upstream could say.
     rcode: Option<String>,
     ede: Option<u16>,
-    /// The data of records of the type that was asked for.
+    /// The data of records of the queried type.
     records: Vec<String>,
 }
 
@@ -313,8 +313,8 @@ impl Observed {
     }
 }
 
-/// Holds what is done with the name against the expectation.
-fn check_way(expected: &Expected, explanation: &Explanation, failures: &mut Vec<String>) {
+/// Checks how the name is handled against the expectation.
+fn check_handling(expected: &Expected, explanation: &Explanation, failures: &mut Vec<String>) {
     let step = explanation.steps.first();
     let text = |text: Option<&str>| text.unwrap_or_default().trim_end_matches('.').to_owned();
     let rule = text(step.and_then(|step| step.rule.as_deref()));
@@ -351,7 +351,7 @@ fn check_way(expected: &Expected, explanation: &Explanation, failures: &mut Vec<
     }
 }
 
-/// A verdict as expectations have it, and how grave it is.
+/// A verdict in the words of expectations, and its severity.
 const fn word(verdict: GuardWord) -> (u8, ExpectedVerdict) {
     match verdict {
         GuardWord::Pass => (0, ExpectedVerdict::Pass),
@@ -365,7 +365,7 @@ fn named(text: &str) -> String {
     if text.is_empty() { "none".to_owned() } else { format!("\"{text}\"") }
 }
 
-/// Holds what a client sees against the expectation.
+/// Checks what a client sees against the expectation.
 fn check_answer(expected: &Expected, seen: &Observed, failures: &mut Vec<String>) {
     let Expected { rcode, records, ede, .. } = expected;
     let Some(is) = &seen.rcode else {

@@ -1,4 +1,4 @@
-//! From the plan's groups to the upstream room's: the same facts, addresses resolved.
+//! Turns the plan's groups into specifications for the upstream room, with addresses resolved.
 
 use std::{cell::OnceCell, net::SocketAddr, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// The specification of each group of the plan, in its order. `source_ports` is how many all servers together may have.
+/// The specification of each group, in the plan's order. `source_ports` is the limit for all servers together.
 pub(super) fn specs(live: &Live, system: &SystemRoots, source_ports: Option<usize>) -> Vec<GroupSpec> {
     let servers = live.groups.iter().flat_map(|group| group.tiers.iter().flatten()).count();
     let each = source_ports.map_or(u16::MAX, |all| u16::try_from(all / servers.max(1)).unwrap_or(u16::MAX).max(1));
@@ -24,13 +24,13 @@ pub(super) fn specs(live: &Live, system: &SystemRoots, source_ports: Option<usiz
     live.groups.iter().map(|group| bounded(spec(group, live.udp_payload, system))).collect()
 }
 
-/// The same for who asks servers without a daemon.
+/// The specification of each group, for verbs that ask servers without a daemon.
 pub fn group_specs(live: &Live) -> Vec<GroupSpec> {
     specs(live, &SystemRoots::default(), None)
 }
 
-/// The system's CAs, read when a group first needs them and once more after each reload: a bundle that the system renewed
-/// counts from the next reload on. One that cannot be read then leaves the CAs that were in use.
+/// The system's CAs, read when a group first needs them and once more after each reload: a renewed bundle takes effect
+/// at the next reload. If it cannot be read then, the previous CAs stay in use.
 #[derive(Debug)]
 pub(super) struct SystemRoots {
     read: fn() -> Roots,
@@ -45,7 +45,7 @@ impl Default for SystemRoots {
 }
 
 impl SystemRoots {
-    /// Has them read again when they are next needed.
+    /// Reads them again when they are next needed.
     pub(super) fn renew(&mut self) {
         self.before = self.roots.take().or_else(|| self.before.take());
     }
@@ -99,7 +99,7 @@ pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::Wat
     live.rules.iter().flat_map(of).collect()
 }
 
-/// A server whose interface does not exist is left out: the others of its group go on.
+/// The tier member for a server; none if its interface does not exist, so that the rest of its group works.
 fn entry(group: &config::GroupPlan, server: &config::ServerPlan, system: &SystemRoots) -> Option<TierMember> {
     let via = egress(&server.path);
     let path_label = path_label(&via, &egress(&group.path));
@@ -117,7 +117,8 @@ fn entry(group: &config::GroupPlan, server: &config::ServerPlan, system: &System
     }
 }
 
-/// A server of the configuration; none if its interface does not exist. `roots` are asked for where it is encrypted.
+/// The specification of a configured server; none if its interface does not exist. `roots` is called if it is
+/// encrypted.
 pub fn server_spec(fixed: &FixedServer, via: Egress, roots: impl FnOnce() -> Roots) -> Option<ServerSpec> {
     let address = resolve(&fixed.endpoint)?;
     let name = fixed.tls_name.clone();
@@ -130,7 +131,7 @@ fn egress(path: &NetworkPath) -> Egress {
     Egress { source: path.source.as_ref().map(|address| address.ip), device: path.device.clone(), mark: path.mark }
 }
 
-/// The socket address of an endpoint, its scope as the index it has now.
+/// The socket address of an endpoint, with the current index of its scope.
 pub(super) fn resolve(endpoint: &Endpoint) -> Option<SocketAddr> {
     endpoint.resolve(|scope| interface_index(scope).ok())
 }
@@ -159,7 +160,7 @@ mod tests {
         let first = system.get();
         assert_eq!((system.get(), READS.load(Relaxed)), (first.clone(), 1), "a rebuild reads nothing");
         system.renew();
-        // Reloads that need no CAs in between change nothing.
+        // Reloads in between that need no CAs make no difference.
         system.renew();
         assert_eq!((system.get(), system.get(), READS.load(Relaxed)), (first.clone(), first, 2));
     }
