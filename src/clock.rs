@@ -31,7 +31,12 @@ impl Moment {
 
     /// Seconds since the origin for the age of answers: missed seconds included. Fits 32 bits for 126 years.
     pub fn seconds(self) -> u32 {
-        u32::try_from(self.0.as_secs() + MISSED.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
+        self.seconds_with(Duration::from_secs(MISSED.load(Ordering::Relaxed)))
+    }
+
+    /// The same where so much time was missed.
+    pub(crate) fn seconds_with(self, missed: Duration) -> u32 {
+        u32::try_from(self.0.as_secs() + missed.as_secs()).unwrap_or(u32::MAX)
     }
 
     /// Whole seconds since the origin.
@@ -101,7 +106,7 @@ impl WallWatch {
     }
 
     /// The time that the wall clock jumped ahead since the last look.
-    fn compare(&mut self, wall: Duration, since_boot: Duration) -> Duration {
+    pub(crate) fn compare(&mut self, wall: Duration, since_boot: Duration) -> Duration {
         let ahead = wall.saturating_sub(since_boot);
         let before = self.ahead.replace(ahead).unwrap_or(ahead);
         Some(ahead.saturating_sub(before)).filter(|jump| *jump >= Self::JUMP).unwrap_or_default()
@@ -129,6 +134,32 @@ mod tests {
             let jump = watch.compare(millis(wall), millis(since_boot));
             assert_eq!(jump.as_secs(), missed, "{wall} {since_boot}");
         }
+    }
+
+    /// In a time namespace the clocks may differ as they do after a suspend.
+    #[test]
+    fn time_for_which_the_machine_slept_counts() {
+        const INSIDE: &str = "TIDEGATE_TEST_BEFORE_THE_SUSPEND";
+        let slept = Duration::from_hours(24);
+        if let Ok(before) = std::env::var(INSIDE) {
+            let before = Moment::from_micros(before.parse().unwrap());
+            assert!(Moment::now().since(before) >= slept);
+            return;
+        }
+        let before = Moment::now().micros().to_string();
+        let output = std::process::Command::new("unshare")
+            .args(["--time", "--boottime", &slept.as_secs().to_string(), "--fork"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["clock::tests::time_for_which_the_machine_slept_counts", "--exact"])
+            .env(INSIDE, before)
+            .output()
+            .expect("unshare runs; install it with: apt-get install util-linux");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            !err.contains("Operation not permitted"),
+            "this test makes a time namespace, which needs root (or CAP_SYS_ADMIN): {err}"
+        );
+        assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");
     }
 
     #[test]

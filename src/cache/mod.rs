@@ -355,3 +355,6 @@ fn has_alias_into(message: &[u8], domain: &[u8]) -> Result<bool, Malformed> {
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests;
