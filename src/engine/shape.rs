@@ -161,3 +161,29 @@ fn passes(snapshot: &Snapshot, message: &[u8], client: IpAddr) -> Result<bool, M
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::rule_fingerprint;
+    use crate::config::Plan;
+
+    fn fingerprint(group: &str) -> u64 {
+        let text = format!("[upstream.vpc]\n{group}\n[[forward]]\nzones = [\"example\"]\nto = \"vpc\"\n");
+        let live = Plan::from_text("t.toml", &text).unwrap().live;
+        rule_fingerprint(&live.rules[0], &live)
+    }
+
+    #[test]
+    fn another_path_to_the_servers_is_another_shape_and_another_pace_is_not() {
+        let servers = "servers = [\"10.20.1.10\"]";
+        let one = fingerprint(servers);
+        for key in ["source = \"127.0.0.1\"", "device = \"lo\"", "mark = 2"] {
+            assert_ne!(fingerprint(&format!("{servers}\n{key}")), one, "{key}");
+            let of_a_server = format!("servers = [{{ server = \"10.20.1.10\", {key} }}]");
+            assert_ne!(fingerprint(&of_a_server), one, "{of_a_server}");
+        }
+        for key in ["max_qps = 900", "source_ports = 4", "timeout = \"900ms\""] {
+            assert_eq!(fingerprint(&format!("{servers}\n{key}")), one, "{key}");
+        }
+    }
+}

@@ -205,6 +205,22 @@ fn a_fingerprint_is_that_of_the_content() {
     assert_ne!(one, fingerprint(&["a 301 A 10.0.0.1", "a 301 A 10.0.0.2", "b A 10.0.0.3"]));
 }
 
+/// DS belongs to the parent's side of a cut (RFC 4035 3.1.4.1), so what changes there changes it.
+#[test]
+fn the_fingerprint_of_a_ds_is_that_of_the_zone_above_the_cut() {
+    let name: Name = "child.example".parse().unwrap();
+    let fingerprints = |parent: &str, child: &str| {
+        let parent = inline("example", &["child NS ns.child", "ns.child A 10.0.0.53", parent]);
+        let zones = build(&[parent, inline("child.example", &[child])], "", SpecialUse::Ignored);
+        [RecordType::DS, RecordType::A].map(|qtype| zones.fingerprint(name.as_wire(), qtype))
+    };
+    let [ds, a] = fingerprints("child DS 1 8 2 0a", "@ A 10.0.0.1");
+    let [other_ds, same_a] = fingerprints("child DS 2 8 2 0b", "@ A 10.0.0.1");
+    assert!(ds != other_ds && a == same_a);
+    let [same_ds, other_a] = fingerprints("child DS 1 8 2 0a", "@ A 10.0.0.2");
+    assert!(ds == same_ds && a != other_a);
+}
+
 #[test]
 fn a_changed_file_is_seen_once() {
     let folder = tempfile::tempdir().unwrap();

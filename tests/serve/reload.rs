@@ -212,3 +212,23 @@ fn no_query_is_lost_while_files_are_swapped() {
         }
     }
 }
+
+#[test]
+fn the_start_and_a_reload_say_which_aws_names_have_no_guard() {
+    let upstream = Upstream::answering("10.20.0.1");
+    let config =
+        |keys: &str| Config::new().upstream("vpc", &[&upstream], "").forward("aws", &["amazonaws.com"], "vpc", keys);
+    let guard = "private = [\"10.20.0.0/16\"]\non_public = \"refuse\"";
+    let said = "rule \"aws\" sends AWS names";
+    let unguarded = Tidegate::start(&config(""));
+    assert_eq!(unguarded.logged("WARN", said).len(), 1, "{:?}", unguarded.log());
+
+    let tidegate = Tidegate::start(&config(guard));
+    assert_eq!(tidegate.logged("WARN", said).len(), 0, "{:?}", tidegate.log());
+    assert!(!tidegate.reload(&config("on_public = \"refuse\"")), "a guard without networks is none");
+    tidegate.await_logged("ERROR", "has `on_public` and no networks in `private`");
+    assert!(!tidegate.reload(&config(&format!("{guard}\nexcept = [\"amazonaws.com\"]"))), "it spares all");
+    tidegate.await_logged("ERROR", "excepts all of its zones: it guards nothing");
+    assert!(tidegate.reload(&config("")));
+    tidegate.await_logged("WARN", said);
+}
