@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use netlink_sys::{AsyncSocket, AsyncSocketExt as _, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
@@ -18,6 +18,14 @@ const HEADER: usize = 16;
 
 /// The number of changes heard so far.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// Whether somebody listens.
+static HEARD: AtomicBool = AtomicBool::new(false);
+
+/// Whether changes are heard at all.
+pub fn are_heard() -> bool {
+    HEARD.load(Relaxed)
+}
 
 /// How often the network changed since the process began, as far as was heard.
 pub fn generation() -> u64 {
@@ -72,6 +80,7 @@ impl NetworkChanges {
     pub fn listen() -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         socket.socket_mut().bind(&SocketAddr::new(0, GROUPS))?;
+        HEARD.store(true, Relaxed);
         Ok(Self { socket })
     }
 
@@ -93,6 +102,12 @@ impl NetworkChanges {
                 return Ok(changes);
             }
         }
+    }
+}
+
+impl Drop for NetworkChanges {
+    fn drop(&mut self) {
+        HEARD.store(false, Relaxed);
     }
 }
 

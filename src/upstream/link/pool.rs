@@ -10,7 +10,8 @@
 //!
 //! A connected socket keeps its source address and device, but the path to the server may change. So a new socket is
 //! compared with the pool's when the kernel reports a change ([`changes`]), and, for hosts that report nothing, when
-//! nobody answered for [`SILENCE`]. If it would leave by another address or device, every port is retired and its
+//! nobody answered for [`SILENCE`]. While the silence lasts, that is done again each time it has doubled, and at least
+//! every [`LONGEST_PAUSE`]. If the new socket would leave by another address or device, every port is retired and its
 //! queries are sent again by new ones. If the path is the same and other workers get answers, the ports themselves are
 //! dead (a firewall forgot their flows) and are retired too. A port that fails to send is retired at once. None of this
 //! counts against the server.
@@ -36,7 +37,7 @@ use crate::{
     upstream::{server::health::HealthState, spec::ServerSpec},
 };
 
-use super::{Link, udp};
+use super::{Link, is_about_the_path, udp};
 
 /// The least life of a port.
 const LEAST_LIFE: Duration = Duration::from_secs(60);
@@ -47,6 +48,10 @@ const LIFE_WHILE_DOWN: Duration = Duration::from_secs(10);
 
 /// Nothing arrived for this long although queries wait: check whether the path has changed.
 const SILENCE: Duration = Duration::from_millis(250);
+/// The longest pause between checks while a server stays silent.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+/// The same where the kernel does not report changes.
+const LONGEST_PAUSE_UNHEARD: Duration = Duration::from_secs(1);
 /// Nothing arrived on these ports for this long while the server answered elsewhere: the ports are dead.
 const DEAD_PORTS: Duration = Duration::from_millis(500);
 const DEAD_PORTS_QUERIES: u32 = 3;
@@ -64,6 +69,28 @@ struct LocalPath {
 struct Unanswered {
     since: Moment,
     queries: u32,
+    /// When to check the path.
+    check_at: Moment,
+}
+
+impl Unanswered {
+    fn new(now: Moment) -> Self {
+        Self { since: now, queries: 0, check_at: now + SILENCE }
+    }
+
+    /// Whether to check the path now. A server may be silent for days, and a check opens a socket.
+    fn is_check_due(&mut self, now: Moment, longest_pause: Duration) -> bool {
+        let is_due = now >= self.check_at;
+        if is_due {
+            self.check_at = now + now.since(self.since).min(longest_pause);
+        }
+        is_due
+    }
+
+    /// Whether the ports are dead, if the server answered elsewhere.
+    fn may_be_of_dead_ports(&self, now: Moment) -> bool {
+        self.queries >= DEAD_PORTS_QUERIES && now.since(self.since) >= DEAD_PORTS
+    }
 }
 
 /// A connected UDP socket.
@@ -113,7 +140,7 @@ impl Pool {
 
     /// Notes that a query was put on a port.
     pub(super) fn asked(&mut self, now: Moment) {
-        let unanswered = self.unanswered.get_or_insert(Unanswered { since: now, queries: 0 });
+        let unanswered = self.unanswered.get_or_insert_with(|| Unanswered::new(now));
         unanswered.queries = unanswered.queries.saturating_add(1);
     }
 
@@ -225,22 +252,30 @@ pub(super) fn look(link: &Link, now: Moment) -> PathState {
     let mut pool = link.pool.borrow_mut();
     let generation = changes::generation();
     let Some(old) = pool.path else { return PathState::Same };
-    let unanswered = pool.unanswered.filter(|_| !link.in_flight.borrow().is_empty());
-    let is_silent = unanswered.is_some_and(|unanswered| now.since(unanswered.since) >= SILENCE);
-    if pool.generation == generation && !is_silent {
+    let is_waiting = !link.in_flight.borrow().is_empty();
+    let unanswered = pool.unanswered.as_mut().filter(|_| is_waiting);
+    let longest_pause = if changes::are_heard() { LONGEST_PAUSE } else { LONGEST_PAUSE_UNHEARD };
+    let (is_due, are_ports_dead) = unanswered.map_or((false, false), |unanswered| {
+        let are_ports_dead = unanswered.may_be_of_dead_ports(now) && link.server.liveness.heard_since(unanswered.since);
+        (unanswered.is_check_due(now, longest_pause), are_ports_dead)
+    });
+    if pool.generation == generation && !is_due && !are_ports_dead {
         return PathState::Same;
     }
-    // Without any path, the old sockets are no worse than new ones.
-    let Ok((_, path)) = open_socket(link.server.spec()) else { return PathState::Same };
+    let path = match open_socket(link.server.spec()) {
+        Ok((_, path)) => path,
+        Err(error) => {
+            // Without any path, the old sockets are no worse than new ones. The kernel reports the next path.
+            if is_about_the_path(error.kind()) || error.kind() == io::ErrorKind::AddrNotAvailable {
+                pool.generation = generation;
+            }
+            return PathState::Same;
+        }
+    };
     (pool.path, pool.generation) = (Some(path), generation);
     if path != old {
         return PathState::Moved(path.source);
     }
-    let are_ports_dead = unanswered.is_some_and(|unanswered| {
-        unanswered.queries >= DEAD_PORTS_QUERIES
-            && now.since(unanswered.since) >= DEAD_PORTS
-            && link.server.liveness.heard_since(unanswered.since)
-    });
     if are_ports_dead { PathState::PortsDead } else { PathState::Same }
 }
 
@@ -277,4 +312,22 @@ fn close(link: &Link, port: &Port) {
         reader.abort();
     }
     link.server.tally.ports(link.shared.stripe, -1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_to_a_silent_server_is_checked_ever_less_often() {
+        let start = Moment::at(Duration::from_hours(1));
+        for (longest_pause, expected) in [(LONGEST_PAUSE, 19), (LONGEST_PAUSE_UNHEARD, 62)] {
+            let mut unanswered = Unanswered::new(start);
+            let ticks = (1..=240).map(|tick| start + Duration::from_millis(250) * tick);
+            let checks: Vec<_> = ticks.filter(|&now| unanswered.is_check_due(now, longest_pause)).collect();
+            assert_eq!(checks[0].since(start), SILENCE, "the first is soon");
+            assert_eq!(checks.len(), expected, "in a minute");
+            assert!(checks.windows(2).all(|pair| pair[1].since(pair[0]) <= longest_pause), "and never for good");
+        }
+    }
 }
