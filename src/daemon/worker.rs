@@ -122,7 +122,7 @@ async fn work(spec: WorkerSpec) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::UdpSocket, os::fd::OwnedFd};
+    use std::{io::Write, net::UdpSocket, os::fd::OwnedFd};
 
     use super::*;
     use crate::{
@@ -134,39 +134,71 @@ mod tests {
 
     const TEXT: &str = "[upstream.site]\nservers = [\"192.0.2.1\"]\n[[forward]]\nzones = [\".\"]\nto = \"site\"\n";
 
+    /// A worker with this file for a socket.
+    struct Worker {
+        thread: JoinHandle<io::Result<()>>,
+        stop: watch::Sender<bool>,
+        ended: mpsc::UnboundedReceiver<()>,
+        registry: metrics::Registry,
+    }
+
+    impl Worker {
+        fn start(no_socket: OwnedFd) -> Self {
+            let plan = Plan::from_text("t.toml", TEXT).unwrap();
+            let rules = Arc::new(metrics::RuleRegistry::new(1));
+            let (own, alarm) = (OwnAddresses::new([]), Arc::<Alarm>::default());
+            let state =
+                State::new(plan.live, Startup::default(), Cache::new(0), Arc::clone(&rules), own, alarm).unwrap();
+            let counters = Arc::new(metrics::WorkerCounters::new(0));
+            let (stop, stopping) = watch::channel(false);
+            let (end, ended) = mpsc::unbounded_channel();
+            let spec = WorkerSpec {
+                index: 0,
+                workers: 1,
+                engine: Arc::clone(&state.engine),
+                counters: Arc::clone(&counters),
+                connections: Connections::new(1, 1),
+                limits: ConnectionLimits { pipeline: 1, idle: Duration::from_secs(1) },
+                payload: 1232,
+                sockets: vec![Socket::Udp(UdpSocket::from(no_socket))],
+                stop: stopping,
+                end,
+            };
+            let registry = metrics::Registry::new(vec![counters], rules, Duration::ZERO);
+            Self { thread: spawn(spec).unwrap(), stop, ended, registry }
+        }
+
+        fn ends(&mut self) -> bool {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { timeout(Duration::from_secs(15), self.ended.recv()).await }).is_ok()
+        }
+    }
+
     #[test]
     fn a_listener_that_ends_ends_its_worker() {
-        let plan = Plan::from_text("t.toml", TEXT).unwrap();
-        let rules = Arc::new(metrics::RuleRegistry::new(1));
-        let state = State::new(
-            plan.live,
-            Startup::default(),
-            Cache::new(0),
-            rules,
-            OwnAddresses::new([]),
-            Arc::<Alarm>::default(),
-        )
-        .unwrap();
         // A file cannot be waited on for datagrams.
-        let no_socket = UdpSocket::from(OwnedFd::from(tempfile::tempfile().unwrap()));
-        let (_stop, stopping) = watch::channel(false);
-        let (end, mut ended) = mpsc::unbounded_channel();
-        let spec = WorkerSpec {
-            index: 0,
-            workers: 1,
-            engine: Arc::clone(&state.engine),
-            counters: Arc::new(metrics::WorkerCounters::new(0)),
-            connections: Connections::new(1, 1),
-            limits: ConnectionLimits { pipeline: 1, idle: Duration::from_secs(1) },
-            payload: 1232,
-            sockets: vec![Socket::Udp(no_socket)],
-            stop: stopping,
-            end,
+        let mut worker = Worker::start(tempfile::tempfile().unwrap().into());
+        assert!(worker.ends(), "the worker goes on without its socket");
+        assert!(!matches!(worker.thread.join(), Ok(Ok(()))), "it says that something is wrong");
+    }
+
+    #[test]
+    fn a_socket_that_only_gives_errors_is_read_with_pauses_and_holds_no_stop_up() {
+        // A pipe is readable but not a socket: every read is an error that stays.
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"x").unwrap();
+        let mut worker = Worker::start(reader.into());
+        let pauses = || {
+            let text = worker.registry.encode(metrics::Format::Text, |_| {});
+            let line = "tidegate_accept_pauses_total{transport=\"udp\"} ";
+            text.lines().find_map(|family| family.strip_prefix(line)?.parse::<u32>().ok()).unwrap()
         };
-        let worker = spawn(spec).unwrap();
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let heard = runtime.block_on(async { timeout(Duration::from_secs(15), ended.recv()).await });
-        assert!(heard.is_ok(), "the worker goes on without its socket");
-        assert!(!matches!(worker.join(), Ok(Ok(()))), "it says that something is wrong");
+        let deadline = Moment::now() + Duration::from_secs(15);
+        while pauses() < 2 {
+            assert!(Moment::now() < deadline, "it reads on and on");
+            thread::sleep(Duration::from_millis(10));
+        }
+        worker.stop.send(true).unwrap();
+        assert!(worker.ends(), "the stop is not seen");
     }
 }

@@ -76,9 +76,10 @@ impl Registry {
         for reason in DropReason::ALL {
             family.sample(&[("reason", reason.label())], self.dropped(reason));
         }
-        let help = "Times that connections were not accepted for a moment, for want of descriptors or memory.";
+        let help =
+            "Times that a listener paused, because the kernel gave it an error in place of a connection or a query.";
         let mut family = exposition.counter("tidegate_accept_pauses_total", help);
-        for transport in [Transport::Tcp, Transport::Tls, Transport::Https] {
+        for transport in [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Https] {
             let count = self.sum(|worker| &worker.accept_pauses[transport as usize]);
             family.sample(&[("transport", transport.label())], count);
         }

@@ -220,7 +220,7 @@ impl WorkerCounters {
         self.coalesced.add(1);
     }
 
-    /// A listener stopped accepting for a moment.
+    /// A listener paused after errors.
     pub fn accept_paused(&self, transport: Transport) {
         self.accept_pauses[transport as usize].add(1);
     }

@@ -22,7 +22,7 @@ use tokio::{
     sync::{Notify, watch},
     time::timeout,
 };
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::proxy;
 use crate::{
@@ -46,6 +46,13 @@ const LONGEST_QUERY: usize = 1232;
 /// How long a batch's replies wait for room in the socket's buffer. Nothing is read meanwhile, since there would be no
 /// room for its replies either.
 const SEND_TIMEOUT: Duration = Duration::from_millis(100);
+/// Errors in a row, with nothing read between them, after which reading pauses. Reading an error clears it; one that stays
+/// would keep the worker busy for ever.
+const MOST_ERRORS: u32 = 64;
+/// How long reading pauses then.
+const READ_PAUSE: Duration = Duration::from_millis(100);
+/// The least time between two warnings that reading fails.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Idle tasks kept for the next queries of a socket, some kilobytes each.
 const MOST_IDLE: usize = 512;
 
@@ -63,6 +70,8 @@ struct Listener {
     filled: Notify,
     /// Tasks without a query, kept for the next one.
     idle: RefCell<Vec<Rc<IdleTask>>>,
+    /// When a warning that reading fails was last logged.
+    warned: Cell<Option<Moment>>,
 }
 
 /// A query that waits for its answer.
@@ -114,10 +123,11 @@ pub async fn serve(
         counters: Arc::clone(&context.counters),
         filled: Notify::new(),
         idle: RefCell::default(),
+        warned: Cell::default(),
     });
     tokio::task::spawn_local(send_late_replies(Rc::clone(&listener)));
     let mut batch = Batch::new(BATCH, LONGEST_QUERY, payload);
-    let mut room = payload;
+    let (mut room, mut errors) = (payload, 0_u32);
     loop {
         tokio::select! {
             biased;
@@ -135,13 +145,23 @@ pub async fn serve(
             }
             queue = listener.turn(&mut batch, &context, &snapshot);
             listener.finish(&mut batch).await;
-            if queue == Queue::Empty {
+            errors = if matches!(queue, Queue::Unreadable(_)) { errors.saturating_add(1) } else { 0 };
+            if matches!(queue, Queue::Empty) {
                 break;
             }
         }
-        // When the queue is empty, waiting for more lets other tasks run.
-        if queue == Queue::MayHoldMore {
-            tokio::task::yield_now().await;
+        match queue {
+            // Waiting for more lets other tasks run.
+            Queue::Empty => {}
+            Queue::Unreadable(error) if errors >= MOST_ERRORS => {
+                listener.say_that_reading_pauses(&error);
+                if timeout(READ_PAUSE, stop.wait_for(|stopping| *stopping)).await.is_ok() {
+                    break;
+                }
+            }
+            // A socket that is never empty hides the stop from the wait above.
+            Queue::MayHoldMore | Queue::Unreadable(_) if *stop.borrow() => break,
+            Queue::MayHoldMore | Queue::Unreadable(_) => tokio::task::yield_now().await,
         }
     }
     // Queries received before the stop are answered. The socket is read directly, as the runtime may not have seen them
@@ -155,10 +175,12 @@ pub async fn serve(
 }
 
 /// What is known of a socket's receive queue after a batch was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Queue {
     Empty,
     MayHoldMore,
+    /// An error was read in place of datagrams.
+    Unreadable(io::Error),
 }
 
 impl Listener {
@@ -179,8 +201,18 @@ impl Listener {
             Err(error) => {
                 // An error of an earlier reply is reported here, and concerns nobody now.
                 debug!(%error, "reading datagrams");
-                Queue::MayHoldMore
+                Queue::Unreadable(error)
             }
+        }
+    }
+
+    fn say_that_reading_pauses(&self, error: &io::Error) {
+        self.counters.accept_paused(Transport::Udp);
+        let now = Moment::now();
+        if self.warned.get().is_none_or(|last| now.since(last) >= WARN_EVERY) {
+            self.warned.set(Some(now));
+            let transport = Transport::Udp.label();
+            warn!(transport, %error, "queries over {transport} are not read for the moment: {error}");
         }
     }
 
