@@ -1,4 +1,8 @@
 //! Why a connection to a server failed, kept for operators.
+//!
+//! A firewall of this host that drops what leaves cannot be told from a silent server here: Linux keeps the EPERM of a
+//! SYN to itself and sends it again, so the connection opens too slowly. One that rejects looks like a closed port.
+//! Datagrams do get the EPERM.
 
 use std::io;
 
