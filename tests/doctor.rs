@@ -12,11 +12,11 @@ use support::{
     config::Config,
     encrypted::{Encrypted, Manner, Speaks},
     namespace,
-    query::rtype,
+    query::{Query, rtype},
     records::{Fault, Record, Reply},
     rules::Match,
     script::Script,
-    tidegate::run,
+    tidegate::{Tidegate, run},
     upstream::{Transport, Upstream},
 };
 use tidegate::{
@@ -243,6 +243,38 @@ fn a_fault_of_the_host_has_its_diagnosis(#[case] files: &[(&str, &str)], #[case]
         fs::write(path, text).unwrap();
     }
     finds_with(&site(&[&upstream]), &on_host(folder.path()), expected);
+}
+
+#[test]
+fn the_limits_of_the_running_daemon_count() {
+    let upstream = healthy();
+    let folder = tempfile::tempdir().unwrap();
+    let process = folder.path().join("proc/4711");
+    fs::create_dir_all(&process).unwrap();
+    fs::write(process.join("comm"), "tidegate\n").unwrap();
+    fs::write(process.join("cmdline"), "/usr/bin/tidegate\0serve\0--config\0t.toml\0").unwrap();
+    for (limit, expected) in [(100, &[Kind::OpenFiles][..]), (65_536, &[])] {
+        let text =
+            format!("Limit  Soft Limit  Hard Limit  Units\nMax open files            64   {limit}    files     \n");
+        fs::write(process.join("limits"), text).unwrap();
+        let status = Some(Status { workers: 2, ..Status::default() });
+        finds_with(&site(&[&upstream]), &Evidence { status, ..on_host(folder.path()) }, expected);
+    }
+}
+
+#[test]
+fn names_that_the_daemon_has_seen_public_are_asked_for() {
+    let upstream = healthy();
+    upstream.on("kms.eu-west-1.amazonaws.com.", rtype::A, Reply::a("52.1.2.3"));
+    let tidegate = Tidegate::start(&site(&[&upstream]));
+    tidegate.client().ask(&Query::a("kms.eu-west-1.amazonaws.com."));
+    let file = tidegate.folder().join("tidegate.toml").display().to_string();
+    let admin = format!("http://{}", tidegate.admin_address());
+    let output = run(&["doctor", "--json", "--config", &file, "--admin", &admin]);
+    let diagnosis: Diagnosis = serde_json::from_slice(&output.stdout).unwrap();
+    let found = |kind| diagnosis.findings.iter().any(|finding| finding.kind == kind);
+    assert!(diagnosis.daemon && found(Kind::PrivateDnsOff) && !found(Kind::PortTaken), "{diagnosis:#?}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 /// Who serves others may ask whom it likes, as long as that is not a tidegate and somebody else.

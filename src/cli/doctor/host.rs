@@ -8,9 +8,12 @@ use std::{
 
 use super::{document::DoctorFinding, kind::Kind};
 use crate::{
+    clock,
     config::{Plan, ServerAddress},
-    daemon, files,
+    daemon::{self, DescriptorBudget},
+    files,
     net::socket::{BindError, ListenOptions, tcp_listeners, udp_listeners},
+    plural::Plural,
     upstream::{OwnAddresses, system},
 };
 
@@ -20,6 +23,8 @@ const STUBS: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
 const DNS_PORT: u16 = 53;
 /// A table is nearly full from this many hundredths on.
 const NEARLY_FULL: u64 = 90;
+/// From here on a certificate's end is a finding, in seconds.
+const CERTIFICATE_WARNING: u64 = 14 * 86_400;
 /// One datagram dropped of so many is a finding.
 const TOLERATED_DROPS: u64 = 1000;
 
@@ -54,8 +59,48 @@ pub(super) fn check(plan: &Plan, host: &HostFiles, listen: &[SocketAddr]) -> Vec
     let missing = daemon::missing_listeners(&plan.boot).into_iter();
     let missing = missing.chain(daemon::missing_upstreams(&plan.live, &plan.boot));
     findings.extend(missing.map(|line| DoctorFinding::new(Kind::NotOnThisHost, line)));
-    findings.extend(daemon::few_descriptors(&plan.boot).map(|line| DoctorFinding::new(Kind::OpenFiles, line)));
+    findings.extend(certificate(plan));
     findings
+}
+
+/// Whether the limit on open files is enough: of the daemon that runs with so many workers, or else of this process.
+pub(super) fn open_files(plan: &Plan, proc: &Path, workers: Option<usize>) -> Option<DoctorFinding> {
+    let few = match workers {
+        Some(workers) => {
+            let budget = DescriptorBudget::new(&plan.boot, workers, limit_of_daemon(proc)?);
+            budget.warning().map(|warning| warning.to_string())
+        }
+        None => daemon::few_descriptors(&plan.boot),
+    };
+    few.map(|line| DoctorFinding::new(Kind::OpenFiles, line))
+}
+
+/// The limit on open files of the process that serves (`Max open files SOFT HARD files`).
+fn limit_of_daemon(proc: &Path) -> Option<u64> {
+    let processes = fs::read_dir(proc).ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    let serves = |process: &PathBuf| {
+        let arguments = read(process, "cmdline").unwrap_or_default();
+        read(process, "comm").is_some_and(|name| name.trim() == "tidegate")
+            && arguments.split('\0').any(|word| word == "serve")
+    };
+    let limits = read(&processes.into_iter().find(serves)?, "limits")?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Whether the certificate of our own listeners is about to end.
+fn certificate(plan: &Plan) -> Option<DoctorFinding> {
+    let certificate = plan.live.certificate.as_ref()?;
+    let left = certificate.pair.facts().seconds_left(clock::wall());
+    let file = certificate.chain.display();
+    match u64::try_from(left) {
+        Err(_) => Some(DoctorFinding::new(Kind::CertificateExpired, format!("{file}, of our listeners, has expired"))),
+        Ok(left) if left < CERTIFICATE_WARNING => {
+            let what = format!("{file}, of our listeners, expires in {}", Plural(left / 86_400, "day"));
+            Some(DoctorFinding::new(Kind::CertificateExpires, what))
+        }
+        Ok(_) => None,
+    }
 }
 
 /// Addresses that the daemon could not have; for a host on which none runs.

@@ -51,7 +51,7 @@ kinds! {
         "No server of the group answers, over UDP or TCP: one cause that they share, the link or a firewall, is likely.",
         "Check the Direct Connect or VPN, routes in both directions, and the endpoint's security group (port 53 from this host).";
     ServerSilent, "server-silent", First,
-        "The server answers neither over UDP nor over TCP, while others of its group do. Its share of the load is on them.",
+        "The server answers over no transport. Others of its group carry its load, where it has others.",
         "Look whether the endpoint address is recovering (AUTO_RECOVERING) or gone, and whether its subnet is routed and allowed.";
     VpcResolverAddress, "vpc-resolver-address", First,
         "The address is that of a VPC's own resolver (VPC+2 or 169.254.169.253), which answers inside its VPC only.",
@@ -78,8 +78,8 @@ kinds! {
         "The certificate is for another name: nothing is sent to that server.",
         "Write the certificate's name behind the address: \"tls://ADDRESS#NAME\".";
     CertificateExpired, "certificate-expired", First,
-        "The certificate has expired: nothing is sent to that server.",
-        "Renew it on the server. If it is new, this host's clock is wrong.";
+        "The certificate has expired: the other end of encrypted connections refuses it.",
+        "Renew it where it is in use. If it is new, this host's clock is wrong.";
     ClockOff, "clock-off", First,
         "A certificate is not valid yet by this host's clock: most likely the clock is wrong, and TLS and cookies with it.",
         "Compare `date` with a clock that is right, and start chrony or systemd-timesyncd.";

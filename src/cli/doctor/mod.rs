@@ -24,7 +24,7 @@ pub use self::{
     kind::Kind,
 };
 use super::{
-    control,
+    client, control,
     output::{ERR, OUT},
 };
 use crate::{
@@ -34,6 +34,9 @@ use crate::{
     upstream::OwnAddresses,
     wire::Name,
 };
+
+/// Names that the daemon has seen public are asked for up to this number: all go out at once.
+const MAX_SEEN_NAMES: usize = 50;
 
 /// What to look at.
 #[derive(Debug, clap::Args)]
@@ -47,6 +50,18 @@ pub(super) struct Options {
     admin: Option<String>,
     #[command(flatten)]
     daemon: control::Options,
+}
+
+impl Options {
+    /// AWS names that the running daemon has seen public, the first of them where there are very many.
+    fn seen_public(&self) -> Vec<Name> {
+        let admin = client::admin(self.admin.as_deref(), self.daemon.config.as_deref());
+        let page = admin.and_then(|admin| client::fetch(&admin, "/api/v1/perimeter"));
+        let page: serde_json::Value = page.ok().and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default();
+        let seen = page["names"].as_array().into_iter().flatten();
+        let public = seen.filter(|seen| seen["verdict"] == "public" && seen["excepted"] != true);
+        public.filter_map(|seen| seen["name"].as_str()?.parse().ok()).take(MAX_SEEN_NAMES).collect()
+    }
 }
 
 /// What is looked at besides servers.
@@ -73,7 +88,11 @@ pub(super) fn run(options: &Options) -> i32 {
     };
     let page = options.daemon.get(options.admin.as_deref(), "/v1/status").ok();
     let status = page.filter(|(code, _)| *code == 200).and_then(|(_, body)| serde_json::from_str(&body).ok());
-    let evidence = Evidence { names: options.names.clone(), status, host: HostFiles::default() };
+    let mut names = options.names.clone();
+    if status.is_some() {
+        names.extend(options.seen_public());
+    }
+    let evidence = Evidence { names, status, host: HostFiles::default() };
     let diagnosis = match diagnose(&plan, &evidence) {
         Ok(diagnosis) => diagnosis,
         Err(error) => {
@@ -105,6 +124,8 @@ pub fn diagnose(plan: &Plan, evidence: &Evidence) -> io::Result<Diagnosis> {
 async fn ask_everybody(plan: &Plan, evidence: &Evidence) -> Diagnosis {
     let listen = listeners(plan, evidence.status.as_ref());
     let mut findings = host::check(plan, &evidence.host, &listen);
+    let workers = evidence.status.as_ref().map(|status| status.workers);
+    findings.extend(host::open_files(plan, &evidence.host.proc, workers));
     match &evidence.status {
         Some(status) => findings.extend(running::check(status)),
         None => findings.extend(host::ports(&listen)),
