@@ -69,11 +69,7 @@ pub(super) async fn reach(spec: &ServerSpec, probe: &UpstreamQuery, style: Style
 
 /// Seconds until the certificate that the server shows ends. Over QUIC it is not looked at.
 async fn certificate(spec: &ServerSpec) -> Option<i64> {
-    let alpn = match spec.transport {
-        Transport::Tls => Alpn::Dot,
-        Transport::Https => Alpn::H2,
-        Transport::Udp | Transport::Tcp | Transport::Quic => return None,
-    };
+    let alpn = Alpn::of(spec.transport)?;
     let identity = spec.identity.as_ref()?;
     let client = TlsClient::new(&identity.roots, spec.address.ip(), identity.name.as_deref(), alpn);
     let stream = connect(spec).await?;
