@@ -146,11 +146,12 @@ fn named(error: &str) -> String {
     }
 }
 
-/// "HandshakeFailure" as "handshake failure"; text from a bracket on is for programmers and is left out.
+/// "HandshakeFailure" as "handshake failure"; what follows in brackets is for programmers and is left out. A sentence stays
+/// whole, without the `DnsName("…")` around its names.
 fn separated(name: &str) -> String {
-    let name = name.split(['(', '{']).next().unwrap_or(name).trim();
+    let (sentence, name) = (name, name.split(['(', '{']).next().unwrap_or(name).trim());
     if name.contains(' ') {
-        return name.to_owned();
+        return sentence.replace("DnsName(\"", "").replace("\")", "");
     }
     let mut words = String::new();
     let mut was_lower = false;
@@ -194,8 +195,8 @@ fn protocol_words(error: &Error) -> String {
 fn quic_words(reason: &str) -> String {
     match reason.rsplit_once("invalid peer certificate: ") {
         Some((_, error)) => {
-            let inner = error.trim_start_matches("Other(OtherError(").trim_end_matches(')');
-            format!("its certificate cannot be used: {}", named(if error.contains('{') { error } else { inner }))
+            let inner = error.strip_prefix("Other(OtherError(").and_then(|inner| inner.strip_suffix("))"));
+            format!("its certificate cannot be used: {}", named(inner.unwrap_or(error)))
         }
         None => reason.to_owned(),
     }
@@ -253,6 +254,12 @@ mod tests {
             (
                 "invalid peer certificate: UnknownIssuer",
                 "no QUIC with it: its certificate cannot be used: unknown issuer",
+            ),
+            (
+                "invalid peer certificate: certificate not valid for name \"dns.corp.example\"; certificate is only valid \
+                 for DnsName(\"a.example\") or DnsName(\"b.example\")",
+                "no QUIC with it: its certificate cannot be used: certificate not valid for name \"dns.corp.example\"; \
+                 certificate is only valid for a.example or b.example",
             ),
         ] {
             assert_eq!(HandshakeError::of_quic(0x12e, reason.to_owned()).to_string(), expected);
