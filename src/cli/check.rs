@@ -12,6 +12,10 @@ use crate::{
     plural::Plural,
 };
 
+/// Meant, where only AWS names are asked here; so `serve` does not log it.
+const REFUSES_THE_REST: &str = "no rule has \".\": names that no zone covers are REFUSED. To have the site's DNS answer \
+                                them, write a [[forward]] table with zones = [\".\"]";
+
 /// What to check.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -99,6 +103,9 @@ pub(super) fn run(options: &Options) -> i32 {
     if found.errors == 0 {
         if found.warnings > 0 {
             writeln!(ERR);
+        }
+        if plan.live.refuses_the_rest() {
+            writeln!(ERR, "note: {REFUSES_THE_REST}\n");
         }
         write!(OUT, "{}", plan.routing_table());
         daemon::delegation_plans(&plan.live, &zones).iter().for_each(|delegation| writeln!(OUT, "{delegation}"));

@@ -442,6 +442,13 @@ pub enum ZoneData {
 }
 
 impl Live {
+    /// Whether names that no zone covers are REFUSED: there are rules, and neither a rule nor a local zone has ".".
+    pub fn refuses_the_rest(&self) -> bool {
+        let rules = self.rules.iter().flat_map(|rule| &rule.zones);
+        let mut zones = rules.chain(self.local.iter().map(|local| &local.zone));
+        !self.rules.is_empty() && !zones.any(Name::is_root)
+    }
+
     /// The group at `index`.
     pub fn group(&self, index: GroupIndex) -> &GroupPlan {
         &self.groups[index.0]

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Output};
 
 use rstest::rstest;
 
-use crate::{BASE, support::tidegate::run};
+use crate::{BASE, plan, support::tidegate::run};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -29,6 +29,22 @@ fn every_message_ends_with_a_newline(#[case] text: &str, #[case] code: i32) {
     assert_eq!(output.status.code(), Some(code), "{}", said(&output));
     let said = said(&output);
     assert!(said.ends_with('\n') && !said.ends_with("\n\n"), "{said:?}");
+}
+
+#[test]
+fn without_a_rule_for_the_rest_there_is_a_note_and_no_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = BASE.replace("\".\", \"reverse:private\"", "\"vpc.example\"");
+    assert_ne!(text, BASE);
+    let output = check(folder.path(), &text);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(said(&output).matches("note: no rule has \".\"").count(), 1, "{}", said(&output));
+    assert!(!said(&output).contains("warning"), "{}", said(&output));
+    assert!(plan(&text).warnings.is_empty(), "`serve` and `reload` log them");
+    let root = format!("{text}[[local]]\nzone = \".\"\nrecords = [\"a 60 A 10.0.0.1\"]\n");
+    for text in [BASE, &root] {
+        assert_eq!(said(&check(folder.path(), text)), "");
+    }
 }
 
 #[test]

@@ -35,13 +35,6 @@ impl Builder<'_> {
                     .help("write a [[forward]] table with zones = [\".\"] and to = the name of an [upstream.NAME]"),
             );
         }
-        let has_root = live.rules.iter().flat_map(|rule| &rule.zones).chain(live.local.iter().map(|local| &local.zone));
-        if !live.rules.is_empty() && !has_root.into_iter().any(Name::is_root) {
-            self.warnings.push(
-                Problem::without_place("no rule has \".\": names that no zone of a rule covers are REFUSED")
-                    .help("write a [[forward]] table with zones = [\".\"] for the site's own DNS"),
-            );
-        }
         let server = section(file.server.as_ref());
         if let Some(allow) = server.allow.as_ref().filter(|allow| allow.value.is_empty()) {
             let message = "allow is empty: every client will be REFUSED".to_owned();
@@ -204,8 +197,9 @@ impl Builder<'_> {
         }
     }
 
+    /// Without a rule for ".", all names of the site are somebody else's.
     fn warn_of_reverse(&mut self, file: &File, live: &Live) {
-        if live.special == SpecialNames::Forwarded || live.rules.is_empty() {
+        if live.special == SpecialNames::Forwarded || live.rules.is_empty() || live.refuses_the_rest() {
             return;
         }
         let domains = live.rules.iter().flat_map(|rule| &rule.zones).filter(|zone| !zone.is_root());
