@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    collections::HashSet,
     net::{SocketAddr, UdpSocket},
     sync::{
         Arc, Mutex,
@@ -18,8 +19,9 @@ use support::{
     config::{Config, ONE_PATIENT_TRY},
     eventually,
     peers::{Peer, free_port},
-    query::Query,
-    tidegate::Tidegate,
+    query::{Query, rtype},
+    records::Reply,
+    tidegate::{Tidegate, run},
     upstream::Upstream,
 };
 
@@ -161,6 +163,28 @@ fn a_server_that_leads_back_is_left_out_for_that_rule_alone_until_it_does_not() 
     tidegate.await_logged("INFO", "the loop is gone");
     assert_eq!(tidegate.logged("INFO", "the loop is gone").len(), 1);
     assert_eq!(ask(&tidegate, 100, "s3.eu-west-1.amazonaws.com."), ["10.9.9.9"]);
+}
+
+#[test]
+fn a_server_that_refuses_probes_for_loops_has_failed_no_query() {
+    let upstream = Upstream::start();
+    upstream.otherwise(Reply::refused());
+    upstream.on(".", rtype::NS, Reply::nodata(60)).on_below("www.example.", rtype::A, Reply::a("10.0.0.1"));
+    let zones = [".", "corp.example", "lab.example"];
+    let tidegate =
+        Tidegate::start(&Config::new().upstream("site", &[&upstream], "").forward("rest", &zones, "site", ""));
+    let is_probe = |name: &str| name.to_ascii_lowercase().contains(".tidegate-loop.");
+    eventually("each zone is probed", || {
+        let names: HashSet<String> =
+            upstream.all_seen().into_iter().map(|seen| seen.name.to_ascii_lowercase()).collect();
+        names.iter().filter(|name| is_probe(name)).count() >= zones.len()
+    });
+    assert_eq!(ask(&tidegate, 0, "www.example."), ["10.0.0.1"]);
+    tidegate.await_metric("tidegate_upstream_queries_total", &[("result", "ok")], 1.0);
+    assert_eq!(tidegate.metric("tidegate_upstream_queries_total", &[("result", "refused")]), 0.0);
+    let output = run(&["status", "--admin", &format!("http://{}", tidegate.admin_address())]);
+    let text = String::from_utf8(output.stdout).expect("it is text");
+    assert!(text.contains(" answered\n") && !text.contains("failed"), "{text}");
 }
 
 #[test]

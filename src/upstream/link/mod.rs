@@ -167,7 +167,7 @@ impl Link {
         for flight in flights {
             self.pool.borrow().forget_one(flight.sender());
             if flight.race().has_ended() {
-                self.ended(Transport::Udp, QueryResult::Network);
+                self.ended(&flight, Transport::Udp, QueryResult::Network);
                 continue;
             }
             let (race, leg, edns) = flight.parts();
@@ -219,7 +219,7 @@ impl Link {
         let over = self.in_flight.borrow_mut().expire(timeout, now);
         for flight in over {
             self.pool.borrow().forget_one(flight.sender());
-            self.ended(Transport::Udp, QueryResult::Timeout);
+            self.ended(&flight, Transport::Udp, QueryResult::Timeout);
         }
         self.follow_path_changes(now);
         pool::tend(self, now);
@@ -242,12 +242,15 @@ impl Link {
     /// Ends a query: counts it and reports its outcome to health and to its race.
     fn conclude(&self, flight: &Flight, outcome: Outcome, transport: Transport, now: Moment) {
         let server = &*self.server;
-        self.ended(transport, outcome.result());
+        self.ended(flight, transport, outcome.result());
+        let is_tagged = flight.race().role == Role::Tagged;
         if !matches!(outcome, Outcome::Closed | Outcome::NotSent | Outcome::Failed(QueryResult::Network, _)) {
             let rtt = now.since(flight.sent_at());
             server.heard(now);
-            server.tally.took(self.shared.stripe, rtt);
-            if transport == server.spec().transport && flight.race().role != Role::Tagged {
+            if !is_tagged {
+                server.tally.took(self.shared.stripe, rtt);
+            }
+            if transport == server.spec().transport && !is_tagged {
                 server.sample(rtt);
             }
         }
@@ -261,9 +264,11 @@ impl Link {
         flight.deliver(outcome, now);
     }
 
-    /// Counts the end of a query.
-    pub(super) fn ended(&self, transport: Transport, result: QueryResult) {
-        self.server.tally.ended(self.shared.stripe, transport, result);
+    /// Counts the end of a query; not of a probe for loops, which a good server may well refuse.
+    fn ended(&self, flight: &Flight, transport: Transport, result: QueryResult) {
+        if flight.race().role != Role::Tagged {
+            self.server.tally.ended(self.shared.stripe, transport, result);
+        }
         self.server.tally.waiting(self.shared.stripe, -1);
     }
 }

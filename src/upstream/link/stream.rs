@@ -237,7 +237,7 @@ impl Link {
                 stream.last_message.set(now);
                 self.read_alone(&flight, &reply)
             }
-            Err(RequestError::Late) => return self.ended(stream.transport, QueryResult::Timeout),
+            Err(RequestError::Late) => return self.ended(&flight, stream.transport, QueryResult::Timeout),
             Err(RequestError::Closed) if stream.received.get() > 0 => Outcome::Closed,
             Err(RequestError::Closed) => Outcome::Failed(QueryResult::Network, None),
             Err(RequestError::Refused(error)) => {
@@ -386,8 +386,8 @@ pub(super) fn tend(link: &Rc<Link>, timeout: Duration, now: Moment) {
     let all: Vec<_> = link.streams.borrow().0.iter().map(Rc::clone).collect();
     for stream in all {
         let over = stream.in_flight.borrow_mut().expire(timeout, now);
-        for _ in &over {
-            link.ended(stream.transport, QueryResult::Timeout);
+        for flight in &over {
+            link.ended(flight, stream.transport, QueryResult::Timeout);
         }
         drop(over);
         // A server that is gone sends nothing, not even an end. Open queries stay: a slow server may still answer them.
