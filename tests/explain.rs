@@ -265,6 +265,22 @@ fn a_configuration_is_explained_without_a_daemon() {
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }
+    for (words, head) in [
+        (&["10.20.1.10"][..], "10.1.20.10.in-addr.arpa. PTR from"),
+        (&["10.20.1.10", "PTR"], "10.1.20.10.in-addr.arpa. PTR from"),
+        (&["10.20.1.10", "A"], "10.20.1.10. A from"),
+        (&["sts.amazonaws.com"], "sts.amazonaws.com. A from"),
+    ] {
+        let output = run(&[&["explain"], words, &["--config", &file]].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.starts_with(head), "{words:?}: {text}");
+    }
+    let wrong = run(&["explain", "a..example", "--config", &file]);
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(
+        (wrong.status.code(), said.as_str()),
+        (Some(2), "tidegate: \"a..example\" is no name: it has an empty label\n")
+    );
     let missing = run(&["explain", "a.example", "--config", "/nonexistent.toml"]);
     assert_eq!(missing.status.code(), Some(2));
 }

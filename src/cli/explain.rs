@@ -10,6 +10,7 @@ use std::{
 use super::{
     control,
     output::{ERR, OUT},
+    query,
 };
 use crate::{
     cache::Cache,
@@ -25,17 +26,17 @@ use crate::{
             },
         },
     },
-    wire::{Name, RecordType, Transport},
+    wire::{RecordType, Transport},
 };
 
 /// What to explain, and who knows.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// The name
-    name: Name,
-    /// The record type
-    #[arg(value_name = "TYPE", default_value = "A")]
-    qtype: RecordType,
+    /// The name, or an address, of which its PTR is meant
+    name: String,
+    /// The record type [default: A, of an address PTR]
+    #[arg(value_name = "TYPE")]
+    qtype: Option<RecordType>,
     /// The client that asks
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     client: IpAddr,
@@ -79,9 +80,16 @@ pub(super) enum ExplainError {
 }
 
 pub(super) fn run(options: &Options) -> i32 {
+    let (name, default) = match query::name_and_type(&options.name, options.qtype.as_slice()) {
+        Ok(found) => found,
+        Err(error) => {
+            writeln!(ERR, "tidegate: {error}");
+            return super::UNUSABLE;
+        }
+    };
     let asked = Asked {
-        name: options.name.clone(),
-        qtype: options.qtype,
+        name,
+        qtype: options.qtype.unwrap_or(default),
         client: options.client,
         transport: options.transport,
         do_bit: options.dnssec,

@@ -99,11 +99,7 @@ fn read(options: &Options) -> Result<QueryPlan, String> {
         }
     }
     let word = name.ok_or_else(|| "there is no name to ask for".to_owned())?;
-    let pointer = word.parse().ok().and_then(ptr_name).filter(|_| types.iter().all(|&qtype| qtype == RecordType::PTR));
-    let (name, default) = match pointer {
-        Some(name) => (name, RecordType::PTR),
-        None => (word.parse::<Name>().map_err(|error| format!("\"{word}\" is no name: {error}"))?, RecordType::A),
-    };
+    let (name, default) = name_and_type(word, &types)?;
     if types.is_empty() {
         types.push(default);
     }
@@ -111,6 +107,18 @@ fn read(options: &Options) -> Result<QueryPlan, String> {
         |qtype| UpstreamQuery { name: name.clone(), qtype, qclass: Class::IN, do_bit: options.dnssec, cd: false };
     let this_host = || ServerSpec::plain(Transport::Udp, SocketAddr::from(([127, 0, 0, 1], 53)));
     Ok(QueryPlan { queries: types.into_iter().map(query).collect(), server: server.unwrap_or_else(this_host) })
+}
+
+/// The name that a word means, and the type to ask for by default: of an address, its PTR, unless another type is named.
+pub(super) fn name_and_type(word: &str, types: &[RecordType]) -> Result<(Name, RecordType), String> {
+    let pointer = word.parse().ok().and_then(ptr_name).filter(|_| types.iter().all(|&qtype| qtype == RecordType::PTR));
+    match pointer {
+        Some(name) => Ok((name, RecordType::PTR)),
+        None => {
+            let name = word.parse::<Name>().map_err(|error| format!("\"{word}\" is no name: {error}"))?;
+            Ok((name, RecordType::A))
+        }
+    }
 }
 
 /// The name that holds an address's PTR records.
