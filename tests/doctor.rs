@@ -208,6 +208,15 @@ fn a_public_answer_has_its_remedy(#[case] name: &str, #[case] kind: Kind, #[case
 }
 
 #[test]
+fn a_probe_may_ask_for_a_public_name_where_there_is_no_guard() {
+    let upstream = healthy();
+    upstream.on(STS, rtype::A, Reply::a("52.1.2.3"));
+    let probe = format!("[upstream.site.health]\nprobe = \"{STS} A\"\n");
+    let everything = Config::new().section("limits", "tcp_connections = 50").upstream("site", &[&upstream], &probe);
+    finds(&everything.forward("rest", &["."], "site", ""), &[]);
+}
+
+#[test]
 fn signatures_count_where_the_whole_internet_is_forwarded() {
     let upstream = healthy();
     upstream.on(".", DNSKEY, Reply::of([key(200)]));

@@ -132,7 +132,10 @@ async fn ask_everybody(plan: &Plan, evidence: &Evidence) -> Diagnosis {
     }
     let (site, of_servers) = Site::examine(plan, &OwnAddresses::new(listen)).await;
     findings.extend(of_servers);
-    let mut asked: Vec<&Name> = site.probe_names().filter(|name| is_aws_name(name)).chain(&evidence.names).collect();
+    // A probe may ask for a public name where the rule has no guard.
+    let is_guarded = |name: &Name| site.rule_for(name).is_some_and(|rule| rule.guard.is_some());
+    let probes = site.probe_names().filter(|name| is_aws_name(name) && is_guarded(name));
+    let mut asked: Vec<&Name> = probes.chain(&evidence.names).collect();
     asked.sort_unstable();
     asked.dedup();
     let (closer, names) = tokio::join!(site.look_closer(), all(asked.iter().map(|name| names::check(&site, name))));
