@@ -219,7 +219,7 @@ fn the_start_and_a_reload_say_which_aws_names_have_no_guard() {
     let config =
         |keys: &str| Config::new().upstream("vpc", &[&upstream], "").forward("aws", &["amazonaws.com"], "vpc", keys);
     let guard = "private = [\"10.20.0.0/16\"]\non_public = \"refuse\"";
-    let said = "rule \"aws\" sends AWS names";
+    let said = "sends AWS names";
     let unguarded = Tidegate::start(&config(""));
     assert_eq!(unguarded.logged("WARN", said).len(), 1, "{:?}", unguarded.log());
 
