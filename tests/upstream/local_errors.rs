@@ -164,3 +164,23 @@ fn what_this_host_lacks_is_not_held_against_a_server(#[case] obstacle: Obstacle,
         });
     });
 }
+
+/// Linux keeps the EPERM of a SYN to itself and sends it again. Datagrams do get it.
+#[test]
+fn a_firewall_of_ours_that_drops_connections_looks_like_a_silent_server() {
+    namespace::inside("local_errors::a_firewall_of_ours_that_drops_connections_looks_like_a_silent_server", || {
+        let network = Network::behind("direct", &["10.91.0.7/24"], &["10.91.0.1/24"]);
+        let far = Server::start(&network, Transport::Tcp);
+        let there = far.spec(Transport::Tcp);
+        command(&["nft", "add table ip own"]);
+        command(&["nft", "add chain ip own out { type filter hook output priority 0; }"]);
+        command(&["nft", &format!("add rule ip own out tcp dport {} drop", there.address.port())]);
+        let group =
+            Arc::new(Group::build(&spec(&[&[TierMember::Server(there)]]), &OwnAddresses::default(), &Arc::default()));
+        on_a_worker(async {
+            let error = ask(&client(), &group, "a.example").await.unwrap_err();
+            assert!(!error.to_string().contains("this host could not send"), "{error}");
+            assert!(!server(&group, 0).has_no_path());
+        });
+    });
+}
