@@ -46,7 +46,7 @@
 //! | 4 | [`engine`]: the decisions |
 //! | 3 | [`upstream`]: servers we forward to · [`zones`]: local zones · [`perimeter`]: which names were private or public |
 //! | 2 | [`cache`] · [`route`] · [`config`] |
-//! | 1 | [`net`]: the kernel, and the only unsafe code · [`tls`]: trust and handshakes · [`metrics`] |
+//! | 1 | [`net`]: the kernel, and the only unsafe code · [`tls`]: trust and handshakes · [`metrics`] · [`dnstap`] |
 //! | 0 | [`wire`]: DNS messages as bytes · [`networks`] · [`clock`] · [`files`] · [`plural`] |
 
 pub mod admin;
@@ -55,6 +55,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod dnstap;
 pub mod engine;
 pub mod files;
 pub mod metrics;

@@ -21,6 +21,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("net", 1),
     ("tls", 1),
     ("metrics", 1),
+    ("dnstap", 1),
     ("cache", 2),
     ("route", 2),
     ("config", 2),
@@ -41,6 +42,7 @@ const UPSTREAM: &[&str] = &["spec", "system", "server", "group", "race", "link",
 /// Words that stand only in files whose path below `src/`, without `.rs`, begins with one of these.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("hickory_server", &["cli/demo/"]),
+    ("prost", &["dnstap/message"]),
     ("rcgen", &["cli/demo/certificates"]),
     ("quinn", &["tls/", "upstream/link/quic", "serve/quic"]),
     ("rustls", &["cli/demo/certificates", "tls/"]),

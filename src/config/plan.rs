@@ -18,6 +18,7 @@ use super::{
     group::{GroupIndex, GroupPlan, Share},
 };
 use crate::{
+    dnstap::DnstapTarget,
     tls::KeyPair,
     wire::{Name, cookie::Secret},
 };
@@ -62,6 +63,8 @@ pub struct Boot {
     pub admin_socket: Option<PathBuf>,
     /// How log lines are written.
     pub log_format: LogFormat,
+    /// Where dnstap messages go; none = nowhere.
+    pub dnstap: Option<DnstapTarget>,
     /// Whether to sandbox the process.
     pub sandbox: Sandbox,
 }
@@ -476,6 +479,7 @@ impl Boot {
             ("admin.http", self.admin_http == other.admin_http),
             ("admin.socket", self.admin_socket == other.admin_socket),
             ("log.format", self.log_format == other.log_format),
+            ("log.dnstap", self.dnstap == other.dnstap),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }

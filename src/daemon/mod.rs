@@ -63,6 +63,7 @@ use crate::{
     cache::Cache,
     clock::Moment,
     config::{Boot, Live, Workers},
+    dnstap::DnstapWriter,
     engine::Engine,
     metrics,
     net::{
@@ -150,6 +151,7 @@ pub struct Daemon {
     control: JoinHandle<()>,
     snapshot_writer: Option<SnapshotThread>,
     perimeter_recorder: Option<PerimeterRecorder>,
+    dnstap: Option<DnstapWriter>,
     orders: mpsc::Receiver<OrderRequest>,
     _socket: Option<SocketFile>,
 }
@@ -206,7 +208,11 @@ impl Daemon {
             &bound,
             &state,
         );
-        let report = Arc::new(report.with_log(log_lost));
+        let version = concat!("tidegate ", env!("CARGO_PKG_VERSION"));
+        let dnstap = boot.dnstap.clone().map(|target| DnstapWriter::start(target, version));
+        let dnstap = dnstap.transpose().map_err(StartError::Thread)?;
+        let tap = dnstap.as_ref().map(DnstapWriter::tap);
+        let report = Arc::new(report.with_log(log_lost, tap.clone()));
         let start_recorder = |record| PerimeterRecorder::start(record, &engine, &report);
         let perimeter_recorder = boot.perimeter.as_ref().map(start_recorder).transpose()?;
         let (stop, stopping) = watch::channel(false);
@@ -222,6 +228,7 @@ impl Daemon {
                 limits,
                 payload,
                 sockets,
+                tap: tap.clone(),
                 stop: stopping.clone(),
                 end: end.clone(),
             };
@@ -250,6 +257,7 @@ impl Daemon {
             control,
             snapshot_writer,
             perimeter_recorder,
+            dnstap,
             orders,
             _socket: file,
         })
@@ -340,6 +348,9 @@ impl Daemon {
             warn!("the control thread panicked");
         }
         if let Some(writer) = self.snapshot_writer {
+            writer.stop();
+        }
+        if let Some(writer) = self.dnstap {
             writer.stop();
         }
         if let Some(recorder) = self.perimeter_recorder {

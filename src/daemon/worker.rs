@@ -19,6 +19,7 @@ use tokio::{
 use super::{StartError, listeners::Socket};
 use crate::{
     clock::Moment,
+    dnstap::Tap,
     engine::{Context, Engine},
     metrics,
     serve::{ConnectionLimits, accept, connections::Connections, quic, udp},
@@ -40,6 +41,8 @@ pub(super) struct WorkerSpec {
     pub limits: ConnectionLimits,
     pub payload: usize,
     pub sockets: Vec<Socket>,
+    /// Where copies of messages go.
+    pub tap: Option<Tap>,
     /// Becomes true when reading stops.
     pub stop: watch::Receiver<bool>,
     /// Dropped with the thread, whatever ends it.
@@ -70,9 +73,9 @@ fn run(spec: WorkerSpec) -> io::Result<()> {
 }
 
 async fn work(spec: WorkerSpec) -> io::Result<()> {
-    let upstream_client =
-        Rc::new(UpstreamClient::new(upstream::WorkerNumber { index: spec.index, count: spec.workers + 1 }));
-    let context = Rc::new(Context::new(spec.engine, upstream_client, spec.counters));
+    let number = upstream::WorkerNumber { index: spec.index, count: spec.workers + 1 };
+    let upstream_client = Rc::new(UpstreamClient::tapped(number, spec.tap.clone()));
+    let context = Rc::new(Context::new(spec.engine, upstream_client, spec.counters).with_tap(spec.tap));
     let mut listeners = JoinSet::new();
     for socket in spec.sockets {
         let (context, connections) = (Rc::clone(&context), Arc::clone(&spec.connections));
@@ -161,6 +164,7 @@ mod tests {
                 limits: ConnectionLimits { pipeline: 1, idle: Duration::from_secs(1) },
                 payload: 1232,
                 sockets: vec![Socket::Udp(UdpSocket::from(no_socket))],
+                tap: None,
                 stop: stopping,
                 end,
             };

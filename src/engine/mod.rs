@@ -45,6 +45,7 @@ pub use self::{
 use crate::{
     cache::{Cache, failures::Failures, snapshot::SnapshotError},
     clock::Moment,
+    dnstap::{Tap, Tapped, TappedKind},
     metrics,
     perimeter::Perimeter,
     upstream::{Loops, UpstreamClient},
@@ -158,6 +159,8 @@ pub struct Context {
     pub counters: Arc<metrics::WorkerCounters>,
     /// Room for one message of any length; borrowed for a moment at a time.
     pub scratch: Rc<RefCell<Box<[u8]>>>,
+    /// Where copies of clients' messages go.
+    pub tap: Option<Tap>,
 }
 
 impl Context {
@@ -167,6 +170,48 @@ impl Context {
         upstream_client: Rc<UpstreamClient>,
         counters: Arc<metrics::WorkerCounters>,
     ) -> Self {
-        Self { engine, upstream_client, counters, scratch: Rc::new(RefCell::new(vec![0; MAX_MESSAGE].into())) }
+        let scratch = Rc::new(RefCell::new(vec![0; MAX_MESSAGE].into()));
+        Self { engine, upstream_client, counters, scratch, tap: None }
+    }
+
+    /// The same, with a tap of clients' messages.
+    pub fn with_tap(self, tap: Option<Tap>) -> Self {
+        Self { tap, ..self }
+    }
+
+    /// [`Engine::handle`], past the tap.
+    #[inline]
+    pub fn handle(&self, snapshot: &Snapshot, incoming: &Incoming<'_>, reply: &mut [u8]) -> Action {
+        let action = self.engine.handle(snapshot, &self.counters, incoming, reply);
+        if let Some(tap) = &self.tap {
+            record(tap, incoming, &action, reply);
+        }
+        action
+    }
+}
+
+/// Copies a client's query, and the reply where it was made at once. What gets no reply is not copied.
+#[cold]
+#[inline(never)]
+fn record(tap: &Tap, incoming: &Incoming<'_>, action: &Action, reply: &[u8]) {
+    let &Incoming { message, client, carrier, now } = incoming;
+    let length = match action {
+        Action::Drop => return,
+        Action::Resolve(_) => None,
+        Action::Reply(length) | Action::ReplyAndRefresh(length, _) => Some(*length),
+    };
+    let transport = carrier.transport;
+    let query = Tapped {
+        kind: TappedKind::ClientQuery,
+        transport,
+        client: Some(client),
+        server: None,
+        message,
+        asked: now,
+        at: now,
+    };
+    tap.record(&query);
+    if let Some(message) = length.and_then(|length| reply.get(..length)) {
+        tap.record(&Tapped { kind: TappedKind::ClientResponse, message, at: Moment::now(), ..query });
     }
 }

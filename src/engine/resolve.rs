@@ -26,6 +26,7 @@ use super::{
 use crate::{
     clock::Moment,
     config::QueryLogPolicy,
+    dnstap::{Tapped, TappedKind},
     metrics::{CountedReply, QueryOutcome, ReplySource},
     upstream::Server,
     wire::{EdeCode, Name, Rcode, Response, ResponseKind, reply, rotate, splice},
@@ -99,7 +100,8 @@ impl Reply {
     pub fn write(&self, context: &Context, query: &Query, out: &mut [u8]) -> usize {
         let question = query.question();
         let space = query.carrier.space(question.edns.as_ref(), self.payload);
-        let took = Moment::now().since(query.received);
+        let now = Moment::now();
+        let took = now.since(query.received);
         let (length, source, rcode, reason) = match &self.resolved {
             Ok(answer) => {
                 let message = answer.response.message();
@@ -125,6 +127,17 @@ impl Reply {
             }
         };
         let ede = reason.filter(|_| question.edns.is_some()).map(|reason| reason.code);
+        if let Some(tap) = &context.tap {
+            tap.record(&Tapped {
+                kind: TappedKind::ClientResponse,
+                transport: query.carrier.transport,
+                client: Some(query.client),
+                server: None,
+                message: &out[..length],
+                asked: query.received,
+                at: now,
+            });
+        }
         let reply = CountedReply { source, rcode, ede };
         context.counters.record(QueryOutcome::Late(reply, took));
         if query_log::takes(self.log, rcode) {

@@ -32,7 +32,7 @@ async fn answer(context: &Rc<Context>, message: &[u8], client: IpAddr, carrier: 
     context.counters.asked(carrier.transport, client.is_ipv4());
     let action = {
         let mut scratch = context.scratch.borrow_mut();
-        let action = engine.handle(&engine.snapshot(), &context.counters, &incoming, &mut scratch);
+        let action = context.handle(&engine.snapshot(), &incoming, &mut scratch);
         context.counters.took_batch(Moment::now().since(now));
         match action {
             Action::Drop => return None,

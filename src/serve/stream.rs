@@ -196,7 +196,7 @@ impl Connection {
         let incoming = Incoming { message, client: self.session.client.ip(), carrier: self.session.carrier, now };
         context.counters.asked(incoming.carrier.transport, self.session.client.is_ipv4());
         let mut scratch = context.scratch.borrow_mut();
-        match engine.handle(&engine.snapshot(), &context.counters, &incoming, &mut scratch) {
+        match context.handle(&engine.snapshot(), &incoming, &mut scratch) {
             Action::Drop => return Next::Close,
             Action::Reply(length) => self.frame(&scratch[..length]),
             Action::ReplyAndRefresh(length, query) => {

@@ -231,7 +231,7 @@ impl Listener {
             }
             context.counters.asked(Transport::Udp, client.is_ipv4());
             let incoming = Incoming { message: datagram, client, carrier: ClientChannel::DATAGRAM, now };
-            match context.engine.handle(snapshot, &context.counters, &incoming, message.reply) {
+            match context.handle(snapshot, &incoming, message.reply) {
                 Action::Drop => {}
                 Action::Reply(length) => self.reply(batch, at, length),
                 Action::ReplyAndRefresh(length, query) => {

@@ -73,6 +73,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "t.toml:2:11: workers cannot be \"all\"; it is a number, or \"auto\"",
     ),
     (
+        "a dnstap target by name",
+        "[log]\ndnstap = \"tcp:collector.example:6000\"",
+        "t.toml:2:10: dnstap \"tcp:collector.example:6000\" is no collector",
+    ),
+    (
         "word",
         "[log]\nlevel = \"warning\"",
         "t.toml:2:9: level cannot be \"warning\"; it is one of error, warn, info, debug, trace",
@@ -307,7 +312,6 @@ fn a_problem_shows_its_line_and_what_would_be_right() {
 fn keys_of_later_work_are_refused_unless_off() {
     for (text, key) in [
         ("[upstream.a]\nservers = [\"10.1.1.1\"]\nbootstrap = [\"10.1.1.53\"]", "upstream.a.bootstrap"),
-        ("[log]\ndnstap = \"unix:/run/dnstap.sock\"", "log.dnstap"),
         ("[log]\notlp = \"http://127.0.0.1:4318\"", "log.otlp"),
     ] {
         let found = problems(text);

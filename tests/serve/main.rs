@@ -5,6 +5,7 @@ mod support;
 
 mod addresses;
 mod balance;
+mod dnstap;
 mod durations;
 mod encrypted;
 mod limits;

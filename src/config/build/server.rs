@@ -16,7 +16,7 @@ use super::{
     },
     Builder, section,
 };
-use crate::files;
+use crate::{dnstap::DnstapTarget, files};
 
 const DNS_PORT: u16 = 53;
 const ADMIN_PORT: u16 = 9153;
@@ -53,8 +53,25 @@ impl Builder<'_> {
                 None => Some(CONTROL_SOCKET.into()),
             },
             log_format: log.format(),
+            dnstap: self.dnstap(log.dnstap.as_ref()),
             sandbox: server.sandbox(),
         }
+    }
+
+    /// Where dnstap messages go.
+    fn dnstap(&mut self, text: Option<&Text>) -> Option<DnstapTarget> {
+        let text = text.filter(|text| !text.value.is_empty())?;
+        if let Some(path) = text.value.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            let path = Text { value: path.to_owned(), place: text.place.clone() };
+            return self.path(Some(&path)).map(DnstapTarget::Unix);
+        }
+        let address = text.value.strip_prefix("tcp:").and_then(|address| address.parse().ok());
+        if address.is_none() {
+            let help = "write \"unix:/run/dnstap.sock\", \"tcp:127.0.0.1:6000\" or \"tcp:[::1]:6000\"; a host is given by its \
+                        address, since its name may need this server";
+            self.problem_with_help(&text.place, format!("dnstap \"{}\" is no collector", text.value), help);
+        }
+        address.map(DnstapTarget::Tcp)
     }
 
     fn listen(&mut self, texts: Option<&Texts>) -> Vec<Listen> {

@@ -183,7 +183,7 @@ table! {
         queries: LoggedQueries = word(LoggedQueries::Off),
         // A fraction of queries.
         sample: f64 = limit(1.0, 0.0, 1.0),
-        dnstap: String = text("") => NotYet,
+        dnstap: String = text(""),
         otlp: String = text("") => NotYet,
     }
 }

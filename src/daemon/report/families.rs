@@ -8,6 +8,7 @@ use std::{sync::Arc, sync::atomic::Ordering::Relaxed};
 use super::{super::logging::LostLines, Report, words};
 use crate::{
     clock::{self, Moment},
+    dnstap::Tap,
     metrics::Exposition,
     net::changes::NetworkChange,
     upstream::{
@@ -91,9 +92,11 @@ fn encode_network(report: &Report, exposition: &mut Exposition) {
 }
 
 fn encode_log(report: &Report, exposition: &mut Exposition) {
-    let help = "Log lines that were lost because nobody took them in time.";
+    let help = "Log lines and dnstap messages that were lost because nobody took them in time.";
     let lost = report.log_lost.as_ref().map_or(0, LostLines::count);
-    exposition.counter("tidegate_log_dropped_total", help).sample(&[("sink", "log")], lost);
+    let mut family = exposition.counter("tidegate_log_dropped_total", help);
+    family.sample(&[("sink", "log")], lost);
+    family.sample(&[("sink", "dnstap")], report.tap.as_ref().map_or(0, Tap::dropped));
 }
 
 fn encode_cache(report: &Report, exposition: &mut Exposition) {

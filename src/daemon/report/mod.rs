@@ -32,6 +32,7 @@ use crate::{
     },
     clock::{self, Moment},
     config::Live,
+    dnstap::Tap,
     engine::{
         Engine,
         explain::{self, Premise},
@@ -65,6 +66,7 @@ pub(super) struct Report {
     /// Reported network changes, by kind.
     network_changes: [SharedCounter; NetworkChange::ALL.len()],
     log_lost: Option<LostLines>,
+    tap: Option<Tap>,
 }
 
 /// The configuration in force, and its hash, by which replicas can be compared.
@@ -116,12 +118,13 @@ impl Report {
             is_draining: AtomicBool::new(false),
             network_changes: Default::default(),
             log_lost: None,
+            tap: None,
         }
     }
 
-    /// Adds the counter of lost log lines.
-    pub(super) fn with_log(self, log_lost: Option<LostLines>) -> Self {
-        Self { log_lost, ..self }
+    /// Adds the counters of lost log lines and dnstap messages.
+    pub(super) fn with_log(self, log_lost: Option<LostLines>, tap: Option<Tap>) -> Self {
+        Self { log_lost, tap, ..self }
     }
 
     /// Notes that another configuration is in force; `lines` say what changed.

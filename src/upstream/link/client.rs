@@ -25,11 +25,13 @@ use tokio::{
 
 use crate::{
     clock::Moment,
+    dnstap::{Tap, Tapped, TappedKind},
     net::mmsg::Inbox,
     upstream::{
         race::late::LateTries,
         server::{Server, tally::Stripe},
     },
+    wire::Transport,
 };
 
 use super::{Link, udp};
@@ -72,6 +74,7 @@ type Links = HashMap<u64, Rc<Link>, foldhash::fast::FixedState>;
 /// State that the links of a worker share.
 pub(crate) struct Shared {
     pub(crate) worker: WorkerNumber,
+    tap: Option<Tap>,
     pub(crate) stripe: Stripe,
     pub(crate) random: RefCell<StdRng>,
     pub(crate) inbox: RefCell<Inbox>,
@@ -91,6 +94,36 @@ impl Shared {
         self.anchor.1 + at.since(self.anchor.0)
     }
 
+    /// Copies a query that goes to a server.
+    pub(super) fn record_query(&self, server: &Server, transport: Transport, message: &[u8], now: Moment) {
+        self.record(TappedKind::ForwarderQuery, server, transport, message, (now, now));
+    }
+
+    /// Copies the response to a query that was sent at the first of these times.
+    pub(super) fn record_response(
+        &self,
+        server: &Server,
+        transport: Transport,
+        message: &[u8],
+        times: (Moment, Moment),
+    ) {
+        self.record(TappedKind::ForwarderResponse, server, transport, message, times);
+    }
+
+    fn record(
+        &self,
+        kind: TappedKind,
+        server: &Server,
+        transport: Transport,
+        message: &[u8],
+        (asked, at): (Moment, Moment),
+    ) {
+        if let Some(tap) = &self.tap {
+            let server = Some(server.spec().address);
+            tap.record(&Tapped { kind, transport, client: None, server, message, asked, at });
+        }
+    }
+
     pub(crate) fn needs_flush(&self, link: &Rc<Link>) {
         self.dirty.borrow_mut().push(Rc::clone(link));
         self.asked.notify_one();
@@ -103,8 +136,14 @@ impl Shared {
 impl UpstreamClient {
     /// A client for this worker. Ids, ports and letter case come from a generator seeded by the operating system.
     pub fn new(worker: WorkerNumber) -> Self {
+        Self::tapped(worker, None)
+    }
+
+    /// The same, with a tap of what it sends and reads.
+    pub fn tapped(worker: WorkerNumber, tap: Option<Tap>) -> Self {
         let shared = Shared {
             worker,
+            tap,
             stripe: Stripe::of(worker.index),
             random: RefCell::new(rand::make_rng()),
             inbox: RefCell::new(udp::inbox()),

@@ -98,7 +98,11 @@ impl Link {
         let is_mixed = race.group.limits().case == LetterCase::Mixed && self.server.quirks.keeps_case(now);
         let case = if is_mixed { LetterCase::Mixed } else { LetterCase::Lower };
         let flight = in_flight.insert(flight, case, &mut self.shared.random.borrow_mut()).ok_or(SendError::Network)?;
-        batch.push(flight.id(), |buffer| flight.write(buffer));
+        batch.push(flight.id(), |buffer| {
+            let length = flight.write(buffer)?;
+            self.shared.record_query(&self.server, Transport::Udp, &buffer[..length], now);
+            Some(length)
+        });
         port.waiting.set(port.waiting.get() + 1);
         self.pool.borrow_mut().asked(now);
         self.server.tally.waiting(self.shared.stripe, 1);
@@ -112,6 +116,7 @@ impl Link {
             Ok((flight, outcome)) => {
                 port.waiting.set(port.waiting.get().saturating_sub(1));
                 self.pool.borrow_mut().answered();
+                self.shared.record_response(&self.server, Transport::Udp, datagram, (flight.sent_at(), now));
                 self.conclude(&flight, outcome, Transport::Udp, now);
             }
             Err(reason) => {

@@ -107,6 +107,7 @@ impl Link {
             length = UpstreamQuery::pad(&mut query, length);
         }
         stream.queue.push(&query[..length]);
+        self.shared.record_query(&self.server, stream.transport, &query[..length], now);
         stream.last_query.set(now);
         self.shared.asked.notify_one();
         self.server.tally.waiting(self.shared.stripe, 1);
@@ -213,6 +214,7 @@ impl Link {
         match taken {
             Ok((mut flight, outcome)) => {
                 flight.sent_no_sooner_than(stream.opened.get());
+                self.shared.record_response(&self.server, stream.transport, message, (flight.sent_at(), now));
                 // TC has no meaning on a stream.
                 let outcome = if matches!(outcome, Outcome::Truncated) { Outcome::malformed() } else { outcome };
                 if self.server.quirks.answers_once(now) {
@@ -235,6 +237,8 @@ impl Link {
             Ok(reply) => {
                 stream.received.set(stream.received.get() + 1);
                 stream.last_message.set(now);
+                let times = (flight.sent_at(), now);
+                self.shared.record_response(&self.server, stream.transport, &reply.message, times);
                 self.read_alone(&flight, &reply)
             }
             Err(RequestError::Late) => return self.ended(&flight, stream.transport, QueryResult::Timeout),
