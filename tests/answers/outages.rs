@@ -125,7 +125,7 @@ fn a_name_with_a_stale_answer_is_not_asked_again_after_a_failed_round() {
     let asked = upstream.count("www.example.");
     let start = crate::support::now();
     let mut others = 0;
-    while start.elapsed() < std::time::Duration::from_secs(4) {
+    while start.elapsed() < Duration::from_secs(4) {
         assert_eq!(client.ask(&Query::a("www.example.").edns()).verdict(), (ResponseCode::NoError, Some(3)));
         // Keeps the time, and the server busy.
         others += client.ask(&Query::a("other.example.")).answers().len();
