@@ -7,7 +7,7 @@
 //! come as a head; what else bounds a connection is in [`super::server`]. Orders are carried out one after the other, by
 //! whoever receives them from the channel: this room knows nothing of what they change.
 
-use std::{future::ready, sync::Arc};
+use std::{future::ready, path::PathBuf, sync::Arc};
 
 use axum::{
     Router,
@@ -48,6 +48,8 @@ pub enum Order {
     Flush(Flush),
     /// Set the log level.
     Log(String),
+    /// Send the listening sockets to the process that listens at this path, and end once it is ready.
+    HandOver(PathBuf),
 }
 
 /// Which answers to flush.
@@ -130,6 +132,7 @@ fn router(orders: mpsc::Sender<OrderRequest>) -> Router {
         .route("/v1/undrain", route(|body| text(body, "server").map(Order::Undrain)))
         .route("/v1/flush", route(flush))
         .route("/v1/log", route(|body| text(body, "level").map(Order::Log)))
+        .route("/v1/takeover", route(|body| text(body, "socket").map(|path| Order::HandOver(path.into()))))
         .fallback(|| ready(reply(StatusCode::NOT_FOUND, line("there is no such order"))))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(orders)

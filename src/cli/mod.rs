@@ -20,6 +20,7 @@ mod query;
 mod schema;
 mod serve;
 mod status;
+mod takeover;
 mod test;
 mod top;
 mod version;

@@ -1,13 +1,21 @@
 //! `tidegate serve`: the server in the foreground. Flags and file are read here, and again for each reload.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
 
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
-use super::output::ERR;
+use super::{
+    output::ERR,
+    takeover::{self, TakeoverError},
+};
 use crate::{
     config::{Color, Plan, Problems, ServeFlags},
-    daemon::{self, ExitReason, StartError, logging},
+    daemon::{self, ExitReason, HandedOver, StartError, logging},
+    net::{mmsg::inherited_descriptors, socket::Inherited},
 };
 
 /// The default configuration file.
@@ -45,6 +53,10 @@ pub(super) struct Options {
     /// The control socket for `reload`, `drain`, `flush` and `log`, or "off" [default: /run/tidegate/control.sock]
     #[arg(long, env = super::control::SOCKET_VARIABLE, value_name = "PATH|off")]
     socket: Option<String>,
+    /// Take the listening sockets over from the daemon that runs, found by its control socket, which then ends: no query is
+    /// lost. Where none runs, this is a start like any other
+    #[arg(long)]
+    takeover: bool,
 }
 
 impl Options {
@@ -77,6 +89,8 @@ impl Options {
 }
 
 pub(super) fn run(options: &Options) -> i32 {
+    // Before anything is opened, so that their numbers are theirs.
+    let inherited = inherited_descriptors();
     let plan = match options.plan() {
         Ok(plan) => plan,
         Err(problems) => {
@@ -92,7 +106,14 @@ pub(super) fn run(options: &Options) -> i32 {
     for line in plan.warnings.lines().chain(daemon::missing_upstreams(&plan.live, &plan.boot)) {
         warn!("{line}");
     }
-    match daemon::run(plan, || options.plan(), &log) {
+    let handed = match handed_over(options, plan.boot.admin_socket.as_deref(), inherited) {
+        Ok(handed) => handed,
+        Err(error) => {
+            error!("{error}");
+            return super::FAILED;
+        }
+    };
+    match daemon::run(plan, handed, || options.plan(), &log) {
         Ok(ExitReason::Told) => super::OK,
         Ok(ExitReason::ThreadEnded) => super::FAILED,
         Err(StartError::Zones(problems)) => {
@@ -106,4 +127,23 @@ pub(super) fn run(options: &Options) -> i32 {
             super::FAILED
         }
     }
+}
+
+/// The sockets of the daemon that runs, with `--takeover`; else those that systemd passed.
+fn handed_over(
+    options: &Options,
+    control: Option<&Path>,
+    inherited: io::Result<Vec<(OwnedFd, String)>>,
+) -> Result<HandedOver, TakeoverError> {
+    if options.takeover {
+        match takeover::ask(control)? {
+            Some(handed) => return Ok(handed),
+            None => info!("--takeover: no daemon runs whose sockets could be taken over"),
+        }
+    }
+    let descriptors = inherited.unwrap_or_else(|error| {
+        warn!(%error, "the sockets that systemd passes are not used: LISTEN_FDS or LISTEN_FDNAMES is wrong: {error}");
+        Vec::new()
+    });
+    Ok(HandedOver { sockets: Inherited::new(descriptors), predecessor: None })
 }

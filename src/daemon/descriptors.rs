@@ -31,8 +31,9 @@ pub struct DescriptorBudget {
 impl DescriptorBudget {
     /// Divides `limit` descriptors between the parts of a daemon with this many workers.
     pub fn new(boot: &Boot, workers: usize, limit: u64) -> Self {
+        // Twice, since a second descriptor of each is kept for whoever takes over.
         let sockets = 2 * boot.listen.len() + boot.tls.len() + boot.https.len() + boot.quic.len();
-        let own = PROCESS + THREAD + (sockets as u64 + THREAD) * workers as u64;
+        let own = PROCESS + THREAD + (2 * sockets as u64 + THREAD) * workers as u64;
         let left = limit.saturating_sub(own);
         let operators = usize::try_from(left / 8).unwrap_or(usize::MAX).clamp(1, admin::MAX_CONNECTIONS);
         let half = left.saturating_sub(operators as u64) / 2;
@@ -65,7 +66,7 @@ mod tests {
                     zones = [\".\"]\nto = \"site\"\n[limits]\ntcp_connections = 1000\n";
         let boot = Plan::from_text("t.toml", text).unwrap().boot;
         for (workers, limit, clients, operators, is_warned) in
-            [(2, 64, 8, 2, true), (2, 256, 92, 26, true), (2, 10, 1, 1, true), (2, 65_536, 1000, 64, false)]
+            [(2, 64, 6, 1, true), (2, 256, 90, 25, true), (2, 10, 1, 1, true), (2, 65_536, 1000, 64, false)]
         {
             let budget = DescriptorBudget::new(&boot, workers, limit);
             assert_eq!((budget.clients, budget.operators), (clients, operators), "of {limit}");

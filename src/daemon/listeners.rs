@@ -1,7 +1,9 @@
-//! Sockets for clients: every address of every transport, one socket for each worker.
+//! Sockets for clients: every address of every transport, one socket for each worker, or those that were handed over.
 
 use std::{
+    io,
     net::{SocketAddr, TcpListener, UdpSocket},
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
 
@@ -10,7 +12,7 @@ use tracing::info;
 use super::{StartError, groups};
 use crate::{
     config::{Boot, Encryption, Endpoint, Need},
-    net::socket::{self, BindError, ListenOptions},
+    net::socket::{self, BindError, Inherited, ListenOptions, Listeners, PortProtocol, spread},
     serve::Protocol,
     tls::{self, Alpn, ServerCertificate},
     wire::Transport,
@@ -27,6 +29,26 @@ pub(super) enum Socket {
     Quic(UdpSocket, tls::TlsServer),
 }
 
+/// Who bound a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// This process.
+    Own,
+    /// Another one, which handed it over.
+    HandedOver,
+}
+
+/// A second descriptor of a listening socket, to hand over.
+#[derive(Debug)]
+pub(super) struct KeptSocket {
+    /// Its protocol and address in the alphabet of systemd's FDNAME=, which has no colon.
+    pub(super) name: String,
+    /// Who bound it.
+    pub(super) origin: Origin,
+    /// The descriptor.
+    pub(super) descriptor: OwnedFd,
+}
+
 /// All sockets, bound.
 #[derive(Debug, Default)]
 pub(super) struct Bound {
@@ -38,25 +60,27 @@ pub(super) struct Bound {
     in_front: Vec<(Transport, SocketAddr)>,
     /// The sockets of each worker.
     workers: Vec<Vec<Socket>>,
+    kept: Vec<KeptSocket>,
 }
 
 impl Bound {
-    /// Binds every address. `certificate` is present if there is an encrypted listener.
+    /// Binds every address that has no `inherited` socket. `certificate` is present if there is an encrypted listener.
     pub(super) fn bind(
         boot: &Boot,
         certificate: Option<&Arc<ServerCertificate>>,
         count: usize,
+        inherited: &mut Inherited,
     ) -> Result<Self, StartError> {
         let options = ListenOptions { freebind: boot.freebind, ..ListenOptions::default() };
         let mut bound = Self { workers: (0..count).map(|_| Vec::new()).collect(), ..Self::default() };
+        let mut binder = Binder { count, options, inherited };
         for listen in &boot.listen {
             let address = resolve(&listen.endpoint)?;
-            match socket::listeners(address, count, &options) {
-                Ok(both) => {
-                    bound.plain.push(both.address);
-                    bound.add(Transport::Udp, both.address, both.udp.into_iter().map(Socket::Udp));
-                    let tcp = both.tcp.into_iter().map(|listener| Socket::Stream(listener, Protocol::Tcp));
-                    bound.add(Transport::Tcp, both.address, tcp);
+            match binder.plain(address) {
+                Ok((address, udp, tcp)) => {
+                    bound.plain.push(address);
+                    bound.add(Transport::Udp, address, udp, Socket::Udp)?;
+                    bound.add(Transport::Tcp, address, tcp, |listener| Socket::Stream(listener, Protocol::Tcp))?;
                 }
                 Err(error @ (BindError::NoIpv6 { .. } | BindError::NotHere { .. }))
                     if listen.need == Need::IfSupported =>
@@ -69,7 +93,7 @@ impl Bound {
         if bound.plain.is_empty() {
             return Err(StartError::NoAddress);
         }
-        bound.encrypted(boot, certificate, &options)?;
+        bound.encrypted(boot, certificate, &mut binder)?;
         Ok(bound)
     }
 
@@ -77,26 +101,32 @@ impl Bound {
         &mut self,
         boot: &Boot,
         certificate: Option<&Arc<ServerCertificate>>,
-        options: &ListenOptions,
+        binder: &mut Binder<'_>,
     ) -> Result<(), StartError> {
         for listen in boot.https.iter().filter(|listen| listen.encryption == Encryption::InFront) {
-            self.streams(&listen.endpoint, Transport::Https, &Protocol::Https(None), options)?;
+            self.streams(&listen.endpoint, Transport::Https, &Protocol::Https(None), binder)?;
             self.in_front.extend(self.all.last());
         }
         let Some(certificate) = certificate else { return Ok(()) };
         let dot = tls::TlsServer::new(certificate, &[Alpn::Dot])?;
         for endpoint in &boot.tls {
-            self.streams(endpoint, Transport::Tls, &Protocol::Tls(dot.clone()), options)?;
+            self.streams(endpoint, Transport::Tls, &Protocol::Tls(dot.clone()), binder)?;
         }
         let https = tls::TlsServer::new(certificate, &[Alpn::H2, Alpn::Http11])?;
         for listen in boot.https.iter().filter(|listen| listen.encryption == Encryption::Here) {
-            self.streams(&listen.endpoint, Transport::Https, &Protocol::Https(Some(https.clone())), options)?;
+            self.streams(&listen.endpoint, Transport::Https, &Protocol::Https(Some(https.clone())), binder)?;
         }
         let doq = tls::TlsServer::new(certificate, &[Alpn::Doq])?;
         for endpoint in &boot.quic {
-            let sockets = socket::udp_listeners(resolve(endpoint)?, self.workers.len(), options)?;
-            let address = sockets[0].local_addr()?;
-            self.add(Transport::Quic, address, sockets.into_iter().map(|socket| Socket::Quic(socket, doq.clone())));
+            let sockets = binder.udp(resolve(endpoint)?)?;
+            let address = sockets.sockets[0].local_addr()?;
+            self.keep(PortProtocol::Udp, address, &sockets)?;
+            self.all.push((Transport::Quic, address));
+            // Not shared where there are too few: packets of a connection belong to the endpoint that has it.
+            for (at, socket) in sockets.sockets.into_iter().enumerate() {
+                let worker = at % self.workers.len();
+                self.workers[worker].push(Socket::Quic(socket, doq.clone()));
+            }
         }
         Ok(())
     }
@@ -106,19 +136,43 @@ impl Bound {
         endpoint: &Endpoint,
         transport: Transport,
         protocol: &Protocol,
-        options: &ListenOptions,
+        binder: &mut Binder<'_>,
     ) -> Result<(), StartError> {
-        let listeners = socket::tcp_listeners(resolve(endpoint)?, self.workers.len(), options)?;
-        let address = listeners[0].local_addr()?;
-        self.add(transport, address, listeners.into_iter().map(|listener| Socket::Stream(listener, protocol.clone())));
+        let listeners = binder.tcp(resolve(endpoint)?)?;
+        let address = listeners.sockets[0].local_addr()?;
+        self.add(transport, address, listeners, |listener| Socket::Stream(listener, protocol.clone()))?;
         Ok(())
     }
 
-    fn add(&mut self, transport: Transport, address: SocketAddr, sockets: impl Iterator<Item = Socket>) {
+    fn add<T: AsFd + From<OwnedFd>>(
+        &mut self,
+        transport: Transport,
+        address: SocketAddr,
+        sockets: Sockets<T>,
+        served: impl Fn(T) -> Socket,
+    ) -> io::Result<()> {
+        let protocol = if transport == Transport::Udp { PortProtocol::Udp } else { PortProtocol::Tcp };
+        self.keep(protocol, address, &sockets)?;
         self.all.push((transport, address));
-        for (worker, socket) in self.workers.iter_mut().zip(sockets) {
-            worker.push(socket);
+        let dealt = spread(sockets.sockets, self.workers.len())?;
+        for (worker, sockets) in self.workers.iter_mut().zip(dealt) {
+            worker.extend(sockets.into_iter().map(&served));
         }
+        Ok(())
+    }
+
+    fn keep<T: AsFd>(&mut self, protocol: PortProtocol, address: SocketAddr, sockets: &Sockets<T>) -> io::Result<()> {
+        for socket in &sockets.sockets {
+            let name = format!("{protocol}-{address}").replace(':', "_");
+            let descriptor = socket.as_fd().try_clone_to_owned()?;
+            self.kept.push(KeptSocket { name, origin: sockets.origin, descriptor });
+        }
+        Ok(())
+    }
+
+    /// Takes second descriptors of all listening sockets.
+    pub(super) fn take_kept(&mut self) -> Vec<KeptSocket> {
+        std::mem::take(&mut self.kept)
     }
 
     /// Takes the sockets of each worker.
@@ -144,6 +198,55 @@ impl Bound {
         for (transport, address) in self.all.iter().filter(|(transport, _)| encrypted(*transport)) {
             let transport = transport.label();
             info!(%address, transport, "listening on {address} ({transport})");
+        }
+    }
+}
+
+/// The sockets of one address.
+struct Sockets<T> {
+    origin: Origin,
+    sockets: Vec<T>,
+}
+
+/// Binds addresses, or finds sockets that were handed over for them.
+struct Binder<'a> {
+    count: usize,
+    options: ListenOptions,
+    inherited: &'a mut Inherited,
+}
+
+impl Binder<'_> {
+    /// The address with its port, and the sockets of plain DNS.
+    fn plain(
+        &mut self,
+        address: SocketAddr,
+    ) -> Result<(SocketAddr, Sockets<UdpSocket>, Sockets<TcpListener>), BindError> {
+        if [PortProtocol::Udp, PortProtocol::Tcp].iter().any(|&protocol| self.inherited.has(protocol, address)) {
+            return Ok((address, self.udp(address)?, self.tcp(address)?));
+        }
+        let Listeners { address, udp, tcp } = socket::listeners(address, self.count, &self.options)?;
+        Ok((address, Sockets { origin: Origin::Own, sockets: udp }, Sockets { origin: Origin::Own, sockets: tcp }))
+    }
+
+    fn udp(&mut self, address: SocketAddr) -> Result<Sockets<UdpSocket>, BindError> {
+        let inherited = self.inherited.take_udp(address);
+        match inherited.map_err(|source| BindError::explain(PortProtocol::Udp, address, source))? {
+            none if none.is_empty() => {
+                let sockets = socket::udp_listeners(address, self.count, &self.options)?;
+                Ok(Sockets { origin: Origin::Own, sockets })
+            }
+            sockets => Ok(Sockets { origin: Origin::HandedOver, sockets }),
+        }
+    }
+
+    fn tcp(&mut self, address: SocketAddr) -> Result<Sockets<TcpListener>, BindError> {
+        let inherited = self.inherited.take_tcp(address);
+        match inherited.map_err(|source| BindError::explain(PortProtocol::Tcp, address, source))? {
+            none if none.is_empty() => {
+                let sockets = socket::tcp_listeners(address, self.count, &self.options)?;
+                Ok(Sockets { origin: Origin::Own, sockets })
+            }
+            sockets => Ok(Sockets { origin: Origin::HandedOver, sockets }),
         }
     }
 }

@@ -12,6 +12,7 @@ mod delegations;
 mod descriptors;
 mod designated;
 mod groups;
+mod handover;
 mod headline;
 mod host;
 mod journal;
@@ -29,8 +30,11 @@ mod worker;
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    sync::Arc,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::Path,
+    sync::{Arc, OnceLock},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -39,12 +43,13 @@ use tracing::{info, warn};
 use self::{
     certificate::WatchedCertificate,
     control::{AdminListeners, Command},
-    listeners::Bound,
+    handover::{Giver, SocketLife},
+    listeners::{Bound, KeptSocket, Origin},
     logging::LostLines,
     perimeter_recorder::PerimeterRecorder,
     report::Report,
     snapshot_writer::{SnapshotStatus, SnapshotThread},
-    socket_file::SocketFile,
+    socket_file::{Occupied, SocketFile},
     state::{Startup, State},
     worker::WorkerSpec,
 };
@@ -53,6 +58,7 @@ pub use self::{
     descriptors::DescriptorBudget,
     designated::undiscoverable,
     groups::{group_specs, server_spec},
+    handover::HandedOver,
     host::{few_descriptors, missing_listeners, missing_upstreams},
     orders::Drain,
     run::{ExitReason, run},
@@ -68,7 +74,7 @@ use crate::{
     metrics,
     net::{
         mmsg::{allowed_cpus, open_files, raise_open_files},
-        socket::{BindError, PortProtocol},
+        socket::{BindError, Inherited, PortProtocol},
     },
     serve::{ConnectionLimits, connections::Connections},
     upstream::{Alarm, OwnAddresses},
@@ -146,6 +152,9 @@ pub struct Daemon {
     report: Arc<Report>,
     commands: mpsc::UnboundedSender<Command>,
     stop: watch::Sender<bool>,
+    drain: Arc<OnceLock<Duration>>,
+    listening: Vec<KeptSocket>,
+    socket_life: SocketLife,
     ended: mpsc::UnboundedReceiver<()>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: JoinHandle<()>,
@@ -159,24 +168,31 @@ pub struct Daemon {
 impl Daemon {
     /// Binds every address and starts the workers and the control thread. `log_lost` counts log lines that were lost.
     pub fn start(boot: &Boot, live: Live, log_lost: Option<LostLines>) -> Result<Self, StartError> {
-        Self::start_within(boot, live, log_lost, |_, _| {})
+        Self::start_within(boot, live, log_lost, HandedOver::default(), |_, _| {})
     }
 
-    /// Like [`Self::start`]; `confine` runs after files are read and sockets bound, before any thread starts.
+    /// Like [`Self::start`], with sockets that were `handed` over; `confine` runs after files are read and sockets bound,
+    /// before any thread starts.
     #[expect(clippy::too_many_lines, reason = "what is started, in its order: each part needs those before it")]
     fn start_within(
         boot: &Boot,
         live: Live,
         log_lost: Option<LostLines>,
+        mut handed: HandedOver,
         confine: impl FnOnce(&Live, &Zones),
     ) -> Result<Self, StartError> {
         let count = workers(boot)?;
         let descriptors = share_descriptors(boot, count);
         let certificate = live.certificate.as_ref().map(WatchedCertificate::new);
         let shared = certificate.as_ref().map(WatchedCertificate::shared);
-        let mut bound = Bound::bind(boot, shared.as_ref(), count)?;
+        let mut bound = Bound::bind(boot, shared.as_ref(), count, &mut handed.sockets)?;
         let addresses = bound.plain.clone();
-        let admin = bind_admin(boot)?;
+        let admin = bind_admin(boot, &mut handed.sockets)?;
+        let mut listening = bound.take_kept();
+        let giver = handed.giver();
+        let socket_life = handover::store(&listening, giver);
+        handover::dismiss(&handed.sockets.into_strangers());
+        listening.extend(admin.as_ref().map(|(listener, address)| keep_admin(listener, *address)).transpose()?);
         let ours = OwnAddresses::new(addresses.iter().copied());
         let rules = Arc::new(metrics::RuleRegistry::new(count));
         let cache = Cache::new(usize::try_from(boot.cache_size).unwrap_or(usize::MAX));
@@ -216,6 +232,7 @@ impl Daemon {
         let start_recorder = |record| PerimeterRecorder::start(record, &engine, &report);
         let perimeter_recorder = boot.perimeter.as_ref().map(start_recorder).transpose()?;
         let (stop, stopping) = watch::channel(false);
+        let drain = Arc::new(OnceLock::new());
         let (end, ended) = mpsc::unbounded_channel();
         let mut workers = Vec::with_capacity(count);
         for (index, (counters, sockets)) in counters.into_iter().zip(bound.take()).enumerate() {
@@ -230,6 +247,7 @@ impl Daemon {
                 sockets,
                 tap: tap.clone(),
                 stop: stopping.clone(),
+                drain: Arc::clone(&drain),
                 end: end.clone(),
             };
             workers.push(worker::spawn(spec)?);
@@ -237,7 +255,8 @@ impl Daemon {
         let (commands, told) = mpsc::unbounded_channel();
         let admin_address = admin.as_ref().map(|(_, address)| *address);
         let (order, orders) = mpsc::channel(ORDERS);
-        let (socket, file) = boot.admin_socket.as_deref().and_then(socket_file::bind).unzip();
+        let occupied = if giver == Giver::Predecessor { Occupied::Replace } else { Occupied::Refuse };
+        let (socket, file) = boot.admin_socket.as_deref().and_then(|path| socket_file::bind(path, occupied)).unzip();
         let http = admin.map(|(listener, _)| listener);
         let listeners = AdminListeners { http, connections: descriptors.operators, socket, order };
         let control = control::spawn(state, count, told, Arc::clone(&report), listeners, end)?;
@@ -252,6 +271,9 @@ impl Daemon {
             report,
             commands,
             stop,
+            drain,
+            listening,
+            socket_life,
             ended,
             workers,
             control,
@@ -321,6 +343,16 @@ impl Daemon {
         self.report.drain();
     }
 
+    /// Sends every listening socket to the process that listens at `path` and takes over.
+    fn hand_over(&self, path: &Path) -> io::Result<UnixStream> {
+        handover::give(&self.listening, path)
+    }
+
+    /// From now on the listening sockets live on in a successor.
+    const fn outlived_by_sockets(&mut self) {
+        self.socket_life = SocketLife::LivesOn;
+    }
+
     /// Waits for the next event.
     pub async fn next(&mut self) -> Event {
         tokio::select! {
@@ -334,6 +366,9 @@ impl Daemon {
         self.drain();
         // Clients waiting for the result of an order learn at once that there will be none.
         drop(self.orders);
+        if self.socket_life == SocketLife::LivesOn {
+            self.drain.set(handover::HANDED_OVER_DRAIN).ok();
+        }
         // If there is no receiver, every worker has already ended.
         self.stop.send_replace(true);
         for worker in self.workers {
@@ -381,15 +416,24 @@ fn workers(boot: &Boot) -> Result<usize, StartError> {
 }
 
 /// The listener of the operators' HTTP, and its address with the port that the kernel chose.
-fn bind_admin(boot: &Boot) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
+fn bind_admin(boot: &Boot, inherited: &mut Inherited) -> Result<Option<(TcpListener, SocketAddr)>, StartError> {
     let Some(endpoint) = &boot.admin_http else { return Ok(None) };
     let address = groups::resolve(endpoint).ok_or_else(|| StartError::NoInterface(endpoint.to_string()))?;
-    let bind = || {
-        let listener = TcpListener::bind(address)?;
+    let mut bind = || {
+        let listener = match inherited.take_tcp(address)?.pop() {
+            Some(listener) => listener,
+            None => TcpListener::bind(address)?,
+        };
         listener.set_nonblocking(true)?;
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
     let explain = |error| StartError::Admin { address, source: BindError::explain(PortProtocol::Tcp, address, error) };
     bind().map(Some).map_err(explain)
+}
+
+/// A second descriptor of the operators' listener, for a successor. systemd does not store it: scrapes come again.
+fn keep_admin(listener: &TcpListener, address: SocketAddr) -> io::Result<KeptSocket> {
+    let descriptor = listener.as_fd().try_clone_to_owned()?;
+    Ok(KeptSocket { name: format!("admin {address}"), origin: Origin::Own, descriptor })
 }

@@ -5,13 +5,23 @@
 //!   old one and say why. A change that needs a restart is reported and waits for the restart.
 //! - SIGTERM or SIGINT starts the lame duck: `/readyz` is 503 while queries and orders are answered as before, for
 //!   `server.lameduck`. A second signal ends the lame duck, but not the drain after it.
+//! - A process started with `serve --takeover` gets the listening sockets; once it is ready, this one drains at once,
+//!   without a lame duck.
 //! - Findings are checked once a second: systemd's STATUS= follows each change, and there is a log line when a group
 //!   loses its last usable server or gets one back.
 
-use std::{future::pending, io, path::PathBuf, pin::pin};
+use std::{
+    future::pending,
+    io::{self, Write as _},
+    os::unix::net::UnixStream as StdUnixStream,
+    path::{Path, PathBuf},
+    pin::pin,
+};
 
 use sd_notify::NotifyState;
 use tokio::{
+    io::AsyncReadExt,
+    net::UnixStream,
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
@@ -19,7 +29,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Daemon, Event, StartError,
+    Daemon, Event, HandedOver, StartError, handover,
     headline::Headline,
     host::missing_upstreams,
     logging::{self, LevelHandle, Log},
@@ -44,8 +54,13 @@ pub enum ExitReason {
     ThreadEnded,
 }
 
-/// Runs until a signal ends it. `read` reads the configuration for a reload.
-pub fn run(plan: Plan, read: impl Fn() -> Result<Plan, Problems>, log: &Log) -> Result<ExitReason, StartError> {
+/// Runs until a signal or a successor ends it. `read` reads the configuration for a reload.
+pub fn run(
+    plan: Plan,
+    handed: HandedOver,
+    read: impl Fn() -> Result<Plan, Problems>,
+    log: &Log,
+) -> Result<ExitReason, StartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     // Before the start, which may have to read a snapshot: signals received meanwhile wait until it is done.
     let (signals, ticks) = {
@@ -54,9 +69,19 @@ pub fn run(plan: Plan, read: impl Fn() -> Result<Plan, Problems>, log: &Log) -> 
     };
     let configuration: Vec<PathBuf> = files(&plan.warnings).into_iter().map(PathBuf::from).collect();
     let confine = |live: &Live, zones: &Zones| sandbox::enter(&configuration, &plan.boot, live, zones);
-    let daemon = Daemon::start_within(&plan.boot, plan.live, Some(log.lost.clone()), confine)?;
-    let mut running =
-        Running { read, level: &log.level, daemon, boot: plan.boot, signals, ticks, headline: Headline::default() };
+    let predecessor = handed.predecessor.as_ref().map(StdUnixStream::try_clone).transpose()?;
+    let daemon = Daemon::start_within(&plan.boot, plan.live, Some(log.lost.clone()), handed, confine)?;
+    let mut running = Running {
+        read,
+        level: &log.level,
+        daemon,
+        boot: plan.boot,
+        signals,
+        ticks,
+        headline: Headline::default(),
+        predecessor,
+        successor: Successor(None),
+    };
     let ended = runtime.block_on(running.until_the_end());
     running.daemon.stop();
     info!("stopped");
@@ -99,11 +124,32 @@ struct Running<'a, R> {
     signals: Signals,
     ticks: Interval,
     headline: Headline,
+    /// The process before this one, until it is told that this one is ready.
+    predecessor: Option<StdUnixStream>,
+    successor: Successor,
+}
+
+/// The process that has the listening sockets too and is not ready yet, if there is one.
+struct Successor(Option<UnixStream>);
+
+impl Successor {
+    /// Waits until it is ready. One that ends before is forgotten.
+    async fn ready(&mut self) {
+        if let Some(stream) = &mut self.0 {
+            if let Ok(handover::READY) = stream.read_u8().await {
+                return;
+            }
+            warn!("the process that was to take over ended before it was ready; this one goes on");
+            self.0 = None;
+        }
+        pending().await
+    }
 }
 
 /// Why a phase of answering ended.
 enum Step {
     Stop,
+    Superseded,
     ThreadEnded,
 }
 
@@ -111,9 +157,14 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
     async fn until_the_end(&mut self) -> ExitReason {
         info!("ready");
         tell(&[NotifyState::Ready]);
-        if let Some(Step::ThreadEnded) = self.answer_until(None).await {
-            error!("a thread ended; the process ends with it");
-            return ExitReason::ThreadEnded;
+        self.supersede();
+        match self.answer_until(None).await {
+            Some(Step::ThreadEnded) => {
+                error!("a thread ended; the process ends with it");
+                return ExitReason::ThreadEnded;
+            }
+            Some(Step::Superseded) => return ExitReason::Told,
+            Some(Step::Stop) | None => {}
         }
         tell(&[NotifyState::Stopping]);
         self.daemon.drain();
@@ -126,6 +177,15 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         }
         tell(&[NotifyState::Status("answering what was received, then it ends")]);
         ExitReason::Told
+    }
+
+    /// Tells the process before this one that it may end.
+    fn supersede(&mut self) {
+        if let Some(mut predecessor) = self.predecessor.take()
+            && let Err(error) = predecessor.write_all(&[handover::READY])
+        {
+            warn!(%error, "the daemon before this one was not told to end: {error}; stop it if it runs");
+        }
     }
 
     /// Handles signals and orders until one says to stop, or until `end`, if given.
@@ -146,6 +206,11 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
                 _ = self.signals.save.recv() => self.daemon.save_snapshot(),
                 _ = self.signals.status.recv() => self.daemon.log_status(),
                 _ = self.ticks.tick() => self.look(),
+                () = self.successor.ready() => {
+                    info!("another process took over; this one ends");
+                    self.daemon.outlived_by_sockets();
+                    return Some(Step::Superseded);
+                }
                 event = self.daemon.next() => match event {
                     Event::Order(request) => self.answer(request).await,
                     Event::ThreadEnded => return Some(Step::ThreadEnded),
@@ -178,6 +243,21 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
                 Ok(()) => Ok(OrderReport::new(vec![format!("logging {directives}")]).with("log", directives)),
                 Err(error) => Err(OrderReport::new(vec![error.to_string()])),
             },
+            Order::HandOver(path) => self.hand_over(&path),
+        }
+    }
+
+    fn hand_over(&mut self, path: &Path) -> OrderResult {
+        let refused = |line: String| Err(OrderReport::new(vec![line]));
+        if self.successor.0.is_some() {
+            return refused("another process is taking over already".to_owned());
+        }
+        match self.daemon.hand_over(path).and_then(UnixStream::from_std) {
+            Ok(stream) => {
+                self.successor.0 = Some(stream);
+                Ok(OrderReport::new(vec!["the listening sockets were handed over".to_owned()]))
+            }
+            Err(error) => refused(format!("the listening sockets cannot be sent to {}: {error}", path.display())),
         }
     }
 

@@ -5,6 +5,7 @@
 //!   socket's mode at the time of binding, less the umask, and the remaining bits are added afterwards.
 //! - A file left behind by a dead process is replaced; that of a running one, or anything but a socket, never is. The
 //!   check does not wait for the other process, so one that hangs cannot block the start.
+//! - A daemon that takes over replaces the file of the running one, which keeps the connections it has.
 //! - At the end only our own file is removed. Somebody may have put another in its place.
 
 use std::{
@@ -45,9 +46,18 @@ impl Drop for SocketFile {
     }
 }
 
+/// What to do with the file of a running daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occupied {
+    /// Leave it and fail.
+    Refuse,
+    /// Replace it.
+    Replace,
+}
+
 /// Binds the control socket. On failure this is logged, and the daemon runs without it.
-pub(super) fn bind(path: &Path) -> Option<(UnixListener, SocketFile)> {
-    match try_bind(path) {
+pub(super) fn bind(path: &Path, occupied: Occupied) -> Option<(UnixListener, SocketFile)> {
+    match try_bind(path, occupied) {
         Ok(bound) => Some(bound),
         Err(error) => {
             let path = path.display();
@@ -80,11 +90,11 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-fn try_bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+fn try_bind(path: &Path, occupied: Occupied) -> io::Result<(UnixListener, SocketFile)> {
     let address = SockAddr::unix(path)?;
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if is_socket {
-        if is_alive(&address)? {
+        if occupied == Occupied::Refuse && is_alive(&address)? {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon listens there"));
         }
         fs::remove_file(path)?;
@@ -133,7 +143,7 @@ mod tests {
         hanging.listen(0).unwrap();
         let queued = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         queued.connect(&address).unwrap();
-        assert_eq!(try_bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(try_bind(&path, Occupied::Refuse).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert!(path.exists());
     }
 
@@ -141,9 +151,9 @@ mod tests {
     fn only_our_own_file_goes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
-        let (_listener, file) = try_bind(&path).unwrap();
+        let (_listener, file) = try_bind(&path, Occupied::Refuse).unwrap();
         fs::remove_file(&path).unwrap();
-        let (_other, others) = try_bind(&path).unwrap();
+        let (_other, others) = try_bind(&path, Occupied::Refuse).unwrap();
         drop(file);
         assert!(path.exists(), "it is another's now");
         drop(others);
@@ -151,15 +161,25 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_that_takes_over_has_the_file_and_the_one_before_leaves_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let (_listener, before) = try_bind(&path, Occupied::Refuse).unwrap();
+        let (_next, _file) = try_bind(&path, Occupied::Replace).unwrap();
+        drop(before);
+        assert!(path.exists());
+    }
+
+    #[test]
     fn what_is_no_socket_of_ours_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
         let _datagrams = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-        assert!(try_bind(&path).is_err() && path.exists());
+        assert!(try_bind(&path, Occupied::Refuse).is_err() && path.exists());
         let link = folder.path().join("link.sock");
         std::os::unix::fs::symlink("nowhere", &link).unwrap();
-        assert!(try_bind(&link).is_err() && link.is_symlink());
-        assert!(try_bind(&folder.path().join("x".repeat(200))).is_err(), "longer than an address");
-        assert!(try_bind(folder.path()).is_err());
+        assert!(try_bind(&link, Occupied::Refuse).is_err() && link.is_symlink());
+        assert!(try_bind(&folder.path().join("x".repeat(200)), Occupied::Refuse).is_err(), "longer than an address");
+        assert!(try_bind(folder.path(), Occupied::Refuse).is_err());
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     io,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -28,7 +28,7 @@ use crate::{
 
 /// How often a worker records that it is alive; three times as long without it counts as hanging.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How long a stopping worker waits for queries in flight.
+/// How long a stopping worker waits for queries in flight, unless `WorkerSpec::drain` says otherwise.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Everything a worker starts with.
@@ -45,6 +45,8 @@ pub(super) struct WorkerSpec {
     pub tap: Option<Tap>,
     /// Becomes true when reading stops.
     pub stop: watch::Receiver<bool>,
+    /// How long to wait for queries in flight after the stop, if not [`DRAIN`]; set before the stop.
+    pub drain: Arc<OnceLock<Duration>>,
     /// Dropped with the thread, whatever ends it.
     pub end: mpsc::UnboundedSender<()>,
 }
@@ -117,7 +119,7 @@ async fn work(spec: WorkerSpec) -> io::Result<()> {
             sleep(Duration::from_millis(2)).await;
         }
     };
-    drop(timeout(DRAIN, drained).await);
+    drop(timeout(spec.drain.get().copied().unwrap_or(DRAIN), drained).await);
     // The last replies leave with the tasks that are ready now.
     sleep(Duration::from_millis(1)).await;
     Ok(())
@@ -166,6 +168,7 @@ mod tests {
                 sockets: vec![Socket::Udp(UdpSocket::from(no_socket))],
                 tap: None,
                 stop: stopping,
+                drain: Arc::default(),
                 end,
             };
             let registry = metrics::Registry::new(vec![counters], rules, Duration::ZERO);

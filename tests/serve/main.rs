@@ -14,6 +14,7 @@ mod notify;
 mod query_log;
 mod refused;
 mod reload;
+mod restart;
 mod sandbox;
 mod shipped;
 mod start;

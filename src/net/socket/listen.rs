@@ -162,18 +162,6 @@ pub fn tcp_listeners(
     Ok(sockets.into_iter().map(TcpListener::from).collect())
 }
 
-/// Sets our options on a bound UDP socket that another process made (systemd, our predecessor).
-///
-/// # Errors
-/// It is no UDP socket.
-pub fn adopt_udp(socket: UdpSocket) -> io::Result<UdpSocket> {
-    let family = if socket.local_addr()?.is_ipv4() { Family::V4 } else { Family::V6 };
-    socket.set_nonblocking(true)?;
-    mmsg::report_destination(socket.as_fd(), family)?;
-    mmsg::ignore_path_mtu(socket.as_fd(), family)?;
-    Ok(socket)
-}
-
 /// Makes a listening socket of a group prefer datagrams and connections that arrived at `core` (`SO_INCOMING_CPU`).
 /// This suits a worker pinned to that core if the network card spreads flows over the cores. A core without a socket of
 /// its own is served by all.
@@ -397,16 +385,5 @@ mod tests {
         prefer_core(&both.udp[0], 0).unwrap();
         prefer_core(&both.tcp[0], 0).unwrap();
         assert_eq!(SockRef::from(&both.udp[0]).cpu_affinity().unwrap(), 0);
-    }
-
-    #[test]
-    fn adopted_socket_reports_destinations() {
-        let socket = adopt_udp(UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
-        let port = socket.local_addr().unwrap().port();
-        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"question", ("127.0.0.3", port)).unwrap();
-        let mut batch = mmsg::Batch::new(1, 16, 16);
-        assert_eq!(batch.recv(socket.as_fd()).unwrap(), 1);
-        let local = batch.message(0).origin.local().unwrap();
-        assert_eq!(local.address, address("127.0.0.3:0").ip());
     }
 }

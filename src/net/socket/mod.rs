@@ -7,15 +7,19 @@
 //! - IPv6 sockets take IPv6 only (RFC 3493 section 5.3): `[::]` and `0.0.0.0` are two addresses, each with its sockets.
 //! - UDP sockets report which address was asked, ignore path MTU notices, and can hold a burst of queries.
 //! - Everything is non-blocking and closed on exec.
+//! - Sockets that were handed over ([`Inherited`]) take the place of our own, address by address and never mixed: each of
+//!   them may hold queries, so each is read, whatever the number of workers.
 //!
 //! Callers: `daemon` makes listeners, `upstream` the others.
 
 mod connect;
+mod inherited;
 mod listen;
 mod owner;
+mod pass;
 
 pub use connect::{Egress, upstream_tcp, upstream_udp};
-pub use listen::{
-    BindError, ListenOptions, Listeners, adopt_udp, listeners, prefer_core, tcp_listeners, udp_listeners,
-};
+pub use inherited::{Inherited, Stranger, spread};
+pub use listen::{BindError, ListenOptions, Listeners, listeners, prefer_core, tcp_listeners, udp_listeners};
 pub use owner::{Owner, PortProtocol};
+pub use pass::{receive_descriptors, send_descriptors, send_with_descriptors};
