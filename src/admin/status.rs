@@ -254,6 +254,26 @@ pub struct GroupStatus {
     pub hedge_wins: u64,
     /// Its servers by tier, the preferred tier first.
     pub tiers: Vec<Vec<ServerStatus>>,
+    /// What its servers by name stand for.
+    pub names: Vec<NameStatus>,
+}
+
+/// A name that upstream servers are given by.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NameStatus {
+    /// The name.
+    pub name: String,
+    /// Its addresses, as a bootstrap server last gave them.
+    pub addresses: Vec<String>,
+    /// Its state in words.
+    pub words: String,
+    /// Why the last try brought no addresses.
+    pub fault: Option<String>,
+    /// Seconds since it was last resolved.
+    pub age: Option<f64>,
+    /// Seconds until it is resolved again.
+    pub next: Option<f64>,
 }
 
 impl GroupStatus {

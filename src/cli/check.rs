@@ -8,7 +8,7 @@ use std::{
 use super::output::{ERR, OUT};
 use crate::{
     config::{self, Color, Plan},
-    daemon,
+    daemon::{self, Now},
     plural::Plural,
 };
 
@@ -25,6 +25,9 @@ pub(super) struct Options {
     /// The same, as other verbs take it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Resolves the servers that are given by name, and prints their addresses
+    #[arg(long)]
+    resolve: bool,
     /// Prints every default instead
     #[arg(long)]
     defaults: bool,
@@ -110,5 +113,19 @@ pub(super) fn run(options: &Options) -> i32 {
         write!(OUT, "{}", plan.routing_table());
         daemon::delegation_plans(&plan.live, &zones).iter().for_each(|delegation| writeln!(OUT, "{delegation}"));
     }
+    if found.errors == 0 {
+        name_lines(options, &plan, &mut found);
+    }
     found.conclude(&file)
+}
+
+/// What the servers that are given by name stand for, where that was asked; else who will be asked.
+fn name_lines(options: &Options, plan: &Plan, found: &mut Found) {
+    let now = if options.resolve { Now::Resolve } else { Now::Tell };
+    for name in daemon::resolve_names(&plan.live, &plan.boot, now) {
+        match name {
+            Ok(line) => writeln!(OUT, "{line}"),
+            Err(line) => found.warning(&line),
+        }
+    }
 }

@@ -5,7 +5,7 @@ use super::{
     output::{ERR, OUT},
 };
 use crate::{
-    admin::status::{GroupStatus, ServerStatus, Status},
+    admin::status::{GroupStatus, NameStatus, ServerStatus, Status},
     clock,
     plural::Plural,
 };
@@ -200,6 +200,25 @@ fn group(text: &mut String, group: &GroupStatus) {
             line(text, format_args!("  tier {tier}  {:<width$}  {}", server.server, self::server(server)));
         }
     }
+    for name in &group.names {
+        line(text, format_args!("  name    {}", self::name(name)));
+    }
+}
+
+fn name(name: &NameStatus) -> String {
+    let mut text = format!("{}  {}", name.name, name.words);
+    if let Some(age) = name.age {
+        text += &format!(", resolved {} ago", duration::rough(seconds(age)));
+    }
+    if let Some(next) = name.next {
+        text += &format!(", again in {}", duration::rough(seconds(next)));
+    }
+    text
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a length of time for people")]
+fn seconds(seconds: f64) -> u64 {
+    seconds.max(0.0).round() as u64
 }
 
 fn server(server: &ServerStatus) -> String {

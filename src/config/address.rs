@@ -124,7 +124,7 @@ impl Endpoint {
     }
 }
 
-fn parse_port(digits: &str) -> Result<u16, AddressError> {
+pub(super) fn parse_port(digits: &str) -> Result<u16, AddressError> {
     let plain = !digits.is_empty() && digits.bytes().all(|octet| octet.is_ascii_digit());
     plain.then(|| digits.parse().ok()).flatten().ok_or(AddressError::Port)
 }

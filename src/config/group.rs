@@ -1,6 +1,12 @@
 //! The part of the plan about upstreams: groups, their tiers and servers, the paths to them, their health.
 
-use std::{fmt, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    path::PathBuf,
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -48,6 +54,8 @@ pub struct GroupPlan {
     pub recursion: Recursion,
     /// How long a better tier must be healthy before it is used again.
     pub fail_back: Duration,
+    /// Who is asked for the addresses of servers that are given by name; never empty where there are some.
+    pub bootstrap: Vec<SocketAddr>,
     /// PEM bundle of roots for encrypted transports; none = the system's.
     pub ca: Option<Bundle>,
     /// How its servers are probed.
@@ -86,6 +94,8 @@ pub struct ServerPlan {
 pub enum ServerAddress {
     /// A server that the file names.
     Fixed(FixedServer),
+    /// All addresses of a name, resolved while the daemon runs.
+    Named(NamedServer),
     /// The servers in resolv.conf, watched.
     System {
         /// The file; none = systemd-resolved's, else /etc/resolv.conf.
@@ -104,6 +114,38 @@ pub struct FixedServer {
     pub http_path: Option<String>,
     /// The name its certificate must be for; none = its address. Always none without encryption.
     pub tls_name: Option<String>,
+}
+
+/// A server that the file gives by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NamedServer {
+    /// What carries the messages.
+    pub transport: Transport,
+    /// The name of the host, fully qualified.
+    pub name: Name,
+    /// The port.
+    pub port: u16,
+    /// The path of DNS over HTTPS, with its slash; none for other transports.
+    pub http_path: Option<String>,
+    /// The name its certificate must have, by default its own; none without encryption.
+    pub tls_name: Option<String>,
+}
+
+impl NamedServer {
+    /// The name as people write it: in small letters, without its last dot.
+    pub fn host(&self) -> String {
+        self.name.to_string().trim_end_matches('.').to_ascii_lowercase()
+    }
+
+    /// The server at one of its addresses.
+    pub fn at(&self, ip: IpAddr) -> FixedServer {
+        FixedServer {
+            transport: self.transport,
+            endpoint: SocketAddr::new(ip, self.port).into(),
+            http_path: self.http_path.clone(),
+            tls_name: self.tls_name.clone(),
+        }
+    }
 }
 
 /// The path to a server, as far as this host decides it.
@@ -195,10 +237,31 @@ impl fmt::Display for FixedServer {
     }
 }
 
+impl fmt::Display for NamedServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host();
+        if self.transport != Transport::Udp {
+            write!(f, "{}://", self.transport.label())?;
+        }
+        f.write_str(&host)?;
+        if self.port != self.transport.default_port() {
+            write!(f, ":{}", self.port)?;
+        }
+        if let Some(path) = &self.http_path {
+            f.write_str(path)?;
+        }
+        match self.tls_name.as_ref().filter(|name| **name != host) {
+            Some(name) => write!(f, "#{name}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fixed(server) => server.fmt(f),
+            Self::Named(server) => server.fmt(f),
             Self::System { path: None } => f.write_str("system"),
             Self::System { path: Some(path) } => write!(f, "system:{}", path.display()),
         }

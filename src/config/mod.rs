@@ -23,13 +23,14 @@ mod table;
 mod units;
 
 pub use address::{Address, AddressError, Endpoint};
+pub(crate) use build::is_host_address;
 pub use defaults::{default_udp_payload, defaults, not_supported};
 pub use error::{Color, Problems};
 pub use expectations::{Expectations, Expected, ExpectedCase, ExpectedVerdict};
 pub use file::{CONTROL_SOCKET, EditError, MAX_SERVERS, group_table, set_servers};
 pub use group::{
-    Bundle, DNS_QUERY_PATH, FixedServer, GroupIndex, GroupPlan, HealthPlan, NetworkPath, Policy, Probe, Recursion,
-    ServerAddress, ServerPlan, Share,
+    Bundle, DNS_QUERY_PATH, FixedServer, GroupIndex, GroupPlan, HealthPlan, NamedServer, NetworkPath, Policy, Probe,
+    Recursion, ServerAddress, ServerPlan, Share,
 };
 pub use load::{ServeFlags, admin_http, control_socket};
 pub use plan::{

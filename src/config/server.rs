@@ -1,11 +1,11 @@
-//! One server as people write it: `[scheme://]address[:port][/path][#tls-name]`.
+//! One server as people write it: `[scheme://]address[:port][/path][#tls-name]`, or a name in the address's place.
 
 use std::str::FromStr;
 
 use super::{
-    address::{AddressError, Endpoint, port_behind_colon},
+    address::{AddressError, Endpoint, parse_port, port_behind_colon},
     build::is_host_address,
-    group::{DNS_QUERY_PATH, FixedServer},
+    group::{DNS_QUERY_PATH, FixedServer, NamedServer},
 };
 use crate::{tls, wire::Transport};
 
@@ -21,6 +21,12 @@ pub enum ServerError {
     /// The port is in the notation of another program; the field has ours.
     #[error("a port stands behind a colon: write \"{0}\"")]
     Notation(String),
+    /// What stands there is no name of a host.
+    #[error("it has no name of a host")]
+    BadName,
+    /// A name without a domain: nobody searches one for it.
+    #[error("a name of one label is never completed by a search domain: write the full name, as in dc.corp.example")]
+    SingleLabel,
     /// The address does not belong to a single host.
     #[error("no server can have this address")]
     Unusable,
@@ -41,10 +47,50 @@ pub enum ServerError {
     BadTlsName,
 }
 
-impl FromStr for FixedServer {
-    type Err = ServerError;
+/// What stands around the address or name of a server.
+struct Frame {
+    transport: Transport,
+    http_path: Option<String>,
+    tls_name: Option<String>,
+}
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
+impl Frame {
+    /// Reads a server with `place` for what stands where its address is; a fault there is told before those behind it.
+    fn read<T>(
+        text: &str,
+        place: impl FnOnce(Transport, &str) -> Result<T, ServerError>,
+    ) -> Result<(Self, T), ServerError> {
+        let Split { transport, place: written, path, tls_name } = Split::of(text)?;
+        let host = place(transport, written)?;
+        if path.is_some() && transport != Transport::Https {
+            return Err(ServerError::Path);
+        }
+        if let Some(path) = path.filter(|path| !is_url_path(path)) {
+            return Err(ServerError::BadPath(path.to_owned()));
+        }
+        if tls_name.is_some() && matches!(transport, Transport::Udp | Transport::Tcp) {
+            return Err(ServerError::TlsName);
+        }
+        let tls_name = tls_name.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+        if tls_name.as_ref().is_some_and(|name| !tls::is_server_name(name)) {
+            return Err(ServerError::BadTlsName);
+        }
+        let http_path = (transport == Transport::Https).then(|| path.unwrap_or(DNS_QUERY_PATH).to_owned());
+        Ok((Self { transport, http_path, tls_name }, host))
+    }
+}
+
+/// A server's text in its parts, none of them looked at but the scheme.
+struct Split<'a> {
+    transport: Transport,
+    /// The address or name, with its port.
+    place: &'a str,
+    path: Option<&'a str>,
+    tls_name: Option<&'a str>,
+}
+
+impl<'a> Split<'a> {
+    fn of(text: &'a str) -> Result<Self, ServerError> {
         let (transport, rest) = match text.split_once("://") {
             None => (Transport::Udp, text),
             Some((scheme, rest)) => {
@@ -63,29 +109,66 @@ impl FromStr for FixedServer {
             Some(at) => (&rest[..at], Some(&rest[at..])),
             None => (rest, None),
         };
-        let endpoint = Endpoint::parse(place, transport.default_port())?;
-        if !is_host_address(endpoint.address.ip) {
-            return Err(ServerError::Unusable);
-        }
-        if endpoint.port == 0 {
-            return Err(ServerError::Port);
-        }
-        if path.is_some() && transport != Transport::Https {
-            return Err(ServerError::Path);
-        }
-        if let Some(path) = path.filter(|path| !is_url_path(path)) {
-            return Err(ServerError::BadPath(path.to_owned()));
-        }
-        if tls_name.is_some() && matches!(transport, Transport::Udp | Transport::Tcp) {
-            return Err(ServerError::TlsName);
-        }
-        let tls_name = tls_name.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
-        if tls_name.as_ref().is_some_and(|name| !tls::is_server_name(name)) {
-            return Err(ServerError::BadTlsName);
-        }
-        let http_path = (transport == Transport::Https).then(|| path.unwrap_or(DNS_QUERY_PATH).to_owned());
+        Ok(Self { transport, place, path, tls_name })
+    }
+}
+
+impl FromStr for FixedServer {
+    type Err = ServerError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (frame, endpoint) = Frame::read(text, |transport, place| {
+            let endpoint = Endpoint::parse(place, transport.default_port())?;
+            if !is_host_address(endpoint.address.ip) {
+                return Err(ServerError::Unusable);
+            }
+            if endpoint.port == 0 {
+                return Err(ServerError::Port);
+            }
+            Ok(endpoint)
+        })?;
+        let Frame { transport, http_path, tls_name } = frame;
         Ok(Self { transport, endpoint, http_path, tls_name })
     }
+}
+
+impl FromStr for NamedServer {
+    type Err = ServerError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (frame, (name, port)) = Frame::read(text, |transport, place| {
+            let (host, port) = match place.split_once(':') {
+                Some((host, digits)) => (host, parse_port(digits)?),
+                None => (place, transport.default_port()),
+            };
+            if port == 0 {
+                return Err(ServerError::Port);
+            }
+            let name = host.parse().ok().filter(|_| tls::is_server_name(host.trim_end_matches('.')));
+            Ok((name.ok_or(ServerError::BadName)?, port))
+        })?;
+        let Frame { transport, http_path, tls_name } = frame;
+        let mut server = Self { transport, name, port, http_path, tls_name };
+        if transport.is_encrypted() && server.tls_name.is_none() {
+            server.tls_name = Some(server.host());
+        }
+        match server.name.labels().count() {
+            0 | 1 => Err(ServerError::SingleLabel),
+            _ => Ok(server),
+        }
+    }
+}
+
+/// Whether a server's text has a name where others have an address: its last label has a letter.
+pub(super) fn is_by_name(text: &str) -> bool {
+    let Ok(Split { place, .. }) = Split::of(text) else { return false };
+    let host = match place.split_once(':') {
+        Some((_, behind)) if behind.contains(':') => return false,
+        Some((host, _)) => host,
+        None => place,
+    };
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or(host);
+    !host.contains(['[', '%']) && last.contains(|letter: char| letter.is_ascii_alphabetic())
 }
 
 /// Rewrites a server in our notation whose port is behind `#`, `@` or a space, perhaps followed by `#tls-name`, as
@@ -126,6 +209,40 @@ mod tests {
             ("quic://10.1.1.57", "quic://10.1.1.57"),
         ] {
             assert_eq!(text.parse::<FixedServer>().unwrap().to_string(), printed, "{text}");
+        }
+    }
+
+    #[test]
+    fn servers_by_name_read_and_print() {
+        for (text, printed, tls_name) in [
+            ("dc.corp.example", "dc.corp.example", None),
+            ("DC.Corp.Example.:5353", "dc.corp.example:5353", None),
+            ("tcp://dc.corp.example", "tcp://dc.corp.example", None),
+            ("tls://dc.corp.example", "tls://dc.corp.example", Some("dc.corp.example")),
+            ("tls://dc.corp.example#dns.example", "tls://dc.corp.example#dns.example", Some("dns.example")),
+            ("https://dns.corp.example:8443", "https://dns.corp.example:8443/dns-query", Some("dns.corp.example")),
+            ("https://dns.corp.example/q", "https://dns.corp.example/q", Some("dns.corp.example")),
+            ("quic://dns.corp.example", "quic://dns.corp.example", Some("dns.corp.example")),
+        ] {
+            assert!(is_by_name(text), "{text}");
+            let server: NamedServer = text.parse().unwrap();
+            assert_eq!((server.to_string().as_str(), server.tls_name.as_deref()), (printed, tls_name), "{text}");
+        }
+        for text in
+            ["10.1.1.1", "10.1.1.256", "fd00::beef", "[fd00::1]:53", "fe80::1%eth0", "ftp://dc.corp.example", ""]
+        {
+            assert!(!is_by_name(text), "{text}");
+        }
+        for (text, reason) in [
+            ("dc", ServerError::SingleLabel),
+            ("dc.corp.example:0", ServerError::Port),
+            ("dc.corp.example:x", ServerError::Address(AddressError::Port)),
+            ("tcp://dc.corp.example/q", ServerError::Path),
+            ("dc..example", ServerError::BadName),
+            ("dc corp.example", ServerError::BadName),
+            ("dc.corp.example#dc.corp.example", ServerError::TlsName),
+        ] {
+            assert_eq!(text.parse::<NamedServer>(), Err(reason), "{text}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::{net::TcpListener, os::unix::net::UnixListener, rc::Rc, sync::Arc, thre
 
 use tokio::{
     runtime::Builder,
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::{JoinSet, LocalSet},
     time::{Instant, MissedTickBehavior, interval_at},
 };
@@ -19,7 +19,7 @@ use crate::{
     upstream::{
         self, UpstreamClient,
         loops::{self, watch::Timing},
-        prober, system,
+        prober, resolution, system,
     },
     zones::ZoneError,
 };
@@ -90,6 +90,13 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
     tasks.spawn_local(prober::run(Rc::clone(&upstream_client), state.targets(), state.alarm()));
     let loops = Arc::clone(&state.engine.loops);
     tasks.spawn_local(loops::watch::run(upstream_client, loops, state.loop_targets(), Timing::default()));
+    let renamed = Arc::new(Notify::new());
+    tasks.spawn_local(resolution::run(
+        state.ours(),
+        state.names(),
+        Arc::clone(&renamed),
+        resolution::RefreshTiming::default(),
+    ));
     let mut system = system::ResolvConfWatch::new(state.system_files(), state.ours());
     let mut zones = state.zones().watch().clone();
     let mut wall = crate::clock::WallWatch::default();
@@ -114,6 +121,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
             },
             // Without probes, nobody knows which servers answer.
             Some(_) = tasks.join_next() => return,
+            () = renamed.notified() => state.rebuild(),
             changes = network.next() => {
                 report.network_changed(&changes);
                 // The name of a scope may now belong to another interface.

@@ -1,6 +1,10 @@
 //! Turns the plan's groups into specifications for the upstream room, with addresses resolved.
 
-use std::{cell::OnceCell, net::SocketAddr, sync::Arc};
+use std::{
+    cell::OnceCell,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use tracing::warn;
 
@@ -9,7 +13,8 @@ use crate::{
     net::mmsg::interface_index,
     tls::Roots,
     upstream::{
-        Egress, Group, GroupLimits, GroupSpec, HealthSpec, Identity, ServerSpec, TierMember, loops, path_label,
+        Egress, Group, GroupLimits, GroupSpec, HealthSpec, Identity, ServerSpec, TierMember, loops, names::WatchedName,
+        path_label,
     },
 };
 
@@ -83,6 +88,27 @@ fn spec(group: &config::GroupPlan, udp_payload: u16, system: &SystemRoots) -> Gr
     }
 }
 
+/// Every name to resolve, each once a group.
+pub fn watched_names(live: &Live) -> Vec<WatchedName> {
+    let mut names: Vec<WatchedName> = Vec::new();
+    for group in &live.groups {
+        for server in group.tiers.iter().flatten() {
+            let ServerAddress::Named(named) = &server.address else { continue };
+            let name = WatchedName {
+                group: group.name.clone(),
+                name: named.host(),
+                bootstrap: group.bootstrap.clone(),
+                via: egress(&group.path),
+                patience: group.timeout,
+            };
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
 /// Every rule with each group that its queries may go to.
 pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::WatchedRule> {
     let of = |rule: &config::RulePlan| {
@@ -103,10 +129,14 @@ pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::Wat
 fn entry(group: &config::GroupPlan, server: &config::ServerPlan, system: &SystemRoots) -> Option<TierMember> {
     let via = egress(&server.path);
     let path_label = path_label(&via, &egress(&group.path));
+    let roots = || group.ca.as_ref().map_or_else(|| system.get(), |ca| ca.roots.clone());
     match &server.address {
         ServerAddress::System { path } => Some(TierMember::System { path: path.clone(), via, path_label }),
+        ServerAddress::Named(named) => {
+            let server = server_spec(&named.at(Ipv4Addr::UNSPECIFIED.into()), via, roots)?;
+            Some(TierMember::Named { name: named.host(), server: ServerSpec { path_label, ..server } })
+        }
         ServerAddress::Fixed(fixed) => {
-            let roots = || group.ca.as_ref().map_or_else(|| system.get(), |ca| ca.roots.clone());
             let Some(server) = server_spec(fixed, via, roots) else {
                 let name = &group.name;
                 warn!(group = name, server = %fixed, "upstream {fixed} of group {name} is left out: it has no such interface");

@@ -3,12 +3,15 @@
 
 use std::{collections::BTreeSet, io::ErrorKind, net::UdpSocket, path::Path};
 
-use super::{descriptors::DescriptorBudget, groups::resolve};
+use super::{
+    descriptors::DescriptorBudget,
+    groups::{resolve, watched_names},
+};
 use crate::{
     config::{Address, Boot, Endpoint, Live, Need, NetworkPath, ServerAddress},
     files,
     net::mmsg::{interface_index, most_open_files},
-    upstream::{OwnAddresses, system},
+    upstream::{OwnAddresses, names::WatchedName, resolution, system},
 };
 
 /// The host's list of name servers, unless the configuration names another file.
@@ -66,6 +69,42 @@ pub fn missing_upstreams(live: &Live, boot: &Boot) -> Vec<String> {
         }
     }
     lines.into_iter().collect()
+}
+
+/// What to do about names now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Now {
+    /// Ask the bootstrap servers.
+    Resolve,
+    /// Say that the daemon will.
+    Tell,
+}
+
+/// A line about each name that servers are given by; an error where it could not be resolved.
+pub fn resolve_names(live: &Live, boot: &Boot, now: Now) -> Vec<Result<String, String>> {
+    let ours = OwnAddresses::new(boot.listen.iter().filter_map(|listen| resolve(&listen.endpoint)));
+    let line = |name: &WatchedName| {
+        let (group, bootstrap) = (&name.group, texts(&name.bootstrap));
+        let subject = format!("upstream \"{group}\": {}", name.name);
+        if now == Now::Tell {
+            return Ok(format!(
+                "{subject} is resolved while tidegate runs, by {bootstrap} (check --resolve does it now)"
+            ));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("{subject} cannot be resolved here: {error}"))?;
+        match runtime.block_on(resolution::resolve(name, &ours)) {
+            Ok(resolved) => {
+                Ok(format!("{subject} is {} (TTL {} s)", texts(&resolved.addresses), resolved.ttl.as_secs()))
+            }
+            Err(error) => Err(format!("{subject} cannot be resolved by {bootstrap}: {error}")),
+        }
+    };
+    watched_names(live).iter().map(line).collect()
+}
+
+fn texts<T: ToString>(all: &[T]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Why `system` stands for no server at all; none if it stands for some.

@@ -114,7 +114,7 @@ fn is_from_system(server: &Server, name: &str, live: &Live) -> bool {
             fixed.transport == server.spec().transport
                 && groups::resolve(&fixed.endpoint) == Some(server.spec().address)
         }
-        ServerAddress::System { .. } => false,
+        ServerAddress::Named(_) | ServerAddress::System { .. } => false,
     };
     entries().any(is_meant) && !entries().any(is_fixed)
 }

@@ -16,7 +16,7 @@ use crate::{
     config::{Live, Plan, ServerAddress, SpecialNames, WrittenAt, ZoneData},
     engine::{Engine, snapshot::Snapshot},
     metrics,
-    upstream::{Alarm, Group, Loops, OwnAddresses, ServerRegistry, loops},
+    upstream::{Alarm, Group, Loops, OwnAddresses, ServerRegistry, loops, names::WatchedName},
     wire::{Name, Transport},
     zones::{InlineRecord, LocalSpec, RecordPlace, SpecialUse, ZoneError, ZoneSource, Zones},
 };
@@ -39,6 +39,7 @@ pub(super) struct State {
     pub(super) startup: Startup,
     targets: watch::Sender<Vec<Arc<Group>>>,
     loop_targets: watch::Sender<Vec<loops::WatchedRule>>,
+    names: watch::Sender<Vec<WatchedName>>,
     system_roots: SystemRoots,
 }
 
@@ -122,6 +123,8 @@ impl State {
         let live = delegations::followed(&configured, &zones);
         let servers = Arc::new(ServerRegistry::new(Arc::clone(&alarm)));
         let system_roots = SystemRoots::default();
+        let (names, _) = watch::channel(groups::watched_names(&live));
+        ours.names().keep(&names.borrow(), Moment::now());
         let specs = groups::specs(&live, &system_roots, startup.source_ports);
         let groups = Group::build_all(&specs, &[], &ours, &servers, Moment::now());
         let loops = Arc::<Loops>::default();
@@ -143,6 +146,7 @@ impl State {
             startup,
             targets,
             loop_targets,
+            names,
             system_roots,
         })
     }
@@ -190,6 +194,13 @@ impl State {
 
     fn build(&mut self) {
         let specs = groups::specs(&self.live, &self.system_roots, self.startup.source_ports);
+        let names = groups::watched_names(&self.live);
+        self.ours.names().keep(&names, Moment::now());
+        self.names.send_if_modified(|known| {
+            let is_other = *known != names;
+            *known = names;
+            is_other
+        });
         self.groups = Group::build_all(&specs, &self.groups, &self.ours, &self.servers, Moment::now());
         self.generation = self.generation.wrapping_add(1);
         let zones = Arc::clone(&self.zones);
@@ -231,6 +242,11 @@ impl State {
         self.loop_targets.subscribe()
     }
 
+    /// The names to resolve, now and after each change.
+    pub(super) fn names(&self) -> watch::Receiver<Vec<WatchedName>> {
+        self.names.subscribe()
+    }
+
     /// The files that `system` servers come from.
     pub(super) fn system_files(&self) -> Vec<Option<PathBuf>> {
         let servers = self.live.groups.iter().flat_map(|group| group.tiers.iter().flatten());
@@ -250,7 +266,7 @@ impl State {
         let servers = self.live.groups.iter().flat_map(|group| group.tiers.iter().flatten());
         servers.into_iter().any(|server| match &server.address {
             ServerAddress::Fixed(fixed) => fixed.endpoint.address.scope.is_some(),
-            ServerAddress::System { .. } => false,
+            ServerAddress::Named(_) | ServerAddress::System { .. } => false,
         })
     }
 

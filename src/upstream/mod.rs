@@ -13,13 +13,13 @@
 //!
 //! | folder | |
 //! | --- | --- |
-//! | `spec`, `system` | what the configuration says; the servers of resolv.conf |
+//! | `spec`, `names`, `system` | what the configuration says; what names stand for; the servers of resolv.conf |
 //! | `server` | what is known of one server: its health, RTT, budgets, counters |
 //! | `group` | tiers of servers, and which one to ask |
 //! | `race` | the tries for one query, and those that outlive it |
 //! | `link` | one worker's sockets to one server: ports, connections, queries in flight |
 //! | `exchange` | one query to a group |
-//! | `watch` | probes: of health, and for loops |
+//! | `watch` | probes: of health, and for loops; the addresses of names |
 //!
 //! A [`Group`] and its [`Server`]s are shared by all workers; an [`UpstreamClient`] belongs to one. This room does not
 //! cache and knows no rules. It reports failures as [`ExchangeError`]; `engine` decides what the client is told.
@@ -27,6 +27,7 @@
 mod exchange;
 mod group;
 mod link;
+pub mod names;
 mod race;
 pub mod server;
 pub mod spec;
@@ -50,5 +51,5 @@ pub use spec::{
 pub use system::OwnAddresses;
 pub use watch::{
     loops::{self, Loops},
-    prober,
+    names as resolution, prober,
 };

@@ -32,6 +32,13 @@ pub struct GroupSpec {
 pub enum TierMember {
     /// A server at a known address.
     Server(ServerSpec),
+    /// Every address of a name.
+    Named {
+        /// The name, as it is resolved: in small letters, without its last dot.
+        name: String,
+        /// How to ask the server at an address of it; of its own address the port counts.
+        server: ServerSpec,
+    },
     /// The host's own name servers, as its resolv.conf says at the time.
     System {
         /// The file; none means systemd-resolved's, else `/etc/resolv.conf`.

@@ -19,7 +19,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::files;
+use crate::{files, upstream::names::NameLists};
 
 /// The servers that systemd-resolved really asks.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
@@ -30,17 +30,23 @@ const STUBS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4
 /// How often the file is compared.
 pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The addresses we listen on, and what each resolv.conf last listed besides them. Clones share the lists.
+/// The addresses we listen on, and what each resolv.conf and each name last listed besides them. Clones share the lists.
 #[derive(Debug, Clone, Default)]
 pub struct OwnAddresses {
     listen: Vec<SocketAddr>,
     lists: Arc<Mutex<HashMap<Option<PathBuf>, Vec<SocketAddr>>>>,
+    names: NameLists,
 }
 
 impl OwnAddresses {
     /// Addresses as bound; a wildcard stands for every address of this host.
     pub fn new(listen: impl IntoIterator<Item = SocketAddr>) -> Self {
-        Self { listen: listen.into_iter().collect(), lists: Arc::default() }
+        Self { listen: listen.into_iter().collect(), ..Self::default() }
+    }
+
+    /// What servers that are given by name stand for.
+    pub const fn names(&self) -> &NameLists {
+        &self.names
     }
 
     /// Whether a query to `address` would come back to us.

@@ -36,7 +36,7 @@ fn a_bundle_is_read_with_the_file_that_names_it() {
         .iter()
         .map(|server| match &server.address {
             ServerAddress::Fixed(fixed) => (fixed.http_path.as_deref(), fixed.tls_name.as_deref()),
-            ServerAddress::System { .. } => panic!("it is none"),
+            ServerAddress::Named(_) | ServerAddress::System { .. } => panic!("it is none"),
         })
         .collect();
     assert_eq!(paths, [(Some("/dns-query"), None), (None, Some("dns.example"))]);

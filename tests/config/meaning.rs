@@ -116,7 +116,7 @@ fn a_resolv_conf_is_found_beside_the_file_that_names_it() {
         .iter()
         .map(|server| match &server.address {
             ServerAddress::System { path } => path.as_ref().and_then(|path| path.to_str()),
-            ServerAddress::Fixed(_) => None,
+            ServerAddress::Fixed(_) | ServerAddress::Named(_) => None,
         })
         .collect();
     assert_eq!(paths, [None, Some("/run/a.conf"), Some("/etc/tidegate/b.conf")]);

@@ -113,7 +113,41 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "server address",
         "[upstream.a]\nservers = [\"dns.example\"]",
-        "t.toml:2:12: server \"dns.example\" cannot be used: it is not an IPv4 or IPv6 address",
+        "t.toml:2:12: server dns.example is given by name, and upstream \"a\" has no bootstrap",
+    ),
+    (
+        "server by a name of one label",
+        "[upstream.a]\nservers = [\"tls://dns\"]\nbootstrap = [\"10.1.1.53\"]",
+        "t.toml:2:12: server \"tls://dns\" cannot be used: a name of one label is never completed by a search domain: write \
+         the full name, as in dc.corp.example",
+    ),
+    (
+        "bootstrap by name",
+        "[upstream.a]\nservers = [\"dns.example\"]\nbootstrap = [\"ns.example\"]",
+        "t.toml:3:14: bootstrap server \"ns.example\" cannot be used: it is not an IPv4 or IPv6 address, and a name would \
+         need one too",
+    ),
+    (
+        "bootstrap without a host",
+        "[upstream.a]\nservers = [\"dns.example\"]\nbootstrap = [\"0.0.0.0\"]",
+        "t.toml:3:14: bootstrap server \"0.0.0.0\" cannot be used: no server has this address",
+    ),
+    (
+        "bootstrap twice",
+        "[upstream.a]\nservers = [\"dns.example\"]\nbootstrap = [\"10.1.1.53\", \"10.1.1.53:53\"]",
+        "t.toml:3:27: bootstrap names 10.1.1.53:53 twice",
+    ),
+    (
+        "bootstrap is our own listener",
+        "[server]\nlisten = [\"127.0.0.1:53\"]\n[upstream.a]\nservers = [\"dns.example\"]\nbootstrap = [\"127.0.0.1\"]",
+        "t.toml:5:14: bootstrap server 127.0.0.1 is our own listener",
+    ),
+    (
+        "server by a name that is sent to it",
+        "[upstream.a]\nbackup = [[\"dc.corp.example\"]]\nservers = [\"10.1.1.1\"]\nbootstrap = [\"10.1.1.53\"]\n\
+         [[forward]]\nname = \"corp\"\nzones = [\"corp.example\"]\nto = \"a\"",
+        "t.toml:2:12: server dc.corp.example has a name within corp.example, which rule \"corp\" sends to this very upstream \
+         \"a\"",
     ),
     (
         "more servers than a query can go to",
@@ -310,10 +344,7 @@ fn a_problem_shows_its_line_and_what_would_be_right() {
 
 #[test]
 fn keys_of_later_work_are_refused_unless_off() {
-    for (text, key) in [
-        ("[upstream.a]\nservers = [\"10.1.1.1\"]\nbootstrap = [\"10.1.1.53\"]", "upstream.a.bootstrap"),
-        ("[log]\notlp = \"http://127.0.0.1:4318\"", "log.otlp"),
-    ] {
+    for (text, key) in [("[log]\notlp = \"http://127.0.0.1:4318\"", "log.otlp")] {
         let found = problems(text);
         assert_eq!(found.len(), 1, "{key}: {found:?}");
         assert!(found[0].ends_with(&format!(": not supported yet: {key}")), "{found:?}");
@@ -322,6 +353,21 @@ fn keys_of_later_work_are_refused_unless_off() {
         [server.tls]\ntls = []\n\
         [log]\nqueries = \"off\"\nsample = 1.0\n[admin]\nsocket = \"/run/tidegate/control.sock\"\n";
     assert_eq!(problems(off), [""; 0]);
+}
+
+#[test]
+fn servers_by_name_are_right_with_somebody_to_ask() {
+    for rules in [
+        "[[forward]]\nzones = [\".\"]\nto = \"a\"",
+        "[[forward]]\nzones = [\"corp.example\"]\nto = \"b\"\n[[forward]]\nzones = [\"example\", \".\"]\nto = \"a\"\n\
+         [upstream.b]\nservers = [\"10.1.1.2\"]",
+    ] {
+        let text = format!(
+            "[upstream.a]\nservers = [\"https://dns.corp.example/dns-query\", {{ server = \"dc.corp.example\", mark = 2 }}]\n\
+             backup = [[\"tls://resolver.corp.example\"]]\nbootstrap = [\"10.1.1.53\", \"[fd00::53]:5353\"]\n{rules}"
+        );
+        assert_eq!(problems(&text), [""; 0]);
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod hedging;
 mod limits;
 mod local_errors;
 mod loops;
+mod names;
 mod ports;
 mod script;
 

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     config::{GroupIndex, Plan, Recursion, RulePlan},
     daemon,
-    upstream::{GroupSpec, OwnAddresses, ServerSpec, TierMember, system},
+    upstream::{GroupSpec, OwnAddresses, ServerSpec, TierMember, resolution, system},
     wire::Name,
 };
 
@@ -37,6 +37,7 @@ struct ExaminedServer {
 impl<'p> Site<'p> {
     /// Asks every server for the probe of its group, all at once; gives what is wrong with them.
     pub(super) async fn examine(plan: &'p Plan, ours: &OwnAddresses) -> (Self, Vec<DoctorFinding>) {
+        resolution::resolve_once(&daemon::watched_names(&plan.live), ours).await;
         let specs = daemon::group_specs(&plan.live);
         let asking = specs.into_iter().map(|spec| examine_group(spec, ours));
         let (groups, findings): (Vec<_>, Vec<_>) = super::all(asking).await.into_iter().unzip();
@@ -136,6 +137,10 @@ fn servers(spec: &GroupSpec, ours: &OwnAddresses) -> impl Iterator<Item = (usize
     members.flat_map(|(tier, member)| {
         let servers: Vec<ServerSpec> = match member {
             TierMember::Server(server) => vec![server.clone()],
+            TierMember::Named { name, server } => {
+                let at = |ip| ServerSpec { address: (ip, server.address.port()).into(), ..server.clone() };
+                ours.names().addresses(&spec.name, name).into_iter().map(at).collect()
+            }
             TierMember::System { path, via, path_label } => {
                 let listed = system::read(path.as_deref(), ours).into_iter();
                 let plain = |address| ServerSpec::plain(crate::wire::Transport::Udp, address);

@@ -184,7 +184,7 @@ fn is_excepted(name: &Name, except: &[Name]) -> bool {
 fn addresses(group: &GroupPlan) -> (Vec<IpAddr>, Vec<IpAddr>) {
     let fixed = |server: &ServerPlan| match &server.address {
         ServerAddress::Fixed(fixed) => Some(fixed.endpoint.address.ip),
-        ServerAddress::System { .. } => None,
+        ServerAddress::Named(_) | ServerAddress::System { .. } => None,
     };
     let (first, later) = group.tiers.split_at(group.tiers.len().min(1));
     (first.iter().flatten().filter_map(fixed).collect(), later.iter().flatten().filter_map(fixed).collect())

@@ -17,7 +17,8 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use self::forward::Claim;
 pub(super) use self::server::admin_http;
-pub(super) use self::values::{is_host_address, path, without_dot};
+pub(crate) use self::values::is_host_address;
+pub(super) use self::values::{path, without_dot};
 use super::{
     error::{Problem, Problems, Source},
     file::{File, Loaded, Located, Text},

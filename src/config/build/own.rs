@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::{
     super::{
+        address::Endpoint,
         error::{Place, Problem},
         file::{File, Upstream},
         group::{FixedServer, ServerAddress},
@@ -17,10 +18,11 @@ use crate::wire::Transport;
 impl Builder<'_> {
     pub(super) fn leave_out_own_listeners(&mut self, file: &File, boot: &Boot, live: &mut Live) {
         for (group, upstream) in live.groups.iter_mut().zip(&file.upstream) {
+            self.check_bootstrap(upstream, boot);
             for tier in &mut group.tiers {
                 tier.retain(|server| {
                     let ServerAddress::Fixed(server) = &server.address else { return true };
-                    if !is_own(boot, server) {
+                    if !is_own_server(boot, server) {
                         return true;
                     }
                     let message = format!(
@@ -33,16 +35,29 @@ impl Builder<'_> {
             }
         }
     }
+
+    /// A name that is asked of ourselves would wait for itself: an error, unlike one server of several.
+    fn check_bootstrap(&mut self, upstream: &Upstream, boot: &Boot) {
+        for text in upstream.table.bootstrap.iter().flat_map(|texts| &texts.value) {
+            if Endpoint::parse(&text.value, 53).is_ok_and(|endpoint| is_own(boot, &endpoint)) {
+                let message = format!("bootstrap server {} is our own listener", text.value);
+                let help = "name a DNS server that does not depend on this tidegate";
+                self.problem_with_help(&text.place, message, help);
+            }
+        }
+    }
 }
 
-/// Whether a query to `server` would come back to us. A wildcard listener covers every loopback address; the host's
-/// other addresses are only known when the sockets are made.
-fn is_own(boot: &Boot, server: &FixedServer) -> bool {
-    if !matches!(server.transport, Transport::Udp | Transport::Tcp) {
-        return false;
-    }
+/// Whether a query to `server` would come back to us.
+fn is_own_server(boot: &Boot, server: &FixedServer) -> bool {
+    matches!(server.transport, Transport::Udp | Transport::Tcp) && is_own(boot, &server.endpoint)
+}
+
+/// Whether we listen there. A wildcard listener covers every loopback address; the host's other addresses are only
+/// known when the sockets are made.
+fn is_own(boot: &Boot, theirs: &Endpoint) -> bool {
     boot.listen.iter().any(|listen| {
-        let (ours, theirs) = (&listen.endpoint, &server.endpoint);
+        let ours = &listen.endpoint;
         if ours.port != theirs.port {
             return false;
         }

@@ -3,21 +3,21 @@
 //! A group without a configured probe asks `ZONE SOA` for the first zone of a rule that sends to it, or `. NS` if such
 //! a rule has ".". A working server answers both, whatever the answer is.
 
-use std::{io, num::NonZeroU32};
+use std::{io, net::SocketAddr, num::NonZeroU32};
 
 use super::{
     super::{
-        address::AddressError,
+        address::Endpoint,
         error::Place,
-        file::{HealthSection, Located, MAX_SERVERS, ServerEntry, Text, Upstream, UpstreamSection},
+        file::{HealthSection, Located, MAX_SERVERS, ServerEntry, Text, Texts, Upstream, UpstreamSection},
         group::{
-            Bundle, FixedServer, GroupIndex, GroupPlan, HealthPlan, NetworkPath, Probe, Recursion, ServerAddress,
-            ServerPlan, Share,
+            Bundle, FixedServer, GroupIndex, GroupPlan, HealthPlan, NamedServer, NetworkPath, Probe, Recursion,
+            ServerAddress, ServerPlan, Share,
         },
         plan::RulePlan,
-        server::ServerError,
+        server::{ServerError, is_by_name},
     },
-    Builder, section,
+    Builder, is_host_address, section, without_dot,
 };
 use crate::{
     files,
@@ -28,13 +28,16 @@ use crate::{
 
 const SERVER_HELP: &str = "write [scheme://]address[:port][/path][#tls-name] with udp, tcp, tls, https or quic as \
                            scheme, or system, or system:PATH";
-const BY_NAME_HELP: &str = "servers by name are not supported yet: write an address, [scheme://]address[:port][/path]\
-                            [#tls-name], or system, or system:PATH";
+const BY_NAME_HELP: &str =
+    "write [scheme://]name[:port][/path][#tls-name] with the full name, as in tls://dns.corp.example";
+const BOOTSTRAP_HELP: &str = "write bootstrap = [\"10.1.1.53\"]: DNS servers that know the addresses of the servers by \
+                              name, never this tidegate";
 const CA_HELP: &str = "write the path of a file with the CA's certificates as PEM; without ca the system's CAs are \
                        trusted";
 impl Builder<'_> {
     pub(super) fn group(&mut self, upstream: &Upstream, index: GroupIndex, rules: &[RulePlan]) -> GroupPlan {
         let table = &upstream.table;
+        self.check_named(upstream, index, rules);
         self.check_label(&upstream.name, "an upstream");
         let path = NetworkPath {
             source: self.source_address(table.source.as_ref()),
@@ -44,10 +47,65 @@ impl Builder<'_> {
         GroupPlan {
             name: upstream.name.value.clone(),
             tiers: self.tiers(upstream, &path),
+            bootstrap: self.bootstrap(table.bootstrap.as_ref()),
             path,
             ca: self.bundle(table.ca.as_ref()),
             health: self.health(table, default_probe(index, rules)),
             ..settings(table)
+        }
+    }
+
+    /// The servers that are asked for the addresses of servers by name.
+    fn bootstrap(&mut self, texts: Option<&Texts>) -> Vec<SocketAddr> {
+        let mut servers = Vec::new();
+        for text in texts.map(|texts| texts.value.as_slice()).unwrap_or_default() {
+            let message = match Endpoint::parse(&text.value, 53) {
+                Ok(Endpoint { address, port })
+                    if address.scope.is_none() && is_host_address(address.ip) && port != 0 =>
+                {
+                    let server = SocketAddr::new(address.ip, port);
+                    if servers.contains(&server) {
+                        self.problem(&text.place, format!("bootstrap names {} twice", text.value));
+                    } else {
+                        servers.push(server);
+                    }
+                    continue;
+                }
+                Ok(_) => format!("bootstrap server \"{}\" cannot be used: no server has this address", text.value),
+                Err(error) => {
+                    format!(
+                        "bootstrap server \"{}\" cannot be used: {error}, and a name would need one too",
+                        text.value
+                    )
+                }
+            };
+            self.problem_with_help(&text.place, message, BOOTSTRAP_HELP);
+        }
+        servers
+    }
+
+    /// A server by name needs somebody else to ask for its addresses.
+    fn check_named(&mut self, upstream: &Upstream, index: GroupIndex, rules: &[RulePlan]) {
+        let group = &upstream.name.value;
+        let has_bootstrap = upstream.table.bootstrap.as_ref().is_some_and(|texts| !texts.value.is_empty());
+        for text in upstream.server_texts().filter(|text| is_by_name(&text.value)) {
+            let Ok(server) = text.value.parse::<NamedServer>() else { continue };
+            if !has_bootstrap {
+                let message = format!("server {server} is given by name, and upstream \"{group}\" has no bootstrap");
+                self.problem_with_help(&text.place, message, BOOTSTRAP_HELP);
+            }
+            let zones = rules.iter().flat_map(|rule| rule.zones.iter().map(move |zone| (zone, rule)));
+            let holding = zones.filter(|(zone, _)| !zone.is_root() && server.name.is_within(zone));
+            let longest = holding.max_by_key(|(zone, _)| zone.labels().count());
+            if let Some((zone, rule)) = longest.filter(|(_, rule)| rule.to == index) {
+                let message = format!(
+                    "server {server} has a name within {}, which rule \"{}\" sends to this very upstream \"{group}\"",
+                    without_dot(zone),
+                    rule.name
+                );
+                let help = "write the server's addresses, or a name outside of the zones that it is to answer for";
+                self.problem_with_help(&text.place, message, help);
+            }
         }
     }
 
@@ -149,22 +207,24 @@ impl Builder<'_> {
                 None
             }
             Some(path) => Some(ServerAddress::System { path: Some(self.beside(&text.place, path)) }),
+            None if is_by_name(&text.value) => match text.value.parse() {
+                Ok(server) => Some(ServerAddress::Named(server)),
+                Err(reason) => self.no_server(text, &reason, BY_NAME_HELP),
+            },
             None => match text.value.parse::<FixedServer>() {
                 Ok(server) => {
                     let address = text.value.split_once("://").map_or(text.value.as_str(), |(_, rest)| rest);
                     self.warn_of_meant_port(&text.place, address.split(['/', '#']).next().unwrap_or(address));
                     Some(ServerAddress::Fixed(server))
                 }
-                Err(reason) => {
-                    let message = format!("server \"{}\" cannot be used: {reason}", text.value);
-                    let is_name = reason == ServerError::Address(AddressError::NotAnAddress)
-                        && text.value.contains(|letter: char| letter.is_ascii_alphabetic());
-                    let help = if is_name { BY_NAME_HELP } else { SERVER_HELP };
-                    self.problem_with_help(&text.place, message, help);
-                    None
-                }
+                Err(reason) => self.no_server(text, &reason, SERVER_HELP),
             },
         }
+    }
+
+    fn no_server(&mut self, text: &Text, reason: &ServerError, help: &str) -> Option<ServerAddress> {
+        self.problem_with_help(&text.place, format!("server \"{}\" cannot be used: {reason}", text.value), help);
+        None
     }
 
     fn health(&mut self, table: &UpstreamSection, default: Probe) -> HealthPlan {
@@ -209,6 +269,7 @@ fn settings(table: &UpstreamSection) -> GroupPlan {
     GroupPlan {
         name: String::new(),
         tiers: Vec::new(),
+        bootstrap: Vec::new(),
         path: NetworkPath::default(),
         policy: table.policy(),
         timeout: table.timeout(),

@@ -160,7 +160,7 @@ fn beside(sources: &[Source], place: &Place, path: &str) -> PathBuf {
 }
 
 /// Whether the address can belong to a single host.
-pub(in crate::config) fn is_host_address(ip: IpAddr) -> bool {
+pub(crate) fn is_host_address(ip: IpAddr) -> bool {
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
     !ip.is_unspecified() && !ip.is_multicast() && !broadcast
 }

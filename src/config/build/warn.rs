@@ -246,7 +246,7 @@ fn is_denied(client: IpNet, live: &Live) -> bool {
 fn addresses(group: &GroupPlan) -> BTreeSet<IpAddr> {
     let fixed = |server: &ServerPlan| match &server.address {
         ServerAddress::Fixed(fixed) => Some(fixed.endpoint.address.ip),
-        ServerAddress::System { .. } => None,
+        ServerAddress::Named(_) | ServerAddress::System { .. } => None,
     };
     group.tiers.iter().flatten().filter_map(fixed).collect()
 }

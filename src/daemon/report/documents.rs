@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use super::{Report, findings, words};
 use crate::{
     admin::status::{
-        CacheStatus, ConfigurationStatus, DurationStatus, GroupStatus, LatencyStatus, ServerStatus, Severity, Status,
-        Upstreams,
+        CacheStatus, ConfigurationStatus, DurationStatus, GroupStatus, LatencyStatus, NameStatus, ServerStatus,
+        Severity, Status, Upstreams,
     },
     clock::Moment,
     config::{Aaaa, OnPublic, Rebind, RulePlan, WhenDown},
@@ -23,6 +23,7 @@ use crate::{
     },
     upstream::{
         Group, HealthState, Loops, Policy, Server,
+        names::NameList,
         tally::{MismatchReason, QueryResult},
     },
     wire::Transport,
@@ -33,8 +34,7 @@ impl Report {
     pub(super) fn status(&self, now: Moment) -> Status {
         let registry = &self.registry;
         let snapshot = self.engine.snapshot_owned();
-        let groups: Vec<GroupStatus> =
-            snapshot.groups.iter().map(|group| self::group(group, &self.engine.loops, now)).collect();
+        let groups: Vec<GroupStatus> = snapshot.groups.iter().map(|group| self.group(group, now)).collect();
         let findings = findings::all(self, &groups, now);
         let reasons = self.unready();
         Status {
@@ -111,8 +111,35 @@ impl Report {
     /// Every group with its servers.
     pub(super) fn upstreams(&self, now: Moment) -> Upstreams {
         let snapshot = self.engine.snapshot_owned();
-        let groups = snapshot.groups.iter().map(|group| self::group(group, &self.engine.loops, now)).collect();
+        let groups = snapshot.groups.iter().map(|group| self.group(group, now)).collect();
         Upstreams { groups }
+    }
+
+    fn group(&self, group: &Group, now: Moment) -> GroupStatus {
+        let server = |server: &Arc<Server>| self::server(server, &self.engine.loops, now);
+        let mut names = self.names.all();
+        names.retain(|((of, _), _)| of == group.name());
+        let mut status = GroupStatus {
+            name: group.name().to_owned(),
+            policy: match group.policy() {
+                Policy::Fastest => "fastest",
+                Policy::Spread => "spread",
+                Policy::Ordered => "ordered",
+            }
+            .to_owned(),
+            down: group.is_down(),
+            usable: words::usable(group),
+            tier: group.tier(now),
+            in_flight: group.in_flight(),
+            hedges: group.hedges(),
+            hedge_wins: group.hedge_wins(),
+            tiers: group.tiers().iter().map(|tier| tier.iter().map(server).collect()).collect(),
+            names: names.into_iter().map(|((_, name), list)| self::name(name, &list, now)).collect(),
+            ..GroupStatus::default()
+        };
+        status.words = words::of_group(&status);
+        status.health = findings::of_group(&status).iter().map(|finding| finding.severity).max().unwrap_or_default();
+        status
     }
 
     /// Every rule with its counters, and the local zones.
@@ -160,28 +187,15 @@ impl Report {
     }
 }
 
-fn group(group: &Group, loops: &Loops, now: Moment) -> GroupStatus {
-    let server = |server: &Arc<Server>| self::server(server, loops, now);
-    let mut status = GroupStatus {
-        name: group.name().to_owned(),
-        policy: match group.policy() {
-            Policy::Fastest => "fastest",
-            Policy::Spread => "spread",
-            Policy::Ordered => "ordered",
-        }
-        .to_owned(),
-        down: group.is_down(),
-        usable: words::usable(group),
-        tier: group.tier(now),
-        in_flight: group.in_flight(),
-        hedges: group.hedges(),
-        hedge_wins: group.hedge_wins(),
-        tiers: group.tiers().iter().map(|tier| tier.iter().map(server).collect()).collect(),
-        ..GroupStatus::default()
-    };
-    status.words = words::of_group(&status);
-    status.health = findings::of_group(&status).iter().map(|finding| finding.severity).max().unwrap_or_default();
-    status
+fn name(name: String, list: &NameList, now: Moment) -> NameStatus {
+    NameStatus {
+        name,
+        addresses: texts(&list.addresses),
+        words: words::of_name(list),
+        fault: list.error.map(|error| error.to_string()),
+        age: list.resolved.map(|at| now.since(at).as_secs_f64()),
+        next: list.next.map(|at| at.since(now).as_secs_f64()),
+    }
 }
 
 fn server(server: &Server, loops: &Loops, now: Moment) -> ServerStatus {

@@ -13,6 +13,7 @@ use crate::{
     net::changes::NetworkChange,
     upstream::{
         FormerServer, Group, HealthState, ServerRecord,
+        names::NameList,
         tally::{MismatchReason, QueryResult, RTT_BOUNDS},
     },
     wire::Transport,
@@ -65,6 +66,7 @@ pub(super) fn encode(report: &Report, exposition: &mut Exposition, now: Moment) 
     encode_health(&snapshot.groups, &rows, exposition, now);
     encode_traffic(&rows, exposition);
     encode_groups(&snapshot.groups, exposition);
+    encode_names(&report.names.all(), exposition, now);
     encode_connections(report, exposition);
     encode_network(report, exposition);
     encode_configuration(report, exposition);
@@ -204,6 +206,22 @@ fn encode_groups(groups: &[Arc<Group>], exposition: &mut Exposition) {
     let mut family = exposition.counter("tidegate_upstream_hedge_wins_total", help);
     for group in groups {
         family.sample(&[("group", group.name())], group.hedge_wins());
+    }
+}
+
+/// Names of servers; absent where servers are given by address.
+fn encode_names(names: &[((String, String), NameList)], exposition: &mut Exposition, now: Moment) {
+    let help = "Addresses of a name that upstream servers are given by.";
+    let mut family = exposition.gauge("tidegate_upstream_name_addresses", help);
+    for ((group, name), list) in names {
+        family.sample(&[("group", group), ("name", name)], list.addresses.len());
+    }
+    let help = "Seconds since a bootstrap server last gave a name's addresses; absent until one did.";
+    let mut family = exposition.gauge("tidegate_upstream_name_age_seconds", help);
+    for ((group, name), list) in names {
+        if let Some(resolved) = list.resolved {
+            family.sample(&[("group", group), ("name", name)], now.since(resolved).as_secs());
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! Policy:
 //! - An error affects clients: a group without a usable server, a worker that hangs.
 //! - A warning needs attention although clients are served: a server that is down, a backup tier in use, a loop, a
-//!   refused reload, public answers in the last quarter of an hour for names that should be private.
+//!   name that cannot be resolved, a refused reload, public answers in the last quarter of an hour for names that should
+//!   be private.
 //! - A note reports something intended or temporary: a drained server, a process about to stop, missing verdicts.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
@@ -53,6 +54,10 @@ pub(super) fn of_group(group: &GroupStatus) -> Vec<Finding> {
     }
     if group.servers().next().is_some() && group.servers().all(|server| !server.judged) {
         findings.push(about(Severity::Note, "no-verdict", format!("upstream {name}: no verdict on a server yet")));
+    }
+    for of_name in group.names.iter().filter(|of_name| of_name.fault.is_some()) {
+        let text = format!("{} of upstream {name}: {}", of_name.name, of_name.words);
+        findings.push(about(Severity::Warning, "name", text));
     }
     findings.extend(group.servers().flat_map(|server| of_server(group, server)));
     findings

@@ -43,7 +43,7 @@ use crate::{
     plural::Plural,
     serve::connections::Connections,
     tls::ServerCertificate,
-    upstream::{HealthState, Server, ServerRegistry},
+    upstream::{HealthState, Server, ServerRegistry, names::NameLists},
     wire::Transport,
 };
 
@@ -53,6 +53,7 @@ pub(super) struct Report {
     registry: Registry,
     engine: Arc<Engine>,
     servers: Arc<ServerRegistry>,
+    names: NameLists,
     connections: Arc<Connections>,
     snapshot_status: Arc<SnapshotStatus>,
     listeners: Arc<[SocketAddr]>,
@@ -101,6 +102,7 @@ impl Report {
             registry: Registry::new(workers, rules, clock::wall()),
             engine,
             servers: state.servers(),
+            names: state.ours().names().clone(),
             connections,
             snapshot_status,
             listeners: bound.plain.as_slice().into(),
@@ -236,6 +238,8 @@ impl Report {
             reasons.push("draining".to_owned());
         }
         let snapshot = self.engine.snapshot_owned();
+        let awaited = self.names.awaited(Moment::now());
+        reasons.extend(awaited.iter().map(|(group, name)| format!("no address yet of {name} in upstream {group}")));
         let unknown = snapshot.groups.iter().filter(|group| !group.has_first_verdict());
         reasons.extend(unknown.map(|group| format!("no verdict yet on a server of upstream {}", group.name())));
         reasons

@@ -2,7 +2,8 @@
 
 use crate::{
     admin::status::{GroupStatus, ServerStatus},
-    upstream::{Group, HealthState, Server, health::ProbeError},
+    plural::Plural,
+    upstream::{Group, HealthState, Server, health::ProbeError, names::NameList},
 };
 
 /// The number of usable servers in the group.
@@ -29,6 +30,19 @@ fn cause(server: &Server) -> String {
     match server.connect_error() {
         Some(error) => format!("{reason} ({error})"),
         None => reason.to_owned(),
+    }
+}
+
+/// A name's state: its addresses, and why there are no newer ones where that is so.
+pub(super) fn of_name(list: &NameList) -> String {
+    let known = match list.addresses.len() {
+        0 => "no address yet".to_owned(),
+        count => Plural(count, "address").to_string(),
+    };
+    match (list.error, list.addresses.is_empty()) {
+        (None, _) => known,
+        (Some(error), true) => format!("{known}: {error}"),
+        (Some(error), false) => format!("{known} that stay in use: {error}"),
     }
 }
 

@@ -306,9 +306,13 @@ pub(super) fn is_usable(server: &Arc<Server>) -> bool {
     server.is_usable()
 }
 
-fn expand(entry: &TierMember, ours: &OwnAddresses) -> Vec<ServerSpec> {
+fn expand(group: &str, entry: &TierMember, ours: &OwnAddresses) -> Vec<ServerSpec> {
     match entry {
         TierMember::Server(server) => vec![server.clone()],
+        TierMember::Named { name, server } => {
+            let of = |ip| ServerSpec { address: (ip, server.address.port()).into(), ..server.clone() };
+            ours.names().addresses(group, name).into_iter().map(of).collect()
+        }
         TierMember::System { path, via, path_label } => {
             let (via, path_label) = (via.clone(), path_label.clone());
             let of = |address| ServerSpec {
@@ -329,12 +333,16 @@ fn servers_of(spec: &GroupSpec, ours: &OwnAddresses) -> Vec<Wanted> {
     let mut keys: Vec<ServerKey> = Vec::new();
     let mut wanted = Vec::new();
     for (tier, entries) in spec.tiers.iter().enumerate() {
-        for server in entries.iter().flat_map(|entry| expand(entry, ours)) {
+        for server in entries.iter().flat_map(|entry| expand(&spec.name, entry, ours)) {
             if ours.holds(server.address) {
                 tracing::warn!(group = spec.name, %server, "upstream {server} of group {group} is left out: it is our own listener");
                 continue;
             }
             if keys.contains(&server.key()) {
+                continue;
+            }
+            if keys.len() == MAX_SERVERS {
+                tracing::warn!(group = spec.name, %server, "upstream {server} of group {} is left out: a group has at most {MAX_SERVERS} servers", spec.name);
                 continue;
             }
             keys.push(server.key());
