@@ -74,11 +74,11 @@ impl Collector {
                 let length = read_number(stream)?;
                 assert_eq!(read(stream, length)?[3], 3, "STOP");
                 stream.write_all(&[0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 5])?;
-                self.0.lock().unwrap().finished += 1;
+                self.0.lock().expect("no holder panics").finished += 1;
                 return Ok(());
             }
             let frame = read(stream, length)?;
-            let mut collected = self.0.lock().unwrap();
+            let mut collected = self.0.lock().expect("no holder panics");
             collected.frames.push(frame);
             if collected.most.is_some_and(|most| collected.frames.len() >= most) {
                 collected.most = None;
@@ -88,7 +88,7 @@ impl Collector {
     }
 
     fn frames(&self) -> Vec<Vec<u8>> {
-        self.0.lock().unwrap().frames.clone()
+        self.0.lock().expect("no holder panics").frames.clone()
     }
 
     /// The messages whose octets hold this label.
@@ -230,7 +230,7 @@ fn is_told_of_both_sides(target: &str, collector: &Collector) {
     assert!(messages[3].message.ends_with(&[10, 0, 0, 1]), "{:?}", messages[3]);
     assert_eq!(tidegate.metric("tidegate_log_dropped_total", &[("sink", "dnstap")]), 0.0);
     assert!(tidegate.stop().success());
-    eventually("the stream ends in order", || collector.0.lock().unwrap().finished == 1);
+    eventually("the stream ends in order", || collector.0.lock().expect("no holder panics").finished == 1);
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn a_collector_that_comes_late_or_goes_gets_what_waited() {
     client.ask(&Query::a("early.example."));
     tidegate.await_logged("WARN", "no dnstap messages reach unix:");
     let collector = Collector::default();
-    collector.0.lock().unwrap().most = Some(4);
+    collector.0.lock().expect("no holder panics").most = Some(4);
     collector.on_unix(&path);
     eventually("what waited", || collector.messages_about("early").len() == 4);
     // It closed the connection behind the fourth, and is found again.
