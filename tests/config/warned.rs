@@ -25,24 +25,27 @@ fn an_upstream_that_is_our_own_listener_is_left_out() {
     );
 }
 
+/// `BASE` and a rule with these keys.
+fn another_rule(keys: &str) -> String {
+    format!("{BASE}[upstream.aws]\nservers = [\"10.9.9.9\"]\n[[forward]]\nto = \"aws\"\n{keys}\n")
+}
+
 #[test]
 fn what_looks_like_a_mistake_is_warned_of_by_place() {
-    let aws =
-        |keys: &str| format!("{BASE}[upstream.aws]\nservers = [\"10.9.9.9\"]\n[[forward]]\nto = \"aws\"\n{keys}\n");
     for (text, message) in [
         (
-            aws("zones = [\"cloudfront.net\"]\nprivate = [\"10.0.0.0/8\"]\non_public = \"log\""),
+            another_rule("zones = [\"cloudfront.net\"]\nprivate = [\"10.0.0.0/8\"]\non_public = \"log\""),
             "t.toml:11:11: \
              rule \"cloudfront.net\" guards \"cloudfront.net\", and names there exist in public only \
              (cloudfront.net: CloudFront distributions)",
         ),
         (
-            aws("zones = [\"a.example\"]\nexcept = [\"b.example\"]"),
+            another_rule("zones = [\"a.example\"]\nexcept = [\"b.example\"]"),
             "t.toml:11:11: rule \"a.example\" excepts \
              \"b.example\", which is below none of its zones",
         ),
         (
-            aws("zones = [\"a.example\"]\nclients = [\"8.8.8.0/24\"]"),
+            another_rule("zones = [\"a.example\"]\nclients = [\"8.8.8.0/24\"]"),
             "t.toml:11:12: rule \"a.example\" is for \
              clients 8.8.8.0/24, which server.allow does not serve",
         ),
