@@ -1,5 +1,5 @@
 //! What this host lacks or forbids is never held against a server, over any transport: no descriptors, a route that
-//! prohibits, a firewall of its own.
+//! prohibits or is a black hole, a firewall of its own.
 
 use std::{
     io::Write,
@@ -70,6 +70,8 @@ enum Obstacle {
     Descriptors,
     /// The route to the server prohibits (EACCES).
     Route,
+    /// The route to the server is a black hole (EINVAL).
+    Blackhole,
     /// A firewall drops what leaves (EPERM).
     Firewall,
 }
@@ -79,6 +81,7 @@ impl Obstacle {
         match self {
             Self::Descriptors => command(&["prlimit", "--pid", &std::process::id().to_string(), "--nofile=3:"]),
             Self::Route => command(&["ip", "route", "add", "prohibit", &format!("{}/32", server.ip())]),
+            Self::Blackhole => command(&["ip", "route", "add", "blackhole", &format!("{}/32", server.ip())]),
             Self::Firewall => {
                 command(&["nft", "add table ip own"]);
                 command(&["nft", "add chain ip own out { type filter hook output priority 0; }"]);
@@ -92,6 +95,7 @@ impl Obstacle {
         let line = match self {
             Self::Descriptors => format!("prlimit --pid {} --nofile=512:", std::process::id()),
             Self::Route => format!("ip route del prohibit {}/32", server.ip()),
+            Self::Blackhole => format!("ip route del blackhole {}/32", server.ip()),
             Self::Firewall => "nft delete table ip own".to_owned(),
         };
         let shell = Command::new("sh").args(["-ec", &format!("read go; {line}")]).stdin(Stdio::piped()).spawn();
@@ -121,12 +125,18 @@ impl End {
 #[case::route_quic(Obstacle::Route, Transport::Quic)]
 #[case::firewall_udp(Obstacle::Firewall, Transport::Udp)]
 #[case::firewall_quic(Obstacle::Firewall, Transport::Quic)]
+#[case::blackhole_udp(Obstacle::Blackhole, Transport::Udp)]
+#[case::blackhole_tcp(Obstacle::Blackhole, Transport::Tcp)]
+#[case::blackhole_tls(Obstacle::Blackhole, Transport::Tls)]
+#[case::blackhole_https(Obstacle::Blackhole, Transport::Https)]
+#[case::blackhole_quic(Obstacle::Blackhole, Transport::Quic)]
 fn what_this_host_lacks_is_not_held_against_a_server(#[case] obstacle: Obstacle, #[case] transport: Transport) {
     let case = match (obstacle, transport) {
         (Obstacle::Descriptors, transport) => {
             format!("case_0{}_descriptors_{}", transport as usize + 1, transport.label())
         }
         (Obstacle::Route, transport) => format!("case_{:02}_route_{}", transport as usize + 6, transport.label()),
+        (Obstacle::Blackhole, transport) => format!("case_{}_blackhole_{}", transport as usize + 13, transport.label()),
         (Obstacle::Firewall, Transport::Udp) => "case_11_firewall_udp".to_owned(),
         (Obstacle::Firewall, _) => "case_12_firewall_quic".to_owned(),
     };

@@ -55,15 +55,16 @@ impl From<io::Error> for ConnectError {
 }
 
 /// Whether an error says something about this host alone: EMFILE, ENFILE, ENOMEM, ENOBUFS, EPERM and EACCES (a firewall of
-/// ours, a route that prohibits), EADDRNOTAVAIL and EADDRINUSE, ENODEV, EAGAIN of a socket that finds no free port.
+/// ours, a route that prohibits), EINVAL (a route that is a black hole), EADDRNOTAVAIL and EADDRINUSE, ENODEV, EAGAIN of a
+/// socket that finds no free port.
 pub fn is_local(error: &io::Error) -> bool {
-    use io::ErrorKind::{AddrInUse, AddrNotAvailable, OutOfMemory, PermissionDenied, WouldBlock};
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, InvalidInput, OutOfMemory, PermissionDenied, WouldBlock};
     use rustix::io::Errno;
 
     let is_bare = |code| {
         [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NODEV].iter().any(|errno| errno.raw_os_error() == code)
     };
-    matches!(error.kind(), AddrInUse | AddrNotAvailable | OutOfMemory | PermissionDenied | WouldBlock)
+    matches!(error.kind(), AddrInUse | AddrNotAvailable | InvalidInput | OutOfMemory | PermissionDenied | WouldBlock)
         || error.raw_os_error().is_some_and(is_bare)
 }
 
@@ -73,8 +74,8 @@ mod tests {
 
     #[test]
     fn what_this_host_lacks_is_told_from_what_the_network_says() {
-        // EPERM, EAGAIN, ENOMEM, EACCES, ENODEV, ENFILE, EMFILE, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS.
-        for code in [1, 11, 12, 13, 19, 23, 24, 98, 99, 105] {
+        // EPERM, EAGAIN, ENOMEM, EACCES, ENODEV, EINVAL, ENFILE, EMFILE, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS.
+        for code in [1, 11, 12, 13, 19, 22, 23, 24, 98, 99, 105] {
             let error = ConnectError::from(io::Error::from_raw_os_error(code));
             assert_eq!(error, ConnectError::Local { code });
         }

@@ -306,7 +306,9 @@ impl Server {
     /// Handles a query that could not leave this host, for lack of descriptors, memory or permission, or because its
     /// address is gone. That says nothing about the server, and is logged once a minute.
     pub(super) fn could_not_send(&self, error: &dyn fmt::Display, kind: io::ErrorKind, now: Moment) {
-        let is_about_the_path = matches!(kind, io::ErrorKind::PermissionDenied | io::ErrorKind::AddrNotAvailable);
+        use io::ErrorKind::{AddrNotAvailable, InvalidInput, PermissionDenied};
+
+        let is_about_the_path = matches!(kind, AddrNotAvailable | InvalidInput | PermissionDenied);
         if is_about_the_path && !self.record.has_no_path.swap(true, Relaxed) {
             // Probes find out when there is a path again.
             self.raise_alarm();
