@@ -1,4 +1,4 @@
-//! What would be done with a query, told in steps: the decisions of [`handle`](super::handle), `resolve`, `part` and
+//! What would be done with a query, told in steps: the decisions of [`handle`], `resolve`, `part` and
 //! `store`, walked without asking, counting, storing or logging anything.
 //!
 //! Policy:

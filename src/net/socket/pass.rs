@@ -20,7 +20,7 @@ const MAX_DESCRIPTORS: usize = 253;
 const MORE: u8 = 1;
 const END: u8 = 0;
 
-/// Sends a message to a connected socket, with at most [`MAX_DESCRIPTORS`] descriptors.
+/// Sends a message to a connected socket, with at most `MAX_DESCRIPTORS` descriptors.
 ///
 /// # Errors
 /// The other end has gone, or does not read.
