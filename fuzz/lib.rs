@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -21,9 +21,10 @@ use tidegate::{
     engine::{Action, ClientChannel, Context, Engine, Incoming, resolve, snapshot::Snapshot},
     metrics,
     upstream::{
-        Group, GroupLimits, GroupSpec, HealthSpec, Loops, OwnAddresses, Policy, ServerSpec, TierMember, UpstreamClient, WorkerNumber,
+        Group, GroupLimits, GroupSpec, HealthSpec, Loops, OwnAddresses, Policy, ServerSpec, TierMember, UpstreamClient,
+        WorkerNumber,
     },
-    wire::{Transport, MAX_MESSAGE, Name, RecordType},
+    wire::{MAX_MESSAGE, Name, RecordType, Transport},
 };
 use tokio::{runtime::Runtime, task::LocalSet};
 
@@ -113,7 +114,7 @@ impl Site {
         let engine = Arc::new(Engine::new(snapshot, Cache::new(1 << 20), loops));
         let snapshot = engine.snapshot_owned();
         let client = Rc::new(UpstreamClient::new(WorkerNumber::ALONE));
-        let context = Context::new(engine, client, Arc::new(metrics::Worker::new(0)));
+        let context = Context::new(engine, client, Arc::new(metrics::WorkerCounters::new(0)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         Self { context, snapshot, runtime, reply: RefCell::new(vec![0; MAX_MESSAGE]) }
     }
@@ -160,7 +161,8 @@ pub struct Live {
     pub tcp: SocketAddr,
     /// Where it speaks plain HTTP, behind a PROXY header.
     pub http: Option<SocketAddr>,
-    _daemon: Daemon,
+    // Only kept alive; it cannot be shared by itself.
+    _daemon: Mutex<Daemon>,
 }
 
 impl Live {
@@ -182,7 +184,7 @@ impl Live {
         let text = SITE.replacen("[server]\n", &more, 1);
         let plan = Plan::from_text("fuzz.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
         let daemon = Daemon::start(&plan.boot, plan.live, None).unwrap_or_else(|error| panic!("{error}"));
-        Self { tcp: daemon.addresses()[0], http, _daemon: daemon }
+        Self { tcp: daemon.addresses()[0], http, _daemon: Mutex::new(daemon) }
     }
 }
 

@@ -13,7 +13,7 @@ use tidegate::{
         snapshot::{SnapshotHeader, SnapshotRule, SnapshotWriter},
     },
     clock::Moment,
-    engine::Carrier,
+    engine::ClientChannel,
     wire::{Transport, Class, MessageId, Name, RecordType, UpstreamQuery},
 };
 
@@ -96,7 +96,7 @@ fuzz_target!(|input: (Vec<Entry<'_>>, &[u8])| {
             for payload in [None, Some(1232)] {
                 let mut message = [0; UpstreamQuery::MAX];
                 let length = query.write(MessageId(77), payload, None, &mut message).expect("it fits");
-                for carrier in [Carrier::DATAGRAM, Carrier { transport: Transport::Tcp, keepalive: None }] {
+                for carrier in [ClientChannel::DATAGRAM, ClientChannel { transport: Transport::Tcp, keepalive: None }] {
                     let reply = site.answer(&message[..length], CLIENT, carrier);
                     assert!(!reply.is_empty(), "an answer is due");
                 }

@@ -11,14 +11,14 @@ use std::{
 use fuzz::{CLIENT, SITE, Site, addresses};
 use libfuzzer_sys::fuzz_target;
 use tidegate::{
-    engine::Carrier,
+    engine::ClientChannel,
     wire::{Transport, Class, MessageId, Name, RecordType, UpstreamQuery},
 };
 
 /// What the upstream says next, from the flags on; the last is said for ever.
 static ANSWERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
-const TCP: Carrier = Carrier { transport: Transport::Tcp, keepalive: None };
+const TCP: ClientChannel = ClientChannel { transport: Transport::Tcp, keepalive: None };
 const NAMES: [&str; 6] = ["www.guarded", "x.stripped", "a.open", "s3.eu-west-1.amazonaws.com", "corp", "away.lan"];
 const TYPES: [RecordType; 6] =
     [RecordType::A, RecordType::AAAA, RecordType::HTTPS, RecordType::CNAME, RecordType::ANY, RecordType::MX];
@@ -73,7 +73,7 @@ fuzz_target!(|input: (u8, u8, Vec<Vec<u8>>)| {
     SITE_WITH_UPSTREAM.with(|site| {
         site.forget();
         // Asked for the answer, and for what is stored of it.
-        for carrier in [TCP, TCP, Carrier::DATAGRAM] {
+        for carrier in [TCP, TCP, ClientChannel::DATAGRAM] {
             let reply = site.answer(&message[..length], CLIENT, carrier);
             assert!(!reply.is_empty(), "an answer is due");
             if is_guarded {
