@@ -26,6 +26,7 @@ mod snapshot_writer;
 mod socket_file;
 mod state;
 mod worker;
+mod writer_thread;
 
 use std::{
     io,
@@ -46,12 +47,12 @@ use self::{
     handover::{Giver, SocketLife},
     listeners::{Bound, KeptSocket, Origin},
     logging::LostLines,
-    perimeter_recorder::PerimeterRecorder,
     report::Report,
-    snapshot_writer::{SnapshotStatus, SnapshotThread},
+    snapshot_writer::SnapshotStatus,
     socket_file::{Occupied, SocketFile},
     state::{Startup, State},
     worker::WorkerSpec,
+    writer_thread::WriterThread,
 };
 pub use self::{
     delegations::{DelegationPlan, delegation_plans},
@@ -158,8 +159,8 @@ pub struct Daemon {
     ended: mpsc::UnboundedReceiver<()>,
     workers: Vec<JoinHandle<io::Result<()>>>,
     control: JoinHandle<()>,
-    snapshot_writer: Option<SnapshotThread>,
-    perimeter_recorder: Option<PerimeterRecorder>,
+    snapshot_writer: Option<WriterThread>,
+    perimeter_recorder: Option<WriterThread>,
     dnstap: Option<DnstapWriter>,
     orders: mpsc::Receiver<OrderRequest>,
     _socket: Option<SocketFile>,
@@ -213,7 +214,7 @@ impl Daemon {
         let counters: Vec<_> = (0..count).map(|index| Arc::new(metrics::WorkerCounters::new(index))).collect();
         counters.iter().for_each(|worker| worker.beat(Moment::now().micros()));
         let snapshot_status = Arc::new(SnapshotStatus::default());
-        let start_writer = |path| SnapshotThread::start(path, &engine, &snapshot_status);
+        let start_writer = |path| snapshot_writer::start(path, &engine, &snapshot_status);
         let snapshot_writer = boot.snapshot.as_deref().map(start_writer).transpose()?;
         let report = Report::new(
             counters.clone(),
@@ -229,7 +230,7 @@ impl Daemon {
         let dnstap = dnstap.transpose().map_err(StartError::Thread)?;
         let tap = dnstap.as_ref().map(DnstapWriter::tap);
         let report = Arc::new(report.with_log(log_lost, tap.clone()));
-        let start_recorder = |record| PerimeterRecorder::start(record, &engine, &report);
+        let start_recorder = |record| perimeter_recorder::start(record, &engine, &report);
         let perimeter_recorder = boot.perimeter.as_ref().map(start_recorder).transpose()?;
         let (stop, stopping) = watch::channel(false);
         let drain = Arc::new(OnceLock::new());
@@ -321,7 +322,7 @@ impl Daemon {
 
     /// Saves the cache snapshot and the perimeter record, if they are configured.
     pub fn save_snapshot(&self) {
-        self.perimeter_recorder.iter().for_each(PerimeterRecorder::save);
+        self.perimeter_recorder.iter().for_each(WriterThread::save);
         match &self.snapshot_writer {
             Some(writer) => writer.save(),
             None => info!("no snapshot is configured"),

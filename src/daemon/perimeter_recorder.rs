@@ -1,21 +1,17 @@
-//! Writes the perimeter record, on a thread of its own: a slow or full disk blocks nobody.
+//! Writes the perimeter record, on a [thread](WriterThread) of its own.
 //!
 //! The table of names is read once a minute, as `/api/v1/perimeter` reads it; the query path does not know the record.
 //! Write errors are logged at most once in ten minutes, and the write is tried again together with newer data.
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        mpsc::{self, RecvTimeoutError},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tracing::{info, warn};
 
-use super::{StartError, report::Report};
+use super::{
+    StartError,
+    report::Report,
+    writer_thread::{Occasion, WriterThread},
+};
 use crate::{
     clock::{self, Moment},
     config::PerimeterRecord,
@@ -27,46 +23,22 @@ use crate::{
 /// An error is logged at most this often.
 const WARN_EVERY: Duration = Duration::from_mins(10);
 
-/// The thread. Stopping it writes what is new, and that the daemon ended in order.
-#[derive(Debug)]
-pub(super) struct PerimeterRecorder {
-    orders: mpsc::Sender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl PerimeterRecorder {
-    /// Starts the thread, which writes at once that the daemon has begun.
-    pub(super) fn start(
-        record: &PerimeterRecord,
-        engine: &Arc<Engine>,
-        report: &Arc<Report>,
-    ) -> Result<Self, StartError> {
-        let (orders, told) = mpsc::channel();
-        let work = Work {
-            folder: record.folder.clone(),
-            recorder: Recorder::new(&record.folder, record.keep, VERSION),
-            engine: Arc::clone(engine),
-            report: Arc::clone(report),
-            warned: None,
-        };
-        let run = move || work.run(&told);
-        let thread = thread::Builder::new().name("perimeter".to_owned()).spawn(run).map_err(StartError::Thread)?;
-        Ok(Self { orders, thread })
-    }
-
-    /// Writes the record now.
-    pub(super) fn save(&self) {
-        // If the thread is gone, it has logged why.
-        self.orders.send(()).ok();
-    }
-
-    /// Writes what is new, and ends the thread.
-    pub(super) fn stop(self) {
-        drop(self.orders);
-        if self.thread.join().is_err() {
-            warn!("the thread that records the perimeter panicked");
-        }
-    }
+/// Starts the thread. The record begins at once, so that it says since when the daemon runs.
+pub(super) fn start(
+    record: &PerimeterRecord,
+    engine: &Arc<Engine>,
+    report: &Arc<Report>,
+) -> Result<WriterThread, StartError> {
+    let mut work = Work {
+        folder: record.folder.clone(),
+        recorder: Recorder::new(&record.folder, record.keep, VERSION),
+        engine: Arc::clone(engine),
+        report: Arc::clone(report),
+        warned: None,
+    };
+    let thread = WriterThread::start("perimeter", Recorder::interval(), move |occasion| work.write(occasion))?;
+    thread.save();
+    Ok(thread)
 }
 
 /// Creates the folder before the sandbox could forbid it. Errors are reported when the record is written.
@@ -82,32 +54,13 @@ struct Work {
     warned: Option<Moment>,
 }
 
-/// Why the record is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Occasion {
-    /// A minute has passed, or somebody asked.
-    Minute,
-    /// The daemon is ending.
-    End,
-}
-
 impl Work {
-    fn run(mut self, told: &mpsc::Receiver<()>) {
-        self.write(Occasion::Minute);
-        loop {
-            match told.recv_timeout(Recorder::interval()) {
-                Ok(()) | Err(RecvTimeoutError::Timeout) => self.write(Occasion::Minute),
-                Err(RecvTimeoutError::Disconnected) => return self.write(Occasion::End),
-            }
-        }
-    }
-
     fn write(&mut self, occasion: Occasion) {
         let (live, hash) = self.report.configuration();
         self.recorder.configure(&hash, &live);
         let (seen, wall, now) = (self.engine.perimeter.report(), clock::wall().as_secs(), Moment::now());
         let written = match occasion {
-            Occasion::Minute => self.recorder.append(&seen, wall),
+            Occasion::Interval | Occasion::Request => self.recorder.append(&seen, wall),
             Occasion::End => self.recorder.stop(&seen, wall),
         };
         let folder = self.folder.display();

@@ -1,4 +1,4 @@
-//! The cache snapshot file: read before the first answer, written by a thread of its own.
+//! The cache snapshot file: read before the first answer, written by a [thread](WriterThread) of its own.
 //!
 //! The file is written under another name, synced and renamed, so that a crash leaves the old one or the new one.
 //! Errors with the file or its folder are logged at most once a minute and counted; they prevent neither the start nor
@@ -12,15 +12,16 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{self, RecvTimeoutError},
     },
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use tracing::{info, warn};
 
-use super::StartError;
+use super::{
+    StartError,
+    writer_thread::{Occasion, WriterThread},
+};
 use crate::{
     cache::snapshot::SnapshotError,
     clock::{self, Moment},
@@ -58,49 +59,26 @@ impl SnapshotStatus {
     }
 }
 
-/// The thread. Dropping it writes what has changed and ends the thread.
-#[derive(Debug)]
-pub(super) struct SnapshotThread {
-    orders: mpsc::Sender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl SnapshotThread {
-    /// Reads the file, and starts the thread that writes it.
-    pub(super) fn start(
-        path: &Path,
-        engine: &Arc<Engine>,
-        snapshot_status: &Arc<SnapshotStatus>,
-    ) -> Result<Self, StartError> {
-        // The file behind a symlink is replaced, not the link.
-        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        restore(path, engine, snapshot_status);
-        let (orders, told) = mpsc::channel();
-        let work = Work {
-            path: path.to_owned(),
-            engine: Arc::clone(engine),
-            snapshot_status: Arc::clone(snapshot_status),
-            as_written: Contents::of(engine),
-            warned: None,
-        };
-        let run = move || work.run(&told);
-        let thread = thread::Builder::new().name("snapshot".to_owned()).spawn(run).map_err(StartError::Thread)?;
-        Ok(Self { orders, thread })
-    }
-
-    /// Writes the file now.
-    pub(super) fn save(&self) {
-        // If the thread is gone, it has logged why.
-        self.orders.send(()).ok();
-    }
-
-    /// Writes what has changed, and ends.
-    pub(super) fn stop(self) {
-        drop(self.orders);
-        if self.thread.join().is_err() {
-            warn!("the snapshot thread panicked");
-        }
-    }
+/// Reads the file, and starts the thread that writes it.
+pub(super) fn start(
+    path: &Path,
+    engine: &Arc<Engine>,
+    snapshot_status: &Arc<SnapshotStatus>,
+) -> Result<WriterThread, StartError> {
+    // The file behind a symlink is replaced, not the link.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    restore(path, engine, snapshot_status);
+    let mut work = Work {
+        path: path.to_owned(),
+        engine: Arc::clone(engine),
+        snapshot_status: Arc::clone(snapshot_status),
+        as_written: Contents::of(engine),
+        warned: None,
+    };
+    WriterThread::start("snapshot", EVERY, move |occasion| match occasion {
+        Occasion::Request => work.save(),
+        Occasion::Interval | Occasion::End => work.save_changes(),
+    })
 }
 
 fn restore(path: &Path, engine: &Engine, snapshot_status: &SnapshotStatus) {
@@ -178,16 +156,6 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, told: &mpsc::Receiver<()>) {
-        loop {
-            match told.recv_timeout(EVERY) {
-                Ok(()) => self.save(),
-                Err(RecvTimeoutError::Timeout) => self.save_changes(),
-                Err(RecvTimeoutError::Disconnected) => return self.save_changes(),
-            }
-        }
-    }
-
     fn save_changes(&mut self) {
         if Contents::of(&self.engine) != self.as_written {
             self.save();

@@ -297,8 +297,8 @@ impl Rule {
     /// Whether no server can be asked with any hope, in its group or in the one it falls back to. Servers that loop back here
     /// do not count.
     pub(super) fn is_down(&self) -> bool {
-        let is_down = |group: &Arc<Group>| group.is_down_without(&self.loops);
-        is_down(&self.group) && self.fallback.as_ref().is_none_or(is_down)
+        let fallback_is_down = || self.fallback.as_ref().is_none_or(|fallback| fallback.is_down_without(&self.loops));
+        self.group.is_down_without(&self.loops) && fallback_is_down()
     }
 
     /// The group to ask, and the one to ask after it. A group known to be down is not waited for while its fallback is up.
