@@ -73,10 +73,10 @@ pub struct Resolved {
     pub ttl: Duration,
 }
 
-/// Whether a name's servers are others than before.
+/// Whether the addresses of a name changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListChange {
-    /// They are the same.
+    /// They did not.
     Same,
     /// Groups must be built again.
     Changed,
