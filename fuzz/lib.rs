@@ -174,7 +174,7 @@ impl Live {
     /// One that talks to a balancer.
     pub fn behind_a_balancer() -> Self {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-        Self::start(&format!("proxy_protocol = [\"127.0.0.0/8\"]\nhttps = [\"http://{free}\"]"), Some(free))
+        Self::start(&format!("proxy_protocol = [\"127.0.0.0/8\"]\ntls.https = [\"http://{free}\"]"), Some(free))
     }
 
     fn start(server: &str, http: Option<SocketAddr>) -> Self {

@@ -28,11 +28,15 @@ fuzz_target!(|input: (u8, [u8; 3], u16, &[u8])| {
     message.extend_from_slice(rest);
     let Ok(response) = Response::read(&message, &query, MessageId(7), None) else { return };
     if !response.is_answer() {
-        assert!(response.message().is_empty());
+        // It has a body that can be sent all the same.
+        assert!(Records::of(response.message()).expect("it was written here").all(|record| record.is_ok()));
         return;
     }
     let again = Response::ours(response.message(), &query).expect("it was written here");
-    assert_eq!(again.message(), response.message());
+    // The target of a CNAME that was synthesized for a DNAME is compressed only when it is read again.
+    assert!(again.message().len() <= response.message().len());
+    let settled = Response::ours(again.message(), &query).expect("it was written here");
+    assert_eq!(settled.message(), again.message());
     let places: Vec<u16> = Records::of(response.message())
         .expect("it was written here")
         .map(|record| u16::try_from(record.expect("it was written here").ttl_at).expect("it is a message"))
