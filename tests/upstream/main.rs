@@ -14,6 +14,7 @@ mod local_errors;
 mod loops;
 mod names;
 mod ports;
+mod probes;
 mod script;
 
 use std::{
@@ -28,7 +29,7 @@ use tidegate::{
     clock::Moment,
     upstream::{
         Alarm, ExchangeError, Exchanged, Group, GroupLimits, GroupSpec, HealthSpec, HealthState, OwnAddresses, Policy,
-        Server, ServerSpec, TierMember, UpstreamClient, WorkerNumber, prober,
+        ProbeOrigin, Server, ServerSpec, TierMember, UpstreamClient, WorkerNumber, prober,
     },
     wire::{Class, Name, RecordType, Transport, UpstreamQuery, addresses::find_address},
 };
@@ -68,6 +69,19 @@ fn spec(tiers: &[&[TierMember]]) -> GroupSpec {
 
 fn build(spec: &GroupSpec) -> Arc<Group> {
     Arc::new(Group::build(spec, &OwnAddresses::default(), &Arc::new(Alarm::new())))
+}
+
+/// A group with the default probe.
+fn by_default(tiers: &[&[TierMember]]) -> GroupSpec {
+    let mut spec = spec(tiers);
+    spec.health.origin = ProbeOrigin::Default;
+    spec
+}
+
+/// A group, and the alarm that tells its prober of doubts.
+fn watched(spec: &GroupSpec) -> (Arc<Group>, Arc<Alarm>) {
+    let alarm = Arc::new(Alarm::new());
+    (Arc::new(Group::build(spec, &OwnAddresses::default(), &alarm)), alarm)
 }
 
 fn query(name: &str) -> Arc<UpstreamQuery> {
@@ -115,4 +129,11 @@ fn client() -> Rc<UpstreamClient> {
 
 fn is(server: &Server, state: HealthState) -> bool {
     server.state() == state
+}
+
+/// Sends a query that fails; returns false.
+fn ask_now(client: &Rc<UpstreamClient>, group: &Arc<Group>) -> bool {
+    let (client, group) = (std::rc::Rc::clone(client), Arc::clone(group));
+    tokio::task::spawn_local(async move { ask(&client, &group, "broken.example").await.map(drop) });
+    false
 }
