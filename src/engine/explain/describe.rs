@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::{
-    Entry, Walk,
     document::{
         Alias, CacheEntry, Decision, Domain, DomainStanding, EntryState, Explanation, FailureStep, GroupStep,
         GuardStep, NameStep, ServerStep, Sharing,
     },
     extended,
+    walk::{Entry, Walk},
 };
 use crate::{
     cache::Integrity,
