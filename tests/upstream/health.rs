@@ -7,7 +7,7 @@ use tidegate::{
     clock::Moment,
     config::Recursion,
     upstream::{
-        Alarm, Availability, ExchangeError, Group, HealthState, OwnAddresses, ServerRegistry, TierMember,
+        Alarm, Availability, ExchangeError, Group, GroupSpec, HealthState, OwnAddresses, ServerRegistry, TierMember,
         health::ProbeError, tally::QueryResult,
     },
     wire::Transport,

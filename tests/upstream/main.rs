@@ -133,7 +133,7 @@ fn is(server: &Server, state: HealthState) -> bool {
 
 /// Sends a query that fails; returns false.
 fn ask_now(client: &Rc<UpstreamClient>, group: &Arc<Group>) -> bool {
-    let (client, group) = (std::rc::Rc::clone(client), Arc::clone(group));
+    let (client, group) = (Rc::clone(client), Arc::clone(group));
     tokio::task::spawn_local(async move { ask(&client, &group, "broken.example").await.map(drop) });
     false
 }
