@@ -42,6 +42,9 @@ const LAYERS: &[(&str, u8)] = &[
 /// nothing inside imports through it.
 const UPSTREAM: &[&str] = &["spec", "names", "system", "server", "group", "race", "link", "exchange", "watch"];
 
+/// The most files of `upstream/link` that import each other in one circle.
+const MOST_IN_CIRCLE: usize = 6;
+
 /// Words that stand only in files whose path below `src/`, without `.rs`, begins with one of these.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("hickory_server", &["cli/demo/"]),
@@ -70,6 +73,13 @@ fn every_room_imports_from_lower_layers_only() {
 fn every_folder_of_upstream_imports_from_those_before_it_only() {
     let faults: Vec<String> = sources().iter().flat_map(folder_faults).collect();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn few_files_of_the_link_import_each_other_in_a_circle() {
+    let sources = sources();
+    let circle = largest_circle(&sources, "upstream/link/");
+    assert!(circle.len() <= MOST_IN_CIRCLE, "{circle:?} import each other");
 }
 
 #[test]
@@ -166,6 +176,19 @@ fn an_import_from_a_later_folder_of_upstream_is_a_fault() {
 }
 
 #[test]
+fn files_that_import_each_other_are_a_circle() {
+    let sources = [
+        Source::new("f/mod", "mod a; mod b; mod c; use self::a::A;"),
+        Source::new("f/a", "use super::{b::B, c};"),
+        Source::new("f/b", "use super::F;"),
+        Source::new("f/c", "use super::d::D;"),
+        Source::new("f/d", "use std::fmt;"),
+        Source::new("g/e", "use super::a::A;"),
+    ];
+    assert_eq!(largest_circle(&sources, "f/"), ["a", "b", "mod"].into());
+}
+
+#[test]
 fn a_package_out_of_its_room_is_a_fault() {
     let fault = |path: &str, text: &str| fence_faults(&Source::new(path, text)).len();
     assert_eq!(fault("upstream/link/quic", "use quinn::Endpoint;"), 0);
@@ -248,6 +271,36 @@ fn folder_faults(source: &Source) -> Vec<String> {
         faults.push(format!("src/{}.rs leaves its folder by {escape}; say crate::upstream:: instead", source.path));
     }
     faults
+}
+
+/// The most files of a folder each of which imports all others, directly or through others. Files below it do not count.
+fn largest_circle<'s>(sources: &'s [Source], folder: &str) -> BTreeSet<&'s str> {
+    let within = |source: &'s Source| {
+        let file = source.path.strip_prefix(folder).filter(|file| !file.contains('/'))?;
+        Some((file, source))
+    };
+    let files: BTreeMap<&str, &Source> = sources.iter().filter_map(within).collect();
+    let imports = |file: &str| -> BTreeSet<&str> {
+        let prefix = if file == "mod" { "self::" } else { "super::" };
+        let imported = mentions(&files[file].product, prefix).into_iter();
+        // What is no file of the folder is in its `mod.rs`.
+        let named = imported.map(|path| files.get_key_value(first(&path).as_str()).map_or("mod", |(file, _)| file));
+        named.collect()
+    };
+    let mut reached: BTreeMap<&str, BTreeSet<&str>> = files.keys().map(|file| (*file, imports(file))).collect();
+    loop {
+        let before = reached.clone();
+        for files in reached.values_mut() {
+            let further: Vec<&str> = files.iter().flat_map(|file| &before[file]).copied().collect();
+            files.extend(further);
+        }
+        if reached == before {
+            break;
+        }
+    }
+    let circle_of =
+        |file: &&str| reached[file].iter().filter(|other| reached[*other].contains(file)).copied().collect();
+    files.keys().map(circle_of).max_by_key(BTreeSet::len).unwrap_or_default()
 }
 
 /// The types that are declared more than once and imported by one room from another.
