@@ -14,7 +14,7 @@ data "aws_region" "current" {}
 
 # Route 53 answers about 10000 queries a second on an address whose security group does not track connections, and about 1500
 # where it does. A flow is not tracked where a rule lets everything in from everywhere and another lets everything out to
-# everywhere, for the protocol. Who reaches the addresses is then for routes and for `aws_network_acl` to say; the addresses
+# everywhere, for the protocol. Routes and `aws_network_acl` then decide who reaches the addresses; the addresses
 # are private.
 resource "aws_security_group" "inbound" {
   name_prefix = "${var.name}-inbound-"
@@ -60,7 +60,7 @@ resource "aws_route53_resolver_endpoint" "inbound" {
   protocols          = var.encrypted ? ["Do53", "DoH"] : ["Do53"]
   tags               = var.tags
 
-  # Fixed addresses: they stand in tidegate.toml, and never change in the endpoint's life.
+  # Fixed addresses: they are written in tidegate.toml, and stay the same as long as the endpoint exists.
   dynamic "ip_address" {
     for_each = var.inbound_addresses
     content {

@@ -23,7 +23,7 @@ variable "inbound_addresses" {
 }
 
 variable "encrypted" {
-  description = "Whether the endpoint speaks DNS over HTTPS besides."
+  description = "Whether the endpoint also speaks DNS over HTTPS."
   type        = bool
   default     = false
 }
