@@ -34,7 +34,7 @@ impl Moment {
         self.seconds_with(Duration::from_secs(MISSED.load(Ordering::Relaxed)))
     }
 
-    /// The same where so much time was missed.
+    /// [`Self::seconds`] when this much time was missed.
     pub(crate) fn seconds_with(self, missed: Duration) -> u32 {
         u32::try_from(self.0.as_secs() + missed.as_secs()).unwrap_or(u32::MAX)
     }
@@ -99,7 +99,7 @@ impl WallWatch {
     /// How far the wall clock may gain between two checks without counting as a jump.
     const JUMP: Duration = Duration::from_secs(1);
 
-    /// Looks at both clocks. The same one looks each time.
+    /// Compares the two clocks; call it on the same value each time.
     pub fn look(&mut self) {
         let missed = self.compare(wall(), since_boot());
         MISSED.fetch_add(missed.as_secs(), Ordering::Relaxed);

@@ -1,7 +1,8 @@
 //! Opens files that the configuration names: regular files only, and without ever waiting.
 //!
-//! A FIFO without a writer holds up whoever opens it, a device may act on being opened, and a rename over one would replace
-//! it. So a path is looked at before it is opened, through symlinks, and what was opened is looked at again.
+//! A FIFO without a writer holds up whoever opens it, a device may act on being opened, and a rename over either would
+//! replace it. So the type of a file is checked before it is opened (symlinks are followed), and once more on the open
+//! file.
 
 use std::{
     fs::{self, File, FileType, OpenOptions},
@@ -19,7 +20,7 @@ const MAX_FILE: u64 = 1 << 30;
 /// The folders that the sandbox lets this process read, once it is in force.
 static ALLOWED: OnceLock<Vec<PathBuf>> = OnceLock::new();
 
-/// Says in errors from now on that a file outside these folders needs a restart. What refuses it is the sandbox.
+/// From now on, errors say that a file outside these folders needs a restart. The sandbox itself refuses access.
 pub fn confine(folders: impl IntoIterator<Item = PathBuf>) {
     // A process has one sandbox, for good.
     drop(ALLOWED.set(folders.into_iter().collect()));
@@ -76,7 +77,7 @@ pub fn require_replaceable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The error, in words where it is the sandbox that refuses.
+/// The error; in words if the sandbox caused it.
 fn explained(error: io::Error, path: &Path) -> io::Error {
     let is_within = |folders: &Vec<PathBuf>| {
         fs::canonicalize(path).is_ok_and(|path| folders.iter().any(|folder| path.starts_with(folder)))

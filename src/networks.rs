@@ -99,7 +99,7 @@ struct Range<N, V> {
 }
 
 impl<V: Clone> Networks<V> {
-    /// Builds the map. Of the same network given twice the later value counts.
+    /// Builds the map. If a network is given twice, the later value counts.
     pub fn new(networks: impl IntoIterator<Item = (IpNet, V)>) -> Self {
         let mut v4 = Vec::new();
         let mut v6 = Vec::new();
@@ -136,7 +136,7 @@ impl<V: Clone> Networks<V> {
         self.lookup(address).is_some()
     }
 
-    /// Every value; those of networks with others within may come several times.
+    /// Every value. The value of a network that contains others may come several times.
     pub fn values(&self) -> impl Iterator<Item = &V> {
         let v4 = self.v4.iter().map(|range| &range.value);
         v4.chain(self.v6.iter().map(|range| &range.value))
@@ -148,7 +148,7 @@ impl<V: Clone> Networks<V> {
     }
 }
 
-/// What counts as one client: whoever has an IPv6 address has its whole /64.
+/// What counts as one client: an IPv4 address, or the /64 of an IPv6 address, since a host may use any address in it.
 pub fn client_prefix(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -162,7 +162,7 @@ fn find<N: Ord + Copy, V>(ranges: &[Range<N, V>], number: N) -> Option<&V> {
     (number <= range.last).then_some(&range.value)
 }
 
-/// Lays longer prefixes over shorter ones. Networks nest or are apart, they never cross.
+/// Lays longer prefixes over shorter ones. Two networks are nested or disjoint; they never overlap in part.
 fn flatten<N: Ord + Copy, V: Clone>(
     mut networks: Vec<(u8, Range<N, V>)>,
     next: impl Fn(N) -> N,
@@ -219,7 +219,7 @@ mod tests {
         }
     }
 
-    /// The invariant, where networks begin or end together, and one address is all that lies between two.
+    /// The invariant, with networks that begin or end together, and with a single address between two.
     #[test]
     fn ranges_are_sorted_and_apart_and_none_is_empty() {
         fn check<N: Ord + Copy + std::fmt::Debug, V: std::fmt::Debug>(ranges: &[Range<N, V>]) {

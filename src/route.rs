@@ -156,7 +156,7 @@ impl<T: Copy> RouteTable<T> {
         of_a_length.filter_map(|domain| Some(Covering { domain, targets: self.domains.get(domain)? }))
     }
 
-    /// Whether some domain is so long in wire form, of 1 to 255 octets.
+    /// Whether some domain has this length in wire form (1 to 255 octets).
     const fn has_length(&self, length: usize) -> bool {
         self.lengths[length / 64 % 4] >> (length % 64) & 1 == 1
     }
@@ -367,8 +367,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What a view may share: names with one choice send each client of a view to one place, and names without a
-        /// choice send all clients there; clients of one audience go the same way everywhere.
+        /// Names with the same choice send each client of a view to the same target, and names without a choice send
+        /// all clients there. Clients of one audience have the same target for every name.
         #[test]
         fn choices_and_audiences_tell_all_that_is_apart(
             rules in proptest::collection::vec((0_u8..64, 0_u8..32), 0..5),

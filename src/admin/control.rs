@@ -1,11 +1,12 @@
 //! The control socket, through which operators change the running daemon.
 //!
-//! HTTP/1.1 over a Unix socket, one order a request: POST with a JSON object. GET `/v1/status`, `/healthz` and `/readyz`
-//! tell how it goes; `/v1/cache` is the cache as a whole, see [`super::CacheTransfer`]. Who may open the socket may give every
-//! order: its mode says who. An order that was carried out is 200, one that was refused 409, one that nobody understands
-//! 400; the body is an object with `lines` for people, and beside them what scripts want to know. A body has as long to
-//! come as a head; what else bounds a connection is in [`super::server`]. Orders are carried out one after the other, by
-//! whoever receives them from the channel: this room knows nothing of what they change.
+//! HTTP/1.1 over a Unix socket, one order a request: POST with a JSON object. GET `/v1/status`, `/healthz` and
+//! `/readyz` tell how it goes; `/v1/cache` is the cache as a whole, see [`super::CacheTransfer`]. Whoever may open the
+//! socket may give any order; its file mode decides who that is. An order that was carried out is 200, one that was
+//! refused 409, one that does not parse 400; the body is an object with `lines` for people, and beside them what
+//! scripts want to know. A body has the same time limit as a head; the other limits of a connection are in
+//! [`super::server`]. Orders are carried out one after the other, by the receiver of the channel: this room does not
+//! know what they change.
 
 use std::{future::ready, path::PathBuf, sync::Arc};
 

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_not_here_is_passed_over() {
-        // RFC 5737 and RFC 3849: nobody has these.
+        // RFC 5737 and RFC 3849: these addresses exist nowhere.
         let elsewhere: Vec<SocketAddr> = vec!["192.0.2.1:53".parse().unwrap(), "[2001:db8::1]:53".parse().unwrap()];
         assert!(run(answers_dns(&elsewhere)));
         let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -14,8 +14,8 @@
 //!     the message without its id and QDCOUNT: flags, three counts, question, records
 //! ```
 //!
-//! The key's name, type and class are those of the question, and its hash is computed again where an entry moves or
-//! goes: 12 octets a name less than storing them. The id is the client's, QDCOUNT is 1.
+//! The key's name, type and class are those of the question, and its hash is computed again where an entry moves or is
+//! removed: this saves 12 octets a name. The id is the client's, QDCOUNT is 1.
 
 use crate::wire::{Class, RecordType, header::HEADER, name};
 
@@ -55,7 +55,7 @@ impl Flag {
     pub(super) const STRIPPED: Self = Self(0x80);
 }
 
-/// An entry to be read; the slice may go on behind it.
+/// An entry to be read; the slice may be longer than the entry.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry<'a>(pub(super) &'a [u8]);
 
@@ -194,7 +194,7 @@ fn write_message(message: &mut [u8], body: &[u8]) {
 
 /// Sets flags of the entry that `bytes` start with.
 pub(super) fn set(bytes: &mut [u8], flag: Flag) {
-    // Not written where it is set: a line that is only read stays clean in the other caches.
+    // Written only if it is not set: a cache line that is only read stays shared between cores.
     if bytes[3] & flag.0 == 0 {
         bytes[3] |= flag.0;
     }

@@ -32,8 +32,8 @@ pub const LONGEST: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone)]
 struct Slot<T> {
     key: u128,
-    /// When it is tried again; the origin in a slot never used. A moment and no second: counted in whole seconds, one
-    /// that is nearly over would be the whole of the least time that RFC 9520 3.2 allows.
+    /// When the name may be asked again; the origin in an unused slot. Not in whole seconds: RFC 9520 3.2 demands at
+    /// least one second, and a second that has nearly passed would count as one.
     until: Moment,
     /// The failure.
     what: Option<T>,
@@ -52,7 +52,7 @@ type Shard<T> = CachePadded<Mutex<Box<[Set<T>]>>>;
 pub struct Failures<T> {
     shards: [Shard<T>; SHARDS],
     seed: u64,
-    /// From then on, in microseconds, nothing is remembered: most of the time there is nothing to look up.
+    /// When the last failure expires, in microseconds. Most of the time that has passed, and no look-up is needed.
     nothing_from: AtomicU64,
 }
 
@@ -69,7 +69,7 @@ impl<T: Clone> Failures<T> {
         Self { shards: array::from_fn(shard), seed: rand::random(), nothing_from: AtomicU64::new(0) }
     }
 
-    /// Remembers that `key` failed at `now`, for this time but at most [`LONGEST`]; for no time, it is forgotten.
+    /// Remembers that `key` failed at `now`, for `time`, at most [`LONGEST`]. A `time` of zero forgets it.
     pub fn remember(&self, key: &CacheKey<'_>, now: Moment, time: Duration, what: T) {
         let until = now + time.min(LONGEST);
         self.nothing_from.fetch_max(until.micros(), Ordering::Relaxed);
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_failure_is_remembered_for_its_time_and_no_longer() {
         let (failures, name) = (Failures::new(), name("broken.example"));
-        // The second in which it failed is nearly over: the time is a whole second all the same.
+        // Even if it failed near the end of a second, it is remembered for a whole one.
         failures.remember(&key(&name), at(100.9), SECOND, ());
         assert!(failures.find(&key(&name), at(101.8)).is_some());
         assert!(failures.find(&key(&name), at(101.9)).is_none());

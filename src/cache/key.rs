@@ -48,7 +48,8 @@ impl CacheKey<'_> {
 }
 
 impl Hash {
-    /// The octet that selects the shard. A shard's table goes by the lowest and the highest bits, so neither may do.
+    /// The octet that selects the shard. A shard's table goes by the lowest and the highest bits, so other bits are
+    /// taken here.
     pub(super) fn shard_bits(self) -> usize {
         usize::from(self.0.to_le_bytes()[5])
     }

@@ -5,10 +5,10 @@
 //! places in it (`shard`, `ring`, `entry`). [`policy`] says what may be stored and for how long, [`failures`] remembers
 //! what could not be resolved, beside the cache, [`snapshot`] is the cache as a file.
 //!
-//! **Eviction.** Entries leave in the order they came (FIFO), but one that was asked for since it was stored or
-//! last passed over is kept once more (CLOCK). An expired entry stays until the space is needed: it may still be served
+//! **Eviction.** Entries leave in the order they came (FIFO), but one that was asked for since it was stored or last
+//! passed over is kept once more (CLOCK). An expired entry stays until the space is needed: it may still be served
 //! stale (RFC 8767). Entries that the caller protects, those of a rule whose upstreams are all down, are passed over
-//! too. One insertion passes over at most [`MOVES`] entries, then the oldest goes, whatever it is.
+//! too. One insertion passes over at most [`MOVES`] entries, then the oldest is evicted in any case.
 //!
 //! **Memory.** The capacity bounds the ring, the table at its largest, and the shards themselves. Memory is taken
 //! as it is filled, and [`Stats::bytes`] is what has been taken.

@@ -7,7 +7,8 @@
 //! - Entries start and end at multiples of [`UNIT`] and lie within one stretch.
 //! - In the current stretch, `..head` is of this round, `head..tail` is free, `tail..old_end` is of the round before;
 //!   when the tail has reached `old_end`, everything behind the head is free.
-//! - In any other stretch, `..end` is in use. Those behind the current one are older, round to those before it.
+//! - In any other stretch, `..end` is in use. From oldest to newest they are: those after the current one, then those
+//!   before it.
 
 /// The largest stretch.
 pub(super) const STRETCH: usize = 1 << 16;

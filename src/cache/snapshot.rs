@@ -243,8 +243,8 @@ impl<R: Read> SnapshotReader<R> {
         &self.header
     }
 
-    /// Calls `take` with every entry and the offsets of its TTLs. Only after it returns without an error is the file known
-    /// to be complete and undamaged. It proves nothing about who wrote the file.
+    /// Calls `take` with every entry and the offsets of its TTLs. Only after it returns without an error is the file
+    /// known to be complete and undamaged. It proves nothing about who wrote the file.
     pub fn read(mut self, mut take: impl FnMut(&SavedEntry<'_>, &[u16])) -> Result<u32, SnapshotError> {
         let mut offsets = Vec::new();
         let mut seen = 0_u32;

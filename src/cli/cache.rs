@@ -36,7 +36,7 @@ enum CacheCommand {
         #[arg(long, env = "TIDEGATE_CONFIG", value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Takes the entries of a snapshot from standard input into the cache
+    /// Adds the entries of a snapshot on standard input to the cache
     #[command(
         after_help = "Entries of rules that are the same here are taken, unless the cache has a fresher answer.\nExit status: 0 done, 1 failed, and the cache is as it was\nExample: tidegate cache import < cache.snapshot"
     )]

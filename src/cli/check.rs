@@ -12,7 +12,7 @@ use crate::{
     plural::Plural,
 };
 
-/// Meant, where only AWS names are asked here; so `serve` does not log it.
+/// Intended if clients ask only for AWS names here, so `serve` does not log it.
 const REFUSES_THE_REST: &str = "no rule has \".\": names that no zone covers are REFUSED. To have the site's DNS answer \
                                 them, write a [[forward]] table with zones = [\".\"]";
 
@@ -22,7 +22,7 @@ pub(super) struct Options {
     /// The configuration file [default: TIDEGATE_CONFIG, else /etc/tidegate/tidegate.toml]
     #[arg(conflicts_with = "config")]
     file: Option<PathBuf>,
-    /// The same, as other verbs take it
+    /// The configuration file, as other verbs take it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Resolves the servers that are given by name, and prints their addresses
@@ -119,7 +119,8 @@ pub(super) fn run(options: &Options) -> i32 {
     found.conclude(&file)
 }
 
-/// What the servers that are given by name stand for, where that was asked; else who will be asked.
+/// Prints the addresses of servers that are given by name, with `--resolve`; otherwise which servers will be asked for
+/// them.
 fn name_lines(options: &Options, plan: &Plan, found: &mut Found) {
     let now = if options.resolve { Now::Resolve } else { Now::Tell };
     for name in daemon::resolve_names(&plan.live, &plan.boot, now) {

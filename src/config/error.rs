@@ -79,7 +79,7 @@ pub struct Problems {
     severity: ProblemLevel,
 }
 
-/// Whether a plan can be built all the same.
+/// Whether a problem prevents the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProblemLevel {
     Error,
@@ -103,7 +103,7 @@ impl Problems {
         Self { sources, problems, severity }
     }
 
-    /// Whether there is none.
+    /// Whether there are no problems.
     pub const fn is_empty(&self) -> bool {
         self.problems.is_empty()
     }

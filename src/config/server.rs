@@ -21,10 +21,10 @@ pub enum ServerError {
     /// The port is in the notation of another program; the field has ours.
     #[error("a port stands behind a colon: write \"{0}\"")]
     Notation(String),
-    /// What stands there is no name of a host.
+    /// The text is not the name of a host.
     #[error("it has no name of a host")]
     BadName,
-    /// A name without a domain: nobody searches one for it.
+    /// A name of one label: no search domain completes it.
     #[error("a name of one label is never completed by a search domain: write the full name, as in dc.corp.example")]
     SingleLabel,
     /// The address does not belong to a single host.
@@ -47,7 +47,7 @@ pub enum ServerError {
     BadTlsName,
 }
 
-/// What stands around the address or name of a server.
+/// The parts of a server around its address or name.
 struct Frame {
     transport: Transport,
     http_path: Option<String>,
@@ -55,7 +55,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// Reads a server with `place` for what stands where its address is; a fault there is told before those behind it.
+    /// Reads a server. `place` reads the part with the address or name; its error comes before errors in later parts.
     fn read<T>(
         text: &str,
         place: impl FnOnce(Transport, &str) -> Result<T, ServerError>,
@@ -80,7 +80,7 @@ impl Frame {
     }
 }
 
-/// A server's text in its parts, none of them looked at but the scheme.
+/// The parts of a server's text. Only the scheme has been checked.
 struct Split<'a> {
     transport: Transport,
     /// The address or name, with its port.

@@ -1,4 +1,5 @@
-//! The messages of dnstap.proto that we write, by hand: a compiler of protobuf at build time would be more than they are.
+//! The messages of dnstap.proto that we write. They are declared by hand: so few are not worth a protobuf compiler at
+//! build time.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -55,7 +56,7 @@ struct Message {
     response_message: Option<Vec<u8>>,
 }
 
-/// Who writes.
+/// The identity of the writer.
 #[derive(Debug)]
 pub(super) struct DnstapIdentity {
     /// The host's name.

@@ -2,7 +2,7 @@
 //!
 //! [`Tap`] is what the query path has. It copies a message into a bounded queue, or counts it as dropped, and never
 //! waits. [`DnstapWriter`] is the thread that connects, encodes and writes; while there is no collector it tries again,
-//! more and more seldom. Without a tap, a query costs one comparison.
+//! with growing pauses. Without a tap, a query costs one comparison.
 
 mod frames;
 mod message;
@@ -22,9 +22,9 @@ use std::{
 pub use self::writer::DnstapWriter;
 use crate::{clock::Moment, wire::Transport};
 
-/// Messages that wait for the collector,
+/// The most messages in the queue.
 const MOST_MESSAGES: usize = 8192;
-/// and their octets.
+/// The most octets of the messages in the queue.
 const MOST_OCTETS: usize = 8 << 20;
 
 /// Where the collector listens.
@@ -58,7 +58,7 @@ pub enum TappedKind {
     ForwarderResponse = 8,
 }
 
-/// A message on its way past the tap.
+/// A message to be copied.
 #[derive(Debug, Clone, Copy)]
 pub struct Tapped<'a> {
     /// Which way it went.
@@ -84,7 +84,7 @@ pub struct Tap {
     load: Arc<Load>,
 }
 
-/// What waits, and what was dropped.
+/// Counts of waiting and dropped messages.
 #[derive(Debug, Default)]
 struct Load {
     octets: AtomicUsize,
@@ -104,7 +104,7 @@ struct Copied {
 }
 
 impl Tap {
-    /// A tap, and the end of its queue that is read.
+    /// A tap, and the receiver of its queue.
     fn new() -> (Self, std::sync::mpsc::Receiver<Copied>) {
         let (queue, copied) = sync_channel(MOST_MESSAGES);
         (Self { queue, load: Arc::default() }, copied)

@@ -3,8 +3,8 @@
 //! Policy:
 //! - A collector that is not there, goes away or takes nothing for [`TIMEOUT`] is tried again after 0.25 s, then after
 //!   twice that, up to 30 s. What comes meanwhile waits in the queue as long as there is room.
-//! - One line when it is lost, one when it is there again.
-//! - At the end what waits is written, for as long as [`LAST`].
+//! - The log has one line when the collector is lost, and one when it is back.
+//! - At the end the queue is written out, within [`LAST`].
 
 use std::{
     fs,
@@ -27,15 +27,15 @@ use super::{
 };
 use crate::clock::{self, Moment};
 
-/// A collector that takes or says nothing for so long is gone.
+/// A collector that neither reads nor writes for this long counts as gone.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the end waits for it.
+/// Time limit for the last messages.
 const LAST: Duration = Duration::from_secs(1);
 /// The pauses between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
-/// How often an idle writer looks whether it is to end.
+/// How often an idle writer checks whether to end.
 const LOOK: Duration = Duration::from_millis(100);
-/// Octets that are written at once, about.
+/// Roughly how many octets are written at once.
 const BATCH: usize = 64 << 10;
 
 /// The thread that writes. Dropped without [`DnstapWriter::stop`], it ends with the process.
@@ -48,7 +48,7 @@ pub struct DnstapWriter {
 }
 
 impl DnstapWriter {
-    /// Starts the thread; whether there is a collector shows later. `version` is what collectors are told of us.
+    /// Starts the thread, which connects later. `version` is our version, as collectors are told.
     pub fn start(target: DnstapTarget, version: &str) -> io::Result<Self> {
         let (tap, queue) = Tap::new();
         let is_stopping = Arc::new(AtomicBool::new(false));
@@ -64,7 +64,7 @@ impl DnstapWriter {
         };
         let run = move || {
             writer.run();
-            // Nobody waits for it where the end took too long.
+            // If the time limit has passed, nothing waits for this message.
             end.send(()).ok();
         };
         let thread = thread::Builder::new().name("dnstap".to_owned()).spawn(run)?;
@@ -76,7 +76,7 @@ impl DnstapWriter {
         self.tap.clone()
     }
 
-    /// Writes what waits, and ends.
+    /// Writes the waiting messages, and ends.
     pub fn stop(self) {
         self.is_stopping.store(true, Relaxed);
         self.thread.thread().unpark();

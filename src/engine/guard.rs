@@ -3,8 +3,8 @@
 //! Policy: a rule with `private` lets only addresses of those networks pass, in every section, SVCB and HTTPS hints
 //! included, whatever the CNAME chain; names in `except` are left alone. A rule with `rebind = "refuse"` does the
 //! opposite: its answers must not have private addresses. The guard sees a rule's part of an answer before it is
-//! stored, shared or sent, and where the chain leaves the rule, the whole once more: whoever brought the rest, it is
-//! the address of this rule's name. A stored answer serves only while the same rules with the same guard shape it, so
+//! stored, shared or sent, and, if the chain leaves the rule, the whole answer once more: wherever the rest came from,
+//! it answers this rule's name. A stored answer serves only while the same rules with the same guard shape it, so
 //! nothing passes unjudged.
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -234,7 +234,7 @@ impl Handler<'_, '_> {
         }
     }
 
-    /// Logs the query, whose question section is read again: only who logs pays for it.
+    /// Logs the query. Reads the question section again, so that only logged queries pay for it.
     #[cold]
     #[inline(never)]
     fn log(&self, reply: CountedReply) {

@@ -174,7 +174,7 @@ impl Context {
         Self { engine, upstream_client, counters, scratch, tap: None }
     }
 
-    /// The same, with a tap of clients' messages.
+    /// Adds a tap of clients' messages.
     pub fn with_tap(self, tap: Option<Tap>) -> Self {
         Self { tap, ..self }
     }

@@ -3,16 +3,16 @@
 //! Policy:
 //! - Only answers from upstreams are written. Answers from local zones are made again from the zone. Answers for one
 //!   audience of this configuration are not written.
-//! - Time goes on while nothing runs: ages are counted by the wall clock. One that was set back makes no entry younger
-//!   than it was when the file was written.
+//! - Entries also age while no process runs, by the wall clock. If that was set back, no entry is younger than it was
+//!   when the file was written.
 //! - An entry is taken back if its rule is there with the same name and the same fingerprint of all that shapes its
-//!   answers, and if it is not past even its stale life. Rules and views get the numbers of this configuration.
-//! - It comes back as one of an earlier generation: it is looked up in the rules, and judged by their guard again, when
-//!   it is asked for first ([`Snapshot::revalidate`]).
+//!   answers, and if it may still be served, at least stale. Rules and views get the numbers of this configuration.
+//! - It comes back as an entry of an earlier generation: when it is first asked for, its rules are looked up and their
+//!   guard checks it again ([`Snapshot::revalidate`]).
 //! - An entry that the cache has already stays, unless the file's expires later.
-//! - A file that is damaged leaves nothing behind; one that a running daemon imports is read to its end first. One that
-//!   is whole may still have been written by somebody else: each entry is read as an upstream's answer is, written
-//!   anew, and lives no longer than its records and the limits allow. What is no answer to its question is left out.
+//! - Nothing is taken from a damaged file; one that a running daemon imports is read to its end first. A file that is
+//!   whole may still come from someone else: each entry is checked and rewritten like an upstream's answer, and kept no
+//!   longer than its records and the limits allow. A message that does not answer its question is left out.
 
 use std::{
     io::{self, Read, Write},
@@ -33,10 +33,10 @@ use crate::{
     wire::{MessageId, Name, Response, UpstreamQuery},
 };
 
-/// A client that no rule names: for entries of no view.
+/// A client in no view, for entries that all clients share.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// Seconds by which the same answer may seem to expire later: two clocks were rounded, one of them at each end.
+/// Seconds by which the same answer may seem to expire later: two times are rounded to seconds on both sides.
 const ROUNDING: u32 = 2;
 
 /// The result of restoring a file.
@@ -145,7 +145,7 @@ impl Restoring<'_> {
     fn take(&self, saved: &SavedEntry<'_>, cache: &Cache) -> Option<Insertion> {
         let number = |position: u16| *self.numbers.get(usize::from(position))?;
         let rule = number(saved.rule)?;
-        // A view has the number of its rule, and one.
+        // A view's number is its rule's plus one.
         let view = match saved.key.view.checked_sub(1) {
             None => 0,
             Some(rule) => number(rule)?.checked_add(1)?,

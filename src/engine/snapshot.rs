@@ -164,7 +164,7 @@ impl Snapshot {
         self.deciding(name, qtype, client).map(|(_, found)| found)
     }
 
-    /// The same, and the domain that decides.
+    /// [`Self::find`], with the domain that decides.
     pub fn deciding<'n>(
         &'n self,
         name: &'n [u8],
@@ -336,8 +336,8 @@ impl Rule {
     }
 }
 
-/// Rules, local zones, and the special-use names that nothing else covers ("." does not count). Hosts are no domains:
-/// [`Snapshot::find`] looks at them first.
+/// Rules, local zones, and the special-use names that nothing else covers ("." does not count). Names of the hosts file
+/// are not in the table: [`Snapshot::find`] checks them first.
 fn routes(live: &Live, zones: &Zones) -> Vec<Route<Target>> {
     let mut routes = Vec::new();
     for (at, rule) in live.rules.iter().enumerate() {

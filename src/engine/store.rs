@@ -69,8 +69,8 @@ fn limits(resolution: &Resolution) -> TtlLimits {
 }
 
 /// Stores a whole answer that came `now`, and whether the guard took something from it: for all clients of its view, or
-/// for this client's audience only where its chain leads the clients of the view different ways. With a lifetime of 0 it
-/// is not stored; older answers to the query go either way, for they are superseded (RFC 8767 4).
+/// for this client's audience only where its chain leads the clients of the view different ways. With a lifetime of 0
+/// it is not stored. Older answers to the query are removed in both cases, since they are superseded (RFC 8767 4).
 pub(super) fn insert(
     engine: &Engine,
     resolution: &Resolution,

@@ -1,8 +1,8 @@
 //! Writes metrics as Prometheus text 0.0.4, or as OpenMetrics 1.0 if the scraper asks for it.
 //!
-//! A writer of our own: `prometheus-client` (0.26) writes both too, but out of a registry that owns the metrics, and
-//! ours are where they are counted, in workers, servers and the cache, and are summed when somebody scrapes. The two
-//! differ in little: OpenMetrics names a counter's family without `_total` and an info's without `_info`, writes whole
+//! This is our own writer. `prometheus-client` (0.26) writes both formats too, but from a registry that owns the
+//! metrics; ours live where they are counted (workers, servers, cache) and are summed at each scrape. The formats
+//! differ little: OpenMetrics names a counter's family without `_total` and an info's without `_info`, writes whole
 //! `le` bounds as `1.0`, and ends in `# EOF`.
 //!
 //! Names are given as samples have them (`tidegate_queries_total`, `tidegate_build_info`). A family's samples directly

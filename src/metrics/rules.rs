@@ -11,7 +11,7 @@ use super::{counter::Counter, worker::WorkerCounters};
 /// The guard's action (label `action`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuardAction {
-    /// Counted alone.
+    /// Only counted.
     Log,
     /// Left addresses out.
     Strip,
@@ -33,7 +33,7 @@ impl GuardAction {
     }
 }
 
-/// One rule's counters: a cell for each worker, which alone writes to it.
+/// One rule's counters: a cell for each worker, and only that worker writes to it.
 #[derive(Debug)]
 pub struct RuleCounters {
     cells: Box<[CachePadded<Cell>]>,
@@ -101,7 +101,7 @@ pub struct RuleRegistry {
 }
 
 impl RuleRegistry {
-    /// No rules yet; so many workers.
+    /// A registry without rules, for this number of workers.
     pub fn new(workers: usize) -> Self {
         Self { workers, rules: Mutex::new(HashMap::new()) }
     }

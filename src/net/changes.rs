@@ -16,18 +16,18 @@ const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 /// The octets of a message's header (`struct nlmsghdr`); the type is the third word of 16 bits.
 const HEADER: usize = 16;
 
-/// The number of changes heard so far.
+/// The number of changes received so far.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-/// Whether somebody listens.
+/// Whether [`NetworkChanges`] is listening.
 static HEARD: AtomicBool = AtomicBool::new(false);
 
-/// Whether changes are heard at all.
+/// Whether changes are received at all.
 pub fn are_heard() -> bool {
     HEARD.load(Relaxed)
 }
 
-/// How often the network changed since the process began, as far as was heard.
+/// How often the network changed since the process began, as far as the kernel reported it.
 pub fn generation() -> u64 {
     GENERATION.load(Relaxed)
 }
@@ -73,7 +73,7 @@ pub struct NetworkChanges {
 }
 
 impl NetworkChanges {
-    /// Must be called where a tokio runtime is.
+    /// Starts listening. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// There is no netlink here.
@@ -88,7 +88,7 @@ impl NetworkChanges {
     /// count as a change of every kind.
     ///
     /// # Errors
-    /// The socket is no use any more.
+    /// The socket cannot be used any more.
     pub async fn next(&mut self) -> io::Result<Vec<NetworkChange>> {
         loop {
             let changes = match self.socket.recv_from_full().await {

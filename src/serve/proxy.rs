@@ -16,7 +16,8 @@ use crate::networks::Networks;
 
 /// Octets before the addresses: signature, version, family, length.
 const FIXED: usize = 16;
-/// The longest accepted header; TLVs that carry certificates are longer, but nobody sends them to a DNS server.
+/// The longest accepted header; TLVs that carry certificates are longer, but no load balancer sends them to a DNS
+/// server.
 const LONGEST: usize = FIXED + 1024;
 /// Stands for the client on connections from balancers until the client is known.
 pub(super) const UNKNOWN_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

@@ -199,7 +199,7 @@ impl Listener {
             Ok(()) => Queue::MayHoldMore,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Queue::Empty,
             Err(error) => {
-                // An error of an earlier reply is reported here, and concerns nobody now.
+                // An error of an earlier reply is reported here; it no longer matters.
                 debug!(%error, "reading datagrams");
                 Queue::Unreadable(error)
             }

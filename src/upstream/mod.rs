@@ -9,7 +9,7 @@
 //! prober ─► probes ─► health ◄── what traffic sees      loops: tagged probes ─► servers left out for a rule
 //! ```
 //!
-//! The folders stand in an order, and each imports only from those before it (`tests/layers.rs` holds them to it):
+//! Each folder imports only from those above it in this table (`tests/layers.rs` checks that):
 //!
 //! | folder | |
 //! | --- | --- |

@@ -1,7 +1,7 @@
 //! Servers that are given by name: what their names last stood for.
 //!
-//! The lists live beside the groups: `watch::names` fills them, groups are built of them. A list that was once
-//! good stays in force until there is a newer good one, whatever the bootstrap servers say meanwhile.
+//! The lists live beside the groups: `watch::names` fills them, groups are built of them. A good list stays in force
+//! until there is a newer good one, whatever the bootstrap servers answer meanwhile.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! What a group is made of, as the configuration says: addresses, limits, policy and probes, all of them valid.
+//! The specification of a group, as the configuration gives it: addresses, limits, policy and probes, all valid.
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
@@ -21,7 +21,7 @@ pub struct GroupSpec {
     pub tiers: Vec<Vec<TierMember>>,
     /// How a server is chosen within a tier.
     pub policy: Policy,
-    /// Bounds on what it costs and takes.
+    /// Its limits.
     pub limits: GroupLimits,
     /// How its servers are watched.
     pub health: HealthSpec,
@@ -36,7 +36,7 @@ pub enum TierMember {
     Named {
         /// The name, as it is resolved: in small letters, without its last dot.
         name: String,
-        /// How to ask the server at an address of it; of its own address the port counts.
+        /// How to ask the servers at its addresses; of the address in it only the port is used.
         server: ServerSpec,
     },
     /// The host's own name servers, as its resolv.conf says at the time.
@@ -162,7 +162,7 @@ impl std::fmt::Display for ServerSpec {
     }
 }
 
-/// Bounds on what a group costs and takes.
+/// The limits of a group.
 #[derive(Debug, Clone)]
 pub struct GroupLimits {
     /// The ceiling of one try.
@@ -246,7 +246,7 @@ pub struct HealthSpec {
 /// Who chose the query of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeOrigin {
-    /// Nobody: any answer proves the server alive, and traffic may show that the probe is at fault.
+    /// No one: any answer proves the server alive, and traffic may show that the probe is at fault.
     Default,
     /// The configuration: its outcome stands, whatever traffic says.
     Configured,

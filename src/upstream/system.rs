@@ -2,8 +2,8 @@
 //!
 //! Only the `nameserver` lines of resolv.conf count here (resolv.conf(5)); a search list that does not parse must not
 //! cost a site its servers, and scopes of link-local addresses are kept, so the file is read here and not by a
-//! resolver's parser. systemd-resolved's list of real servers is preferred over `/etc/resolv.conf`, which then names its
-//! stub. 127.0.0.53 and .54 (that stub) and our own listeners are left out: both would be loops.
+//! resolver's parser. systemd-resolved's list of real servers is preferred over `/etc/resolv.conf`, which then names
+//! its stub. 127.0.0.53 and .54 (that stub) and our own listeners are left out: they would be loops.
 //!
 //! The file is read again every two seconds and compared by what it says, so that a symlink that was switched, a file
 //! that was replaced and one that was rewritten in place within one tick of the clock are all seen.
@@ -21,9 +21,9 @@ use parking_lot::Mutex;
 
 use crate::{files, upstream::names::NameLists};
 
-/// The servers that systemd-resolved really asks.
+/// The servers that systemd-resolved itself asks.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
-/// Where everyone else looks.
+/// The file that all other programs read.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// systemd-resolved's stub and its proxy (systemd-resolved.service(8)).
 const STUBS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54))];
@@ -44,7 +44,7 @@ impl OwnAddresses {
         Self { listen: listen.into_iter().collect(), ..Self::default() }
     }
 
-    /// What servers that are given by name stand for.
+    /// The addresses of servers that are given by name.
     pub const fn names(&self) -> &NameLists {
         &self.names
     }

@@ -8,7 +8,7 @@
 //!   client cookie, those, and the client's address. The first secret makes them, each of them verifies.
 //! - A cookie holds for an hour, and five minutes into the future for the clocks of replicas (RFC 9018 4.3). One that
 //!   is over half an hour old, or made with another secret than the first, is answered with a new one.
-//! - Nobody is turned away for want of a cookie: BADCOOKIE is never sent.
+//! - A client without a valid cookie is served all the same: BADCOOKIE is never sent.
 
 use std::{fmt, hash::Hasher, net::IpAddr, str::FromStr};
 

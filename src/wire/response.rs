@@ -10,11 +10,11 @@
 //! - Nothing in an answer speaks for another question (RFC 2181 5.4.1, "MaginotDNS"). Of the answer section the CNAME
 //!   chain from QNAME is kept, in the chain's order, with the DNAMEs that made it, the data of QTYPE at its end, and
 //!   their signatures. Of the authority section the SOA above the chain's end where there is no data, and the proof of
-//!   that (NSEC, NSEC3). The additional section stays behind: an address in it would come past the rule that covers
-//!   its name.
+//!   that (NSEC, NSEC3). The additional section is dropped: an address in it would bypass the rule that covers its
+//!   name.
 //! - OPT, TSIG and SIG(0) belong to one hop and end here (RFC 6891 6.1.1, RFC 8945 5.5).
 //! - The message is written anew with our own compression, QNAME in lower case, AA and TC clear, RA set.
-//! - Only the response code and question of a truncated or failed response are kept, since nobody may use its records
+//! - Only the response code and question of a truncated or failed response are kept, since its records must not be used
 //!   (RFC 2181 9). So every response has a message that can be sent.
 
 mod keep;

@@ -1,8 +1,8 @@
 //! How a zone answers (RFC 1034 4.3.2, RFC 2308, RFC 4592, RFC 6672).
 //!
 //! - AA says whether the first name of the answer is ours: it is clear in a plain referral and set in all else.
-//! - A positive answer has no authority section, nobody downstream needs it. A referral has the NS of the cut;
-//!   a negative one has the SOA, its TTL the lesser of the SOA's own and MINIMUM (RFC 2308 3).
+//! - A positive answer has no authority section: no client needs it. A referral has the NS of the cut; a negative one
+//!   has the SOA, its TTL the lesser of the SOA's own and MINIMUM (RFC 2308 3).
 //! - A CNAME or DNAME is followed inside the zone, unless the type is one that stands beside a CNAME (RFC 4034 2.5).
 //!   Where it leaves, [`LocalOutcome::Leaves`] names the target and the message holds the chain so far. The RCODE is
 //!   that of the last name (RFC 6604 2.1).

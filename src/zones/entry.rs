@@ -1,7 +1,7 @@
 //! The entries of a master file (RFC 1035 5.1): what stands on one line, or on several within parentheses.
 //!
-//! Octets, not characters: a file need not be UTF-8. A string does not go over the end of a line, although RFC 1035
-//! lets it: a forgotten quote would else be reported at the end of the file.
+//! Octets, not characters: a file need not be UTF-8. A string ends with its line, although RFC 1035 allows more lines:
+//! otherwise a missing quote would be reported at the end of the file.
 
 use super::{error::ZoneErrorKind, watch};
 

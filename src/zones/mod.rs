@@ -4,13 +4,13 @@
 //! itself. `route` learns from [`Zones::domains`] and [`Zones::special_domains`] which names to send here, `engine`
 //! calls [`Zones::answer`] on a miss and keeps the message in the cache under the domain's fingerprint.
 //!
-//! **Overrides.** A `[[local]]` zone is authoritative for its name and everything below, down to the next longer
-//! domain (another local zone, a host, a rule): below a forwarded domain it takes its subtree out and leaves the rest
-//! alone. What such a zone lacks does not exist; nobody else is asked. A name of `local_hosts` is taken out alone: all
-//! types of that one name are answered here, NODATA for those the file has no address of (an override whose AAAA came
-//! from elsewhere would be none), while names below it go their own way. The longest domain decides, so a host inside
-//! a local zone beats the zone; at a zone's own name the zone does. Special-use names come last, but before a local
-//! zone ".".
+//! **Overrides.** A `[[local]]` zone is authoritative for its name and everything below, down to the next longer domain
+//! (another local zone, a host, a rule): below a forwarded domain it takes its subtree out and leaves the rest alone. A
+//! name that such a zone lacks does not exist; no other server is asked. A name of `local_hosts` overrides only itself:
+//! all types of that name are answered here, with NODATA if the file has no such address (an override whose AAAA came
+//! from elsewhere would be useless). Names below it are routed as usual. The longest domain decides, so a host inside a
+//! local zone beats the zone; at a zone's own name the zone does. Special-use names come last, but before a local zone
+//! ".".
 //!
 //! **Not on hickory-server's Catalog.** It sets AA in referrals, drops the chain when a CNAME ends in a name that does
 //! not exist, takes ANY and NS at a cut for data, has no DNAME, and logs each question with DO at info

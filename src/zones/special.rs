@@ -13,7 +13,7 @@
 //! `local` is not among them. RFC 6762 22.1 would have a resolver answer NXDOMAIN, but many Active Directory domains
 //! live below it, on exactly the networks this server is for: it goes where a rule sends it, as with Unbound.
 //!
-//! Route asks: these domains count only where no rule and no local zone but "." covers the name.
+//! `route` uses these domains only where no rule and no local zone except "." covers the name.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! What a server that is reached answers: whether it serves us and resolves, what size of response comes through, whether
+//! Checks the answers of a server: whether it serves and resolves for us, how large a response gets through, whether
 //! negative answers have an SOA and signed ones their signatures, and whether the servers of a tier agree.
 
 use super::{
@@ -11,12 +11,12 @@ use crate::{
     wire::{Class, Name, Rcode, RecordType, Transport, UpstreamQuery, record::Records},
 };
 
-/// Larger responses than a plain datagram of DNS prove something about the path.
+/// Only responses larger than DNS without EDNS allows prove anything about the path.
 const PLAIN: usize = 512;
 /// What is advertised to learn whether fragments come through, as a Route 53 endpoint does.
 const LARGE: u16 = 4096;
 
-/// Whether the probe's answer is one of a resolver that serves us.
+/// Whether the probe was answered as by a resolver that serves us.
 pub(super) fn judge(spec: &ServerSpec, probe: &UpstreamQuery, reply: &Reply, style: Style) -> Option<DoctorFinding> {
     let rcode = reply.response.rcode();
     let question = format!("{} {}", probe.name, probe.qtype);
@@ -33,8 +33,8 @@ pub(super) fn judge(spec: &ServerSpec, probe: &UpstreamQuery, reply: &Reply, sty
     }
 }
 
-/// What servers of one tier say of one query, for comparison: whether the name and its data exist, and in which kind of
-/// network. Addresses themselves may differ, since they rotate.
+/// Compares what the servers of one tier answer to one query: whether the name and its data exist, and in which kind of
+/// network its addresses are. The addresses themselves may differ, since they rotate.
 pub(super) fn compare(
     group: &str,
     tier: usize,
@@ -62,8 +62,9 @@ pub(super) fn word(reply: &Reply) -> Option<String> {
     }
 }
 
-/// Asks for the largest thing that every resolver knows, over TCP and then over UDP: does what is as large come through?
-/// `is_for_all` tells that the group gets the names of the whole internet, so that signatures are of use.
+/// Asks for the largest response that every resolver has, over TCP and then over UDP, to see whether responses of that
+/// size get through. `is_for_all` tells that the group gets the names of the whole internet, so that signatures are of
+/// use.
 pub(super) async fn sizes(spec: &ServerSpec, group: &GroupSpec, style: Style, is_for_all: bool) -> Vec<DoctorFinding> {
     let query = query(Name::root(), RecordType(48), true);
     let server = spec.to_string();

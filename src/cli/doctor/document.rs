@@ -21,12 +21,12 @@ pub struct Diagnosis {
     pub findings: Vec<DoctorFinding>,
 }
 
-/// Something that is not as it should be.
+/// A problem, or something worth knowing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DoctorFinding {
-    /// When to see to it.
+    /// How urgent it is.
     pub urgency: Urgency,
-    /// What kind of thing it is, for scripts.
+    /// Its kind, for scripts.
     pub kind: Kind,
     /// The upstream group that it is about.
     pub group: Option<String>,
@@ -42,7 +42,7 @@ pub struct DoctorFinding {
     pub advice: String,
 }
 
-/// When to see to a finding.
+/// How urgent a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Urgency {

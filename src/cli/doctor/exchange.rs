@@ -1,4 +1,4 @@
-//! One query to one server over one transport, and how it ended. Goes out as the daemon's queries do: by the group's
+//! One query to one server over one transport, and how it ended. It leaves as the daemon's queries do: by the group's
 //! source address, device and mark.
 
 use std::{io, net::UdpSocket, time::Duration};
@@ -40,7 +40,7 @@ pub(super) enum Outcome {
     Local(String),
     /// The handshake of TLS or QUIC failed.
     Handshake(HandshakeError),
-    /// The connection broke, or something else than a response came.
+    /// The connection broke, or what came was not a response.
     Broken(String),
 }
 
@@ -66,7 +66,7 @@ impl Outcome {
 }
 
 impl Reply {
-    /// Whether it tells of names: neither an error nor a referral.
+    /// Whether it is an answer: neither an error nor a referral.
     pub(super) fn is_answer(&self) -> bool {
         matches!(self.response.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN)
             && !matches!(self.response.kind(), ResponseKind::Referral)

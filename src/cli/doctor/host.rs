@@ -21,11 +21,11 @@ use crate::{
 const STUBS: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
 /// The port of stub resolvers: resolv.conf knows no other.
 const DNS_PORT: u16 = 53;
-/// A table is nearly full from this many hundredths on.
+/// A table counts as nearly full from this percentage on.
 const NEARLY_FULL: u64 = 90;
-/// From here on a certificate's end is a finding, in seconds.
+/// A certificate that expires within this time is a finding, in seconds.
 const CERTIFICATE_WARNING: u64 = 14 * 86_400;
-/// One datagram dropped of so many is a finding.
+/// More than one dropped datagram in this many is a finding.
 const TOLERATED_DROPS: u64 = 1000;
 
 /// Where the files of this host are.
@@ -35,7 +35,7 @@ pub struct HostFiles {
     pub resolv_conf: PathBuf,
     /// The servers that systemd-resolved asks.
     pub resolved: PathBuf,
-    /// What glibc looks names up with.
+    /// The sources that glibc looks names up in.
     pub nsswitch: PathBuf,
     /// The kernel's files, `/proc`.
     pub proc: PathBuf,
@@ -63,7 +63,7 @@ pub(super) fn check(plan: &Plan, host: &HostFiles, listen: &[SocketAddr]) -> Vec
     findings
 }
 
-/// Whether the limit on open files is enough: of the daemon that runs with so many workers, or else of this process.
+/// Whether the limit on open files is enough: that of the running daemon, which has `workers`, else of this process.
 pub(super) fn open_files(plan: &Plan, proc: &Path, workers: Option<usize>) -> Option<DoctorFinding> {
     let few = match workers {
         Some(workers) => {
@@ -88,7 +88,7 @@ fn limit_of_daemon(proc: &Path) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Whether the certificate of our own listeners is about to end.
+/// Whether the certificate of our own listeners is about to expire.
 fn certificate(plan: &Plan) -> Option<DoctorFinding> {
     let certificate = plan.live.certificate.as_ref()?;
     let left = certificate.pair.facts().seconds_left(clock::wall());
@@ -103,7 +103,7 @@ fn certificate(plan: &Plan) -> Option<DoctorFinding> {
     }
 }
 
-/// Addresses that the daemon could not have; for a host on which none runs.
+/// Listen addresses that another program holds. For a host on which no daemon runs.
 pub(super) fn ports(listen: &[SocketAddr]) -> Vec<DoctorFinding> {
     let options = ListenOptions::default();
     let bind = |address: &SocketAddr| {
@@ -111,16 +111,16 @@ pub(super) fn ports(listen: &[SocketAddr]) -> Vec<DoctorFinding> {
         udp.or_else(|| tcp_listeners(*address, 1, &options).err())
     };
     let taken = listen.iter().filter_map(bind).filter(|error| {
-        // A tidegate whose pages are off cannot be asked; it is in nobody's way.
+        // A tidegate whose pages are off cannot be asked, but it is no conflict.
         matches!(error, BindError::InUse { owner, .. } if !owner.to_string().starts_with("tidegate (pid "))
     });
     taken.map(|error| DoctorFinding::new(Kind::PortTaken, error.to_string())).collect()
 }
 
-/// Whether programs on this host come to tidegate when they look a name up, and to nobody else.
+/// Whether programs on this host look names up through tidegate only.
 fn lookups(plan: &Plan, host: &HostFiles, listen: &[SocketAddr]) -> Vec<DoctorFinding> {
     let mut findings: Vec<DoctorFinding> = nsswitch(&host.nsswitch).into_iter().collect();
-    // A host that serves others alone may ask whom it likes; `system` even needs it to.
+    // A host that only serves others may use any resolver; with `system` it even needs another one.
     let ours = OwnAddresses::new(listen.iter().map(|address| SocketAddr::new(address.ip(), DNS_PORT)));
     let is_ours = |server: &SocketAddr| ours.holds(*server);
     let (listed, has_stub) = name_servers(&host.resolv_conf);
@@ -169,7 +169,7 @@ fn name_servers(path: &Path) -> (Vec<SocketAddr>, bool) {
     (system::read(Some(path), &OwnAddresses::default()), has_stub)
 }
 
-/// Whether glibc asks somebody else than the servers of resolv.conf.
+/// Whether glibc asks anything before the servers of resolv.conf.
 fn nsswitch(path: &Path) -> Option<DoctorFinding> {
     let text = files::read(path).ok()?;
     let text = String::from_utf8_lossy(&text);

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::document::Urgency;
 
-/// Writes the enum and its texts from one table, in order of worth.
+/// Writes the enum and its texts from one table, the most urgent first.
 macro_rules! kinds {
     ($($kind:ident, $label:literal, $urgency:ident, $meaning:literal, $advice:literal;)*) => {
-        /// What kind of thing a finding is, the one to look at first in front.
+        /// The kind of a finding, the most urgent first.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         pub enum Kind {
             $(#[doc = $meaning] #[serde(rename = $label)] $kind,)*

@@ -1,9 +1,9 @@
 //! `tidegate doctor`: looks at a site from the inside and says what is wrong, what it means and what to do.
 //!
-//! Every server is asked as the daemon would ask it, over each transport it needs; then what it answers is looked at, and
-//! the AWS names that rules want private. Files of this host tell the rest, and so does the running daemon, where there is
-//! one. All servers are asked at once, and every query has a time-out, so that the whole takes about ten seconds at the
-//! most. Nothing is changed anywhere.
+//! Every server is asked as the daemon would ask it, over each transport it needs. Then its answers are checked, and
+//! the AWS names that rules want private. Files of this host and the running daemon, if there is one, complete the
+//! picture. All servers are asked at once, and every query has a time-out, so that the whole takes about ten seconds at
+//! the most. Nothing is changed anywhere.
 
 mod answers;
 mod document;
@@ -35,7 +35,7 @@ use crate::{
     wire::Name,
 };
 
-/// Names that the daemon has seen public are asked for up to this number: all go out at once.
+/// The most names asked for because the daemon has seen them public: all queries go out at once.
 const MAX_SEEN_NAMES: usize = 50;
 
 /// What to look at.
@@ -53,7 +53,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// AWS names that the running daemon has seen public, the first of them where there are very many.
+    /// AWS names that the running daemon has seen public, at most [`MAX_SEEN_NAMES`].
     fn seen_public(&self) -> Vec<Name> {
         let admin = client::admin(self.admin.as_deref(), self.daemon.config.as_deref());
         let page = admin.and_then(|admin| client::fetch(&admin, "/api/v1/perimeter"));
@@ -64,12 +64,12 @@ impl Options {
     }
 }
 
-/// What is looked at besides servers.
+/// What is checked besides servers.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
     /// AWS names that must be private.
     pub names: Vec<Name>,
-    /// What the running daemon says of itself; none = there is none.
+    /// The status of the running daemon; none = no daemon runs.
     pub status: Option<Status>,
     /// Where the files of this host are.
     pub host: HostFiles,

@@ -1,4 +1,5 @@
-//! AWS names that a rule wants private: has each a private address, as with an interface endpoint and private DNS?
+//! Checks that each AWS name that a rule wants private has a private address, as with an interface endpoint and private
+//! DNS.
 
 use std::net::IpAddr;
 
@@ -9,7 +10,7 @@ use crate::{
     wire::{Name, RecordType, addresses::find_address},
 };
 
-/// Asks for a name as the rule for it would have it asked.
+/// Asks for a name through the rule that covers it.
 pub(super) async fn check(site: &Site<'_>, name: &Name) -> Option<DoctorFinding> {
     let rule = site.rule_for(name)?;
     let (server, style) = site.healthy_server(rule.to)?;

@@ -1,21 +1,21 @@
-//! The running daemon: what it knows that nobody can ask from outside.
+//! Findings that only the running daemon can report.
 
 use super::{document::DoctorFinding, kind::Kind};
 use crate::admin::status::{GroupStatus, ServerStatus, Status};
 
 /// Fewer queries than these prove nothing about a quota.
 const ENOUGH_QUERIES: u64 = 10_000;
-/// One query without an answer of so many is a finding.
+/// More than one unanswered query in this many is a finding.
 const TOLERATED_LOSS: u64 = 100;
 
-/// Everything that the daemon's status tells.
+/// The findings in the daemon's status.
 pub(super) fn check(status: &Status) -> Vec<DoctorFinding> {
     let told = status.findings.iter().filter_map(|finding| {
         let kind = match finding.kind.as_str() {
             "loop" => Kind::Loop,
             "reload-refused" => Kind::ReloadRefused,
             "worker" => Kind::WorkerHangs,
-            // The others are states of servers, which are asked here, too, or as somebody wanted it.
+            // The other kinds are states of servers, which doctor asks itself, or are intended.
             _ => return None,
         };
         let (group, server) = (finding.group.clone(), finding.server.clone());

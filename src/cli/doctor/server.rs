@@ -1,4 +1,4 @@
-//! One server: whether it is reached over each transport it needs, and who it shows itself to be.
+//! One server: whether it can be reached over each transport it needs, and whether its certificate is right.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -22,7 +22,7 @@ use crate::{
     wire::{Transport, UpstreamQuery},
 };
 
-/// From here on a certificate's end is a finding, in seconds.
+/// A certificate that expires within this time is a finding, in seconds.
 const CERTIFICATE_WARNING: i64 = 14 * 86_400;
 const DAY: i64 = 86_400;
 /// Time for a connection to open.
@@ -40,9 +40,9 @@ pub(super) struct Reach {
     pub(super) tcp: Option<Outcome>,
     /// Without EDNS, where nothing came with it.
     pub(super) plain: Option<Outcome>,
-    /// Whether a connection is taken on which nothing comes.
+    /// Whether it accepts connections and answers nothing on them.
     pub(super) is_mute: bool,
-    /// Seconds until the certificate ends.
+    /// Seconds until the certificate expires.
     pub(super) certificate: Option<i64>,
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn reach(spec: &ServerSpec, probe: &UpstreamQuery, style: Style
     Reach { main, tcp: Some(tcp), plain, is_mute: false, certificate: None }
 }
 
-/// Seconds until the certificate that the server shows ends. Over QUIC it is not looked at.
+/// Seconds until the server's certificate expires; none over QUIC, where it is not checked.
 async fn certificate(spec: &ServerSpec) -> Option<i64> {
     let alpn = Alpn::of(spec.transport)?;
     let identity = spec.identity.as_ref()?;
@@ -80,7 +80,7 @@ async fn certificate(spec: &ServerSpec) -> Option<i64> {
     Some(certificate.validity().not_after.timestamp() - now)
 }
 
-/// A connection, for what is not a query. Over QUIC there is none of this kind.
+/// A TCP connection, for checks that are not queries; none over QUIC.
 async fn connect(spec: &ServerSpec) -> Option<TcpStream> {
     if spec.transport == Transport::Quic {
         return None;
@@ -89,7 +89,7 @@ async fn connect(spec: &ServerSpec) -> Option<TcpStream> {
     tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(spec.address)).await.ok()?.ok()
 }
 
-/// What keeps queries from a server, or is about to. At most one finding: the cause.
+/// The cause that keeps queries from a server, or soon will; at most one finding.
 pub(super) fn judge(spec: &ServerSpec, reach: &Reach) -> Option<DoctorFinding> {
     let server = spec.to_string();
     let about = |kind, what: String| Some(DoctorFinding::new(kind, what).of_server(&server));

@@ -1,4 +1,4 @@
-//! A configuration's groups with their servers, and what became of asking each.
+//! A configuration's groups with their servers, and the result of asking each.
 
 use super::{
     answers,
@@ -35,7 +35,7 @@ struct ExaminedServer {
 }
 
 impl<'p> Site<'p> {
-    /// Asks every server for the probe of its group, all at once; gives what is wrong with them.
+    /// Asks every server its group's probe, all at once; returns the findings.
     pub(super) async fn examine(plan: &'p Plan, ours: &OwnAddresses) -> (Self, Vec<DoctorFinding>) {
         resolution::resolve_once(&daemon::watched_names(&plan.live), ours).await;
         let specs = daemon::group_specs(&plan.live);

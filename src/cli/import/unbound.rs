@@ -163,7 +163,7 @@ fn words(text: &str) -> Vec<Word> {
     words
 }
 
-/// Whether it is the one for ".".
+/// Converts a forward zone; returns whether it is for ".".
 fn forward_zone(section: &Clause, site: &mut Site) -> bool {
     let Some(zone) = zone_name(section, site) else { return false };
     let has_tls = section

@@ -53,7 +53,7 @@ pub(super) fn import(source: &Source, site: &mut Site) {
     finish(export, source, site);
 }
 
-/// Whether this line heads a table for people: of PowerShell, or of dnscmd.
+/// Whether this line is the head of a table that PowerShell or dnscmd prints for people.
 fn is_table(line: &str) -> bool {
     let is_named = line.starts_with("zonename ") && line.contains("zonetype");
     is_named || line.starts_with("zone name") && line.contains("type") && !line.contains('=')
@@ -195,7 +195,7 @@ fn fields(line: &str, separator: char) -> Vec<String> {
     fields
 }
 
-/// Addresses among whatever else stands there: `{10.0.0.1, 10.0.0.2}`, `10.0.0.1 10.0.0.2`.
+/// The addresses in a text, whatever is around them: `{10.0.0.1, 10.0.0.2}`, `10.0.0.1 10.0.0.2`.
 fn addresses(text: &str) -> Vec<IpAddr> {
     text.split(|c: char| c.is_whitespace() || ",;{}|".contains(c)).filter_map(|word| word.parse().ok()).collect()
 }
@@ -240,7 +240,7 @@ fn field(line: &str) -> Option<(String, &str)> {
     (!key.is_empty() && key.len() < 40).then_some((key, value.trim()))
 }
 
-/// Fields up to the next record, the first of which is read: how many lines.
+/// Reads the fields of one record, whose first is known; returns how many lines it takes.
 fn record(
     lines: &[&str],
     first_field: (String, &str),

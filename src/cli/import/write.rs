@@ -347,7 +347,7 @@ fn notes(site: &Site, text: &mut String) {
     }
 }
 
-/// On one line, and without what could steer a terminal.
+/// The text on one line, without control characters that could affect a terminal.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -395,7 +395,7 @@ fn prove(local: &Local) -> Result<(), String> {
 
 fn one_line(lines: impl IntoIterator<Item = String>) -> String {
     let all: Vec<String> = lines.into_iter().collect();
-    // The place is one in a text that nobody has seen.
+    // The error's place is in a generated text that the user never saw.
     all.join("; ").replace("imported:", "line ")
 }
 

@@ -45,7 +45,7 @@ impl Terminal {
         OUT.is_closed();
     }
 
-    /// Waits for somebody to press q.
+    /// Waits until q is pressed.
     pub(super) async fn quit(&mut self) {
         if self.quit.recv().await.is_none() {
             std::future::pending().await

@@ -84,7 +84,7 @@ impl Builder<'_> {
         servers
     }
 
-    /// A server by name needs somebody else to ask for its addresses.
+    /// Reports a server by name in a group without bootstrap servers.
     fn check_named(&mut self, upstream: &Upstream, index: GroupIndex, rules: &[RulePlan]) {
         let group = &upstream.name.value;
         let has_bootstrap = upstream.table.bootstrap.as_ref().is_some_and(|texts| !texts.value.is_empty());

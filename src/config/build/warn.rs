@@ -197,7 +197,8 @@ impl Builder<'_> {
         }
     }
 
-    /// Without a rule for ".", all names of the site are somebody else's.
+    /// Warns of private reverse names that no rule covers. Without a rule for ".", this server does not answer for the
+    /// site.
     fn warn_of_reverse(&mut self, file: &File, live: &Live) {
         if live.special == SpecialNames::Forwarded || live.rules.is_empty() || live.refuses_the_rest() {
             return;
@@ -205,7 +206,7 @@ impl Builder<'_> {
         let domains = live.rules.iter().flat_map(|rule| &rule.zones).filter(|zone| !zone.is_root());
         let domains: Vec<&Name> = domains.chain(live.local.iter().map(|local| &local.zone)).collect();
         let covered = |zone: &Name| domains.iter().any(|domain| zone.is_within(domain));
-        // This host alone asks for the names of others: of any private network.
+        // If only this host asks, it may ask for reverse names of any private network.
         let is_alone = live.access.allow.iter().all(|allowed| allowed.addr().is_loopback());
         let everybody = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
         let asked: &[IpNet] = if is_alone { &everybody } else { &live.access.allow };

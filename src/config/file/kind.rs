@@ -62,7 +62,7 @@ pub(in crate::config) struct Key {
 }
 
 impl Key {
-    /// Its default as JSON; none where there is none.
+    /// Its default as JSON; none if it has no default.
     pub(in crate::config) fn json_default(&self) -> Option<Json> {
         let mut table: toml::Table = format!("x = {}", self.kind.shown_default()?).parse().ok()?;
         serde_json::to_value(table.remove("x")?).ok()
@@ -78,7 +78,7 @@ pub(in crate::config) enum Mark {
 
 /// A kind without the type of its values.
 pub(in crate::config) trait Described {
-    /// The default as TOML; none where there is none.
+    /// The default as TOML; none if there is no default.
     fn shown_default(&self) -> Option<String>;
 
     /// See [`Kind::schema`], with the default.

@@ -1,7 +1,6 @@
 //! The document of `/api/v1/explain` and `tidegate explain --json`: what would be done with a query, and why.
 //!
-//! One set of types serves who writes it and who reads it. Times are in seconds; what is not known is null. Fields are
-//! only ever added.
+//! The same types write and read it. Times are in seconds; what is not known is null. Fields are only ever added.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -188,7 +187,7 @@ pub enum Sharing {
     View,
     /// Clients that no rule tells apart.
     Audience,
-    /// Those who ask for signatures where this client does not, and the other way round; it serves only in an outage.
+    /// Clients with the other DO bit than this one; used only in an outage.
     OtherKind,
 }
 

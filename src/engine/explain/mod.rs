@@ -1,13 +1,12 @@
-//! What would be done with a query, told in steps: the decisions of [`handle`], `resolve`, `part` and
-//! `store`, walked without asking, counting, storing or logging anything.
+//! How a query would be handled, step by step: the decisions of [`handle`], `resolve`, `part` and `store`, walked
+//! without asking, counting, storing or logging anything.
 //!
 //! Policy:
-//! - Each decision is the function that answers queries; only the order in which they are made is written here once
-//!   more, and `tests/explain.rs` holds it against what the engine does.
-//! - No upstream is asked. Where only its answer could tell, the outcome is open, unless the caller says what to take
-//!   for the answer ([`Premise`]).
-//! - What passes within a moment is left out: the client's rate, the number of queries that wait, budgets, and probes
-//!   for loops.
+//! - Every decision is made by the function that also answers queries. Only their order is repeated here, and
+//!   `tests/explain.rs` compares it with the engine.
+//! - No upstream is asked. Where the outcome depends on its answer, it stays open, unless the caller gives an answer to
+//!   assume ([`Premise`]).
+//! - Momentary state is left out: the client's rate, the number of waiting queries, budgets, and loop probes.
 
 mod describe;
 pub mod document;

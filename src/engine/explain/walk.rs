@@ -64,7 +64,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// As `handle` does on a hit, and `resolve` else.
+    /// The first name: as `handle` does on a hit, and `resolve` otherwise.
     pub(super) fn answer(&mut self, resolution: &Resolution) -> Ending {
         let at = self.open(resolution);
         if let Some(known) = self.fresh(resolution) {

@@ -17,9 +17,8 @@ use super::{
 
 /// Slots for datagrams that come in and their replies.
 ///
-/// The use is three verbs: [`recv`](Self::recv), for each slot [`message`](Self::message) and
-/// [`reply`](Self::reply), then [`send`](Self::send). A reply is sent to where its message came from, from the address
-/// that was asked.
+/// Use it in three steps: [`recv`](Self::recv), for each slot [`message`](Self::message) and [`reply`](Self::reply),
+/// then [`send`](Self::send). A reply is sent to where its message came from, from the address that was asked.
 ///
 /// - `incoming[i]` points to `names[i]`, `controls[i]` and `incoming_parts[i]`, and that to slot i of `received`.
 /// - `outgoing` points to the same names and controls and to `outgoing_parts[i]`, and that to slot i of `replies`.
@@ -54,7 +53,7 @@ pub struct Message<'a> {
     pub reply: &'a mut [u8],
 }
 
-/// Where a datagram came from, in the kernel's form until somebody asks.
+/// Where a datagram came from, in the kernel's form until it is read.
 #[derive(Clone, Copy)]
 pub struct Origin<'a> {
     name: &'a RawAddress,
@@ -220,7 +219,7 @@ impl Batch {
     /// socket's buffer is full, goes with another `send`, or is dropped by the next `recv`.
     ///
     /// # Errors
-    /// The socket is no use; the replies are gone.
+    /// The socket cannot be used; the replies are lost.
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> io::Result<Sent> {
         self.outgoing.send(socket)
     }

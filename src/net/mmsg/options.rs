@@ -55,7 +55,7 @@ fn set(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: l
 /// The index of the network interface called `name`.
 ///
 /// # Errors
-/// There is none.
+/// There is no such interface.
 pub fn interface_index(name: &str) -> io::Result<u32> {
     let name = CString::new(name)?;
     // SAFETY: `name` ends with a zero byte and is alive during the call, which only reads it.

@@ -86,7 +86,7 @@ impl Outbox {
     /// buffer is full, stay queued for the next flush.
     ///
     /// # Errors
-    /// The socket is no use; nothing waits any more.
+    /// The socket cannot be used; the queue is empty then.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<Sent> {
         self.queue.send(socket)
     }

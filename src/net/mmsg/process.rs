@@ -12,7 +12,7 @@ type Cores = [u64; CORES / WORD];
 /// The cores that this thread may run on, in ascending order.
 ///
 /// # Errors
-/// The kernel does not say.
+/// The kernel refuses to say.
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let mut cores: Cores = [0; CORES / WORD];
     // SAFETY: the mask is alive and as long as said; the call writes no more than that.

@@ -55,7 +55,7 @@ enum SendError {
     Again,
     /// This message cannot be sent, others may.
     Skip,
-    /// The socket is no use.
+    /// The socket cannot be used.
     Fatal,
 }
 

@@ -4,8 +4,8 @@ use std::{io, net::UdpSocket};
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Registers a socket for reading alone. One that is registered for both, as tokio's own `UdpSocket`, wakes its thread once
-/// more after each send, to say that there is room.
+/// Registers a socket for reading alone. A socket registered for both, like tokio's own `UdpSocket`, wakes its thread
+/// once more after each send.
 ///
 /// # Errors
 /// The kernel cannot wait for it.

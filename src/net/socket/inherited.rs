@@ -1,8 +1,8 @@
 //! Listening sockets that another process bound: systemd (activation, descriptor store), or the daemon before this one.
 //!
-//! A socket is known by its protocol and address, as the kernel tells them; names are for people alone. What no listener
-//! asks for is a [`Stranger`], as is a socket that we would misread: one for IPv4 and IPv6 at once (RFC 3493 section 5.3),
-//! whose IPv4 clients would look like IPv6 ones to every list of networks.
+//! A socket is identified by its protocol and address, as the kernel reports them; names are only for people. A socket
+//! that no listener asks for is a [`Stranger`], and so is one that we would misread: one for IPv4 and IPv6 at once (RFC
+//! 3493 section 5.3), whose IPv4 clients would look like IPv6 ones to every list of networks.
 
 use std::{
     fmt, io,
@@ -30,7 +30,7 @@ struct Socket {
     descriptor: OwnedFd,
 }
 
-/// A descriptor that was handed over and is of no use.
+/// A descriptor that was handed over and is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stranger {
     /// The name that it was handed over with.
@@ -100,7 +100,7 @@ impl Inherited {
         taken.into_iter().map(|socket| socket.descriptor)
     }
 
-    /// Closes what nobody took, and says what it was.
+    /// Closes the sockets that no listener took, and returns them.
     pub fn into_strangers(self) -> Vec<Stranger> {
         let unused = self.sockets.into_iter().map(|Socket { name, protocol, address, .. }| Stranger {
             name,

@@ -76,7 +76,7 @@ pub(super) fn find(protocol: PortProtocol, address: SocketAddr) -> Owner {
         .flat_map(|table| parse(protocol, &table))
         .filter(|holder| conflict(holder.address, address))
         .collect();
-    // The very address first, then wildcards.
+    // The address itself first, then wildcards.
     holders.sort_by_key(|holder| holder.address.ip() != address.ip());
     let found = holders.iter().find_map(|holder| process_of(holder.inode));
     let user = holders.first().map(|holder| Owner::User(holder.user));

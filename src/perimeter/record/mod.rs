@@ -1,18 +1,18 @@
 //! The record of the perimeter: daily files that an auditor can read long after the daemon has forgotten.
 //!
-//! `perimeter-2026-11-29.jsonl`, a JSON object a line, times in seconds since 1970. A line says what happened since the
-//! one before it of the same kind:
+//! `perimeter-2026-11-29.jsonl`, a JSON object a line, times in seconds since 1970. Each line reports what happened
+//! since the previous line of its kind:
 //!
 //! - `start`, `stop`: the daemon began and ended in order;
 //! - `configuration`: which rules were in force from here on, with their guards, in each file and after each change;
 //! - `name`: a name that was asked for upstream, with its verdict, the address and network behind it, answers since the
 //!   last line about it, and the rule and configuration that decided;
-//! - `minute`: the record goes on. Where two of them are far apart, and no `stop` and `start` lie between, something is
-//!   missing: that is how the record tells its own gaps.
+//! - `minute`: the daemon is still recording. Two of them that are far apart, with no `stop` and `start` between, show
+//!   a gap in the record.
 //!
-//! Lines are appended once a minute and synced; kill -9 and a power cut cost the minute that was not written yet. Where the
-//! disk is full nothing is lost but time: counts wait in memory, as bounded as the table of names, and are written when
-//! there is room. Clients are counted since the start of the daemon, never named.
+//! Lines are appended once a minute and synced; kill -9 and a power cut lose at most the last minute. A full disk only
+//! delays lines: counts stay in memory, within the bounds of the table of names, and are written when there is room.
+//! Clients are counted since the start of the daemon, never named.
 
 mod read;
 mod write;
@@ -28,7 +28,7 @@ pub use self::{
 
 /// Seconds between two lines of the kind `minute`.
 pub const EVERY: u64 = 60;
-/// What a file's name begins with, and ends with.
+/// The prefix and suffix of a file's name.
 const PREFIX: &str = "perimeter-";
 const SUFFIX: &str = ".jsonl";
 
@@ -59,7 +59,7 @@ pub enum Line {
     },
     /// A name that was asked for.
     Name(NameLine),
-    /// The record goes on.
+    /// The daemon is still recording.
     Minute {
         /// When.
         at: u64,
@@ -92,9 +92,9 @@ pub struct NameLine {
     pub name: String,
     /// The verdict on its last answers.
     pub verdict: String,
-    /// What became of public addresses.
+    /// What the guard did with public addresses.
     pub outcome: Option<String>,
-    /// The address that made the verdict.
+    /// The address that decided the verdict.
     pub address: Option<IpAddr>,
     /// The rule's network that holds it, else its /24 or /48.
     pub network: Option<String>,

@@ -1,4 +1,4 @@
-//! Reads the record of a time: names brought together, when no guard was in force, and what the record itself lacks.
+//! Reads the record of a period: each name's history, when no guard was in force, and gaps in the record itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,12 +11,12 @@ use serde::Serialize;
 
 use super::{EVERY, Line, NameLine, PREFIX, RuleLine, SUFFIX};
 
-/// Seconds between two lines beyond which something is missing: a minute, and time for a slow disk.
+/// Seconds between two lines beyond which there is a gap: a minute, and time for a slow disk.
 const LATE: u64 = EVERY + 30;
 /// No line is longer.
 const LONGEST: u64 = 1 << 20;
 
-/// What the record has of a time.
+/// The contents of the record for a period.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct History {
     /// The names, the worst first, then in their order.
@@ -37,18 +37,18 @@ pub struct History {
     pub last: Option<u64>,
 }
 
-/// One name over the time.
+/// One name over the period.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct NameHistory {
     /// The name.
     pub name: String,
-    /// The worst that became of it: `leaked`, `stripped`, `refused`, `excepted`, or its worst verdict.
+    /// The worst that happened to it: `leaked`, `stripped`, `refused`, `excepted`, or its worst verdict.
     pub worst: String,
     /// The verdict at the end.
     pub verdict: String,
     /// Answers: absent, private, out of reach, public.
     pub answers: [u64; 4],
-    /// At least so many clients.
+    /// At least this many clients asked.
     pub clients: u32,
     /// The networks of its addresses.
     pub networks: BTreeSet<String>,
@@ -62,27 +62,27 @@ pub struct NameHistory {
     pub last: u64,
 }
 
-/// A time without a guard.
+/// A period without a guard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unguarded {
     /// The rule.
     pub rule: String,
     /// `no guard`, or `log`: public addresses are counted and pass.
     pub why: String,
-    /// From.
+    /// When it began.
     pub from: u64,
-    /// To; null = at the end it was still so.
+    /// When it ended; null = not before the end of the report.
     pub to: Option<u64>,
 }
 
-/// A time that the record knows nothing of.
+/// A gap in the record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gap {
     /// The last line before it.
     pub from: u64,
     /// The first line behind it.
     pub to: u64,
-    /// What the record tells of it.
+    /// The reason, as far as the record shows it.
     pub why: String,
 }
 
@@ -109,7 +109,7 @@ pub(super) fn files(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 /// Reads what was recorded from `from` to before `to`, in seconds since 1970.
 pub fn read(folder: &Path, from: u64, to: u64) -> io::Result<History> {
     let mut reading = HistoryBuilder { from, ..HistoryBuilder::default() };
-    // Which configuration was in force at the beginning, the day before may tell; each file begins with it.
+    // The day before shows which configuration was in force at the beginning; each file begins with it.
     let (first, last) = (day_of(from), day_of(to.saturating_sub(1)));
     for (day, path) in files(folder)? {
         if day < first || day > last {
@@ -151,7 +151,7 @@ impl HistoryBuilder {
     fn take(&mut self, line: Line) {
         let at = line.at();
         if let Line::Configuration { hash, rules, .. } = &line {
-            // Those before the time tell what held at its beginning.
+            // Lines from before the period show the state at its beginning.
             self.configure(at.max(self.from), hash, rules);
         }
         if at < self.from {
@@ -250,13 +250,13 @@ impl HistoryBuilder {
 }
 
 impl History {
-    /// Names that met this end.
+    /// The number of names with this outcome.
     pub fn count(&self, worst: &str) -> usize {
         self.names.iter().filter(|name| name.worst == worst).count()
     }
 }
 
-/// How bad what became of a name is.
+/// The severity of what happened to a name.
 pub(super) fn badness(what: &str) -> u8 {
     match what {
         "leaked" => 7,

@@ -22,10 +22,10 @@ use crate::{
     wire::Name,
 };
 
-/// A day's file holds no more: then names are left out of it, and counted.
+/// The most octets of a day's file. Names beyond it are left out, and counted.
 const MOST_OCTETS: u64 = 64 << 20;
 
-/// What was written of a name.
+/// What the file says about a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Written {
     answers: [u64; NameVerdict::ALL.len()],
@@ -35,7 +35,7 @@ struct Written {
     address: Option<IpAddr>,
 }
 
-/// The configuration in force, as lines say it.
+/// The configuration in force, in the form of lines.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct InForce {
     hash: String,
@@ -50,7 +50,7 @@ pub struct Recorder {
     keep: Duration,
     version: String,
     in_force: InForce,
-    /// Day and configuration that the open file has been told of.
+    /// The day and configuration that were last written to the open file.
     told: Option<(u64, String)>,
     has_started: bool,
     written: HashMap<Name, Written>,
@@ -77,7 +77,7 @@ impl Recorder {
         fs::DirBuilder::new().recursive(true).mode(0o750).create(folder)
     }
 
-    /// Takes note of the configuration in force.
+    /// Sets the configuration in force.
     pub fn configure(&mut self, hash: &str, live: &Live) {
         if self.in_force.hash == hash {
             return;
@@ -190,7 +190,7 @@ impl Recorder {
         Some(IpNet::new(address, length).ok()?.trunc().to_string())
     }
 
-    /// Deletes files of days that are over for longer than `keep`. What cannot be deleted today can be tomorrow.
+    /// Deletes files of days that ended more than `keep` ago. A deletion that fails is tried again the next day.
     fn delete_old(&self, wall: u64) {
         let first = day_of(wall.saturating_sub(self.keep.as_secs()));
         for (day, path) in files(&self.folder).unwrap_or_default() {

@@ -1,8 +1,8 @@
 //! A group of upstream servers in tiers: the state that workers share, and what survives a reload.
 //!
 //! Policy:
-//! - The tiers are used in order while the tiers before have no healthy server, that is, none but down (or drained)
-//!   ones. Leaving a tier takes effect with the next query.
+//! - The tiers are used in order while all servers of the tiers before are down or drained. Leaving a tier takes effect
+//!   with the next query.
 //! - A better tier is used again once a server of it has not been down for `fail_back`; at once if the tier in use has
 //!   no healthy server itself.
 //! - While every server is down, a bounded number of queries at a time are let through; the others fail at once.
@@ -105,7 +105,7 @@ impl Group {
         groups.map(|(spec, tiers)| Arc::new(Self::of(spec, tiers, &mut servers, previous(spec)))).collect()
     }
 
-    /// Builds one group by itself, of whose servers nothing is known. `alarm` wakes the prober.
+    /// Builds a single group of servers about which nothing is known. `alarm` wakes the prober.
     pub fn build(spec: &GroupSpec, ours: &OwnAddresses, alarm: &Arc<Alarm>) -> Self {
         let wanted = servers_of(spec, ours);
         let tiers = tiers_of(&wanted);
@@ -160,7 +160,7 @@ impl Group {
         self.policy
     }
 
-    /// Its bounds.
+    /// Its limits.
     pub const fn limits(&self) -> &GroupLimits {
         &self.limits
     }
@@ -177,12 +177,12 @@ impl Group {
         self.servers().any(answers) || self.servers().all(|server| server.is_judged())
     }
 
-    /// Whether no server can be asked with any hope: all are down or drained, or there is none.
+    /// Whether no server is likely to answer: all are down or drained, or there is none.
     pub fn is_down(&self) -> bool {
         !self.servers().any(is_usable)
     }
 
-    /// The same for a rule that has to do without some of the servers.
+    /// [`Self::is_down`] for a rule that must not use some of the servers.
     pub fn is_down_without(&self, loops: &Marks) -> bool {
         !self.servers().any(|server| is_usable(server) && !loops.has(server))
     }

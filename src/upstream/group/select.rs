@@ -39,7 +39,7 @@ pub(crate) struct Candidate {
     pub(crate) state: HealthState,
 }
 
-/// No query asks more servers than this; a group has no more.
+/// The most servers of a group, and so of one query.
 pub use crate::config::MAX_SERVERS;
 
 /// Servers in the order to ask them.

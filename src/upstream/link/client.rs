@@ -54,7 +54,7 @@ impl WorkerNumber {
     /// A single worker.
     pub const ALONE: Self = Self { index: 0, count: 1 };
 
-    /// This worker's share of `whole`: the shares add up, but nobody gets nothing.
+    /// This worker's share of `whole`, at least 1. The shares of all workers add up to `whole`, if there is enough.
     pub(crate) fn share_of(self, whole: u16) -> usize {
         let whole = usize::from(whole);
         let count = self.count.max(1);
@@ -79,7 +79,7 @@ pub(crate) struct Shared {
     pub(crate) random: RefCell<StdRng>,
     pub(crate) inbox: RefCell<Inbox>,
     pub(crate) late_tries: RefCell<LateTries>,
-    /// The same moment on both clocks.
+    /// One moment on both clocks.
     anchor: (Moment, Instant),
     /// Links with queries to send at the end of the turn.
     dirty: RefCell<Vec<Rc<Link>>>,
@@ -139,7 +139,7 @@ impl UpstreamClient {
         Self::tapped(worker, None)
     }
 
-    /// The same, with a tap of what it sends and reads.
+    /// A client with a tap of what it sends and reads.
     pub fn tapped(worker: WorkerNumber, tap: Option<Tap>) -> Self {
         let shared = Shared {
             worker,
@@ -212,7 +212,7 @@ async fn tend(shared: Rc<Shared>, links: Weak<RefCell<Links>>) {
         let Some(links) = links.upgrade() else { return };
         let now = Moment::now();
         shared.late_tries.borrow_mut().settle(now);
-        // A server that only its link refers to has left the configuration, and nobody waits for it.
+        // A server to which only its link refers has left the configuration, and no query waits for it.
         links.borrow_mut().retain(|_, link| Arc::strong_count(&link.server) > 1);
         let all: Vec<_> = links.borrow().values().map(Rc::clone).collect();
         all.iter().for_each(|link| link.tick(now));

@@ -4,8 +4,8 @@
 //! is closed after it was idle for a while. If nothing arrived for a whole time-out although queries wait, or a query
 //! was meanwhile answered on another connection, the connection takes no more queries and closes when its own have
 //! ended. If the server closes a connection that carried answers before, its queries are asked again on a new one (RFC
-//! 7766 6.2.4). A server that sends one octet a second, or never finishes a handshake, delays nobody: each query keeps
-//! its own limit. A server with a wrong certificate gets no query and is down.
+//! 7766 6.2.4). A server that sends one octet a second, or never finishes a handshake, delays no other query: each
+//! keeps its own limit. A server with a wrong certificate gets no query and is down.
 
 use std::{
     cell::{Cell, RefCell},

@@ -147,7 +147,7 @@ impl ShareBudget {
         self.left.fetch_update(Relaxed, Relaxed, next).ok();
     }
 
-    /// Takes an extra event; false if none is left.
+    /// Takes one extra event; false if the budget is used up.
     pub(crate) fn take(&self) -> bool {
         self.left.fetch_update(Relaxed, Relaxed, |left| (left >= UNIT).then_some(left - UNIT)).is_ok()
     }

@@ -1,8 +1,8 @@
 //! Why a connection to a server failed, kept for operators.
 //!
-//! A firewall of this host that drops what leaves cannot be told from a silent server here: Linux keeps the EPERM of a
-//! SYN to itself and sends it again, so the connection opens too slowly. One that rejects looks like a closed port.
-//! Datagrams do get the EPERM.
+//! A firewall on this host that drops outgoing connections looks like a silent server: Linux does not report the EPERM
+//! of a SYN but sends it again, until the time-out. A firewall that rejects them looks like a closed port. For
+//! datagrams the EPERM is reported.
 
 use std::io;
 

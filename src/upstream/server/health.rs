@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use crate::{clock::Moment, upstream::spec::HealthSpec};
 
-/// How long after a refusal a second sign makes it a verdict.
+/// Within this time after a refusal, a second sign is a verdict.
 const SECOND_SIGN: Duration = Duration::from_secs(2);
 
 /// The health of a server.

@@ -1,4 +1,4 @@
-//! Queries that go out without a client's query: probes of servers' health and for loops, and the addresses of names.
+//! Queries that no client asked for: health probes, loop probes, and look-ups of servers' names.
 
 pub mod loops;
 pub mod names;

@@ -165,7 +165,7 @@ pub async fn resolve(name: &WatchedName, ours: &OwnAddresses) -> Result<Resolved
     Ok(all)
 }
 
-/// Of the errors for A and AAAA the one that says more.
+/// The more informative of the errors for A and AAAA.
 fn telling(first: ResolveError, second: ResolveError) -> ResolveError {
     match (first, second) {
         (ResolveError::NoName, _) | (_, ResolveError::NoName) => ResolveError::NoName,
@@ -206,7 +206,7 @@ fn leave_out_unreachable(addresses: &mut Vec<IpAddr>, via: &Egress) {
     }
 }
 
-/// A resolver that knows nothing but these servers.
+/// A resolver that asks only these servers.
 fn resolver(servers: &[SocketAddr], via: &Egress) -> Result<Resolver<BootstrapSockets>, ResolveError> {
     let connection = |mut connection: ConnectionConfig, port| {
         connection.port = port;

@@ -6,9 +6,10 @@
 //! do not probe in step. A probe sends up to three datagrams within the group's time-out, so one lost packet is not a
 //! failed probe. Probes are neither hedged nor held to `max_qps`.
 //!
-//! Nobody chose the default probe, and servers that drop or refuse it may answer everything else. So any answer to it
-//! is good, unless traffic got only errors, for different names. If the probe got no answer, or traffic confirms its
-//! error, a query that was recently answered in traffic decides. The outcome of a configured probe always stands.
+//! The default probe was not chosen by the operator, and servers that drop or refuse it may answer everything else. So
+//! any answer to it is good, unless traffic got only errors, for different names. If the probe got no answer, or
+//! traffic confirms its error, a query that was recently answered in traffic decides. The outcome of a configured probe
+//! always stands.
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -172,7 +173,7 @@ async fn probe(
     let Some(known) = server.liveness.answered_lately(now) else { return Err(error) };
     match (send(&known).await, error) {
         (Ok(_), _) => Ok(()),
-        // It answered this query, and did not answer the default probe.
+        // The server answered this query, but not the default probe.
         (Err(ProbeError::Rcode), ProbeError::Silent) if !server.liveness.fails_traffic(Moment::now()) => Ok(()),
         (Err(_), error) => Err(error),
     }
