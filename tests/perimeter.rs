@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 use support::{query::Query, tidegate::run};
-use tidegate::{config::Plan, daemon::Daemon, perimeter};
+use tidegate::{config::Plan, daemon::Daemon, perimeter::document::PerimeterDocument};
 
 use crate::support::{
     client::Client,
@@ -34,7 +34,7 @@ fn guarded(upstream: &Upstream, on_public: &str) -> Daemon {
 }
 
 fn page(daemon: &Daemon) -> Value {
-    perimeter::document::page(&daemon.engine().perimeter)
+    serde_json::to_value(PerimeterDocument::of(&daemon.engine().perimeter)).expect("it is a document")
 }
 
 fn line<'a>(page: &'a Value, name: &str) -> Option<&'a Value> {

@@ -13,10 +13,12 @@
 pub mod control;
 pub mod gate;
 pub mod health;
+pub mod rules;
 pub mod server;
 pub mod status;
 
 mod accept;
+mod documents;
 mod explain;
 mod page;
 mod router;
@@ -29,21 +31,22 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use serde_json::Value;
 
-use self::status::{Status, Upstreams};
 pub use self::{
+    documents::{DOCUMENTS, Document},
     gate::Gate,
     server::{MAX_CONNECTIONS, serve},
     transfer::{CacheTransfer, Export, Import},
 };
+use self::{
+    rules::Rules,
+    status::{Status, Upstreams},
+};
 use crate::{
     engine::explain::{Asked, document::Explanation},
     metrics::Format,
+    perimeter::document::PerimeterDocument,
 };
-
-/// A JSON document, generated per request.
-pub type Document = Arc<dyn Fn() -> Value + Send + Sync>;
 
 /// Explains a query, assuming that its upstreams answer with these addresses, if any.
 pub type Explain = Arc<dyn Fn(&Asked, &[IpAddr]) -> Explanation + Send + Sync>;
@@ -60,9 +63,9 @@ pub struct Pages {
     /// `/api/v1/upstreams`.
     pub upstreams: Arc<dyn Fn() -> Upstreams + Send + Sync>,
     /// `/api/v1/rules`.
-    pub rules: Document,
+    pub rules: Arc<dyn Fn() -> Rules + Send + Sync>,
     /// `/api/v1/perimeter`.
-    pub perimeter: Document,
+    pub perimeter: Arc<dyn Fn() -> PerimeterDocument + Send + Sync>,
     /// `/api/v1/explain`: a query, and the addresses that its upstreams are assumed to answer with.
     pub explain: Explain,
     /// `/readyz`.

@@ -6,13 +6,14 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Numbers by the label used in metrics; all labels are always present.
 pub type Counts = BTreeMap<String, u64>;
 
 /// The document of `/api/v1/status`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Status {
     /// The program's version.
@@ -68,7 +69,7 @@ pub struct Status {
 }
 
 /// One minute's counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MinuteStatus {
     /// When it began, in seconds since 1970.
@@ -86,7 +87,7 @@ pub struct MinuteStatus {
 }
 
 /// A finding that came or went.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EventStatus {
     /// When it was seen, in seconds since 1970.
     pub at: u64,
@@ -97,7 +98,7 @@ pub struct EventStatus {
 }
 
 /// Responses that took about the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct LatencyStatus {
     /// The upper bound in seconds; null for the last bucket. The bucket before holds shorter ones.
@@ -107,7 +108,7 @@ pub struct LatencyStatus {
 }
 
 /// How bad something is, the worst last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// All is well.
@@ -140,7 +141,7 @@ impl fmt::Display for Severity {
 }
 
 /// Something out of the ordinary.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
@@ -156,7 +157,7 @@ pub struct Finding {
 }
 
 /// The configuration in force, and the last reload.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ConfigurationStatus {
     /// Hash of the configuration; equal hashes mean equal configurations.
@@ -172,7 +173,7 @@ pub struct ConfigurationStatus {
 }
 
 /// The result of a reload.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReloadStatus {
     /// When it happened, in seconds since 1970.
     pub at: u64,
@@ -183,7 +184,7 @@ pub struct ReloadStatus {
 }
 
 /// How long responses took, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DurationStatus {
     /// How many responses.
@@ -197,7 +198,7 @@ pub struct DurationStatus {
 }
 
 /// The cache's counters and its size.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CacheStatus {
     /// Queries that it answered.
@@ -221,7 +222,7 @@ pub struct CacheStatus {
 }
 
 /// The document of `/api/v1/upstreams`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Upstreams {
     /// Every group, in the order of the configuration.
@@ -229,7 +230,7 @@ pub struct Upstreams {
 }
 
 /// One upstream group.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct GroupStatus {
     /// Its name.
@@ -259,7 +260,7 @@ pub struct GroupStatus {
 }
 
 /// A name that upstream servers are given by.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct NameStatus {
     /// The name.
@@ -284,7 +285,7 @@ impl GroupStatus {
 }
 
 /// One upstream server.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ServerStatus {
     /// Its name, as the configuration has it.

@@ -148,9 +148,11 @@ enum Verb {
     /// Prints the AWS name families and what each is for
     #[command(after_help = "Exit status: 0\nExample: tidegate presets")]
     Presets(presets::Options),
-    /// Prints a JSON Schema of the configuration file, for editors
-    #[command(after_help = "Exit status: 0\nExample: tidegate schema > /etc/tidegate/tidegate.schema.json")]
-    Schema,
+    /// Prints the JSON Schema of the configuration file, for editors, or of a document of the API
+    #[command(
+        after_help = "Exit status: 0 printed, 2 there is no such document\nExample: tidegate schema > /etc/tidegate/tidegate.schema.json"
+    )]
+    Schema(schema::Options),
     /// Prints version, commit and features
     #[command(after_help = "Exit status: 0\nExample: tidegate version --json")]
     Version(version::Options),
@@ -203,7 +205,7 @@ fn run_verb(verb: Verb) -> i32 {
         Verb::Cache(options) => cache::run(&options),
         Verb::Log(log) => control::log(&log),
         Verb::Presets(options) => presets::run(&options),
-        Verb::Schema => schema::run(),
+        Verb::Schema(options) => schema::run(&options),
         Verb::Version(options) => version::run(&options),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 
-use serde_json::Value;
-
 use super::{
     client,
     duration::rough as ago,
     output::{ERR, OUT},
     perimeter_report::{self, ReportFormat, Wanted},
 };
-use crate::{clock, plural::Plural};
+use crate::{
+    clock,
+    config::Remedy,
+    perimeter::document::{PerimeterDocument, PerimeterName},
+    plural::Plural,
+};
 
 /// What to print.
 #[derive(Debug, clap::Args)]
@@ -74,17 +77,17 @@ pub(super) fn run(options: &Options) -> i32 {
             return super::FAILED;
         }
     };
-    let Ok(report) = serde_json::from_str::<Value>(&body) else {
+    let Ok(report) = serde_json::from_str::<PerimeterDocument>(&body) else {
         writeln!(ERR, "tidegate: the daemon at {} sent no report", admin);
         return super::FAILED;
     };
     if is_json {
-        writeln!(OUT, "{report}");
+        // As it came: a newer daemon may say more.
+        writeln!(OUT, "{}", body.trim_end());
     } else {
         write!(OUT, "{}", text(&report, clock::wall().as_secs()));
     }
-    // If it is unknown whether something leaked, that is no success.
-    if report["leaked"].as_u64() == Some(0) { super::OK } else { super::FAILED }
+    if report.leaked == 0 { super::OK } else { super::FAILED }
 }
 
 impl Options {
@@ -99,15 +102,15 @@ impl Options {
     }
 }
 
-fn text(report: &Value, now: u64) -> String {
-    let names = report["names"].as_array().map_or(&[][..], Vec::as_slice);
-    let since = now.saturating_sub(report["since"].as_u64().unwrap_or(now));
+fn text(report: &PerimeterDocument, now: u64) -> String {
+    let names = &report.names;
+    let since = now.saturating_sub(report.since);
     if names.is_empty() {
         return format!("no AWS name was asked for in the last {}\n", ago(since));
     }
     let mut text = String::new();
     for (verdict, meaning) in VERDICTS {
-        let lines: Vec<&Value> = names.iter().filter(|name| kind(name) == verdict).collect();
+        let lines: Vec<&PerimeterName> = names.iter().filter(|name| name.kind() == verdict).collect();
         if lines.is_empty() {
             continue;
         }
@@ -118,62 +121,55 @@ fn text(report: &Value, now: u64) -> String {
         text.push('\n');
     }
     text += &format!("{} in the last {}", Plural(names.len(), "name"), ago(since));
-    for (outcome, none) in [("leaked", ", none leaked"), ("stripped", ""), ("refused", "")] {
-        match report[outcome].as_u64() {
-            Some(0) => text += none,
-            Some(count) => text += &format!(", {count} {outcome}"),
-            None => {}
+    let outcomes = [
+        ("leaked", report.leaked, ", none leaked"),
+        ("stripped", report.stripped, ""),
+        ("refused", report.refused, ""),
+    ];
+    for (outcome, count, none) in outcomes {
+        if count == 0 {
+            text += none;
+        } else {
+            text += &format!(", {count} {outcome}");
         }
     }
-    if let Some(given_up) = report["given_up"].as_u64().filter(|&count| count > 0) {
-        text += &format!("; {given_up} more were given up to bound memory");
+    if report.given_up > 0 {
+        text += &format!("; {} more were given up to bound memory", report.given_up);
     }
     text.push('\n');
     text
 }
 
-/// The verdict on a name, or for a public one what the guard did. An old daemon that does not report this had no guard.
-fn kind(name: &Value) -> &str {
-    match name["verdict"].as_str().unwrap_or_default() {
-        "public" => name["outcome"].as_str().unwrap_or("leaked"),
-        verdict => verdict,
-    }
-}
-
-fn describe(line: &Value, now: u64) -> String {
-    let word = |key: &str| line[key].as_str().unwrap_or_default();
-    let number = |key: &str| line[key].as_u64().unwrap_or_default();
-    let answers: u64 = line["answers"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum();
-    let mut text = format!("  {}", word("name").trim_end_matches('.'));
-    if let Some(address) = line["address"].as_str() {
+fn describe(name: &PerimeterName, now: u64) -> String {
+    let mut text = format!("  {}", name.name.trim_end_matches('.'));
+    if let Some(address) = name.address {
         text += &format!("  {address}");
     }
-    let clients = number("clients");
     text += &format!(
         "  rule {}, {}, {}, last {} ago",
-        word("rule"),
-        Plural(answers, "answer"),
-        Plural(clients, "client"),
-        ago(now.saturating_sub(number("last_seen")))
+        name.rule,
+        Plural(name.answers.values().sum::<u64>(), "answer"),
+        Plural(name.clients, "client"),
+        ago(now.saturating_sub(name.last_seen))
     );
-    if line["excepted"] == true {
+    if name.excepted {
         text += ", excepted by the rule";
     }
     text.push('\n');
-    text += &remedy(&line["remedy"]);
+    text += &name.remedy.as_ref().map(remedy).unwrap_or_default();
     text
 }
 
-fn remedy(remedy: &Value) -> String {
-    let service = remedy["service"].as_str().unwrap_or_default();
-    match remedy["kind"].as_str() {
-        Some("endpoint") => format!("    private with an interface endpoint for {service} and its private DNS\n"),
-        Some("regional-name") => {
+fn remedy(remedy: &Remedy) -> String {
+    match remedy {
+        Remedy::Endpoint(service) => {
+            format!("    private with an interface endpoint for {service} and its private DNS\n")
+        }
+        Remedy::RegionalName(service) => {
             format!("    no endpoint covers this name; ask for the regional name of {service} instead\n")
         }
-        Some("public-only") => "    exists in public only; add it to `except` if it must resolve\n".to_owned(),
-        Some("unknown") => "    no endpoint is known for it; perhaps a resource with a public address\n".to_owned(),
-        _ => String::new(),
+        Remedy::PublicOnly => "    exists in public only; add it to `except` if it must resolve\n".to_owned(),
+        Remedy::Unknown => "    no endpoint is known for it; perhaps a resource with a public address\n".to_owned(),
     }
 }
 
@@ -187,7 +183,7 @@ mod tests {
     fn public_names_come_first_with_what_to_do() {
         let line = |name: &str, verdict: &str| {
             json!({
-                "name": name, "verdict": verdict, "address": null, "rule": "aws", "excepted": false, "clients": 1,
+                "name": name, "verdict": verdict, "address": null, "rule": "aws", "excepted": false, "clients": 1, "first_seen": 0,
                 "answers": { "absent": 0, "private": 0, "unreachable-private": 0, "public": 2 }, "last_seen": 900,
             })
         };
@@ -198,7 +194,7 @@ mod tests {
         let mut refused = line("ec2.eu-west-1.amazonaws.com.", "public");
         refused["outcome"] = json!("refused");
         let private = line("kms.eu-west-1.amazonaws.com.", "private");
-        let report = json!({ "since": 0, "leaked": 1, "stripped": 0, "refused": 1, "given_up": 0, "names": [private, refused, public] });
+        let report = json!({ "since": 0, "public": 2, "leaked": 1, "stripped": 0, "refused": 1, "given_up": 0, "names": [private, refused, public] });
         let expected = "\
 leaked: clients got public addresses; traffic to these leaves the perimeter
   sts.eu-west-1.amazonaws.com  52.1.2.3  rule aws, 2 answers, 1 client, last 100 s ago
@@ -212,6 +208,7 @@ private: as it should be
 
 3 names in the last 16 min, 1 leaked, 1 refused
 ";
+        let report: PerimeterDocument = serde_json::from_value(report).unwrap();
         assert_eq!(text(&report, 1_000), expected);
     }
 }

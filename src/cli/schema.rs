@@ -1,9 +1,45 @@
 //! `tidegate schema`.
 
-use super::output::OUT;
-use crate::config;
+use std::iter;
 
-pub(super) fn run() -> i32 {
-    writeln!(OUT, "{:#}", config::schema());
+use clap::builder::PossibleValuesParser;
+use schemars::generate::SchemaSettings;
+
+use super::{doctor::Diagnosis, output::OUT};
+use crate::{
+    admin::{self, Document},
+    config,
+};
+
+/// The configuration file's name in the list of schemas.
+const CONFIGURATION: &str = "configuration";
+/// What verbs print with --json and make themselves.
+const OF_VERBS: &[Document] = &[Document::of::<Diagnosis>("doctor")];
+
+/// What to print.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// The configuration file, a document under `/api/v1/`, or what a verb prints with --json
+    #[arg(value_name = "DOCUMENT", default_value = CONFIGURATION, value_parser = names())]
+    document: String,
+}
+
+pub(super) fn run(options: &Options) -> i32 {
+    match documents().find(|document| document.name == options.document) {
+        // As it is written: what may be left out when it is read is there all the same.
+        Some(document) => {
+            let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+            writeln!(OUT, "{:#}", (document.schema)(generator).as_value());
+        }
+        None => writeln!(OUT, "{:#}", config::schema()),
+    }
     super::OK
+}
+
+fn documents() -> impl Iterator<Item = &'static Document> {
+    admin::DOCUMENTS.iter().chain(OF_VERBS)
+}
+
+fn names() -> PossibleValuesParser {
+    PossibleValuesParser::new(iter::once(CONFIGURATION).chain(documents().map(|document| document.name)))
 }

@@ -27,6 +27,8 @@ use std::{mem, net::IpAddr, sync::Arc};
 use crossbeam_utils::CachePadded;
 use hashbrown::HashTable;
 use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::{clients::Clients, judge::Sight};
@@ -45,13 +47,15 @@ const SHARE: usize = 256;
 const SAMPLE: usize = 8;
 
 /// The verdict on a name's addresses, worst last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum NameVerdict {
     /// There is no such name, or it has no address.
     Absent,
     /// All addresses are private, and clients reach them.
     Private,
     /// An address is private, and clients do not reach it.
+    #[serde(rename = "unreachable-private")]
     Unreachable,
     /// An address is public.
     Public,

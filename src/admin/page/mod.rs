@@ -11,10 +11,10 @@ mod perimeter;
 mod quantity;
 
 use maud::{DOCTYPE, Markup, html};
-use serde_json::Value;
 
 use self::quantity::{ago, bytes, count, counted, percent, seconds, span, utc};
 use super::status::{Counts, EventStatus, Finding, GroupStatus, ReloadStatus, ServerStatus, Severity, Status};
+use crate::perimeter::document::PerimeterDocument;
 
 /// Seconds between two refreshes.
 const REFRESH: u8 = 5;
@@ -22,7 +22,7 @@ const REFRESH: u8 = 5;
 const CHANGES: usize = 10;
 
 /// The whole page, as of `now` in seconds since 1970.
-pub(super) fn page(status: &Status, perimeter: &Value, now: u64) -> String {
+pub(super) fn page(status: &Status, perimeter: &PerimeterDocument, now: u64) -> String {
     let (sign, verdict) = verdict(status);
     let class = class(status.health);
     html! {
@@ -392,14 +392,14 @@ mod tests {
         status.configuration.hash = evil.to_owned();
         status.configuration.last_reload =
             Some(ReloadStatus { at: 0, success: false, lines: vec![evil.to_owned(), evil.to_owned()] });
-        let page = page(&status, &Value::Null, 60);
+        let page = page(&status, &PerimeterDocument::default(), 60);
         assert!(!page.contains("<script>") && !page.contains("alert(1)</script>"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;"), "{page}");
     }
 
     #[test]
     fn a_page_about_nothing_yet_says_so() {
-        let page = page(&Status::default(), &Value::Null, 0);
+        let page = page(&Status::default(), &PerimeterDocument::default(), 0);
         assert!(page.contains("All is well") && page.contains("names none") && page.contains("Not reloaded"), "{page}");
     }
 }

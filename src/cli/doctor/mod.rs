@@ -30,6 +30,7 @@ use super::{
 use crate::{
     admin::status::Status,
     config::{Color, Plan, is_aws_name},
+    perimeter::{NameVerdict, document::PerimeterDocument},
     plural::Plural,
     upstream::OwnAddresses,
     wire::Name,
@@ -57,10 +58,10 @@ impl Options {
     fn seen_public(&self) -> Vec<Name> {
         let admin = client::admin(self.admin.as_deref(), self.daemon.config.as_deref());
         let page = admin.and_then(|admin| client::fetch(&admin, "/api/v1/perimeter"));
-        let page: serde_json::Value = page.ok().and_then(|body| serde_json::from_str(&body).ok()).unwrap_or_default();
-        let seen = page["names"].as_array().into_iter().flatten();
-        let public = seen.filter(|seen| seen["verdict"] == "public" && seen["excepted"] != true);
-        public.filter_map(|seen| seen["name"].as_str()?.parse().ok()).take(MAX_SEEN_NAMES).collect()
+        let names =
+            page.ok().and_then(|body| serde_json::from_str(&body).ok()).map(|page: PerimeterDocument| page.names);
+        let public = names.into_iter().flatten().filter(|seen| seen.verdict == NameVerdict::Public && !seen.excepted);
+        public.filter_map(|seen| seen.name.parse().ok()).take(MAX_SEEN_NAMES).collect()
     }
 }
 

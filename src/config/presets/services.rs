@@ -8,16 +8,20 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::{PRESETS, PUBLIC_ONLY};
 use crate::wire::Name;
 
 /// How to make a name private that has public addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", content = "service", rename_all = "kebab-case")]
 pub enum Remedy {
     /// An interface endpoint for this service, with private DNS.
     Endpoint(String),
     /// Use the name with a Region in it: there is no endpoint for this global or legacy name.
-    RegionalName(&'static str),
+    RegionalName(String),
     /// Nothing does: the name exists only in public.
     PublicOnly,
     /// Not known: it may be a resource with a public address of its own.
@@ -47,7 +51,8 @@ pub fn remedy(name: &Name) -> Remedy {
         return Remedy::Unknown;
     }
     if labels[..at].contains(&"dualstack") {
-        return service(&without_dual_stack(&labels[..at])).map_or(Remedy::Unknown, Remedy::RegionalName);
+        return service(&without_dual_stack(&labels[..at]))
+            .map_or(Remedy::Unknown, |service| Remedy::RegionalName(service.to_owned()));
     }
     let endpoint = |service: &str| Remedy::Endpoint(format!("{owner}.{}.{service}", labels[at]));
     service(&labels[..at]).map_or(Remedy::Unknown, endpoint)
@@ -101,7 +106,7 @@ fn global(labels: &[&str]) -> Remedy {
         *last = service_of(last).unwrap_or_else(|| last.clone());
     }
     let regional: Vec<&str> = regional.iter().map(String::as_str).collect();
-    service(&regional).map_or(Remedy::Unknown, Remedy::RegionalName)
+    service(&regional).map_or(Remedy::Unknown, |service| Remedy::RegionalName(service.to_owned()))
 }
 
 /// The service of the labels before a Region.
@@ -166,7 +171,7 @@ mod tests {
             ("s3.dualstack.eu-west-1.amazonaws.com", "s3"),
             ("bucket.s3.dualstack.eu-west-1.amazonaws.com", "s3"),
         ] {
-            assert_eq!(remedy(&name.parse().unwrap()), Remedy::RegionalName(service), "{name}");
+            assert_eq!(remedy(&name.parse().unwrap()), Remedy::RegionalName(service.to_owned()), "{name}");
         }
     }
 

@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
-
 use super::{Report, findings, words};
 use crate::{
-    admin::status::{
-        CacheStatus, ConfigurationStatus, DurationStatus, GroupStatus, LatencyStatus, NameStatus, ServerStatus,
-        Severity, Status, Upstreams,
+    admin::{
+        rules::{GuardStatus, RuleStatus, Rules},
+        status::{
+            CacheStatus, ConfigurationStatus, DurationStatus, GroupStatus, LatencyStatus, NameStatus, ServerStatus,
+            Severity, Status, Upstreams,
+        },
     },
     clock::Moment,
     config::{Aaaa, OnPublic, Rebind, RulePlan, WhenDown},
@@ -143,15 +144,16 @@ impl Report {
     }
 
     /// Every rule with its counters, and the local zones.
-    pub(super) fn rules(&self) -> Value {
+    pub(super) fn rules(&self) -> Rules {
         let configuration = self.configuration.load_full();
         let live = &configuration.live;
-        let rules: Vec<Value> = live.rules.iter().map(|rule| self.rule(rule)).collect();
-        let local: Vec<String> = live.local.iter().map(|local| local.zone.to_string()).collect();
-        json!({ "rules": rules, "local": local })
+        Rules {
+            rules: live.rules.iter().map(|rule| self.rule(rule)).collect(),
+            local: live.local.iter().map(|local| local.zone.to_string()).collect(),
+        }
     }
 
-    fn rule(&self, rule: &RulePlan) -> Value {
+    fn rule(&self, rule: &RulePlan) -> RuleStatus {
         let configuration = self.configuration.load();
         let counters = self.registry.rules().of(&rule.name);
         let when_down = match rule.when_down {
@@ -165,25 +167,33 @@ impl Report {
                 OnPublic::Strip => "strip",
                 OnPublic::Refuse => "refuse",
             };
-            json!({ "private": texts(&guard.networks), "on_public": on_public })
+            GuardStatus { private: texts(&guard.networks), on_public: on_public.to_owned() }
         });
-        json!({
-            "name": &*rule.name,
-            "zones": rule.written.iter().map(|entry| entry.text.as_str()).collect::<Vec<_>>(),
-            "domains": texts(&rule.zones),
-            "upstream": configuration.live.group(rule.to).name,
-            "clients": texts(&rule.clients),
-            "guard": guard,
-            "except": texts(&rule.except),
-            "rebind": match rule.rebind { Rebind::Allow => "allow", Rebind::Refuse => "refuse" },
-            "when_down": when_down,
-            "aaaa": match rule.aaaa { Aaaa::Forward => "forward", Aaaa::Empty => "empty" },
-            "follow": rule.follow,
-            "negative_ttl": rule.negative_ttl.as_secs(),
-            "queries": counters.queries(),
-            "violations": by(&GuardAction::ALL, |action| (action.label(), counters.violations(action))),
-            "negatives_without_soa": counters.negatives_without_soa(),
-        })
+        RuleStatus {
+            name: rule.name.to_string(),
+            zones: rule.written.iter().map(|entry| entry.text.clone()).collect(),
+            domains: texts(&rule.zones),
+            upstream: configuration.live.group(rule.to).name.clone(),
+            clients: texts(&rule.clients),
+            guard,
+            except: texts(&rule.except),
+            rebind: match rule.rebind {
+                Rebind::Allow => "allow",
+                Rebind::Refuse => "refuse",
+            }
+            .to_owned(),
+            when_down: when_down.to_owned(),
+            aaaa: match rule.aaaa {
+                Aaaa::Forward => "forward",
+                Aaaa::Empty => "empty",
+            }
+            .to_owned(),
+            follow: rule.follow,
+            negative_ttl: rule.negative_ttl.as_secs(),
+            queries: counters.queries(),
+            violations: by(&GuardAction::ALL, |action| (action.label(), counters.violations(action))),
+            negatives_without_soa: counters.negatives_without_soa(),
+        }
     }
 }
 

@@ -39,7 +39,7 @@ use crate::{
     },
     metrics::{self, Format, Registry, counter::SharedCounter},
     net::changes::NetworkChange,
-    perimeter,
+    perimeter::document::PerimeterDocument,
     plural::Plural,
     serve::connections::Connections,
     tls::ServerCertificate,
@@ -216,7 +216,7 @@ impl Report {
             status: Arc::new(move || status.status(Moment::now())),
             upstreams: Arc::new(move || upstreams.upstreams(Moment::now())),
             rules: Arc::new(move || rules.rules()),
-            perimeter: Arc::new(move || perimeter::document::page(&engine.perimeter)),
+            perimeter: Arc::new(move || PerimeterDocument::of(&engine.perimeter)),
             explain: Arc::new(move |asked, addresses| {
                 explain::explain(&explaining, asked, &Premise::of(addresses), Moment::now())
             }),
