@@ -17,7 +17,7 @@ fuzz_target!(|message: &[u8]| {
         Err(Reject::Malformed | Reject::Response | Reject::CookieOnly { .. }) => return,
     };
     let mut out = [0; 512];
-    let ede = Ede { code: EdeCode::Prohibited, text: "this client is not served" };
+    let ede = Ede::new(EdeCode::Prohibited, "this client is not served");
     let space = Space::datagram(edns.as_ref(), 1232);
     let length = reply::bare(&mut out, &echo, edns.as_ref(), rcode, Some(ede), space);
     assert_eq!(out[..2], message[..2]);

@@ -33,7 +33,7 @@ fuzz_target!(|input: (u16, u8, u16, &[u8])| {
     }
     out[..message.len()].copy_from_slice(message);
     let space = Space::datagram(question.edns.as_ref(), 1232);
-    let ede = Some(Ede { code: EdeCode::StaleAnswer, text: "no server answers" });
+    let ede = Some(Ede::new(EdeCode::StaleAnswer, "no server answers"));
     let end = reply::finish(&mut out, message.len(), &question, ede, space);
     assert!(end <= space.limit && end <= out.len());
     assert_eq!(out[..2], octets[..2]);

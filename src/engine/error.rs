@@ -1,9 +1,9 @@
 //! Errors of resolution, and the reasons that clients are told (RFC 8914).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use super::snapshot::RuleId;
-use crate::wire::{Ede, EdeCode, Rcode};
+use crate::wire::{Ede, EdeCode, Rcode, RelayedEde};
 
 /// How many times a CNAME chain may change to another rule or zone.
 pub const MAX_TURNS: usize = 8;
@@ -20,22 +20,29 @@ pub struct Reason {
     pub code: EdeCode,
     /// The reason in words.
     pub text: Cow<'static, str>,
+    /// The reason that an upstream gave, passed on beside ours.
+    pub relayed: Option<Arc<RelayedEde>>,
 }
 
 impl Reason {
     /// A code with its text.
     pub fn new(code: EdeCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, text: text.into() }
+        Self { code, text: text.into(), relayed: None }
+    }
+
+    /// The same, with what an upstream said.
+    pub fn with_relayed(self, relayed: Option<Arc<RelayedEde>>) -> Self {
+        Self { relayed, ..self }
     }
 
     /// The reason for a cached answer that the guard removed addresses from.
     pub const fn stripped() -> Self {
-        Self { code: EdeCode::Blocked, text: Cow::Borrowed(STRIPPED) }
+        Self { code: EdeCode::Blocked, text: Cow::Borrowed(STRIPPED), relayed: None }
     }
 
-    /// The EDNS option.
+    /// The EDNS options.
     pub fn ede(&self) -> Ede<'_> {
-        Ede { code: self.code, text: &self.text }
+        Ede { code: self.code, text: &self.text, relayed: self.relayed.as_deref() }
     }
 }
 
@@ -54,6 +61,11 @@ impl ResolveError {
     /// SERVFAIL for a reason.
     pub fn servfail(code: EdeCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self { rcode: Rcode::SERVFAIL, reason: Reason::new(code, text), refused_by: None }
+    }
+
+    /// The same, with what an upstream said.
+    pub fn with_relayed(self, relayed: Option<Arc<RelayedEde>>) -> Self {
+        Self { reason: self.reason.with_relayed(relayed), ..self }
     }
 
     /// REFUSED: nothing in the configuration covers the name.

@@ -321,7 +321,7 @@ impl Handler<'_, '_> {
         let rcode = Rcode(u16::from(self.reply[3] & 0x0f));
         let ede = match found.integrity {
             Integrity::Whole => None,
-            Integrity::Stripped => Some(Ede { code: EdeCode::Blocked, text: STRIPPED }),
+            Integrity::Stripped => Some(Ede::new(EdeCode::Blocked, STRIPPED)),
         };
         let length = match lookup {
             Lookup::TooLarge(_) => reply::truncated(self.reply, question, rcode, space),
@@ -356,7 +356,7 @@ impl Handler<'_, '_> {
 
     /// SERVFAIL with a reason, for a query that the cache could not answer.
     fn fail(self, question: &Question<'_>, text: &str) -> Action {
-        let refusal = Refusal { rcode: Rcode::SERVFAIL, ede: Some(Ede { code: EdeCode::Other, text }) };
+        let refusal = Refusal { rcode: Rcode::SERVFAIL, ede: Some(Ede::new(EdeCode::Other, text)) };
         self.give_up(&question.echo, question.edns.as_ref(), &refusal, CacheUse::Miss)
     }
 

@@ -291,7 +291,9 @@ pub(super) fn leaves(resolution: &Resolution, id: RuleId, response: &Response) -
 
 fn error_of(failure: upstream::ExchangeError, resolution: &Resolution, id: RuleId) -> ResolveError {
     match failure {
-        upstream::ExchangeError::AllFailed(reasons) => all_failed(reasons.availability, resolution, id),
+        upstream::ExchangeError::AllFailed(reasons) => {
+            all_failed(reasons.availability, resolution, id).with_relayed(reasons.ede)
+        }
         upstream::ExchangeError::Overload => ResolveError::servfail(EdeCode::Other, "overload"),
         upstream::ExchangeError::Budget => ResolveError::servfail(EdeCode::Other, "upstream budget"),
     }

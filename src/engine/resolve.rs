@@ -203,13 +203,14 @@ async fn within_patience(context: &Context, resolution: &Resolution, trail: Trai
     let Some(stale) = store::stale(context, resolution).or_else(other_kind) else {
         return match steps(context, resolution, trail).await {
             Err(error) if error.is_outage() && resolution.cached != CacheState::Refresh => {
-                store::of_other_kind(context, resolution).map(store::as_stale).ok_or(error)
+                let stale = store::of_other_kind(context, resolution);
+                stale.map(|stale| store::as_stale(stale, error.reason.relayed.clone())).ok_or(error)
             }
             resolved => resolved,
         };
     };
     if store::is_paused(&context.engine, resolution, Moment::now()) {
-        return Ok(store::as_stale(stale));
+        return Ok(store::as_stale(stale, None));
     }
     let patience = if is_down { Duration::ZERO } else { resolution.snapshot.stale_after };
     let mut refreshing = resolution.clone();
@@ -227,13 +228,13 @@ async fn within_patience(context: &Context, resolution: &Resolution, trail: Trai
         resolved
     });
     match tokio::time::timeout(patience, &mut fresh).await {
-        Ok(Err(error)) if error.is_outage() => Ok(store::as_stale(stale)),
+        Ok(Err(error)) if error.is_outage() => Ok(store::as_stale(stale, error.reason.relayed)),
         Ok(resolved) => resolved,
         Err(_) => {
             if leads.any() {
                 tokio::task::spawn_local(fresh);
             }
-            Ok(store::as_stale(stale))
+            Ok(store::as_stale(stale, None))
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     config::WhenDown,
     metrics::{GuardAction, ReplySource},
     upstream,
-    wire::{EdeCode, Name, Response, ResponseKind, splice},
+    wire::{EdeCode, Name, RelayedEde, Response, ResponseKind, splice},
 };
 
 /// Pause after a failed round before a name with a stale answer is asked again (RFC 8767 5).
@@ -126,7 +126,8 @@ pub(super) fn remember_outage(engine: &Engine, resolution: &Resolution, rule: &R
         return;
     }
     let text = format!("rule {}", rule.name);
-    remember_with(engine, resolution, ResolveError::servfail(EdeCode::CachedError, text), outage);
+    let error = ResolveError::servfail(EdeCode::CachedError, text).with_relayed(reasons.ede.clone());
+    remember_with(engine, resolution, error, outage);
 }
 
 /// Remembers an error for `failure_ttl` (RFC 9520), unless a reload changed the rules meanwhile. A guard's refusal keeps its
@@ -288,13 +289,13 @@ pub(super) fn of_other_kind(context: &Context, resolution: &Resolution) -> Optio
     Some(Stale { response: response.ok()?, ..stale })
 }
 
-/// Answer made of an entry that is used while no server answers.
-pub(super) fn as_stale(stale: Stale) -> Answer {
+/// Answer made of an entry that is used while no server answers. `relayed` is what the last of them said instead.
+pub(super) fn as_stale(stale: Stale, relayed: Option<Arc<RelayedEde>>) -> Answer {
     let Stale { response, is_expired, integrity } = stale;
     if !is_expired {
         let reason = (integrity == Integrity::Stripped).then(Reason::stripped);
         return Answer::new(response, ReplySource::Cache, reason, 0);
     }
     let code = if response.kind() == ResponseKind::NxDomain { EdeCode::StaleNxdomain } else { EdeCode::StaleAnswer };
-    Answer::new(response, ReplySource::Stale, Some(Reason::new(code, "")), 0)
+    Answer::new(response, ReplySource::Stale, Some(Reason::new(code, "").with_relayed(relayed)), 0)
 }

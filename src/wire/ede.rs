@@ -1,6 +1,8 @@
 //! Extended DNS errors (RFC 8914): the reason behind an RCODE, for people.
 
-use super::edns::OptionCode;
+use std::fmt;
+
+use super::edns::{Edns, OptionCode};
 
 /// The info-codes this server gives (IANA, Extended DNS Error Codes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,15 +98,22 @@ pub struct Ede<'a> {
     pub code: EdeCode,
     /// The words, UTF-8, cut at [`Ede::MAX_TEXT`] octets.
     pub text: &'a str,
+    /// The upstream's extended error, sent as a second option.
+    pub relayed: Option<&'a RelayedEde>,
 }
 
 impl<'a> Ede<'a> {
     /// The longest text put on the wire, in octets, so that an error fits every datagram.
     pub const MAX_TEXT: usize = 160;
 
+    /// A code with words.
+    pub const fn new(code: EdeCode, text: &'a str) -> Self {
+        Ede { code, text, relayed: None }
+    }
+
     /// A code without words.
     pub const fn bare(code: EdeCode) -> Self {
-        Ede { code, text: "" }
+        Self::new(code, "")
     }
 
     /// The text as it goes out: whole characters up to the limit.
@@ -112,11 +121,74 @@ impl<'a> Ede<'a> {
         &self.text[..self.text.floor_char_boundary(Self::MAX_TEXT)]
     }
 
-    /// The octets this takes as an EDNS option, its four of code and length included.
-    pub fn option_length(&self) -> usize {
-        4 + 2 + self.wire_text().len()
+    /// The octets this takes as EDNS options, four of code and length for each included.
+    pub fn options_length(&self) -> usize {
+        let relayed = self.relayed.map_or(0, |relayed| OPTION_HEAD + relayed.text.len());
+        OPTION_HEAD + self.wire_text().len() + relayed
+    }
+
+    /// Writes the options at the start of `out`, which has room for them; returns their length.
+    pub(super) fn write_options(&self, out: &mut [u8]) -> Option<usize> {
+        let end = write_option(self.code.number(), self.wire_text(), out)?;
+        let Some(relayed) = self.relayed else { return Some(end) };
+        Some(end + write_option(relayed.code, &relayed.text, &mut out[end..])?)
     }
 
     /// The option's code on the wire.
     pub const OPTION: OptionCode = OptionCode(15);
+}
+
+/// Octets of an option before its text: option code, length, info-code.
+const OPTION_HEAD: usize = 6;
+
+fn write_option(code: u16, text: &str, out: &mut [u8]) -> Option<usize> {
+    let end = OPTION_HEAD + text.len();
+    let option = out.get_mut(..end)?;
+    option[..2].copy_from_slice(&Ede::OPTION.0.to_be_bytes());
+    option[2..4].copy_from_slice(&u16::try_from(2 + text.len()).ok()?.to_be_bytes());
+    option[4..OPTION_HEAD].copy_from_slice(&code.to_be_bytes());
+    option[OPTION_HEAD..].copy_from_slice(text.as_bytes());
+    Some(end)
+}
+
+/// An upstream's extended error, to be passed on. The code is theirs, whatever it is; the text says whose it is, since
+/// an EDNS option seems to come from the server that sends it (RFC 8914 3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayedEde {
+    /// The info-code.
+    pub code: u16,
+    /// One line of printable text, at most [`Ede::MAX_TEXT`] octets.
+    text: String,
+}
+
+impl RelayedEde {
+    /// Reads the first extended error of a response's options that is long enough to have an info-code. In its text,
+    /// octets that are not UTF-8 are replaced, and characters that could disturb a terminal become spaces.
+    pub fn read(edns: &Edns<'_>) -> Option<Self> {
+        let option = edns.options().find(|(code, data)| *code == Ede::OPTION && data.len() >= 2);
+        let (code, text) = option?.1.split_first_chunk::<2>()?;
+        // Of a longer text nothing beyond this could be sent.
+        let text = String::from_utf8_lossy(&text[..text.len().min(Ede::MAX_TEXT)]);
+        let text: String = text.chars().map(|c| if is_unsafe(c) { ' ' } else { c }).collect();
+        Some(Self { code: u16::from_be_bytes(*code), text: text.trim().to_owned() })
+    }
+
+    /// The same, with `source` before its text.
+    pub fn attributed(&self, source: impl fmt::Display) -> Self {
+        let colon = if self.text.is_empty() { "" } else { ": " };
+        let mut text = format!("{source}{colon}{}", self.text);
+        text.truncate(text.floor_char_boundary(Ede::MAX_TEXT));
+        Self { code: self.code, text }
+    }
+
+    /// The text, on one line.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Control characters, and those that change the line or its direction.
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

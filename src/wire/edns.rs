@@ -1,6 +1,6 @@
 //! EDNS(0) (RFC 6891): reads a client's OPT record and writes our own. Options are never passed from hop to hop.
 //!
-//! When space is short, the text of an extended error is dropped first, then its code. The cookie stays: a client that
+//! When space is short, an upstream's extended error is dropped first, then the text of ours, then its code. The cookie stays: a client that
 //! has received one takes a reply without it for a forgery (RFC 7873 5.3).
 
 use super::{Cookie, Malformed, ede::Ede, read_u16, record::Record};
@@ -135,7 +135,7 @@ impl Opt<'_> {
         let cookie = if self.cookie.is_some() { Cookie::OPTION_LENGTH } else { 0 };
         let keepalive = if self.keepalive.is_some() { KEEPALIVE_LENGTH } else { 0 };
         let padding = self.padding.map_or(0, |octets| 4 + usize::from(octets));
-        OPT_LENGTH + cookie + keepalive + self.ede.map_or(0, |ede| ede.option_length()) + padding
+        OPT_LENGTH + cookie + keepalive + self.ede.map_or(0, |ede| ede.options_length()) + padding
     }
 
     /// Adds padding so that a message of `before` octets plus this record is a multiple of `PADDING_BLOCK` long, or as
@@ -146,13 +146,14 @@ impl Opt<'_> {
         self.padding = octets.and_then(|octets| u16::try_from(octets).ok());
     }
 
-    /// Shortens the reason to fit `room` octets: all of it, its code alone, or nothing.
+    /// Shortens the reason to fit `room` octets: all of it, without the upstream's, its code alone, or nothing.
     pub fn shorten(&mut self, room: usize) {
-        if self.ede.is_some() && self.length() > room {
-            self.ede = self.ede.map(|ede| Ede::bare(ede.code));
-            if self.length() > room {
-                self.ede = None;
+        let Some(ede) = self.ede else { return };
+        for shorter in [Some(Ede { relayed: None, ..ede }), Some(Ede::bare(ede.code)), None] {
+            if self.length() <= room {
+                return;
             }
+            self.ede = shorter;
         }
     }
 
@@ -176,13 +177,7 @@ impl Opt<'_> {
             end += KEEPALIVE_LENGTH;
         }
         if let Some(ede) = self.ede {
-            let text = ede.wire_text().as_bytes();
-            let option = &mut out[end..];
-            option[..2].copy_from_slice(&Ede::OPTION.0.to_be_bytes());
-            option[2..4].copy_from_slice(&u16::try_from(2 + text.len()).ok()?.to_be_bytes());
-            option[4..6].copy_from_slice(&ede.code.number().to_be_bytes());
-            option[6..6 + text.len()].copy_from_slice(text);
-            end += 6 + text.len();
+            end += ede.write_options(&mut out[end..])?;
         }
         if let Some(octets) = self.padding {
             out[end..end + 2].copy_from_slice(&PADDING.0.to_be_bytes());

@@ -25,7 +25,7 @@ mod numbers;
 mod transport;
 
 pub use cookie::Cookie;
-pub use ede::{Ede, EdeCode};
+pub use ede::{Ede, EdeCode, RelayedEde};
 pub use edns::Edns;
 pub use header::{Flags, Header, MessageId, Opcode};
 pub use name::{Name, NameBuf};

@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_reason_is_left_out_before_the_answer_is() {
-        let ede = Ede { code: EdeCode::StaleAnswer, text: "no server answers" };
+        let ede = Ede::new(EdeCode::StaleAnswer, "no server answers");
         // With its words, without them, and without a reason.
         for (length, expected) in [(512 - 11 - 23, 512), (512 - 11 - 22, 512 - 16), (501, 512)] {
             let reply = finished(&query(0, Some((512, false))), &stored_of(length), Some(ede), 512);
@@ -337,7 +337,7 @@ mod transport_tests {
         let question = Question::read(&message).unwrap();
         let mut out = vec![0; crate::wire::MAX_MESSAGE];
         out[..ASKED.len()].copy_from_slice(ASKED);
-        let ede = Ede { code: EdeCode::StaleAnswer, text: "words" };
+        let ede = Ede::new(EdeCode::StaleAnswer, "words");
         let end = finish(&mut out, length, &question, Some(ede), space);
         out.truncate(end);
         out
@@ -377,7 +377,7 @@ mod cookie_tests {
 
     const PLAIN: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03WwW\x07example\0\0\x01\0\x01";
     const OPT: &[u8] = b"\0\0\x29\x02\0\0\0\0\0\0\x0c\0\x0a\0\x08client c";
-    const WORDS: Ede<'static> = Ede { code: EdeCode::Blocked, text: "rule x" };
+    const WORDS: Ede<'static> = Ede::new(EdeCode::Blocked, "rule x");
 
     fn options(reply: &[u8], opt_at: usize) -> Vec<(u16, usize)> {
         let mut rest = &reply[opt_at + 11..];

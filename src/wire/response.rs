@@ -23,7 +23,7 @@ mod tests;
 
 use self::keep::{Chain, End, Kept, Owner};
 use super::{
-    Class, Edns, Flags, Header, Malformed, MessageId, Name, NameBuf, Rcode, RecordType, Ttl, UpstreamQuery,
+    Class, Edns, Flags, Header, Malformed, MessageId, Name, NameBuf, Rcode, RecordType, RelayedEde, Ttl, UpstreamQuery,
     header::HEADER,
     name, read_u16, read_u32,
     record::{Record, Records, Section},
@@ -77,6 +77,7 @@ pub struct Response {
     kind: ResponseKind,
     rcode: Rcode,
     edns: bool,
+    ede: Option<RelayedEde>,
     least_ttl: Option<Ttl>,
     negative_ttl: Option<Ttl>,
     chain: Vec<Name>,
@@ -123,19 +124,20 @@ impl Response {
         let body = Body::read(message, header, records_at, query.qclass)?;
         let rcode = Rcode(header.flags.rcode().0 | body.extended_rcode << 4);
         if !matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN | Rcode::YXDOMAIN) {
-            return Ok(Self::without_answer(ResponseKind::Failure, rcode, body.edns, query));
+            let ede = body.ede(message);
+            return Ok(Self { ede, ..Self::without_answer(ResponseKind::Failure, rcode, body.has_edns(), query) });
         }
         let chain = Chain::read(message, &body.records, query)?;
         let rcode = if chain.end == End::TooLong { Rcode::YXDOMAIN } else { rcode };
         let mut kept = chain.keep(message, &body.records)?;
         let kind = match kind(message, &body, &chain, &kept, rcode)? {
             ResponseKind::Referral if !header.flags.has(Flags::AA) && authority == Authority::None => {
-                return Ok(Self::without_answer(ResponseKind::Referral, rcode, body.edns, query));
+                return Ok(Self::without_answer(ResponseKind::Referral, rcode, body.has_edns(), query));
             }
             ResponseKind::Referral => ResponseKind::NoData,
             kind => kind,
         };
-        let mut response = Self::empty(kind, rcode, body.edns);
+        let mut response = Self::empty(kind, rcode, body.has_edns());
         response.is_endless = chain.end == End::Never;
         if matches!(kind, ResponseKind::NoData | ResponseKind::NxDomain) {
             response.negative_ttl = negative_ttl(message, &body, chain.last())?;
@@ -167,6 +169,7 @@ impl Response {
             kind,
             rcode,
             edns,
+            ede: None,
             least_ttl: None,
             negative_ttl: None,
             chain: Vec::new(),
@@ -243,6 +246,11 @@ impl Response {
     /// Whether it came with an OPT record.
     pub const fn has_edns(&self) -> bool {
         self.edns
+    }
+
+    /// The extended error of a failure.
+    pub const fn ede(&self) -> Option<&RelayedEde> {
+        self.ede.as_ref()
     }
 
     /// Whether it may be given to a client as the answer.
@@ -346,7 +354,7 @@ fn match_question(
 /// The records of the question's class, all of them known to stand inside the message.
 struct Body {
     records: Vec<Record>,
-    edns: bool,
+    opt: Option<Record>,
     extended_rcode: u16,
 }
 
@@ -356,14 +364,16 @@ impl Body {
         // Every record takes eleven octets at the least, whatever the counts claim.
         let counted: usize = header.counts[1..].iter().map(|&count| usize::from(count)).sum();
         let mut body =
-            Self { records: Vec::with_capacity(counted.min(message.len() / 11)), edns: false, extended_rcode: 0 };
+            Self { records: Vec::with_capacity(counted.min(message.len() / 11)), opt: None, extended_rcode: 0 };
         for record in walk {
             let record = record?;
             match record.rtype {
-                RecordType::OPT if body.edns || record.section != Section::Additional => return Err(Malformed::Opt),
+                RecordType::OPT if body.opt.is_some() || record.section != Section::Additional => {
+                    return Err(Malformed::Opt);
+                }
                 RecordType::OPT => {
                     body.extended_rcode = u16::from(Edns::read(message, &record)?.extended_rcode);
-                    body.edns = true;
+                    body.opt = Some(record);
                 }
                 RecordType::TSIG | RecordType::TKEY => {}
                 RecordType::SIG if read_u16(message, record.rdata_at) == Ok(0) => {}
@@ -372,6 +382,14 @@ impl Body {
             }
         }
         Ok(body)
+    }
+
+    const fn has_edns(&self) -> bool {
+        self.opt.is_some()
+    }
+
+    fn ede(&self, message: &[u8]) -> Option<RelayedEde> {
+        RelayedEde::read(&Edns::read(message, self.opt.as_ref()?).ok()?)
     }
 
     /// The authority record of this type at `name` or above it.

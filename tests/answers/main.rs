@@ -14,6 +14,7 @@ mod negatives;
 mod odd_queries;
 mod outages;
 mod refusals;
+mod relayed_errors;
 mod remembered;
 mod rotation;
 mod sides;

@@ -212,7 +212,7 @@ fn text_of(rules: &[Rule], local: &[bool], deny: &str) -> String {
     let world = World::get();
     let mut text = format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\nallow = [\"10.0.0.0/8\", \"fd00::/8\", \"192.0.2.0/24\"]\ndeny = {deny}\ndeadline = \"30s\"\n\
-         [cache]\nstale_after = \"20s\"\nfailure_ttl = \"5m\"\nprefetch = false\n"
+         [cache]\nstale_after = \"20s\"\nfailure_ttl = \"5m\"\nno_soa_ttl = \"5m\"\nprefetch = false\n"
     );
     for (group, address) in GROUPS.iter().zip(&world.servers) {
         writeln!(text, "[upstream.{group}]\nservers = [\"{address}\"]\nattempts = 1\nhedge = false\ntimeout = \"10s\"")

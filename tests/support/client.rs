@@ -215,15 +215,21 @@ impl Answer {
         (self.rcode(), self.ede().map(|(code, _)| code))
     }
 
-    /// The extended error: its code and text.
+    /// The first extended error: its code and text.
     pub fn ede(&self) -> Option<(u16, String)> {
-        let edns = self.message.edns.as_ref()?;
-        edns.options().options.iter().find_map(|(_, option)| match option {
+        self.edes().into_iter().next()
+    }
+
+    /// All extended errors, each with its code and text.
+    pub fn edes(&self) -> Vec<(u16, String)> {
+        let options = self.message.edns.iter().flat_map(|edns| &edns.options().options);
+        let errors = options.filter_map(|(_, option)| match option {
             EdnsOption::Unknown(EDE, data) if data.len() >= 2 => {
                 Some((u16::from_be_bytes([data[0], data[1]]), String::from_utf8_lossy(&data[2..]).into_owned()))
             }
             _ => None,
-        })
+        });
+        errors.collect()
     }
 
     /// The text of the extended error; empty if there is none.

@@ -110,6 +110,7 @@ pub struct Reply {
     answers: Vec<Record>,
     authorities: Vec<Record>,
     additionals: Vec<Record>,
+    options: Vec<u8>,
     trailing: Vec<u8>,
     fault: Option<Fault>,
 }
@@ -187,6 +188,25 @@ impl Reply {
         self
     }
 
+    /// With one more EDNS option, for queries that carry EDNS.
+    pub fn option(mut self, code: u16, data: &[u8]) -> Self {
+        self.options.extend(code.to_be_bytes());
+        self.options.extend(short(data.len()).to_be_bytes());
+        self.options.extend(data);
+        self
+    }
+
+    /// With these octets as EDNS options, well formed or not.
+    pub fn raw_options(mut self, octets: &[u8]) -> Self {
+        self.options.extend(octets);
+        self
+    }
+
+    /// With an extended error (RFC 8914), whose text may be any octets.
+    pub fn ede(self, code: u16, text: &[u8]) -> Self {
+        self.option(15, &[&code.to_be_bytes()[..], text].concat())
+    }
+
     /// With extra octets after the message.
     pub fn trailing(mut self, octets: &[u8]) -> Self {
         self.trailing.extend(octets);
@@ -254,7 +274,9 @@ impl Reply {
         }
         if has_edns {
             // An OPT with the 4096 octets that Route 53 inbound endpoints advertise.
-            message.extend([0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]);
+            message.extend([0, 0, 41, 0x10, 0, 0, 0, 0, 0]);
+            message.extend(short(self.options.len()).to_be_bytes());
+            message.extend(&self.options);
         }
         message.extend(&self.trailing);
         message

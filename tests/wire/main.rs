@@ -279,7 +279,7 @@ proptest! {
         };
         let mut out = vec![0; size];
         let words = "why ".repeat(60);
-        let ede = Ede { code: EdeCode::Prohibited, text: &words };
+        let ede = Ede::new(EdeCode::Prohibited, &words);
         let space = Space::datagram(edns.as_ref(), 1232);
         let length = reply::bare(&mut out, &echo, edns.as_ref(), rcode, Some(ede), space);
         prop_assert!(length <= 512);

@@ -34,7 +34,7 @@ use crate::{
             select::{Candidate, Candidates},
         },
         link::{Link, UpstreamClient},
-        race::{Arrival, EdnsUse, Leg, Outcome, Race, SendError, likeness},
+        race::{Arrival, EdnsUse, Leg, Outcome, Race, Rejection, SendError, likeness},
         server::{
             Role, Server,
             failure::{Availability, ExchangeError, Reasons},
@@ -364,7 +364,7 @@ impl<'a> Run<'a> {
         self.failed(slot, QueryResult::Network, None);
     }
 
-    fn failed(&mut self, slot: usize, result: QueryResult, rcode: Option<Rcode>) {
+    fn failed(&mut self, slot: usize, result: QueryResult, rejection: Option<Rejection>) {
         let t = &mut self.tries[slot];
         t.phase = Phase::Over;
         if t.is_check {
@@ -373,7 +373,13 @@ impl<'a> Run<'a> {
         }
         self.asked[t.candidate].is_spent = true;
         self.reasons.count(result);
-        self.reasons.rcode = rcode.or(self.reasons.rcode);
+        let Some(Rejection { rcode, ede }) = rejection else { return };
+        self.reasons.rcode = Some(rcode);
+        if let Some(ede) = ede {
+            let server = &t.link.server;
+            let source = format_args!("upstream {} ({})", server.label(), server.group());
+            self.reasons.ede = Some(Arc::new(ede.attributed(source)));
+        }
     }
 
     fn arrived(&mut self, Arrival { leg, outcome, rtt, .. }: Arrival, now: Moment) -> Option<Exchanged> {
@@ -382,14 +388,14 @@ impl<'a> Run<'a> {
         let asked = &self.asked[t.candidate];
         match outcome {
             Outcome::Answer(response) => return Some(self.won(slot, response, rtt, now)),
-            Outcome::Failed(result, rcode) => self.failed(slot, result, rcode),
-            Outcome::Referral => self.failed(slot, QueryResult::Refused, Some(Rcode::NOERROR)),
+            Outcome::Failed(result, rejection) => self.failed(slot, result, rejection),
+            Outcome::Referral => self.failed(slot, QueryResult::Refused, Some(Rcode::NOERROR.into())),
             Outcome::NotSent => self.could_not_send(slot),
             Outcome::Truncated if !asked.has_asked_stream => self.ask_over_tcp(slot, now),
             // Another try is already asking over TCP.
             Outcome::Truncated => self.tries[slot].phase = Phase::Over,
             Outcome::WithoutEdns(rcode) if asked.has_asked_plain => {
-                self.failed(slot, QueryResult::Malformed, Some(rcode));
+                self.failed(slot, QueryResult::Malformed, Some(rcode.into()));
             }
             Outcome::WithoutEdns(_) => self.ask_without_edns(slot, now),
             Outcome::Closed => self.ask_anew(slot, now),
@@ -437,6 +443,6 @@ impl<'a> Run<'a> {
         if self.tries.is_empty() && self.reasons.of(QueryResult::Budget) > 0 {
             return ExchangeError::Budget;
         }
-        ExchangeError::AllFailed(self.reasons)
+        ExchangeError::AllFailed(self.reasons.clone())
     }
 }

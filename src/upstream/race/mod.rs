@@ -27,7 +27,7 @@ use crate::{
         server::{Role, tally::QueryResult},
     },
     wire::{
-        Header, Rcode, Response, ResponseKind, UpstreamQuery,
+        Header, Rcode, RelayedEde, Response, ResponseKind, UpstreamQuery,
         record::{Record, Records, Section},
     },
 };
@@ -41,8 +41,8 @@ pub(crate) enum Outcome {
     Truncated,
     /// The server may not know EDNS, as its response code says: ask it without.
     WithoutEdns(Rcode),
-    /// No answer; the response code, if there was one.
-    Failed(QueryResult, Option<Rcode>),
+    /// No answer; the server's rejection, if it responded.
+    Failed(QueryResult, Option<Rejection>),
     /// A referral, though recursion was not requested: the server has nothing more to say.
     Referral,
     /// The query did not leave this host, which is not the server's fault.
@@ -52,6 +52,20 @@ pub(crate) enum Outcome {
     CaseChanged(u64),
     /// The server closed a stream that had carried answers before: ask again on a new one.
     Closed,
+}
+
+/// A response that holds no answer.
+#[derive(Debug)]
+pub(crate) struct Rejection {
+    pub(super) rcode: Rcode,
+    /// The reason that the server gave.
+    pub(super) ede: Option<RelayedEde>,
+}
+
+impl From<Rcode> for Rejection {
+    fn from(rcode: Rcode) -> Self {
+        Self { rcode, ede: None }
+    }
 }
 
 impl Outcome {
@@ -66,13 +80,16 @@ impl Outcome {
             }
             ResponseKind::Truncated => Self::Truncated,
             ResponseKind::Referral if recursion == Recursion::NotDesired => Self::Referral,
-            ResponseKind::Referral => Self::Failed(QueryResult::Refused, Some(Rcode::REFUSED)),
+            ResponseKind::Referral => Self::Failed(QueryResult::Refused, Some(Rcode::REFUSED.into())),
             ResponseKind::Failure if edns == EdnsUse::With && is_unread => Self::WithoutEdns(rcode),
-            ResponseKind::Failure => match rcode {
-                Rcode::SERVFAIL => Self::Failed(QueryResult::Servfail, Some(rcode)),
-                Rcode::FORMERR => Self::Failed(QueryResult::Malformed, Some(rcode)),
-                _ => Self::Failed(QueryResult::Refused, Some(rcode)),
-            },
+            ResponseKind::Failure => {
+                let result = match rcode {
+                    Rcode::SERVFAIL => QueryResult::Servfail,
+                    Rcode::FORMERR => QueryResult::Malformed,
+                    _ => QueryResult::Refused,
+                };
+                Self::Failed(result, Some(Rejection { rcode, ede: response.ede().cloned() }))
+            }
         }
     }
 
@@ -106,7 +123,7 @@ impl Outcome {
     pub(super) const fn is_broken(&self) -> bool {
         match self {
             Self::Failed(QueryResult::Servfail | QueryResult::Malformed, _) => true,
-            Self::Failed(QueryResult::Refused, Some(rcode)) => rcode.0 == Rcode::REFUSED.0,
+            Self::Failed(QueryResult::Refused, Some(rejection)) => rejection.rcode.0 == Rcode::REFUSED.0,
             _ => false,
         }
     }

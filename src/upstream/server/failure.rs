@@ -1,13 +1,13 @@
 //! Why a query to a group got no answer, so that the caller knows what to do next.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use crate::wire::Rcode;
+use crate::wire::{Rcode, RelayedEde};
 
 use super::tally::QueryResult;
 
 /// Why an exchange returned no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExchangeError {
     /// No server gave an answer.
     #[error("no server answered: {0}")]
@@ -41,12 +41,14 @@ pub enum Availability {
 }
 
 /// How the tries of one query ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reasons {
     /// Whether any server could be asked.
     pub availability: Availability,
     /// The last response code that carried no answer.
     pub rcode: Option<Rcode>,
+    /// The last extended error that came with such a code, with the name of its server.
+    pub ede: Option<Arc<RelayedEde>>,
     /// Number of tries by result, in the order of [`QueryResult::ALL`].
     pub tries: [u8; QueryResult::ALL.len()],
     /// Whether a try could not leave this host.
@@ -58,7 +60,7 @@ pub struct Reasons {
 impl Reasons {
     pub(crate) const fn new(availability: Availability) -> Self {
         let tries = [0; QueryResult::ALL.len()];
-        Self { availability, rcode: None, tries, could_not_send: false, was_trial: false }
+        Self { availability, rcode: None, ede: None, tries, could_not_send: false, was_trial: false }
     }
 
     pub(crate) fn count(&mut self, result: QueryResult) {
