@@ -212,7 +212,9 @@ fn not_felt(cut: Cut, test: &str) {
         let mut cut_at = now();
         let mut mended_at = now();
         let asked = under_load(&site.tidegate, || {
-            eventually("questions in the first tier", || site.first.iter().all(|server| server.all_seen().len() > 20));
+            // The faster of the two gets most of them.
+            let asked = || site.first.iter().map(|server| server.all_seen().len()).sum::<usize>();
+            eventually("queries in the first tier", || asked() > 40);
             assert_eq!(site.tier(), 0.0);
             cut_at = now();
             cut.apply(&site.networks[0]);

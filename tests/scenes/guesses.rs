@@ -203,7 +203,10 @@ fn pairs_of_busiest_minute(seen: &[Seen]) -> usize {
     most
 }
 
-/// A hundred thousand misses with `TIDEGATE_SOAK_SECONDS`, else a tenth of that. One at a time: questions of one turn of
+/// Fewer say nothing about evenness: eight of each kind are expected.
+const ENOUGH: usize = 8 * 256;
+
+/// A hundred thousand misses with `TIDEGATE_SOAK_SECONDS`, else a tenth of that, or what fifty seconds allow. One at a time: questions of one turn of
 /// the loop share a port on purpose.
 #[test]
 #[expect(clippy::print_stdout, reason = "figures for who asks with --nocapture")]
@@ -216,7 +219,11 @@ fn neither_port_nor_id_is_predicted_by_the_last() {
     let tidegate = Tidegate::start(&config);
     let socket = tidegate.client().socket();
     let misses = if is_soak() { 100_000 } else { 10_000 };
-    for number in 0..misses {
+    // Before the first port is renewed, and whatever a busy machine allows until then.
+    let start = now();
+    let mut number = 0;
+    while number < misses && (is_soak() || start.elapsed() < Duration::from_secs(50)) {
+        number += 1;
         socket.send(&Query::a(&format!("n{number}.example.")));
         assert_eq!(socket.receive_rcode(), Some(ResponseCode::NoError.low()));
     }
@@ -225,7 +232,7 @@ fn neither_port_nor_id_is_predicted_by_the_last() {
     let first = seen[0].at;
     seen.retain(|seen| seen.at - first < Duration::from_secs(55));
     println!("{} misses", seen.len());
-    assert!(seen.len() >= misses / 2);
+    assert!(seen.len() >= ENOUGH, "chi-square over 256 kinds wants some of each");
 
     // As they were opened, and by number: places in the order of their opening would grow with time.
     let mut known = HashSet::new();
