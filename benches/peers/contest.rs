@@ -22,10 +22,11 @@ use crate::{
     Result, load,
     load::{Edge, Outcome, Plan},
     load_tcp,
-    mix::{MANY, Mix, Names, POPULAR},
+    mix::{MANY, Mix, Names, POPULAR, site},
     process::{Server, Used, tail},
     query::{self, Name, QUESTION_MAX, Verdict},
     servers::{self, Entry, Role},
+    simulate,
     table::{self, Round, Row, Subject},
     upstream,
 };
@@ -34,8 +35,8 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Settings {
     /// H hits, T hits over TCP, M misses, X one in ten new, L 20,000 a second, l 2,000 a second, lm the same with one in
-    /// five new, W 500,000 names, S start.
-    #[arg(long, value_delimiter = ',', default_value = "H,T,M,X,L,l,lm,W,S")]
+    /// five new, W 500,000 names, S start, idle; R09, R10, RF hit ratios of a small cache.
+    #[arg(long, value_delimiter = ',', default_value = "H,T,M,X,L,l,lm,W,S,idle,R09,R10,RF")]
     workloads: Vec<Workload>,
     /// Who takes part; by default all that are installed.
     #[arg(long, value_delimiter = ',')]
@@ -69,10 +70,20 @@ enum Workload {
     LowMixed,
     W,
     S,
+    #[value(name = "idle")]
+    Idle,
+    R09,
+    R10,
+    RF,
 }
 
 /// The load average up to which a machine counts as idle.
 const IDLE: f64 = 0.5;
+/// The bytes of a cache that holds a tenth of what is asked for, in MiB.
+const SMALL_CACHE: u32 = 12;
+/// How long nothing is asked while a server is measured, and before.
+const QUIET: Duration = Duration::from_secs(20);
+const SETTLE: Duration = Duration::from_secs(5);
 /// How long a server may take to give its first answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -88,25 +99,45 @@ impl Workload {
             Self::LowMixed => "lm: as l, every fifth name new",
             Self::W => "W: 500,000 names of 56 characters, asked evenly, 200 in flight",
             Self::S => "S: from start to the first answer",
+            Self::Idle => "idle: nothing asked; what probes servers probes them each second",
+            Self::R09 => "R09: 12 MiB of cache, 1,000,000 names, Zipf 0.9, 200 in flight",
+            Self::R10 => "R10: 12 MiB of cache, 1,000,000 names, Zipf 1.0, 200 in flight",
+            Self::RF => "RF: as R10, while every second query is for a name that is never asked for again",
         }
     }
 
     const fn names(self) -> Names {
         match self {
             Self::H | Self::T | Self::L | Self::Low => Names::Popular,
-            Self::M | Self::S => Names::New,
+            Self::M | Self::S | Self::Idle => Names::New,
             Self::X => Names::Mixed,
             Self::LowMixed => Names::FifthNew,
             Self::W => Names::Even,
+            Self::R09 => Names::Skew09,
+            Self::R10 => Names::Skew10,
+            Self::RF => Names::Flood,
         }
     }
 
-    /// The cache entries that a server which sets them aside at start needs.
-    const fn entries(self) -> u32 {
+    /// Whether the share of hits is measured, with a cache that is too small.
+    const fn is_ratio(self) -> bool {
+        matches!(self, Self::R09 | Self::R10 | Self::RF)
+    }
+
+    /// The cache entries of `entry`, where its file counts them.
+    fn entries(self, entry: &Entry) -> u32 {
         match self {
-            Self::W => 10 * MANY + POPULAR,
-            _ => 100_000,
+            Self::R09 | Self::R10 | Self::RF => (SMALL_CACHE << 20) / entry.bytes_a_name(),
+            // dnsmasq sets all of them aside at start.
+            Self::W if entry.name == "dnsmasq" => 10 * MANY + POPULAR,
+            _ if entry.name == "dnsmasq" => 100_000,
+            _ => 1_000_000,
         }
+    }
+
+    /// The MiB of a cache, where a file counts them.
+    const fn cache(self, entry: &Entry) -> u32 {
+        if self.is_ratio() { SMALL_CACHE } else { entry.cache }
     }
 
     /// The floor of this workload: what the system calls alone cost.
@@ -114,7 +145,7 @@ impl Workload {
         match entry.name {
             "reflector" => matches!(self, Self::H | Self::L | Self::Low | Self::W),
             "relay" => self == Self::M,
-            _ => true,
+            name => self != Self::Idle || entry.idle_config().is_some() || name == "unbound",
         }
     }
 
@@ -131,6 +162,8 @@ impl Workload {
         match self {
             Self::L | Self::Low | Self::LowMixed => Subject::Latency,
             Self::S => Subject::Start,
+            Self::Idle => Subject::Idle,
+            Self::R09 | Self::R10 | Self::RF => Subject::Ratio,
             _ => Subject::Processor,
         }
     }
@@ -245,6 +278,9 @@ impl Arena {
                 }
             }
         }
+        if workload.is_ratio() {
+            println!("{}\n", simulated(workload));
+        }
         let mut rows: Vec<Row> = contestants.into_iter().map(|contestant| contestant.row).collect();
         rows.retain(|row| !row.rounds.is_empty());
         println!("\n{}", table::render(workload.subject(), &mut rows));
@@ -269,10 +305,12 @@ impl Arena {
         if warm.lost + warm.failures + warm.wrong > 0 {
             eprintln!("{}: while warming, {warm}", contestant.entry.name);
         }
-        if workload == Workload::W && entry.role != Role::Floor {
-            let grown = contestant.server.memory().saturating_sub(before);
-            contestant.row.memory = Some(grown as f64 / f64::from(MANY));
-        }
+        let grown = contestant.server.memory().saturating_sub(before) as f64;
+        contestant.row.memory = match workload {
+            Workload::W if entry.role != Role::Floor => Some(grown / f64::from(MANY)),
+            _ if workload.is_ratio() => Some(grown / f64::from(1 << 20)),
+            _ => None,
+        };
         contestant.server.hold();
         Ok(contestant)
     }
@@ -290,11 +328,14 @@ impl Arena {
             text.replace("@CONFIG@", &config.display().to_string())
                 .replace("@DIR@", &directory.display().to_string())
                 .replace("@PORT@", &address.port().to_string())
-                .replace("@ENTRIES@", &workload.entries().to_string())
+                .replace("@ENTRIES@", &workload.entries(entry).to_string())
+                .replace("@CACHE@", &workload.cache(entry).to_string())
+                .replace("@HALF@", &(workload.cache(entry) / 2).to_string())
                 .replace("@UPSTREAM@", &self.upstream.port().to_string())
         };
-        if !entry.config.is_empty() {
-            fs::write(&config, fill(entry.config))?;
+        let text = entry.idle_config().filter(|_| workload == Workload::Idle).unwrap_or(entry.config);
+        if !text.is_empty() {
+            fs::write(&config, fill(text))?;
         }
         let arguments: Vec<String> = entry.arguments.iter().map(|argument| fill(argument)).collect();
         let log = directory.join("log");
@@ -312,7 +353,10 @@ impl Arena {
         }
         contestant.server.release();
         first_answer(contestant.address, || true)?;
-        let round = self.measure_load(workload, contestant);
+        let round = match workload {
+            Workload::Idle => Ok(measure_idle(&contestant.server)),
+            _ => self.measure_load(workload, contestant),
+        };
         contestant.server.hold();
         round
     }
@@ -326,9 +370,10 @@ impl Arena {
         };
         let mut mix = Mix::new(workload.names());
         let plan = workload.pace().map_or(Plan::Closed { window: load::WINDOW }, |rate| Plan::Paced { rate });
+        let time = if workload.is_ratio() { Duration::MAX } else { self.time };
         let outcome: Outcome = match workload {
-            Workload::T => load_tcp::run(contestant.address, &mut mix, self.time, &mut meter)?,
-            _ => load::run(contestant.address, &mut mix, plan, self.time, &mut meter)?,
+            Workload::T => load_tcp::run(contestant.address, &mut mix, time, &mut meter)?,
+            _ => load::run(contestant.address, &mut mix, plan, time, &mut meter)?,
         };
         if outcome.answered == 0 {
             return Err(format!("no answers: {outcome}").into());
@@ -337,14 +382,18 @@ impl Arena {
         let used = after.since(before);
         let answered = outcome.answered as f64;
         let processor = used.total.as_secs_f64() * 1e6 / answered;
+        let forwarded = f64::from(forwarded_after.wrapping_sub(forwarded_before)) / answered;
+        // Of a flood, half of what is asked is new and must be forwarded.
+        let misses = if workload == Workload::RF { 2.0 * forwarded - 1.0 } else { forwarded };
         Ok(Round {
             processor,
             user: processor * used.user_share,
             rate: outcome.rate(),
-            forwarded: f64::from(forwarded_after.wrapping_sub(forwarded_before)) / answered,
+            forwarded,
+            misses,
             lost: outcome.lost + outcome.failures + outcome.wrong,
             latency: [500, 990].map(|of_thousand| outcome.latency(of_thousand)),
-            start: f64::NAN,
+            ..Round::default()
         })
     }
 
@@ -360,6 +409,26 @@ impl Arena {
         fs::remove_dir_all(directory)?;
         Ok(Round { start: start.as_secs_f64() * 1e3, ..Round::default() })
     }
+}
+
+/// What S3-FIFO would make of as many entries as tidegate's bytes are.
+fn simulated(workload: Workload) -> String {
+    let exponent = if workload == Workload::R09 { 0.9 } else { 1.0 };
+    let capacity = servers::ALL.iter().find(|entry| entry.role == Role::Subject).map_or(0, |own| workload.entries(own));
+    let entries = usize::try_from(capacity).unwrap_or_default();
+    let ratio = simulate::hit_ratio(entries, &site(exponent), &site(exponent), workload == Workload::RF);
+    format!("simulated S3-FIFO with {entries} entries: {:.1} % misses", 100.0 * (1.0 - ratio))
+}
+
+/// Nothing is asked for a while.
+fn measure_idle(server: &Server) -> Round {
+    std::thread::sleep(SETTLE);
+    let (used, switches, begin) = (server.used(), server.switches(), Moment::now());
+    std::thread::sleep(QUIET);
+    let time = Moment::now().since(begin).as_secs_f64();
+    let processor = server.used().since(used).total.as_secs_f64() * 1e3 * 60.0 / time;
+    let switches = server.switches().saturating_sub(switches) as f64 / time;
+    Round { processor, switches, ..Round::default() }
 }
 
 /// A loopback address whose port nobody has, for UDP and TCP.

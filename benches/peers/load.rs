@@ -133,7 +133,14 @@ struct Client {
 /// Asks every name that a kind needs, so that all of them are in the server's cache; again, a few times, while some have
 /// no answer.
 pub(crate) fn warm(server: SocketAddr, names: Names) -> Result<Outcome> {
-    let Some(each) = names.each() else { return Ok(Outcome::default()) };
+    let Some(each) = names.each() else {
+        let mut mix = Mix::new(names);
+        // A list that ends fills a cache that is too small for it.
+        return match mix.is_endless() {
+            true => Ok(Outcome::default()),
+            false => run(server, &mut mix, Plan::Closed { window: WINDOW }, Duration::MAX, &mut |_| {}),
+        };
+    };
     let mut outcome = Outcome::default();
     for _ in 0..WARM_ATTEMPTS {
         let plan = Plan::Closed { window: WARM_WINDOW };

@@ -8,6 +8,10 @@ use crate::query::Name;
 pub(crate) const POPULAR: u32 = 10_000;
 /// The names of a large cache.
 pub(crate) const MANY: u32 = 500_000;
+/// The names of a site whose cache is too small.
+pub(crate) const SITE: u32 = 1_000_000;
+/// Draws from the names of a site in one run, after which it ends.
+const SITE_DRAWS: usize = 1_000_000;
 /// Draws made ahead, so that a question costs the load generator nothing; asked again from the start when used up.
 const DRAWS: usize = 1 << 20;
 
@@ -24,6 +28,12 @@ pub(crate) enum Names {
     FifthNew,
     /// Evenly over the many names.
     Even,
+    /// Zipf with exponent 0.9 over a million names, to the end of a list.
+    Skew09,
+    /// The same with exponent 1.0.
+    Skew10,
+    /// As the last, but every second name is new and never asked for again.
+    Flood,
     /// Every popular name once.
     EachPopular,
     /// Every one of the many names once.
@@ -36,7 +46,7 @@ impl Names {
         match self {
             Self::Popular | Self::Mixed | Self::FifthNew | Self::EachPopular => Some(Self::EachPopular),
             Self::Even | Self::EachMany => Some(Self::EachMany),
-            Self::New => None,
+            Self::New | Self::Skew09 | Self::Skew10 | Self::Flood => None,
         }
     }
 }
@@ -54,7 +64,9 @@ impl Mix {
     pub(crate) fn new(names: Names) -> Self {
         let mut random: SmallRng = SmallRng::seed_from_u64(1);
         let draws = match names {
-            Names::Popular | Names::Mixed | Names::FifthNew => zipf(POPULAR, &mut random),
+            Names::Popular | Names::Mixed | Names::FifthNew => zipf(POPULAR, 1.0, DRAWS, &mut random),
+            Names::Skew09 => site(0.9),
+            Names::Skew10 | Names::Flood => site(1.0),
             Names::Even => (0..DRAWS).map(|_| random.random_range(0..MANY)).collect(),
             Names::New => Vec::new(),
             Names::EachPopular => (0..POPULAR).collect(),
@@ -65,7 +77,8 @@ impl Mix {
 
     /// Whether there is always a next name.
     pub(crate) fn is_endless(&self) -> bool {
-        !matches!(self.names, Names::EachPopular | Names::EachMany)
+        use Names::{EachMany, EachPopular, Flood, Skew09, Skew10};
+        !matches!(self.names, EachPopular | EachMany | Skew09 | Skew10 | Flood)
     }
 
     fn fresh(&mut self) -> Name {
@@ -87,18 +100,27 @@ impl Iterator for Mix {
             Names::Popular | Names::Mixed | Names::FifthNew => draw.map(Name::Popular),
             Names::Even => draw.map(Name::Long),
             Names::EachPopular => self.draws.get(self.at - 1).copied().map(Name::Popular),
-            Names::EachMany => self.draws.get(self.at - 1).copied().map(Name::Long),
+            Names::EachMany | Names::Skew09 | Names::Skew10 => self.draws.get(self.at - 1).copied().map(Name::Long),
+            Names::Flood if self.at.is_multiple_of(2) => Some(self.fresh()),
+            Names::Flood => self.draws.get(self.at / 2).copied().map(Name::Long),
         }
     }
 }
 
-fn zipf(names: u32, random: &mut SmallRng) -> Vec<u32> {
+/// Draws from a million names, others in each run.
+pub(crate) fn site(exponent: f64) -> Vec<u32> {
+    let mut random: SmallRng = SmallRng::seed_from_u64(rand::random());
+    zipf(SITE, exponent, SITE_DRAWS, &mut random)
+}
+
+/// So many draws from names of which the n-th has the weight n to the power of minus `exponent`.
+fn zipf(names: u32, exponent: f64, draws: usize, random: &mut SmallRng) -> Vec<u32> {
     let mut below = Vec::new();
     let mut sum = 0.0;
     for rank in 1..=names {
-        sum += 1.0 / f64::from(rank);
+        sum += f64::from(rank).powf(-exponent);
         below.push(sum);
     }
     let draw = |_| below.partition_point(|limit| *limit <= random.random_range(0.0..sum));
-    (0..DRAWS).map(draw).map(|rank| u32::try_from(rank).unwrap_or_default()).collect()
+    (0..draws).map(draw).map(|rank| u32::try_from(rank).unwrap_or_default()).collect()
 }

@@ -21,6 +21,7 @@ mod query;
 mod reflect;
 mod relay;
 mod servers;
+mod simulate;
 mod table;
 mod upstream;
 
@@ -72,7 +73,8 @@ struct LoadArguments {
     /// The server.
     #[arg(long, default_value = "127.0.0.1:5300")]
     server: SocketAddr,
-    /// Which names: popular (Zipf over 10,000), new, mixed (one in ten new), even (over 500,000).
+    /// Which names: popular (Zipf over 10,000), new, mixed (one in ten new), even (over 500,000), skew09, skew10 (Zipf over
+    /// 1,000,000), flood (skew10, every second one new).
     #[arg(long, default_value = "popular")]
     names: mix::Names,
     /// How long.

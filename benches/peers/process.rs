@@ -91,6 +91,11 @@ impl Server {
         used
     }
 
+    /// How often its threads have gone to sleep.
+    pub(crate) fn switches(&self) -> u64 {
+        self.processes().into_iter().map(switches).sum()
+    }
+
     /// Resident memory in bytes.
     pub(crate) fn memory(&self) -> u64 {
         self.processes().into_iter().filter_map(resident).sum()
@@ -139,6 +144,16 @@ fn scheduled(pid: u32) -> Duration {
         text.split_whitespace().next()?.parse::<u64>().ok()
     });
     Duration::from_nanos(nanos.sum())
+}
+
+/// The voluntary context switches of the threads of a process.
+fn switches(pid: u32) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let counts = threads.flatten().filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("status")).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse::<u64>().ok()
+    });
+    counts.sum()
 }
 
 /// The fields of `/proc/PID/stat` after the name, which may hold anything: state is the first.

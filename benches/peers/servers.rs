@@ -15,10 +15,13 @@ pub(crate) struct Entry {
     pub(crate) program: Program,
     /// The Debian package it comes from.
     pub(crate) package: &'static str,
-    /// Its arguments; `@CONFIG@`, `@DIR@`, `@PORT@`, `@UPSTREAM@` and `@ENTRIES@` are filled in.
+    /// Its arguments; `@CONFIG@`, `@DIR@`, `@PORT@` and `@UPSTREAM@` are filled in, in files also `@ENTRIES@`, `@CACHE@`
+    /// (MiB) and `@HALF@` of it.
     pub(crate) arguments: &'static [&'static str],
     /// Its configuration, with the same to fill in; empty for none.
     pub(crate) config: &'static str,
+    /// Room for every workload but those of a small cache, in MiB.
+    pub(crate) cache: u32,
     /// What it is in the contest.
     pub(crate) role: Role,
 }
@@ -52,7 +55,7 @@ const fn peer(
     arguments: &'static [&'static str],
     config: &'static str,
 ) -> Entry {
-    Entry { name, program: Program::Installed(program), package, arguments, config, role: Role::Peer }
+    Entry { name, program: Program::Installed(program), package, arguments, config, cache: 1000, role: Role::Peer }
 }
 
 /// All of them, in the order they take turns.
@@ -63,6 +66,7 @@ pub(crate) const ALL: [Entry; 10] = [
         package: "",
         arguments: &["reflect", "--listen", "127.0.0.1:@PORT@"],
         config: "",
+        cache: 0,
         role: Role::Floor,
     },
     Entry {
@@ -71,6 +75,7 @@ pub(crate) const ALL: [Entry; 10] = [
         package: "",
         arguments: &["relay", "--listen", "127.0.0.1:@PORT@", "--upstream", "127.0.0.1:@UPSTREAM@"],
         config: "",
+        cache: 0,
         role: Role::Floor,
     },
     Entry {
@@ -79,6 +84,7 @@ pub(crate) const ALL: [Entry; 10] = [
         package: "",
         arguments: &["serve", "--config", "@CONFIG@"],
         config: include_str!("config/tidegate.toml"),
+        cache: 512,
         role: Role::Subject,
     },
     peer(
@@ -124,6 +130,26 @@ impl Entry {
             Program::Installed(program) => search(program),
         }
         .filter(|path| path.is_file())
+    }
+
+    /// Its configuration for a server that has nothing to do but its probes, where it has any.
+    pub(crate) fn idle_config(&self) -> Option<&'static str> {
+        match self.name {
+            "tidegate" => Some(include_str!("config/idle.toml")),
+            "dnsdist" => Some(include_str!("config/idle.dnsdist")),
+            _ => None,
+        }
+    }
+
+    /// The resident bytes of a name in its cache, as workload W measured them: for files that count entries.
+    pub(crate) fn bytes_a_name(&self) -> u32 {
+        match self.name {
+            "dnsdist" => 381,
+            "smartdns" => 544,
+            "recursor" => 1143,
+            "dnsmasq" => 2064,
+            _ => 131,
+        }
     }
 
     /// What its configuration file is called; the Recursor wants a name of its own.

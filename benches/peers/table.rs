@@ -7,7 +7,7 @@ use crate::servers::Role;
 /// The figures of one round of one server.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Round {
-    /// Microseconds of processor time a query.
+    /// Microseconds of processor time a query; where nothing is asked, milliseconds a minute.
     pub(crate) processor: f64,
     /// Those outside the kernel.
     pub(crate) user: f64,
@@ -15,6 +15,10 @@ pub(crate) struct Round {
     pub(crate) rate: f64,
     /// Questions that the server passed on, as a share of its answers.
     pub(crate) forwarded: f64,
+    /// The share of answers that were not in the cache, of names that are asked for again.
+    pub(crate) misses: f64,
+    /// How often a second the server went to sleep.
+    pub(crate) switches: f64,
     /// Questions without a right answer.
     pub(crate) lost: u64,
     /// Microseconds to the median answer, and to the 99th of a hundred; not a number where they are not measured.
@@ -29,7 +33,7 @@ pub(crate) struct Row {
     pub(crate) name: String,
     /// What it is compared as.
     pub(crate) role: Role,
-    /// Bytes of resident memory a name, where they are measured.
+    /// How resident memory grew, where it is measured: bytes a name, or MiB for a cache that is too small.
     pub(crate) memory: Option<f64>,
     /// Its figures.
     pub(crate) rounds: Vec<Round>,
@@ -46,6 +50,9 @@ const OTHERS: [Column; 4] = [
     ("lost", |round| round.lost as f64, 0),
 ];
 const LATENCY: [Column; 2] = [("p50 µs", |round| round.latency[0], 0), ("p99 µs", |round| round.latency[1], 0)];
+const MISSES: Column = ("misses %", |round| round.misses * 100.0, 1);
+const IDLE: Column = ("CPU ms a minute", |round| round.processor, 0);
+const SWITCHES: Column = ("context switches/s", |round| round.switches, 1);
 const START: Column = ("ms to the first answer", |round| round.start, 1);
 
 /// What a table is about.
@@ -57,11 +64,20 @@ pub(crate) enum Subject {
     Latency,
     /// Starting.
     Start,
+    /// What a server uses while nothing is asked.
+    Idle,
+    /// The share of hits.
+    Ratio,
 }
 
 /// Renders the table; the rows with the least of the first figure first.
 pub(crate) fn render(subject: Subject, rows: &mut [Row]) -> String {
-    let first = if subject == Subject::Start { START } else { PROCESSOR };
+    let first = match subject {
+        Subject::Start => START,
+        Subject::Idle => IDLE,
+        Subject::Ratio => MISSES,
+        Subject::Processor | Subject::Latency => PROCESSOR,
+    };
     rows.sort_by(|a, b| median(a, first).total_cmp(&median(b, first)));
     let least = |role| rows.iter().filter(|row| row.role == role).map(|row| median(row, first)).min_by(f64::total_cmp);
     let (floor, peer) = (least(Role::Floor), least(Role::Peer));
@@ -69,11 +85,13 @@ pub(crate) fn render(subject: Subject, rows: &mut [Row]) -> String {
         Subject::Processor => OTHERS.to_vec(),
         Subject::Latency => LATENCY.into_iter().chain(OTHERS).collect(),
         Subject::Start => Vec::new(),
+        Subject::Idle => vec![SWITCHES],
+        Subject::Ratio => [PROCESSOR].into_iter().chain(OTHERS).collect(),
     };
     let memory = rows.iter().any(|row| row.memory.is_some());
     let mut text = format!("| server | {} (min–max) | ÷ floor | ÷ best peer |", first.0);
     if memory {
-        text.push_str(" bytes a name |");
+        text.push_str(if subject == Subject::Ratio { " MiB grown |" } else { " bytes a name |" });
     }
     for (head, ..) in &columns {
         let _ = write!(text, " {head} |");
