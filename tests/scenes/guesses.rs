@@ -217,16 +217,7 @@ fn neither_port_nor_id_is_predicted_by_the_last() {
         .servers("site", &[mirror.address.to_string()], ONE_PATIENT_TRY)
         .forward("everything", &["."], "site", "");
     let tidegate = Tidegate::start(&config);
-    let socket = tidegate.client().socket();
-    let misses = if is_soak() { 100_000 } else { 10_000 };
-    // Before the first port is renewed, and whatever a busy machine allows until then.
-    let start = now();
-    let mut number = 0;
-    while number < misses && (is_soak() || start.elapsed() < Duration::from_secs(50)) {
-        number += 1;
-        socket.send(&Query::a(&format!("n{number}.example.")));
-        assert_eq!(socket.receive_rcode(), Some(ResponseCode::NoError.low()));
-    }
+    ask_one_by_one(&tidegate, if is_soak() { 100_000 } else { 10_000 });
     let mut seen = mirror.seen();
     // Before the first port is renewed; the others have had as long a life.
     let first = seen[0].at;
@@ -282,6 +273,19 @@ fn neither_port_nor_id_is_predicted_by_the_last() {
     is_uncorrelated("numbers of new ports", &ports.iter().map(|&port| usize::from(port)).collect::<Vec<_>>());
     let near = ports.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) < 256).count();
     assert!(near < count / 8, "{near} of {count} new ports are near the last");
+}
+
+/// Asks so many new names; without `TIDEGATE_SOAK_SECONDS` as many as a busy machine allows before the first port is renewed.
+fn ask_one_by_one(tidegate: &Tidegate, misses: usize) {
+    let socket = tidegate.client().socket();
+    let start = now();
+    for number in 0..misses {
+        if !is_soak() && start.elapsed() > Duration::from_secs(50) {
+            return;
+        }
+        socket.send(&Query::a(&format!("n{number}.example.")));
+        assert_eq!(socket.receive_rcode(), Some(ResponseCode::NoError.low()));
+    }
 }
 
 /// Pearson's chi-square over `kinds` that should be equally frequent.

@@ -84,8 +84,8 @@ fn a_thousand_broken_names_do_not_bring_a_server_down() {
             assert_eq!(server.transitions(HealthState::Down), 0);
         }
     });
-    // Two tries a name, and a probe now and then.
-    assert!(scripts.iter().map(Script::queries).sum::<usize>() < 2200);
+    // Two tries a name, a third where a busy machine made one late, and a probe now and then.
+    assert!(scripts.iter().map(Script::queries).sum::<usize>() < 3200);
 }
 
 #[test]

@@ -22,6 +22,7 @@ const SLOW: Duration = Duration::from_millis(12);
 struct Site {
     scripts: Vec<Script>,
     group: Arc<Group>,
+    alarm: Arc<Alarm>,
     client: Rc<UpstreamClient>,
 }
 
@@ -64,9 +65,9 @@ fn at_a_site_over(
     spec.limits.hedge_budget = hedge_budget;
     let alarm = Arc::new(Alarm::new());
     let group = Arc::new(Group::build(&spec, &OwnAddresses::default(), &alarm));
-    let site = Site { scripts, group, client: client() };
+    let site = Site { scripts, group, alarm, client: client() };
     on_a_worker(async {
-        let probes = probe(&site.group, &alarm);
+        let probes = probe(&site.group, &site.alarm);
         until("all up", || site.group.servers().all(|server| is(server, HealthState::Up))).await;
         drop(probes);
         for at in 0..40 {
@@ -107,7 +108,9 @@ fn queries_over_streams_are_hedged_too() {
                 return;
             }
             site.scripts[0].say_tcp(Tcp::Says(Says::Address(ONE)));
+            let probes = probe(&site.group, &site.alarm);
             until("it is up again", || is(server(&site.group, 0), HealthState::Up)).await;
+            drop(probes);
         }
         panic!("no hedge in twenty queries");
     });
@@ -147,7 +150,7 @@ fn hedges_in_place_of_retries_cost_nothing() {
         // While a busy machine answers later than the limit of a try, there is no time for a hedge before it.
         let (start, mut at) = (Moment::now(), 0);
         while site.group.hedges() <= 60 {
-            assert!(Moment::now().since(start) < PATIENCE, "{} hedges", site.group.hedges());
+            assert!(Moment::now().since(start) < 6 * PATIENCE, "{} hedges", site.group.hedges());
             assert_eq!(address(&site.ask(&format!("lost{at}.example")).await), TWO);
             sound(site, at).await;
             at += 1;
