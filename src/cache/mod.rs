@@ -32,10 +32,7 @@ pub use entry::EntryView;
 pub use key::{CacheKey, Hash};
 pub use shard::MOVES;
 
-use crate::wire::{
-    Malformed, NameBuf, RecordType, name,
-    record::{Records, Section},
-};
+use crate::wire::{name, record::find_alias};
 use shard::Shard;
 
 /// The smallest share of the capacity that is worth a lock of its own.
@@ -288,8 +285,10 @@ impl Cache {
     /// Drops every entry at or below the wire name `domain`, in lower case, and those whose aliases lead there; gives
     /// how many there were.
     pub fn remove_domain(&self, domain: &[u8]) -> usize {
-        let leads_there = |message: &[u8]| has_alias_into(message, domain).unwrap_or(false);
-        self.remove_where(|entry| name::is_within(entry.key.name, domain) || leads_there(entry.message))
+        let leads_there = |message: &[u8]| find_alias(message, |target| name::is_within(target, domain).then_some(()));
+        self.remove_where(|entry| {
+            name::is_within(entry.key.name, domain) || matches!(leads_there(entry.message), Ok(Some(())))
+        })
     }
 
     /// Drops everything and gives the memory back.
@@ -338,22 +337,6 @@ impl Cache {
     fn remove_where(&self, mut condition: impl FnMut(&EntryView<'_>) -> bool) -> usize {
         self.shards.iter().map(|shard| shard.lock().remove_where(&mut condition)).sum()
     }
-}
-
-/// Whether a CNAME of the message leads to `domain` or below it.
-fn has_alias_into(message: &[u8], domain: &[u8]) -> Result<bool, Malformed> {
-    let mut target = NameBuf::new();
-    for record in Records::of(message)? {
-        let record = record?;
-        if record.section == Section::Answer && record.rtype == RecordType::CNAME {
-            target.expand(message, record.rdata_at)?;
-            target.make_lowercase();
-            if name::is_within(target.as_wire(), domain) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
 }
 
 #[cfg(test)]

@@ -13,12 +13,7 @@ use crate::{
     cache::Stamp,
     config::{self, GroupIndex, Live, WhenDown},
     route::{RouteMatch, View},
-    wire::{
-        Malformed, NameBuf, RecordType, addresses,
-        header::HEADER,
-        name,
-        record::{Records, Section},
-    },
+    wire::{Malformed, NameBuf, RecordType, addresses, header::HEADER, name, record::find_alias},
 };
 
 /// Rule number in the stamp of an answer that came through no rule.
@@ -94,20 +89,13 @@ pub(super) fn of_found(
     let fingerprint = snapshot.fingerprint_of(found.target, name.as_wire(), qtype);
     let mut shape = Shape { fingerprint, rule, view: found.view, is_shared: true };
     let choice = if has_views { snapshot.choice(name.as_wire()) } else { None };
-    for record in Records::of(message)? {
-        let record = record?;
-        if record.section != Section::Answer {
-            break;
+    find_alias(message, |target| {
+        shape.is_shared &= snapshot.choice(target).is_none_or(|other| Some(other) == choice);
+        if let Some(found) = snapshot.find(target, qtype, client) {
+            shape.extend(snapshot.fingerprint_of(found.target, target, qtype));
         }
-        if record.rtype != RecordType::CNAME {
-            continue;
-        }
-        name.expand(message, record.rdata_at)?;
-        name.make_lowercase();
-        shape.is_shared &= snapshot.choice(name.as_wire()).is_none_or(|other| Some(other) == choice);
-        let Some(found) = snapshot.find(name.as_wire(), qtype, client) else { continue };
-        shape.extend(snapshot.fingerprint_of(found.target, name.as_wire(), qtype));
-    }
+        None::<()>
+    })?;
     Ok(shape)
 }
 
@@ -136,30 +124,22 @@ pub(super) fn revalidate(
 /// an entry that fails is only fetched again.
 fn passes(snapshot: &Snapshot, message: &[u8], client: IpAddr) -> Result<bool, Malformed> {
     let qtype = question_type(message);
-    let stops = |name: &NameBuf| -> Result<bool, Malformed> {
-        let found = snapshot.find(name.as_wire(), qtype, client);
+    let stops = |name: &[u8]| -> Result<bool, Malformed> {
+        let found = snapshot.find(name, qtype, client);
         let Some(Target::Rule(id)) = found.map(|found| found.target) else { return Ok(false) };
         let guard = &snapshot.rule(id).guard;
         let stopped = |address| guard.stops(address).then_some(());
-        Ok(!guard.spares(name.as_wire()) && addresses::find_address(message, stopped)?.is_some())
+        Ok(!guard.spares(name) && addresses::find_address(message, stopped)?.is_some())
     };
     let mut name = NameBuf::new();
     name.expand(message, HEADER)?;
     name.make_lowercase();
-    if stops(&name)? {
+    if stops(name.as_wire())? {
         return Ok(false);
     }
-    for record in Records::of(message)? {
-        let record = record?;
-        if record.section == Section::Answer && record.rtype == RecordType::CNAME {
-            name.expand(message, record.rdata_at)?;
-            name.make_lowercase();
-            if stops(&name)? {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
+    // What cannot be read does not pass.
+    let stopped = find_alias(message, |target| stops(target).unwrap_or(true).then_some(()))?;
+    Ok(stopped.is_none())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The records of a message, one after the other, where they stand (RFC 1035 4.1.3).
 
-use super::{Class, Header, Malformed, RecordType, Ttl, header::HEADER, name};
+use super::{Class, Header, Malformed, NameBuf, RecordType, Ttl, header::HEADER, name};
 
 /// Octets of a record between its owner name and its RDATA: type, class, TTL, length.
 const FIXED: usize = 10;
@@ -111,4 +111,24 @@ impl Iterator for Records<'_> {
         }
         Some(record)
     }
+}
+
+/// Calls `see` with the target of each CNAME in the answer section, as a wire name in lower case, until one call gives a
+/// value.
+pub fn find_alias<T>(message: &[u8], mut see: impl FnMut(&[u8]) -> Option<T>) -> Result<Option<T>, Malformed> {
+    let mut target = NameBuf::new();
+    for record in Records::of(message)? {
+        let record = record?;
+        if record.section != Section::Answer {
+            break;
+        }
+        if record.rtype == RecordType::CNAME {
+            target.expand(message, record.rdata_at)?;
+            target.make_lowercase();
+            if let Some(found) = see(target.as_wire()) {
+                return Ok(Some(found));
+            }
+        }
+    }
+    Ok(None)
 }
