@@ -21,7 +21,9 @@ mod keep;
 #[cfg(test)]
 mod tests;
 
-use self::keep::{Chain, End, Kept, Owner};
+use smallvec::SmallVec;
+
+use self::keep::{Chain, End, Kept, KeptRecords, Owner};
 use super::{
     Class, Edns, Flags, Header, Malformed, MessageId, Name, NameBuf, Rcode, RecordType, RelayedEde, Ttl, UpstreamQuery,
     header::HEADER,
@@ -73,7 +75,7 @@ pub enum Mismatch {
 #[derive(Debug, Clone)]
 pub struct Response {
     message: Vec<u8>,
-    ttl_offsets: Vec<u16>,
+    ttl_offsets: SmallVec<[u16; 8]>,
     kind: ResponseKind,
     rcode: Rcode,
     edns: bool,
@@ -162,10 +164,10 @@ impl Response {
         Self { message, ..Self::empty(kind, rcode, edns) }
     }
 
-    const fn empty(kind: ResponseKind, rcode: Rcode, edns: bool) -> Self {
+    fn empty(kind: ResponseKind, rcode: Rcode, edns: bool) -> Self {
         Self {
             message: Vec::new(),
-            ttl_offsets: Vec::new(),
+            ttl_offsets: SmallVec::new(),
             kind,
             rcode,
             edns,
@@ -353,7 +355,8 @@ fn match_question(
 
 /// The records of the question's class, all of them known to stand inside the message.
 struct Body {
-    records: Vec<Record>,
+    /// Most answers have no more than this.
+    records: SmallVec<[Record; 4]>,
     opt: Option<Record>,
     extended_rcode: u16,
 }
@@ -363,8 +366,8 @@ impl Body {
         let walk = Records::new(message, header, at);
         // Every record takes eleven octets at the least, whatever the counts claim.
         let counted: usize = header.counts[1..].iter().map(|&count| usize::from(count)).sum();
-        let mut body =
-            Self { records: Vec::with_capacity(counted.min(message.len() / 11)), opt: None, extended_rcode: 0 };
+        let records = SmallVec::with_capacity(counted.min(message.len() / 11));
+        let mut body = Self { records, opt: None, extended_rcode: 0 };
         for record in walk {
             let record = record?;
             match record.rtype {
@@ -409,7 +412,7 @@ fn keep_proof(
     records: &[Record],
     chain: &Chain<'_>,
     kind: ResponseKind,
-    kept: &mut Vec<Kept>,
+    kept: &mut KeptRecords,
 ) -> Result<(), Malformed> {
     for record in records.iter().filter(|record| record.section == Section::Authority) {
         let stays = match keep::subject(message, record)? {

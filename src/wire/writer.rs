@@ -1,5 +1,7 @@
 //! Writes messages with name compression (RFC 1035 4.1.4). Everything sent to clients is written here.
 
+use smallvec::SmallVec;
+
 use super::{
     Class, Header, MAX_MESSAGE, Malformed, RecordType, Ttl,
     edns::OPT_WITH_COOKIE,
@@ -30,8 +32,7 @@ pub enum Compression {
 pub struct Writer {
     out: Vec<u8>,
     /// Where each name suffix written so far begins, with its uncompressed length.
-    suffixes: [(u16, u8); MAX_SUFFIXES],
-    suffix_count: usize,
+    suffixes: SmallVec<[(u16, u8); 16]>,
     counts: [u16; 4],
     /// Where the last owner name stands in full: QNAME's place, until a record is written.
     owner_at: Option<u16>,
@@ -42,8 +43,7 @@ impl Writer {
     pub fn new(name: &[u8], qtype: RecordType, qclass: Class, capacity: usize) -> Self {
         let mut out = Vec::with_capacity(capacity.max(HEADER + name.len() + 4));
         out.extend_from_slice(&[0; HEADER]);
-        let suffixes = [(0, 0); MAX_SUFFIXES];
-        let mut writer = Self { out, suffixes, suffix_count: 0, counts: [1, 0, 0, 0], owner_at: None };
+        let mut writer = Self { out, suffixes: SmallVec::new(), counts: [1, 0, 0, 0], owner_at: None };
         writer.owner(name);
         writer.out.extend_from_slice(&qtype.0.to_be_bytes());
         writer.out.extend_from_slice(&qclass.0.to_be_bytes());
@@ -209,20 +209,16 @@ impl Writer {
     }
 
     fn remember(&mut self, suffix_length: usize) {
-        if self.out.len() >= POINTER_END {
+        if self.out.len() >= POINTER_END || self.suffixes.len() == MAX_SUFFIXES {
             return;
         }
-        if let (Ok(offset), Ok(length)) = (u16::try_from(self.out.len()), u8::try_from(suffix_length))
-            && let Some(place) = self.suffixes.get_mut(self.suffix_count)
-        {
-            *place = (offset, length);
-            self.suffix_count += 1;
+        if let (Ok(offset), Ok(length)) = (u16::try_from(self.out.len()), u8::try_from(suffix_length)) {
+            self.suffixes.push((offset, length));
         }
     }
 
     fn find(&self, suffix: &[u8]) -> Option<u16> {
-        let candidates =
-            self.suffixes[..self.suffix_count].iter().filter(|(_, length)| usize::from(*length) == suffix.len());
+        let candidates = self.suffixes.iter().filter(|(_, length)| usize::from(*length) == suffix.len());
         candidates.map(|(offset, _)| *offset).find(|&offset| self.stands_at(usize::from(offset), suffix))
     }
 

@@ -1,6 +1,8 @@
 //! Which records of an upstream's message stay: the CNAME chain from QNAME, the data at its end, the proof that there
 //! is none.
 
+use smallvec::SmallVec;
+
 use super::super::{
     Malformed, Name, NameBuf, RecordType, UpstreamQuery, name, read_u16,
     record::{Record, Section},
@@ -25,6 +27,9 @@ pub(super) struct Kept {
     pub(super) owner: Owner,
     pub(super) record: Record,
 }
+
+/// The records that are kept; most answers have no more than four.
+pub(super) type KeptRecords = SmallVec<[Kept; 4]>;
 
 /// Where a kept record stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,8 +142,8 @@ impl<'a> Chain<'a> {
     }
 
     /// The answer records that belong to this answer, in the chain's order.
-    pub(super) fn keep(&self, message: &[u8], records: &[Record]) -> Result<Vec<Kept>, Malformed> {
-        let mut kept = Vec::with_capacity(records.len());
+    pub(super) fn keep(&self, message: &[u8], records: &[Record]) -> Result<KeptRecords, Malformed> {
+        let mut kept = KeptRecords::with_capacity(records.len());
         let mut known = None;
         for record in records.iter().filter(|record| record.section == Section::Answer) {
             // The records of a set mostly share one pointer for their owner.
