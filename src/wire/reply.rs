@@ -98,18 +98,32 @@ const fn repeated(flags: Flags) -> u16 {
 /// Makes the stored message in `out[..length]` the reply to `question`: id, flags, letter case, OPT. Gives the reply's
 /// length; a message that does not fit becomes a truncated one.
 pub fn finish(out: &mut [u8], length: usize, question: &Question<'_>, ede: Option<Ede<'_>>, space: Space) -> usize {
-    let echo = &question.echo;
     let stored = Flags(u16::from_be_bytes([out[2], out[3]]));
     let limit = space.limit.min(out.len());
-    let mut end = length;
-    let mut opt = question.edns.as_ref().map(|edns| (edns, our_opt(edns, stored.rcode(), ede, space)));
-    if let Some((_, opt)) = &mut opt {
-        opt.shorten(limit.saturating_sub(length));
-        end += opt.length();
-    }
-    if end > limit {
+    let Some(edns) = &question.edns else {
+        if length > limit {
+            return truncated(out, question, stored.rcode(), space);
+        }
+        repeat(out, question, stored);
+        return length;
+    };
+    let mut opt = our_opt(edns, stored.rcode(), ede, space);
+    opt.shorten(limit.saturating_sub(length));
+    if length + opt.length() > limit {
         return truncated(out, question, stored.rcode(), space);
     }
+    repeat(out, question, stored);
+    if space.pads && edns.has_padding {
+        opt.pad(length, limit);
+    }
+    let additional = u16::from_be_bytes([out[10], out[11]]).wrapping_add(1);
+    out[10..HEADER].copy_from_slice(&additional.to_be_bytes());
+    length + opt.write(&mut out[length..]).unwrap_or(0)
+}
+
+/// Repeats id, flags and question of a query in the message that answers it, which has these flags.
+fn repeat(out: &mut [u8], question: &Question<'_>, stored: Flags) {
+    let echo = &question.echo;
     let mut flags = stored.0 | repeated(echo.flags);
     if !question.do_bit() && !echo.flags.has(Flags::AD) {
         flags &= !Flags::AD;
@@ -118,13 +132,6 @@ pub fn finish(out: &mut [u8], length: usize, question: &Question<'_>, ede: Optio
     let [flags_high, flags_low] = flags.to_be_bytes();
     out[..4].copy_from_slice(&[id_high, id_low, flags_high, flags_low]);
     out[HEADER..HEADER + echo.section.len()].copy_from_slice(echo.section);
-    let Some((edns, mut opt)) = opt else { return length };
-    if space.pads && edns.has_padding {
-        opt.pad(length, limit);
-    }
-    let additional = u16::from_be_bytes([out[10], out[11]]).wrapping_add(1);
-    out[10..HEADER].copy_from_slice(&additional.to_be_bytes());
-    length + opt.write(&mut out[length..]).unwrap_or(0)
 }
 
 /// The only record of a reply that this server makes by itself. Its owner is QNAME.
