@@ -22,9 +22,7 @@ mod follow_up;
 mod hedge;
 mod turn;
 
-use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
-
-use tokio::time::sleep_until;
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use crate::{
     clock::Moment,
@@ -226,17 +224,14 @@ impl<'a> Run<'a> {
         let shared = Rc::clone(&self.client.shared);
         let instant = |at: Moment| shared.instant(at);
         self.keep_one_waiting(now);
-        let mut sleep = pin!(sleep_until(instant(self.next_event(deadline))));
+        let mut timer = shared.timers.take(self.race.role, instant(self.next_event(deadline)));
         loop {
             let is_over = self.turn_at.is_none() && self.tries.iter().all(|t| t.phase == Phase::Over);
             if is_over || now >= deadline {
                 return Err(self.failure());
             }
-            let next = instant(self.next_event(deadline));
-            if sleep.deadline() != next {
-                sleep.as_mut().reset(next);
-            }
-            let arrival = self.race.next(&mut sleep).await;
+            timer.set(instant(self.next_event(deadline)));
+            let arrival = self.race.next(&mut timer).await;
             now = arrival.as_ref().map_or_else(Moment::now, |arrival| arrival.at.max(now));
             if let Some(arrival) = arrival
                 && let Some(exchanged) = self.arrived(arrival, now)

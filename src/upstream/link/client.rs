@@ -28,7 +28,7 @@ use crate::{
     dnstap::{Tap, Tapped, TappedKind},
     net::mmsg::Inbox,
     upstream::{
-        race::late::LateTries,
+        race::{late::LateTries, timer::Timers},
         server::{Server, tally::Stripe},
     },
     wire::Transport,
@@ -79,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) random: RefCell<StdRng>,
     pub(crate) inbox: RefCell<Inbox>,
     pub(crate) late_tries: RefCell<LateTries>,
+    pub(crate) timers: Timers,
     /// One moment on both clocks.
     anchor: (Moment, Instant),
     /// Links with queries to send at the end of the turn.
@@ -148,6 +149,7 @@ impl UpstreamClient {
             random: RefCell::new(rand::make_rng()),
             inbox: RefCell::new(udp::inbox()),
             late_tries: RefCell::default(),
+            timers: Timers::default(),
             anchor: (Moment::now(), Instant::now()),
             dirty: RefCell::default(),
             flusher: Cell::default(),

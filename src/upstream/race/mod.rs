@@ -5,20 +5,19 @@
 //! whether anyone still waits for it. Everything here stays on one thread.
 
 pub(crate) mod late;
+pub(crate) mod timer;
 
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     hash::BuildHasher,
-    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::Poll,
     time::Duration,
 };
 
-use tokio::time::Sleep;
-
+use self::timer::Timer;
 use crate::{
     clock::Moment,
     config::Recursion,
@@ -242,8 +241,8 @@ impl Race {
         self.first.take().or_else(|| self.more.borrow_mut().pop())
     }
 
-    /// The next arrival; none if `sleep` ends first.
-    pub(super) async fn next(&self, sleep: &mut Pin<&mut Sleep>) -> Option<Arrival> {
+    /// The next arrival; none if `timer` is due first.
+    pub(super) async fn next(&self, timer: &mut Timer<'_>) -> Option<Arrival> {
         poll_fn(|context| {
             if let Some(arrival) = self.take() {
                 return Poll::Ready(Some(arrival));
@@ -253,7 +252,7 @@ impl Race {
                 Some(waker) => waker.clone_from(context.waker()),
                 None => *waker = Some(context.waker().clone()),
             }
-            sleep.as_mut().poll(context).map(|()| None)
+            timer.poll(context).map(|()| None)
         })
         .await
     }
