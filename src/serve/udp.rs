@@ -11,6 +11,7 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     os::fd::AsFd,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Poll, Waker},
@@ -113,7 +114,7 @@ pub async fn serve(
     socket: UdpSocket,
     context: Rc<Context>,
     payload: usize,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let listener = Rc::new(Listener {
         socket: mmsg::for_reading(socket)?,
@@ -128,11 +129,14 @@ pub async fn serve(
     tokio::task::spawn_local(send_late_replies(Rc::clone(&listener)));
     let mut batch = Batch::new(BATCH, LONGEST_QUERY, payload);
     let (mut room, mut errors) = (payload, 0_u32);
+    // Registered once: a wake-up for a single query would pay for it each time.
+    let mut stopping = stop.clone();
+    let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
     loop {
         tokio::select! {
             biased;
-            ready = listener.socket.readable() => ready?.retain_ready(),
-            _ = stop.wait_for(|stopping| *stopping) => break,
+            ready = poll_fn(|task| listener.socket.poll_read_ready(task)) => ready?.retain_ready(),
+            _ = &mut stopped => break,
         }
         let mut queue = Queue::MayHoldMore;
         for _ in 0..BATCHES_A_TURN {
@@ -155,7 +159,7 @@ pub async fn serve(
             Queue::Empty => {}
             Queue::Unreadable(error) if errors >= MOST_ERRORS => {
                 listener.say_that_reading_pauses(&error);
-                if timeout(READ_PAUSE, stop.wait_for(|stopping| *stopping)).await.is_ok() {
+                if timeout(READ_PAUSE, &mut stopped).await.is_ok() {
                     break;
                 }
             }
@@ -330,10 +334,10 @@ fn settle(sent: io::Result<Sent>, unsent: &mut VecDeque<Counted>, counters: &met
             (unsent.len(), u64::MAX)
         }
     };
-    for (slot, reply) in unsent.drain(..gone.min(unsent.len())).enumerate() {
-        if refused >> slot & 1 == 1 {
-            counters.not_sent(reply);
-        }
+    let gone = unsent.drain(..gone.min(unsent.len()));
+    if refused != 0 {
+        let is_refused = |slot: usize| refused >> slot & 1 == 1;
+        gone.enumerate().filter(|(slot, _)| is_refused(*slot)).for_each(|(_, reply)| counters.not_sent(reply));
     }
 }
 
