@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use smallvec::SmallVec;
+
 use super::{
     pending::Permit,
     resolution::{self, CacheState, Resolution},
@@ -13,14 +15,10 @@ use crate::{
     route::View,
     wire::{
         Edns, Flags, MessageId, Transport, UpstreamQuery,
-        name::MAX_NAME,
         question::{Echo, Question},
         reply::Space,
     },
 };
-
-/// The longest question section: a name, QTYPE and QCLASS.
-const MAX_SECTION: usize = MAX_NAME + 4;
 
 /// The channel to the client: it carried the query, and will carry the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +71,8 @@ pub struct Query {
     pub cached: CacheState,
     id: MessageId,
     flags: Flags,
-    /// The question section as it came, in the memory of the query itself: a miss allocates enough without it.
-    section: [u8; MAX_SECTION],
-    section_length: usize,
+    /// The question section as it came; that of most names is in the memory of the query itself.
+    section: SmallVec<[u8; 64]>,
     edns: Option<Edns<'static>>,
     /// Held until the reply is made.
     permit: Option<Permit>,
@@ -92,8 +89,6 @@ impl Query {
         cached: CacheState,
     ) -> Self {
         let (upstream, hash, view) = key;
-        let mut section = [0; MAX_SECTION];
-        section[..question.echo.section.len()].copy_from_slice(question.echo.section);
         Self {
             upstream: Arc::new(upstream),
             hash,
@@ -104,8 +99,7 @@ impl Query {
             cached,
             id: question.echo.id,
             flags: question.echo.flags,
-            section,
-            section_length: question.echo.section.len(),
+            section: SmallVec::from_slice(question.echo.section),
             edns: question.edns.map(Edns::without_options),
             permit: None,
         }
@@ -137,7 +131,7 @@ impl Query {
     /// The client's question, for the reply.
     pub fn question(&self) -> Question<'_> {
         Question {
-            echo: Echo { id: self.id, flags: self.flags, section: &self.section[..self.section_length] },
+            echo: Echo { id: self.id, flags: self.flags, section: &self.section },
             qtype: self.upstream.qtype,
             qclass: self.upstream.qclass,
             edns: self.edns,

@@ -10,7 +10,9 @@
 //! - A reload meanwhile: if other rules shape the answer now, the query is resolved anew under them, `MAX_RELOADS`
 //!   times at most, then SERVFAIL: nothing leaves that the rules in force have not judged.
 
-use std::{pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{mem, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+
+use arc_swap::Guard;
 
 use super::{
     Context,
@@ -64,12 +66,13 @@ type Boxed<'a> = Pin<Box<dyn Future<Output = Resolved> + 'a>>;
 pub async fn resolve(context: &Context, query: &Query) -> Reply {
     let mut snapshot = context.engine.snapshot_owned();
     for _ in 0..=MAX_RELOADS {
-        let resolved = answer(context, query.resolution(&snapshot)).await;
-        let current = context.engine.snapshot_owned();
+        let resolution = query.resolution(&snapshot);
+        let resolved = answer(context, &resolution).await;
+        let current = context.engine.snapshot();
         if current.generation == snapshot.generation || agrees(&snapshot, &current, query, &resolved) {
             return Reply::new(resolved, &snapshot);
         }
-        snapshot = current;
+        snapshot = Guard::into_inner(current);
     }
     Reply::new(Err(ResolveError::overtaken()), &snapshot)
 }
@@ -149,21 +152,21 @@ impl Reply {
     }
 }
 
-async fn answer(context: &Context, resolution: Resolution) -> Resolved {
-    if let Some(answer) = store::cached_for_audience(context, &resolution) {
+async fn answer(context: &Context, resolution: &Resolution) -> Resolved {
+    if let Some(answer) = store::cached_for_audience(context, resolution) {
         return Ok(answer);
     }
     let engine = &context.engine;
-    if let Some(error) = store::remembered(context, &resolution, Moment::now())
+    if let Some(error) = store::remembered(context, resolution, Moment::now())
         && error.is_final()
     {
         return Err(error);
     }
-    let resolved = within_patience(context, &resolution, Trail::default()).await;
+    let resolved = within_patience(context, resolution, &mut Trail::default()).await;
     if let Err(error) = &resolved
         && error.is_final()
     {
-        store::remember(engine, &resolution, error.clone());
+        store::remember(engine, resolution, error.clone());
     }
     resolved
 }
@@ -197,7 +200,7 @@ impl Trail {
 
 /// Waits for a fresh answer, but no longer than `stale_after` if there is a stale one. After a failed round, a name with
 /// a stale answer is not asked again for a while.
-async fn within_patience(context: &Context, resolution: &Resolution, trail: Trail) -> Resolved {
+async fn within_patience(context: &Context, resolution: &Resolution, trail: &mut Trail) -> Resolved {
     let is_down = resolution.snapshot.is_down(resolution.target());
     let other_kind = || is_down.then(|| store::of_other_kind(context, resolution)).flatten();
     let Some(stale) = store::stale(context, resolution).or_else(other_kind) else {
@@ -216,9 +219,10 @@ async fn within_patience(context: &Context, resolution: &Resolution, trail: Trai
     let mut refreshing = resolution.clone();
     let leads = Rc::clone(refreshing.leads.get_or_insert_default());
     let owned = context.clone();
+    let mut trail = mem::take(trail);
     let mut fresh = Box::pin(async move {
         let start = Moment::now();
-        let resolved = steps(&owned, &refreshing, trail).await;
+        let resolved = steps(&owned, &refreshing, &mut trail).await;
         if let (Err(error), Some(Target::Rule(rule))) = (&resolved, refreshing.target())
             && error.reason.code == EdeCode::NoReachableAuthority
             && part::has_time(&refreshing, rule, start)
@@ -240,7 +244,7 @@ async fn within_patience(context: &Context, resolution: &Resolution, trail: Trai
 }
 
 /// Resolves one step of the chain, then recursively the rest.
-async fn steps(context: &Context, resolution: &Resolution, trail: Trail) -> Resolved {
+async fn steps(context: &Context, resolution: &Resolution, trail: &mut Trail) -> Resolved {
     let Some(target) = resolution.target() else {
         return Err(ResolveError::not_covered("no rule"));
     };
@@ -250,7 +254,7 @@ async fn steps(context: &Context, resolution: &Resolution, trail: Trail) -> Reso
     }
 }
 
-async fn forward(context: &Context, resolution: &Resolution, rule: RuleId, trail: Trail) -> Resolved {
+async fn forward(context: &Context, resolution: &Resolution, rule: RuleId, trail: &mut Trail) -> Resolved {
     resolution.snapshot.rule(rule).counters.asked(&context.counters);
     let part = part::fetch(context, resolution, rule).await;
     match &*part {
@@ -267,7 +271,7 @@ async fn forward(context: &Context, resolution: &Resolution, rule: RuleId, trail
     }
 }
 
-async fn local(context: &Context, resolution: &Resolution, trail: Trail) -> Resolved {
+async fn local(context: &Context, resolution: &Resolution, trail: &mut Trail) -> Resolved {
     match of_zones(resolution)? {
         OfZones::Leaves { head, cut } => onward(context, resolution, &head, cut, trail).await,
         OfZones::Answer(mut response) => {
@@ -326,7 +330,13 @@ pub(super) fn of_zones(resolution: &Resolution) -> Result<OfZones, ResolveError>
 }
 
 /// Resolves the target at `cut` in the head's chain and joins the two answers.
-async fn onward(context: &Context, resolution: &Resolution, head: &Response, cut: usize, mut trail: Trail) -> Resolved {
+async fn onward(
+    context: &Context,
+    resolution: &Resolution,
+    head: &Response,
+    cut: usize,
+    trail: &mut Trail,
+) -> Resolved {
     let next = trail.follow(resolution, head, cut)?;
     // A refresh fetches the whole chain: its end is as old as its beginning.
     let known = if next.cached == CacheState::Refresh { None } else { store::cached(context, &next) };

@@ -215,10 +215,11 @@ impl Snapshot {
 
     /// The view of answers that only this client's audience may share; none where no view tells clients apart.
     pub fn audience_view(&self, client: IpAddr) -> Option<View> {
-        let audience =
-            View::try_from(self.table.audience(client)).ok().filter(|audience| *audience < FIRST_AUDIENCE_VIEW)?;
-        (self.table.has_views() && self.rules.len() < usize::from(FIRST_AUDIENCE_VIEW))
-            .then_some(FIRST_AUDIENCE_VIEW | audience)
+        if !self.table.has_views() || self.rules.len() >= usize::from(FIRST_AUDIENCE_VIEW) {
+            return None;
+        }
+        let audience = View::try_from(self.table.audience(client)).ok();
+        audience.filter(|audience| *audience < FIRST_AUDIENCE_VIEW).map(|audience| FIRST_AUDIENCE_VIEW | audience)
     }
 
     /// Stamp for an answer stored under `view` to a query whose name was `found` in the table. None if it must not be

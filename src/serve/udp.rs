@@ -342,22 +342,20 @@ fn settle(sent: io::Result<Sent>, unsent: &mut VecDeque<Counted>, counters: &met
 }
 
 /// Resolves a query, then those that the task is assigned. An idle task holds nothing of the worker but its socket.
-async fn resolve_one_by_one(listener: Rc<Listener>, first: Job) {
+async fn resolve_one_by_one(listener: Rc<Listener>, mut job: Job) {
     let own = Rc::new(IdleTask::default());
-    let mut next = Some(first);
     loop {
-        let job = match next.take() {
-            Some(job) => job,
-            None => own.next().await,
-        };
         let reply = resolve::resolve(&job.context, &job.query).await;
         listener.push(&job.path, |out| reply.write(&job.context, &job.query, out));
-        drop(job);
-        let mut idle = listener.idle.borrow_mut();
-        if idle.len() == MOST_IDLE {
-            return;
+        drop((job, reply));
+        {
+            let mut idle = listener.idle.borrow_mut();
+            if idle.len() == MOST_IDLE {
+                return;
+            }
+            idle.push(Rc::clone(&own));
         }
-        idle.push(Rc::clone(&own));
+        job = own.next().await;
     }
 }
 

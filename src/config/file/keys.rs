@@ -133,7 +133,7 @@ table! {
         pipeline: u32 = limit(64, 1, 1 << 16),
         // RFC 7766 6.2.3 asks for seconds; a connection silent for an hour is dead.
         tcp_idle: Duration = limit(s(10), ms(100), s(HOUR)),
-        // About 2 KiB each.
+        // About 3 KiB each: tests/allocations.rs.
         in_flight: u32 = limit(65536, 1, 1 << 24),
     }
 }
@@ -204,7 +204,7 @@ table! {
         hedge_budget: f64 = limit(0.03, 0.0, 1.0),
         // A figure that no server reaches is as good as none.
         max_qps: u32 = limit(0, 0, 10_000_000),
-        // About 2 KiB each.
+        // About 3 KiB each: tests/allocations.rs.
         in_flight: u32 = limit(16384, 1, 1 << 24),
         // Servers close what one client has too many of.
         connections: u32 = limit(1, 1, 64),

@@ -24,6 +24,8 @@ mod turn;
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::{
     clock::Moment,
     upstream::{
@@ -85,15 +87,14 @@ impl UpstreamClient {
         let unavailable = |availability| ExchangeError::AllFailed(Reasons::new(availability));
         let candidates = Candidates::of(group, loops, now).map_err(unavailable)?;
         group.earn_hedge();
-        if !candidates.are_all_down() {
-            let race = Race::new(query, group, Role::Traffic, deadline);
-            return Run::new(self, race, candidates, group.limits().attempts).finish(now, deadline).await;
-        }
-        let _trial = group.enter_trial().ok_or_else(|| unavailable(Availability::AllDown))?;
-        let deadline = deadline.min(now + group.limits().timeout * 2);
+        let trial = match candidates.are_all_down() {
+            true => Some(group.enter_trial().ok_or_else(|| unavailable(Availability::AllDown))?),
+            false => None,
+        };
+        let deadline = if trial.is_some() { deadline.min(now + group.limits().timeout * 2) } else { deadline };
         let race = Race::new(query, group, Role::Traffic, deadline);
         let mut run = Run::new(self, race, candidates, group.limits().attempts);
-        run.reasons.was_trial = true;
+        run.reasons.was_trial = trial.is_some();
         run.finish(now, deadline).await
     }
 
@@ -187,10 +188,11 @@ struct Run<'a> {
     client: &'a UpstreamClient,
     race: Rc<Race>,
     candidates: Candidates,
-    asked: [CandidateProgress; Candidates::MOST],
+    /// By candidate. Few groups have more than four servers, and a query that waits should take little memory.
+    asked: SmallVec<[CandidateProgress; 4]>,
     /// Queries that may still be sent.
     attempts: u8,
-    tries: Vec<Try>,
+    tries: SmallVec<[Try; 2]>,
     /// When the next try may start, where it must wait.
     turn_at: Option<Moment>,
     hedge_at: Option<Moment>,
@@ -209,10 +211,10 @@ impl<'a> Run<'a> {
         Self {
             client,
             race,
+            asked: smallvec![CandidateProgress::default(); candidates.as_slice().len()],
             candidates,
-            asked: [CandidateProgress::default(); Candidates::MOST],
             attempts: attempts.max(1),
-            tries: Vec::with_capacity(2),
+            tries: SmallVec::new(),
             turn_at: None,
             hedge_at: None,
             reasons: Reasons::new(Availability::Asked),
@@ -280,12 +282,12 @@ impl<'a> Run<'a> {
 
     /// Takes one query from the server's `max_qps`; probes are exempt.
     fn take_rate(&mut self, candidate: usize, transport: Transport, now: Moment) -> bool {
-        let server = Arc::clone(self.server(candidate));
+        let server = self.server(candidate);
         if self.race.role != Role::Traffic || server.budget.take(now) {
             return true;
         }
-        self.asked[candidate].is_spent = true;
         server.tally.ended(self.client.shared.stripe, transport, QueryResult::Budget);
+        self.asked[candidate].is_spent = true;
         self.reasons.count(QueryResult::Budget);
         false
     }
