@@ -1,7 +1,11 @@
 //! A question's way without sockets: an engine with a full cache, and queries to hand it.
 #![allow(dead_code, reason = "each bench uses its part")]
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::Arc,
+    thread,
+};
 
 use tidegate::{
     cache::{Cache, CacheKey, Integrity, New, Stamp},
@@ -151,4 +155,25 @@ pub(crate) fn query(name: &Name, manner: Manner) -> Vec<u8> {
     let case = (manner == Manner::MixedCase).then_some(0x5a5a_1234_abcd_ef01);
     let length = upstream_query(name).write(MessageId(0x1234), payload, case, &mut out).expect("it fits");
     out[..length].to_vec()
+}
+
+/// A server that answers every query with an address, on a thread that ends with the process.
+pub(crate) fn answer_all() -> SocketAddr {
+    const RECORD: [u8; 16] = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0x0e, 0x10, 0, 4, 10, 0, 0, 1];
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port on loopback");
+    let address = socket.local_addr().expect("it is bound");
+    thread::spawn(move || {
+        let mut buffer = [0; 1232];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            let Some(question) = buffer[..length].get(12..) else { continue };
+            // The question ends four octets behind the root label; the OPT record that follows is left out.
+            let Some(end) = question.iter().position(|&octet| octet == 0).map(|root| 12 + root + 5) else { continue };
+            buffer[2] |= 0x80;
+            buffer[6..12].copy_from_slice(&[0, 1, 0, 0, 0, 0]);
+            buffer[end..end + RECORD.len()].copy_from_slice(&RECORD);
+            // Who went away is no news.
+            socket.send_to(&buffer[..end + RECORD.len()], client).ok();
+        }
+    });
+    address
 }
