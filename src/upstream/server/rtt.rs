@@ -1,7 +1,8 @@
 //! Smoothed round-trip times (RFC 6298 2), shared between workers.
 //!
 //! Every try has an id of its own, so each answer belongs to one transmission and every RTT is a valid sample (Karn's
-//! ambiguity does not arise). Two workers that sample at the same moment may lose one sample, which does no harm.
+//! ambiguity does not arise). The first may be long for reasons of its own (a neighbour to be found, a cold cache): a
+//! second that is shorter takes its place, instead of an eighth of the weight. Two workers that sample at the same moment may lose one sample, which does no harm.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -22,19 +23,30 @@ pub struct Smoothed {
     pub mean: u32,
     /// RTTVAR.
     pub deviation: u32,
+    /// Whether it is the first sample.
+    is_first: bool,
 }
+
+/// The longest sample: far above any time-out, it keeps sums in 32 bits and leaves bits of a half free.
+const LONGEST: u32 = 3_600_000_000 / 4;
+/// Marks the first sample, above the bits of the mean.
+const FIRST: u64 = 1 << 63;
 
 impl Smoothed {
     /// Returns the value with one more sample.
     #[must_use]
     pub fn with(before: Option<Self>, sample: Duration) -> Self {
-        // An hour is far above any time-out and keeps the sums below in 32 bits.
-        let sample = u32::try_from(sample.as_micros()).unwrap_or(u32::MAX).clamp(1, 3_600_000_000 / 4);
-        let Some(before) = before else { return Self { mean: sample, deviation: sample / 2 } };
+        let sample = u32::try_from(sample.as_micros()).unwrap_or(u32::MAX).clamp(1, LONGEST);
+        let alone = |is_first| Self { mean: sample, deviation: sample / 2, is_first };
+        let Some(before) = before else { return alone(true) };
+        if before.is_first && sample < before.mean {
+            return alone(false);
+        }
         let error = before.mean.abs_diff(sample);
         Self {
             mean: (before.mean - before.mean / 8 + sample / 8).max(1),
             deviation: before.deviation - before.deviation / 4 + error / 4,
+            is_first: false,
         }
     }
 
@@ -64,13 +76,15 @@ impl Rtt {
     pub fn load(&self) -> Option<Smoothed> {
         let packed = self.0.load(Relaxed);
         let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-        (packed != 0).then(|| Smoothed { mean: half(packed >> 32), deviation: half(packed) })
+        let is_first = packed & FIRST != 0;
+        (packed != 0).then(|| Smoothed { mean: half((packed & !FIRST) >> 32), deviation: half(packed), is_first })
     }
 
     /// Adds a sample.
     pub fn sample(&self, rtt: Duration) {
         let next = Smoothed::with(self.load(), rtt);
-        self.0.store(u64::from(next.mean) << 32 | u64::from(next.deviation), Relaxed);
+        let mark = if next.is_first { FIRST } else { 0 };
+        self.0.store(mark | u64::from(next.mean) << 32 | u64::from(next.deviation), Relaxed);
     }
 
     /// Copies the value of another server's RTT.
@@ -105,6 +119,19 @@ mod tests {
             rtt.sample(Duration::from_secs(3));
         }
         assert_eq!(rtt.limit(ceiling), ceiling);
+    }
+
+    #[test]
+    fn one_slow_first_sample_is_forgotten_and_slow_ones_are_not() {
+        let mean_of = |samples: &[u64]| {
+            let rtt = Rtt::default();
+            samples.iter().for_each(|&ms| rtt.sample(Duration::from_millis(ms)));
+            rtt.load().unwrap().mean()
+        };
+        assert_eq!(mean_of(&[900, 10]), Duration::from_millis(10));
+        assert!(mean_of(&[900, 910, 10]) > Duration::from_millis(700));
+        assert!(mean_of(&[900, 890, 10]) > Duration::from_millis(700), "once");
+        assert!(mean_of(&[10, 900]) < Duration::from_millis(150));
     }
 
     #[test]
