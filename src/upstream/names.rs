@@ -113,12 +113,14 @@ impl NameLists {
         self.0.lock().iter().map(|(key, list)| (key.clone(), list.clone())).collect()
     }
 
-    /// Groups and names whose first list is still waited for.
-    pub fn awaited(&self, now: Moment) -> Vec<(String, String)> {
+    /// Groups and names whose first list is still waited for, or was not used yet: `is_used` says whether the group has
+    /// a server at one of its addresses.
+    pub fn awaited(&self, now: Moment, is_used: impl Fn(&str, &[IpAddr]) -> bool) -> Vec<(String, String)> {
         let lists = self.0.lock();
-        let is_awaited =
-            |list: &NameList| list.addresses.is_empty() && list.error.is_none() && now < list.awaited_until;
-        lists.iter().filter(|(_, list)| is_awaited(list)).map(|(key, _)| key.clone()).collect()
+        let is_awaited = |group: &str, list: &NameList| {
+            now < list.awaited_until && list.error.is_none() && !is_used(group, &list.addresses)
+        };
+        lists.iter().filter(|(key, list)| is_awaited(&key.0, list)).map(|(key, _)| key.clone()).collect()
     }
 
     /// Takes in how a try ended, and logs what changed: an error when it begins and ends, not with each try.

@@ -11,7 +11,7 @@ mod transfer;
 mod words;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -238,7 +238,11 @@ impl Report {
             reasons.push("draining".to_owned());
         }
         let snapshot = self.engine.snapshot_owned();
-        let awaited = self.names.awaited(Moment::now());
+        let is_used = |group: &str, addresses: &[IpAddr]| {
+            let groups = snapshot.groups.iter().filter(|of| of.name() == group);
+            groups.flat_map(|group| group.servers()).any(|server| addresses.contains(&server.spec().address.ip()))
+        };
+        let awaited = self.names.awaited(Moment::now(), is_used);
         reasons.extend(awaited.iter().map(|(group, name)| format!("no address yet of {name} in upstream {group}")));
         let unknown = snapshot.groups.iter().filter(|group| !group.has_first_verdict());
         reasons.extend(unknown.map(|group| format!("no verdict yet on a server of upstream {}", group.name())));
