@@ -126,6 +126,8 @@ impl Hosts {
             Some((bare, _)) if bare.parse::<IpAddr>().is_ok() => ZoneErrorKind::Scoped(address.to_owned()),
             _ => ZoneErrorKind::Address(address.to_owned()),
         })?;
+        // As the C library has it, an IPv4-mapped address is the IPv4 address.
+        let address = address.to_canonical();
         // All are read before the first is taken: a line is left out as a whole.
         names.clear();
         for word in words {

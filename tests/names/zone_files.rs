@@ -175,10 +175,12 @@ fn a_zone_that_is_broken_at_the_start_alone_is_out_of_service(
 #[rstest]
 fn odd_lines_of_a_hosts_file_are_skipped_with_one_warning(#[values(By::Watch, By::Hangup)] by: By) {
     let files = Files::new();
-    let path = files.put("hosts", "10.5.0.1 printer\nfe80::1%lo0 localhost\n10.5.0.2\n10.5.0.3 a..b\n");
+    let odd = "fe80::1%lo0 localhost\n10.5.0.2\n10.5.0.3 a..b\n";
+    let path = files.put("hosts", &format!("10.5.0.1 printer\n{odd}::ffff:10.5.0.9 mapped\n"));
     let config = Config::new().raw(&format!("[local_hosts]\nfile = {path:?}"));
     let tidegate = Tidegate::start(&config);
     ask(&tidegate, "printer", "A").shows(&["NOERROR qr aa rd ra", "printer. 60 A 10.5.0.1"]);
+    ask(&tidegate, "mapped", "A").shows(&["NOERROR qr aa rd ra", "mapped. 60 A 10.5.0.9"]);
     let warned = || tidegate.logged("WARN", "skipped").len();
     assert_eq!((warned(), tidegate.logged("WARN", "3 lines were skipped").len()), (1, 1), "{:?}", tidegate.log());
     assert!(by.notices(&tidegate, &config, || drop(files.put("hosts", "10.5.0.4 printer\nnonsense\n"))));
