@@ -55,6 +55,11 @@ pub fn missing_upstreams(live: &Live, boot: &Boot) -> Vec<String> {
             {
                 lines.insert(format!("upstream \"{}\": device {device}: this host has no such device", group.name));
             }
+            if let ServerAddress::Fixed(fixed) = &server.address
+                && resolve(&fixed.endpoint).is_none()
+            {
+                lines.insert(format!("upstream \"{}\": server {fixed}: this host has no such interface", group.name));
+            }
             let alone = group.tiers.iter().flatten().all(|other| matches!(other.address, ServerAddress::System { .. }));
             if let ServerAddress::System { path } = &server.address
                 && let Some(reason) = no_name_server(path.as_deref(), &ours)
@@ -114,7 +119,7 @@ fn no_name_server(path: Option<&Path>, ours: &OwnAddresses) -> Option<String> {
     }
     let shown = path.unwrap_or_else(|| Path::new(RESOLV_CONF)).display();
     if let Some(server) = system::read(path, &OwnAddresses::default()).first() {
-        return Some(format!("{shown} names no server but this tidegate itself ({})", server.ip()));
+        return Some(format!("{shown} names no server but this tidegate itself ({server})"));
     }
     Some(match files::read(path.unwrap_or_else(|| Path::new(RESOLV_CONF))) {
         Ok(_) => format!("{shown} names no server that could be asked"),

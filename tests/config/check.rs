@@ -117,7 +117,10 @@ fn system_servers_that_are_none_are_warned_of(#[case] resolv_conf: &str, #[case]
 fn a_source_and_a_device_that_the_host_lacks_are_warned_of() {
     let folder = tempfile::tempdir().unwrap();
     let text = BASE.replace("servers", "source = \"192.0.2.1\"\ndevice = \"none0\"\nservers");
-    let output = check(folder.path(), &text);
+    let text = text.replace("10.20.1.10", "10.20.1.10\", \"fe80::1%none0");
+    let output = check(folder.path(), &text.replace("source = \"192.0.2.1\"\n", ""));
+    assert!(said(&output).contains("server fe80::1%none0: this host has no such interface"), "{}", said(&output));
+    let output = check(folder.path(), &text.replace("\", \"fe80::1%none0", ""));
     assert!(said(&output).contains("source 192.0.2.1: this host does not have that address"), "{}", said(&output));
     assert!(said(&output).contains("device none0: this host has no such device"), "{}", said(&output));
 }

@@ -111,6 +111,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "t.toml:2:10: network \"fe80::%eth0/64\" has a scope; networks have none",
     ),
     (
+        "link-local server without an interface",
+        "[upstream.a]\nservers = [\"tls://[fe80::1]#dns.example\"]",
+        "t.toml:2:12: server tls://[fe80::1]#dns.example is on one link alone, and it is not said which",
+    ),
+    (
         "server address",
         "[upstream.a]\nservers = [\"dns.example\"]",
         "t.toml:2:12: server dns.example is given by name, and upstream \"a\" has no bootstrap",

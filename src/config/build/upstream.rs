@@ -3,11 +3,15 @@
 //! A group without a configured probe asks `ZONE SOA` for the first zone of a rule that sends to it, or `. NS` if such
 //! a rule has ".". A working server answers both, whatever the answer is.
 
-use std::{io, net::SocketAddr, num::NonZeroU32};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+};
 
 use super::{
     super::{
-        address::Endpoint,
+        address::{Address, Endpoint},
         error::Place,
         file::{HealthSection, Located, MAX_SERVERS, ServerEntry, Text, Texts, Upstream, UpstreamSection},
         group::{
@@ -192,6 +196,15 @@ impl Builder<'_> {
         {
             let message = format!("server {server} cannot be reached from source {source}: one is IPv4, one IPv6");
             self.problem(&text.place, message);
+            return None;
+        }
+        if let ServerAddress::Fixed(server) = &address
+            && let Address { ip: IpAddr::V6(ip), scope: None } = server.endpoint.address
+            && ip.is_unicast_link_local()
+            && path.device.is_none()
+        {
+            let message = format!("server {server} is on one link alone, and it is not said which");
+            self.problem_with_help(&text.place, message, format!("add the interface: {ip}%eth0"));
             return None;
         }
         Some((ServerPlan { address, path }, text.place.clone()))
