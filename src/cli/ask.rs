@@ -59,8 +59,8 @@ pub(super) struct Answer {
 /// Asks a server and waits at most `timeout` in all.
 pub(super) fn ask(spec: &ServerSpec, query: &UpstreamQuery, timeout: Duration) -> Result<Answer, AskError> {
     let started = Moment::now();
-    let server = spec.address;
-    let error = |source| AskError::Io { server, source };
+    let error = |source| AskError::Io { server: spec.address, source };
+    let server = spec.via.locate(spec.address).map_err(error)?;
     if !matches!(spec.transport, Transport::Udp | Transport::Tcp) {
         let message = encrypted(spec, query, timeout)?;
         return Ok(Answer { message, took: Moment::now().since(started), transport: spec.transport });

@@ -114,13 +114,23 @@ impl Endpoint {
         }
     }
 
+    /// The address, and the interface that its scope names. A scope that is a number is in the address.
+    pub fn place(&self) -> (SocketAddr, Option<&str>) {
+        let (IpAddr::V6(ip), Some(scope)) = (self.address.ip, self.address.scope.as_deref()) else {
+            return (SocketAddr::new(self.address.ip, self.port), None);
+        };
+        let index = scope.parse().ok();
+        (SocketAddrV6::new(ip, self.port, 0, index.unwrap_or(0)).into(), index.is_none().then_some(scope))
+    }
+
     /// The socket address. `index_of` turns an interface's name into its index; none where there is no such interface.
     pub fn resolve(&self, index_of: impl FnOnce(&str) -> Option<u32>) -> Option<SocketAddr> {
-        let (IpAddr::V6(ip), Some(scope)) = (self.address.ip, &self.address.scope) else {
-            return Some(SocketAddr::new(self.address.ip, self.port));
-        };
-        let index = scope.parse().ok().or_else(|| index_of(scope))?;
-        Some(SocketAddrV6::new(ip, self.port, 0, index).into())
+        match self.place() {
+            (SocketAddr::V6(v6), Some(scope)) => {
+                Some(SocketAddrV6::new(*v6.ip(), v6.port(), 0, index_of(scope)?).into())
+            }
+            (address, _) => Some(address),
+        }
     }
 }
 

@@ -122,13 +122,7 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
             // Without probes, nobody knows which servers answer.
             Some(_) = tasks.join_next() => return,
             () = renamed.notified() => state.rebuild(),
-            changes = network.next() => {
-                report.network_changed(&changes);
-                // The name of a scope may now belong to another interface.
-                if changes.contains(&NetworkChange::Link) && state.has_scopes() {
-                    state.rebuild();
-                }
-            }
+            changes = network.next() => report.network_changed(&changes),
             _ = ticks.tick() => {
                 wall.look();
                 report.observe(Moment::now());

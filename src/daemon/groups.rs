@@ -77,8 +77,7 @@ impl SystemRoots {
 }
 
 fn spec(group: &config::GroupPlan, udp_payload: u16, system: &SystemRoots) -> GroupSpec {
-    let tier =
-        |servers: &Vec<config::ServerPlan>| servers.iter().filter_map(|server| entry(group, server, system)).collect();
+    let tier = |servers: &Vec<config::ServerPlan>| servers.iter().map(|server| entry(group, server, system)).collect();
     GroupSpec {
         name: group.name.clone(),
         tiers: group.tiers.iter().map(tier).collect(),
@@ -125,40 +124,38 @@ pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::Wat
     live.rules.iter().flat_map(of).collect()
 }
 
-/// The tier member for a server; none if its interface does not exist, so that the rest of its group works.
-fn entry(group: &config::GroupPlan, server: &config::ServerPlan, system: &SystemRoots) -> Option<TierMember> {
+/// The tier member for a server.
+fn entry(group: &config::GroupPlan, server: &config::ServerPlan, system: &SystemRoots) -> TierMember {
     let via = egress(&server.path);
     let path_label = path_label(&via, &egress(&group.path));
     let roots = || group.ca.as_ref().map_or_else(|| system.get(), |ca| ca.roots.clone());
     match &server.address {
-        ServerAddress::System { path } => Some(TierMember::System { path: path.clone(), via, path_label }),
+        ServerAddress::System { path } => TierMember::System { path: path.clone(), via, path_label },
         ServerAddress::Named(named) => {
-            let server = server_spec(&named.at(Ipv4Addr::UNSPECIFIED.into()), via, roots)?;
-            Some(TierMember::Named { name: named.host(), server: ServerSpec { path_label, ..server } })
+            let server = server_spec(&named.at(Ipv4Addr::UNSPECIFIED.into()), via, roots);
+            TierMember::Named { name: named.host(), server: ServerSpec { path_label, ..server } }
         }
-        ServerAddress::Fixed(fixed) => {
-            let Some(server) = server_spec(fixed, via, roots) else {
-                let name = &group.name;
-                warn!(group = name, server = %fixed, "upstream {fixed} of group {name} is left out: it has no such interface");
-                return None;
-            };
-            Some(TierMember::Server(ServerSpec { path_label, ..server }))
-        }
+        ServerAddress::Fixed(fixed) => TierMember::Server(ServerSpec { path_label, ..server_spec(fixed, via, roots) }),
     }
 }
 
-/// The specification of a configured server; none if its interface does not exist. `roots` is called if it is
-/// encrypted.
-pub fn server_spec(fixed: &FixedServer, via: Egress, roots: impl FnOnce() -> Roots) -> Option<ServerSpec> {
-    let address = resolve(&fixed.endpoint)?;
+/// The specification of a configured server. `roots` is called if it is encrypted.
+pub fn server_spec(fixed: &FixedServer, via: Egress, roots: impl FnOnce() -> Roots) -> ServerSpec {
+    let (address, scope) = fixed.endpoint.place();
+    let via = Egress { scope: scope.map(str::to_owned), ..via };
     let name = fixed.tls_name.clone();
     let identity = fixed.transport.is_encrypted().then(|| Identity { name, roots: roots() });
     let path = fixed.http_path.clone();
-    Some(ServerSpec { transport: fixed.transport, address, via, path_label: String::new(), identity, path })
+    ServerSpec { transport: fixed.transport, address, via, path_label: String::new(), identity, path }
 }
 
 fn egress(path: &NetworkPath) -> Egress {
-    Egress { source: path.source.as_ref().map(|address| address.ip), device: path.device.clone(), mark: path.mark }
+    Egress {
+        source: path.source.as_ref().map(|address| address.ip),
+        device: path.device.clone(),
+        mark: path.mark,
+        scope: None,
+    }
 }
 
 /// The socket address of an endpoint, with the current index of its scope.

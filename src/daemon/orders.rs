@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Daemon, groups};
+use super::Daemon;
 use crate::{
     admin::control::{Flush, OrderReport, OrderResult},
     config::{Endpoint, Live, ServerAddress},
@@ -112,7 +112,7 @@ fn is_from_system(server: &Server, name: &str, live: &Live) -> bool {
     let is_fixed = |entry: &ServerAddress| match entry {
         ServerAddress::Fixed(fixed) => {
             fixed.transport == server.spec().transport
-                && groups::resolve(&fixed.endpoint) == Some(server.spec().address)
+                && fixed.endpoint.place() == (server.spec().address, server.spec().via.scope.as_deref())
         }
         ServerAddress::Named(_) | ServerAddress::System { .. } => false,
     };
@@ -153,12 +153,12 @@ fn on_this_path<'n>(server: &Server, name: &'n str) -> Option<&'n str> {
 
 /// Whether the server is at this address; port 0, given or by default, is any.
 fn stands_at(server: &Server, address: &str, port: u16) -> bool {
-    let wanted = Endpoint::parse(address, port).ok().and_then(|endpoint| groups::resolve(&endpoint));
+    let Ok(wanted) = Endpoint::parse(address, port) else { return false };
     let mut address = server.spec().address;
-    if wanted.is_some_and(|wanted| wanted.port() == 0) {
+    if wanted.port == 0 {
         address.set_port(0);
     }
-    wanted == Some(address)
+    wanted.place() == (address, server.spec().via.scope.as_deref())
 }
 
 /// Whether a server is written with this path or name behind its address, or with both, as far as they are given.
@@ -234,7 +234,8 @@ mod tests {
     fn one_of_several_paths_to_a_server_can_be_named() {
         let plain = server(Transport::Udp, "10.1.1.53:53");
         let marked = by_path(Transport::Udp, "10.1.1.53:53", Egress { mark: 2, ..Egress::default() });
-        let via = Egress { source: Some("10.9.0.1".parse().unwrap()), device: Some("vpn0".into()), mark: 2 };
+        let via =
+            Egress { source: Some("10.9.0.1".parse().unwrap()), device: Some("vpn0".into()), mark: 2, scope: None };
         let both = by_path(Transport::Https, "10.1.1.53:443", via);
         let labels = [&plain, &marked, &both].map(|server| server.label().to_owned());
         assert_eq!(

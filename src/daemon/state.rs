@@ -261,15 +261,6 @@ impl State {
         files
     }
 
-    /// Whether an upstream's address names an interface, whose index may change.
-    pub(super) fn has_scopes(&self) -> bool {
-        let servers = self.live.groups.iter().flat_map(|group| group.tiers.iter().flatten());
-        servers.into_iter().any(|server| match &server.address {
-            ServerAddress::Fixed(fixed) => fixed.endpoint.address.scope.is_some(),
-            ServerAddress::Named(_) | ServerAddress::System { .. } => false,
-        })
-    }
-
     pub(super) fn zones(&self) -> &Zones {
         &self.zones
     }

@@ -82,6 +82,15 @@ impl ServerSpec {
         Self { transport, address, via: Egress::default(), path_label: String::new(), identity: None, path: None }
     }
 
+    /// Its address without the port, with its scope.
+    fn host(&self) -> String {
+        match (self.address, &self.via.scope) {
+            (SocketAddr::V6(v6), Some(scope)) => format!("{}%{scope}", v6.ip()),
+            (SocketAddr::V6(v6), None) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+            (address, _) => address.ip().to_string(),
+        }
+    }
+
     /// A server with a verified identity, reached as the routing table says.
     pub fn encrypted(transport: Transport, address: SocketAddr, identity: Identity) -> Self {
         Self {
@@ -103,6 +112,14 @@ pub struct ServerKey {
     via: Egress,
     tls_name: Option<String>,
     http_path: Option<String>,
+}
+
+impl ServerKey {
+    /// Whether both are the same service of one machine, if by different paths.
+    pub(super) fn is_same_machine(&self, other: &Self) -> bool {
+        let place = |key: &Self| (key.transport, key.address, key.via.scope.clone());
+        place(self) == place(other)
+    }
 }
 
 impl ServerSpec {
@@ -145,12 +162,12 @@ impl std::fmt::Display for ServerSpec {
         if self.transport != Transport::Udp {
             write!(f, "{}://", self.transport.label())?;
         }
-        match self.address {
-            address if address.port() != self.transport.default_port() => write!(f, "{address}")?,
-            SocketAddr::V4(v4) => write!(f, "{}", v4.ip())?,
-            SocketAddr::V6(v6) if v6.scope_id() != 0 => write!(f, "{v6}")?,
-            SocketAddr::V6(v6) if self.transport == Transport::Udp => write!(f, "{}", v6.ip())?,
-            SocketAddr::V6(v6) => write!(f, "[{}]", v6.ip())?,
+        let (host, port) = (self.host(), self.address.port());
+        match (port == self.transport.default_port(), self.address) {
+            (true, SocketAddr::V6(_)) if self.transport != Transport::Udp => write!(f, "[{host}]")?,
+            (true, _) => f.write_str(&host)?,
+            (false, SocketAddr::V4(_)) => write!(f, "{host}:{port}")?,
+            (false, SocketAddr::V6(_)) => write!(f, "[{host}]:{port}")?,
         }
         if self.transport == Transport::Https {
             f.write_str(self.path.as_deref().unwrap_or(DEFAULT_PATH))?;

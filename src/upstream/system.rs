@@ -10,8 +10,7 @@
 
 use std::{
     collections::HashMap,
-    fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -19,7 +18,18 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{files, upstream::names::NameLists};
+use crate::{
+    config::{Address, Endpoint},
+    files,
+    upstream::{
+        names::NameLists,
+        spec::{Egress, ServerSpec},
+    },
+    wire::Transport,
+};
+
+/// The port of listed servers (resolv.conf(5)).
+const PORT: u16 = 53;
 
 /// The servers that systemd-resolved itself asks.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
@@ -34,7 +44,7 @@ pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Default)]
 pub struct OwnAddresses {
     listen: Vec<SocketAddr>,
-    lists: Arc<Mutex<HashMap<Option<PathBuf>, Vec<SocketAddr>>>>,
+    lists: Arc<Mutex<HashMap<Option<PathBuf>, Vec<Address>>>>,
     names: NameLists,
 }
 
@@ -60,18 +70,18 @@ impl OwnAddresses {
 }
 
 impl OwnAddresses {
-    fn last_list(&self, path: Option<&Path>) -> Option<Vec<SocketAddr>> {
+    fn last_list(&self, path: Option<&Path>) -> Option<Vec<Address>> {
         self.lists.lock().get(&path.map(Path::to_owned)).cloned()
     }
 
-    fn keep_list(&self, path: Option<&Path>, servers: &[SocketAddr]) {
+    fn keep_list(&self, path: Option<&Path>, servers: &[Address]) {
         self.lists.lock().insert(path.map(Path::to_owned), servers.to_vec());
     }
 }
 
 /// The name servers to ask: those that `path` lists now, or the last it listed where it lists none. A file that is
 /// missing for a moment, empty while it is written, or not to be opened for want of descriptors, takes no server away.
-pub(super) fn servers(path: Option<&Path>, ours: &OwnAddresses) -> Vec<SocketAddr> {
+pub(super) fn servers(path: Option<&Path>, ours: &OwnAddresses) -> Vec<Address> {
     let now = read(path, ours);
     if now.is_empty() {
         return ours.last_list(path).unwrap_or_default();
@@ -80,52 +90,45 @@ pub(super) fn servers(path: Option<&Path>, ours: &OwnAddresses) -> Vec<SocketAdd
     now
 }
 
+/// How to ask a listed server.
+pub fn spec_of(listed: Address, via: &Egress, path_label: &str) -> ServerSpec {
+    let endpoint = Endpoint { address: listed, port: PORT };
+    let (address, scope) = endpoint.place();
+    let via = Egress { scope: scope.map(str::to_owned), ..via.clone() };
+    ServerSpec { via, path_label: path_label.to_owned(), ..ServerSpec::plain(Transport::Udp, address) }
+}
+
 /// Whether this host has the address: only then may a socket be bound to it.
 fn is_local(ip: IpAddr) -> bool {
     ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// The name servers that `path` lists now, or the host's usual file; empty where it cannot be read or none is left.
-pub fn read(path: Option<&Path>, ours: &OwnAddresses) -> Vec<SocketAddr> {
+pub fn read(path: Option<&Path>, ours: &OwnAddresses) -> Vec<Address> {
     let text = match path {
         Some(path) => files::read(path),
         None => files::read(Path::new(RESOLVED)).or_else(|_| files::read(Path::new(RESOLV_CONF))),
     };
     let Ok(text) = text else { return Vec::new() };
     let mut servers = parse(&String::from_utf8_lossy(&text));
-    servers.retain(|server| !STUBS.contains(&server.ip()) && !ours.holds(*server));
+    servers.retain(|server| !STUBS.contains(&server.ip) && !ours.holds((server.ip, PORT).into()));
     servers
 }
 
-fn parse(text: &str) -> Vec<SocketAddr> {
+fn parse(text: &str) -> Vec<Address> {
     let mut servers = Vec::new();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         if words.next() != Some("nameserver") {
             continue;
         }
-        if let Some(server) = words.next().and_then(parse_address)
+        if let Some(server) = words.next().and_then(|word| Address::parse(word).ok())
             && !servers.contains(&server)
         {
             servers.push(server);
         }
     }
     servers
-}
-
-fn parse_address(text: &str) -> Option<SocketAddr> {
-    let Some((ip, scope)) = text.split_once('%') else {
-        return text.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, 53));
-    };
-    let ip: Ipv6Addr = ip.parse().ok()?;
-    let scope = scope.parse().ok().or_else(|| interface_index(scope))?;
-    Some(SocketAddrV6::new(ip, 53, 0, scope).into())
-}
-
-fn interface_index(name: &str) -> Option<u32> {
-    let is_plain = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
-    let text = is_plain.then(|| fs::read_to_string(format!("/sys/class/net/{name}/ifindex")))?.ok()?;
-    text.trim().parse().ok()
 }
 
 /// Notices when `system` servers change: what a file lists now against what groups were last built of, so that nothing is
@@ -164,9 +167,7 @@ impl ResolvConfWatch {
                     tracing::warn!(%file, "{file} lists no name server now: the last ones stay in use");
                 }
             } else if now != used {
-                let list = |servers: &[SocketAddr]| {
-                    servers.iter().map(|server| server.ip().to_string()).collect::<Vec<_>>().join(", ")
-                };
+                let list = |servers: &[Address]| servers.iter().map(Address::to_string).collect::<Vec<_>>().join(", ");
                 let (from, to) = (list(&used), list(&now));
                 tracing::info!(from, to, "system name servers changed from {from} to {to}");
                 self.ours.keep_list(path, &now);
@@ -195,11 +196,11 @@ pub enum Changes {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{fs, os::unix::fs::symlink};
 
     use super::*;
 
-    fn texts(servers: &[SocketAddr]) -> Vec<String> {
+    fn texts(servers: &[Address]) -> Vec<String> {
         servers.iter().map(ToString::to_string).collect()
     }
 
@@ -207,15 +208,18 @@ mod tests {
     fn only_nameserver_lines_count() {
         let text = "# nameserver 9.9.9.9\nsearch -- lan bad..name\nnameserver 10.1.1.53\n nameserver\t10.1.1.54 # two\n\
                     nameserver fd00::53\nnameserver nonsense\nnameserver\nnameserver 10.1.1.53\noptions edns0\n";
-        assert_eq!(texts(&parse(text)), ["10.1.1.53:53", "10.1.1.54:53", "[fd00::53]:53"]);
+        assert_eq!(texts(&parse(text)), ["10.1.1.53", "10.1.1.54", "fd00::53"]);
     }
 
     #[test]
     fn scopes_are_kept() {
         let servers = parse("nameserver fe80::1%lo\nnameserver fe80::2%7\nnameserver fe80::3%no-such-device\n");
-        let scopes: Vec<u32> =
-            servers.iter().map(|server| if let SocketAddr::V6(v6) = server { v6.scope_id() } else { 0 }).collect();
-        assert_eq!(scopes, [1, 7]);
+        assert_eq!(texts(&servers), ["fe80::1%lo", "fe80::2%7", "fe80::3%no-such-device"]);
+        let specs = servers.into_iter().map(|server| spec_of(server, &Egress::default(), ""));
+        let specs: Vec<ServerSpec> = specs.collect();
+        let scopes: Vec<Option<&str>> = specs.iter().map(|spec| spec.via.scope.as_deref()).collect();
+        assert_eq!(scopes, [Some("lo"), None, Some("no-such-device")], "an interface may come later");
+        assert!(matches!(specs[1].address, SocketAddr::V6(v6) if v6.scope_id() == 7));
     }
 
     #[test]
@@ -225,12 +229,12 @@ mod tests {
         fs::write(&path, "nameserver 127.0.0.53\nnameserver 127.0.0.54\nnameserver 127.0.0.1\nnameserver 10.1.1.53\n")
             .unwrap();
         let ours = OwnAddresses::new(["127.0.0.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
-        assert_eq!(texts(&read(Some(&path), &ours)), ["10.1.1.53:53"]);
-        assert_eq!(texts(&read(Some(&path), &OwnAddresses::default())), ["127.0.0.1:53", "10.1.1.53:53"]);
+        assert_eq!(texts(&read(Some(&path), &ours)), ["10.1.1.53"]);
+        assert_eq!(texts(&read(Some(&path), &OwnAddresses::default())), ["127.0.0.1", "10.1.1.53"]);
         let elsewhere = OwnAddresses::new(["127.0.0.1:5353".parse().unwrap()]);
         assert_eq!(read(Some(&path), &elsewhere).len(), 2);
         let wildcard = OwnAddresses::new(["0.0.0.0:53".parse().unwrap()]);
-        assert_eq!(texts(&read(Some(&path), &wildcard)), ["10.1.1.53:53"]);
+        assert_eq!(texts(&read(Some(&path), &wildcard)), ["10.1.1.53"]);
     }
 
     #[test]
@@ -247,7 +251,7 @@ mod tests {
         fs::write(&two, "nameserver 10.1.1.54\n").unwrap();
         symlink(&one, &link).unwrap();
         let ours = OwnAddresses::default();
-        assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.53:53"]);
+        assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.53"]);
         // What changes between reading and watching is seen.
         fs::write(&one, "nameserver 10.1.1.56\n").unwrap();
         let mut watch = ResolvConfWatch::new([Some(link.clone())], ours.clone());
@@ -262,12 +266,12 @@ mod tests {
         assert_eq!(watch.check(), Changes::Servers);
         fs::remove_file(&two).unwrap();
         assert_eq!(watch.check(), Changes::None);
-        assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.54:53"], "the last list stays");
+        assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.54"], "the last list stays");
         fs::write(&two, "# being written\n").unwrap();
         assert_eq!(watch.check(), Changes::None);
-        assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.54:53"]);
+        assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.54"]);
         fs::write(&two, "nameserver 10.1.1.57\n").unwrap();
         assert_eq!(watch.check(), Changes::Servers);
-        assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.57:53"]);
+        assert_eq!(texts(&servers(Some(&link), &ours)), ["10.1.1.57"]);
     }
 }

@@ -8,6 +8,7 @@ mod crowd;
 mod cut;
 mod flood;
 mod guesses;
+mod named_paths;
 mod paths;
 mod reload;
 

@@ -1,18 +1,22 @@
 //! The path to a server changes under load: another source address, another link, a link that flaps, an interface that is
-//! made anew. The server is not at fault, and no query fails.
+//! made anew. The server is not at fault, and no query fails, whatever carries the queries, and whether or not the kernel
+//! tells of its changes.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use hickory_proto::op::ResponseCode;
 use rstest::rstest;
+use tempfile::TempDir;
 
 use crate::{
     cut::{Asked, load_from},
     support::{
+        authority::{Authority, Validity},
         config::Config,
+        encrypted::{Encrypted, Speaks},
         namespace::{self, Network, UpstreamAway, command},
         now,
         query::rtype,
@@ -25,14 +29,18 @@ use crate::{
 const SERVER: &str = "10.99.0.2";
 /// Another server, over the other link.
 const OTHER: &str = "10.99.0.3";
+/// The name in the certificates of both.
+const NAME: &str = "dns.corp.example";
 /// Clients, each of whom asks fifty queries a second.
 const CLIENTS: usize = 10;
 /// How long after the new path works every query is answered, and how late at the most.
 const SETTLED: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_secs(1);
+/// How long a link is down that flaps.
+const DOWN: Duration = Duration::from_millis(500);
 
 /// What happens to the path.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     /// The host gets another address in place of the one queries leave from, as when a lease or a tunnel is renewed.
     Source,
@@ -53,45 +61,70 @@ enum Ways {
     Two,
 }
 
+/// Whether the kernel tells of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Netlink {
+    Heard,
+    /// There are no sockets of that family, as where a unit restricts them.
+    Denied,
+}
+
+/// What carries the queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    Udp,
+    Tcp,
+    Encrypted(Speaks),
+}
+
+/// A server in another network, until it is dropped.
+enum Server {
+    Plain(#[expect(dead_code, reason = "dropped in the end")] UpstreamAway),
+    Encrypted(#[expect(dead_code, reason = "dropped in the end")] Encrypted),
+}
+
 /// A server that two links lead to, of which the first is used, and optionally another behind the second link.
 struct Site {
     network: Network,
-    _servers: Vec<UpstreamAway>,
+    _servers: Vec<Server>,
+    _authority: TempDir,
     tidegate: Tidegate,
 }
 
 impl Site {
-    fn start(scheme: &str, keys: &str, ways: Ways) -> Self {
-        let network = Network::behind("direct", &["10.91.0.7/24"], &["10.91.0.1/24"]);
-        command(&["ip", "link", "add", "vpn", "type", "veth", "peer", "name", "far2", "netns", "behind-direct"]);
-        command(&["ip", "address", "add", "10.92.0.7/24", "dev", "vpn"]);
-        command(&["ip", "link", "set", "vpn", "up"]);
-        for words in [
-            &["ip", "address", "add", "10.92.0.1/24", "dev", "far2"][..],
-            &["ip", "link", "set", "far2", "up"],
-            &["ip", "address", "add", "10.99.0.2/32", "dev", "lo"],
-            &["ip", "address", "add", "10.99.0.3/32", "dev", "lo"],
-            // Strict reverse path: from another link than the one that leads back, nothing is taken.
-            &["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.far2.rp_filter=1"],
-        ] {
-            network.command(words);
-        }
-        // Else the last words of an old connection ask for the neighbour in the name of the old address, and get no answer.
-        command(&["sysctl", "-qw", "net.ipv4.conf.all.arp_announce=2"]);
-        command(&["ip", "route", "add", SERVER, "via", "10.91.0.1", "dev", "direct"]);
-        command(&["ip", "route", "add", OTHER, "via", "10.92.0.1", "dev", "vpn"]);
+    fn start(carrier: Carrier, keys: &str, ways: Ways, netlink: Netlink) -> Self {
+        let network = two_links();
         let addresses = if ways == Ways::One { &[SERVER][..] } else { &[SERVER, OTHER] };
-        let servers: Vec<UpstreamAway> =
-            addresses.iter().map(|address| network.upstream(&format!("{address}:0"))).collect();
-        servers.iter().for_each(|server| _ = server.on_type(rtype::A, Reply::a("10.0.0.1")));
-        let urls: Vec<String> = servers.iter().map(|server| format!("{scheme}{}", server.address)).collect();
-        let config = Config::new().servers("vpc", &urls, keys).forward("everything", &["."], "vpc", "");
-        let tidegate = Tidegate::start(&config);
-        for url in &urls {
-            let up = [("server", url.strip_prefix("udp://").unwrap_or(url)), ("to", "up")];
-            tidegate.await_metric("tidegate_upstream_transitions_total", &up, 1.0);
+        let (authority, folder) = (Authority::new("the site's CA"), tempfile::tempdir().expect("a folder"));
+        let ca = folder.path().join("ca.pem");
+        fs::write(&ca, authority.pem()).expect("the folder is writable");
+        let start = |address: &&str| match carrier {
+            Carrier::Udp | Carrier::Tcp => {
+                let server = network.upstream(&format!("{address}:0"));
+                server.on_type(rtype::A, Reply::a("10.0.0.1"));
+                let scheme = if carrier == Carrier::Udp { "" } else { "tcp://" };
+                (format!("{scheme}{}", server.address), Server::Plain(server))
+            }
+            Carrier::Encrypted(speaks) => {
+                let certificate = authority.issue(NAME, Validity::Now);
+                let server = network.encrypted(&format!("{address}:0"), speaks, &certificate);
+                let url = format!("{}://{}#{NAME}", format!("{speaks:?}").to_lowercase(), server.address);
+                (url, Server::Encrypted(server))
+            }
+        };
+        let (urls, servers): (Vec<String>, Vec<Server>) = addresses.iter().map(start).unzip();
+        let keys = if let Carrier::Encrypted(_) = carrier { format!("{keys}\nca = {ca:?}") } else { keys.to_owned() };
+        let config = Config::new().servers("vpc", &urls, &keys).forward("everything", &["."], "vpc", "");
+        let tidegate = match netlink {
+            Netlink::Heard => Tidegate::start(&config),
+            Netlink::Denied => namespace::without_netlink(|| Tidegate::start(&config)),
+        };
+        if netlink == Netlink::Denied {
+            tidegate.await_logged("WARN", "changes of the network are not heard");
         }
-        Self { network, _servers: servers, tidegate }
+        let all = if ways == Ways::One { 1.0 } else { 2.0 };
+        tidegate.await_metric("tidegate_upstream_transitions_total", &[("to", "up")], all);
+        Self { network, _servers: servers, _authority: folder, tidegate }
     }
 
     fn apply(&self, change: Change) {
@@ -105,24 +138,13 @@ impl Site {
             Change::Route => command(&["ip", "route", "replace", SERVER, "via", "10.92.0.1", "dev", "vpn"]),
             Change::Flap => {
                 command(&["ip", "link", "set", "direct", "down"]);
+                thread::sleep(DOWN);
                 command(&["ip", "link", "set", "direct", "up"]);
                 command(&["ip", "route", "replace", SERVER, "via", "10.91.0.1", "dev", "direct"]);
             }
             Change::Interface => {
                 command(&["ip", "link", "del", "direct"]);
-                command(&[
-                    "ip",
-                    "link",
-                    "add",
-                    "direct",
-                    "type",
-                    "veth",
-                    "peer",
-                    "name",
-                    "far",
-                    "netns",
-                    "behind-direct",
-                ]);
+                self.network.join_again("direct");
                 command(&["ip", "address", "add", "10.91.0.7/24", "dev", "direct"]);
                 self.network.command(&["ip", "address", "add", "10.91.0.1/24", "dev", "far"]);
                 self.network.command(&["ip", "link", "set", "far", "up"]);
@@ -131,43 +153,116 @@ impl Site {
             }
         }
     }
+
+    /// How often the log says these things of a path: that it changed, that it was gone for a moment, that queries cannot
+    /// leave, and that they leave again.
+    fn said(&self) -> [usize; 4] {
+        let lines = |level, text: &str| self.tidegate.logged(level, text).len();
+        let path = "the path to upstream";
+        let about = self.tidegate.logged("INFO", path);
+        let [changed, gone] = [" changed: queries leave from ", " was gone for "]
+            .map(|text| about.iter().filter(|line| line.contains(text)).count());
+        [changed, gone, lines("WARN", "cannot leave this host"), lines("INFO", "leave this host again")]
+    }
 }
+
+/// Two links to another network with both servers' addresses.
+fn two_links() -> Network {
+    let network = Network::behind("direct", &["10.91.0.7/24"], &["10.91.0.1/24"]);
+    command(&["ip", "link", "add", "vpn", "type", "veth", "peer", "name", "far2", "netns", "behind-direct"]);
+    command(&["ip", "address", "add", "10.92.0.7/24", "dev", "vpn"]);
+    command(&["ip", "link", "set", "vpn", "up"]);
+    for words in [
+        &["ip", "address", "add", "10.92.0.1/24", "dev", "far2"][..],
+        &["ip", "link", "set", "far2", "up"],
+        &["ip", "address", "add", "10.99.0.2/32", "dev", "lo"],
+        &["ip", "address", "add", "10.99.0.3/32", "dev", "lo"],
+        // Strict reverse path: from another link than the one that leads back, nothing is taken.
+        &["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.far2.rp_filter=1"],
+    ] {
+        network.command(words);
+    }
+    // Else the last words of an old connection ask for the neighbour in the name of the old address, and get no answer.
+    command(&["sysctl", "-qw", "net.ipv4.conf.all.arp_announce=2"]);
+    command(&["ip", "route", "add", SERVER, "via", "10.91.0.1", "dev", "direct"]);
+    command(&["ip", "route", "add", OTHER, "via", "10.92.0.1", "dev", "vpn"]);
+    network
+}
+
+const TLS: Carrier = Carrier::Encrypted(Speaks::Tls);
+const HTTPS: Carrier = Carrier::Encrypted(Speaks::Https);
+const QUIC: Carrier = Carrier::Encrypted(Speaks::Quic);
+const DEVICE: &str = "device = \"direct\"";
 
 /// With one path, no query fails later than a second after the new path works; with two, none fails at all.
 #[rstest]
-#[case::source("udp://", Change::Source, "", Ways::One)]
-#[case::route("udp://", Change::Route, "", Ways::One)]
-#[case::flap("udp://", Change::Flap, "", Ways::One)]
-#[case::interface("udp://", Change::Interface, "device = \"direct\"", Ways::One)]
-#[case::source_over_tcp("tcp://", Change::Source, "", Ways::One)]
-#[case::route_over_tcp("tcp://", Change::Route, "", Ways::One)]
-#[case::source_of_two("udp://", Change::Source, "", Ways::Two)]
-#[case::route_of_two("udp://", Change::Route, "", Ways::Two)]
-#[case::flap_of_two("udp://", Change::Flap, "", Ways::Two)]
-#[case::interface_of_two("udp://", Change::Interface, "", Ways::Two)]
-#[case::source_of_two_over_tcp("tcp://", Change::Source, "", Ways::Two)]
-#[case::route_of_two_over_tcp("tcp://", Change::Route, "", Ways::Two)]
+#[case::source(Carrier::Udp, Change::Source, "", Ways::One)]
+#[case::route(Carrier::Udp, Change::Route, "", Ways::One)]
+#[case::flap(Carrier::Udp, Change::Flap, "", Ways::One)]
+#[case::interface(Carrier::Udp, Change::Interface, "", Ways::One)]
+#[case::device(Carrier::Udp, Change::Interface, DEVICE, Ways::One)]
+#[case::source_of_two(Carrier::Udp, Change::Source, "", Ways::Two)]
+#[case::route_of_two(Carrier::Udp, Change::Route, "", Ways::Two)]
+#[case::flap_of_two(Carrier::Udp, Change::Flap, "", Ways::Two)]
+#[case::interface_of_two(Carrier::Udp, Change::Interface, "", Ways::Two)]
+#[case::source_over_tcp(Carrier::Tcp, Change::Source, "", Ways::One)]
+#[case::route_over_tcp(Carrier::Tcp, Change::Route, "", Ways::One)]
+#[case::source_of_two_over_tcp(Carrier::Tcp, Change::Source, "", Ways::Two)]
+#[case::route_of_two_over_tcp(Carrier::Tcp, Change::Route, "", Ways::Two)]
+#[case::flap_of_two_over_tcp(Carrier::Tcp, Change::Flap, "", Ways::Two)]
+#[case::interface_of_two_over_tcp(Carrier::Tcp, Change::Interface, "", Ways::Two)]
+#[case::source_over_tls(TLS, Change::Source, "", Ways::One)]
+#[case::source_of_two_over_tls(TLS, Change::Source, "", Ways::Two)]
+#[case::route_of_two_over_tls(TLS, Change::Route, "", Ways::Two)]
+#[case::flap_of_two_over_tls(TLS, Change::Flap, "", Ways::Two)]
+#[case::interface_of_two_over_tls(TLS, Change::Interface, "", Ways::Two)]
+#[case::route_over_https(HTTPS, Change::Route, "", Ways::One)]
+#[case::source_of_two_over_https(HTTPS, Change::Source, "", Ways::Two)]
+#[case::route_of_two_over_https(HTTPS, Change::Route, "", Ways::Two)]
+#[case::flap_of_two_over_https(HTTPS, Change::Flap, "", Ways::Two)]
+#[case::interface_of_two_over_https(HTTPS, Change::Interface, "", Ways::Two)]
+#[case::route_over_quic(QUIC, Change::Route, "", Ways::One)]
+#[case::device_over_quic(QUIC, Change::Interface, DEVICE, Ways::One)]
+#[case::source_of_two_over_quic(QUIC, Change::Source, "", Ways::Two)]
+#[case::route_of_two_over_quic(QUIC, Change::Route, "", Ways::Two)]
+#[case::flap_of_two_over_quic(QUIC, Change::Flap, "", Ways::Two)]
+#[case::interface_of_two_over_quic(QUIC, Change::Interface, "", Ways::Two)]
 fn a_path_that_changes_fails_no_query(
-    #[case] scheme: &str,
+    #[case] carrier: Carrier,
     #[case] change: Change,
     #[case] keys: &str,
     #[case] ways: Ways,
 ) {
-    let (number, name) = match (change, scheme) {
-        (Change::Source, "udp://") => (1, "source"),
-        (Change::Route, "udp://") => (2, "route"),
-        (Change::Flap, _) => (3, "flap"),
-        (Change::Interface, _) => (4, "interface"),
-        (Change::Source, _) => (5, "source_over_tcp"),
-        (Change::Route, _) => (6, "route_over_tcp"),
-    };
-    let case = match ways {
-        Ways::One => format!("case_{number:02}_{name}"),
-        Ways::Two if number > 4 => format!("case_{:02}_{}", number + 6, name.replace("_over", "_of_two_over")),
-        Ways::Two => format!("case_{:02}_{name}_of_two", number + 6),
-    };
-    namespace::inside(&format!("paths::a_path_that_changes_fails_no_query::{case}"), || {
-        let site = Site::start(scheme, keys, ways);
+    no_query_fails(carrier, change, keys, ways, Netlink::Heard);
+}
+
+/// Without word from the kernel, what the sockets show is enough.
+#[rstest]
+#[case::source(Carrier::Udp, Change::Source, "", Ways::One)]
+#[case::route(Carrier::Udp, Change::Route, "", Ways::One)]
+#[case::device(Carrier::Udp, Change::Interface, DEVICE, Ways::One)]
+#[case::source_of_two(Carrier::Udp, Change::Source, "", Ways::Two)]
+#[case::route_of_two(Carrier::Udp, Change::Route, "", Ways::Two)]
+#[case::flap_of_two(Carrier::Udp, Change::Flap, "", Ways::Two)]
+#[case::source_over_tcp(Carrier::Tcp, Change::Source, "", Ways::One)]
+#[case::route_over_tcp(Carrier::Tcp, Change::Route, "", Ways::One)]
+#[case::route_of_two_over_tcp(Carrier::Tcp, Change::Route, "", Ways::Two)]
+#[case::route_over_tls(TLS, Change::Route, "", Ways::One)]
+#[case::route_over_https(HTTPS, Change::Route, "", Ways::One)]
+#[case::source_over_quic(QUIC, Change::Source, "", Ways::One)]
+#[case::route_over_quic(QUIC, Change::Route, "", Ways::One)]
+fn a_path_that_changes_unheard_fails_no_query(
+    #[case] carrier: Carrier,
+    #[case] change: Change,
+    #[case] keys: &str,
+    #[case] ways: Ways,
+) {
+    no_query_fails(carrier, change, keys, ways, Netlink::Denied);
+}
+
+fn no_query_fails(carrier: Carrier, change: Change, keys: &str, ways: Ways, netlink: Netlink) {
+    namespace::inside_own(|| {
+        let site = Site::start(carrier, keys, ways, netlink);
         let (mut changed, mut mended) = (now(), now());
         let asked = load_from(CLIENTS, &site.tidegate, || {
             thread::sleep(Duration::from_secs(1));
@@ -181,27 +276,35 @@ fn a_path_that_changes_fails_no_query(
             asked.iter().filter(counts).partition(|one| one.rcode == ResponseCode::NoError);
         let settled = answered.iter().filter(|one| one.start > mended + SETTLED);
         let slowest = settled.map(|one| one.took).max().expect("some are answered once the path works");
-        print_figures(&asked, changed, mended, slowest);
+        let said = site.said();
+        print_figures(&asked, changed, mended, slowest, said);
         assert!(
             failed.is_empty() && slowest < LATE,
             "{} failed, {} answered, slowest {slowest:?}",
             failed.len(),
             answered.len()
         );
-        if matches!(change, Change::Source | Change::Route) {
-            assert_eq!(site.tidegate.logged("INFO", "the path to upstream").len(), 1);
-        }
-        assert!(site.tidegate.metric("tidegate_network_changes_total", &[]) >= 1.0);
+        let expected: &[[usize; 4]] = match change {
+            Change::Source | Change::Route => &[[1, 0, 0, 0]],
+            Change::Interface if keys == DEVICE => &[[0, 0, 1, 1]],
+            Change::Flap | Change::Interface if carrier == Carrier::Udp => &[[0, 1, 0, 0]],
+            // A connection may outlive a short break.
+            Change::Flap | Change::Interface => &[[0, 1, 0, 0], [0, 0, 0, 0]],
+        };
+        assert!(expected.contains(&said), "{said:?} instead of {expected:?}: {:#?}", site.tidegate.log());
+        assert_eq!(site.tidegate.metric("tidegate_upstream_transitions_total", &[("to", "down")]), 0.0);
+        let is_heard = site.tidegate.metric("tidegate_network_changes_total", &[]) >= 1.0;
+        assert_eq!(is_heard, netlink == Netlink::Heard);
     });
 }
 
 #[expect(clippy::print_stdout, reason = "figures beside a failure, and for who asks with --nocapture")]
-fn print_figures(asked: &[Asked], changed: Instant, mended: Instant, slowest: Duration) {
+fn print_figures(asked: &[Asked], changed: Instant, mended: Instant, slowest: Duration, said: [usize; 4]) {
     let failed: Vec<Instant> =
         asked.iter().filter(|one| one.rcode != ResponseCode::NoError).map(|one| one.start).collect();
     let last_failed = failed.iter().max().map(|last| last.saturating_duration_since(mended));
     println!(
-        "{} queries, change took {:?}, {} failed, the last {last_failed:?} after it, slowest settled {slowest:?}",
+        "{} queries, change took {:?}, {} failed, the last {last_failed:?} after it, slowest settled {slowest:?}, said {said:?}",
         asked.len(),
         mended.duration_since(changed),
         failed.len()

@@ -14,6 +14,9 @@ use std::{
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 
 use super::{
     authority::Certificate,
@@ -26,6 +29,30 @@ const INSIDE: &str = "TIDEGATE_TEST_INSIDE_NAMESPACE";
 
 /// The folder where `ip netns` keeps its namespaces.
 const NETWORKS: &str = "/run/netns";
+
+/// Runs `body` inside namespaces of its own. The harness names the calling test's thread after the test.
+#[track_caller]
+pub fn inside_own(body: impl FnOnce()) {
+    let test = thread::current().name().expect("a test's thread has its name").to_owned();
+    inside(&test, body);
+}
+
+/// Runs `start` on a thread that cannot open netlink sockets, nor can the programs that it starts.
+pub fn without_netlink<T: Send>(start: impl FnOnce() -> T + Send) -> T {
+    let netlink = u64::from(libc::AF_NETLINK.unsigned_abs());
+    let family = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, netlink);
+    let rule = SeccompRule::new(vec![family.expect("the first argument")]).expect("a condition");
+    let architecture = env::consts::ARCH.try_into().expect("seccomp knows it");
+    let unsupported = SeccompAction::Errno(libc::EAFNOSUPPORT.unsigned_abs());
+    let filter =
+        SeccompFilter::new([(libc::SYS_socket, vec![rule])].into(), SeccompAction::Allow, unsupported, architecture);
+    let filter: BpfProgram = filter.and_then(TryInto::try_into).expect("a filter");
+    let limited = || {
+        seccompiler::apply_filter(&filter).expect("a thread may limit itself");
+        start()
+    };
+    thread::scope(|scope| scope.spawn(limited).join().expect("the start succeeds"))
+}
 
 /// Runs `body` inside namespaces of its own; `test` is the full name of the calling test.
 #[track_caller]
@@ -73,7 +100,7 @@ impl Network {
         }
         let network = Self { name: format!("behind-{device}") };
         command(&["ip", "netns", "add", &network.name]);
-        command(&["ip", "link", "add", device, "type", "veth", "peer", "name", "far", "netns", &network.name]);
+        network.join_again(device);
         for address in near {
             command(&["ip", "address", "add", address, "dev", device]);
         }
@@ -85,6 +112,12 @@ impl Network {
         // Traffic to one's own address uses lo.
         network.command(&["ip", "link", "set", "lo", "up"]);
         network
+    }
+
+    /// Makes the pair of devices again that joins the network; both ends are down and without addresses.
+    #[track_caller]
+    pub fn join_again(&self, device: &str) {
+        command(&["ip", "link", "add", device, "type", "veth", "peer", "name", "far", "netns", &self.name]);
     }
 
     /// Runs a command in the network; it must succeed.

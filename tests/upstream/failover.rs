@@ -149,7 +149,7 @@ fn a_truncated_answer_is_never_handed_on(#[case] how: Tcp) {
         assert_eq!(address(&exchanged), ONE);
         let failure = ask(&client(), &alone, "a.example").await.unwrap_err();
         assert!(
-            matches!(failure, ExchangeError::AllFailed(reasons) if reasons.availability == Availability::Asked),
+            matches!(&failure, ExchangeError::AllFailed(reasons) if reasons.availability == Availability::Asked),
             "{failure}"
         );
     });

@@ -9,7 +9,7 @@ use std::{
 use super::{document::DoctorFinding, kind::Kind};
 use crate::{
     clock,
-    config::{Plan, ServerAddress},
+    config::{Address, Plan, ServerAddress},
     daemon::{self, DescriptorBudget},
     files,
     net::socket::{BindError, ListenOptions, tcp_listeners, udp_listeners},
@@ -122,12 +122,11 @@ fn lookups(plan: &Plan, host: &HostFiles, listen: &[SocketAddr]) -> Vec<DoctorFi
     let mut findings: Vec<DoctorFinding> = nsswitch(&host.nsswitch).into_iter().collect();
     // A host that only serves others may use any resolver; with `system` it even needs another one.
     let ours = OwnAddresses::new(listen.iter().map(|address| SocketAddr::new(address.ip(), DNS_PORT)));
-    let is_ours = |server: &SocketAddr| ours.holds(*server);
+    let is_ours = |server: &Address| ours.holds((server.ip, 53).into());
     let (listed, has_stub) = name_servers(&host.resolv_conf);
     let file = host.resolv_conf.display();
-    let (own, others): (Vec<SocketAddr>, Vec<SocketAddr>) = listed.iter().partition(|server| is_ours(server));
-    let texts =
-        |servers: &[SocketAddr]| servers.iter().map(|server| server.ip().to_string()).collect::<Vec<_>>().join(", ");
+    let (own, others): (Vec<Address>, Vec<Address>) = listed.into_iter().partition(is_ours);
+    let texts = |servers: &[Address]| servers.iter().map(Address::to_string).collect::<Vec<_>>().join(", ");
     if !own.is_empty() && (!others.is_empty() || has_stub) {
         let others = if others.is_empty() { STUBS[0].to_owned() } else { texts(&others) };
         let what = format!("{file} names {} and also {others}", texts(&own));
@@ -160,7 +159,7 @@ fn uses_system(plan: &Plan) -> bool {
 }
 
 /// The servers that a resolv.conf lists, and whether systemd-resolved's stub is among them.
-fn name_servers(path: &Path) -> (Vec<SocketAddr>, bool) {
+fn name_servers(path: &Path) -> (Vec<Address>, bool) {
     let text = files::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let listed =

@@ -85,8 +85,9 @@ async fn connect(spec: &ServerSpec) -> Option<TcpStream> {
     if spec.transport == Transport::Quic {
         return None;
     }
-    let socket = TcpSocket::from_std_stream(upstream_tcp(spec.address, &spec.via).ok()?.into());
-    tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(spec.address)).await.ok()?.ok()
+    let peer = spec.via.locate(spec.address).ok()?;
+    let socket = TcpSocket::from_std_stream(upstream_tcp(peer, &spec.via).ok()?.into());
+    tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(peer)).await.ok()?.ok()
 }
 
 /// The cause that keeps queries from a server, or soon will; at most one finding.

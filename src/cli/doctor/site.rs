@@ -143,10 +143,7 @@ fn servers(spec: &GroupSpec, ours: &OwnAddresses) -> impl Iterator<Item = (usize
             }
             TierMember::System { path, via, path_label } => {
                 let listed = system::read(path.as_deref(), ours).into_iter();
-                let plain = |address| ServerSpec::plain(crate::wire::Transport::Udp, address);
-                let server =
-                    |address| ServerSpec { via: via.clone(), path_label: path_label.clone(), ..plain(address) };
-                listed.map(server).collect()
+                listed.map(|address| system::spec_of(address, via, path_label)).collect()
             }
         };
         servers.into_iter().map(move |server| (tier, server))

@@ -22,6 +22,23 @@ pub struct Egress {
     pub device: Option<String>,
     /// The firewall mark for policy routing, 0 for none (`SO_MARK`, needs `CAP_NET_ADMIN`).
     pub mark: u32,
+    /// The interface whose link a link-local peer is on (RFC 4007), by name: its index may change.
+    pub scope: Option<String>,
+}
+
+impl Egress {
+    /// The peer with the index that its interface has now.
+    ///
+    /// # Errors
+    /// There is no such interface (ENODEV).
+    pub fn locate(&self, peer: SocketAddr) -> io::Result<SocketAddr> {
+        match (peer, &self.scope) {
+            (SocketAddr::V6(v6), Some(scope)) => {
+                Ok(SocketAddrV6::new(*v6.ip(), v6.port(), 0, mmsg::interface_index(scope)?).into())
+            }
+            _ => Ok(peer),
+        }
+    }
 }
 
 /// A UDP socket connected to `peer`, so that the kernel drops what comes from elsewhere and reports refusals. The local
@@ -30,6 +47,7 @@ pub struct Egress {
 /// # Errors
 /// No route, no such source or device, no permission for a mark, no free port or descriptor.
 pub fn upstream_udp(peer: SocketAddr, egress: &Egress) -> io::Result<UdpSocket> {
+    let peer = egress.locate(peer)?;
     let socket = prepare(peer, Type::DGRAM, Protocol::UDP, egress)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     let family = if peer.is_ipv4() { Family::V4 } else { Family::V6 };
@@ -41,7 +59,8 @@ pub fn upstream_udp(peer: SocketAddr, egress: &Egress) -> io::Result<UdpSocket> 
     Ok(socket.into())
 }
 
-/// A TCP socket on which the caller may start to connect to `peer`: non-blocking, without delay for small segments.
+/// A TCP socket on which the caller may start to connect to `peer`, [as located](Egress::locate): non-blocking, without
+/// delay for small segments.
 ///
 /// # Errors
 /// No such source or device, no permission for a mark, no free descriptor.

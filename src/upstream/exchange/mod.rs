@@ -364,16 +364,20 @@ impl<'a> Run<'a> {
     fn failed(&mut self, slot: usize, result: QueryResult, rejection: Option<Rejection>) {
         let t = &mut self.tries[slot];
         t.phase = Phase::Over;
+        let candidate = t.candidate;
         if t.is_check {
-            // The answer by datagram may still arrive.
-            return;
+            // Without a response, the answer by datagram may still arrive. With one, that is the server's word.
+            if rejection.is_none() {
+                return;
+            }
+            self.tries.iter_mut().filter(|t| t.candidate == candidate).for_each(|t| t.phase = Phase::Over);
         }
-        self.asked[t.candidate].is_spent = true;
+        self.asked[candidate].is_spent = true;
         self.reasons.count(result);
         let Some(Rejection { rcode, ede }) = rejection else { return };
         self.reasons.rcode = Some(rcode);
         if let Some(ede) = ede {
-            let server = &t.link.server;
+            let server = &self.tries[slot].link.server;
             let source = format_args!("upstream {} ({})", server.label(), server.group());
             self.reasons.ede = Some(Arc::new(ede.attributed(source)));
         }
@@ -436,6 +440,10 @@ impl<'a> Run<'a> {
     fn failure(&mut self) -> ExchangeError {
         for _ in self.tries.iter().filter(|t| t.phase != Phase::Over) {
             self.reasons.count(QueryResult::Timeout);
+        }
+        let has_unproven_case = |asked: &CandidateProgress| asked.changed_case.is_some() && !asked.is_spent;
+        for candidate in (0..Candidates::MOST).filter(|&candidate| has_unproven_case(&self.asked[candidate])) {
+            self.server(candidate).case_is_unproven(Moment::now());
         }
         if self.tries.is_empty() && self.reasons.of(QueryResult::Budget) > 0 {
             return ExchangeError::Budget;

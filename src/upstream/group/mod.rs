@@ -28,7 +28,6 @@ use crate::{
         spec::{GroupLimits, GroupSpec, HealthSpec, Policy, ServerKey, ServerSpec, TierMember},
         system::{self, OwnAddresses},
     },
-    wire::Transport,
 };
 
 pub(crate) use self::marks::ClearedMark;
@@ -314,13 +313,8 @@ fn expand(group: &str, entry: &TierMember, ours: &OwnAddresses) -> Vec<ServerSpe
             ours.names().addresses(group, name).into_iter().map(of).collect()
         }
         TierMember::System { path, via, path_label } => {
-            let (via, path_label) = (via.clone(), path_label.clone());
-            let of = |address| ServerSpec {
-                via: via.clone(),
-                path_label: path_label.clone(),
-                ..ServerSpec::plain(Transport::Udp, address)
-            };
-            system::servers(path.as_deref(), ours).into_iter().map(of).collect()
+            let listed = system::servers(path.as_deref(), ours).into_iter();
+            listed.map(|address| system::spec_of(address, via, path_label)).collect()
         }
     }
 }

@@ -86,16 +86,16 @@ impl InFlight {
     }
 
     /// Reports to its query a message that matches except for letter case, which may be the server's doing or a
-    /// forger's.
-    pub(super) fn note_changed_case(&self, message: &[u8], sender: u32, now: Moment) {
-        let Ok(id) = header::id(message) else { return };
-        let Some(flight) = self.0.get(&id.0).filter(|flight| flight.sender == sender) else { return };
-        if flight.case_seed.is_some()
-            && let Ok(response) = Response::read(message, &flight.race.query, id, None)
-            && response.is_answer()
-        {
-            flight.deliver(Outcome::CaseChanged(likeness(&response)), now);
+    /// forger's: answers, errors, and what was truncated. True if there is such a query.
+    pub(super) fn note_changed_case(&self, message: &[u8], sender: u32, now: Moment) -> bool {
+        let Ok(id) = header::id(message) else { return false };
+        let mixed = |flight: &&Flight| flight.sender == sender && flight.case_seed.is_some();
+        let Some(flight) = self.0.get(&id.0).filter(mixed) else { return false };
+        let response = Response::read(message, &flight.race.query, id, None);
+        if let Ok(response) = &response {
+            flight.deliver(Outcome::CaseChanged(likeness(response)), now);
         }
+        response.is_ok()
     }
 
     /// The key of the query that has this id now.

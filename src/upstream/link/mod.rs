@@ -120,8 +120,10 @@ impl Link {
                 self.conclude(&flight, outcome, Transport::Udp, now);
             }
             Err(reason) => {
-                if reason == MismatchReason::Question {
-                    self.in_flight.borrow().note_changed_case(datagram, port.serial, now);
+                if reason == MismatchReason::Question
+                    && self.in_flight.borrow().note_changed_case(datagram, port.serial, now)
+                {
+                    self.pool.borrow_mut().answered();
                 }
                 self.server.tally.mismatched(self.shared.stripe, reason);
             }
@@ -155,6 +157,7 @@ impl Link {
         }
         self.pool.borrow_mut().give_up(port.serial);
         if port.has_sent.get() {
+            self.pool.borrow_mut().doubt_path();
             self.batch.borrow_mut().port = None;
             self.send_again(flights, now);
         } else {
@@ -191,12 +194,13 @@ impl Link {
     fn follow_path_changes(self: &Rc<Self>, now: Moment) {
         let state = pool::look(self, now);
         match state {
-            PathState::Same => return,
-            PathState::Moved(source) => {
-                self.server.path_changed(source, now);
-                stream::renew(self, now);
+            PathState::Unchecked => return,
+            PathState::Same => return self.server.path_is_the_same(),
+            PathState::Moved(path) => {
+                self.server.path_changed(path.source, now);
+                stream::renew(self, path, now);
             }
-            PathState::PortsDead => {}
+            PathState::PortsDead => return self.leave_dead_ports(now),
         }
         let waiting = {
             self.pool.borrow_mut().give_all_up();
@@ -206,15 +210,24 @@ impl Link {
         self.send_again(waiting, now);
     }
 
+    /// Lets new queries leave by other ports. Those that wait go on waiting, since a name may just be slow at its origin;
+    /// each is asked again as its tries have it.
+    fn leave_dead_ports(self: &Rc<Self>, now: Moment) {
+        udp::send(self, now);
+        self.pool.borrow_mut().give_all_up();
+        self.batch.borrow_mut().port = None;
+    }
+
     /// Classifies a send error. A missing route counts as silence, not yet as a verdict; a local shortage or
     /// prohibition is not the server's fault.
     fn unsent(&self, error: &io::Error, now: Moment) -> SendError {
         if is_about_the_path(error.kind()) {
             tracing::debug!(group = self.server.group(), server = self.server.label(), %error, "upstream query not sent");
+            self.server.has_no_route(now);
             self.server.late(now, now, Role::Traffic);
             return SendError::Network;
         }
-        self.server.could_not_send(error, error.kind(), now);
+        self.server.could_not_send(error, now);
         SendError::Local
     }
 
@@ -251,7 +264,7 @@ impl Link {
         let is_tagged = flight.race().role == Role::Tagged;
         if !matches!(outcome, Outcome::Closed | Outcome::NotSent | Outcome::Failed(QueryResult::Network, _)) {
             let rtt = now.since(flight.sent_at());
-            server.heard(now);
+            server.heard(flight.sent_at(), now);
             if !is_tagged {
                 server.tally.took(self.shared.stripe, rtt);
             }
@@ -279,8 +292,8 @@ impl Link {
 }
 
 fn is_about_the_path(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable, NotFound};
-    matches!(kind, HostUnreachable | NetworkDown | NetworkUnreachable | NotFound)
+    use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable};
+    matches!(kind, HostUnreachable | NetworkDown | NetworkUnreachable)
 }
 
 impl Drop for Link {

@@ -61,8 +61,9 @@ pub(super) async fn open(
 }
 
 async fn tcp(spec: &ServerSpec) -> Result<TcpStream, ConnectError> {
-    let socket = upstream_tcp(spec.address, &spec.via)?;
-    Ok(TcpSocket::from_std_stream(socket.into()).connect(spec.address).await?)
+    let peer = spec.via.locate(spec.address)?;
+    let socket = upstream_tcp(peer, &spec.via)?;
+    Ok(TcpSocket::from_std_stream(socket.into()).connect(peer).await?)
 }
 
 /// Asks a server over its transport (TCP if that is UDP) and returns the message that came back. The query's id should

@@ -10,16 +10,16 @@
 //!
 //! A connected socket keeps its source address and device, but the path to the server may change. So a new socket is
 //! compared with the pool's when the kernel reports a change ([`changes`]), and, for hosts that report nothing, when
-//! nobody answered for [`SILENCE`]. While the silence lasts, that is done again each time it has doubled, and at least
+//! nobody answered for [`SILENCE`], a socket cannot send any more, or another is opened on another path. While the silence lasts, that is done again each time it has doubled, and at least
 //! every [`LONGEST_PAUSE`]. If the new socket would leave by another address or device, every port is retired and its
-//! queries are sent again by new ones. If the path is the same and other workers get answers, the ports themselves are
-//! dead (a firewall forgot their flows) and are retired too. A port that fails to send is retired at once. None of this
+//! queries are sent again by new ones. If the path is the same and other workers get answers, the ports themselves may be
+//! dead (a firewall forgot their flows) and are retired too; or the names may be slow, so that their queries go on waiting. A port that fails to send is retired at once. None of this
 //! counts against the server.
 
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     rc::Rc,
     time::Duration,
 };
@@ -58,10 +58,12 @@ const DEAD_PORTS_QUERIES: u32 = 3;
 
 /// The path that a socket's queries take out of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct LocalPath {
-    source: IpAddr,
+pub(super) struct LocalPath {
+    pub(super) source: IpAddr,
     /// The index of the device the socket is bound to, 0 for none.
     device: u32,
+    /// The index of the interface of a link-local server, 0 for others.
+    scope: u32,
 }
 
 /// Queries sent since something last arrived from the server.
@@ -124,8 +126,8 @@ pub(super) struct Pool {
     was_down: bool,
     /// The path of the open ports; none before the first.
     path: Option<LocalPath>,
-    /// The network generation in which the path was checked.
-    generation: u64,
+    /// The network generation in which the path was checked; none if there is a reason to check it again.
+    generation: Option<u64>,
     unanswered: Option<Unanswered>,
 }
 
@@ -165,6 +167,20 @@ impl Pool {
         self.unanswered = None;
     }
 
+    /// Compares the path of a socket that was just opened with that of the others.
+    fn compare(&mut self, path: LocalPath) {
+        match self.path {
+            None => (self.path, self.generation) = (Some(path), Some(changes::generation())),
+            Some(known) if known != path => self.doubt_path(),
+            Some(_) => {}
+        }
+    }
+
+    /// Notes that a socket that could send before cannot any more.
+    pub(super) const fn doubt_path(&mut self) {
+        self.generation = None;
+    }
+
     fn retire(&mut self, slot: usize) {
         self.retired.extend(self.slots[slot].take());
     }
@@ -198,9 +214,7 @@ pub(super) fn draw(link: &Rc<Link>, source_ports: u16, now: Moment) -> io::Resul
     match open_port(link, pool.last_serial.wrapping_add(1).max(1), now + life) {
         Ok((port, path)) => {
             pool.last_serial = port.serial;
-            if pool.path.is_none() {
-                (pool.path, pool.generation) = (Some(path), changes::generation());
-            }
+            pool.compare(path);
             pool.slots[slot] = Some(Rc::clone(&port));
             Ok(port)
         }
@@ -222,27 +236,27 @@ fn open_port(link: &Rc<Link>, serial: u32, expires: Moment) -> io::Result<(Rc<Po
 fn open_socket(spec: &ServerSpec) -> io::Result<(UdpSocket, LocalPath)> {
     let socket = upstream_udp(spec.address, &spec.via)?;
     let device = spec.via.device.as_deref().map_or(Ok(0), interface_index)?;
-    let path = LocalPath { source: socket.local_addr()?.ip(), device };
+    let scope = if let SocketAddr::V6(peer) = socket.peer_addr()? { peer.scope_id() } else { 0 };
+    let path = LocalPath { source: socket.local_addr()?.ip(), device, scope };
     Ok((socket, path))
 }
 
-/// Remembers the path, for a link that opens connections and may never open a port.
-pub(super) fn learn_path(link: &Link) {
-    let mut pool = link.pool.borrow_mut();
-    if pool.path.is_none()
-        && let Ok((_, path)) = open_socket(link.server.spec())
-    {
-        (pool.path, pool.generation) = (Some(path), changes::generation());
-    }
+/// The path of a connection that is about to be opened, if there is one.
+pub(super) fn path_now(link: &Link) -> Option<LocalPath> {
+    let (_, path) = open_socket(link.server.spec()).ok()?;
+    link.pool.borrow_mut().compare(path);
+    Some(path)
 }
 
 /// Result of checking a link's path to its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PathState {
-    /// The path is unchanged as far as is known.
+    /// There was no reason to check, or no way to.
+    Unchecked,
+    /// The path is unchanged.
     Same,
-    /// Queries would now leave from this address, or by another device.
-    Moved(IpAddr),
+    /// Queries would now leave by this path.
+    Moved(LocalPath),
     /// The path is unchanged and the server answers others, but nothing arrives at these ports.
     PortsDead,
 }
@@ -251,30 +265,38 @@ pub(super) enum PathState {
 pub(super) fn look(link: &Link, now: Moment) -> PathState {
     let mut pool = link.pool.borrow_mut();
     let generation = changes::generation();
-    let Some(old) = pool.path else { return PathState::Same };
-    let is_waiting = !link.in_flight.borrow().is_empty();
+    let Some(old) = pool.path else { return PathState::Unchecked };
+    let is_waiting = !link.in_flight.borrow().is_empty() || link.waits_on_streams();
     let unanswered = pool.unanswered.as_mut().filter(|_| is_waiting);
     let longest_pause = if changes::are_heard() { LONGEST_PAUSE } else { LONGEST_PAUSE_UNHEARD };
     let (is_due, are_ports_dead) = unanswered.map_or((false, false), |unanswered| {
         let are_ports_dead = unanswered.may_be_of_dead_ports(now) && link.server.liveness.heard_since(unanswered.since);
         (unanswered.is_check_due(now, longest_pause), are_ports_dead)
     });
-    if pool.generation == generation && !is_due && !are_ports_dead {
-        return PathState::Same;
+    let is_other_network = pool.generation != Some(generation);
+    if !is_other_network && !is_due && !are_ports_dead && !link.server.had_no_path() {
+        return PathState::Unchecked;
     }
     let path = match open_socket(link.server.spec()) {
         Ok((_, path)) => path,
         Err(error) => {
             // Without any path, the old sockets are no worse than new ones. The kernel reports the next path.
-            if is_about_the_path(error.kind()) || error.kind() == io::ErrorKind::AddrNotAvailable {
-                pool.generation = generation;
+            if is_about_the_path(error.kind()) {
+                link.server.has_no_route(now);
+                pool.generation = Some(generation);
+            } else {
+                link.server.could_not_send(&error, now);
+                pool.generation = if link.server.has_no_path() { Some(generation) } else { pool.generation };
             }
-            return PathState::Same;
+            return PathState::Unchecked;
         }
     };
-    (pool.path, pool.generation) = (Some(path), generation);
+    (pool.path, pool.generation) = (Some(path), Some(generation));
+    if is_other_network {
+        link.server.may_have_a_path();
+    }
     if path != old {
-        return PathState::Moved(path.source);
+        return PathState::Moved(path);
     }
     if are_ports_dead { PathState::PortsDead } else { PathState::Same }
 }

@@ -46,6 +46,7 @@ pub(super) struct Quic {
 
 /// Opens a connection, with a socket of its own at a random port.
 pub(super) async fn open(address: SocketAddr, egress: &Egress, tls: &TlsClient) -> Result<Quic, ConnectError> {
+    let address = egress.locate(address)?;
     let socket = upstream_udp(address, egress)?;
     let send_errors = Arc::<SendErrors>::default();
     let socket = Arc::new(QuicSocket::new(socket, Arc::clone(&send_errors))?);

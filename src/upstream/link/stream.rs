@@ -35,7 +35,7 @@ use super::{
     https,
     in_flight::{Flight, FlightKey, InFlight},
     open::{Carrier, open},
-    pool,
+    pool::{self, LocalPath},
     quic::{self, Quic},
     requests::{self, Reply, RequestError, RequestResult},
 };
@@ -65,6 +65,8 @@ impl Streams {
 
 /// A connection, being opened or open.
 pub(super) struct Stream {
+    /// The path on which it was opened.
+    path: Option<LocalPath>,
     transport: Transport,
     in_flight: RefCell<InFlight>,
     /// Serial number of the last query.
@@ -109,6 +111,9 @@ impl Link {
         stream.queue.push(&query[..length]);
         self.shared.record_query(&self.server, stream.transport, &query[..length], now);
         stream.last_query.set(now);
+        if self.is_proper(&stream) {
+            self.pool.borrow_mut().asked(now);
+        }
         self.shared.asked.notify_one();
         self.server.tally.waiting(self.shared.stripe, 1);
         Ok(())
@@ -158,9 +163,9 @@ impl Link {
         {
             return (waiting(&stream) < MOST_IN_FLIGHT).then_some(stream);
         }
-        pool::learn_path(self);
         let timeout = limits.timeout;
         let stream = Rc::new(Stream {
+            path: pool::path_now(self),
             transport: self.server.spec().transport.of_streams(),
             in_flight: RefCell::default(),
             last_serial: Cell::default(),
@@ -208,8 +213,7 @@ impl Link {
 
     /// Handles a message on a connection. Too many unsolicited messages end the connection.
     fn receive_framed(&self, stream: &Stream, message: &[u8], now: Moment) -> ControlFlow<()> {
-        stream.received.set(stream.received.get() + 1);
-        stream.last_message.set(now);
+        self.count_message(stream, now);
         let taken = stream.in_flight.borrow_mut().take(message, None);
         match taken {
             Ok((mut flight, outcome)) => {
@@ -235,8 +239,7 @@ impl Link {
         flight.sent_no_sooner_than(stream.opened.get());
         let outcome = match ended {
             Ok(reply) => {
-                stream.received.set(stream.received.get() + 1);
-                stream.last_message.set(now);
+                self.count_message(stream, now);
                 let times = (flight.sent_at(), now);
                 self.shared.record_response(&self.server, stream.transport, &reply.message, times);
                 self.read_alone(&flight, &reply)
@@ -250,6 +253,24 @@ impl Link {
             }
         };
         self.conclude(&flight, outcome, stream.transport, now);
+    }
+
+    fn count_message(&self, stream: &Stream, now: Moment) {
+        stream.received.set(stream.received.get() + 1);
+        stream.last_message.set(now);
+        if self.is_proper(stream) {
+            self.pool.borrow_mut().answered();
+        }
+    }
+
+    /// Whether it has the server's own transport, and is not just for what was truncated over UDP.
+    fn is_proper(&self, stream: &Stream) -> bool {
+        self.server.spec().transport == stream.transport
+    }
+
+    /// Whether queries wait on a connection.
+    pub(super) fn waits_on_streams(&self) -> bool {
+        self.streams.borrow().0.iter().any(|stream| !stream.in_flight.borrow().is_empty())
     }
 
     fn read_alone(&self, flight: &Flight, reply: &Reply) -> Outcome {
@@ -376,8 +397,7 @@ fn note(server: &Server, transport: Transport, error: Option<&ConnectError>) {
         let (group, label) = (server.group(), server.label());
         tracing::debug!(group, server = label, transport = transport.label(), %cause, "upstream connection not opened");
         if let ConnectError::Local { code } = cause {
-            let kind = io::Error::from_raw_os_error(*code).kind();
-            server.could_not_send(cause, kind, Moment::now());
+            server.could_not_send(&io::Error::from_raw_os_error(*code), Moment::now());
         }
     }
     if server.spec().transport == transport {
@@ -414,8 +434,9 @@ pub(super) fn tend(link: &Rc<Link>, timeout: Duration, now: Moment) {
 }
 
 /// Closes connections that were opened on another path than the current one; their queries are asked again.
-pub(super) fn renew(link: &Rc<Link>, now: Moment) {
-    let all: Vec<_> = link.streams.borrow().0.iter().map(Rc::clone).collect();
+pub(super) fn renew(link: &Rc<Link>, path: LocalPath, now: Moment) {
+    let is_old = |stream: &&Rc<Stream>| stream.path != Some(path);
+    let all: Vec<_> = link.streams.borrow().0.iter().filter(is_old).map(Rc::clone).collect();
     for stream in all {
         close(&stream);
         link.stream_ended(&stream, End::Moved, now);

@@ -38,8 +38,8 @@ impl RateBudget {
     }
 }
 
-/// An address with its scope: fe80::1 on two links is two machines. The scope is 0 for others.
-type ScopedIp = (IpAddr, u32);
+/// An address with its scope, as an index or by name: fe80::1 on two links is two machines.
+type ScopedIp = (IpAddr, u32, Option<Box<str>>);
 
 /// The budgets of all addresses that have a server now.
 static BY_ADDRESS: LazyLock<Mutex<HashMap<ScopedIp, Weak<AddressBudget>>>> = LazyLock::new(Mutex::default);
@@ -75,9 +75,9 @@ pub(crate) struct BudgetShare {
 
 impl BudgetShare {
     /// The share of the server with this number.
-    pub(crate) fn of(server: u64, address: SocketAddr, per_second: Option<u32>) -> Self {
-        let scope = if let SocketAddr::V6(v6) = address { v6.scope_id() } else { 0 };
-        let address = (address.ip().to_canonical(), scope);
+    pub(crate) fn of(server: u64, address: SocketAddr, scope: Option<&str>, per_second: Option<u32>) -> Self {
+        let index = if let SocketAddr::V6(v6) = address { v6.scope_id() } else { 0 };
+        let address = (address.ip().to_canonical(), index, scope.map(Into::into));
         let mut all = BY_ADDRESS.lock();
         all.retain(|_, budget| budget.strong_count() > 0);
         let known = all.get(&address).and_then(Weak::upgrade);
@@ -187,8 +187,8 @@ mod tests {
     #[test]
     fn servers_at_one_address_share_the_lowest_limit_while_they_last() {
         let address = "192.0.2.77:53".parse().unwrap();
-        let (low, none) = (BudgetShare::of(1, address, Some(1)), BudgetShare::of(2, address, None));
-        let other = BudgetShare::of(3, "192.0.2.78:53".parse().unwrap(), None);
+        let (low, none) = (BudgetShare::of(1, address, None, Some(1)), BudgetShare::of(2, address, None, None));
+        let other = BudgetShare::of(3, "192.0.2.78:53".parse().unwrap(), None, None);
         let now = Moment::now();
         let taken = (0..50).filter(|at| if at % 2 == 0 { low.take(now) } else { none.take(now) }).count();
         assert_eq!(taken, 4);
@@ -203,13 +203,15 @@ mod tests {
 
     #[test]
     fn one_link_local_address_on_two_links_is_two_machines() {
-        let at = |scope: u32| {
-            BudgetShare::of(scope.into(), SocketAddrV6::new("fe80::77".parse().unwrap(), 53, 0, scope).into(), Some(1))
+        let at = |index: u32, scope: Option<&str>| {
+            let address = SocketAddrV6::new("fe80::77".parse().unwrap(), 53, 0, index);
+            BudgetShare::of(index.into(), address.into(), scope, Some(1))
         };
-        let (one, two, now) = (at(4), at(5), Moment::now());
-        let mapped = BudgetShare::of(6, "[::ffff:192.0.2.79]:53".parse().unwrap(), Some(1));
-        let plain = BudgetShare::of(7, "192.0.2.79:5353".parse().unwrap(), Some(1));
-        for (server, expected) in [(&one, 4), (&two, 4), (&mapped, 4), (&plain, 0)] {
+        let (one, two, now) = (at(4, None), at(5, None), Moment::now());
+        let (three, four) = (at(0, Some("eth0")), at(0, Some("eth1")));
+        let mapped = BudgetShare::of(6, "[::ffff:192.0.2.79]:53".parse().unwrap(), None, Some(1));
+        let plain = BudgetShare::of(7, "192.0.2.79:5353".parse().unwrap(), None, Some(1));
+        for (server, expected) in [(&one, 4), (&two, 4), (&three, 4), (&four, 4), (&mapped, 4), (&plain, 0)] {
             assert_eq!((0..50).filter(|_| server.take(now)).count(), expected);
         }
     }

@@ -17,7 +17,7 @@ pub mod rtt;
 pub mod tally;
 
 use std::{
-    fmt, io,
+    io,
     net::IpAddr,
     ops::Deref,
     sync::{
@@ -28,6 +28,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use rustix::io::Errno;
 use tokio::sync::Notify;
 
 use crate::{
@@ -109,7 +110,7 @@ impl Server {
         let id = NEXT_ID.fetch_add(1, Relaxed);
         Self {
             id,
-            budget: BudgetShare::of(id, spec.address, rules.max_qps),
+            budget: BudgetShare::of(id, spec.address, spec.via.scope.as_deref(), rules.max_qps),
             group,
             label: spec.to_string(),
             tls: tls_client(&spec),
@@ -262,7 +263,11 @@ impl Server {
         self.verdict.transitions[change.to as usize].fetch_add(1, Relaxed);
         let (group, server) = (&*self.group, &*self.label);
         let (from, to) = (change.from.label(), change.to.label());
-        *self.verdict.changed_by.lock() = Some(change.because);
+        let before = self.verdict.changed_by.lock().replace(change.because);
+        // After an error response, a good probe says only that the server is as well as it was.
+        if change.to == HealthState::Up && (change.from == HealthState::Down || before != Some(Event::Broken)) {
+            self.verdict.recoveries.fetch_add(1, Relaxed);
+        }
         let because = change.because.words();
         match (change.from, change.to) {
             (_, HealthState::Down) => {
@@ -303,15 +308,38 @@ impl Server {
         }
     }
 
+    /// Handles a message that belongs to a query sent at `sent_at`.
+    pub(super) fn heard(&self, sent_at: Moment, now: Moment) {
+        self.liveness.heard(now);
+        let Some(lost) = self.record.find_path(sent_at, now) else { return };
+        let (group, server) = (&*self.group, &*self.label);
+        if !lost.was_known {
+            // If it went down meanwhile, or the path is another, the log says so.
+            let is_told =
+                self.state() == HealthState::Down || self.record.path_changed_at.load(Relaxed) >= lost.since.micros();
+            let gone = if is_told { 0 } else { now.since(lost.since).as_micros().max(1) };
+            self.record.brief_loss.store(u64::try_from(gone).unwrap_or(u64::MAX), Relaxed);
+        } else if self.record.local_error_at.load(Relaxed) >= lost.since.micros() {
+            tracing::info!(group, server, "queries to upstream {server} of group {group} leave this host again");
+        }
+    }
+
+    /// Handles a query for which there is no route. That may be over in a moment.
+    pub(super) fn has_no_route(&self, now: Moment) {
+        self.record.lose_path(now);
+    }
+
     /// Handles a query that could not leave this host, for lack of descriptors, memory or permission, or because its
-    /// address is gone. That says nothing about the server, and is logged once a minute.
-    pub(super) fn could_not_send(&self, error: &dyn fmt::Display, kind: io::ErrorKind, now: Moment) {
+    /// address or device is gone. That says nothing about the server, and is logged once a minute.
+    pub(super) fn could_not_send(&self, error: &io::Error, now: Moment) {
         use io::ErrorKind::{AddrNotAvailable, InvalidInput, PermissionDenied};
 
-        let is_about_the_path = matches!(kind, AddrNotAvailable | InvalidInput | PermissionDenied);
-        if is_about_the_path && !self.record.has_no_path.swap(true, Relaxed) {
-            // Probes find out when there is a path again.
-            self.raise_alarm();
+        let has_no_device = error.raw_os_error() == Some(Errno::NODEV.raw_os_error());
+        if has_no_device || matches!(error.kind(), AddrNotAvailable | InvalidInput | PermissionDenied) {
+            self.record.lose_path(now);
+            if !self.record.has_no_path.swap(true, Relaxed) {
+                self.raise_alarm();
+            }
         }
         let said = Moment::from_micros(self.record.local_error_at.load(Relaxed));
         if said != Moment::default() && now.since(said) < LOCAL_ERROR_SPACING {
@@ -327,14 +355,38 @@ impl Server {
         );
     }
 
+    /// Logs, once an hour, that answers come in another letter case and cannot be confirmed over TCP.
+    pub(super) fn case_is_unproven(&self, now: Moment) {
+        if self.quirks.case_is_unproven(now) {
+            let (group, server) = (&*self.group, &*self.label);
+            tracing::warn!(
+                group,
+                server,
+                "upstream {server} of group {group} answers in another letter case than it is asked in, and over TCP not \
+                 at all, so that its answers may be forged: no answer of it is used while the group has mix_case"
+            );
+        }
+    }
+
+    /// Has it probed at once if there was no path to it: there may be one now.
+    pub(super) fn may_have_a_path(&self) {
+        if self.record.path_lost_at.load(Relaxed) != 0 {
+            self.raise_alarm();
+        }
+    }
+
     /// Logs that queries to the server leave by another address or device than before. Each worker notices for itself;
-    /// it is logged once.
+    /// it is logged once, and not at all where the log says anyway that queries leave again.
     pub(crate) fn path_changed(&self, source: IpAddr, now: Moment) {
-        let said = Moment::from_micros(self.path_changed_at.load(Relaxed));
-        if said != Moment::default() && now.since(said) < SAID_ONCE {
+        self.record.brief_loss.store(0, Relaxed);
+        let is_recent = |at: &AtomicU64| {
+            let at = Moment::from_micros(at.load(Relaxed));
+            at != Moment::default() && now.since(at) < SAID_ONCE
+        };
+        if self.has_no_path() || is_recent(&self.record.path_back_at) || is_recent(&self.record.path_changed_at) {
             return;
         }
-        self.path_changed_at.store(now.micros(), Relaxed);
+        self.record.path_changed_at.store(now.micros(), Relaxed);
         let (group, server) = (&*self.group, &*self.label);
         tracing::info!(
             group,
@@ -342,6 +394,23 @@ impl Server {
             %source,
             "the path to upstream {server} of group {group} changed: queries leave from {source} now"
         );
+    }
+
+    /// Whether the path was gone for a moment, which the log does not say yet.
+    pub(crate) fn had_no_path(&self) -> bool {
+        self.record.brief_loss.load(Relaxed) != 0
+    }
+
+    /// Logs that the path was gone for a moment, if it was.
+    pub(crate) fn path_is_the_same(&self) {
+        if !self.had_no_path() {
+            return;
+        }
+        let gone = Duration::from_micros(self.record.brief_loss.swap(0, Relaxed));
+        if !gone.is_zero() {
+            let (group, server, ms) = (&*self.group, &*self.label, gone.as_millis());
+            tracing::info!(group, server, ms, "the path to upstream {server} of group {group} was gone for {ms} ms");
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Quirks {
     /// Hash of the name that was last answered only without EDNS; 0 for none.
     unread_name: AtomicU64,
     small_letters_until: AtomicU64,
+    /// Until when the log does not say again that a change of letter case cannot be confirmed.
+    unproven_case_until: AtomicU64,
     one_each_until: AtomicU64,
 }
 
@@ -64,6 +66,12 @@ impl Quirks {
     pub(crate) fn changes_case(&self, now: Moment) -> bool {
         let until = (now + SMALL_LETTERS).micros();
         self.small_letters_until.swap(until, Relaxed) <= now.micros()
+    }
+
+    /// Notes that answers come in another letter case and not over TCP. True once an hour.
+    pub(crate) fn case_is_unproven(&self, now: Moment) -> bool {
+        let is_due = self.unproven_case_until.load(Relaxed) <= now.micros();
+        is_due && self.unproven_case_until.swap((now + SMALL_LETTERS).micros(), Relaxed) <= now.micros()
     }
 
     /// Whether the server answers only one query per connection.

@@ -34,6 +34,10 @@ pub struct ServerRecord {
     pub(crate) quirks: Quirks,
     /// When a change of the path to the server was last logged.
     pub(super) path_changed_at: AtomicU64,
+    /// When a query first found no path out of this host, in microseconds; 0 while there is one.
+    pub(super) path_lost_at: AtomicU64,
+    /// How long the path was gone, in microseconds, until a line in the log says so; 0 for none.
+    pub(super) brief_loss: AtomicU64,
     /// Whether this host has no path to the server, or a local firewall forbids it.
     pub(super) has_no_path: AtomicBool,
     /// When a path became available again, and how often that happened.
@@ -57,9 +61,20 @@ pub(super) struct Verdict {
     pub(super) is_settled: AtomicBool,
     pub(super) is_judged: AtomicBool,
     pub(super) transitions: [AtomicU64; HealthState::ALL.len()],
+    /// How often it came up after silence or an outage.
+    pub(super) recoveries: AtomicU64,
     pub(super) last_probe_error: Mutex<Option<ProbeError>>,
     /// The event that last changed the state.
     pub(super) changed_by: Mutex<Option<Event>>,
+}
+
+/// A path out of this host that was gone, and is back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LostPath {
+    /// When a query first found none.
+    pub(super) since: Moment,
+    /// Whether other servers were preferred meanwhile.
+    pub(super) was_known: bool,
 }
 
 impl Default for Verdict {
@@ -70,6 +85,7 @@ impl Default for Verdict {
             is_settled: AtomicBool::new(false),
             is_judged: AtomicBool::new(false),
             transitions: Default::default(),
+            recoveries: AtomicU64::new(0),
             last_probe_error: Mutex::default(),
             changed_by: Mutex::default(),
         }
@@ -168,17 +184,32 @@ impl ServerRecord {
         self.state() != HealthState::Down && !self.is_drained() && !self.has_no_path()
     }
 
-    /// A number that grows each time the server becomes usable again.
+    /// A number that grows each time the server becomes usable again. A doubt that an error response raised and a probe
+    /// cleared is no such time.
     pub fn recoveries(&self) -> u64 {
-        self.transitions(HealthState::Up).wrapping_add(self.ways_back.load(Relaxed))
+        self.verdict.recoveries.load(Relaxed).wrapping_add(self.ways_back.load(Relaxed))
     }
 
-    /// Notes that a message matching one of our queries arrived.
-    pub(crate) fn heard(&self, now: Moment) {
-        self.liveness.heard(now);
-        if self.has_no_path.load(Relaxed) && self.has_no_path.swap(false, Relaxed) {
+    /// Notes that a query found no path out of this host.
+    pub(super) fn lose_path(&self, now: Moment) {
+        // Only the first moment counts.
+        let _ = self.path_lost_at.compare_exchange(0, now.micros(), Relaxed, Relaxed);
+    }
+
+    /// Notes that a query sent at `sent_at` was answered, and returns since when there had been no path, if so.
+    pub(super) fn find_path(&self, sent_at: Moment, now: Moment) -> Option<LostPath> {
+        let lost_at = self.path_lost_at.load(Relaxed);
+        let is_mine = lost_at != 0
+            && sent_at.micros() >= lost_at
+            && self.path_lost_at.compare_exchange(lost_at, 0, Relaxed, Relaxed).is_ok();
+        if !is_mine {
+            return None;
+        }
+        let was_known = self.has_no_path.swap(false, Relaxed);
+        if was_known {
             self.path_back_at.store(now.micros(), Relaxed);
             self.ways_back.fetch_add(1, Relaxed);
         }
+        Some(LostPath { since: Moment::from_micros(lost_at), was_known })
     }
 }

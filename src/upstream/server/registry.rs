@@ -189,9 +189,7 @@ fn new_record<'k>(
         record.is_drained.store(others.iter().all(|other| other.record.is_drained()), Relaxed);
         return record;
     }
-    let is_same_machine = |other: &&Known| {
-        other.group == wanted.group && (other.key.transport, other.key.address) == (key.transport, key.address)
-    };
+    let is_same_machine = |other: &&Known| other.group == wanted.group && other.key.is_same_machine(&key);
     let record = ServerRecord::default();
     let mut same = before.filter(is_same_machine).peekable();
     if same.peek().is_some() && same.all(|other| other.record.is_drained()) {
