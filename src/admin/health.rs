@@ -15,7 +15,7 @@ use tokio::{net::UdpSocket, time::timeout};
 use crate::wire::{Class, MessageId, Name, RecordType, UpstreamQuery, header::HEADER};
 
 /// A worker that has been silent for longer is hanging.
-pub const MAX_SILENCE: Duration = Duration::from_secs(3);
+pub const MAX_SILENCE: Duration = Duration::from_secs(2);
 /// Time-out of one try; a datagram may be lost when a socket's queue is full.
 const TRY_TIMEOUT: Duration = Duration::from_millis(330);
 /// Tries, within a second in all.

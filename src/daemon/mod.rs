@@ -334,6 +334,11 @@ impl Daemon {
         self.report.findings(Moment::now())
     }
 
+    /// Whether every worker has turned its loop lately.
+    fn is_turning(&self) -> bool {
+        self.report.is_turning(Moment::now())
+    }
+
     /// Logs the overall state in one line.
     pub fn log_status(&self) {
         self.report.log_status(Moment::now());

@@ -9,6 +9,8 @@
 //!   without a lame duck.
 //! - Findings are checked once a second: systemd's STATUS= follows each change, and there is a log line when a group
 //!   loses its last usable server or gets one back.
+//! - Once a second, systemd's watchdog (`WatchdogSec=`) hears that every worker turns. A worker that hangs, or this
+//!   thread, keeps the word back; systemd then kills the process and starts another, and the sockets stay open.
 
 use std::{
     future::pending,
@@ -79,6 +81,7 @@ pub fn run(
         signals,
         ticks,
         headline: Headline::default(),
+        is_watched: sd_notify::watchdog_enabled().is_some(),
         predecessor,
         successor: Successor(None),
     };
@@ -124,6 +127,8 @@ struct Running<'a, R> {
     signals: Signals,
     ticks: Interval,
     headline: Headline,
+    /// Whether systemd's watchdog waits for word from this process.
+    is_watched: bool,
     /// The process before this one, until it is told that this one is ready.
     predecessor: Option<StdUnixStream>,
     successor: Successor,
@@ -205,7 +210,10 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
                 _ = self.signals.hangup.recv() => drop(self.reload().await),
                 _ = self.signals.save.recv() => self.daemon.save_snapshot(),
                 _ = self.signals.status.recv() => self.daemon.log_status(),
-                _ = self.ticks.tick() => self.look(),
+                _ = self.ticks.tick() => {
+                    self.look();
+                    self.feed_watchdog();
+                }
                 () = self.successor.ready() => {
                     info!("another process took over; this one ends");
                     self.daemon.outlived_by_sockets();
@@ -223,6 +231,13 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
     fn look(&mut self) {
         if let Some(status) = self.headline.update(&self.daemon.findings()) {
             tell(&[NotifyState::Status(&status)]);
+        }
+    }
+
+    /// Tells systemd's watchdog that the process works, if it does.
+    fn feed_watchdog(&self) {
+        if self.is_watched && self.daemon.is_turning() {
+            tell(&[NotifyState::Watchdog]);
         }
     }
 

@@ -26,8 +26,8 @@ use crate::{
     upstream::{self, UpstreamClient},
 };
 
-/// How often a worker records that it is alive; three times as long without it counts as hanging.
-const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often a worker records that it is alive; `MAX_SILENCE` without it counts as hanging.
+const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How long a stopping worker waits for queries in flight, unless `WorkerSpec::drain` says otherwise.
 const DRAIN: Duration = Duration::from_secs(5);
 

@@ -51,6 +51,22 @@ fn systemd_is_notified_of_ready_and_stopping() {
     await_state(&socket, "STOPPING=1");
 }
 
+/// `WatchdogSec=` in the unit; without that, no word of it.
+#[test]
+fn the_watchdog_hears_that_the_daemon_works_where_systemd_asks() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("notify");
+    let socket = listen(&path);
+    let upstream = Upstream::answering("10.0.0.1");
+    let variable = format!("NOTIFY_SOCKET={}", path.display());
+    let config = Config::forwarding_to(&[&upstream]);
+    let _watched = Tidegate::start_by(&["env", &variable, "WATCHDOG_USEC=15000000"], &config);
+    await_state(&socket, "READY=1");
+    // Again and again.
+    await_state(&socket, "WATCHDOG=1");
+    await_state(&socket, "WATCHDOG=1");
+}
+
 #[test]
 fn ready_does_not_wait_for_an_upstream() {
     let folder = tempfile::tempdir().expect("a temporary folder");

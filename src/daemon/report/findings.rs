@@ -11,10 +11,7 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{Report, words};
 use crate::{
-    admin::{
-        health::MAX_SILENCE,
-        status::{Finding, GroupStatus, ServerStatus, Severity},
-    },
+    admin::status::{Finding, GroupStatus, ServerStatus, Severity},
     clock::Moment,
     perimeter::{Exposure, Seen},
     plural::Plural,
@@ -88,7 +85,7 @@ fn of_server(group: &GroupStatus, server: &ServerStatus) -> Vec<Finding> {
 
 fn of_process(report: &Report, now: Moment) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if report.silence(now) > MAX_SILENCE {
+    if !report.is_turning(now) {
         findings.push(plain(Severity::Error, "worker", "a worker hangs: queries that reach it wait".to_owned()));
     }
     if report.is_draining.load(Relaxed) {

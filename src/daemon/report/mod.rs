@@ -28,6 +28,7 @@ use super::{listeners::Bound, logging::LostLines, snapshot_writer::SnapshotStatu
 use crate::{
     admin::{
         Gate, GroupReadiness, Pages, Readiness,
+        health::MAX_SILENCE,
         status::{Finding, GroupStatus, ReloadStatus},
     },
     clock::{self, Moment},
@@ -257,6 +258,11 @@ impl Report {
             words: group.words,
         };
         Readiness { reasons: self.unready(), groups: self.upstreams(now).groups.into_iter().map(of).collect() }
+    }
+
+    /// Whether every worker has turned its loop lately.
+    pub(super) fn is_turning(&self, now: Moment) -> bool {
+        self.silence(now) <= MAX_SILENCE
     }
 
     fn silence(&self, now: Moment) -> Duration {
