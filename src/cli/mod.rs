@@ -28,6 +28,7 @@ mod version;
 use std::ffi::OsString;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use rand::{TryRng, rngs::SysRng};
 
 use self::output::{ERR, OUT, Stream};
 
@@ -185,6 +186,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
 }
 
 fn run_verb(verb: Verb) -> i32 {
+    let is_text_alone =
+        matches!(verb, Verb::Presets(_) | Verb::Schema(_) | Verb::Version(_) | Verb::Completions { .. } | Verb::Man(_));
+    if !is_text_alone && let Err(error) = SysRng.try_next_u64() {
+        // A statically linked program finds no getrandom(2) in its C library, and reads the device.
+        writeln!(ERR, "tidegate: no random numbers from the system: {error}; is /dev/urandom there? Mount /dev");
+        return FAILED;
+    }
     match verb {
         Verb::Serve(options) => serve::run(&options),
         Verb::Check(options) => check::run(&options),

@@ -79,6 +79,9 @@ def start(running, folder, root, configuration):
     bundle = folder / "root"
     shutil.copytree(root, bundle)
     run("mount", "--bind", bundle, bundle)
+    # By hand, as `chroot` does it: a clear word, and no panic.
+    bare = subprocess.run(["unshare", f"--root={bundle}", "/tidegate", "serve"], capture_output=True, text=True)
+    assert bare.returncode == 1 and "Mount /dev" in bare.stderr and "panicked" not in bare.stderr, bare
     # Every engine mounts these two.
     for place in ("dev", "proc"):
         (bundle / place).mkdir(exist_ok=True)
