@@ -143,6 +143,9 @@ impl Reply {
         }
         let reply = CountedReply { source, rcode, ede };
         context.counters.record(QueryOutcome::Late(reply, took));
+        if rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN {
+            context.counters.failed(&query.upstream.name, rcode, reason.map(|reason| reason.code));
+        }
         if query_log::takes(self.log, rcode) {
             let server = self.resolved.as_ref().ok().and_then(|answer| answer.server.as_deref());
             let (client, transport, section) = (query.client, query.carrier.transport, question.echo.section);

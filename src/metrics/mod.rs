@@ -7,6 +7,7 @@ pub mod exposition;
 pub mod histogram;
 pub mod registry;
 pub mod rules;
+pub mod samples;
 pub mod worker;
 
 mod process;

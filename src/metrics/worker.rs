@@ -1,12 +1,13 @@
 //! The counters of one worker. Only that worker writes them; a scrape reads and adds up those of all workers.
 
 use std::{
+    net::IpAddr,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
-use super::{counter::Counter, histogram::Histogram, rules::RuleCounters};
-use crate::wire::{EdeCode, Rcode, Transport};
+use super::{counter::Counter, histogram::Histogram, rules::RuleCounters, samples::Sampler};
+use crate::wire::{EdeCode, Name, NameBuf, Question, Rcode, Transport};
 
 /// Where a reply came from (label `source`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +118,34 @@ pub enum QueryOutcome<'a> {
     Late(CountedReply, Duration),
 }
 
+/// A query that was kept as a sample.
+#[derive(Debug, Clone)]
+pub struct SampledQuery {
+    /// QNAME in lower case.
+    pub name: NameBuf,
+    /// The client.
+    pub client: IpAddr,
+}
+
+impl SampledQuery {
+    /// The query in a message; none if it cannot be read.
+    pub fn read(message: &[u8], client: IpAddr) -> Option<Self> {
+        let question = Question::read(message).ok()?;
+        Some(Self { name: NameBuf::lowercase_of(question.name()), client })
+    }
+}
+
+/// A query that ended with neither NOERROR nor NXDOMAIN, kept as a sample.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SampledFailure {
+    /// QNAME.
+    pub name: Name,
+    /// The response code.
+    pub rcode: Rcode,
+    /// The extended error.
+    pub ede: Option<EdeCode>,
+}
+
 /// Response codes counted by number; those beyond are counted as the last.
 pub const RCODES: usize = 24;
 
@@ -140,6 +169,10 @@ pub struct WorkerCounters {
     pub(super) accept_pauses: [Counter; Transport::ALL.len()],
     /// Replies made at once that are not in the histograms yet: their batch has not been sent.
     unsent: [Counter; ReplySource::ALL.len()],
+    /// Queries, for the hottest names and clients.
+    pub sampled: Sampler<SampledQuery>,
+    /// Failures, for the names that fail most.
+    pub failed: Sampler<SampledFailure>,
     /// The reply that was counted last.
     last: AtomicUsize,
     beat: AtomicU64,
@@ -196,6 +229,20 @@ impl WorkerCounters {
         self.last.store(reply.source as usize * RCODES + rcode, Ordering::Relaxed);
         if let Some(counter) = reply.ede.and_then(|code| self.ede.get(code.index())) {
             counter.add(1);
+        }
+    }
+
+    /// Considers a query that came alone, on a stream, as a sample.
+    pub fn sample(&self, message: &[u8], client: IpAddr) {
+        if self.sampled.is_due(1) {
+            self.sampled.pick(1, |_| SampledQuery::read(message, client));
+        }
+    }
+
+    /// Notes the name of a query that failed.
+    pub fn failed(&self, name: &Name, rcode: Rcode, ede: Option<EdeCode>) {
+        if self.failed.is_due(1) {
+            self.failed.pick(1, |_| Some(SampledFailure { name: name.clone(), rcode, ede }));
         }
     }
 

@@ -30,6 +30,7 @@ async fn answer(context: &Rc<Context>, message: &[u8], client: IpAddr, carrier: 
     let incoming = Incoming { message, client, carrier, now };
     let engine = &context.engine;
     context.counters.asked(carrier.transport, client.is_ipv4());
+    context.counters.sample(message, client);
     let action = {
         let mut scratch = context.scratch.borrow_mut();
         let action = context.handle(&engine.snapshot(), &incoming, &mut scratch);

@@ -195,6 +195,7 @@ impl Connection {
         let now = Moment::now();
         let incoming = Incoming { message, client: self.session.client.ip(), carrier: self.session.carrier, now };
         context.counters.asked(incoming.carrier.transport, self.session.client.is_ipv4());
+        context.counters.sample(message, incoming.client);
         let mut scratch = context.scratch.borrow_mut();
         match context.handle(&engine.snapshot(), &incoming, &mut scratch) {
             Action::Drop => return Next::Close,

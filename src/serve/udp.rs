@@ -9,7 +9,7 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsFd,
     pin::pin,
     rc::Rc,
@@ -29,7 +29,10 @@ use super::proxy;
 use crate::{
     clock::Moment,
     engine::{Action, ClientChannel, Context, Incoming, Query, resolve, snapshot::Snapshot},
-    metrics::{self, DropReason, QueryOutcome, worker::Counted},
+    metrics::{
+        self, DropReason, QueryOutcome,
+        worker::{Counted, SampledQuery},
+    },
     net::mmsg::{self, Batch, Outbox, Path, Pushed, Sent},
     wire::Transport,
 };
@@ -222,17 +225,21 @@ impl Listener {
 
     fn take(self: &Rc<Self>, batch: &mut Batch, read: usize, context: &Rc<Context>, snapshot: &Snapshot) {
         let now = Moment::now();
+        if context.counters.sampled.is_due(read) {
+            context.counters.sampled.pick(read, |at| {
+                let message = batch.message(at);
+                let (client, datagram) = behind_balancer(snapshot, message.origin.ip(), message.datagram)?;
+                SampledQuery::read(datagram, client)
+            });
+        }
         for at in 0..read {
             let message = batch.message(at);
-            let (mut client, mut datagram) = (message.origin.ip(), message.datagram);
-            if proxy::is_balancer(&snapshot.balancers, client) {
-                let Some((named, start)) = proxy::parse(datagram, SocketAddr::new(client, 0)) else {
-                    context.counters.asked(Transport::Udp, client.is_ipv4());
-                    context.counters.record(QueryOutcome::Dropped(DropReason::Malformed));
-                    continue;
-                };
-                (client, datagram) = (named.ip(), &datagram[start..]);
-            }
+            let from = message.origin.ip();
+            let Some((client, datagram)) = behind_balancer(snapshot, from, message.datagram) else {
+                context.counters.asked(Transport::Udp, from.is_ipv4());
+                context.counters.record(QueryOutcome::Dropped(DropReason::Malformed));
+                continue;
+            };
             context.counters.asked(Transport::Udp, client.is_ipv4());
             let incoming = Incoming { message: datagram, client, carrier: ClientChannel::DATAGRAM, now };
             match context.handle(snapshot, &incoming, message.reply) {
@@ -318,6 +325,16 @@ impl Listener {
         let sent = outbox.flush(self.socket.as_fd());
         settle(sent, &mut self.unsent_late.borrow_mut(), &self.counters);
     }
+}
+
+/// The client of a datagram and its query, behind the header that a balancer's begins with; none if that is damaged.
+#[inline]
+fn behind_balancer<'a>(snapshot: &Snapshot, from: IpAddr, datagram: &'a [u8]) -> Option<(IpAddr, &'a [u8])> {
+    if !proxy::is_balancer(&snapshot.balancers, from) {
+        return Some((from, datagram));
+    }
+    let (client, start) = proxy::parse(datagram, SocketAddr::new(from, 0))?;
+    Some((client.ip(), &datagram[start..]))
 }
 
 /// Forgets the replies that were sent, and counts those that the kernel refused.
