@@ -10,6 +10,7 @@
 
 mod describe;
 pub mod document;
+pub mod text;
 mod walk;
 
 use std::net::IpAddr;
