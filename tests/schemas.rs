@@ -100,6 +100,7 @@ fn every_document_of_the_api_is_as_its_schema_says() {
     for document in DOCUMENTS {
         let path = match document.name {
             "explain" => "/api/v1/explain?name=www.example&type=A".to_owned(),
+            "cache" => "/api/v1/cache/www.example?type=A".to_owned(),
             name => format!("/api/v1/{name}"),
         };
         let (code, text) = tidegate.get(&path);

@@ -3,8 +3,10 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::{
+    explain::CacheEntries,
     rules::Rules,
     status::{Status, Upstreams},
+    top::Top,
 };
 use crate::{engine::explain::document::Explanation, perimeter::document::PerimeterDocument};
 
@@ -15,6 +17,8 @@ pub const DOCUMENTS: &[Document] = &[
     Document::of::<Rules>("rules"),
     Document::of::<Explanation>("explain"),
     Document::of::<PerimeterDocument>("perimeter"),
+    Document::of::<Top>("top"),
+    Document::of::<CacheEntries>("cache"),
 ];
 
 /// A typed document.

@@ -16,10 +16,12 @@ pub mod health;
 pub mod rules;
 pub mod server;
 pub mod status;
+pub mod top;
 
 mod accept;
 mod documents;
 mod explain;
+mod live;
 mod page;
 mod router;
 mod transfer;
@@ -34,13 +36,16 @@ use arc_swap::ArcSwap;
 
 pub use self::{
     documents::{DOCUMENTS, Document},
+    explain::CacheEntries,
     gate::Gate,
+    live::LivePage,
     server::{MAX_CONNECTIONS, serve},
     transfer::{CacheTransfer, Export, Import},
 };
 use self::{
     rules::Rules,
     status::{Status, Upstreams},
+    top::Top,
 };
 use crate::{
     engine::explain::{Asked, document::Explanation},
@@ -66,6 +71,10 @@ pub struct Pages {
     pub rules: Arc<dyn Fn() -> Rules + Send + Sync>,
     /// `/api/v1/perimeter`.
     pub perimeter: Arc<dyn Fn() -> PerimeterDocument + Send + Sync>,
+    /// `/api/v1/top`.
+    pub top: Arc<dyn Fn() -> Top + Send + Sync>,
+    /// The status page as a stream.
+    pub live: Arc<LivePage>,
     /// `/api/v1/explain`: a query, and the addresses that its upstreams are assumed to answer with.
     pub explain: Explain,
     /// `/readyz`.

@@ -13,13 +13,12 @@ use axum::{
         },
     },
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::{Html, IntoResponse, Response},
     routing::get,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{GroupReadiness, Pages, Readiness, accept, explain, health, page, server::Client};
-use crate::clock;
+use super::{GroupReadiness, Pages, Readiness, accept, explain, health, live, server::Client};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -30,7 +29,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (
         CONTENT_SECURITY_POLICY,
         "default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src 'self'; style-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+         base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     ),
     (REFERRER_POLICY, "no-referrer"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -42,7 +41,9 @@ const HEADERS: [(HeaderName, &str); 7] = [
 /// Every page.
 pub(super) fn router(pages: Pages) -> Router {
     Router::new()
-        .route("/", get(|State(pages): State<Pages>| ready(status_page(&pages))))
+        .route("/", get(|State(pages): State<Pages>| ready(Html(live::status_page(&pages)))))
+        .route("/events", get(live::events))
+        .route("/explain", get(explain::form))
         .route("/app.css", get(|| asset("text/css; charset=utf-8", include_str!("assets/app.css"))))
         .route("/app.js", get(|| asset("text/javascript; charset=utf-8", include_str!("assets/app.js"))))
         .route("/metrics", get(metrics))
@@ -52,17 +53,14 @@ pub(super) fn router(pages: Pages) -> Router {
         .route("/api/v1/upstreams", get(|State(pages): State<Pages>| ready(document(&(pages.upstreams)()))))
         .route("/api/v1/rules", get(|State(pages): State<Pages>| ready(document(&(pages.rules)()))))
         .route("/api/v1/explain", get(explain::page))
+        .route("/api/v1/cache/{name}", get(explain::cache))
+        .route("/api/v1/top", get(|State(pages): State<Pages>| ready(document(&(pages.top)()))))
         .route("/api/v1/perimeter", get(|State(pages): State<Pages>| ready(document(&(pages.perimeter)()))))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD alone") })
         .layer(middleware::from_fn_with_state(pages.clone(), gate))
         .layer(middleware::map_response(with_headers))
         .with_state(pages)
-}
-
-fn status_page(pages: &Pages) -> Response {
-    let page = page::page(&(pages.status)(), &(pages.perimeter)(), clock::wall().as_secs());
-    ([(CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
 }
 
 /// The pages on the control socket: whoever may open it may see all of them.
@@ -72,6 +70,7 @@ pub(super) fn socket_router(pages: Pages) -> Router {
         .route("/readyz", get(readyz))
         .route("/v1/status", get(|State(pages): State<Pages>| ready(document(&(pages.status)()))))
         .route("/v1/explain", get(explain::page))
+        .route("/v1/top", get(|State(pages): State<Pages>| ready(document(&(pages.top)()))))
         .with_state(pages)
 }
 

@@ -62,7 +62,7 @@ pub struct Status {
     pub groups: Vec<GroupStatus>,
     /// Queries by the minute, for up to an hour, the oldest minute first; the last one is incomplete.
     pub minutes: Vec<MinuteStatus>,
-    /// Findings that came and went, the newest first.
+    /// Changes of state, the newest first.
     pub events: Vec<EventStatus>,
     /// Responses of all sources by how long they took, the fastest first.
     pub latency: Vec<LatencyStatus>,
@@ -86,12 +86,15 @@ pub struct MinuteStatus {
     pub violations: u64,
 }
 
-/// A finding that came or went.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// A change of state: a finding that came or went, a reload, or a change of this host's network.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct EventStatus {
     /// When it was seen, in seconds since 1970.
     pub at: u64,
-    /// How bad the new finding is; `ok` if one went.
+    /// The kind of event, for scripts: a finding's kind, `reload`, `reload-refused` or `network`.
+    pub kind: String,
+    /// How bad the new state is; `ok` if a finding went.
     pub severity: Severity,
     /// The change in a sentence for people.
     pub text: String,
@@ -330,4 +333,18 @@ pub struct ServerStatus {
     pub mismatches: u64,
     /// How often it entered a state.
     pub transitions: Counts,
+    /// Its state by the minute, for up to an hour, the oldest minute first.
+    pub history: Vec<ServerMinuteStatus>,
+}
+
+/// One minute of a server, as it was seen every two seconds.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ServerMinuteStatus {
+    /// When the minute began, in seconds since 1970.
+    pub at: u64,
+    /// The highest smoothed round-trip time.
+    pub rtt: Option<f64>,
+    /// The worst state: `up`, `drained`, `suspect` or `down`.
+    pub state: String,
 }

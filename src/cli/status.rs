@@ -5,7 +5,10 @@ use super::{
     output::{ERR, OUT},
 };
 use crate::{
-    admin::status::{GroupStatus, NameStatus, ServerStatus, Status},
+    admin::{
+        status::{GroupStatus, NameStatus, ServerStatus, Status},
+        top::Top,
+    },
     clock,
     plural::Plural,
 };
@@ -99,6 +102,14 @@ impl Source {
         match serde_json::from_str(&text) {
             Ok(status) if code == 200 => Ok((status, text)),
             _ => Err(StatusError::NoStatus(code)),
+        }
+    }
+
+    /// The parsed document of `/api/v1/top`; an empty one from a daemon that is older than it.
+    pub(super) fn top(&self) -> Result<Top, StatusError> {
+        match self.fetch("/v1/top")? {
+            (404, _) => Ok(Top::default()),
+            (code, text) => serde_json::from_str(&text).map_err(|_| StatusError::NoStatus(code)),
         }
     }
 

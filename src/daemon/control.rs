@@ -48,6 +48,7 @@ pub(super) fn spawn(
         LocalSet::new().block_on(&runtime, async {
             listeners.serve(&report);
             control(state, workers, commands, &report).await;
+            report.close_live_pages().await;
         });
     };
     thread::Builder::new().name("control".to_owned()).spawn(run).map_err(StartError::Thread)

@@ -6,6 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -131,6 +132,32 @@ impl Browser {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         let parameters = json!({ "features": features });
         self.call("POST", "goog/cdp/execute", &json!({ "cmd": "Emulation.setEmulatedMedia", "params": parameters }));
+    }
+
+    /// Gives the window this width, as a phone or a screen has.
+    #[track_caller]
+    pub(crate) fn resize(&self, width: u32) {
+        let metrics = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600 });
+        let command = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": metrics });
+        self.call("POST", "goog/cdp/execute", &command);
+    }
+
+    /// A picture of the whole page, as PNG.
+    #[track_caller]
+    pub(crate) fn picture(&self) -> Vec<u8> {
+        let parameters = json!({ "captureBeyondViewport": true });
+        let command = json!({ "cmd": "Page.captureScreenshot", "params": parameters });
+        let picture = self.call("POST", "goog/cdp/execute", &command);
+        BASE64_STANDARD.decode(picture["data"].as_str().expect("a picture")).expect("it is base64")
+    }
+
+    /// Types into the field that a selector finds.
+    #[track_caller]
+    pub(crate) fn type_into(&self, selector: &str, text: &str) {
+        let found = self.call("POST", "element", &json!({ "using": "css selector", "value": selector }));
+        let element = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str);
+        let path = format!("element/{}/value", element.expect("an element"));
+        self.call("POST", &path, &json!({ "text": text }));
     }
 
     /// Presses a key, given by its code point in WebDriver or as itself.

@@ -89,6 +89,7 @@ fn all_is_well_in_one_glance(#[case] scripts: Scripts) {
         assert!(text.contains(&server.address.to_string()), "{text}");
     }
     assert_eq!(browser.title(), "✓ All is well – tidegate");
+    browser.reads(&["Hottest\nThe last ", ": 2 queries.", "www.example\n2 100.0 %", "127.0.0.1\n2 100.0 %", "✓ none"]);
 }
 
 #[rstest]
@@ -130,6 +131,87 @@ fn a_guard_violation_is_told_with_the_name(#[case] scripts: Scripts) {
     assert!(text.contains("vpc\n✓ all 2 servers are usable"), "the servers are not to blame: {text}");
     assert!(text.contains("Perimeter\n") && text.contains(" 0 privately, 1 publicly, "), "{text}");
     assert!(text.contains("! leak.amazonaws.com 203.0.113.9 aws 1 "), "{text}");
+}
+
+#[test]
+fn a_backup_tier_in_use_is_told() {
+    let (preferred, backup) = (Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.1"));
+    let (_other, config) = tiered(&preferred, &backup);
+    let tidegate = Tidegate::start(&config);
+    let browser = Browser::start(Scripts::On);
+    browser.open(&format!("http://{}/", tidegate.admin_address()));
+    browser.reads(&["All is well", "preferred, in use", "backup 1 ✓ up"]);
+    preferred.go_silent();
+    browser.reads(&[
+        "Something needs attention; clients are answered",
+        "Warning: upstream vpc uses its backup tier 1: no server before it is usable",
+        "backup 1, in use",
+    ]);
+}
+
+/// A group of two tiers, and a site's DNS.
+fn tiered(preferred: &Upstream, backup: &Upstream) -> (Upstream, Config) {
+    let site = Upstream::answering("10.9.0.1");
+    let tiers = format!("backup = [[\"{}\"]]\n{PROBED_OFTEN}", backup.address);
+    let config = Config::new()
+        .upstream("vpc", &[preferred], &tiers)
+        .upstream("site", &[&site], ONE_PATIENT_TRY)
+        .forward("aws", &["amazonaws.com"], "vpc", "")
+        .forward("everything", &["."], "site", "");
+    (site, config)
+}
+
+#[test]
+fn failures_and_the_last_hour_of_a_server_are_shown() {
+    let site = Site::start();
+    site.vpc.iter().for_each(Upstream::go_silent);
+    site.ask("sts.amazonaws.com.");
+    let browser = show(&site, Scripts::On);
+    browser.reads(&["Hottest\n", "sts.amazonaws.com SERVFAIL, No Reachable Authority 1"]);
+    let label = "return document.querySelector('svg.sparkline').getAttribute('aria-label');";
+    eventually("the minute that it was down in", || {
+        browser
+            .run(label)
+            .as_str()
+            .is_some_and(|label| label.starts_with("Last hour: ") && label.contains("down in 1 minute"))
+    });
+}
+
+#[test]
+fn a_reload_is_an_event_with_what_changed() {
+    let site = Site::start();
+    let browser = show(&site, Scripts::On);
+    assert!(site.tidegate.reload(&site.config.clone().section("server", "udp_payload = 1400")));
+    browser.reads(&["Lately\n", "✓ the configuration was reloaded: "]);
+    assert!(!site.tidegate.reload_text("broken"));
+    browser.reads(&["! a reload was refused: "]);
+}
+
+/// What a person asks stays there while the page goes on.
+#[rstest]
+#[case::with_javascript(Scripts::On)]
+#[case::without_javascript(Scripts::Off)]
+fn a_query_is_explained(#[case] scripts: Scripts) {
+    let site = Site::start();
+    let browser = show(&site, scripts);
+    browser.reads(&["Explain a query\n"]);
+    if scripts == Scripts::Off {
+        browser.open(&format!("{}explain", site.page()));
+    }
+    browser.type_into("#name", "S3.amazonaws.com");
+    browser.type_into("#client", "127.0.0.9\u{e007}");
+    let explained = ["s3.amazonaws.com. A from 127.0.0.9 over udp", "rule aws", "upstream  vpc", "outcome: "];
+    browser.reads(&explained);
+    if scripts == Scripts::On {
+        site.ask("www.example.");
+        browser.reads(&["Queries\n1\n", explained[0]]);
+        assert_eq!(browser.run("return document.querySelector('#name').value;"), "S3.amazonaws.com");
+        assert_eq!(browser.run("return location.pathname;"), "/");
+    } else {
+        browser.open(&format!("{}explain?name=a..b", site.page()));
+        browser.reads(&["✗ \"a..b\" is no name"]);
+    }
+    assert_eq!(browser.complaints().iter().filter(|line| !line.contains("400")).count(), 0);
 }
 
 /// Also for who was not there when it happened.
@@ -232,6 +314,42 @@ fn the_page_follows_dark_mode_and_loads_nothing_from_elsewhere() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
+/// The page is pushed by the daemon: nothing is fetched again and again.
+#[test]
+fn a_change_comes_as_an_event() {
+    let site = Site::start();
+    let browser = show(&site, Scripts::On);
+    browser.reads(&HEALTHY);
+    browser.run(
+        "window.fetched = 0; const fetch = window.fetch; window.fetch = (...all) => (window.fetched++, fetch(...all));",
+    );
+    for queries in 1..=3 {
+        site.ask("www.example.");
+        browser.reads(&[&format!("Queries\n{queries}\n")]);
+    }
+    let loaded = "return performance.getEntriesByType('resource').filter((entry) => new URL(entry.name).pathname === '/').length;";
+    // A busy machine may be late with an event; then the page is fetched once.
+    let (fetched, loaded) = (browser.run("return window.fetched;"), browser.run(loaded));
+    assert!(fetched.as_i64().unwrap() <= 1 && loaded.as_i64().unwrap() <= 1, "{fetched} {loaded}");
+}
+
+#[rstest]
+#[case::phone(360)]
+#[case::tablet(800)]
+#[case::wide(1920)]
+fn nothing_is_wider_than_the_window(#[case] width: u32) {
+    let site = Site::start();
+    assert!(!site.tidegate.reload_text("broken"));
+    site.vpc.iter().for_each(Upstream::go_silent);
+    let long = format!("{}.amazonaws.com.", ["a-label-that-is-as-long-as-they-come-and-then-some-more"; 3].join("."));
+    site.ask(&long);
+    let browser = show(&site, Scripts::On);
+    browser.resize(width);
+    browser.reads(&["Last reload ", "Hottest\n", "no server is usable: 2 down"]);
+    let overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth;";
+    assert_eq!(browser.run(overflow), 0);
+}
+
 /// Links and whatever scrolls are reached with the Tab key, in the order in which they stand.
 #[test]
 fn everything_is_reached_with_the_keyboard() {
@@ -240,14 +358,62 @@ fn everything_is_reached_with_the_keyboard() {
     let browser = show(&site, Scripts::On);
     browser.reads(&["Last reload "]);
     let mut reached = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..12 {
         browser.press("\u{e004}");
         let focused =
-            browser.run("return document.activeElement.getAttribute('href') || document.activeElement.tagName;");
+            browser.run("const at = document.activeElement; return at.getAttribute('href') || at.name || at.tagName;");
         reached.push(focused.as_str().unwrap().to_owned());
     }
-    let links = ["/metrics", "/api/v1/status", "/api/v1/upstreams", "/api/v1/rules", "/api/v1/perimeter"];
-    assert_eq!(reached, [&["PRE"][..], &links].concat());
+    let form = ["name", "type", "client", "address", "BUTTON"];
+    let links = ["/metrics"].into_iter().map(str::to_owned);
+    let documents = ["status", "upstreams", "rules", "perimeter", "top"];
+    let links = links.chain(documents.iter().map(|document| format!("/api/v1/{document}")));
+    assert_eq!(reached, form.into_iter().chain(["PRE"]).map(str::to_owned).chain(links).collect::<Vec<_>>());
+}
+
+/// Pictures of the page in the states that it has, for people to look at.
+#[rstest]
+#[ignore = "SCREENSHOTS names a folder for the pictures"]
+fn pictures() {
+    let folder = std::path::PathBuf::from(std::env::var_os("SCREENSHOTS").expect("SCREENSHOTS names a folder"));
+    let browser = Browser::start(Scripts::On);
+    let take = |state: &str, expected: &[&str]| {
+        browser.reads(expected);
+        for (width, scheme) in [(1200, "light"), (1200, "dark"), (390, "light"), (390, "dark")] {
+            browser.resize(width);
+            browser.prefer(scheme);
+            std::fs::write(folder.join(format!("{state}-{width}-{scheme}.png")), browser.picture()).unwrap();
+        }
+    };
+    let (preferred, backup) = (Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.1"));
+    let (_other, config) = tiered(&preferred, &backup);
+    let tiers = Tidegate::start(&config);
+    preferred.go_silent();
+    browser.open(&format!("http://{}/", tiers.admin_address()));
+    take("tier-down", &["uses its backup tier 1", "backup 1, in use"]);
+
+    let site = Site::start();
+    for name in ["www.example.", "s3.eu-west-1.amazonaws.com.", "sts.eu-west-1.amazonaws.com.", "mail.example."] {
+        (0..name.len()).for_each(|_| drop(site.ask(name)));
+    }
+    browser.open(&site.page());
+    browser.reads(&["Hottest\n"]);
+    browser.type_into("#name", "s3.eu-west-1.amazonaws.com\u{e007}");
+    take("healthy", &[HEALTHY[0], "outcome: "]);
+    for server in &site.vpc {
+        let leak = support::records::Record::a("@", 60, "203.0.113.9");
+        server.on("leak.amazonaws.com.", support::query::rtype::A, support::records::Reply::of([leak]));
+    }
+    site.ask("leak.amazonaws.com.");
+    take("guard", &["Guard violations\n1\n", "Failures\n"]);
+    assert!(!site.tidegate.reload_text("[[forward]]\nzones = [\"x.example\"]\nto = \"nowhere\"\n"));
+    take("reload-refused", &["Last reload "]);
+    site.vpc.iter().for_each(Upstream::go_silent);
+    eventually("an answer past its TTL", || {
+        site.ask("s3.eu-west-1.amazonaws.com.");
+        site.tidegate.metric("tidegate_cache_stale_total", &[]) > 0.0
+    });
+    take("all-down", &["no server is usable: 2 down"]);
 }
 
 /// axe-core, which `tests/run` fetches, knows the rules of accessible pages (WCAG 2.2) better than we do.

@@ -1,9 +1,10 @@
-//! Charts as SVG, each next to the numbers in words: queries of the last hour, and how long responses took.
+//! Charts as SVG, each next to the numbers in words: queries of the last hour, round-trip times of a server, and how long
+//! responses took.
 
 use maud::{Markup, html};
 
 use super::quantity::{count, counted, percent, seconds};
-use crate::admin::status::{LatencyStatus, MinuteStatus, Status};
+use crate::admin::status::{LatencyStatus, MinuteStatus, ServerMinuteStatus, Status};
 
 /// Number of bars.
 const MINUTES: usize = 60;
@@ -47,6 +48,57 @@ pub(super) fn last_hour(minutes: &[MinuteStatus]) -> Markup {
     }
 }
 
+/// The last hour of a server: a bar for each minute, as tall as its round-trip time, of full height where it was not up.
+pub(super) fn server_hour(history: &[ServerMinuteStatus]) -> Markup {
+    let slowest = history.iter().filter_map(|minute| minute.rtt).fold(0.0, f64::max);
+    let first = MINUTES.saturating_sub(history.len());
+    html! {
+        @if !history.is_empty() {
+            svg.sparkline viewBox={ "0 0 " (MINUTES * 4) " " (HEIGHT) } preserveAspectRatio="none" role="img"
+                aria-label=(in_words(history, slowest)) {
+                @for (at, minute) in history.iter().enumerate() {
+                    @let height = height(minute, slowest);
+                    rect.(minute_class(minute)) x=((first + at) * 4) y=(HEIGHT - height) width="3" height=(height) {}
+                }
+            }
+        }
+    }
+}
+
+fn in_words(history: &[ServerMinuteStatus], slowest: f64) -> String {
+    let times =
+        if slowest > 0.0 { format!("round trips up to {}", seconds(slowest)) } else { "no round trips".to_owned() };
+    let with = |states: &[&str]| history.iter().filter(|minute| states.contains(&&*minute.state)).count() as u64;
+    let mut text = format!("Last hour: {times}");
+    for (minutes, state) in
+        [(with(&["down"]), "down"), (with(&["suspect"]), "suspect"), (with(&["drained"]), "drained")]
+    {
+        if minutes > 0 {
+            text += &format!(", {state} in {}", counted(minutes, "minute"));
+        }
+    }
+    text
+}
+
+fn height(minute: &ServerMinuteStatus, slowest: f64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to a million")]
+    let millionths = |seconds: f64| (seconds / slowest * 1e6) as u64;
+    match minute.rtt {
+        _ if minute.state != "up" => HEIGHT,
+        Some(rtt) if slowest > 0.0 => share(millionths(rtt), 1_000_000).max(HEIGHT / 10),
+        _ => HEIGHT / 10,
+    }
+}
+
+fn minute_class(minute: &ServerMinuteStatus) -> &'static str {
+    match &*minute.state {
+        "up" => "ok",
+        "drained" => "note",
+        "down" => "error",
+        _ => "warning",
+    }
+}
+
 /// How long responses took, if there were any.
 pub(super) fn latency(status: &Status) -> Markup {
     let buckets = &status.latency;
@@ -81,6 +133,17 @@ pub(super) fn latency(status: &Status) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+/// A bar for a share of one.
+pub(super) fn share_bar(share: f64) -> Markup {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 100")]
+    let width = (share.clamp(0.0, 1.0) * 100.0).ceil() as u64;
+    html! {
+        svg.share viewBox={ "0 0 " (HEIGHT) " 10" } preserveAspectRatio="none" aria-hidden="true" {
+            rect.hits width=(width) height="10" {}
         }
     }
 }
@@ -132,5 +195,17 @@ mod tests {
         assert!(text.contains("1 ms") && text.contains("75.0 %") && text.contains("longer"), "{text}");
         assert!(!text.contains("10 µs") && !text.contains("1 s"), "{text}");
         assert_eq!(super::latency(&Status::default()).into_string(), "");
+    }
+
+    #[test]
+    fn a_servers_hour_shows_how_slow_it_was_and_when_it_was_down() {
+        let minute = |rtt, state: &str| ServerMinuteStatus { at: 0, rtt, state: state.to_owned() };
+        let history = [minute(Some(0.002), "up"), minute(Some(0.004), "down"), minute(Some(0.004), "up")];
+        let text = server_hour(&history).into_string();
+        assert!(text.contains("Last hour: round trips up to 4.0 ms, down in 1 minute"), "{text}");
+        let bars =
+            ["class=\"ok\" x=\"228\" y=\"50\"", "class=\"error\" x=\"232\" y=\"0\"", "class=\"ok\" x=\"236\" y=\"0\""];
+        assert!(bars.iter().all(|bar| text.contains(bar)), "{text}");
+        assert_eq!(server_hour(&[]).into_string(), "");
     }
 }

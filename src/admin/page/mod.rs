@@ -1,19 +1,24 @@
-//! The status page at `/`: one document, rendered here from the data of `/api/v1/status`, that needs no JavaScript.
+//! The status page at `/`: one document, rendered here from the data of `/api/v1`, that needs no JavaScript.
 //!
-//! The script fetches the same page every few seconds and replaces what has changed; without it the browser reloads the
-//! page. Text goes through [`maud`], which escapes it: names of groups, rules and servers come from the configuration,
+//! The script gets the same page as an event every other second ([`super::live`]) and replaces what has changed; without
+//! it the browser reloads the page. Text goes through [`maud`], which escapes it: names of groups, rules and servers come from the configuration,
 //! and errors from servers.
 //!
 //! State is always shown in words and by a sign; colour only repeats it.
 
 mod chart;
+pub(super) mod explain;
+mod hottest;
 mod perimeter;
 mod quantity;
 
 use maud::{DOCTYPE, Markup, html};
 
 use self::quantity::{ago, bytes, count, counted, percent, seconds, span, utc};
-use super::status::{Counts, EventStatus, Finding, GroupStatus, ReloadStatus, ServerStatus, Severity, Status};
+use super::{
+    status::{Counts, EventStatus, Finding, GroupStatus, ReloadStatus, ServerStatus, Severity, Status},
+    top::Top,
+};
 use crate::perimeter::document::PerimeterDocument;
 
 /// Seconds between two refreshes.
@@ -22,61 +27,71 @@ const REFRESH: u8 = 5;
 const CHANGES: usize = 10;
 
 /// The whole page, as of `now` in seconds since 1970.
-pub(super) fn page(status: &Status, perimeter: &PerimeterDocument, now: u64) -> String {
+pub(super) fn page(status: &Status, perimeter: &PerimeterDocument, top: &Top, now: u64) -> String {
     let (sign, verdict) = verdict(status);
     let class = class(status.health);
+    let refresh = html! { noscript { meta http-equiv="refresh" content=(REFRESH); } };
+    let body = html! {
+        header {
+            p.brand { "tidegate" }
+            p { "Answers on " (list(&status.listen)) ", up for " (span(status.uptime)) }
+        }
+        p #connection role="alert" hidden {}
+        main {
+            section.verdict.(class) aria-labelledby="verdict" {
+                // Screen readers announce it when it changes.
+                div role="status" { h1 #verdict { span.sign aria-hidden="true" { (sign) } " " (verdict) } }
+                (findings(&status.findings))
+            }
+            section aria-labelledby="upstreams" {
+                h2 #upstreams { "Upstreams" }
+                @if status.groups.is_empty() { p { "The configuration names none." } }
+                @for group in &status.groups { (self::group(group)) }
+            }
+            (changes(&status.events, now))
+            (chart::last_hour(&status.minutes))
+            (figures(status))
+            (perimeter::perimeter(perimeter, now))
+            (hottest::hottest(top))
+            (chart::latency(status))
+            (explain::section())
+            (configuration(status, now))
+            p.updated { "As of " time datetime=(utc(now)) { (utc(now)) } }
+        }
+        footer {
+            p {
+                "tidegate " (status.version) ", commit " (status.revision) ". For programs: "
+                a href="/metrics" { "metrics" }
+                @for document in ["status", "upstreams", "rules", "perimeter", "top"] {
+                    ", " a href={ "/api/v1/" (document) } { (document) }
+                }
+                "."
+            }
+        }
+    };
+    let build = format!("{}-{}", status.version, status.revision);
+    frame(&format!("{sign} {verdict} – tidegate"), refresh, Some((&build, status.health)), body).into_string()
+}
+
+/// A document around `body`. A live one follows the daemon: it has the build that made it, and the icon of its state.
+fn frame(title: &str, head: Markup, live: Option<(&str, Severity)>, body: Markup) -> Markup {
+    let (build, health) = live.unzip();
     html! {
         (DOCTYPE)
-        html lang="en" data-build={ (status.version) "-" (status.revision) } {
+        html lang="en" data-build=[build] {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (sign) " " (verdict) " – tidegate" }
-                link rel="icon" href=(icon(status.health));
+                title { (title) }
+                link rel="icon" href=(icon(health.unwrap_or_default()));
                 link rel="stylesheet" href="/app.css";
                 script src="/app.js" defer data-refresh=(REFRESH) {}
-                noscript { meta http-equiv="refresh" content=(REFRESH); }
+                (head)
             }
-            body {
-                header {
-                    p.brand { "tidegate" }
-                    p { "Answers on " (list(&status.listen)) ", up for " (span(status.uptime)) }
-                }
-                p #connection role="alert" hidden {}
-                main {
-                    section.verdict.(class) aria-labelledby="verdict" {
-                        // Screen readers announce it when it changes.
-                        div role="status" { h1 #verdict { span.sign aria-hidden="true" { (sign) } " " (verdict) } }
-                        (findings(&status.findings))
-                    }
-                    section aria-labelledby="upstreams" {
-                        h2 #upstreams { "Upstreams" }
-                        @if status.groups.is_empty() { p { "The configuration names none." } }
-                        @for group in &status.groups { (self::group(group)) }
-                    }
-                    (changes(&status.events, now))
-                    (chart::last_hour(&status.minutes))
-                    (figures(status))
-                    (perimeter::perimeter(perimeter, now))
-                    (chart::latency(status))
-                    (configuration(status, now))
-                    p.updated { "As of " time datetime=(utc(now)) { (utc(now)) } }
-                }
-                footer {
-                    p {
-                        "tidegate " (status.version) ", commit " (status.revision) ". For programs: "
-                        a href="/metrics" { "metrics" } ", "
-                        a href="/api/v1/status" { "status" } ", "
-                        a href="/api/v1/upstreams" { "upstreams" } ", "
-                        a href="/api/v1/rules" { "rules" } ", "
-                        a href="/api/v1/perimeter" { "perimeter" } "."
-                    }
-                }
-            }
+            body { (body) }
         }
     }
-    .into_string()
 }
 
 /// The overall state in one line, with a sign.
@@ -256,8 +271,9 @@ fn group(group: &GroupStatus) -> Markup {
                     thead {
                         tr {
                             th scope="col" { "Server" }
-                            @if has_tiers { th scope="col" { "Tier" } }
+                            @if has_tiers { th.tier scope="col" { "Tier" } }
                             th.state scope="col" { "State" }
+                            th.trend scope="col" { "Last hour" }
                             th.number scope="col" { "Round trip" }
                             th.number scope="col" { "Answered" }
                             th.number scope="col" { "Failed" }
@@ -298,6 +314,7 @@ fn server(server: &ServerStatus, tier: Option<(usize, usize)>) -> Markup {
                 span.sign aria-hidden="true" { (sign(health)) } " " (server.words)
                 @if !server.loops_for.is_empty() { "; no queries of rule " (list(&server.loops_for)) }
             }
+            td data-label="Last hour" { (chart::server_hour(&server.history)) }
             td.number data-label="Round trip" { (server.rtt.map_or_else(|| "–".to_owned(), seconds)) }
             td.number data-label="Answered" { (count(answered)) }
             td.number data-label="Failed" { (count(failed)) }
@@ -392,14 +409,14 @@ mod tests {
         status.configuration.hash = evil.to_owned();
         status.configuration.last_reload =
             Some(ReloadStatus { at: 0, success: false, lines: vec![evil.to_owned(), evil.to_owned()] });
-        let page = page(&status, &PerimeterDocument::default(), 60);
+        let page = page(&status, &PerimeterDocument::default(), &Top::default(), 60);
         assert!(!page.contains("<script>") && !page.contains("alert(1)</script>"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;"), "{page}");
     }
 
     #[test]
     fn a_page_about_nothing_yet_says_so() {
-        let page = page(&Status::default(), &PerimeterDocument::default(), 0);
+        let page = page(&Status::default(), &PerimeterDocument::default(), &Top::default(), 0);
         assert!(page.contains("All is well") && page.contains("names none") && page.contains("Not reloaded"), "{page}");
     }
 }

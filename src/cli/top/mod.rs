@@ -1,4 +1,5 @@
-//! `tidegate top`: what the running daemon is doing, from two samples of the document of `tidegate status`.
+//! `tidegate top`: what the running daemon is doing, from two samples of the document of `tidegate status`, and the
+//! hottest names, clients and failures as `/api/v1/top` has them.
 //!
 //! On a terminal it redraws the screen; into a pipe it writes one screen after the other, or with `--json` one line
 //! each.
@@ -9,7 +10,7 @@ mod terminal;
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
@@ -22,7 +23,7 @@ use super::{
     status::{Source, StatusError},
 };
 use crate::{
-    admin::status::Status,
+    admin::{status::Status, top::Top},
     clock::{self, Moment},
     config::parse_duration,
 };
@@ -56,12 +57,31 @@ fn interval(text: &str) -> Result<Duration, String> {
 struct Look {
     at: Moment,
     status: Status,
+    top: Top,
+}
+
+/// The document of `--json`.
+#[derive(Debug, Serialize)]
+struct TopLine<'a> {
+    status: &'a Status,
+    rates: &'a Rates,
+    top: &'a Top,
 }
 
 impl Look {
     fn take(source: &Source) -> Result<Self, StatusError> {
         let (status, _) = source.status()?;
-        Ok(Self { at: Moment::now(), status })
+        let at = Moment::now();
+        Ok(Self { at, status, top: source.top()? })
+    }
+
+    fn text(&self, rates: &Rates) -> String {
+        screen::text(&self.status, rates, &self.top, clock::wall().as_secs())
+    }
+
+    fn json(&self, rates: &Rates) -> String {
+        let line = TopLine { status: &self.status, rates, top: &self.top };
+        serde_json::to_string(&line).unwrap_or_else(|error| error.to_string())
     }
 
     fn rates_since(&self, before: &Self) -> Rates {
@@ -93,7 +113,7 @@ async fn show(options: &Options) -> Result<(), StatusError> {
     let mut terminal = if is_drawn { Terminal::take() } else { None };
     let mut end = End::watch();
     if let Some(terminal) = &mut terminal {
-        terminal.draw(&screen::text(&before.status, &Rates::default(), clock::wall().as_secs()));
+        terminal.draw(&before.text(&Rates::default()));
     }
     let mut next = Instant::now();
     loop {
@@ -111,22 +131,17 @@ async fn show(options: &Options) -> Result<(), StatusError> {
             (Err(error), None) => return Err(error),
         };
         let rates = look.rates_since(&before);
-        let wall = clock::wall().as_secs();
         match &mut terminal {
-            Some(terminal) => terminal.draw(&screen::text(&look.status, &rates, wall)),
-            None if options.source.daemon.json => writeln!(OUT, "{}", document(&look.status, &rates)),
-            None if options.once => write!(OUT, "{}", screen::text(&look.status, &rates, wall)),
-            None => writeln!(OUT, "{}", screen::text(&look.status, &rates, wall)),
+            Some(terminal) => terminal.draw(&look.text(&rates)),
+            None if options.source.daemon.json => writeln!(OUT, "{}", look.json(&rates)),
+            None if options.once => write!(OUT, "{}", look.text(&rates)),
+            None => writeln!(OUT, "{}", look.text(&rates)),
         }
         if options.once {
             return Ok(());
         }
         before = look;
     }
-}
-
-fn document(status: &Status, rates: &Rates) -> Value {
-    json!({ "status": status, "rates": rates })
 }
 
 /// Whether to end before the time of the next sample.

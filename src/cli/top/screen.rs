@@ -5,15 +5,20 @@ use super::{
     rates::Rates,
 };
 use crate::{
-    admin::status::{ServerStatus, Severity, Status},
+    admin::{
+        status::{ServerStatus, Severity, Status},
+        top::Top,
+    },
     plural::Plural,
 };
 
 /// Number of changes of state shown.
 const EVENTS: usize = 8;
+/// Number of names, clients and failures shown.
+const HOTTEST: usize = 5;
 
 /// The screen, most important lines first: a small window shows only the beginning.
-pub(super) fn text(status: &Status, rates: &Rates, now: u64) -> String {
+pub(super) fn text(status: &Status, rates: &Rates, top: &Top, now: u64) -> String {
     let mut lines = vec![headline(status, now)];
     let wrong = status.findings.iter().filter(|finding| finding.severity != Severity::Ok);
     lines.extend(wrong.map(|finding| format!("  {:<8} {}", finding.severity.to_string(), finding.text)));
@@ -21,6 +26,7 @@ pub(super) fn text(status: &Status, rates: &Rates, now: u64) -> String {
     lines.extend(traffic(status, rates));
     lines.push(String::new());
     lines.extend(servers(status, rates));
+    lines.extend(hottest(top));
     if !status.events.is_empty() {
         lines.push(String::new());
         lines.extend(status.events.iter().take(EVENTS).map(|event| {
@@ -115,10 +121,32 @@ fn servers(status: &Status, rates: &Rates) -> Vec<String> {
     lines
 }
 
+fn hottest(top: &Top) -> Vec<String> {
+    if top.queries == 0 {
+        return Vec::new();
+    }
+    let row = |of: &str, queries: u64, share: f64| format!("{queries:>10} {:>6.1} %  {of}", 100.0 * share);
+    let mut lines = vec![String::new(), format!("hottest names of the last {}", rough(top.window))];
+    lines.extend(top.names.iter().take(HOTTEST).map(|name| row(&name.name, name.queries, name.share)));
+    lines.extend([String::new(), "busiest clients".to_owned()]);
+    lines.extend(top.clients.iter().take(HOTTEST).map(|client| row(&client.client, client.queries, client.share)));
+    if !top.failures.is_empty() {
+        lines.extend([String::new(), "failures".to_owned()]);
+        lines.extend(top.failures.iter().take(HOTTEST).map(|failure| {
+            let reason = failure.reason.as_ref().map_or_else(String::new, |reason| format!(", {reason}"));
+            format!("{:>10}  {}  {}{reason}", failure.queries, failure.name, failure.rcode)
+        }));
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::status::{EventStatus, Finding, GroupStatus};
+    use crate::admin::{
+        status::{EventStatus, Finding, GroupStatus},
+        top::{TopClient, TopFailure, TopName},
+    };
 
     #[test]
     fn a_screen_has_what_is_wrong_first_then_rates_then_servers() {
@@ -136,7 +164,12 @@ mod tests {
             server: None,
             text: "upstream vpc: on tier 1".to_owned(),
         };
-        let event = EventStatus { at: 940, severity: Severity::Ok, text: "over: group down".to_owned() };
+        let event = EventStatus {
+            at: 940,
+            severity: Severity::Ok,
+            text: "over: group down".to_owned(),
+            ..EventStatus::default()
+        };
         let mut status = Status {
             version: "0.1.0".to_owned(),
             workers: 2,
@@ -163,8 +196,31 @@ latency       <20 us    99th percentile -; 0 in flight, 0 connections
 upstream tier server      queries/s   failed/s in flight       rtt  state
 vpc        0* 10.20.1.10        0.0        0.0         0   12.3 ms  up
 
+hottest names of the last 2 min
+       900   90.0 %  hot.example.
+
+busiest clients
+      1000  100.0 %  10.0.0.1
+
+failures
+         3  bad.example.  SERVFAIL, Blocked
+
     60 s ago  over: group down
 ";
-        assert_eq!(text(&status, &rates, 1000), expected);
+        let failure = TopFailure {
+            name: "bad.example.".to_owned(),
+            rcode: "SERVFAIL".to_owned(),
+            reason: Some("Blocked".to_owned()),
+            queries: 3,
+        };
+        let top = Top {
+            window: 120,
+            queries: 1000,
+            sampled: 1000,
+            names: vec![TopName { name: "hot.example.".to_owned(), queries: 900, share: 0.9 }],
+            clients: vec![TopClient { client: "10.0.0.1".to_owned(), queries: 1000, share: 1.0 }],
+            failures: vec![failure],
+        };
+        assert_eq!(text(&status, &rates, &top, 1000), expected);
     }
 }

@@ -35,7 +35,8 @@ impl Report {
     pub(super) fn status(&self, now: Moment) -> Status {
         let registry = &self.registry;
         let snapshot = self.engine.snapshot_owned();
-        let groups: Vec<GroupStatus> = snapshot.groups.iter().map(|group| self.group(group, now)).collect();
+        let mut groups: Vec<GroupStatus> = snapshot.groups.iter().map(|group| self.group(group, now)).collect();
+        self.history.fill(&mut groups);
         let findings = findings::all(self, &groups, now);
         let reasons = self.unready();
         Status {
@@ -109,11 +110,17 @@ impl Report {
         }
     }
 
-    /// Every group with its servers.
+    /// The document of `/api/v1/upstreams`.
     pub(super) fn upstreams(&self, now: Moment) -> Upstreams {
-        let snapshot = self.engine.snapshot_owned();
-        let groups = snapshot.groups.iter().map(|group| self.group(group, now)).collect();
+        let mut groups = self.groups(now);
+        self.history.fill(&mut groups);
         Upstreams { groups }
+    }
+
+    /// Every group with its servers, without their history.
+    pub(super) fn groups(&self, now: Moment) -> Vec<GroupStatus> {
+        let snapshot = self.engine.snapshot_owned();
+        snapshot.groups.iter().map(|group| self.group(group, now)).collect()
     }
 
     fn group(&self, group: &Group, now: Moment) -> GroupStatus {
@@ -238,6 +245,7 @@ fn server(server: &Server, loops: &Loops, now: Moment) -> ServerStatus {
         queries,
         mismatches: MismatchReason::ALL.iter().map(|&reason| tally.mismatches(reason)).sum(),
         transitions: by(&HealthState::ALL, |state| (state.label(), server.transitions(state))),
+        history: Vec::new(),
     }
 }
 

@@ -1,17 +1,21 @@
-//! The last hour: queries by the minute, and which findings came and went.
+//! The last hour: queries and the state of servers by the minute, and changes of state.
 //!
 //! The control thread samples every two seconds. What comes and goes between two samples is missed here, but counted in
-//! metrics. Everything is bounded: 60 minutes, [`EVENTS`] changes.
+//! metrics. Everything is bounded: 60 minutes, [`EVENTS`] changes, the servers of the configuration in force.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+};
 
 use parking_lot::Mutex;
 
 use super::{Report, findings};
 use crate::{
-    admin::status::{EventStatus, Finding, GroupStatus, MinuteStatus, Severity},
+    admin::status::{EventStatus, Finding, GroupStatus, MinuteStatus, ServerMinuteStatus, ServerStatus, Severity},
     clock::{self, Moment},
     metrics::{GuardAction, ReplySource},
+    net::changes::NetworkChange,
     wire::Transport,
 };
 
@@ -19,6 +23,10 @@ use crate::{
 const MINUTES: usize = 60;
 /// Changes that are kept.
 const EVENTS: usize = 50;
+/// Seconds within which changes of the network make one event: a link that comes up changes addresses and routes too.
+const NETWORK_BURST: u64 = 60;
+/// The states of a server in [`ServerMinuteStatus`], the worst last.
+const STATES: [&str; 4] = ["up", "drained", "suspect", "down"];
 
 /// The samples, oldest first.
 #[derive(Debug, Default)]
@@ -32,14 +40,18 @@ struct Kept {
     totals: MinuteStatus,
     /// The findings of the last sample.
     findings: Vec<Finding>,
+    /// The minutes of each server, by group and server.
+    servers: HashMap<(String, String), VecDeque<ServerMinuteStatus>>,
 }
 
 impl Report {
-    /// Takes a sample for [`History`].
+    /// Takes a sample for [`StatusHistory`].
     pub(in crate::daemon) fn observe(&self, now: Moment) {
-        let groups: Vec<GroupStatus> = self.upstreams(now).groups;
+        let groups = self.groups(now);
         let findings = findings::all(self, &groups, now);
-        self.history.note(self.totals(), findings, clock::wall().as_secs());
+        let wall = clock::wall().as_secs();
+        self.history.note(self.totals(), findings, &groups, wall);
+        self.hottest.take(self.registry.workers().iter().map(AsRef::as_ref), wall);
     }
 
     fn totals(&self) -> MinuteStatus {
@@ -63,14 +75,55 @@ impl StatusHistory {
         self.0.lock().minutes.iter().copied().collect()
     }
 
-    /// Findings that came and went, the newest first.
+    /// Changes of state, the newest first.
     pub(super) fn events(&self) -> Vec<EventStatus> {
         self.0.lock().events.iter().rev().cloned().collect()
     }
 
-    fn note(&self, totals: MinuteStatus, findings: Vec<Finding>, wall: u64) {
+    /// Adds the last hour of each server.
+    pub(super) fn fill(&self, groups: &mut [GroupStatus]) {
+        let kept = self.0.lock();
+        for group in groups {
+            for server in group.tiers.iter_mut().flatten() {
+                let minutes = kept.servers.get(&(group.name.clone(), server.server.clone()));
+                server.history = minutes.into_iter().flatten().cloned().collect();
+            }
+        }
+    }
+
+    /// Notes a reload: what changed, or why it was refused.
+    pub(super) fn reloaded(&self, success: bool, lines: &[String], at: u64) {
+        let (kind, severity, what) = match success {
+            true => ("reload", Severity::Ok, "the configuration was reloaded"),
+            false => ("reload-refused", Severity::Warning, "a reload was refused"),
+        };
+        let why = match lines {
+            [] => "; nothing changed".to_owned(),
+            [line] => format!(": {line}"),
+            [line, more @ ..] => format!(": {line} (and {} more)", more.len()),
+        };
+        self.0.lock().push(EventStatus { at, kind: kind.to_owned(), severity, text: format!("{what}{why}") });
+    }
+
+    /// Notes changes of this host's network.
+    pub(super) fn network_changed(&self, changes: &[NetworkChange], at: u64) {
         let mut kept = self.0.lock();
-        kept.count(totals, wall - wall % 60);
+        let is_burst = |last: &EventStatus| last.kind == "network" && at.saturating_sub(last.at) < NETWORK_BURST;
+        let burst = if kept.events.back().is_some_and(is_burst) { kept.events.pop_back() } else { None };
+        let is_known = |label: &str| burst.as_ref().is_some_and(|burst| burst.text.contains(label));
+        let heard = |change: &NetworkChange| changes.contains(change) || is_known(change.label());
+        let kinds: Vec<&str> = NetworkChange::ALL.iter().filter(|kind| heard(kind)).map(|kind| kind.label()).collect();
+        let text = format!("this host's network changed: {}", kinds.join(", "));
+        // The time of the first change: a burst that goes on becomes another event after a while.
+        let at = burst.map_or(at, |burst| burst.at);
+        kept.push(EventStatus { at, kind: "network".to_owned(), severity: Severity::Note, text });
+    }
+
+    fn note(&self, totals: MinuteStatus, findings: Vec<Finding>, groups: &[GroupStatus], wall: u64) {
+        let mut kept = self.0.lock();
+        let minute = wall - wall % 60;
+        kept.count(totals, minute);
+        kept.watch(groups, minute);
         kept.compare(findings, wall);
     }
 }
@@ -84,7 +137,7 @@ impl Kept {
             }
             self.minutes.push_back(MinuteStatus { at: minute, ..MinuteStatus::default() });
         }
-        let before = std::mem::replace(&mut self.totals, totals);
+        let before = mem::replace(&mut self.totals, totals);
         if let Some(current) = self.minutes.back_mut() {
             // Counters of rules that a reload removed go away with them.
             current.queries += totals.queries.saturating_sub(before.queries);
@@ -95,22 +148,57 @@ impl Kept {
         }
     }
 
-    fn compare(&mut self, findings: Vec<Finding>, at: u64) {
-        let is_in = |all: &[Finding], one: &Finding| all.iter().any(|other| is_same(other, one));
-        let before = std::mem::replace(&mut self.findings, findings);
-        let over = before.iter().filter(|finding| !is_in(&self.findings, finding));
-        let over =
-            over.map(|finding| EventStatus { at, severity: Severity::Ok, text: format!("over: {}", finding.text) });
-        let new = self.findings.iter().filter(|finding| !is_in(&before, finding));
-        let new = new.map(|finding| EventStatus { at, severity: finding.severity, text: finding.text.clone() });
-        let events: Vec<EventStatus> = over.chain(new).collect();
-        for event in events {
-            if self.events.len() == EVENTS {
-                self.events.pop_front();
+    /// Notes the state of each server. Servers that a reload removed are forgotten.
+    fn watch(&mut self, groups: &[GroupStatus], minute: u64) {
+        let mut before = mem::take(&mut self.servers);
+        for group in groups {
+            for server in group.servers() {
+                let key = (group.name.clone(), server.server.clone());
+                let mut minutes = before.remove(&key).unwrap_or_default();
+                watch_server(&mut minutes, server, minute);
+                self.servers.insert(key, minutes);
             }
-            self.events.push_back(event);
         }
     }
+
+    fn compare(&mut self, mut findings: Vec<Finding>, at: u64) {
+        // Each reload is an event of its own.
+        findings.retain(|finding| finding.kind != "reload-refused");
+        let is_in = |all: &[Finding], one: &Finding| all.iter().any(|other| is_same(other, one));
+        let before = mem::replace(&mut self.findings, findings);
+        let event = |finding: &Finding, severity, text| EventStatus { at, kind: finding.kind.clone(), severity, text };
+        let over = before.iter().filter(|finding| !is_in(&self.findings, finding));
+        let over = over.map(|finding| event(finding, Severity::Ok, format!("over: {}", finding.text)));
+        let new = self.findings.iter().filter(|finding| !is_in(&before, finding));
+        let new = new.map(|finding| event(finding, finding.severity, finding.text.clone()));
+        let events: Vec<EventStatus> = over.chain(new).collect();
+        events.into_iter().for_each(|event| self.push(event));
+    }
+
+    fn push(&mut self, event: EventStatus) {
+        if self.events.len() == EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+}
+
+fn watch_server(minutes: &mut VecDeque<ServerMinuteStatus>, server: &ServerStatus, minute: u64) {
+    if minutes.back().is_none_or(|last| last.at < minute) {
+        if minutes.len() == MINUTES {
+            minutes.pop_front();
+        }
+        minutes.push_back(ServerMinuteStatus { at: minute, ..ServerMinuteStatus::default() });
+    }
+    let Some(current) = minutes.back_mut() else { return };
+    let rank = |state: &str| STATES.iter().position(|one| *one == state);
+    let state = if server.drained { "drained" } else { &server.state };
+    if rank(state) > rank(&current.state) {
+        state.clone_into(&mut current.state);
+    }
+    // NaN loses against every number.
+    let highest = server.rtt.unwrap_or(f64::NAN).max(current.rtt.unwrap_or(f64::NAN));
+    current.rtt = (!highest.is_nan()).then_some(highest);
 }
 
 /// Whether two findings are about the same thing, whatever their words.
@@ -140,7 +228,7 @@ mod tests {
     fn each_minute_has_its_own_queries_and_an_hour_is_kept() {
         let history = StatusHistory::default();
         for second in 0..2 * 3600 {
-            history.note(totals(second * 3), Vec::new(), 1_000_020 + second);
+            history.note(totals(second * 3), Vec::new(), &[], 1_000_020 + second);
         }
         let minutes = history.minutes();
         assert_eq!((minutes.len(), minutes[0].at % 60), (60, 0));
@@ -148,16 +236,16 @@ mod tests {
             minutes.iter().all(|minute| minute.queries == 180 && minute.hits + minute.misses == 180),
             "{minutes:?}"
         );
-        history.note(totals(5), Vec::new(), 50);
+        history.note(totals(5), Vec::new(), &[], 50);
         assert_eq!(history.minutes().len(), 60, "neither a clock nor a counter that goes back does harm");
     }
 
     #[test]
     fn what_comes_and_goes_is_told_once_the_newest_first() {
         let history = StatusHistory::default();
-        history.note(totals(0), vec![down("one", "no answer")], 100);
-        history.note(totals(0), vec![down("one", "nobody listens there"), down("two", "no answer")], 102);
-        history.note(totals(0), vec![down("two", "no answer")], 104);
+        history.note(totals(0), vec![down("one", "no answer")], &[], 100);
+        history.note(totals(0), vec![down("one", "nobody listens there"), down("two", "no answer")], &[], 102);
+        history.note(totals(0), vec![down("two", "no answer")], &[], 104);
         let events = history.events();
         let told: Vec<(u64, Severity, &str)> =
             events.iter().map(|event| (event.at, event.severity, event.text.as_str())).collect();
@@ -170,8 +258,58 @@ mod tests {
             ]
         );
         for at in 0..1000 {
-            history.note(totals(0), vec![down(&at.to_string(), "no answer")], at);
+            history.note(totals(0), vec![down(&at.to_string(), "no answer")], &[], at);
         }
         assert_eq!(history.events().len(), EVENTS);
+    }
+
+    #[test]
+    fn a_server_has_its_worst_state_and_highest_round_trip_time_of_each_minute() {
+        let history = StatusHistory::default();
+        let groups = |state: &str, rtt| {
+            let server = ServerStatus { server: "one".into(), state: state.into(), rtt, ..ServerStatus::default() };
+            vec![GroupStatus { name: "vpc".into(), tiers: vec![vec![server]], ..GroupStatus::default() }]
+        };
+        for (at, state, rtt) in
+            [(60, "up", Some(0.002)), (62, "down", Some(0.009)), (64, "up", None), (120, "up", Some(0.001))]
+        {
+            history.note(totals(0), Vec::new(), &groups(state, rtt), at);
+        }
+        let mut filled = groups("up", None);
+        history.fill(&mut filled);
+        let minute = |at, rtt, state: &str| ServerMinuteStatus { at, rtt: Some(rtt), state: state.to_owned() };
+        assert_eq!(filled[0].tiers[0][0].history, [minute(60, 0.009, "down"), minute(120, 0.001, "up")]);
+        for minute in 0..100 {
+            history.note(totals(0), Vec::new(), &groups("up", None), 180 + minute * 60);
+        }
+        history.fill(&mut filled);
+        assert_eq!(filled[0].tiers[0][0].history.len(), MINUTES);
+        history.note(totals(0), Vec::new(), &[], 10_000);
+        history.fill(&mut filled);
+        assert!(filled[0].tiers[0][0].history.is_empty(), "a reload has removed it");
+    }
+
+    #[test]
+    fn reloads_and_bursts_of_network_changes_are_one_event_each() {
+        let history = StatusHistory::default();
+        let refused = Finding { kind: "reload-refused".into(), ..down("file", "refused") };
+        history.reloaded(false, &["no such group".to_owned(), "and more".to_owned()], 10);
+        history.note(totals(0), vec![refused], &[], 12);
+        history.network_changed(&[NetworkChange::Link], 20);
+        history.network_changed(&[NetworkChange::Route, NetworkChange::Link], 21);
+        history.network_changed(&[NetworkChange::Address], 90);
+        history.reloaded(true, &[], 95);
+        let events = history.events();
+        let told: Vec<(u64, &str, &str)> =
+            events.iter().map(|event| (event.at, event.kind.as_str(), event.text.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                (95, "reload", "the configuration was reloaded; nothing changed"),
+                (90, "network", "this host's network changed: addresses"),
+                (20, "network", "this host's network changed: links, routes"),
+                (10, "reload-refused", "a reload was refused: no such group (and 1 more)"),
+            ]
+        );
     }
 }

@@ -7,6 +7,7 @@ mod documents;
 mod families;
 mod findings;
 mod history;
+mod hottest;
 mod transfer;
 mod words;
 
@@ -23,11 +24,11 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::history::StatusHistory;
+use self::{history::StatusHistory, hottest::Hottest};
 use super::{listeners::Bound, logging::LostLines, snapshot_writer::SnapshotStatus, state::State as DaemonState};
 use crate::{
     admin::{
-        Gate, GroupReadiness, Pages, Readiness,
+        Gate, GroupReadiness, LivePage, Pages, Readiness,
         health::MAX_SILENCE,
         status::{Finding, GroupStatus, ReloadStatus},
     },
@@ -62,8 +63,10 @@ pub(super) struct Report {
     started: Moment,
     configuration: ArcSwap<Configuration>,
     gate: Arc<ArcSwap<Gate>>,
+    live_page: Arc<LivePage>,
     reloads: Reloads,
     history: StatusHistory,
+    hottest: Hottest,
     is_draining: AtomicBool,
     /// Reported network changes, by kind.
     network_changes: [SharedCounter; NetworkChange::ALL.len()],
@@ -111,6 +114,7 @@ impl Report {
             started: Moment::now(),
             configuration: ArcSwap::from_pointee(Configuration::of(live)),
             gate: Arc::new(ArcSwap::from_pointee(gate(live))),
+            live_page: Arc::default(),
             reloads: Reloads {
                 succeeded: SharedCounter::default(),
                 failed: SharedCounter::default(),
@@ -118,6 +122,7 @@ impl Report {
                 last: Mutex::default(),
             },
             history: StatusHistory::default(),
+            hottest: Hottest::default(),
             is_draining: AtomicBool::new(false),
             network_changes: Default::default(),
             log_lost: None,
@@ -135,13 +140,20 @@ impl Report {
         self.configuration.store(Arc::new(Configuration::of(live)));
         self.gate.store(Arc::new(gate(live)));
         self.reloads.succeeded.add(1);
-        self.reloads.ended(true, lines);
+        self.reload_ended(true, lines);
     }
 
     /// Notes that a configuration was refused, for the reasons in `lines`; the one in force stays.
     pub(super) fn reload_failed(&self, lines: Vec<String>) {
         self.reloads.failed.add(1);
-        self.reloads.ended(false, lines);
+        self.reload_ended(false, lines);
+    }
+
+    fn reload_ended(&self, success: bool, lines: Vec<String>) {
+        let at = clock::wall().as_secs();
+        self.history.reloaded(success, &lines, at);
+        self.reloads.last_succeeded.store(success, Relaxed);
+        *self.reloads.last.lock() = Some(ReloadStatus { at, success, lines });
     }
 
     /// The configuration in force.
@@ -157,11 +169,12 @@ impl Report {
 
     /// All findings, the worst first.
     pub(super) fn findings(&self, now: Moment) -> Vec<Finding> {
-        findings::all(self, &self.upstreams(now).groups, now)
+        findings::all(self, &self.groups(now), now)
     }
 
-    /// Counts changes of this host's network.
+    /// Notes changes of this host's network.
     pub(super) fn network_changed(&self, changes: &[NetworkChange]) {
+        self.history.network_changed(changes, clock::wall().as_secs());
         for change in changes {
             self.network_changes[*change as usize].add(1);
         }
@@ -206,17 +219,25 @@ impl Report {
         );
     }
 
+    /// Ends the streams of the status page, so that browsers see an end and not a failure.
+    pub(super) async fn close_live_pages(&self) {
+        self.live_page.close().await;
+    }
+
     /// The pages of the admin server, made from this report.
     pub(super) fn pages(self: &Arc<Self>) -> Pages {
         let of = || Arc::clone(self);
         let (engine, explaining) = (Arc::clone(&self.engine), Arc::clone(&self.engine));
-        let (metrics, status, upstreams, rules, readiness, silence) = (of(), of(), of(), of(), of(), of());
+        let (metrics, status, upstreams, rules, top) = (of(), of(), of(), of(), of());
+        let (readiness, silence) = (of(), of());
         Pages {
             gate: Arc::clone(&self.gate),
             metrics: Arc::new(move |format| metrics.metrics(format, Moment::now())),
             status: Arc::new(move || status.status(Moment::now())),
             upstreams: Arc::new(move || upstreams.upstreams(Moment::now())),
             rules: Arc::new(move || rules.rules()),
+            top: Arc::new(move || top.hottest.top(clock::wall().as_secs())),
+            live: Arc::clone(&self.live_page),
             perimeter: Arc::new(move || PerimeterDocument::of(&engine.perimeter)),
             explain: Arc::new(move |asked, addresses| {
                 explain::explain(&explaining, asked, &Premise::of(addresses), Moment::now())
@@ -257,7 +278,7 @@ impl Report {
             name: group.name,
             words: group.words,
         };
-        Readiness { reasons: self.unready(), groups: self.upstreams(now).groups.into_iter().map(of).collect() }
+        Readiness { reasons: self.unready(), groups: self.groups(now).into_iter().map(of).collect() }
     }
 
     /// Whether every worker has turned its loop lately.
@@ -267,13 +288,6 @@ impl Report {
 
     fn silence(&self, now: Moment) -> Duration {
         now.since(Moment::from_micros(self.registry.oldest_beat()))
-    }
-}
-
-impl Reloads {
-    fn ended(&self, success: bool, lines: Vec<String>) {
-        self.last_succeeded.store(success, Relaxed);
-        *self.last.lock() = Some(ReloadStatus { at: clock::wall().as_secs(), success, lines });
     }
 }
 
