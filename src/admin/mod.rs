@@ -22,6 +22,7 @@ mod accept;
 mod documents;
 mod explain;
 mod live;
+mod openapi;
 mod page;
 mod router;
 mod transfer;

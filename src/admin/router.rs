@@ -18,7 +18,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{GroupReadiness, Pages, Readiness, accept, explain, health, live, server::Client};
+use super::{GroupReadiness, Pages, Readiness, accept, explain, health, live, openapi, server::Client};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -56,6 +56,7 @@ pub(super) fn router(pages: Pages) -> Router {
         .route("/api/v1/cache/{name}", get(explain::cache))
         .route("/api/v1/top", get(|State(pages): State<Pages>| ready(document(&(pages.top)()))))
         .route("/api/v1/perimeter", get(|State(pages): State<Pages>| ready(document(&(pages.perimeter)()))))
+        .route("/api/v1/openapi.json", get(|| ready(([(CONTENT_TYPE, JSON)], openapi::TEXT.as_str()))))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such page") })
         .method_not_allowed_fallback(|| async { refusal(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD alone") })
         .layer(middleware::from_fn_with_state(pages.clone(), gate))

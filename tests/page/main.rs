@@ -358,7 +358,7 @@ fn everything_is_reached_with_the_keyboard() {
     let browser = show(&site, Scripts::On);
     browser.reads(&["Last reload "]);
     let mut reached = Vec::new();
-    for _ in 0..12 {
+    for _ in 0..13 {
         browser.press("\u{e004}");
         let focused =
             browser.run("const at = document.activeElement; return at.getAttribute('href') || at.name || at.tagName;");
@@ -366,7 +366,7 @@ fn everything_is_reached_with_the_keyboard() {
     }
     let form = ["name", "type", "client", "address", "BUTTON"];
     let links = ["/metrics"].into_iter().map(str::to_owned);
-    let documents = ["status", "upstreams", "rules", "perimeter", "top"];
+    let documents = ["status", "upstreams", "rules", "perimeter", "top", "openapi.json"];
     let links = links.chain(documents.iter().map(|document| format!("/api/v1/{document}")));
     assert_eq!(reached, form.into_iter().chain(["PRE"]).map(str::to_owned).chain(links).collect::<Vec<_>>());
 }

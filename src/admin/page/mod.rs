@@ -62,7 +62,7 @@ pub(super) fn page(status: &Status, perimeter: &PerimeterDocument, top: &Top, no
             p {
                 "tidegate " (status.version) ", commit " (status.revision) ". For programs: "
                 a href="/metrics" { "metrics" }
-                @for document in ["status", "upstreams", "rules", "perimeter", "top"] {
+                @for document in ["status", "upstreams", "rules", "perimeter", "top", "openapi.json"] {
                     ", " a href={ "/api/v1/" (document) } { (document) }
                 }
                 "."
