@@ -36,6 +36,12 @@ if command -v rpm >/dev/null; then
 else
     echo "note: there is no rpm; it has not seen the package" >&2
 fi
+if command -v rpmlint >/dev/null; then
+    said=$(rpmlint --config tests/deploy/rpmlint.toml target/package/*.rpm 2>&1) || true
+    grep -q " 0 errors, 0 warnings" <<<"$said" || { echo "rpmlint: $said" >&2; exit 1; }
+else
+    echo "note: there is no rpmlint; it has not seen the package" >&2
+fi
 
 # The next version, with another configuration.
 dpkg-deb --raw-extract "$first" "$work/next"
