@@ -213,8 +213,10 @@ fn each_key_does_what_it_says(#[case] options: &str) {
     demo.shows(0, "down");
     assert!(demo.dig("new.corp.example").contains("SERVFAIL"), "nobody knows it");
     assert!(demo.dig("while-cut.s3.eu-west-1.amazonaws.com").contains("10.20.1.21"), "not the VPC's affair");
+    let from = demo.screen().len();
     demo.press("s", "is mended");
     demo.becomes("the site's DNS", "up");
+    demo.shows(from, "of group site is up: ");
     assert!(demo.dig("wiki.corp.example").contains("10.1.5.11"));
 
     demo.press("1", "inbound 1");

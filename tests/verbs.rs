@@ -141,6 +141,7 @@ fn query_asks_for_the_name_of_an_address_and_for_several_types() {
     for (words, part) in [
         (&["query", "www.example", "@127.0.0.1", "@127.0.0.2"][..], "\"@127.0.0.2\" is a second server"),
         (&["query", "www.example", "A", "QUAD"], "\"QUAD\" is no record type"),
+        (&["explain", "www.example", "QUAD"], "\"QUAD\" is no record type"),
         (&["query", "s3..foo"], "\"s3..foo\" is no name: it has an empty label"),
         (&["query", "@127.0.0.1"], "no name to ask for"),
     ] {

@@ -16,6 +16,9 @@ use crate::{config, wire::Name};
 /// The environment variable for `--socket` of `serve`, by which other verbs find the daemon.
 pub(super) const SOCKET_VARIABLE: &str = "TIDEGATE_SOCKET";
 
+/// The path of the order to reload.
+const RELOAD: &str = "/v1/reload";
+
 /// Where the daemon is, and how to speak.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -34,8 +37,8 @@ pub(super) struct Options {
 /// A server to drain or not.
 #[derive(Debug, clap::Args)]
 pub(super) struct ServerArgument {
-    /// As the configuration or `tidegate status` has it; or an address, for all that is there, with a port or without;
-    /// or "system", for all from resolv.conf; GROUP/SERVER for that group alone
+    /// The server as in the configuration or `tidegate status`; or an address, with or without a port, for all servers
+    /// there; or "system", for all from resolv.conf; GROUP/SERVER for one group only
     server: String,
     #[command(flatten)]
     options: Options,
@@ -45,7 +48,7 @@ pub(super) struct ServerArgument {
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true))]
 pub(super) struct FlushArguments {
-    /// A name, whatever the type
+    /// A name, with all its types
     #[arg(group = "what")]
     name: Option<Name>,
     /// A name and all below it
@@ -69,7 +72,7 @@ pub(super) struct Log {
 }
 
 pub(super) fn reload(options: &Options) -> i32 {
-    send_order(options, "/v1/reload", &json!({}))
+    send_order(options, RELOAD, &json!({}))
 }
 
 pub(super) fn drain(server: &ServerArgument) -> i32 {
@@ -109,12 +112,17 @@ fn send_order(options: &Options, path: &str, body: &Value) -> i32 {
             return super::FAILED;
         }
     };
-    show(options, status, &answer);
-    match status {
+    let code = match status {
         200 => super::OK,
         503 => super::FAILED,
         _ => super::UNUSABLE,
+    };
+    // As `ExecReload=` of the unit: the daemon has logged each problem into the same journal.
+    let is_logged = path == RELOAD && code == super::UNUSABLE && ERR.is_journal();
+    if options.json || !is_logged {
+        show(options, status, &answer);
     }
+    code
 }
 
 /// Prints the daemon's reply to an order.

@@ -24,13 +24,13 @@ use crate::{
     wire::{RecordType, Transport},
 };
 
-/// What to explain, and who knows.
+/// What to explain, and where to ask.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// The name, or an address, of which its PTR is meant
     name: String,
     /// The record type [default: A, of an address PTR]
-    #[arg(value_name = "TYPE")]
+    #[arg(value_name = "TYPE", value_parser = query::record_type)]
     qtype: Option<RecordType>,
     /// The client that asks
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
@@ -41,7 +41,7 @@ pub(super) struct Options {
     /// The client asks for signatures (DO)
     #[arg(long)]
     dnssec: bool,
-    /// Addresses to take for the upstream's answer: what would the guard say of them?
+    /// Addresses to assume in the upstream's answer, to see what the guard would do
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     address: Vec<IpAddr>,
     /// Explain what this configuration would do, without any daemon

@@ -64,6 +64,16 @@ impl Stream {
         is_terminal && !is_unwanted && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
     }
 
+    /// Whether it goes to systemd's journal: JOURNAL_STREAM then names its device and inode (systemd.exec(5)).
+    pub(super) fn is_journal(&self) -> bool {
+        let file = match self.target {
+            Target::Output => rustix::fs::fstat(io::stdout()),
+            Target::Error => rustix::fs::fstat(io::stderr()),
+        };
+        let journal = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        file.is_ok_and(|file| journal == format!("{}:{}", file.st_dev, file.st_ino))
+    }
+
     fn flush(&self) {
         self.attempt(|stream| stream.flush());
     }

@@ -92,7 +92,7 @@ fn read(options: &Options) -> Result<QueryPlan, String> {
         } else if name.is_none() {
             name = Some(word);
         } else {
-            let qtype = word.parse().map_err(|_| format!("\"{word}\" is no record type"))?;
+            let qtype = record_type(word)?;
             if !types.contains(&qtype) {
                 types.push(qtype);
             }
@@ -107,6 +107,11 @@ fn read(options: &Options) -> Result<QueryPlan, String> {
         |qtype| UpstreamQuery { name: name.clone(), qtype, qclass: Class::IN, do_bit: options.dnssec, cd: false };
     let this_host = || ServerSpec::plain(Transport::Udp, SocketAddr::from(([127, 0, 0, 1], 53)));
     Ok(QueryPlan { queries: types.into_iter().map(query).collect(), server: server.unwrap_or_else(this_host) })
+}
+
+/// A record type by its mnemonic or as `TYPE65280`.
+pub(super) fn record_type(word: &str) -> Result<RecordType, String> {
+    word.parse().map_err(|_| format!("\"{word}\" is no record type"))
 }
 
 /// The name that a word means, and the type to ask for by default: of an address, its PTR, unless another type is named.

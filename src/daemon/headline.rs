@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tracing::{info, warn};
 
+use super::report::NO_VERDICT;
 use crate::admin::status::{Finding, Severity};
 
 /// Findings that are written out; the others are only counted.
@@ -45,10 +46,10 @@ impl Headline {
     }
 }
 
-/// The findings that are wrong, or that all is well, then the notes.
+/// "all is well", unless something is wrong or not known yet; then the findings.
 fn line(findings: &[Finding]) -> String {
-    let is_wrong = findings.iter().any(|finding| finding.severity.is_wrong());
-    let mut parts: Vec<String> = if is_wrong { Vec::new() } else { vec!["all is well".to_owned()] };
+    let is_well = |finding: &Finding| !finding.severity.is_wrong() && finding.kind != NO_VERDICT;
+    let mut parts: Vec<String> = if findings.iter().all(is_well) { vec!["all is well".to_owned()] } else { Vec::new() };
     parts.extend(findings.iter().take(MOST).map(|finding| finding.text.clone()));
     if findings.len() > MOST {
         parts.push(format!("and {} more", findings.len() - MOST));
@@ -81,6 +82,12 @@ mod tests {
         let drained = [finding(Severity::Note, "upstream 10.0.0.1 of group vpc is drained (up)")];
         let line = headline.update(&drained).unwrap();
         assert_eq!(line, "all is well; upstream 10.0.0.1 of group vpc is drained (up)");
+    }
+
+    #[test]
+    fn servers_that_are_being_probed_are_not_called_well() {
+        let probed = Finding { kind: NO_VERDICT.to_owned(), ..finding(Severity::Note, "upstream vpc: being probed") };
+        assert_eq!(line(&[probed]), "upstream vpc: being probed");
     }
 
     #[test]

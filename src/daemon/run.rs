@@ -177,8 +177,8 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         if !lameduck.is_zero() {
             info!("answering for another {} s, and not ready for more", lameduck.as_secs_f64());
         }
-        if self.answer_until(Some(Instant::now() + lameduck)).await.is_some() {
-            info!("the lame duck ends early");
+        if let Some(Step::Stop) = self.answer_until(Some(Instant::now() + lameduck)).await {
+            info!("a second signal to stop: not waiting for `lameduck` to pass");
         }
         tell(&[NotifyState::Status("answering what was received, then it ends")]);
         ExitReason::Told

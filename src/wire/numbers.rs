@@ -89,7 +89,7 @@ macro_rules! named {
 
 /// The text is not a known type, class or code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no such mnemonic")]
+#[error("not a known mnemonic")]
 pub struct UnknownMnemonic;
 
 named!(RecordType, "TYPE",

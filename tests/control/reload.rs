@@ -1,6 +1,10 @@
 //! `reload`: what it says of the new configuration.
 
-use std::fs;
+use std::{
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
+    process::Command,
+};
 
 use serde_json::Value;
 
@@ -129,7 +133,7 @@ fn the_daemon_of_a_broken_file_is_found_and_tells_what_is_wrong() {
     let socket = place.socket().display().to_string();
     let arguments =
         [&["TIDEGATE_CONFIG=/nonexistent.toml", env!("CARGO_BIN_EXE_tidegate")][..], &["reload", "--socket", &socket]];
-    let output = std::process::Command::new("env").args(arguments.concat()).output().unwrap();
+    let output = Command::new("env").args(arguments.concat()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 
     for (text, why) in [("[admin]\nsocket = \"\"\n", "is off"), ("", "cannot be read")] {
@@ -143,4 +147,24 @@ fn the_daemon_of_a_broken_file_is_found_and_tells_what_is_wrong() {
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8_lossy(&output.stderr).contains(why), "{output:?}");
     }
+}
+
+/// As `systemctl reload` runs it, with both processes' lines in one journal.
+#[test]
+fn a_refused_reload_stands_in_the_journal_once() {
+    let (place, upstream) = (Place::new(), Upstream::answering("10.0.0.1"));
+    let config = place.config().upstream("vpc", &[&upstream], "").forward("all", &["."], "vpc", "");
+    let tidegate = Tidegate::start(&config);
+    fs::write(tidegate.folder().join("tidegate.toml"), config.text() + "lissen = 1\n").unwrap();
+    let journal = File::create(place.0.path().join("journal")).unwrap();
+    let stream = journal.metadata().map(|file| format!("{}:{}", file.dev(), file.ino())).unwrap();
+    let reload = |stream: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["reload", "--socket"]).arg(place.socket()).env("JOURNAL_STREAM", stream);
+        assert_eq!(command.stderr(journal.try_clone().unwrap()).status().unwrap().code(), Some(2));
+        fs::read_to_string(place.0.path().join("journal")).unwrap()
+    };
+    assert_eq!(reload(&stream), "");
+    assert_eq!(tidegate.logged("ERROR", "lissen").len(), 1);
+    assert!(reload("1:2").contains("lissen"), "standard error is not the journal");
 }

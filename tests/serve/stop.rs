@@ -108,7 +108,7 @@ fn a_second_sigterm_ends_the_lame_duck_and_the_drain_still_runs() {
     tidegate.signal("TERM");
     crate::support::eventually("draining", || tidegate.get("/readyz").0 == 503);
     tidegate.signal("TERM");
-    tidegate.await_logged("INFO", "the lame duck ends early");
+    tidegate.await_logged("INFO", "a second signal to stop: not waiting for `lameduck` to pass");
     gate.open();
     assert_eq!(socket.receive().address_texts(), ["10.0.0.1"], "what was received is answered");
     assert_eq!(tidegate.wait().code(), Some(0));

@@ -241,9 +241,11 @@ fn print_introduction(demo: &Demo, relay: SocketAddr, admin: Option<SocketAddr>)
     writeln!(OUT, "  q       ends; so does Ctrl-C\n");
 }
 
-/// Prints tidegate's log lines about changes of state between the lines about queries.
+/// Prints tidegate's log lines about changes of state between the lines about queries: warnings, and servers that are up
+/// again.
 fn log_changes() {
-    let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("off,tidegate=warn"));
+    let filter = EnvFilter::new("off,tidegate=warn,tidegate::upstream::server=info");
+    let lines = tracing_subscriber::fmt().with_env_filter(filter);
     // No other logger is set in this process.
     drop(lines.with_writer(|| Lines).with_ansi(false).with_target(false).without_time().try_init());
 }

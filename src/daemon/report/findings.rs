@@ -20,6 +20,9 @@ use crate::{
 /// How long a public answer stays a finding.
 const RECENT: Duration = Duration::from_mins(15);
 
+/// The kind of the note about a group whose servers have had no verdict since they were configured.
+pub(in crate::daemon) const NO_VERDICT: &str = "no-verdict";
+
 /// All findings, the worst first.
 pub(super) fn all(report: &Report, groups: &[GroupStatus], now: Moment) -> Vec<Finding> {
     let mut all: Vec<Finding> = groups.iter().flat_map(of_group).collect();
@@ -50,7 +53,7 @@ pub(super) fn of_group(group: &GroupStatus) -> Vec<Finding> {
         findings.push(about(Severity::Warning, "tier", text));
     }
     if group.servers().next().is_some() && group.servers().all(|server| !server.judged) {
-        findings.push(about(Severity::Note, "no-verdict", format!("upstream {name}: no verdict on a server yet")));
+        findings.push(about(Severity::Note, NO_VERDICT, format!("upstream {name}: its servers are being probed")));
     }
     for of_name in group.names.iter().filter(|of_name| of_name.fault.is_some()) {
         let text = format!("{} of upstream {name}: {}", of_name.name, of_name.words);

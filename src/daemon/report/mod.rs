@@ -24,6 +24,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub(super) use self::findings::NO_VERDICT;
 use self::{history::StatusHistory, hottest::Hottest};
 use super::{listeners::Bound, logging::LostLines, snapshot_writer::SnapshotStatus, state::State as DaemonState};
 use crate::{
