@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_says_why() {
+    fn texts_that_are_no_networks_say_why() {
         let within = |text: &str| NetworkError::HostBits(text.parse().unwrap());
         for (text, error) in [
             ("", NetworkError::NotANetwork),

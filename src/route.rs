@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_the_root_covers_is_marked_so() {
+    fn names_that_only_the_root_covers_are_marked() {
         let table = table(&[(".", "", 1), ("example", "", 2), ("view", "10.0.0.0/8", 3)]);
         for (name, client, is_root) in [
             (".", "10.0.0.1", true),

@@ -153,7 +153,7 @@ fn the_script_succeeds_each_time() {
 #[rstest]
 #[case::plain("")]
 #[case::encrypted("--encrypted")]
-fn what_it_prints_works_also_after_many_rounds_of_probes(#[case] options: &str) {
+fn printed_commands_work_even_after_many_rounds_of_probes(#[case] options: &str) {
     let mut demo = Demo::start(options);
     // Servers are probed every 400 ms, and down after three probes in vain.
     eventually("four seconds", || demo.uptime() >= 4);

@@ -64,7 +64,7 @@ fn addresses_become_a_table_that_is_valid() {
 }
 
 #[test]
-fn what_powershell_saved_is_read() {
+fn files_saved_by_powershell_are_read() {
     for file in ["tests/data/resolver-addresses-utf8-bom.json", "tests/data/resolver-addresses-utf16le-bom.json"] {
         let output = run(&["discover", file]);
         assert_eq!(output.status.code(), Some(0), "{file}: {}", err(&output));
@@ -76,7 +76,7 @@ fn what_powershell_saved_is_read() {
 }
 
 #[test]
-fn what_lists_endpoints_is_refused_with_the_command_to_run() {
+fn a_list_of_endpoints_is_refused_with_the_command_to_run() {
     let output = run(&["discover", ENDPOINTS]);
     assert_eq!(output.status.code(), Some(1));
     assert!(err(&output).contains("list-resolver-endpoint-ip-addresses"), "{}", err(&output));

@@ -294,7 +294,7 @@ fn tidegate_answers_200_names_as_dnsmasq_did() {
 }
 
 #[test]
-fn what_the_guide_shows_of_other_servers_can_be_imported() {
+fn examples_of_the_guide_can_be_imported() {
     let guide = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/coming-from.md")).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     for language in ["yaml", "ini", "c", "text"] {

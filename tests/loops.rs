@@ -188,7 +188,7 @@ fn a_server_that_refuses_probes_for_loops_has_failed_no_query() {
 }
 
 #[test]
-fn where_every_server_leads_back_the_client_is_told_and_stale_answers_serve() {
+fn clients_are_told_when_every_server_loops_and_stale_answers_serve() {
     let looper = Looper::start();
     let config = Config::new()
         .section("cache", "stale_after = \"50ms\"\nmax_ttl = \"1s\"")
@@ -260,7 +260,7 @@ fn sent(tidegate: &Tidegate) -> f64 {
 }
 
 #[test]
-fn of_two_servers_that_forward_to_each_other_one_finds_it_out_and_they_do_not_ask_for_ever() {
+fn a_loop_between_two_servers_is_found_by_one_and_ends() {
     let ports = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
     let start = |own: usize| {
         let config = Config::new()

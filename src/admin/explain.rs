@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_with_a_query_is_told() {
+    fn errors_in_the_parameters_are_explained() {
         let words = |name: &str| Words { name: Some(name.to_owned()), ..Words::default() };
         let (asked, addresses) = words("WWW.Example.").read().unwrap();
         assert_eq!((asked.name.to_string().as_str(), asked.qtype), ("www.example.", RecordType::A));

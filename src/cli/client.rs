@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_told() {
+    fn texts_that_are_no_address_are_refused() {
         for admin in ["http://127.0.0.1", "127.0.0.1:x", ""] {
             assert!(matches!(fetch(admin, "/"), Err(ClientError::Address(_))), "{admin}");
         }

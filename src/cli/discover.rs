@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_addresses_is_told_apart() {
+    fn texts_that_are_no_list_of_addresses_say_why() {
         for (text, part) in [
             ("", "nothing came in"),
             ("IPADDRESSES\t10.20.1.10", "--output json"),

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_endpoint_says_why() {
+    fn texts_that_are_no_endpoints_say_why() {
         for (text, error) in [
             ("", AddressError::Empty),
             ("dns.example", AddressError::NotAnAddress),

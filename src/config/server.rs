@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_says_why() {
+    fn texts_that_are_no_servers_say_why() {
         for (text, reason) in [
             ("dns.example", "it is not an IPv4 or IPv6 address"),
             ("ftp://10.1.1.1", "there is no scheme \"ftp\""),

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_or_size_says_why() {
+    fn texts_that_are_no_durations_or_sizes_say_why() {
         for (text, error) in [
             ("", UnitError::Number),
             ("s", UnitError::Number),

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_socket_of_ours_stays() {
+    fn files_that_are_not_our_socket_stay() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");
         let _datagrams = std::os::unix::net::UnixDatagram::bind(&path).unwrap();

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_held_is_bounded_and_given_back() {
+    async fn held_memory_is_bounded_and_given_back() {
         let connections = Connections::new(2000, 1000);
         let mut one = admit(&connections, "192.0.2.1", Moment::default()).unwrap();
         assert!(one.hold(MOST_HELD) && !one.hold(MOST_HELD + 1) && one.hold(1) && one.hold(MOST_HELD));

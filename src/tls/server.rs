@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pair_says_which_file_is_at_fault() {
+    fn files_that_are_no_pair_say_which_one_is_at_fault() {
         let (chain, key) = made(&["a.example"]);
         let (_, other) = made(&["a.example"]);
         let cut = chain.replace("-----BEGIN CERTIFICATE-----\nM", "-----BEGIN CERTIFICATE-----\nAAAA");

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_taken_is_told_apart() {
+    fn queries_that_cannot_be_handled_are_told_apart() {
         let two_opts = [OPT, OPT].concat();
         let opt_with_owner = [b"\x01a", OPT].concat();
         let version_1 = b"\0\0\x29\x04\xd0\0\x01\0\0\0\0";

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_truncated() {
+    fn replies_that_do_not_fit_are_truncated() {
         for (name, edns, length, expected) in [
             ("512 without EDNS", None, 512, Some(512)),
             ("513 without EDNS", None, 513, None),
@@ -406,7 +406,7 @@ mod cookie_tests {
     }
 
     #[test]
-    fn where_room_is_short_the_words_go_first_and_the_cookie_stays() {
+    fn the_error_text_is_dropped_first_and_the_cookie_stays() {
         let message = [PLAIN, OPT].concat();
         let question = with_our_cookie(&message);
         for (room, expected) in [

@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told() {
+    fn rdata_that_does_not_fit_says_why() {
         let long = format!("TXT {}", "x".repeat(256));
         for (text, what) in [
             ("A 10.0.0", "not an IPv4 address"),

@@ -166,7 +166,7 @@ fn a_loop_of_aliases_ends_in_servfail() {
 #[case::alias_that_points_to_itself(1, vec![0xC0, 12, 0, 5, 0, 1, 0, 0, 1, 44, 0, 2, 0xC0, 41])]
 #[case::alias_shorter_than_its_length(1, vec![0xC0, 12, 0, 5, 0, 1, 0, 0, 1, 44, 0, 9, 1, b'a', 0, 0, 0, 0, 0, 0, 0])]
 #[case::more_records_than_octets(0xFFFF, vec![0xC0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4, 6, 6, 6, 6])]
-fn what_does_not_parse_is_never_relayed(#[case] answers: u16, #[case] tail: Vec<u8>) {
+fn malformed_responses_are_never_relayed(#[case] answers: u16, #[case] tail: Vec<u8>) {
     let (broken, sound) = (Upstream::start(), Upstream::start());
     sound.on("www.example.", rtype::A, Reply::a(TRUE));
     let mut message = Vec::new();

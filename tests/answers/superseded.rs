@@ -31,7 +31,7 @@ fn start(upstream: &Upstream, cache: &str) -> Tidegate {
 #[case::no_soa_ttl_0("no_soa_ttl = \"0s\"", Reply::rcode(3))]
 #[case::a_negative_answer_good_for_nothing("", Reply::nodata(0))]
 #[case::too_large("size = \"1MiB\"", Reply::addresses(3900))]
-fn what_cannot_be_stored_still_ends_the_older_answer(#[case] cache: &str, #[case] newer: Reply) {
+fn an_answer_that_cannot_be_stored_still_replaces_the_older_one(#[case] cache: &str, #[case] newer: Reply) {
     let mut upstream = Upstream::start();
     upstream.on("www.example.", rtype::A, brief("10.0.0.1", 1));
     let tidegate = start(&upstream, cache);

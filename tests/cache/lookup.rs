@@ -8,7 +8,7 @@ use tidegate::{
 use crate::{DAY, NOW, STAMP, ask, key, name, put, put_sized, response};
 
 #[test]
-fn what_policy_stripped_says_so_fresh_and_stale_until_it_is_replaced() {
+fn stripped_entries_are_marked_fresh_and_stale_until_replaced() {
     let cache = Cache::new(1 << 20);
     let name: Name = "stripped.example".parse().unwrap();
     let key = key(&name);

@@ -20,7 +20,7 @@ fn an_answer_replaces_the_one_before_whatever_its_size() {
 }
 
 #[test]
-fn what_cannot_be_read_back_is_refused() {
+fn entries_that_could_not_be_read_back_are_refused() {
     let (cache, name, other) = (Cache::new(256 << 10), name("a.example"), name("b.example"));
     let key = key(&name);
     let (message, ttl_offsets) = response(&key, &[60], 1, 4);

@@ -60,7 +60,7 @@ fn flags_beat_the_file() {
 }
 
 #[test]
-fn what_is_wrong_with_a_flag_names_the_flag() {
+fn problems_with_a_flag_name_the_flag() {
     let flags = ServeFlags {
         listen: list("x"),
         aws: list("10.20.1.10,"),

@@ -81,7 +81,7 @@ fn every_endpoint_host_name_is_of_its_partitions_preset_or_public_only() {
 }
 
 #[test]
-fn what_is_public_only_is_in_no_preset_nor_holds_one() {
+fn public_only_domains_and_presets_do_not_overlap() {
     let families: Vec<&str> =
         tidegate::config::PRESETS.iter().flat_map(|preset| preset.families).map(|family| family.domain).collect();
     for public in PUBLIC_ONLY {

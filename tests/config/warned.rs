@@ -31,7 +31,7 @@ fn another_rule(keys: &str) -> String {
 }
 
 #[test]
-fn what_looks_like_a_mistake_is_warned_of_by_place() {
+fn likely_mistakes_are_warned_of_with_their_place() {
     for (text, message) in [
         (
             another_rule("zones = [\"cloudfront.net\"]\nprivate = [\"10.0.0.0/8\"]\non_public = \"log\""),

@@ -152,7 +152,7 @@ fn with_every_server_of_every_tier_drained_stale_answers_serve_until_one_is_back
 }
 
 #[test]
-fn what_failed_without_a_server_is_asked_again_when_it_is_back() {
+fn a_query_that_failed_without_a_server_is_asked_again_when_it_is_back() {
     let (place, one, other) = (Place::new(), Upstream::answering("10.0.0.1"), Upstream::answering("10.0.0.2"));
     other.on("www.example.", rtype::A, Reply::servfail());
     let config = place.config().section("cache", "failure_ttl = \"5m\"");

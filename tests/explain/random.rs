@@ -473,13 +473,13 @@ fn run(cases: u32) {
 }
 
 #[test]
-fn what_is_explained_is_what_happens() {
+fn explanations_match_what_the_engine_does() {
     run(120);
 }
 
 /// Many more cases, for changes of decisions: `TIDEGATE_EXPLAIN_CASES` says how many.
 #[test]
 #[ignore = "takes minutes"]
-fn what_is_explained_is_what_happens_many_times() {
+fn explanations_match_what_the_engine_does_many_times() {
     run(std::env::var("TIDEGATE_EXPLAIN_CASES").map_or(10_000, |cases| cases.parse().unwrap()));
 }

@@ -110,11 +110,7 @@ const ENDLESS: [&str; 2] = ["SERVFAIL qr rd ra", "EDE 0 (Other): (the CNAME chai
     "a1.corp.example. 120 CNAME sts.us-east-1.amazonaws.com.",
     "sts.us-east-1.amazonaws.com. 300 A 10.20.1.11",
 ])]
-fn what_the_resolver_puts_behind_a_corporate_alias_is_not_believed(
-    #[case] name: &str,
-    #[case] qtype: &str,
-    #[case] lines: &[&str],
-) {
+fn records_behind_a_corporate_alias_are_not_believed(#[case] name: &str, #[case] qtype: &str, #[case] lines: &[&str]) {
     let site = Site::start();
     if qtype != "CNAME" && lines.iter().any(|line| line.contains("10.20.1.") || line.contains("fd20::")) {
         let public = dig(site.resolver.address, name, &[qtype]).text;

@@ -247,7 +247,7 @@ fn aliases_lead_to_the_guard(#[case] name: &str, #[values("refuse", "strip")] on
 
 /// What is fresh, cached and stale, with the endpoint gone in the end.
 #[test]
-fn what_is_stripped_stays_stripped_when_it_is_stale() {
+fn stripped_answers_stay_stripped_when_stale() {
     let mut leaky = Leaky::start();
     let tidegate = Tidegate::start(&leaky.config("strip"));
     let look = || ask(&tidegate, "brief.amazonaws.com", "A").shown();

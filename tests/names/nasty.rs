@@ -90,7 +90,7 @@ fn service(keys: &[(u16, &[u8])]) -> Vec<u8> {
 #[case::glue_of_a_delegation(Reply::of([inside()])
     .authority(Record::raw("@", rtype::NS, 60, wire_name(ELSEWHERE)))
     .additional(Record::a(ELSEWHERE, 60, OUTSIDE)))]
-fn what_stands_beside_stays_behind(#[case] reply: Reply, #[values("refuse", "strip", "log")] on_public: &str) {
+fn records_beside_the_answer_are_dropped(#[case] reply: Reply, #[values("refuse", "strip", "log")] on_public: &str) {
     let stage = Stage::new(on_public);
     stage.vpc.on(NAME, rtype::A, reply);
     stage.shows(NAME, "A", &GOOD);
@@ -156,7 +156,7 @@ fn addresses_in_records_of_the_asked_type_are_judged(#[case] qtype: &str, #[case
 #[case::odd_hint("HTTPS", HTTPS, service(&[(4, &[10, 20, 1, 1, 203])]))]
 #[case::cut_key("HTTPS", HTTPS, { let mut data = service(&[(4, &[10, 20, 1, 1])]); data.truncate(9); data })]
 #[case::no_target("SVCB", SVCB, vec![0, 1])]
-fn what_is_not_well_formed_is_no_answer(#[case] qtype: &str, #[case] number: u16, #[case] data: Vec<u8>) {
+fn malformed_rdata_is_no_answer(#[case] qtype: &str, #[case] number: u16, #[case] data: Vec<u8>) {
     for on_public in ["refuse", "strip", "log"] {
         let stage = Stage::new(on_public);
         stage.vpc.on(NAME, number, Reply::of([Record::raw("@", number, 60, data.clone())]));
@@ -171,7 +171,7 @@ fn what_is_not_well_formed_is_no_answer(#[case] qtype: &str, #[case] number: u16
 #[rstest]
 #[case::the_whole_is_inside(Reply::of([inside()]), &GOOD)]
 #[case::the_whole_is_outside(Reply::of([outside()]), &REFUSED)]
-fn of_a_truncated_answer_nothing_is_used(#[case] whole: Reply, #[case] lines: &[&str]) {
+fn nothing_of_a_truncated_answer_is_used(#[case] whole: Reply, #[case] lines: &[&str]) {
     let stage = Stage::new("refuse");
     let part = Reply::of([Record::a("@", 60, "10.20.9.9"), outside()]).truncated();
     stage.vpc.on_transport(NAME, rtype::A, Transport::Udp, part);

@@ -109,7 +109,7 @@ fn rebinding_is_refused(#[case] label: &str, #[case] qtype: &str, #[case] addres
     "vpc.evil.example. 60 CNAME sts.us-east-1.amazonaws.com.",
     "sts.us-east-1.amazonaws.com. 300 A 10.20.1.11",
 ])]
-fn what_is_no_rebinding_passes(#[case] label: &str, #[case] qtype: &str, #[case] records: &[&str]) {
+fn harmless_answers_pass_the_rebinding_guard(#[case] label: &str, #[case] qtype: &str, #[case] records: &[&str]) {
     let internet = Peer::named(&[("evil.example", REBINDING_ZONE)]);
     let site = Site::start();
     let except = "except = [\"spared.evil.example\", \"vpc.evil.example\"]";

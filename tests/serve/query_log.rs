@@ -81,7 +81,7 @@ fn a_level_of_the_log_holds_no_query_back_and_a_reload_switches_them() {
 }
 
 #[test]
-fn of_errors_alone_answers_get_no_line() {
+fn with_errors_only_good_answers_get_no_line() {
     let upstream = Upstream::answering("10.0.0.1");
     upstream.on("gone.example.", 1, Reply::nxdomain(300)).on("broken.example.", 1, Reply::servfail());
     let tidegate = Tidegate::start(&config(&upstream, "queries = \"errors\""));

@@ -75,9 +75,9 @@ fn an_address_the_host_does_not_have_is_one_line() {
 #[rstest]
 #[case::all_of_proc("proc")]
 #[case::as_in_the_unit("subset=pid,hidepid=invisible")]
-fn what_is_said_of_the_host_is_true_with_and_without_proc_net(#[case] options: &str) {
+fn messages_about_the_host_are_right_with_and_without_proc_net(#[case] options: &str) {
     let case = if options == "proc" { "case_1_all_of_proc" } else { "case_2_as_in_the_unit" };
-    let test = format!("start::what_is_said_of_the_host_is_true_with_and_without_proc_net::{case}");
+    let test = format!("start::messages_about_the_host_are_right_with_and_without_proc_net::{case}");
     namespace::inside(&test, || {
         if options != "proc" {
             namespace::command(&["mount", "-t", "proc", "-o", options, "proc", "/proc"]);

@@ -30,7 +30,7 @@ fn a_signal_stops_an_idle_daemon_at_once_and_cleanly(#[case] signal: &str) {
 }
 
 #[test]
-fn what_was_received_is_answered_before_the_end() {
+fn received_queries_are_answered_before_the_end() {
     let upstream = Upstream::start();
     let gate = Gate::default();
     upstream.on("slow.example.", rtype::A, Script::held(&gate, Reply::a("10.0.0.9")));

@@ -86,7 +86,7 @@ fn read(input: impl Read) -> Result<Vec<Plain>, SnapshotError> {
 }
 
 #[test]
-fn what_was_written_is_read() {
+fn a_written_snapshot_reads_back() {
     for count in [0, 1, 3, 2_000] {
         let entries = read(&file(count)[..]).unwrap();
         assert_eq!(entries.len(), count as usize);

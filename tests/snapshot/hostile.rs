@@ -110,7 +110,7 @@ fn entries_that_do_not_answer_their_question_are_left_out() {
 }
 
 #[test]
-fn where_ttls_stand_is_read_from_the_message() {
+fn ttl_offsets_are_read_from_the_message() {
     let cases: [Case<'_>; 2] = [
         ("in the address", &|forged| forged.ttl_offsets = vec![u16::try_from(RECORD + 12).unwrap()]),
         ("nowhere", &|forged| forged.ttl_offsets.clear()),

@@ -88,7 +88,7 @@ fn after_a_kill_every_warm_name_is_answered_though_nothing_answers_us() {
 }
 
 #[test]
-fn what_took_the_files_place_is_neither_waited_for_nor_replaced() {
+fn a_fifo_or_folder_in_the_files_place_is_neither_waited_for_nor_replaced() {
     let (place, upstream) = (Place::new(), Upstream::answering("10.0.0.1"));
     let tidegate = Tidegate::start(&config(&upstream, &place, ""));
     warm(&tidegate, 1);
@@ -103,7 +103,7 @@ fn what_took_the_files_place_is_neither_waited_for_nor_replaced() {
 }
 
 #[test]
-fn what_expired_meanwhile_is_served_stale() {
+fn entries_that_expired_meanwhile_are_served_stale() {
     let (place, mut upstream) = (Place::new(), Upstream::start());
     upstream.on_type(rtype::A, Reply::of([Record::a("@", 1, "10.0.0.1")]));
     let config = config(&upstream, &place, "stale_after = \"10ms\"");

@@ -145,7 +145,7 @@ fn a_snapshot_that_is_cut_or_damaged_changes_nothing() {
 }
 
 #[test]
-fn what_cannot_fit_is_refused_before_it_is_held() {
+fn a_snapshot_that_cannot_fit_is_refused_before_it_is_buffered() {
     let upstream = Upstream::answering("10.0.0.1");
     let (none, small) =
         (Replica::with(&upstream, "all", "size = \"0\""), Replica::with(&upstream, "all", "size = \"1MiB\""));

@@ -51,7 +51,7 @@ fn the_other_server_answers_after(#[case] first: Says, #[case] result: Option<Qu
 #[case::another_id(Says::WrongId, MismatchReason::Id)]
 #[case::another_question(Says::WrongQuestion, MismatchReason::Question)]
 #[case::a_query(Says::NotAResponse, MismatchReason::NotAResponse)]
-fn what_does_not_match_is_counted_and_the_wait_goes_on(#[case] says: Says, #[case] reason: MismatchReason) {
+fn mismatched_responses_are_counted_and_the_query_keeps_waiting(#[case] says: Says, #[case] reason: MismatchReason) {
     let bad = Script::new(says);
     let group = build(&spec(&[&[udp(bad.address)]]));
     on_a_worker(async {

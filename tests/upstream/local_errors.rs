@@ -130,7 +130,7 @@ impl End {
 #[case::blackhole_tls(Obstacle::Blackhole, Transport::Tls)]
 #[case::blackhole_https(Obstacle::Blackhole, Transport::Https)]
 #[case::blackhole_quic(Obstacle::Blackhole, Transport::Quic)]
-fn what_this_host_lacks_is_not_held_against_a_server(#[case] obstacle: Obstacle, #[case] transport: Transport) {
+fn local_errors_do_not_count_against_a_server(#[case] obstacle: Obstacle, #[case] transport: Transport) {
     let case = match (obstacle, transport) {
         (Obstacle::Descriptors, transport) => {
             format!("case_0{}_descriptors_{}", transport as usize + 1, transport.label())
@@ -140,7 +140,7 @@ fn what_this_host_lacks_is_not_held_against_a_server(#[case] obstacle: Obstacle,
         (Obstacle::Firewall, Transport::Udp) => "case_11_firewall_udp".to_owned(),
         (Obstacle::Firewall, _) => "case_12_firewall_quic".to_owned(),
     };
-    let test = format!("local_errors::what_this_host_lacks_is_not_held_against_a_server::{case}");
+    let test = format!("local_errors::local_errors_do_not_count_against_a_server::{case}");
     namespace::inside(&test, || {
         let network = Network::behind("direct", &["10.91.0.7/24"], &["10.91.0.1/24"]);
         let far = Server::start(&network, transport);

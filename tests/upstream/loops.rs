@@ -204,7 +204,7 @@ fn no_probe_for_loops_is_held_against_a_server() {
 }
 
 #[test]
-fn where_the_servers_that_do_not_lead_back_are_down_the_rule_is_down() {
+fn a_rule_is_down_when_its_servers_without_loops_are_down() {
     let looping = Upstream::answering("10.0.0.1");
     let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let spec = spec(&[&[udp(looping.address), udp(gone)]]);

@@ -79,7 +79,7 @@ fn pointers_stay_within_their_reach_in_long_answers() {
 }
 
 #[test]
-fn what_would_be_too_long_anew_is_refused() {
+fn a_message_too_long_when_rewritten_is_refused() {
     // Four hundred pointers to one long name come in, and where RFC 3597 forbids them, four hundred names would go out.
     let scene = long_scene(RecordType::SRV, (0..400).map(|_| vec![vec![b'l'; 63]; 3]));
     assert!(scene.octets.len() < 0x4000);
@@ -89,7 +89,7 @@ fn what_would_be_too_long_anew_is_refused() {
 
 proptest! {
     #[test]
-    fn what_is_kept_of_an_answer_reads_the_same_everywhere(scene in scene()) {
+    fn kept_records_read_the_same_in_every_parser(scene in scene()) {
         domain(&scene.octets, Depth::Names).map_err(TestCaseError::fail)?;
         let Scene { query, .. } = &scene;
         let response = Response::read(&scene.octets, query, MessageId(ID), None).unwrap();

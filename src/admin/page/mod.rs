@@ -377,7 +377,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_a_name_holds_is_text() {
+    fn names_are_shown_as_text_whatever_they_contain() {
         let evil = "<script>alert(1)</script>\"'&";
         let server = ServerStatus {
             server: evil.to_owned(),

@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_daemon_alone_knows_is_taken_over() {
+    fn findings_of_the_daemon_are_taken_over() {
         let told = |kind: &str| status::Finding {
             severity: status::Severity::Warning,
             kind: kind.to_owned(),

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_edited_is_told() {
+    fn files_that_cannot_be_edited_say_why() {
         let servers: [IpAddr; 1] = ["10.0.0.1".parse().unwrap()];
         for text in ["[upstream.vpc]\npolicy = \"ordered\"", "[upstream.vpc]\nservers = [1]", "[upstream]\nvpc = 1"] {
             assert_eq!(set_servers(text, "vpc", &servers), Err(EditError::NoServers("vpc".to_owned())), "{text}");
@@ -306,7 +306,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_layout_the_addresses_are_those_asked_for((elements, servers) in layout()) {
+        fn every_layout_gets_exactly_the_given_addresses((elements, servers) in layout()) {
             let gaps = [", ", ",\n    ", ", # one, two]\n  ", " ,"];
             let list: String =
                 elements.iter().map(|(number, gap)| format!("\"tcp://10.0.0.{number}\"{}", gaps[*gap])).collect();

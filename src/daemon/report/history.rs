@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_and_goes_is_told_once_the_newest_first() {
+    fn findings_that_come_and_go_are_listed_once_the_newest_first() {
         let history = StatusHistory::default();
         history.note(totals(0), vec![down("one", "no answer")], &[], 100);
         history.note(totals(0), vec![down("one", "nobody listens there"), down("two", "no answer")], &[], 102);

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_may_be_taken_again_up_to_the_burst() {
+    fn returned_events_can_be_taken_again_up_to_the_burst() {
         let budget = ShareBudget::new();
         budget.give_back();
         let take_all = || (0..100).filter(|_| budget.take()).count();

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_this_host_lacks_is_told_from_what_the_network_says() {
+    fn local_errors_are_told_from_network_errors() {
         // EPERM, EAGAIN, ENOMEM, EACCES, ENODEV, EINVAL, ENFILE, EMFILE, EADDRINUSE, EADDRNOTAVAIL, ENOBUFS.
         for code in [1, 11, 12, 13, 19, 22, 23, 24, 98, 99, 105] {
             let error = ConnectError::from(io::Error::from_raw_os_error(code));

@@ -133,7 +133,7 @@ fn octets_behind_a_whole_message_are_ignored() {
 }
 
 #[test]
-fn whatever_a_response_says_it_has_a_message_that_can_be_sent() {
+fn every_response_has_a_message_that_can_be_sent() {
     for rcode in 0..16 {
         for truncated in [0, Flags::TC] {
             let response = Upstream::answers("a.example", RecordType::A).with(rcode | truncated).read();
@@ -312,7 +312,7 @@ fn room_for_our_opt_is_left_in_the_longest_message() {
 }
 
 #[test]
-fn what_the_guard_refuses_is_left_out() {
+fn records_that_the_guard_refuses_are_left_out() {
     let (message, query) = Upstream::answers("a.example", RecordType::A)
         .address("a.example")
         .answer("a.example", RecordType::A, &[192, 0, 2, 1])

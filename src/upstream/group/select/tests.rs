@@ -113,7 +113,7 @@ fn with_expect_a_server_that_is_down_is_never_asked() {
 
 /// How many at a time is for the exchange to say.
 #[test]
-fn where_all_are_down_all_may_be_tried() {
+fn all_servers_may_be_tried_when_all_are_down() {
     let group = build(&spec(Policy::Ordered, &[2]));
     bring(&group, HealthState::Down, &[(0, 0), (0, 1)]);
     let candidates = Candidates::of(&group, &Marks::default(), Moment::now()).unwrap();
