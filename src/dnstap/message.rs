@@ -9,7 +9,7 @@ use std::{
 use prost::Message as _;
 
 use super::{Copied, TappedKind};
-use crate::{clock::Moment, wire::Transport};
+use crate::clock::Moment;
 
 /// `Dnstap.Type.MESSAGE`
 const MESSAGE: i32 = 1;
@@ -76,7 +76,7 @@ pub(super) fn encode(copied: Copied, identity: &DnstapIdentity, (wall, now): (Du
     let message = Message {
         kind: copied.kind as i32,
         socket_family: address.map(|address| if address.is_ipv4() { 1 } else { 2 }),
-        socket_protocol: Some(protocol(copied.transport)),
+        socket_protocol: Some(copied.transport.dnstap_protocol()),
         query_address: copied.client.map(octets_of),
         response_address: copied.server.map(|server| octets_of(server.ip())),
         response_port: copied.server.map(|server| u32::from(server.port())),
@@ -94,17 +94,6 @@ pub(super) fn encode(copied: Copied, identity: &DnstapIdentity, (wall, now): (Du
         kind: MESSAGE,
     };
     dnstap.encode_raw(out);
-}
-
-/// `SocketProtocol`
-const fn protocol(transport: Transport) -> i32 {
-    match transport {
-        Transport::Udp => 1,
-        Transport::Tcp => 2,
-        Transport::Tls => 3,
-        Transport::Https => 4,
-        Transport::Quic => 7,
-    }
 }
 
 fn octets_of(address: IpAddr) -> Vec<u8> {

@@ -55,6 +55,17 @@ impl Transport {
         }
     }
 
+    /// Its number in dnstap (`SocketProtocol` of dnstap.proto).
+    pub const fn dnstap_protocol(self) -> i32 {
+        match self {
+            Self::Udp => 1,
+            Self::Tcp => 2,
+            Self::Tls => 3,
+            Self::Https => 4,
+            Self::Quic => 7,
+        }
+    }
+
     /// Round trips until the first answer on a new connection.
     pub const fn round_trips(self) -> u32 {
         match self {
