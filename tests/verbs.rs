@@ -205,7 +205,7 @@ fn the_manual_on_a_terminal_is_no_roff() {
         text(&command.stdin(std::process::Stdio::null()).output().expect("script is installed"))
     };
     let shown = show("");
-    assert!(shown.contains("routing table it means") && !shown.contains(".SH"), "{shown}");
+    assert!(shown.contains("and its routing table") && !shown.contains(".SH"), "{shown}");
     // Without man there is roff, and a word about it.
     let folder = tempfile::tempdir().expect("a temporary folder");
     for program in ["script", "sh"] {

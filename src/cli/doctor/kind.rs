@@ -48,11 +48,11 @@ kinds! {
         "This host has no route to the server: the link, the VPN or its routes are down here.",
         "Look at `ip route get ADDRESS`, at the interface, and at the BGP session or tunnel behind it.";
     LinkDown, "link-down", First,
-        "No server of the group answers, over UDP or TCP: one cause that they share, the link or a firewall, is likely.",
+        "No server of the group answers over UDP or TCP. A common cause is likely: the link, or a firewall.",
         "Check the Direct Connect or VPN, routes in both directions, and the endpoint's security group (port 53 from this host).";
     ServerSilent, "server-silent", First,
         "The server answers over no transport. Others of its group carry its load, where it has others.",
-        "Look whether the endpoint address is recovering (AUTO_RECOVERING) or gone, and whether its subnet is routed and allowed.";
+        "Check whether the endpoint address is recovering (AUTO_RECOVERING) or gone, and whether its subnet is routed and allowed.";
     VpcResolverAddress, "vpc-resolver-address", First,
         "The address is that of a VPC's own resolver (VPC+2 or 169.254.169.253), which answers inside its VPC only.",
         "Create a Route 53 Resolver inbound endpoint and forward to its addresses: `tidegate discover` writes the table.";
@@ -87,7 +87,7 @@ kinds! {
         "The certificate is signed by no CA that is trusted here: nothing is sent to that server.",
         "Name the CA's certificate with `ca` in the group, or add it to the system's.";
     EncryptionFailed, "encryption-failed", First,
-        "The server is reached and no encrypted connection comes about: nothing is sent to it.",
+        "The server is reached, but no encrypted connection can be made: nothing is sent to it.",
         "Check that the port speaks this transport. Route 53 endpoints speak DNS over HTTPS and never DNS over TLS.";
     ServerRefuses, "server-refuses", First,
         "The server answers with REFUSED: it does not serve this host, or not this name. A delegation endpoint does so, too.",
@@ -96,7 +96,7 @@ kinds! {
         "The server does not resolve for its clients (no RA): an authoritative server, or a Route 53 endpoint for delegation.",
         "Forward to an inbound endpoint of the forwarding kind (\"default\"), or to a server that offers recursion.";
     ServerFails, "server-fails", First,
-        "The server answers the probe with SERVFAIL or another error: what stands behind it does not work, or the name is broken.",
+        "The server answers the probe with SERVFAIL or another error: something behind it does not work, or the name is broken.",
         "Ask it by hand with `tidegate query NAME TYPE @SERVER`; choose a probe that must work with `probe` in the group's health.";
     Loop, "loop", First,
         "Queries that are sent there come back here: a rule behind the endpoint forwards to this site again.",
@@ -132,22 +132,22 @@ kinds! {
         "The daemon runs with the configuration before the last change.",
         "Mend what `tidegate check` finds, then `tidegate reload`.";
     WorkerHangs, "worker-hangs", First,
-        "A thread of the daemon does not come round: queries that reach it wait.",
+        "A thread of the daemon hangs: queries that reach it wait.",
         "Restart the daemon, and report it with its log.";
     Quota, "quota", First,
         "The server is up and many queries to it get no answer: about 10,000 a second for each endpoint address, 1,500 where connections are tracked.",
         "Add endpoint addresses, allow all ports in the security group so that nothing is tracked, and keep `source_ports` low.";
     QueryBudget, "query-budget", Soon,
-        "Queries were not sent since `max_qps` of the group was reached.",
+        "Queries were not sent because `max_qps` of the group was reached.",
         "Raise `max_qps` as far as the quota of the endpoint goes, or add addresses.";
     SourcePorts, "source-ports", First,
         "Nearly all local ports are in use: new queries and connections will fail.",
-        "Find who holds them (`ss -s`), and widen net.ipv4.ip_local_port_range.";
+        "Find the program that holds them (`ss -s`), and widen net.ipv4.ip_local_port_range.";
     ConntrackFull, "conntrack-full", First,
         "The kernel's table of connections is nearly full: when it is, packets are dropped at random.",
         "Exempt port 53 from tracking (NOTRACK), or raise net.netfilter.nf_conntrack_max.";
     ReceiveBufferDrops, "receive-buffer-drops", Soon,
-        "The kernel dropped datagrams since a socket's buffer was full: clients saw time-outs.",
+        "The kernel dropped datagrams because a socket's buffer was full: clients saw time-outs.",
         "Raise net.core.rmem_max, give tidegate more workers or cores, and look for bursts.";
     OpenFiles, "open-files", Soon,
         "The limit on open files allows fewer connections of clients than the configuration does.",
@@ -157,7 +157,7 @@ kinds! {
         "Correct the configuration, or bring the address, device or file up.";
     CertificateExpires, "certificate-expires", Soon,
         "A certificate expires within two weeks: then encrypted connections fail.",
-        "Renew it now, and look why that did not happen by itself.";
+        "Renew it now, and find out why that did not happen automatically.";
     NoSoa, "no-soa", Note,
         "Negative answers come without an SOA record, as from a VPC's resolver: they are kept for `no_soa_ttl`.",
         "Nothing; lower or raise `no_soa_ttl` in [cache] if such queries are many.";
@@ -165,7 +165,7 @@ kinds! {
         "The server leaves DNSSEC signatures out although they were asked for: clients that validate fail behind it.",
         "Nothing, unless clients validate. Then use a server that passes signatures on.";
     FragmentsLost, "fragments-lost", Note,
-        "Responses larger than `udp_payload` get lost as fragments. tidegate does not ask for such, and takes TCP.",
+        "Responses larger than `udp_payload` get lost as fragments. tidegate does not ask for such responses, and uses TCP.",
         "Nothing; leave `udp_payload` in [server] at 1232.";
 }
 

@@ -7,7 +7,7 @@ use super::roff::Page;
 const DESCRIPTION: &str = "\
     `tidegate` is the DNS server of a site that reaches AWS over a private link. It answers the site's clients, forwards AWS \
     names to the addresses of a Route 53 Resolver inbound endpoint, all other names to the site's own DNS, and answers \
-    local zones itself. `tidegate serve` is the server; the other verbs prepare, ask and steer it. Each has `--help`.";
+    local zones itself. `tidegate serve` is the server; the other verbs prepare, query and control it. Each has `--help`.";
 
 const EXIT: [(&str, &str); 3] = [
     ("0", "Done, and all is well."),
@@ -16,14 +16,14 @@ const EXIT: [(&str, &str); 3] = [
 ];
 
 const OUTPUT: &str = "\
-    What was asked for goes to standard output, errors go to standard error; most verbs take `--json` for scripts. Text is \
-    coloured on a terminal only. Where the reader of the output has gone, a verb ends silently with its own exit status; \
-    any other error in writing, such as a full disk, is one line on standard error and exit status 1.";
+    Results go to standard output, errors to standard error; most verbs take `--json` for scripts. Text is \
+    coloured on a terminal only. If the reader of the output is gone, a verb ends silently with its own exit status; \
+    any other write error, such as a full disk, is one line on standard error and exit status 1.";
 
 const SIGNALS: [(&str, &str); 4] = [
     (
         "`SIGTERM`, `SIGINT`",
-        "Answer what was received, then stop. With `server.lameduck`, answer for that long before, while `/readyz` says 503.",
+        "Answer what was received, then stop. With `server.lameduck`, first go on answering for that long, with `/readyz` at 503.",
     ),
     ("`SIGHUP`", "Read the configuration again. A file with errors is refused, and the old one stays in force."),
     ("`SIGUSR1`", "Write the cache snapshot and the record of the perimeter, where they are configured."),
@@ -37,9 +37,9 @@ const ENVIRONMENT: [(&str, &str); 4] = [
     ),
     (
         "`TIDEGATE_ADMIN`, `TIDEGATE_SOCKET`",
-        "`--admin` and `--socket` of `tidegate serve`, by which the other verbs find the daemon, too.",
+        "`--admin` and `--socket` of `tidegate serve`, by which the other verbs also find the daemon.",
     ),
-    ("`NO_COLOR`", "Set to anything, no output is coloured."),
+    ("`NO_COLOR`", "If it is set, no output is coloured."),
     ("`NOTIFY_SOCKET`", "Where systemd is told that the daemon is ready, reloads or stops."),
 ];
 
