@@ -47,7 +47,7 @@
 //! | 3 | [`upstream`]: servers we forward to · [`zones`]: local zones · [`perimeter`]: which names were private or public |
 //! | 2 | [`cache`] · [`route`] · [`config`] |
 //! | 1 | [`net`]: the kernel, and the only unsafe code · [`tls`]: trust and handshakes · [`metrics`] · [`dnstap`] |
-//! | 0 | [`wire`]: DNS messages as bytes · [`networks`] · [`clock`] · [`files`] · [`plural`] |
+//! | 0 | [`wire`]: DNS messages as bytes · [`networks`] · [`clock`] · [`files`] · [`plural`] · [`system_error`] |
 
 pub mod admin;
 pub mod cache;
@@ -65,6 +65,7 @@ pub mod perimeter;
 pub mod plural;
 pub mod route;
 pub mod serve;
+pub mod system_error;
 pub mod tls;
 pub mod upstream;
 pub mod wire;

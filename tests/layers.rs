@@ -21,6 +21,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("networks", 0),
     ("plural", 0),
     ("files", 0),
+    ("system_error", 0),
     ("net", 1),
     ("tls", 1),
     ("metrics", 1),

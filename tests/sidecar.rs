@@ -84,7 +84,7 @@ fn a_control_socket_that_cannot_be_made_is_one_line_that_says_what_to_do() {
     let default = upstream.address.to_string();
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::write(folder.path().join("file"), "").expect("the folder is writable");
-    for (path, reason) in [("none/control.sock", "its folder does not exist"), ("file/control.sock", "Not a directory")]
+    for (path, reason) in [("none/control.sock", "its folder does not exist"), ("file/control.sock", "not a directory")]
     {
         let path = folder.path().join(path).display().to_string();
         let flags = ["--listen", "127.0.0.1:0", "--default", &default, "--admin", "127.0.0.1:0", "--socket", &path];

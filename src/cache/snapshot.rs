@@ -23,7 +23,10 @@ use std::io::{self, Read, Write};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{CacheKey, EntryView, Integrity};
-use crate::wire::{Class, RecordType, header::HEADER, name};
+use crate::{
+    system_error::SystemError,
+    wire::{Class, RecordType, header::HEADER, name},
+};
 
 /// First octets of every snapshot file.
 const MAGIC: [u8; 16] = *b"tidegate cache\r\n";
@@ -48,7 +51,7 @@ const STRIPPED: u8 = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// It cannot be read.
-    #[error("it cannot be read: {0}")]
+    #[error("it cannot be read: {}", SystemError(.0))]
     Io(#[from] io::Error),
     /// It is not a snapshot.
     #[error("it is no cache snapshot")]

@@ -14,7 +14,10 @@ use super::{
     control,
     output::{ERR, OUT},
 };
-use crate::cache::snapshot::{SnapshotError, SnapshotReader};
+use crate::{
+    cache::snapshot::{SnapshotError, SnapshotReader},
+    system_error::SystemError,
+};
 
 /// What to do with the cache.
 #[derive(Debug, clap::Args)]
@@ -54,9 +57,9 @@ enum CacheError {
     ToTerminal,
     #[error("a snapshot does not come from a terminal; say `tidegate cache import < FILE`")]
     FromTerminal,
-    #[error("no room for the snapshot in {folder}: {0}", folder = std::env::temp_dir().display())]
+    #[error("no room for the snapshot in {folder}: {}", SystemError(.0), folder = std::env::temp_dir().display())]
     Spool(#[source] io::Error),
-    #[error("standard input cannot be read: {0}")]
+    #[error("standard input cannot be read: {}", SystemError(.0))]
     Input(#[source] io::Error),
     #[error("the daemon answered with {0}, and no snapshot; is it older than this program?")]
     NoSnapshot(u16),

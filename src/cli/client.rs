@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use crate::config::{self, Endpoint};
+use crate::{
+    config::{self, Endpoint},
+    system_error::SystemError,
+};
 
 /// The default address of the daemon's pages.
 pub(super) const DEFAULT_ADMIN: &str = "http://127.0.0.1:9153";
@@ -39,19 +42,23 @@ pub(super) enum ClientError {
     #[error("{ADMIN_VARIABLE} is off, and with it the daemon's pages; if it has some, say --admin URL")]
     VariableOff,
     /// The configuration cannot be read.
-    #[error("{file} cannot be read: {1}; say --admin URL", file = .0.display())]
+    #[error("{file} cannot be read: {}; say --admin URL", SystemError(.1), file = .0.display())]
     Config(PathBuf, #[source] io::Error),
     /// Nothing answers at the address.
-    #[error("no daemon answers at {0}: {1}; is `admin.http` another address? Then say --admin http://ADDRESS:PORT")]
+    #[error(
+        "no daemon answers at {address}: {}; is `admin.http` another address? Then say --admin http://ADDRESS:PORT",
+        SystemError(.1),
+        address = .0
+    )]
     Unreachable(String, #[source] io::Error),
     /// Nothing listens on the control socket.
-    #[error("no daemon listens at {0}: {1}; is `admin.socket` another file? Then say --socket FILE")]
+    #[error("no daemon listens at {address}: {}; is `admin.socket` another file? Then say --socket FILE", SystemError(.1), address = .0)]
     NoSocket(String, #[source] io::Error),
     /// No permission to open the control socket.
     #[error("{0} is for its owner and group alone; join the group, or become root")]
     Forbidden(String),
     /// The order was sent, but the daemon's reply did not arrive.
-    #[error("the daemon at {0} did not say what became of it: {1}; its log may tell")]
+    #[error("the daemon at {address} did not reply to the order: {}; its log may say what happened", SystemError(.1), address = .0)]
     NoReply(String, #[source] io::Error),
     /// The connection broke, or the reply is not HTTP.
     #[error("{0} does not speak HTTP as a daemon does")]

@@ -11,7 +11,7 @@ use super::{
     client,
     output::{ERR, OUT},
 };
-use crate::{config, wire::Name};
+use crate::{config, system_error::SystemError, wire::Name};
 
 /// The environment variable for `--socket` of `serve`, by which other verbs find the daemon.
 pub(super) const SOCKET_VARIABLE: &str = "TIDEGATE_SOCKET";
@@ -141,7 +141,7 @@ pub(super) fn show(options: &Options, status: u16, answer: &str) {
 /// Why the control socket is unknown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SocketError {
-    #[error("{} cannot be read: {error}; say --socket PATH", file.display())]
+    #[error("{} cannot be read: {}; say --socket PATH", file.display(), SystemError(error))]
     Unreadable {
         file: PathBuf,
         #[source]

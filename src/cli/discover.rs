@@ -21,6 +21,7 @@ use super::{
 use crate::{
     config::{self, EditError, Plan},
     files,
+    system_error::SystemError,
 };
 
 /// Where the addresses come from and where they go.
@@ -43,7 +44,7 @@ const COMMAND: &str = "aws route53resolver list-resolver-endpoint-ip-addresses -
 /// Why no server was found, or the file was not written.
 #[derive(Debug, thiserror::Error)]
 enum DiscoverError {
-    #[error("{} cannot be read: {error}", path.display())]
+    #[error("{} cannot be read: {}", path.display(), SystemError(error))]
     Unreadable {
         path: PathBuf,
         #[source]
@@ -77,7 +78,7 @@ enum DiscoverError {
     Worse { path: PathBuf, problems: String },
     #[error("{} is written, and not in force: {why}", path.display())]
     NotReloaded { path: PathBuf, why: String },
-    #[error("{} cannot be written: {error}", path.display())]
+    #[error("{} cannot be written: {}", path.display(), SystemError(error))]
     Unwritable {
         path: PathBuf,
         #[source]

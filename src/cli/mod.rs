@@ -31,6 +31,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use rand::{TryRng, rngs::SysRng};
 
 use self::output::{ERR, OUT, Stream};
+use crate::system_error::SystemError;
 
 /// Success.
 const OK: i32 = 0;
@@ -59,7 +60,7 @@ enum Verb {
         after_help = "Exit status: 0 stopped when told to, 1 failed, 2 the configuration or an argument is wrong\nExample: tidegate serve --listen 127.0.0.1:53 --aws 10.20.1.10,10.20.2.10 --private 10.20.0.0/16 --default system"
     )]
     Serve(serve::Options),
-    /// Checks a configuration: prints every problem, and the routing table it means
+    /// Checks a configuration: prints every problem, and its routing table
     #[command(
         after_help = "Exit status: 0 the configuration can be used, 2 it cannot\nExample: tidegate check /etc/tidegate/tidegate.toml"
     )]
@@ -80,7 +81,7 @@ enum Verb {
         after_help = "Exit status: 0 explained, 1 no daemon was reached, 2 the configuration or an argument is wrong\nExample: tidegate explain s3.eu-west-1.amazonaws.com A --client 10.1.2.3 --address 52.218.1.1"
     )]
     Explain(explain::Options),
-    /// Holds a configuration, or the running daemon, against expectations
+    /// Tests a configuration, or the running daemon, against expectations
     #[command(
         after_help = "Exit status: 0 everything is as expected, 1 something is not, or no daemon was reached; 2 a file cannot be used\nExample: tidegate test expectations.toml --config /etc/tidegate/tidegate.toml --junit results.xml"
     )]
@@ -101,7 +102,7 @@ enum Verb {
         after_help = "Exit status: 0 nothing leaked, 1 something did, or no daemon answered\nExample: tidegate perimeter --json"
     )]
     Perimeter(perimeter::Options),
-    /// Shows the running daemon at one glance: what is wrong, groups, servers, queries
+    /// Shows the running daemon at a glance: what is wrong, groups, servers, queries
     #[command(
         after_help = "Exit status: 0 all is well, 1 something is wrong, or no daemon was reached\nExample: tidegate status"
     )]
@@ -111,7 +112,7 @@ enum Verb {
         after_help = "On a terminal, q or ^C ends it. With --json a line each time.\nExit status: 0 ended when told to, 1 no daemon was reached\nExample: tidegate top --interval 1s"
     )]
     Top(top::Options),
-    /// Looks at a site from the inside: what is wrong, what it means, and what to do
+    /// Checks a site from the inside: what is wrong, what it means, and what to do
     #[command(
         after_help = "Takes about ten seconds at the most, and changes nothing.\nExit status: 0 nothing has to be done, 1 something has, 2 the configuration or an argument is wrong\nExample: tidegate doctor sts.eu-west-1.amazonaws.com"
     )]
@@ -165,7 +166,7 @@ enum Verb {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Prints a page of the manual, or puts all of them where man finds them
+    /// Prints a page of the manual, or installs all of them
     #[command(
         after_help = "Exit status: 0 done, 1 a page could not be written, 2 there is no such page\nExample: tidegate man --into /usr/local/share/man"
     )]
@@ -241,5 +242,8 @@ fn print_styled(stream: &Stream, text: &clap::builder::StyledStr) {
 /// An error with its causes, in one line.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+    causes.fold(error.to_string(), |line, cause| match cause.downcast_ref() {
+        Some(error) => format!("{line}: {}", SystemError(error)),
+        None => format!("{line}: {cause}"),
+    })
 }

@@ -12,6 +12,8 @@ use std::{
 
 use parking_lot::Mutex;
 
+use crate::system_error::SystemError;
+
 /// Results.
 pub(super) static OUT: Stream = Stream::new(Target::Output);
 /// Errors, and what to do about them.
@@ -99,7 +101,7 @@ impl Stream {
 /// The exit code of a verb with this result, after everything it wrote has been flushed.
 pub(super) fn finish(verdict: i32) -> i32 {
     if let Some(error) = OUT.take_error() {
-        writeln!(ERR, "tidegate: standard output cannot be written: {error}");
+        writeln!(ERR, "tidegate: standard output cannot be written: {}", SystemError(&error));
         return super::FAILED;
     }
     // An error of standard error cannot be reported anywhere.

@@ -13,6 +13,7 @@ use crate::{
     clock,
     config::{self, Plan, Remedy},
     perimeter::record::{self, Gap, History, NameHistory},
+    system_error::SystemError,
 };
 
 /// How a report is written.
@@ -51,7 +52,7 @@ enum ReportError {
     NotRecorded(PathBuf),
     #[error("{file} is not a configuration that can be used: {1}; say --record DIR", file = .0.display())]
     Config(PathBuf, String),
-    #[error("{} cannot be read: {error}", path.display())]
+    #[error("{} cannot be read: {}", path.display(), SystemError(error))]
     Unreadable {
         path: PathBuf,
         #[source]

@@ -13,6 +13,7 @@ use super::client::{self, ClientError};
 use crate::{
     daemon::HandedOver,
     net::socket::{Inherited, receive_descriptors},
+    system_error::SystemError,
 };
 
 /// How long sockets that were sent already may take to arrive.
@@ -23,13 +24,13 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) enum TakeoverError {
     #[error("--takeover asks the daemon that runs over its control socket, and `socket` in [admin] is off")]
     NoSocket,
-    #[error("--takeover needs to make a folder beside {socket}: {1}", socket = .0.display())]
+    #[error("--takeover needs to make a folder beside {socket}: {}", SystemError(.1), socket = .0.display())]
     Folder(PathBuf, #[source] io::Error),
     #[error(transparent)]
     Daemon(#[from] ClientError),
     #[error("the daemon at {socket} does not hand its sockets over: {1}", socket = .0.display())]
     Refused(PathBuf, String),
-    #[error("the sockets of the daemon at {socket} did not arrive: {1}", socket = .0.display())]
+    #[error("the sockets of the daemon at {socket} did not arrive: {}", SystemError(.1), socket = .0.display())]
     Receive(PathBuf, #[source] io::Error),
 }
 

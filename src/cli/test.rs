@@ -31,6 +31,7 @@ use crate::{
             document::{Explanation, GuardWord},
         },
     },
+    system_error::SystemError,
     upstream::ServerSpec,
     wire::{Class, Transport, UpstreamQuery},
 };
@@ -148,7 +149,7 @@ fn report(options: &Options, results: &Results) -> i32 {
     if let Some(file) = &options.junit
         && let Err(error) = fs::write(file, junit::document(results))
     {
-        writeln!(ERR, "tidegate: {} cannot be written: {error}", file.display());
+        writeln!(ERR, "tidegate: {} cannot be written: {}", file.display(), SystemError(&error));
         return super::FAILED;
     }
     if results.failed == 0 { super::OK } else { super::FAILED }

@@ -16,7 +16,10 @@ use super::{
     file::{CaseSection, ExpectationsFile, Located, Text, Texts},
     plan::WrittenAt,
 };
-use crate::wire::{Name, Rcode, RecordType, Transport};
+use crate::{
+    system_error::SystemError,
+    wire::{Name, Rcode, RecordType, Transport},
+};
 
 /// The cases of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +94,7 @@ impl Expectations {
         match fs::read(path) {
             Ok(octets) => Self::parse(&name, octets),
             Err(error) => {
-                let problem = Problem::without_place(format!("{name}: cannot be read: {error}"));
+                let problem = Problem::without_place(format!("{name}: cannot be read: {}", SystemError(&error)));
                 let help = "name a file of expectations; `tidegate test --help` has an example";
                 Err(Problems::new(Vec::new().into(), vec![problem.help(help)]))
             }

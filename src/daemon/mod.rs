@@ -78,6 +78,7 @@ use crate::{
         socket::{BindError, Inherited, PortProtocol},
     },
     serve::{ConnectionLimits, connections::Connections},
+    system_error::SystemError,
     upstream::{Alarm, OwnAddresses},
     zones::{ZoneError, Zones},
 };
@@ -110,10 +111,10 @@ pub enum StartError {
         source: BindError,
     },
     /// A thread could not be started.
-    #[error("cannot start a thread: {0}")]
+    #[error("cannot start a thread: {}", SystemError(.0))]
     Thread(io::Error),
     /// A system call failed.
-    #[error("cannot start: {0}")]
+    #[error("cannot start: {}", SystemError(.0))]
     Io(#[from] io::Error),
     /// Local zones have errors.
     #[error("{}", lines(.0))]

@@ -18,6 +18,7 @@ use crate::{
     engine::Engine,
     metrics::registry::VERSION,
     perimeter::record::Recorder,
+    system_error::SystemError,
 };
 
 /// An error is logged at most this often.
@@ -69,11 +70,12 @@ impl Work {
             Ok(()) => {}
             Err(error) if self.warned.is_none_or(|last| now.since(last) >= WARN_EVERY) => {
                 self.warned = Some(now);
+                let error = SystemError(&error);
                 warn!(
                     %folder,
                     %error,
                     "the perimeter cannot be recorded in {folder}: {error}; it is tried again every minute, and the report \
-                     will tell of the gap"
+                     will list the gap"
                 );
             }
             Err(_) => {}

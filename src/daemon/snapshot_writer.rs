@@ -29,6 +29,7 @@ use crate::{
     files,
     metrics::counter::SharedCounter,
     plural::Plural,
+    system_error::SystemError,
 };
 
 /// How often the file is written if anything changed.
@@ -89,6 +90,7 @@ fn restore(path: &Path, engine: &Engine, snapshot_status: &SnapshotStatus) {
         }
         Err(error) => {
             snapshot_status.errors.add(1);
+            let error = SystemError(&error);
             return warn!(
                 path = %path.display(),
                 %error,
@@ -129,6 +131,7 @@ fn leave_aside(path: &Path, damage: &SnapshotError) {
     if !matches!(damage, SnapshotError::Io(_))
         && let Err(error) = fs::rename(path, beside(path, "rejected"))
     {
+        let error = SystemError(&error);
         warn!(path = %path.display(), %error, "the snapshot cannot be left aside: {}: {error}", path.display());
     }
 }
@@ -174,7 +177,7 @@ impl Work {
                 self.snapshot_status.errors.add(1);
                 if self.warned.is_none_or(|last| now.since(last) >= WARN_EVERY) {
                     self.warned = Some(now);
-                    let path = self.path.display();
+                    let (path, error) = (self.path.display(), SystemError(&error));
                     warn!(%path, %error, "the snapshot cannot be written; the old one stays: {path}: {error}");
                 }
             }

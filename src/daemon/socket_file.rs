@@ -24,6 +24,8 @@ use std::{
 use socket2::{Domain, SockAddr, Socket, Type};
 use tracing::warn;
 
+use crate::system_error::SystemError;
+
 /// The file's mode: owner and group may give orders.
 const MODE: u32 = 0o660;
 /// Connections that the kernel keeps until we accept them.
@@ -79,7 +81,7 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::NotFound => "its folder does not exist".to_owned(),
         io::ErrorKind::PermissionDenied => "this user may not make a file there".to_owned(),
         io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
-        _ => error.to_string(),
+        _ => SystemError(error).to_string(),
     }
 }
 

@@ -25,7 +25,10 @@ use super::{
     Copied, DnstapTarget, Load, Tap, frames,
     message::{self, DnstapIdentity},
 };
-use crate::clock::{self, Moment};
+use crate::{
+    clock::{self, Moment},
+    system_error::SystemError,
+};
 
 /// A collector that neither reads nor writes for this long counts as gone.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -122,7 +125,7 @@ impl CollectorWriter {
     }
 
     fn lost(&mut self, error: &io::Error) {
-        let target = &self.target;
+        let (target, error) = (&self.target, SystemError(error));
         if !std::mem::replace(&mut self.is_lost, true) {
             warn!(%target, %error, "no dnstap messages reach {target} (log.dnstap): {error}; it is tried again");
         }

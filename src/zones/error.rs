@@ -2,7 +2,10 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use crate::wire::{Name, RecordType, name::NameError};
+use crate::{
+    system_error::SystemError,
+    wire::{Name, RecordType, name::NameError},
+};
 
 /// Where a record was written.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +48,7 @@ impl fmt::Display for Quoted<'_> {
 #[derive(Debug, thiserror::Error)]
 pub enum ZoneErrorKind {
     /// A file cannot be read.
-    #[error("cannot be read: {0}")]
+    #[error("cannot be read: {}", SystemError(.0))]
     Read(#[source] io::Error),
     /// More names or data than a 32-bit number can count.
     #[error("the zone is larger than 4 GiB")]
@@ -113,7 +116,7 @@ pub enum ZoneErrorKind {
     #[error("\"{0}\" is outside the zone file's folder; an included file must lie in it or below")]
     IncludeOutside(String),
     /// An included file that cannot be read.
-    #[error("\"{text}\" cannot be read: {source}")]
+    #[error("\"{text}\" cannot be read: {}", SystemError(source))]
     Include {
         /// The file as written.
         text: String,

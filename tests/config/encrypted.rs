@@ -43,7 +43,7 @@ fn a_bundle_is_read_with_the_file_that_names_it() {
     assert!(load("").unwrap_or_else(|problems| panic!("{problems}")).live.groups[0].ca.is_none());
 
     for (ca, expected) in [
-        ("none.pem", "No such file"),
+        ("none.pem", "no such file"),
         ("empty.pem", "it holds no certificate"),
         ("key.pem", "it holds no certificate"),
         ("torn.pem", "it is not PEM"),

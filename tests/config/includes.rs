@@ -79,7 +79,7 @@ fn an_included_file_includes_no_others_and_its_mistakes_are_its_own() {
 #[test]
 fn a_file_that_is_not_there_says_what_to_do() {
     let Err(problems) = Plan::load(Path::new("/nonexistent/t.toml")) else { panic!("it is not there") };
-    assert_eq!(lines(&problems), ["/nonexistent/t.toml: cannot be read: No such file or directory (os error 2)"]);
+    assert_eq!(lines(&problems), ["/nonexistent/t.toml: cannot be read: no such file or directory"]);
     assert!(problems.to_string().contains("--config"), "{problems}");
 }
 

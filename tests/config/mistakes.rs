@@ -220,7 +220,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "include of nothing",
         "include = [\"nowhere/x.toml\"]",
-        "t.toml:1:12: nowhere/x.toml: cannot be read: No such file or directory (os error 2)",
+        "t.toml:1:12: nowhere/x.toml: cannot be read: no such file or directory",
     ),
     (
         "wildcard directory",

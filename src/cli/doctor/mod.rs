@@ -32,6 +32,7 @@ use crate::{
     config::{Color, Plan, is_aws_name},
     perimeter::{NameVerdict, document::PerimeterDocument},
     plural::Plural,
+    system_error::SystemError,
     upstream::OwnAddresses,
     wire::Name,
 };
@@ -97,7 +98,7 @@ pub(super) fn run(options: &Options) -> i32 {
     let diagnosis = match diagnose(&plan, &evidence) {
         Ok(diagnosis) => diagnosis,
         Err(error) => {
-            writeln!(ERR, "tidegate: cannot ask anybody: {error}");
+            writeln!(ERR, "tidegate: no server can be asked: {}", SystemError(&error));
             return super::FAILED;
         }
     };

@@ -15,6 +15,7 @@ use super::{
     },
     source::{Files, Source, matches},
 };
+use crate::system_error::SystemError;
 
 /// Options about the process, DHCP, its log, its tuning, or things that tidegate does anyway.
 const UNNEEDED: &str = "\
@@ -170,7 +171,7 @@ fn folder(source: &Source, value: &str, place: &Place, site: &mut Site) -> Vec<P
     let names = match std::fs::read_dir(&path) {
         Ok(names) => names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()),
         Err(error) => {
-            site.lost(place, format!("conf-dir={value}"), format!("it cannot be read here: {error}"));
+            site.lost(place, format!("conf-dir={value}"), format!("it cannot be read here: {}", SystemError(&error)));
             return Vec::new();
         }
     };

@@ -27,7 +27,7 @@ use self::{
     source::Files,
 };
 use super::output::{ERR, OUT};
-use crate::config::Plan;
+use crate::{config::Plan, system_error::SystemError};
 
 /// What to read and where to write it.
 #[derive(Debug, clap::Args)]
@@ -46,7 +46,7 @@ pub(super) struct Options {
 /// Why the import failed.
 #[derive(Debug, thiserror::Error)]
 enum ImportError {
-    #[error("{} cannot be read: {error}", path.display())]
+    #[error("{} cannot be read: {}", path.display(), SystemError(error))]
     Unreadable {
         path: PathBuf,
         #[source]
@@ -58,7 +58,7 @@ enum ImportError {
     Nothing(PathBuf, Kind),
     #[error("{} exists; remove it, or say another --output", .0.display())]
     Exists(PathBuf),
-    #[error("{} cannot be written: {error}", path.display())]
+    #[error("{} cannot be written: {}", path.display(), SystemError(error))]
     Unwritable {
         path: PathBuf,
         #[source]
@@ -175,7 +175,9 @@ fn hosts(site: &mut Site, place: &site::Place, target: Option<&Target>) -> Optio
     for path in std::mem::take(&mut site.hosts_files) {
         match fs::read_to_string(&path) {
             Ok(text) => read.push((path, text)),
-            Err(error) => site.lost(place, path.display().to_string(), format!("it cannot be read here: {error}")),
+            Err(error) => {
+                site.lost(place, path.display().to_string(), format!("it cannot be read here: {}", SystemError(&error)))
+            }
         }
     }
     let (good, bad): (Vec<_>, Vec<_>) =

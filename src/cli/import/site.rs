@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::wire::Name;
+use crate::{system_error::SystemError, wire::Name};
 
 /// The place of a setting.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -236,7 +236,11 @@ impl Site {
             Ok(_) => self.local(Local { zone, data: Data::File(path.to_owned()), place: place.clone() }),
             Err(error) => {
                 let what = format!("zone {zone}, file {}", path.display());
-                self.lost(place, what, format!("the file cannot be read here: {error}; import where it is"));
+                self.lost(
+                    place,
+                    what,
+                    format!("the file cannot be read here: {}; import where it is", SystemError(&error)),
+                );
             }
         }
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::site::{Place, Site};
+use crate::system_error::SystemError;
 
 /// The most files of one configuration.
 const MOST_FILES: usize = 1000;
@@ -55,7 +56,11 @@ impl Files {
         let paths = match expand(&path) {
             Ok(paths) => paths,
             Err(error) => {
-                site.lost(place, format!("include {pattern}"), format!("it cannot be read here: {error}"));
+                site.lost(
+                    place,
+                    format!("include {pattern}"),
+                    format!("it cannot be read here: {}", SystemError(&error)),
+                );
                 return Vec::new();
             }
         };
@@ -76,7 +81,7 @@ impl Files {
                 Ok(source) => sources.push(source),
                 Err(error) => {
                     let what = format!("include {}", path.display());
-                    site.lost(place, what, format!("it cannot be read here: {error}"));
+                    site.lost(place, what, format!("it cannot be read here: {}", SystemError(&error)));
                 }
             }
         }

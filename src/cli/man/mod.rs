@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::output::{ERR, OUT};
-use crate::plural::Plural;
+use crate::{plural::Plural, system_error::SystemError};
 
 /// The date on the pages: that of the commit, or of `SOURCE_DATE_EPOCH`.
 const DATE: &str = env!("TIDEGATE_DATE");
@@ -46,7 +46,12 @@ pub(super) fn run(options: &Options, program: &clap::Command) -> i32 {
                 super::OK
             }
             Err(error) => {
-                writeln!(ERR, "tidegate: the manual cannot be written below {}: {error}", folder.display());
+                writeln!(
+                    ERR,
+                    "tidegate: the manual cannot be written below {}: {}",
+                    folder.display(),
+                    SystemError(&error)
+                );
                 super::FAILED
             }
         };

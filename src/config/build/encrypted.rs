@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     clock, files,
+    system_error::SystemError,
     tls::{CertificateFacts, KeyPair},
 };
 
@@ -114,7 +115,10 @@ impl Builder<'_> {
         let read = |builder: &mut Self, text: &Text, path: &std::path::Path, whose: &str| match files::read(path) {
             Ok(content) => Some(content),
             Err(error) => {
-                builder.problem(&text.place, format!("{whose} \"{}\" cannot be read: {error}", text.value));
+                builder.problem(
+                    &text.place,
+                    format!("{whose} \"{}\" cannot be read: {}", text.value, SystemError(&error)),
+                );
                 None
             }
         };

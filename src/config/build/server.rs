@@ -16,7 +16,7 @@ use super::{
     },
     Builder, section,
 };
-use crate::{dnstap::DnstapTarget, files};
+use crate::{dnstap::DnstapTarget, files, system_error::SystemError};
 
 const DNS_PORT: u16 = 53;
 const ADMIN_PORT: u16 = 9153;
@@ -101,7 +101,7 @@ impl Builder<'_> {
         let Some(text) = text else { return Some(path) };
         match files::require_replaceable(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-                let message = format!("snapshot \"{}\" cannot be used: {error}", text.value);
+                let message = format!("snapshot \"{}\" cannot be used: {}", text.value, SystemError(&error));
                 self.problem_with_help(&text.place, message, "name a file; it is made where there is none");
                 None
             }
@@ -165,7 +165,7 @@ impl Builder<'_> {
                 Ok(secret) => return Some(CookieSecret { path, secret }),
                 Err(error) => format!("\"{}\" holds no cookie secret: {error}", text.value),
             },
-            Err(error) => format!("cookie secret \"{}\" cannot be read: {error}", text.value),
+            Err(error) => format!("cookie secret \"{}\" cannot be read: {}", text.value, SystemError(&error)),
         };
         self.problem_with_help(&text.place, problem, "make one with: openssl rand -hex 16");
         None

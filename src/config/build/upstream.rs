@@ -26,6 +26,7 @@ use super::{
 use crate::{
     files,
     plural::Plural,
+    system_error::SystemError,
     tls::{Roots, RootsError},
     wire::{Name, RecordType},
 };
@@ -331,7 +332,7 @@ fn default_probe(group: GroupIndex, rules: &[RulePlan]) -> Probe {
 /// Why a file is not a bundle of CA certificates.
 #[derive(Debug, thiserror::Error)]
 enum BundleError {
-    #[error("{0}")]
+    #[error("{}", SystemError(.0))]
     Io(#[from] io::Error),
     #[error("{0}")]
     Roots(#[from] RootsError),

@@ -20,7 +20,7 @@ use super::{
     keys::TOP,
     read::{Value, join},
 };
-use crate::files;
+use crate::{files, system_error::SystemError};
 
 /// The files as read, and their problems.
 #[derive(Debug, Default)]
@@ -162,7 +162,7 @@ impl Loaded {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
     let path = path.display();
-    let problem = Problem::without_place(format!("{path}: cannot be read: {error}"));
+    let problem = Problem::without_place(format!("{path}: cannot be read: {}", SystemError(error)));
     match error.kind() {
         std::io::ErrorKind::NotFound => problem.help("write one, or name another with --config"),
         std::io::ErrorKind::PermissionDenied => problem.help("the user that tidegate runs as must be able to read it"),

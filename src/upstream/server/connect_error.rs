@@ -6,7 +6,7 @@
 
 use std::io;
 
-use crate::tls;
+use crate::{system_error::SystemError, tls};
 
 /// Why a connection could not be opened.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum ConnectError {
     Network(io::ErrorKind),
     /// A local error: no descriptor, memory, port or permission, or the source address is gone. The server is not to
     /// blame.
-    #[error("this host cannot: {}", io::Error::from_raw_os_error(*code))]
+    #[error("this host cannot: {}", SystemError(&io::Error::from_raw_os_error(*code)))]
     Local {
         /// The error of the system call.
         code: i32,
@@ -86,6 +86,6 @@ mod tests {
             assert_eq!(ConnectError::from(error), ConnectError::Network(kind));
         }
         let told = ConnectError::Local { code: 24 }.to_string();
-        assert_eq!(told, "this host cannot: Too many open files (os error 24)");
+        assert_eq!(told, "this host cannot: too many open files");
     }
 }

@@ -33,6 +33,7 @@ use tokio::sync::Notify;
 
 use crate::{
     clock::Moment,
+    system_error::SystemError,
     tls::{Alpn, TlsClient},
     upstream::spec::{HealthSpec, ServerSpec},
     wire::UpstreamQuery,
@@ -346,7 +347,7 @@ impl Server {
             return;
         }
         self.record.local_error_at.store(now.micros(), Relaxed);
-        let (group, server) = (&*self.group, &*self.label);
+        let (group, server, error) = (&*self.group, &*self.label, SystemError(error));
         tracing::warn!(
             group,
             server,

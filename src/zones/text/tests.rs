@@ -98,7 +98,7 @@ fn a_file_without_apex_records_or_without_a_file_says_so() {
         ["SOA", "NS"].map(|rtype| { format!("/zone: zone corp.example. has no {rtype} at its own name") })
     );
     let missing = read_file(Path::new("/nonexistent/zone")).unwrap_err();
-    assert!(missing[0].starts_with("/zone: cannot be read: No such file"), "{missing:?}");
+    assert!(missing[0].starts_with("/zone: cannot be read: no such file"), "{missing:?}");
     assert!(missing[0].ends_with("in \"zone corp.example., tidegate.toml:7\""), "{missing:?}");
 }
 
