@@ -442,7 +442,7 @@ impl<'a> Run<'a> {
             self.reasons.count(QueryResult::Timeout);
         }
         let has_unproven_case = |asked: &CandidateProgress| asked.changed_case.is_some() && !asked.is_spent;
-        for candidate in (0..Candidates::MOST).filter(|&candidate| has_unproven_case(&self.asked[candidate])) {
+        for candidate in (0..self.asked.len()).filter(|&candidate| has_unproven_case(&self.asked[candidate])) {
             self.server(candidate).case_is_unproven(Moment::now());
         }
         if self.tries.is_empty() && self.reasons.of(QueryResult::Budget) > 0 {
