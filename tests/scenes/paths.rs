@@ -3,6 +3,7 @@
 //! tells of its changes.
 
 use std::{
+    collections::BTreeSet,
     fs, thread,
     time::{Duration, Instant},
 };
@@ -79,14 +80,14 @@ enum Carrier {
 
 /// A server in another network, until it is dropped.
 enum Server {
-    Plain(#[expect(dead_code, reason = "dropped in the end")] UpstreamAway),
+    Plain(UpstreamAway),
     Encrypted(#[expect(dead_code, reason = "dropped in the end")] Encrypted),
 }
 
 /// A server that two links lead to, of which the first is used, and optionally another behind the second link.
 struct Site {
     network: Network,
-    _servers: Vec<Server>,
+    servers: Vec<Server>,
     _authority: TempDir,
     tidegate: Tidegate,
 }
@@ -124,7 +125,7 @@ impl Site {
         }
         let all = if ways == Ways::One { 1.0 } else { 2.0 };
         tidegate.await_metric("tidegate_upstream_transitions_total", &[("to", "up")], all);
-        Self { network, _servers: servers, _authority: folder, tidegate }
+        Self { network, servers, _authority: folder, tidegate }
     }
 
     fn apply(&self, change: Change) {
@@ -295,6 +296,30 @@ fn no_query_fails(carrier: Carrier, change: Change, keys: &str, ways: Ways, netl
         assert_eq!(site.tidegate.metric("tidegate_upstream_transitions_total", &[("to", "down")]), 0.0);
         let is_heard = site.tidegate.metric("tidegate_network_changes_total", &[]) >= 1.0;
         assert_eq!(is_heard, netlink == Netlink::Heard);
+    });
+}
+
+/// A firewall on the way drops what comes by the ports it knew, as after a restart without its table of flows. Probes, which
+/// have ports of their own, pass.
+#[test]
+fn ports_that_a_firewall_forgot_are_given_up_while_their_queries_wait() {
+    namespace::inside_own(|| {
+        let site = Site::start(Carrier::Udp, "source_ports = 8\nhedge = false", Ways::One, Netlink::Heard);
+        let [Server::Plain(server)] = &site.servers[..] else { panic!("one server") };
+        load_from(4, &site.tidegate, || thread::sleep(Duration::from_secs(2)));
+        let seen = server.all_seen();
+        let ports = seen.iter().filter(|seen| seen.qtype == rtype::A).map(|seen| seen.from.port().to_string());
+        let ports: Vec<String> = ports.collect::<BTreeSet<_>>().into_iter().collect();
+        let forget = format!("udp sport {{ {} }} drop", ports.join(", "));
+        site.network.command(&[
+            "nft",
+            &format!("table inet flows {{ chain in {{ type filter hook input priority 0; {forget}; }}; }}"),
+        ]);
+        let asked = load_from(CLIENTS, &site.tidegate, || thread::sleep(Duration::from_secs(2)));
+        let slowest = asked.iter().map(|one| one.took).max().expect("some are asked");
+        let failed = asked.iter().filter(|one| one.rcode != ResponseCode::NoError).count();
+        assert!(failed == 0 && slowest < Duration::from_secs(2), "{failed} of {} failed, {slowest:?}", asked.len());
+        assert_eq!(site.said(), [0; 4], "the path is the same");
     });
 }
 

@@ -52,9 +52,10 @@ const SILENCE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// The same where the kernel does not report changes.
 const LONGEST_PAUSE_UNHEARD: Duration = Duration::from_secs(1);
-/// Nothing arrived on these ports for this long while the server answered elsewhere: the ports are dead.
+/// Nothing arrived on these ports for this long, after so many queries, while the server answered elsewhere: the ports may
+/// be dead. Early enough for the third try of a query, after 750 ms, to leave by another.
 const DEAD_PORTS: Duration = Duration::from_millis(500);
-const DEAD_PORTS_QUERIES: u32 = 3;
+const DEAD_PORTS_QUERIES: u32 = 2;
 
 /// The path that a socket's queries take out of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
