@@ -11,6 +11,9 @@ use super::{
     record::{Record, Section},
 };
 
+/// Where QNAME begins: behind the header.
+const QNAME_AT: u16 = 12;
+const _: () = assert!(QNAME_AT as usize == HEADER);
 /// The first offset that a pointer cannot reach.
 const POINTER_END: usize = 0x4000;
 /// How many suffixes are remembered; more would make long answers slow, not smaller.
@@ -44,7 +47,15 @@ impl Writer {
         let mut out = Vec::with_capacity(capacity.max(HEADER + name.len() + 4));
         out.extend_from_slice(&[0; HEADER]);
         let mut writer = Self { out, suffixes: SmallVec::new(), counts: [1, 0, 0, 0], owner_at: None };
-        writer.owner(name);
+        // In one piece: nothing stands before it that a pointer could lead to.
+        let mut at = 0;
+        for label in Labels::of(name) {
+            writer.remember(HEADER + at, name.len() - at);
+            at += 1 + label.len();
+        }
+        writer.out.extend_from_slice(name);
+        // The root takes one octet, and needs no pointer.
+        writer.owner_at = (name.len() > 1).then_some(QNAME_AT);
         writer.out.extend_from_slice(&qtype.0.to_be_bytes());
         writer.out.extend_from_slice(&qclass.0.to_be_bytes());
         writer
@@ -72,7 +83,7 @@ impl Writer {
                 return;
             }
             if compression == Compression::Allowed {
-                self.remember(suffix.len());
+                self.remember(self.out.len(), suffix.len());
             }
             self.out.extend_from_slice(&suffix[..=label.len()]);
             at += 1 + label.len();
@@ -208,11 +219,12 @@ impl Writer {
         self.out
     }
 
-    fn remember(&mut self, suffix_length: usize) {
-        if self.out.len() >= POINTER_END || self.suffixes.len() == MAX_SUFFIXES {
+    /// Remembers that a suffix of this length stands at `at`.
+    fn remember(&mut self, at: usize, suffix_length: usize) {
+        if at >= POINTER_END || self.suffixes.len() == MAX_SUFFIXES {
             return;
         }
-        if let (Ok(offset), Ok(length)) = (u16::try_from(self.out.len()), u8::try_from(suffix_length)) {
+        if let (Ok(offset), Ok(length)) = (u16::try_from(at), u8::try_from(suffix_length)) {
             self.suffixes.push((offset, length));
         }
     }
