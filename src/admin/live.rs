@@ -31,7 +31,7 @@ const LIFETIME: Duration = Duration::from_secs(50);
 /// How soon the browser opens the next stream.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a stop waits for the streams to end.
-const CLOSING: Duration = Duration::from_millis(100);
+const CLOSING: Duration = Duration::from_millis(50);
 
 /// The status page, as browsers follow it.
 #[derive(Debug)]

@@ -23,8 +23,8 @@ pub(super) fn hottest(top: &Top) -> Markup {
                     "."
                 }
                 div.side-by-side {
-                    (shares("Names", "Name", top.names.iter().map(|name| (&*name.name, name.queries, name.share))))
-                    (shares("Clients", "Client", top.clients.iter().map(|one| (&*one.client, one.queries, one.share))))
+                    (shares("Names", "Name", top.names.iter().map(|name| (breakable(&name.name), name.queries, name.share))))
+                    (shares("Clients", "Client", top.clients.iter().map(|one| (html! { (one.client) }, one.queries, one.share))))
                     (failures(top))
                 }
             }
@@ -32,7 +32,7 @@ pub(super) fn hottest(top: &Top) -> Markup {
     }
 }
 
-fn shares<'a>(title: &str, of: &str, rows: impl Iterator<Item = (&'a str, u64, f64)>) -> Markup {
+fn shares(title: &str, of: &str, rows: impl Iterator<Item = (Markup, u64, f64)>) -> Markup {
     html! {
         div {
             h3 { (title) }
@@ -41,7 +41,7 @@ fn shares<'a>(title: &str, of: &str, rows: impl Iterator<Item = (&'a str, u64, f
                 tbody {
                     @for (name, queries, share) in rows.take(SHOWN) {
                         tr {
-                            th scope="row" { (without_dot(name)) (chart::share_bar(share)) }
+                            th scope="row" { (name) (chart::share_bar(share)) }
                             td.number data-label="Queries" { (count(queries)) }
                             td.number data-label="Share" { (percent(share)) }
                         }
@@ -64,7 +64,7 @@ fn failures(top: &Top) -> Markup {
                     tbody {
                         @for failure in top.failures.iter().take(SHOWN) {
                             tr {
-                                th scope="row" { (without_dot(&failure.name)) }
+                                th scope="row" { (breakable(&failure.name)) }
                                 td data-label="Why" {
                                     (failure.rcode) @if let Some(reason) = &failure.reason { ", " (reason) }
                                 }
@@ -79,9 +79,10 @@ fn failures(top: &Top) -> Markup {
 }
 
 /// A name as people write it, which may be broken behind a dot; the root stays a dot.
-fn without_dot(name: &str) -> Markup {
+fn breakable(name: &str) -> Markup {
     let name = name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or(name);
-    html! { @for label in name.split_inclusive('.') { (label) wbr; } }
+    let mut labels = name.split_inclusive('.');
+    html! { (labels.next().unwrap_or_default()) @for label in labels { wbr; (label) } }
 }
 
 #[cfg(test)]
@@ -106,8 +107,11 @@ mod tests {
         };
         let text = hottest(&top).into_string();
         assert!(text.contains("The last 1 min 5 s: 1,000 queries, estimated from a sample of 100."), "{text}");
-        assert!(text.contains("hot.<wbr>&lt;b&gt;<") && text.contains("90.0 %") && text.contains("10.0.0.1"), "{text}");
-        assert!(text.contains(">.<wbr></th>") && text.contains("SERVFAIL, Blocked"), "{text}");
+        assert!(
+            text.contains("hot.<wbr>&lt;b&gt;<svg") && text.contains("90.0 %") && text.contains("10.0.0.1"),
+            "{text}"
+        );
+        assert!(text.contains(">.</th>") && text.contains("SERVFAIL, Blocked"), "{text}");
         let exact = hottest(&Top { sampled: 1_000, failures: Vec::new(), ..top }).into_string();
         assert!(!exact.contains("estimated") && exact.contains("none"), "{exact}");
         assert_eq!(hottest(&Top::default()).into_string(), "");
