@@ -108,8 +108,7 @@ fn finish(context: &DnsmasqContext, source: &Source, site: &mut Site) {
         site.hosts_files.insert(0, PathBuf::from("/etc/hosts"));
     }
     if let Some(domain) = &context.expanded {
-        let why = format!("names without a dot in hosts files were given the domain {domain}; here they have none");
-        site.lost(&source.place(1), "expand-hosts", why);
+        site.hosts_domain = Some(domain.clone());
     }
     if site.allow.is_empty() {
         site.allow = vec!["any".to_owned()];

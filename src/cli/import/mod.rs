@@ -183,14 +183,24 @@ fn hosts(site: &mut Site, place: &site::Place, target: Option<&Target>) -> Optio
     let (good, bad): (Vec<_>, Vec<_>) =
         std::mem::take(&mut site.hosts_lines).into_iter().partition(|line| write::is_hosts_line(line));
     bad.into_iter().for_each(|line| site.lost(place, line, "this is not ADDRESS NAME"));
-    if good.is_empty() && read.len() < 2 {
+    let domain = site.hosts_domain.take().filter(|_| !read.is_empty());
+    if good.is_empty() && read.len() < 2 && domain.is_none() {
         return read.pop().map(|(path, _)| (std::path::absolute(&path).unwrap_or(path), None));
     }
     let Some(target) = target else {
         let why = "records of single hosts go into a hosts file beside tidegate.toml; say --output DIR";
-        site.lost(place, format!("{} hosts", good.len()), why);
+        if !good.is_empty() {
+            site.lost(place, format!("{} hosts", good.len()), why);
+        }
+        if let Some(domain) = domain {
+            let why = format!("{why}, where names without a dot are given the domain {domain}");
+            site.lost(place, "expand-hosts", why);
+        }
         return read.pop().map(|(path, _)| (std::path::absolute(&path).unwrap_or(path), None));
     };
+    if let Some(domain) = domain {
+        read.iter_mut().for_each(|(_, text)| *text = write::with_domain(text, &domain));
+    }
     let parts = read.iter().map(|(path, text)| format!("# {}\n{}\n", path.display(), text.trim_end()));
     let text = parts.chain([good.join("\n") + "\n"]).collect::<Vec<_>>().join("\n");
     Some((std::path::absolute(&target.hosts).unwrap_or_else(|_| target.hosts.clone()), Some(text)))

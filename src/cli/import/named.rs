@@ -11,7 +11,7 @@ use super::{
 /// Statements that need no replacement: the process, its log, its tuning, DNSSEC and transfers of its own zones.
 const UNNEEDED: &str = "\
     directory key-directory managed-keys-directory dump-file statistics-file memstatistics-file pid-file \
-    session-key recursing-file secroots-file bindkeys-file version hostname server-id querylog auth-nxdomain \
+    session-key lock-file recursing-file secroots-file bindkeys-file version hostname server-id querylog auth-nxdomain \
     dnssec- empty-zones-enable minimal- max- min- recursive-clients tcp- transfer notify also-notify \
     allow-notify allow-transfer allow-update update-policy zone-statistics interface-interval cleaning-interval \
     edns-udp-size prefetch stale- rate-limit recursion request- provide-ixfr serial-query-rate clients-per-query \
@@ -404,16 +404,25 @@ fn own_zone(
 }
 
 fn read(source: &Source, files: &mut Files, site: &mut Site) -> Vec<Statement> {
+    included(statements(source), source, files, site)
+}
+
+/// The statements, with those of included files in place of each `include`, in blocks too.
+fn included(block: Vec<Statement>, source: &Source, files: &mut Files, site: &mut Site) -> Vec<Statement> {
     let mut all = Vec::new();
-    for statement in statements(source) {
-        match (statement.keyword(), statement.word(1)) {
-            ("include", Some(path)) => {
-                for included in files.include(source, path, &statement.place, site) {
-                    all.extend(read(&included, files, site));
-                }
+    for mut statement in block {
+        if let ("include", Some(path)) = (statement.keyword(), statement.word(1)) {
+            for file in files.include(source, path, &statement.place, site) {
+                all.extend(read(&file, files, site));
             }
-            _ => all.push(statement),
+            continue;
         }
+        for item in &mut statement.items {
+            if let Item::Block(block) = item {
+                *block = included(std::mem::take(block), source, files, site);
+            }
+        }
+        all.push(statement);
     }
     all
 }

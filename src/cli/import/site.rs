@@ -155,6 +155,8 @@ pub(super) struct Site {
     pub(super) hosts_files: Vec<PathBuf>,
     /// Lines of such a file.
     pub(super) hosts_lines: Vec<String>,
+    /// The domain of names without a dot in hosts files, if they have one.
+    pub(super) hosts_domain: Option<String>,
     pub(super) rebind: SiteRebind,
     /// Whether the reverse of private addresses goes where "." goes.
     pub(super) forwards_private_reverse: bool,

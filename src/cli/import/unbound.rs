@@ -282,6 +282,7 @@ fn server(attribute: &Attribute, scheme: Scheme, site: &mut Site) -> Option<Site
 fn server_section(server: &[Attribute], site: &mut Site) {
     let port = server.iter().rfind(|a| a.name == "port").and_then(|a| a.value().parse().ok()).unwrap_or(53);
     let tls_port = server.iter().rfind(|a| a.name == "tls-port").and_then(|a| a.value().parse().ok()).unwrap_or(853);
+    private_addresses(server, site);
     let has_acl = server.iter().any(|a| a.name == "access-control");
     let mut zones: BTreeMap<String, (String, Place)> = BTreeMap::new();
     for attribute in server.iter().filter(|a| a.name == "local-zone") {
@@ -301,7 +302,7 @@ fn server_section(server: &[Attribute], site: &mut Site) {
             "access-control" => access_control(attribute, site),
             "local-data" => local_data(attribute, &zones, site),
             "local-data-ptr" => local_data_ptr(attribute, &zones, site),
-            "private-address" => site.rebind.is_refused = true,
+            "private-address" => {}
             "private-domain" => {
                 if let Some(domain) = site.name(attribute.value(), &attribute.place) {
                     site.rebind.except.push(domain);
@@ -392,6 +393,22 @@ fn local_data_ptr(attribute: &Attribute, zones: &BTreeMap<String, (String, Place
     add(reverse_name(address), format!("{ttl} PTR {name}.").trim_start(), zones, &attribute.place, site);
 }
 
+/// `private-address`: only all private networks together have a counterpart.
+fn private_addresses(server: &[Attribute], site: &mut Site) {
+    let listed: Vec<&Attribute> = server.iter().filter(|attribute| attribute.name == "private-address").collect();
+    let Some(first) = listed.first() else { return };
+    let has = |network: &str| listed.iter().any(|attribute| attribute.value() == network);
+    let place = first.place.clone();
+    if ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"].into_iter().all(has) {
+        site.rebind.is_refused = true;
+        let why = "Unbound left such addresses out of answers; here the whole answer is refused with SERVFAIL";
+        return site.differs(&place, "private-address", why);
+    }
+    let networks = listed.iter().map(|attribute| attribute.value()).collect::<Vec<_>>().join(" ");
+    let why = "tidegate keeps all private addresses out of a rule's answers or none; set `rebind` where that is wanted";
+    site.lost(&place, format!("private-address {networks}"), why);
+}
+
 /// Puts a record into its zone; a name of a transparent zone, or of none, is a zone of its own.
 fn add(owner: String, rest: &str, zones: &BTreeMap<String, (String, Place)>, place: &Place, site: &mut Site) {
     let holder = zones.iter().filter(|(zone, _)| is_within(&owner, zone)).max_by_key(|(zone, _)| zone.len());
@@ -429,7 +446,8 @@ fn local_zone(zone: &str, kind: &str, place: &Place, site: &mut Site) {
         }
         "transparent" | "always_transparent" | "nodefault" | "noview" | "inform" => {}
         "typetransparent" => {
-            let why = "types that a name has no record of are NODATA here; Unbound asked elsewhere for them";
+            let why = "types that a name has no record of are NODATA here, and names below it that have none NXDOMAIN; Unbound \
+                       asked elsewhere for them";
             site.differs(place, what, why);
         }
         _ => site.lost(place, what, "this kind of local zone has no counterpart"),

@@ -399,6 +399,19 @@ fn one_line(lines: impl IntoIterator<Item = String>) -> String {
     all.join("; ").replace("imported:", "line ")
 }
 
+/// The text of a hosts file in which each name without a dot stands with its domain, too, in front.
+pub(super) fn with_domain(text: &str, domain: &str) -> String {
+    let with_domain = |line: &str| {
+        let (code, comment) = line.split_at(line.find('#').unwrap_or(line.len()));
+        let mut words = code.split_whitespace();
+        let Some(address) = words.next() else { return line.to_owned() };
+        let names =
+            words.map(|name| if name.contains('.') { name.to_owned() } else { format!("{name}.{domain} {name}") });
+        format!("{address} {} {comment}", names.collect::<Vec<_>>().join(" ")).trim_end().to_owned()
+    };
+    text.lines().map(with_domain).collect::<Vec<_>>().join("\n") + "\n"
+}
+
 /// Whether a hosts line has a name.
 pub(super) fn is_hosts_line(line: &str) -> bool {
     line.split_whitespace().nth(1).is_some_and(|name| plain_name(name).is_some())
