@@ -20,7 +20,7 @@ use support::{
     upstream::{Transport, Upstream},
 };
 use tidegate::{
-    admin::status::Status,
+    admin::status::{GroupStatus, ServerStatus, Status},
     cli::doctor::{Diagnosis, Evidence, HostFiles, Kind, diagnose},
     config::Plan,
 };
@@ -44,7 +44,13 @@ fn key(octets: usize) -> Record {
 }
 
 fn signature(octets: usize) -> Record {
-    let fixed = [0, 48, 8, 0, 0, 0, 1, 44, 0x7f, 0, 0, 0, 0x5f, 0, 0, 0, 0x4f, 0x66, 0];
+    signature_from(0x5f00_0000, octets)
+}
+
+/// A signature that is valid from then on, in seconds since 1970.
+fn signature_from(inception: u32, octets: usize) -> Record {
+    let begin = inception.to_be_bytes();
+    let fixed = [&[0, 48, 8, 0, 0, 0, 1, 44, 0x7f, 0, 0, 0][..], &begin, &[0x4f, 0x66, 0]].concat();
     Record::raw(".", 46, 300, [&fixed[..], &vec![7; octets]].concat())
 }
 
@@ -136,6 +142,10 @@ fn a_healthy_site_yields_nothing() {
 })]
 #[case::no_soa(Kind::NoSoa, |server: &mut Upstream| { server.on_below("amazonaws.com.", rtype::A, Reply::rcode(3));
     server.on(STS, rtype::A, Reply::a("10.20.1.5")); })]
+#[case::signed_in_the_future(Kind::ClockOff, |server: &mut Upstream| {
+    let next_week = u32::try_from(tidegate::clock::wall().as_secs()).unwrap() + 604_800;
+    server.on(".", DNSKEY, Reply::of([key(200), signature_from(next_week, 280)]));
+})]
 #[case::differs(Kind::ServersDiffer, |server: &mut Upstream| { server.on(STS, rtype::A, Reply::nxdomain(300)); })]
 fn a_fault_of_one_server_has_its_diagnosis(#[case] kind: Kind, #[case] break_it: fn(&mut Upstream)) {
     let (one, mut two) = (healthy(), healthy());
@@ -144,6 +154,40 @@ fn a_fault_of_one_server_has_its_diagnosis(#[case] kind: Kind, #[case] break_it:
     let finding = &diagnosis.findings[0];
     assert_eq!(finding.server, Some(two.address.to_string()), "{finding:?}");
     assert_eq!(finding.group.as_deref(), Some("vpc"), "{finding:?}");
+}
+
+/// The upstream is a tidegate that sends everything to where this one would listen.
+#[test]
+fn a_loop_is_found_without_a_daemon() {
+    let address = format!("127.0.0.1:{}", support::peers::free_port());
+    let config = Config::new().servers("back", std::slice::from_ref(&address), "timeout = \"200ms\"");
+    let upstream =
+        Tidegate::start(&config.section("server", "deadline = \"500ms\"").forward("all", &["."], "back", ""));
+    let site = site_of(&[upstream.address().to_string()], "").listen(&[&address]);
+    let diagnosis = finds(&site, &[Kind::Loop]);
+    assert_eq!(diagnosis.findings[0].server, Some(upstream.address().to_string()));
+}
+
+#[test]
+fn a_clock_that_nothing_keeps_right_is_a_note() {
+    let upstream = healthy();
+    for (synchronized, expected) in [(false, &[Kind::ClockUnsynchronized][..]), (true, &[])] {
+        let evidence = Evidence { synchronized: Some(synchronized), ..on_empty_host() };
+        assert!(finds_with(&site(&[&upstream]), &evidence, expected).healthy);
+    }
+}
+
+/// What the daemon alone knows of a server.
+#[rstest]
+#[case::quota(&[("ok", 20_000), ("timeout", 1_000)], Kind::Quota)]
+#[case::budget(&[("ok", 20_000), ("budget", 7)], Kind::QueryBudget)]
+fn counts_of_the_running_daemon_have_their_diagnosis(#[case] queries: &[(&str, u64)], #[case] kind: Kind) {
+    let upstream = healthy();
+    let queries = queries.iter().map(|(result, count)| ((*result).to_owned(), *count)).collect();
+    let server = ServerStatus { state: "up".to_owned(), queries, ..ServerStatus::default() };
+    let group = GroupStatus { tiers: vec![vec![server]], ..GroupStatus::default() };
+    let status = Some(Status { workers: 1, groups: vec![group], ..Status::default() });
+    finds_with(&site(&[&upstream]), &Evidence { status, ..on_empty_host() }, &[kind]);
 }
 
 #[test]
@@ -179,7 +223,7 @@ fn certificates_are_told_apart(
     let ca = folder.path().join("ca.pem");
     fs::write(&ca, if is_trusted { authority.pem() } else { other.pem() }).unwrap();
     let certificate = authority.issue(name, validity);
-    for (speaks, scheme) in [(Speaks::Tls, "tls"), (Speaks::Https, "https")] {
+    for (speaks, scheme) in [(Speaks::Tls, "tls"), (Speaks::Https, "https"), (Speaks::Quic, "quic")] {
         let server = Encrypted::start(speaks, &certificate, Manner::Answers);
         let text = format!("{scheme}://{}#vpc.example", server.address);
         finds(&site_of(&[text], &format!("ca = {:?}", ca.display().to_string())), expected);
@@ -242,6 +286,14 @@ const STUB: &str = "nameserver 127.0.0.53\noptions edns0\n";
 #[case::conntrack(
     &[("proc/sys/net/netfilter/nf_conntrack_count", "65000\n"), ("proc/sys/net/netfilter/nf_conntrack_max", "65536\n")],
     &[Kind::ConntrackFull]
+)]
+#[case::source_ports(
+    &[("proc/net/sockstat", "UDP: inuse 28000 mem 5\n"), ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n")],
+    &[Kind::SourcePorts]
+)]
+#[case::receive_buffer(
+    &[("proc/net/snmp", "Udp: InDatagrams NoPorts RcvbufErrors\nUdp: 50000 1 900\n")],
+    &[Kind::ReceiveBufferDrops]
 )]
 fn a_fault_of_the_host_has_its_diagnosis(#[case] files: &[(&str, &str)], #[case] expected: &[Kind]) {
     let upstream = healthy();

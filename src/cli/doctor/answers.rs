@@ -1,18 +1,27 @@
 //! Checks the answers of a server: whether it serves and resolves for us, how large a response gets through, whether
 //! negative answers have an SOA and signed ones their signatures, and whether the servers of a tier agree.
 
+use std::time::Duration;
+
 use super::{
     document::DoctorFinding,
     exchange::{self, Outcome, Reply, Style},
     kind::Kind,
 };
 use crate::{
+    clock,
+    plural::Plural,
     upstream::{GroupSpec, ServerSpec},
-    wire::{Class, Name, Rcode, RecordType, Transport, UpstreamQuery, record::Records},
+    wire::{
+        Class, Name, Rcode, RecordType, Transport, UpstreamQuery,
+        record::{Record, Records},
+    },
 };
 
 /// Only responses larger than DNS without EDNS allows prove anything about the path.
 const PLAIN: usize = 512;
+/// Clocks that differ by less are right enough: signatures begin a while before they are published.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
 /// What is advertised to learn whether fragments come through, as a Route 53 endpoint does.
 const LARGE: u16 = 4096;
 
@@ -72,9 +81,14 @@ pub(super) async fn sizes(spec: &ServerSpec, group: &GroupSpec, style: Style, is
     let over = if spec.transport == Transport::Udp { Transport::Tcp } else { spec.transport };
     let whole = exchange::ask(spec, over, &query, style).await;
     let Some(reply) = whole.reply().filter(|reply| reply.response.is_positive()) else { return findings };
-    let records = Records::of(reply.response.message()).into_iter().flatten().map_while(Result::ok);
-    let has_signatures = records.into_iter().any(|record| record.rtype == RecordType(46));
-    if is_for_all && !has_signatures {
+    let signatures = signatures(reply);
+    let now = clock::wall();
+    if let Some(begin) = signatures.iter().map(|signature| signature.ahead_of(now)).min().flatten() {
+        let ahead = Plural(begin.as_secs() / 60, "minute");
+        let what = format!("by this host's clock, the root's keys that {server} gives are signed {ahead} from now");
+        findings.push(DoctorFinding::new(Kind::ClockOff, what).of_server(&server));
+    }
+    if is_for_all && signatures.is_empty() {
         let what = format!("{server} gives the root's keys without their signatures");
         findings.push(DoctorFinding::new(Kind::SignaturesStripped, what).of_server(&server));
     }
@@ -94,10 +108,34 @@ pub(super) async fn sizes(spec: &ServerSpec, group: &GroupSpec, style: Style, is
     findings
 }
 
+/// When a signature begins to be valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Inception(u32);
+
+impl Inception {
+    /// How far from `now`, since 1970, its validity begins; none if it has begun, or will within [`CLOCK_TOLERANCE`].
+    fn ahead_of(self, now: Duration) -> Option<Duration> {
+        let [.., high, upper, lower, low] = now.as_secs().to_be_bytes();
+        // Serial numbers: later ones are less than half of the circle ahead (RFC 4034 3.1.5).
+        let ahead = self.0.wrapping_sub(u32::from_be_bytes([high, upper, lower, low])).cast_signed();
+        let ahead = Duration::from_secs(u64::try_from(ahead).ok()?);
+        (ahead > CLOCK_TOLERANCE).then_some(ahead)
+    }
+}
+
+/// The signatures of a response.
+fn signatures(reply: &Reply) -> Vec<Inception> {
+    let message = reply.response.message();
+    let records = Records::of(message).into_iter().flatten().map_while(Result::ok);
+    let signatures = records.filter(|record| record.rtype == RecordType(46));
+    // Type, algorithm, labels, TTL and expiration stand before (RFC 4034 3.1).
+    let inception = |record: Record| record.rdata(message).get(12..16)?.first_chunk().copied();
+    signatures.filter_map(inception).map(|octets| Inception(u32::from_be_bytes(octets))).collect()
+}
+
 /// Asks for a name that does not exist below a zone of the group's: does the answer say how long that may be kept?
 pub(super) async fn negative(spec: &ServerSpec, zone: &Name, style: Style) -> Option<DoctorFinding> {
-    let label = format!("tidegate-doctor-{:08x}", rand::random::<u32>());
-    let query = query(zone.child(label.as_bytes()).ok()?, RecordType::A, false);
+    let query = query(unheard_of(zone)?, RecordType::A, false);
     let outcome = exchange::ask(spec, spec.transport, &query, style).await;
     let reply = outcome.reply().filter(|reply| reply.is_answer() && !reply.response.is_positive())?;
     if reply.response.negative_ttl().is_some() || !reply.response.chain().is_empty() {
@@ -105,6 +143,12 @@ pub(super) async fn negative(spec: &ServerSpec, zone: &Name, style: Style) -> Op
     }
     let what = format!("{spec} says that {} does not exist, without an SOA record", query.name);
     Some(DoctorFinding::new(Kind::NoSoa, what).of_server(&spec.to_string()))
+}
+
+/// A name below a zone that nobody has heard of; none if it would be too long.
+pub(super) fn unheard_of(zone: &Name) -> Option<Name> {
+    let label = format!("tidegate-doctor-{:08x}", rand::random::<u32>());
+    zone.child(label.as_bytes()).ok()
 }
 
 /// A query in class IN.

@@ -81,7 +81,7 @@ kinds! {
         "The certificate has expired: the other end of encrypted connections refuses it.",
         "Renew it where it is in use. If it is new, this host's clock is wrong.";
     ClockOff, "clock-off", First,
-        "A certificate is not valid yet by this host's clock: most likely the clock is wrong, and TLS and cookies with it.",
+        "A certificate or signature is not valid yet by this host's clock: most likely the clock is wrong, and TLS and cookies with it.",
         "Compare `date` with a clock that is right, and start chrony or systemd-timesyncd.";
     CertificateUntrusted, "certificate-untrusted", First,
         "The certificate is signed by no CA that is trusted here: nothing is sent to that server.",
@@ -161,6 +161,9 @@ kinds! {
     NoSoa, "no-soa", Note,
         "Negative answers come without an SOA record, as from a VPC's resolver: they are kept for `no_soa_ttl`.",
         "Nothing; lower or raise `no_soa_ttl` in [cache] if such queries are many.";
+    ClockUnsynchronized, "clock-unsynchronized", Note,
+        "Nothing keeps this host's clock right: when it drifts off, certificates and signatures seem not yet valid or expired.",
+        "Start chrony or systemd-timesyncd, here or on the host that this machine gets its time from.";
     SignaturesStripped, "signatures-stripped", Note,
         "The server leaves DNSSEC signatures out although they were asked for: clients that validate fail behind it.",
         "Nothing, unless clients validate. Then use a server that passes signatures on.";

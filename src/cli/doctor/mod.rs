@@ -10,6 +10,7 @@ mod document;
 mod exchange;
 mod host;
 mod kind;
+mod loops;
 mod names;
 mod running;
 mod server;
@@ -30,6 +31,7 @@ use super::{
 use crate::{
     admin::status::Status,
     config::{Color, Plan, is_aws_name},
+    net::mmsg::clock_is_synchronized,
     perimeter::{NameVerdict, document::PerimeterDocument},
     plural::Plural,
     system_error::SystemError,
@@ -75,6 +77,8 @@ pub struct Evidence {
     pub status: Option<Status>,
     /// Where the files of this host are.
     pub host: HostFiles,
+    /// Whether something keeps this host's clock in step with others; none = not known.
+    pub synchronized: Option<bool>,
 }
 
 /// Exit code 0 = nothing has to be done, 1 = something has, 2 = there is no usable configuration.
@@ -94,7 +98,7 @@ pub(super) fn run(options: &Options) -> i32 {
     if status.is_some() {
         names.extend(options.seen_public());
     }
-    let evidence = Evidence { names, status, host: HostFiles::default() };
+    let evidence = Evidence { names, status, host: HostFiles::default(), synchronized: clock_is_synchronized().ok() };
     let diagnosis = match diagnose(&plan, &evidence) {
         Ok(diagnosis) => diagnosis,
         Err(error) => {
@@ -127,12 +131,23 @@ async fn ask_everybody(plan: &Plan, evidence: &Evidence) -> Diagnosis {
     let listen = listeners(plan, evidence.status.as_ref());
     let mut findings = host::check(plan, &evidence.host, &listen);
     let workers = evidence.status.as_ref().map(|status| status.workers);
+    if evidence.synchronized == Some(false) {
+        let what = "the kernel says that nothing synchronizes its clock";
+        findings.push(DoctorFinding::new(Kind::ClockUnsynchronized, what));
+    }
     findings.extend(host::open_files(plan, &evidence.host.proc, workers));
     match &evidence.status {
         Some(status) => findings.extend(running::check(status)),
         None => findings.extend(host::ports(&listen)),
     }
-    let (site, of_servers) = Site::examine(plan, &OwnAddresses::new(listen)).await;
+    let (site, mut of_servers) = Site::examine(plan, &OwnAddresses::new(listen.iter().copied())).await;
+    if evidence.status.is_none() {
+        let looping = loops::find(&listen, site.candidates().collect()).await;
+        // Whatever else such a server answers, the loop is the cause.
+        let loops = |finding: &DoctorFinding| looping.iter().any(|other| other.server == finding.server);
+        of_servers.retain(|finding| finding.server.is_none() || !loops(finding));
+        findings.extend(looping);
+    }
     findings.extend(of_servers);
     // A probe may ask for a public name where the rule has no guard.
     let is_guarded = |name: &Name| site.rule_for(name).is_some_and(|rule| rule.guard.is_some());

@@ -145,8 +145,14 @@ fn how(outcome: &Option<impl std::borrow::Borrow<Outcome>>) -> String {
     }
 }
 
-const fn of_handshake(error: &HandshakeError) -> Kind {
+fn of_handshake(error: &HandshakeError) -> Kind {
     match error {
+        // Over QUIC nothing but rustls's words tell faults of a certificate apart.
+        HandshakeError::Quic { reason, .. } if reason.contains("certificate not valid for name") => {
+            Kind::CertificateName
+        }
+        HandshakeError::Quic { reason, .. } if reason.contains("certificate expired") => Kind::CertificateExpired,
+        HandshakeError::Quic { reason, .. } if reason.contains("certificate not valid yet") => Kind::ClockOff,
         HandshakeError::OtherName { .. } => Kind::CertificateName,
         HandshakeError::Expired => Kind::CertificateExpired,
         HandshakeError::NotYetValid => Kind::ClockOff,

@@ -5,6 +5,7 @@ use super::{
     document::DoctorFinding,
     exchange::Style,
     kind::Kind,
+    loops::LoopCandidate,
     server::{self, Reach},
 };
 use crate::{
@@ -70,6 +71,15 @@ impl<'p> Site<'p> {
         let group = self.groups.get(group.0)?;
         let server = group.servers.iter().find(|server| server.is_healthy)?;
         Some((&server.spec, group.style))
+    }
+
+    /// Every server with a zone of a rule that sends to it.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = LoopCandidate<'_>> {
+        self.groups.iter().enumerate().flat_map(|(index, group)| {
+            let zone = self.zones(GroupIndex(index)).next();
+            let candidate = |server, zone| LoopCandidate { server, group: &group.spec.name, zone, style: group.style };
+            group.servers.iter().filter_map(move |server| Some(candidate(&server.spec, zone?)))
+        })
     }
 
     /// Looks closer at the servers that answer: sizes, negative answers, signatures.

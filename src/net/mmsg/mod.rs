@@ -41,7 +41,7 @@ pub use inherited::inherited_descriptors;
 pub(super) use options::{Family, bind_late, ignore_path_mtu, report_destination};
 pub use options::{interface_index, interface_name};
 pub use outbox::{Outbox, Pushed};
-pub use process::{allowed_cpus, most_open_files, open_files, pin_to_cpu, raise_open_files};
+pub use process::{allowed_cpus, clock_is_synchronized, most_open_files, open_files, pin_to_cpu, raise_open_files};
 pub use queue::Sent;
 pub use wait::wait_readable;
 pub use watch::{for_reading, writable};

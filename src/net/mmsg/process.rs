@@ -23,6 +23,20 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     Ok((0..CORES).filter(|core| cores[core / WORD] >> (core % WORD) & 1 == 1).collect())
 }
 
+/// Whether something keeps the system clock in step with others: `STA_UNSYNC` is clear (adjtimex(2)).
+///
+/// # Errors
+/// The kernel does not say.
+pub fn clock_is_synchronized() -> io::Result<bool> {
+    // SAFETY: `timex` holds integers alone, for which all zeroes are values.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `state` is alive and writable; with `modes` 0 the call changes nothing but it.
+    if unsafe { libc::adjtimex(&raw mut state) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(state.status & libc::STA_UNSYNC == 0)
+}
+
 /// Binds the calling thread to one core.
 ///
 /// # Errors
