@@ -84,7 +84,7 @@ fn every_configuration_in_the_docs_passes_the_check() {
 }
 
 #[test]
-fn every_command_in_the_docs_exists() {
+fn every_command_in_the_docs_exists_and_parses() {
     let mut helps: HashMap<String, String> = HashMap::new();
     let mut help = |verb: &str| {
         let ask = || {
@@ -94,9 +94,19 @@ fn every_command_in_the_docs_exists() {
         };
         helps.entry(verb.to_owned()).or_insert_with(ask).clone()
     };
-    let mut count = 0;
+    let (mut count, mut parsed_count) = (0, 0);
     for (page, text) in pages() {
-        for words in commands(&text) {
+        for words in commands(&shell(&text)) {
+            // What the shell changes is not known here.
+            if words.iter().all(|word| !word.contains(['$', '"', '\'', '\\', '`'])) {
+                let line = [&["tidegate".to_owned()], &words[..]].concat();
+                let parsed = tidegate::cli::command().try_get_matches_from(&line);
+                let problem = parsed.err().filter(|error| error.use_stderr()).map(|error| error.to_string());
+                assert_eq!(problem, None, "{}: {}", page.display(), line.join(" "));
+                parsed_count += 1;
+            }
+        }
+        for words in commands(&[shell(&text), inline(&text)].concat()) {
             let said = help(&words[0]);
             for option in words.iter().filter(|word| word.starts_with("--")) {
                 let option = option.split('=').next().unwrap_or(option);
@@ -110,14 +120,22 @@ fn every_command_in_the_docs_exists() {
             count += 1;
         }
     }
-    assert!(count >= 30, "only {count} commands were found");
+    assert!(count >= 30 && parsed_count >= 20, "only {count} commands were found, and {parsed_count} whole ones");
+}
+
+/// Blocks of commands.
+fn shell(text: &str) -> Vec<String> {
+    ["sh", "bash"].iter().flat_map(|language| blocks(text, language)).collect()
+}
+
+/// Code within sentences, where a command may stand for several.
+fn inline(text: &str) -> Vec<String> {
+    let outside_blocks: String = text.split("```").step_by(2).collect();
+    outside_blocks.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// The words behind each `tidegate VERB` in code, up to the end of the command.
-fn commands(text: &str) -> Vec<Vec<String>> {
-    let mut code = ["sh", "bash"].iter().flat_map(|language| blocks(text, language)).collect::<Vec<_>>();
-    let outside_blocks: String = text.split("```").step_by(2).collect();
-    code.extend(outside_blocks.split('`').skip(1).step_by(2).map(str::to_owned));
+fn commands(code: &[String]) -> Vec<Vec<String>> {
     let ends = |word: &str| matches!(word, "|" | "&&" | "||" | "&" | ";" | ">" | "#") || word.starts_with(['>', '<']);
     let mut found = Vec::new();
     for line in code.iter().flat_map(|code| code.lines()) {

@@ -173,6 +173,11 @@ enum Verb {
     Man(man::Options),
 }
 
+/// The command line as it is declared, for programs that print or check it.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// Runs the program with these arguments, starting with its name, and returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     let verdict = match Arguments::try_parse_from(arguments) {
@@ -218,11 +223,11 @@ fn run_verb(verb: Verb) -> i32 {
         Verb::Version(options) => version::run(&options),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "tidegate", &mut script);
+            clap_complete::generate(shell, &mut command(), "tidegate", &mut script);
             OUT.write(&script);
             OK
         }
-        Verb::Man(options) => man::run(&options, &Arguments::command()),
+        Verb::Man(options) => man::run(&options, &command()),
     }
 }
 
