@@ -46,7 +46,7 @@
 //! | 4 | [`engine`]: the decisions |
 //! | 3 | [`upstream`]: servers we forward to · [`zones`]: local zones · [`perimeter`]: which names were private or public |
 //! | 2 | [`cache`] · [`route`] · [`config`] |
-//! | 1 | [`net`]: the kernel, and the only unsafe code · [`tls`]: trust and handshakes · [`metrics`] · [`dnstap`] |
+//! | 1 | [`net`]: the kernel, and the only unsafe code · [`tls`]: trust and handshakes · [`metrics`] · [`dnstap`] · [`otlp`] |
 //! | 0 | [`wire`]: DNS messages as bytes · [`networks`] · [`clock`] · [`files`] · [`plural`] · [`system_error`] |
 
 pub mod admin;
@@ -61,6 +61,7 @@ pub mod files;
 pub mod metrics;
 pub mod net;
 pub mod networks;
+pub mod otlp;
 pub mod perimeter;
 pub mod plural;
 pub mod route;

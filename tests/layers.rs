@@ -26,6 +26,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("tls", 1),
     ("metrics", 1),
     ("dnstap", 1),
+    ("otlp", 1),
     ("cache", 2),
     ("route", 2),
     ("config", 2),
@@ -49,7 +50,7 @@ const MOST_IN_CIRCLE: usize = 6;
 /// Words that stand only in files whose path below `src/`, without `.rs`, begins with one of these.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("hickory_server", &["cli/demo/"]),
-    ("prost", &["dnstap/message"]),
+    ("prost", &["dnstap/message", "otlp/message"]),
     ("hickory_resolver", &["upstream/watch/names"]),
     ("rcgen", &["cli/demo/certificates"]),
     ("quinn", &["tls/", "upstream/link/quic", "serve/quic"]),

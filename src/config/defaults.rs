@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::file::{Key, Mark, ServerSection, TABLES};
+use super::file::{Key, ServerSection, TABLES};
 
 /// Every key that has a default, with it, as TOML; a comment marks what is not supported yet.
 pub fn defaults() -> String {
@@ -28,19 +28,5 @@ pub fn default_udp_payload() -> u16 {
 
 fn line(key: &Key) -> Option<String> {
     let default = key.kind.shown_default()?;
-    let mark = match key.mark {
-        Some(Mark::NotYet) => "  # not supported yet",
-        None => "",
-    };
-    Some(format!("{} = {default}{mark}\n", key.name))
-}
-
-/// The keys that parse and are not supported yet, as `table.key`.
-pub fn not_supported() -> Vec<String> {
-    let tables = TABLES.iter().map(|(header, keys)| (header.trim_matches(['[', ']']), keys()));
-    let marked = tables.flat_map(|(table, keys)| {
-        let marked = keys.into_iter().filter(|key| key.mark.is_some());
-        marked.map(move |key| format!("{}.{}", table.replace(".NAME", ""), key.name))
-    });
-    marked.collect()
+    Some(format!("{} = {default}\n", key.name))
 }

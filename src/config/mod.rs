@@ -24,7 +24,7 @@ mod units;
 
 pub use address::{Address, AddressError, Endpoint};
 pub(crate) use build::is_host_address;
-pub use defaults::{default_udp_payload, defaults, not_supported};
+pub use defaults::{default_udp_payload, defaults};
 pub use error::{Color, Problems};
 pub use expectations::{Expectations, Expected, ExpectedCase, ExpectedVerdict};
 pub use file::{CONTROL_SOCKET, EditError, MAX_SERVERS, group_table, set_servers};

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     dnstap::DnstapTarget,
+    otlp::OtlpTarget,
     tls::KeyPair,
     wire::{Name, cookie::Secret},
 };
@@ -65,6 +66,8 @@ pub struct Boot {
     pub log_format: LogFormat,
     /// Where dnstap messages go; none = nowhere.
     pub dnstap: Option<DnstapTarget>,
+    /// Where traces go; none = nowhere.
+    pub otlp: Option<OtlpTarget>,
     /// Whether to sandbox the process.
     pub sandbox: Sandbox,
 }
@@ -480,6 +483,7 @@ impl Boot {
             ("admin.socket", self.admin_socket == other.admin_socket),
             ("log.format", self.log_format == other.log_format),
             ("log.dnstap", self.dnstap == other.dnstap),
+            ("log.otlp", self.otlp == other.otlp),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::LazyLock};
 use serde_json::{Map, Value, json};
 
 use super::file::{
-    AdminSection, CacheSection, ForwardSection, Key, LimitsSection, LocalHostsSection, LocalSection, LogSection, Mark,
+    AdminSection, CacheSection, ForwardSection, Key, LimitsSection, LocalHostsSection, LocalSection, LogSection,
     PerimeterSection, ServerSection, SpecialSection, Table, Top, UpstreamSection,
 };
 
@@ -62,13 +62,9 @@ pub(super) fn table(keys: &[Key], name: &str) -> Value {
 
 fn property(key: &Key, table: &str) -> Value {
     let mut schema = key.kind.schema();
-    let mark = match key.mark {
-        Some(Mark::NotYet) => "Not supported yet. ",
-        None => "",
-    };
     let words = DESCRIPTIONS.get(&format!("{table}.{}", key.name)).map_or("", String::as_str);
-    if !mark.is_empty() || !words.is_empty() {
-        schema["description"] = format!("{mark}{words}").into();
+    if !words.is_empty() {
+        schema["description"] = words.into();
     }
     if let Some(default) = key.json_default() {
         schema["default"] = default;

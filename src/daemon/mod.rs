@@ -77,6 +77,7 @@ use crate::{
         mmsg::{allowed_cpus, open_files, raise_open_files},
         socket::{BindError, Inherited, PortProtocol},
     },
+    otlp::OtlpExporter,
     serve::{ConnectionLimits, connections::Connections},
     system_error::SystemError,
     upstream::{Alarm, OwnAddresses},
@@ -163,6 +164,7 @@ pub struct Daemon {
     snapshot_writer: Option<WriterThread>,
     perimeter_recorder: Option<WriterThread>,
     dnstap: Option<DnstapWriter>,
+    otlp: Option<OtlpExporter>,
     orders: mpsc::Receiver<OrderRequest>,
     _socket: Option<SocketFile>,
 }
@@ -230,7 +232,10 @@ impl Daemon {
         let dnstap = boot.dnstap.clone().map(|target| DnstapWriter::start(target, version));
         let dnstap = dnstap.transpose().map_err(StartError::Thread)?;
         let tap = dnstap.as_ref().map(DnstapWriter::tap);
-        let report = Arc::new(report.with_log(log_lost, tap.clone()));
+        let otlp = boot.otlp.clone().map(|target| OtlpExporter::start(target, env!("CARGO_PKG_VERSION")));
+        let otlp = otlp.transpose().map_err(StartError::Thread)?;
+        let tracer = otlp.as_ref().map(OtlpExporter::tracer);
+        let report = Arc::new(report.with_log(log_lost, tap.clone(), tracer.clone()));
         let start_recorder = |record| perimeter_recorder::start(record, &engine, &report);
         let perimeter_recorder = boot.perimeter.as_ref().map(start_recorder).transpose()?;
         let (stop, stopping) = watch::channel(false);
@@ -248,6 +253,7 @@ impl Daemon {
                 payload,
                 sockets,
                 tap: tap.clone(),
+                tracer: tracer.clone(),
                 stop: stopping.clone(),
                 drain: Arc::clone(&drain),
                 end: end.clone(),
@@ -282,6 +288,7 @@ impl Daemon {
             snapshot_writer,
             perimeter_recorder,
             dnstap,
+            otlp,
             orders,
             _socket: file,
         })
@@ -394,6 +401,9 @@ impl Daemon {
         }
         if let Some(writer) = self.dnstap {
             writer.stop();
+        }
+        if let Some(exporter) = self.otlp {
+            exporter.stop();
         }
         if let Some(recorder) = self.perimeter_recorder {
             recorder.stop();

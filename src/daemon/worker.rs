@@ -22,6 +22,7 @@ use crate::{
     dnstap::Tap,
     engine::{Context, Engine},
     metrics,
+    otlp::Tracer,
     serve::{ConnectionLimits, accept, connections::Connections, quic, udp},
     upstream::{self, UpstreamClient},
 };
@@ -43,6 +44,8 @@ pub(super) struct WorkerSpec {
     pub sockets: Vec<Socket>,
     /// Where copies of messages go.
     pub tap: Option<Tap>,
+    /// Begins traces.
+    pub tracer: Option<Tracer>,
     /// Becomes true when reading stops.
     pub stop: watch::Receiver<bool>,
     /// How long to wait for queries in flight after the stop, if not [`DRAIN`]; set before the stop.
@@ -77,7 +80,8 @@ fn run(spec: WorkerSpec) -> io::Result<()> {
 async fn work(spec: WorkerSpec) -> io::Result<()> {
     let number = upstream::WorkerNumber { index: spec.index, count: spec.workers + 1 };
     let upstream_client = Rc::new(UpstreamClient::tapped(number, spec.tap.clone()));
-    let context = Rc::new(Context::new(spec.engine, upstream_client, spec.counters).with_tap(spec.tap));
+    let context =
+        Rc::new(Context::new(spec.engine, upstream_client, spec.counters).with_tap(spec.tap).with_tracer(spec.tracer));
     let mut listeners = JoinSet::new();
     for socket in spec.sockets {
         let (context, connections) = (Rc::clone(&context), Arc::clone(&spec.connections));
@@ -167,6 +171,7 @@ mod tests {
                 payload: 1232,
                 sockets: vec![Socket::Udp(UdpSocket::from(no_socket))],
                 tap: None,
+                tracer: None,
                 stop: stopping,
                 drain: Arc::default(),
                 end,

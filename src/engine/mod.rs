@@ -21,6 +21,7 @@ pub mod snapshot;
 mod rotation;
 mod shape;
 mod store;
+mod trace;
 
 use std::{
     cell::RefCell,
@@ -47,6 +48,7 @@ use crate::{
     clock::Moment,
     dnstap::{Tap, Tapped, TappedKind},
     metrics,
+    otlp::Tracer,
     perimeter::Perimeter,
     upstream::{Loops, UpstreamClient},
     wire::{Flags, Header, MAX_MESSAGE, MessageId, cookie::Secret},
@@ -161,6 +163,8 @@ pub struct Context {
     pub scratch: Rc<RefCell<Box<[u8]>>>,
     /// Where copies of clients' messages go.
     pub tap: Option<Tap>,
+    /// Begins traces of queries that the cache cannot answer.
+    pub tracer: Option<Tracer>,
 }
 
 impl Context {
@@ -171,12 +175,17 @@ impl Context {
         counters: Arc<metrics::WorkerCounters>,
     ) -> Self {
         let scratch = Rc::new(RefCell::new(vec![0; MAX_MESSAGE].into()));
-        Self { engine, upstream_client, counters, scratch, tap: None }
+        Self { engine, upstream_client, counters, scratch, tap: None, tracer: None }
     }
 
     /// Adds a tap of clients' messages.
     pub fn with_tap(self, tap: Option<Tap>) -> Self {
         Self { tap, ..self }
+    }
+
+    /// The same, with traces.
+    pub fn with_tracer(self, tracer: Option<Tracer>) -> Self {
+        Self { tracer, ..self }
     }
 
     /// [`Engine::handle`], past the tap.

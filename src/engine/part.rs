@@ -14,7 +14,7 @@ use super::{
     pending::{PendingKey, Place},
     resolution::{LeadCount, Resolution},
     snapshot::{Rule, RuleId, Target},
-    store,
+    store, trace,
 };
 use crate::{
     clock::Moment,
@@ -68,6 +68,9 @@ pub async fn fetch(context: &Context, resolution: &Resolution, rule: RuleId) -> 
             Place::Follow(receiver) => receiver,
         };
         context.counters.coalesced();
+        if let Some(span) = &resolution.span {
+            span.set("tidegate.coalesced", true);
+        }
         context.engine.perimeter.note_client(&resolution.query.name, resolution.client);
         let now = Moment::now();
         match tokio::time::timeout(resolution.deadline.since(now), receiver).await {
@@ -95,8 +98,10 @@ async fn ask(context: &Context, resolution: &Resolution, id: RuleId) -> Part {
     if let Some(error) = store::remembered(context, resolution, now) {
         return if error.is_final() { Part::Refused(error) } else { Part::Unanswered(error) };
     }
-    let exchange =
-        |group, now, deadline| context.upstream_client.exchange(group, &rule.loops, &resolution.query, now, deadline);
+    let exchange = |group, now, deadline| {
+        let span = resolution.span.as_ref();
+        context.upstream_client.exchange_traced(group, &rule.loops, &resolution.query, (now, deadline), span)
+    };
     let exchanged = match rule.groups() {
         (group, None) => exchange(group, now, resolution.deadline).await,
         (group, Some(fallback)) => {
@@ -198,6 +203,11 @@ pub fn guarded(
 ) -> Result<(Response, Option<Reason>), ResolveError> {
     let rule = resolution.snapshot.rule(id);
     let Judged { objection, outcome } = judged(resolution, id, response)?;
+    if let Some(span) = resolution.span.as_ref().filter(|_| rule.guard.has_networks()) {
+        let verdict = objection.map_or("pass", |objection| objection.action.label());
+        let address = objection.map(|objection| objection.address.to_string());
+        trace::guard(span, rule, &resolution.query.name, verdict, address);
+    }
     let Some(Objection { action, address, fault }) = objection else { return outcome };
     rule.counters.violated(action, &context.counters);
     let name = &resolution.query.name;

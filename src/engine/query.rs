@@ -125,6 +125,7 @@ impl Query {
             cached: self.cached,
             snapshot: Arc::clone(snapshot),
             leads: None,
+            span: None,
         }
     }
 

@@ -6,6 +6,7 @@ use super::snapshot::{Snapshot, Target};
 use crate::{
     cache::{CacheKey, Hash},
     clock::Moment,
+    otlp::Span,
     route::{RouteMatch, View},
     wire::{Name, UpstreamQuery},
 };
@@ -42,6 +43,8 @@ pub struct Resolution {
     pub snapshot: Arc<Snapshot>,
     /// The exchanges it leads, where its client may get a stale answer before they end.
     pub leads: Option<Rc<LeadCount>>,
+    /// The span of its trace that further ones are below.
+    pub span: Option<Span>,
 }
 
 /// The number of exchanges that a query leads at this moment, whose answers others may wait for.

@@ -23,13 +23,14 @@ use super::{
     resolution::{CacheState, Resolution},
     rotation,
     snapshot::{RuleId, Snapshot, Target},
-    store,
+    store, trace,
 };
 use crate::{
     clock::Moment,
     config::QueryLogPolicy,
     dnstap::{Tapped, TappedKind},
     metrics::{CountedReply, QueryOutcome, ReplySource},
+    otlp::Span,
     upstream::Server,
     wire::{EdeCode, Name, Rcode, Response, ResponseKind, reply, rotate, splice},
     zones::{self, LocalQuery},
@@ -64,17 +65,18 @@ type Boxed<'a> = Pin<Box<dyn Future<Output = Resolved> + 'a>>;
 
 /// Resolves a query. The caller writes the reply when it sends it.
 pub async fn resolve(context: &Context, query: &Query) -> Reply {
+    let span = trace::begin(context, query);
     let mut snapshot = context.engine.snapshot_owned();
     for _ in 0..=MAX_RELOADS {
-        let resolution = query.resolution(&snapshot);
+        let resolution = Resolution { span: span.clone(), ..query.resolution(&snapshot) };
         let resolved = answer(context, &resolution).await;
         let current = context.engine.snapshot();
         if current.generation == snapshot.generation || agrees(&snapshot, &current, query, &resolved) {
-            return Reply::new(resolved, &snapshot);
+            return Reply::new(resolved, &snapshot, span);
         }
         snapshot = Guard::into_inner(current);
     }
-    Reply::new(Err(ResolveError::overtaken()), &snapshot)
+    Reply::new(Err(ResolveError::overtaken()), &snapshot, span)
 }
 
 /// Whether both snapshots shape the answer by the same rules.
@@ -91,11 +93,13 @@ pub struct Reply {
     payload: u16,
     rotates: bool,
     log: QueryLogPolicy,
+    /// The query's own span.
+    span: Option<Span>,
 }
 
 impl Reply {
-    const fn new(resolved: Resolved, snapshot: &Snapshot) -> Self {
-        Self { resolved, payload: snapshot.udp_payload, rotates: snapshot.rotate, log: snapshot.query_log }
+    const fn new(resolved: Resolved, snapshot: &Snapshot, span: Option<Span>) -> Self {
+        Self { resolved, payload: snapshot.udp_payload, rotates: snapshot.rotate, log: snapshot.query_log, span }
     }
 
     /// Writes the reply to `query` into `out`, and counts it; returns its length. For a stream, `out` must
@@ -146,8 +150,12 @@ impl Reply {
         if rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN {
             context.counters.failed(&query.upstream.name, rcode, reason.map(|reason| reason.code));
         }
+        let server = || self.resolved.as_ref().ok().and_then(|answer| answer.server.as_deref());
+        if let Some(span) = &self.span {
+            trace::replied(span, reply, server(), now);
+        }
         if query_log::takes(self.log, rcode) {
-            let server = self.resolved.as_ref().ok().and_then(|answer| answer.server.as_deref());
+            let server = server();
             let (client, transport, section) = (query.client, query.carrier.transport, question.echo.section);
             LoggedQuery { client, transport, section, reply, server, took }.write();
         }
@@ -259,7 +267,18 @@ async fn steps(context: &Context, resolution: &Resolution, trail: &mut Trail) ->
 
 async fn forward(context: &Context, resolution: &Resolution, rule: RuleId, trail: &mut Trail) -> Resolved {
     resolution.snapshot.rule(rule).counters.asked(&context.counters);
-    let part = part::fetch(context, resolution, rule).await;
+    let part = match &resolution.span {
+        None => part::fetch(context, resolution, rule).await,
+        Some(span) => {
+            let asked = resolution.snapshot.rule(rule);
+            let span = trace::rule(span, asked, &resolution.query, trail.turns > 0, Moment::now());
+            let traced = Resolution { span: Some(span.clone()), ..resolution.clone() };
+            // On the heap, for the state of every other query to stay as small as it is.
+            let part = Box::pin(part::fetch(context, &traced, rule)).await;
+            span.end(Moment::now());
+            part
+        }
+    };
     match &*part {
         Part::Unanswered(error) | Part::OutOfTime(error) | Part::Refused(error) => Err(error.clone()),
         Part::Answer { response, leaves: Some(cut), server, .. } => {

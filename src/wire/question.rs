@@ -124,8 +124,6 @@ fn read_section(message: &[u8]) -> Result<(RecordType, Class, usize), Malformed>
     Ok((RecordType(u16::from_be_bytes([a, b])), Class(u16::from_be_bytes([c, d])), end + 4))
 }
 
-// Inlined, as `Records::next` is: what it gives would be copied twice on the way to the question of every hit.
-#[inline(always)]
 fn read_rest<'a>(message: &'a [u8], header: &Header, at: usize) -> Result<Option<Edns<'a>>, Malformed> {
     let mut opt = None;
     for record in Records::new(message, header, at) {

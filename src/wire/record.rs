@@ -101,7 +101,6 @@ impl Iterator for Records<'_> {
     type Item = Result<Record, Malformed>;
 
     /// The next record; after an error there is none.
-    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let sections = [Section::Answer, Section::Authority, Section::Additional];
         let which = self.left.iter().position(|&left| left > 0)?;

@@ -1,5 +1,6 @@
 //! Every kind of mistake, by its message and its place.
 
+use rstest::rstest;
 use tidegate::config::{Color, Plan};
 
 use crate::problems;
@@ -348,14 +349,22 @@ fn a_problem_shows_its_line_and_what_would_be_right() {
 }
 
 #[test]
-fn keys_of_later_work_are_refused_unless_off() {
-    let found = problems("[log]\notlp = \"http://127.0.0.1:4318\"");
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].ends_with(": not supported yet: log.otlp"), "{found:?}");
+fn what_is_off_needs_nothing() {
     let off = "[server]\nproxy_protocol = []\nchaos = \"\"\nlameduck = \"5s\"\nsandbox = \"off\"\n\
         [server.tls]\ntls = []\n\
         [log]\nqueries = \"off\"\nsample = 1.0\n[admin]\nsocket = \"/run/tidegate/control.sock\"\n";
     assert_eq!(problems(off), [""; 0]);
+}
+
+#[rstest]
+#[case::encrypted("https://127.0.0.1:4318", "traces go to a collector over http://")]
+#[case::grpc("grpc://127.0.0.1:4317", "traces go to a collector over http://")]
+#[case::name("http://collector:4318", "its host is given by address, since its name may need this server")]
+#[case::no_port("http://127.0.0.1", "it names no port")]
+#[case::no_url("collector", "it is no URL of a collector")]
+fn a_collector_of_traces_is_a_plain_url_with_an_address(#[case] text: &str, #[case] why: &str) {
+    let found = problems(&format!("[log]\notlp = {text:?}"));
+    assert_eq!(found, [format!("t.toml:2:8: otlp {text:?} cannot be used: {why}")]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use tidegate::config::{defaults, not_supported};
+use tidegate::config::defaults;
 use toml::{Table, Value};
 
 use crate::plan;
@@ -74,52 +74,4 @@ fn the_printed_defaults_change_nothing() {
     let silent = plan("[upstream.NAME]\nservers = [\"192.0.2.1\"]\n[[forward]]\nzones = [\".\"]\nto = \"NAME\"");
     assert_eq!(written.live, silent.live);
     assert_eq!(written.boot.streams, silent.boot.streams);
-}
-
-/// The keys of the reference with the comment behind each, as `table.key`.
-fn commented(reference: &str) -> Vec<(String, String)> {
-    let mut table = String::new();
-    let mut keys = Vec::new();
-    for line in reference.lines() {
-        let (code, comment) = line.split_once('#').unwrap_or((line, ""));
-        if let Some(header) = code.strip_prefix('[') {
-            let header = header.split(']').next().unwrap_or_default().trim_start_matches('[');
-            table = header.replace(".vpc", "").replace(".site", "");
-        } else if let Some((key, _)) = code.split_once('=').filter(|_| !code.starts_with(' ')) {
-            keys.push((format!("{table}.{}", key.trim()), comment.to_owned()));
-        }
-    }
-    keys
-}
-
-#[test]
-fn the_reference_marks_what_is_not_supported_yet_and_nothing_else() {
-    let not_supported = not_supported();
-    let keys = commented(&fs::read_to_string("config/reference.toml").unwrap());
-    for key in &not_supported {
-        assert!(keys.iter().any(|(known, _)| known == key), "{key} is not in the reference");
-    }
-    for (key, comment) in &keys {
-        assert_eq!(comment.contains("not supported yet"), not_supported.contains(key), "{key}: {comment}");
-    }
-}
-
-#[test]
-fn the_readme_names_what_is_not_supported_yet_and_nothing_else() {
-    let readme = fs::read_to_string("README.md").unwrap();
-    let (_, rest) =
-        readme.split_once("Keys that parse and are **not supported yet**").expect("the README has the list");
-    let list = rest.split("\n\n").next().unwrap_or_default();
-    let (_, list) = list.split_once("says so:").expect("the list follows");
-    let mut named: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
-    let mut known = not_supported();
-    named.sort_unstable();
-    known.sort_unstable();
-    assert_eq!(named, known);
-}
-
-#[test]
-fn the_printed_defaults_mark_what_is_not_supported_yet() {
-    let marked = defaults().lines().filter(|line| line.contains("# not supported yet")).count();
-    assert_eq!(marked, not_supported().len());
 }

@@ -11,6 +11,7 @@ mod encrypted;
 mod limits;
 mod log;
 mod notify;
+mod otlp;
 mod query_log;
 mod refused;
 mod reload;

@@ -29,7 +29,7 @@ fn every_file_in_config_passes_the_check() {
 }
 
 #[test]
-fn the_reference_holds_nothing_wrong_but_what_is_not_supported_yet() {
+fn the_reference_passes_the_check() {
     // Beside the zone file that it names.
     let folder = tempfile::tempdir().expect("a temporary folder");
     let reference = folder.path().join("reference.toml");
@@ -37,29 +37,7 @@ fn the_reference_holds_nothing_wrong_but_what_is_not_supported_yet() {
     fs::write(folder.path().join("corp.example.zone"), ZONE).expect("the folder is writable");
     let output = run(&["check", &reference.to_string_lossy()]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    // The last line counts the problems, and is none.
-    let problem = |line: &&str| {
-        line.contains("reference.toml:") && !line.contains(": warning: ") && !line.ends_with("it can be used")
-    };
-    let headlines: Vec<&str> = said.lines().filter(problem).collect();
-    assert!(headlines.iter().all(|line| line.contains("not supported yet")), "{said}");
-    let expected = if headlines.is_empty() { 0 } else { 2 };
-    assert_eq!(output.status.code(), Some(expected), "{said}");
-}
-
-#[test]
-fn every_block_of_toml_in_the_readme_and_the_guide_passes_the_check() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/coming-from.md");
-    let text = [readme, guide].map(|path| fs::read_to_string(path).expect("it is there")).concat();
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("tidegate.toml");
-    let blocks: Vec<&str> = text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert!(!blocks.is_empty(), "the README shows a configuration");
-    for (number, block) in blocks.iter().enumerate() {
-        fs::write(&path, block).expect("the folder is writable");
-        assert_passes(&path, &format!("block {} of README.md and docs/coming-from.md:\n{block}", number + 1));
-    }
+    assert_eq!(output.status.code(), Some(0), "{said}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::{
     },
     Builder, section,
 };
-use crate::{dnstap::DnstapTarget, files, system_error::SystemError};
+use crate::{dnstap::DnstapTarget, files, otlp::OtlpTarget, system_error::SystemError};
 
 const DNS_PORT: u16 = 53;
 const ADMIN_PORT: u16 = 9153;
@@ -54,7 +54,30 @@ impl Builder<'_> {
             },
             log_format: log.format(),
             dnstap: self.dnstap(log.dnstap.as_ref()),
+            otlp: self.otlp(log.otlp.as_ref()),
             sandbox: server.sandbox(),
+        }
+    }
+
+    /// Where traces go.
+    fn otlp(&mut self, text: Option<&Text>) -> Option<OtlpTarget> {
+        let text = text.filter(|text| !text.value.is_empty())?;
+        if cfg!(not(feature = "otlp")) {
+            let message = "this build of tidegate sends no traces: it was made without the feature otlp";
+            self.problem_with_help(&text.place, message, "take another build, or leave otlp out");
+            return None;
+        }
+        match text.value.parse() {
+            Ok(target) => Some(target),
+            Err(error) => {
+                let message = format!("otlp \"{}\" cannot be used: {error}", text.value);
+                self.problem_with_help(
+                    &text.place,
+                    message,
+                    "write \"http://127.0.0.1:4318\" or \"http://[::1]:4318\"",
+                );
+                None
+            }
         }
     }
 

@@ -184,7 +184,7 @@ table! {
         // A fraction of queries.
         sample: f64 = limit(1.0, 0.0, 1.0),
         dnstap: String = text(""),
-        otlp: String = text("") => NotYet,
+        otlp: String = text(""),
     }
 }
 

@@ -57,8 +57,6 @@ pub(in crate::config) struct Key {
     pub(in crate::config) name: &'static str,
     /// Its kind.
     pub(in crate::config) kind: &'static dyn Described,
-    /// A mark, if it is not fully supported.
-    pub(in crate::config) mark: Option<Mark>,
 }
 
 impl Key {
@@ -67,13 +65,6 @@ impl Key {
         let mut table: toml::Table = format!("x = {}", self.kind.shown_default()?).parse().ok()?;
         serde_json::to_value(table.remove("x")?).ok()
     }
-}
-
-/// Marks a key that is not fully supported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::config) enum Mark {
-    /// It parses, and anything other than its default is refused.
-    NotYet,
 }
 
 /// A kind without the type of its values.

@@ -19,7 +19,7 @@ pub(super) use keys::{
     SpecialSection, TABLES, TlsSection, Top, UpstreamSection,
 };
 pub use keys::{CONTROL_SOCKET, MAX_SERVERS};
-pub(super) use kind::{Key, Keyword, Mark, no_such_word};
+pub(super) use kind::{Key, Keyword, no_such_word};
 pub(super) use load::{Loaded, load, parse};
 use read::Reader;
 pub(super) use read::{Located, ServerEntry, Table, Text, Texts};

@@ -8,7 +8,7 @@ use toml::{
 
 use super::{
     super::error::{Place, Problem, SourceId},
-    kind::{Key, Kind, Mark},
+    kind::{Key, Kind},
     suggest,
 };
 
@@ -96,13 +96,13 @@ macro_rules! key_name {
 }
 pub(super) use key_name;
 
-/// Declares a table of the file: for each key its type, its kind, and a mark. Every key is optional and has a method of
+/// Declares a table of the file: for each key its type and its kind. Every key is optional and has a method of
 /// the same name that returns its value or default. If a key cannot be a field name, its text is given after one:
 /// `qtype("type"): …`.
 macro_rules! table {
     (
         $(#[$doc:meta])* $name:ident in $table:literal {
-            $($key:ident $(($written:literal))?: $type:ty = $kind:expr $(=> $mark:ident)?),* $(,)?
+            $($key:ident $(($written:literal))?: $type:ty = $kind:expr),* $(,)?
         }
     ) => {
         $(#[$doc])*
@@ -138,7 +138,6 @@ macro_rules! table {
                     $crate::config::file::kind::Key {
                         name: $crate::config::file::read::key_name!($key $($written)?),
                         kind: &KIND,
-                        mark: None$(.or(Some($crate::config::file::kind::Mark::$mark)))?,
                     }
                 }),*]
             }
@@ -152,9 +151,8 @@ macro_rules! table {
                 Self {
                     $($key: {
                         const KIND: <$type as $crate::config::file::kind::Keyed>::Kind = $kind;
-                        let mark = None$(.or(Some($crate::config::file::kind::Mark::$mark)))?;
                         let name = $crate::config::file::read::key_name!($key $($written)?);
-                        reader.key(table, path, name, &KIND, mark)
+                        reader.key(table, path, name, &KIND)
                     },)*
                 }
             }
@@ -169,21 +167,15 @@ impl Reader<'_> {
         V::read(table.get(key)?, &join(path, key), self)
     }
 
-    /// The value of `key` in the table at `path`, if it is present and valid. Reports a key that is not supported.
+    /// The value of `key` in the table at `path`, if it is present and valid.
     pub(super) fn key<K: Kind>(
         &mut self,
         table: &DeTable<'_>,
         path: &str,
         key: &str,
         kind: &K,
-        mark: Option<Mark>,
     ) -> Option<Located<K::Value>> {
-        let path = join(path, key);
-        let read = kind.read(table.get(key)?, &path, self)?;
-        if mark == Some(Mark::NotYet) && kind.show(&read.value) != kind.show(&kind.default()) {
-            self.problem(&read.place, format!("not supported yet: {path}"));
-        }
-        Some(read)
+        kind.read(table.get(key)?, &join(path, key), self)
     }
 
     pub(super) fn problem(&mut self, place: &Place, message: String) {

@@ -11,6 +11,7 @@ use crate::{
     dnstap::Tap,
     metrics::Exposition,
     net::changes::NetworkChange,
+    otlp::Tracer,
     upstream::{
         FormerServer, Group, HealthState, ServerRecord,
         names::NameList,
@@ -94,11 +95,12 @@ fn encode_network(report: &Report, exposition: &mut Exposition) {
 }
 
 fn encode_log(report: &Report, exposition: &mut Exposition) {
-    let help = "Log lines and dnstap messages that were lost because nobody took them in time.";
+    let help = "Log lines, dnstap messages and spans (otlp) that were lost because nobody took them in time.";
     let lost = report.log_lost.as_ref().map_or(0, LostLines::count);
     let mut family = exposition.counter("tidegate_log_dropped_total", help);
     family.sample(&[("sink", "log")], lost);
     family.sample(&[("sink", "dnstap")], report.tap.as_ref().map_or(0, Tap::dropped));
+    family.sample(&[("sink", "otlp")], report.tracer.as_ref().map_or(0, Tracer::dropped));
 }
 
 fn encode_cache(report: &Report, exposition: &mut Exposition) {

@@ -42,6 +42,7 @@ use crate::{
     },
     metrics::{self, Format, Registry, counter::SharedCounter},
     net::changes::NetworkChange,
+    otlp::Tracer,
     perimeter::document::PerimeterDocument,
     plural::Plural,
     serve::connections::Connections,
@@ -73,6 +74,7 @@ pub(super) struct Report {
     network_changes: [SharedCounter; NetworkChange::ALL.len()],
     log_lost: Option<LostLines>,
     tap: Option<Tap>,
+    tracer: Option<Tracer>,
 }
 
 /// The configuration in force, and its hash, by which replicas can be compared.
@@ -128,12 +130,13 @@ impl Report {
             network_changes: Default::default(),
             log_lost: None,
             tap: None,
+            tracer: None,
         }
     }
 
-    /// Adds the counters of lost log lines and dnstap messages.
-    pub(super) fn with_log(self, log_lost: Option<LostLines>, tap: Option<Tap>) -> Self {
-        Self { log_lost, tap, ..self }
+    /// Adds the counters of lost log lines, dnstap messages and spans.
+    pub(super) fn with_log(self, log_lost: Option<LostLines>, tap: Option<Tap>, tracer: Option<Tracer>) -> Self {
+        Self { log_lost, tap, tracer, ..self }
     }
 
     /// Notes that another configuration is in force; `lines` say what changed.

@@ -46,6 +46,7 @@ impl Run<'_> {
             is_plain: false,
             is_check: true,
             is_hedged: false,
+            span: None,
         };
         check.add_handshake(self.race.group.limits().timeout);
         self.tries.push(check);

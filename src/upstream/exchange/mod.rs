@@ -20,6 +20,7 @@
 
 mod follow_up;
 mod hedge;
+mod spans;
 mod turn;
 
 use std::{rc::Rc, sync::Arc, time::Duration};
@@ -28,6 +29,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::{
     clock::Moment,
+    otlp::Span,
     upstream::{
         group::{
             Group, Marks,
@@ -82,6 +84,18 @@ impl UpstreamClient {
         now: Moment,
         deadline: Moment,
     ) -> Result<Exchanged, ExchangeError> {
+        self.exchange_traced(group, loops, query, (now, deadline), None).await
+    }
+
+    /// [`UpstreamClient::exchange`] with a span below which each query to a server gets one.
+    pub async fn exchange_traced(
+        &self,
+        group: &Arc<Group>,
+        loops: &Marks,
+        query: &Arc<UpstreamQuery>,
+        (now, deadline): (Moment, Moment),
+        span: Option<&Span>,
+    ) -> Result<Exchanged, ExchangeError> {
         self.shared.late_tries.borrow_mut().settle(now);
         let _place = group.enter().ok_or(ExchangeError::Overload)?;
         let unavailable = |availability| ExchangeError::AllFailed(Reasons::new(availability));
@@ -93,7 +107,7 @@ impl UpstreamClient {
         };
         let deadline = if trial.is_some() { deadline.min(now + group.limits().timeout * 2) } else { deadline };
         let race = Race::new(query, group, Role::Traffic, deadline);
-        let mut run = Run::new(self, race, candidates, group.limits().attempts);
+        let mut run = Run::new(self, race, candidates, group.limits().attempts).traced(span);
         run.reasons.was_trial = trial.is_some();
         run.finish(now, deadline).await
     }
@@ -160,6 +174,8 @@ struct Try {
     is_check: bool,
     /// Whether a hedge was sent for it, out of the budget.
     is_hedged: bool,
+    /// The span of its newest leg.
+    span: Option<Span>,
 }
 
 impl Try {
@@ -197,6 +213,8 @@ struct Run<'a> {
     turn_at: Option<Moment>,
     hedge_at: Option<Moment>,
     reasons: Reasons,
+    /// The span that those of the tries are below.
+    span: Option<Span>,
 }
 
 impl Drop for Run<'_> {
@@ -218,6 +236,7 @@ impl<'a> Run<'a> {
             turn_at: None,
             hedge_at: None,
             reasons: Reasons::new(Availability::Asked),
+            span: None,
         }
     }
 
@@ -331,6 +350,7 @@ impl<'a> Run<'a> {
             is_plain: false,
             is_check: false,
             is_hedged: false,
+            span: None,
         });
         let slot = self.tries.len() - 1;
         self.send(slot, now);
@@ -340,6 +360,7 @@ impl<'a> Run<'a> {
 
     /// Sends the try's next leg.
     fn send(&mut self, slot: usize, now: Moment) {
+        self.begin_span(slot, now);
         let t = &mut self.tries[slot];
         t.leg += 1;
         t.sent_at = now;
@@ -386,6 +407,7 @@ impl<'a> Run<'a> {
     fn arrived(&mut self, Arrival { leg, outcome, rtt, .. }: Arrival, now: Moment) -> Option<Exchanged> {
         let slot = usize::from(leg.slot);
         let t = self.tries.get(slot).filter(|t| t.leg == leg.number && t.phase != Phase::Over)?;
+        t.end_span(&outcome, now);
         let asked = &self.asked[t.candidate];
         match outcome {
             Outcome::Answer(response) => return Some(self.won(slot, response, rtt, now)),
