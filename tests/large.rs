@@ -1,4 +1,4 @@
-//! Large zones and hosts files: memory grows with the lines, and little with each.
+//! Large zones and hosts files: memory grows by little with each line.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

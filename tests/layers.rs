@@ -1,4 +1,4 @@
-//! The rooms of `src/` and who may know whom.
+//! The rooms of `src/`, and which may import which.
 //!
 //! A room imports only from rooms in lower layers, never from its own layer. Some packages and words are
 //! confined to certain rooms, `unsafe` among them. The code is checked against the tables below. Test code may import

@@ -1,4 +1,4 @@
-//! Chains of aliases as the world has them: long ones, DNAMEs without their CNAME, names that grow too long.
+//! Chains of aliases as they occur: long ones, DNAMEs without their CNAME, names that grow too long.
 
 use std::{
     process,

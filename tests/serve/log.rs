@@ -1,4 +1,4 @@
-//! The log, when nobody takes what is written.
+//! The log, when its reader blocks.
 
 use std::{
     io::Write,

@@ -1,4 +1,4 @@
-//! A file whose checksums are right may have been written by anybody: no entry of it makes us say what no answer says.
+//! A file with right checksums may still be forged: no entry of it leads to an answer that an upstream could not give.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! The cache as a file: what is believed of it, and what a restart finds.
+//! The cache as a file: what is accepted from it, and what a restart finds.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

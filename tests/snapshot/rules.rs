@@ -1,4 +1,4 @@
-//! What comes back from a file is what the rules of today would give.
+//! Entries from a file are served only as today's rules allow.
 
 use crate::{
     restart::{Place, kill, save},

@@ -1,4 +1,4 @@
-//! Few source ports, and neither they nor ids to be guessed.
+//! Few source ports, and neither ports nor ids can be guessed.
 
 use std::{collections::HashSet, sync::Arc};
 
