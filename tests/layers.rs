@@ -49,6 +49,8 @@ const MOST_IN_CIRCLE: usize = 6;
 
 /// Words that stand only in files whose path below `src/`, without `.rs`, begins with one of these.
 const ONLY_IN: &[(&str, &[&str])] = &[
+    ("hickory_net", &["cli/validate/"]),
+    ("hickory_proto", &["cli/validate/"]),
     ("hickory_server", &["cli/demo/"]),
     ("prost", &["dnstap/message", "otlp/message"]),
     ("hickory_resolver", &["upstream/watch/names"]),

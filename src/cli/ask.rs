@@ -147,6 +147,11 @@ impl Answer {
         Self { message, took, transport }
     }
 
+    /// The message as octets.
+    pub(super) fn into_message(self) -> Vec<u8> {
+        self.message
+    }
+
     /// Whether the header has this flag.
     pub(super) fn has_flag(&self, flag: u16) -> bool {
         Header::read(&self.message).is_ok_and(|header| header.flags.has(flag))

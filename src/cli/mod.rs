@@ -23,6 +23,7 @@ mod status;
 mod takeover;
 mod test;
 mod top;
+mod validate;
 mod version;
 
 use std::ffi::OsString;
@@ -73,7 +74,7 @@ enum Verb {
     /// Asks a server for a name, or for the name of an address
     #[command(
         override_usage = "tidegate query [OPTIONS] NAME [TYPE]... [@SERVER]",
-        after_help = "Exit status: 0 answered (NXDOMAIN is an answer), 1 SERVFAIL, REFUSED or another error, 2 no answer; of several the highest\nExample: tidegate query s3.eu-west-1.amazonaws.com A AAAA @127.0.0.1"
+        after_help = "Exit status: 0 answered (NXDOMAIN is an answer), 1 SERVFAIL, REFUSED or another error, 2 no answer; with --validate 0 secure or insecure, 1 bogus, 2 indeterminate; of several the highest\nExample: tidegate query s3.eu-west-1.amazonaws.com A AAAA @127.0.0.1"
     )]
     Query(query::Options),
     /// Explains what the running daemon, or a configuration, would do with a query, and why

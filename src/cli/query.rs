@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{
     ask::{self, Answer},
     output::{ERR, OUT},
+    validate::{self, Anchors, Verdict},
 };
 use crate::{
     config::{FixedServer, reverse_zones},
@@ -36,6 +37,12 @@ pub(super) struct Options {
     /// Ask for signatures (DO)
     #[arg(long)]
     dnssec: bool,
+    /// Walk the chain of signatures from the trust anchor to the answer, and name the link that broke
+    #[arg(long)]
+    validate: bool,
+    /// File of DNSKEY records to trust, as dig prints them [default: the root's keys of 2017 and 2024]
+    #[arg(long, value_name = "FILE", requires = "validate")]
+    anchor: Option<PathBuf>,
     /// PEM file of CA certificates for tls, https and quic [default: the system's]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -58,6 +65,9 @@ pub(super) fn run(options: &Options) -> i32 {
             return super::UNUSABLE;
         }
     };
+    if options.validate {
+        return validated(options, &queries, &server);
+    }
     // All at once, as a stub resolver asks for A and AAAA; the worst result is the exit code.
     let answers: Vec<_> = thread::scope(|scope| {
         let asking = queries.iter().map(|query| scope.spawn(|| ask::ask(&server, query, TIMEOUT)));
@@ -76,6 +86,31 @@ pub(super) fn run(options: &Options) -> i32 {
         Err(error) => {
             writeln!(ERR, "tidegate: {} {}: {error}", query.name, query.qtype);
             super::UNUSABLE
+        }
+    });
+    verdicts.fold(super::OK, i32::max)
+}
+
+/// Judges each answer, one after the other: they share most of their chain, but not what was asked for it.
+fn validated(options: &Options, queries: &[UpstreamQuery], server: &ServerSpec) -> i32 {
+    let anchors = match options.anchor.as_deref().map_or_else(|| Ok(Anchors::default()), Anchors::from_file) {
+        Ok(anchors) => anchors,
+        Err(problem) => {
+            writeln!(ERR, "tidegate: {problem}");
+            return super::UNUSABLE;
+        }
+    };
+    let verdicts = queries.iter().enumerate().map(|(at, query)| {
+        let validation = validate::validate(query, server, &anchors);
+        match serde_json::to_string(&validation) {
+            Ok(text) if options.json => writeln!(OUT, "{text}"),
+            Err(error) if options.json => writeln!(ERR, "tidegate: {error}"),
+            _ => write!(OUT, "{}{}", if at == 0 { "" } else { "\n" }, validate::text(&validation)),
+        }
+        match validation.verdict {
+            Verdict::Secure | Verdict::Insecure => super::OK,
+            Verdict::Bogus => super::FAILED,
+            Verdict::Indeterminate => super::UNUSABLE,
         }
     });
     verdicts.fold(super::OK, i32::max)
@@ -168,7 +203,7 @@ fn text(query: &UpstreamQuery, server: &ServerSpec, answer: &Answer) -> String {
 }
 
 /// A server's text with control characters escaped, so that they cannot affect the terminal.
-fn printable(words: &str) -> String {
+pub(super) fn printable(words: &str) -> String {
     words.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect()
 }
 

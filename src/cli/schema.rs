@@ -5,7 +5,7 @@ use std::iter;
 use clap::builder::PossibleValuesParser;
 use schemars::generate::SchemaSettings;
 
-use super::{doctor::Diagnosis, output::OUT};
+use super::{doctor::Diagnosis, output::OUT, validate::Validation};
 use crate::{
     admin::{self, Document},
     config,
@@ -14,7 +14,7 @@ use crate::{
 /// The configuration file's name in the list of schemas.
 const CONFIGURATION: &str = "configuration";
 /// What verbs print with --json and make themselves.
-const OF_VERBS: &[Document] = &[Document::of::<Diagnosis>("doctor")];
+const OF_VERBS: &[Document] = &[Document::of::<Diagnosis>("doctor"), Document::of::<Validation>("validation")];
 
 /// What to print.
 #[derive(Debug, clap::Args)]
