@@ -28,8 +28,8 @@ pub enum TargetError {
     /// A host name.
     #[error("its host is given by address, since its name may need this server")]
     Name,
-    /// No port.
-    #[error("it names no port")]
+    /// No port, or none that there is.
+    #[error("it names no port from 1 to 65535")]
     NoPort,
 }
 
@@ -82,7 +82,7 @@ mod tests {
             ("http://user:word@127.0.0.1:4318", Err(TargetError::Syntax)),
             ("http://127.0.0.1:4318?x=1", Err(TargetError::Syntax)),
             ("http://127.0.0.1:4318/#x", Err(TargetError::Syntax)),
-            ("http://127.0.0.1:99999", Err(TargetError::Syntax)),
+            ("http://127.0.0.1:99999", Err(TargetError::NoPort)),
         ] {
             let read = text.parse::<OtlpTarget>().map(|target| target.to_string());
             assert_eq!(read, target.map(str::to_owned), "{text}");

@@ -360,7 +360,7 @@ fn what_is_off_needs_nothing() {
 #[case::encrypted("https://127.0.0.1:4318", "traces go to a collector over http://")]
 #[case::grpc("grpc://127.0.0.1:4317", "traces go to a collector over http://")]
 #[case::name("http://collector:4318", "its host is given by address, since its name may need this server")]
-#[case::no_port("http://127.0.0.1", "it names no port")]
+#[case::no_port("http://127.0.0.1", "it names no port from 1 to 65535")]
 #[case::no_url("collector", "it is no URL of a collector")]
 fn a_collector_of_traces_is_a_plain_url_with_an_address(#[case] text: &str, #[case] why: &str) {
     let found = problems(&format!("[log]\notlp = {text:?}"));
