@@ -183,7 +183,7 @@ fn forward_zone(section: &Clause, site: &mut Site) -> bool {
         match attribute.name.as_str() {
             "name" | "forward-tls-upstream" | "forward-ssl-upstream" | "forward-tcp-upstream" => {}
             "forward-addr" => servers.extend(server(attribute, scheme, site)),
-            "forward-host" => by_name(attribute, site),
+            "forward-host" => by_name(attribute, scheme, site),
             "forward-first" if attribute.is_yes() => {
                 let why =
                     "without an answer Unbound resolves the name itself; tidegate serves a stale answer or SERVFAIL";
@@ -214,7 +214,7 @@ fn stub_zone(section: &Clause, site: &mut Site) {
         match attribute.name.as_str() {
             "name" | "stub-prime" | "stub-first" | "stub-no-cache" | "stub-tcp-upstream" => {}
             "stub-addr" => servers.extend(server(attribute, Scheme::Udp, site)),
-            "stub-host" => by_name(attribute, site),
+            "stub-host" => by_name(attribute, Scheme::Udp, site),
             _ => site.lost(&attribute.place, attribute.text(), "it has no counterpart"),
         }
     }
@@ -255,8 +255,23 @@ fn zone_name(section: &Clause, site: &mut Site) -> Option<String> {
     }
 }
 
-fn by_name(attribute: &Attribute, site: &mut Site) {
-    let why = "servers by name need `bootstrap`; write the server's address, or [upstream] `bootstrap` and the name";
+/// `NAME[@PORT][#TLS-NAME]`: Unbound resolves it itself; here somebody else has to, and the old file does not say who.
+fn by_name(attribute: &Attribute, scheme: Scheme, site: &mut Site) {
+    let text = attribute.value();
+    let (text, tls_name) = text.split_once('#').map_or((text, None), |(text, name)| (text, Some(name)));
+    let (name, port) = text.split_once('@').map_or((text, None), |(name, port)| (name, Some(port)));
+    let scheme = match scheme {
+        Scheme::Udp => "",
+        Scheme::Tcp => "tcp://",
+        Scheme::Tls => "tls://",
+    };
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    let tls_name = tls_name.map(|name| format!("#{name}")).unwrap_or_default();
+    let server = format!("{scheme}{}{port}{tls_name}", name.trim_end_matches('.'));
+    let why = format!(
+        "write \"{server}\" into `servers`, and into `bootstrap` the address of a DNS server that knows the name without \
+         asking here"
+    );
     site.lost(&attribute.place, attribute.text(), why);
 }
 

@@ -12,7 +12,7 @@ use std::{
 use super::{
     super::{
         address::{Address, Endpoint},
-        error::Place,
+        error::{Place, Problem},
         file::{HealthSection, Located, MAX_SERVERS, ServerEntry, Text, Texts, Upstream, UpstreamSection},
         group::{
             Bundle, FixedServer, GroupIndex, GroupPlan, HealthPlan, NamedServer, NetworkPath, Probe, Recursion,
@@ -89,7 +89,8 @@ impl Builder<'_> {
         servers
     }
 
-    /// Reports a server by name in a group without bootstrap servers.
+    /// Reports a server by name in a group without bootstrap servers, and warns of one whose name is in a zone that it
+    /// answers for: right for a load balancer's below amazonaws.com, as long as the bootstrap servers do not ask here.
     fn check_named(&mut self, upstream: &Upstream, index: GroupIndex, rules: &[RulePlan]) {
         let group = &upstream.name.value;
         let has_bootstrap = upstream.table.bootstrap.as_ref().is_some_and(|texts| !texts.value.is_empty());
@@ -104,12 +105,13 @@ impl Builder<'_> {
             let longest = holding.max_by_key(|(zone, _)| zone.labels().count());
             if let Some((zone, rule)) = longest.filter(|(_, rule)| rule.to == index) {
                 let message = format!(
-                    "server {server} has a name within {}, which rule \"{}\" sends to this very upstream \"{group}\"",
+                    "server {server} has a name within {}, which rule \"{}\" sends to this very upstream \"{group}\": \
+                     its bootstrap servers must know it without asking this tidegate",
                     without_dot(zone),
                     rule.name
                 );
-                let help = "write the server's addresses, or a name outside of the zones that it is to answer for";
-                self.problem_with_help(&text.place, message, help);
+                let help = "let bootstrap name servers that do not forward the name to here, or write the addresses";
+                self.warnings.push(Problem::at(&text.place, message).help(help));
             }
         }
     }
