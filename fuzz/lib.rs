@@ -76,6 +76,8 @@ pub struct Site {
     pub context: Context,
     pub snapshot: Arc<Snapshot>,
     runtime: Runtime,
+    // One for all tasks: what the client for upstreams starts with its first query serves the later ones.
+    tasks: LocalSet,
     reply: RefCell<Vec<u8>>,
 }
 
@@ -116,12 +118,17 @@ impl Site {
         let client = Rc::new(UpstreamClient::new(WorkerNumber::ALONE));
         let context = Context::new(engine, client, Arc::new(metrics::WorkerCounters::new(0)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        Self { context, snapshot, runtime, reply: RefCell::new(vec![0; MAX_MESSAGE]) }
+        Self { context, snapshot, runtime, tasks: LocalSet::new(), reply: RefCell::new(vec![0; MAX_MESSAGE]) }
     }
 
     /// Runs a task as a worker does.
     pub fn run<F: Future>(&self, task: F) -> F::Output {
-        LocalSet::new().block_on(&self.runtime, task)
+        self.tasks.block_on(&self.runtime, task)
+    }
+
+    /// Starts a task that goes on while others [run](Self::run).
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        drop(self.tasks.spawn_local(task));
     }
 
     /// What a client gets for a message, at once or after all servers were asked; empty where nothing is due. It is held

@@ -3,40 +3,45 @@
 #![no_main]
 
 use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
-    sync::{Arc, Mutex},
-    thread,
+    cell::RefCell,
+    net::{IpAddr, UdpSocket},
 };
 
 use fuzz::{CLIENT, SITE, Site, addresses};
 use libfuzzer_sys::fuzz_target;
 use tidegate::{
     engine::ClientChannel,
-    wire::{Transport, Class, MessageId, Name, RecordType, UpstreamQuery},
+    wire::{Class, MessageId, Name, RecordType, Transport, UpstreamQuery},
 };
-
-/// What the upstream says next, from the flags on; the last is said for ever.
-static ANSWERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 const TCP: ClientChannel = ClientChannel { transport: Transport::Tcp, keepalive: None };
 const NAMES: [&str; 6] = ["www.guarded", "x.stripped", "a.open", "s3.eu-west-1.amazonaws.com", "corp", "away.lan"];
 const TYPES: [RecordType; 6] =
     [RecordType::A, RecordType::AAAA, RecordType::HTTPS, RecordType::CNAME, RecordType::ANY, RecordType::MX];
 
-thread_local!(static SITE_WITH_UPSTREAM: Site = Site::with(SITE, &[upstream()]));
+thread_local! {
+    /// What the upstream says next, from the flags on; the last is said for ever.
+    static ANSWERS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SITE_WITH_UPSTREAM: Site = site();
+}
 
-fn upstream() -> SocketAddr {
-    let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").expect("a free port"));
-    let address = socket.local_addr().expect("it is bound");
-    thread::spawn(move || {
+/// The upstream is a task beside those of the engine: no input waits for another thread or for a timer.
+fn site() -> Site {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.set_nonblocking(true).expect("an option that is always there");
+    let site = Site::with(SITE, &[socket.local_addr().expect("it is bound")]);
+    site.spawn(async {
+        let socket = tokio::net::UdpSocket::from_std(socket).expect("a socket that does not block");
         let mut query = [0; 4096];
-        while let Ok((length, from)) = socket.recv_from(&mut query) {
-            let mut answers = ANSWERS.lock().expect("no holder panics");
-            let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() };
-            let _ = socket.send_to(&reply(&query[..length], &answer), from);
+        while let Ok((length, from)) = socket.recv_from(&mut query).await {
+            let answer = ANSWERS.with_borrow_mut(|answers| match answers.len() {
+                1 => answers[0].clone(),
+                _ => answers.remove(0),
+            });
+            let _ = socket.try_send_to(&reply(&query[..length], &answer), from);
         }
     });
-    address
+    site
 }
 
 /// Id, QR, opcode and question as they must be, so that what stands behind them is read; TC never, which would be asked
@@ -62,7 +67,7 @@ fuzz_target!(|input: (u8, u8, Vec<Vec<u8>>)| {
     if answers.is_empty() || answers.iter().any(|answer| answer.len() > 4000) {
         return;
     }
-    *ANSWERS.lock().expect("no holder panics") = answers;
+    ANSWERS.set(answers);
     let name = NAMES[usize::from(name) % NAMES.len()];
     let qtype = TYPES[usize::from(qtype) % TYPES.len()];
     let name: Name = name.parse().expect("it is a name");
