@@ -6,68 +6,25 @@ mod support;
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
-    path::PathBuf,
+    net::{Ipv4Addr, TcpStream, UdpSocket},
     process::{Command, Output},
     time::Duration,
 };
 
 use rstest::rstest;
 use support::{
-    authority::{Authority, Validity},
+    authority::Validity,
     client::{Client, Next},
     config::Config,
     eventually,
     query::{Query, rtype},
     records::Reply,
+    site::{NAME, Site},
     tidegate::{Tidegate, run},
     upstream::{Upstream, frame},
 };
-use tempfile::TempDir;
-
-const NAME: &str = "dns.corp.example";
-
-/// A daemon with every listener, its certificate authority and an upstream.
-struct Site {
-    tidegate: Tidegate,
-    upstream: Upstream,
-    authority: Authority,
-    folder: TempDir,
-}
 
 impl Site {
-    fn start() -> Self {
-        Self::start_with("", "")
-    }
-
-    fn start_with(server: &str, limits: &str) -> Self {
-        let authority = Authority::new("the site's CA");
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        fs::write(folder.path().join("ca.pem"), authority.pem()).expect("the folder is writable");
-        let upstream = Upstream::answering("10.0.0.1");
-        let site = Parts { authority, folder };
-        site.certify(Validity::Now);
-        let tidegate = Tidegate::start(&site.config(&upstream, server, limits));
-        let Parts { authority, folder } = site;
-        Self { tidegate, upstream, authority, folder }
-    }
-
-    fn certify(&self, validity: Validity) {
-        certify(&self.authority, &self.folder, validity);
-    }
-
-    /// Where it listens for this transport.
-    fn address(&self, transport: &str) -> SocketAddr {
-        let says = format!("({transport})");
-        let line = self.tidegate.log().into_iter().find(|line| line.contains(&says)).expect("it listens");
-        let fields: serde_json::Value = serde_json::from_str(&line).expect("lines are JSON");
-        fields["fields"]["address"].as_str().expect("an address").parse().expect("an address")
-    }
-
-    fn ca(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
-    }
-
     /// What kdig says over this transport.
     fn kdig(&self, transport: &str, words: &[&str]) -> String {
         let address = self.address(transport);
@@ -96,36 +53,6 @@ impl Site {
         let end = output.stdout.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or_default();
         let (head, body) = output.stdout.split_at((end + 4).min(output.stdout.len()));
         (String::from_utf8_lossy(head).to_ascii_lowercase() + &String::from_utf8_lossy(&output.stderr), body.to_vec())
-    }
-}
-
-/// What there is before the daemon.
-struct Parts {
-    authority: Authority,
-    folder: TempDir,
-}
-
-impl Parts {
-    fn certify(&self, validity: Validity) {
-        certify(&self.authority, &self.folder, validity);
-    }
-
-    fn config(&self, upstream: &Upstream, server: &str, limits: &str) -> Config {
-        let path = |name: &str| self.folder.path().join(name).display().to_string();
-        let tls = format!(
-            "[server.tls]\ntls = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\nquic = [\"127.0.0.1:0\"]\n\
-             certificate = {:?}\nkey = {:?}",
-            path("chain.pem"),
-            path("key.pem")
-        );
-        Config::forwarding_to(&[upstream]).section("server", server).section("limits", limits).raw(&tls)
-    }
-}
-
-fn certify(authority: &Authority, folder: &TempDir, validity: Validity) {
-    let (chain, key) = authority.issue_for(&[NAME, "127.0.0.1"], validity).pem();
-    for (name, content) in [("chain.pem", chain), ("key.pem", key)] {
-        fs::write(folder.path().join(name), content).expect("the folder is writable");
     }
 }
 

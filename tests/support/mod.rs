@@ -16,6 +16,7 @@ pub mod query;
 pub mod records;
 pub mod rules;
 pub mod script;
+pub mod site;
 pub mod tidegate;
 pub mod upstream;
 pub mod wait;
