@@ -3,6 +3,8 @@
 //! Policy:
 //! - The number of streams is limited to queries in flight (`pipeline`), with no unidirectional ones; windows are no
 //!   larger than these need. A connection without traffic for `tcp_idle` ends; an evicted one is told so.
+//! - Responses that a client does not read are counted with those of other streams (`connections`): a connection with
+//!   too many gets no further ones until it has read some.
 //! - Protocol errors end the connection (4.3.3): an id other than 0, not exactly one message on a stream, or the
 //!   edns-tcp-keepalive option.
 //! - Early data is not accepted. Once half of the places for connections are taken, clients must prove their address
@@ -11,18 +13,28 @@
 //! Each worker has an endpoint of its own, and the kernel chooses it by addresses and ports. So a client whose address
 //! changes must connect again.
 
-use std::{cell::Cell, io, net::UdpSocket, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::UdpSocket,
+    rc::Rc,
+    sync::Arc,
+};
 
 use quinn::{
     Connection, Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, ServerConfig, TokioRuntime,
     TransportConfig, VarInt,
 };
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tracing::debug;
 
 use super::{
     accept::ConnectionLimits,
-    connections::{Admission, Connections},
+    connections::{Admission, Connections, MAX_UNSENT},
 };
 use crate::{
     clock::Moment,
@@ -116,7 +128,16 @@ async fn run(
         },
         () = admission.evicted() => return,
     };
-    let client = Rc::new(Client { context, connection, waiting: Cell::new(0), admission, limits });
+    let eviction = admission.eviction();
+    let client = Rc::new(Client {
+        context,
+        connection,
+        waiting: Cell::new(0),
+        unsent: Cell::new(0),
+        sent: Notify::new(),
+        admission: RefCell::new(admission),
+        limits,
+    });
     let mut queries = JoinSet::new();
     let code = loop {
         tokio::select! {
@@ -126,7 +147,7 @@ async fn run(
                 Err(_) => return,
             },
             Some(_) = queries.join_next() => {}
-            () = client.admission.evicted() => break EXCESSIVE_LOAD,
+            () = eviction.told() => break EXCESSIVE_LOAD,
             _ = stop.wait_for(|stopping| *stopping) => break NO_ERROR,
         }
     };
@@ -138,8 +159,13 @@ async fn run(
 struct Client {
     context: Rc<Context>,
     connection: Connection,
+    /// Queries that wait for their answers.
     waiting: Cell<usize>,
-    admission: Admission,
+    /// Octets of responses that are not sent yet.
+    unsent: Cell<usize>,
+    /// Told when some were sent.
+    sent: Notify,
+    admission: RefCell<Admission>,
     limits: ConnectionLimits,
 }
 
@@ -160,16 +186,23 @@ impl Client {
         if Question::read(message).is_ok_and(|query| query.edns.is_some_and(|edns| edns.has_keepalive)) {
             return self.connection.close(PROTOCOL_ERROR, b"the keepalive option of TCP");
         }
+        while self.unsent.get() >= MAX_UNSENT {
+            self.sent.notified().await;
+        }
         self.waiting.set(self.waiting.get() + 1);
-        self.admission.mark_busy();
+        self.admission.borrow().mark_busy();
         let carrier = ClientChannel::stream(Transport::Quic, self.limits.idle);
         let address = self.connection.remote_address().ip();
         let response = super::answer(&self.context, message, address, carrier).await;
         self.waiting.set(self.waiting.get() - 1);
         if self.waiting.get() == 0 {
-            self.admission.mark_idle(Moment::now());
+            self.admission.borrow().mark_idle(Moment::now());
         }
         let Some(response) = response else { return drop(sender.reset(INTERNAL_ERROR)) };
+        let Some(_unsent) = Unsent::new(&self, 2 + response.len()) else {
+            self.context.counters.dropped(DropReason::Overload);
+            return drop(sender.reset(EXCESSIVE_LOAD));
+        };
         let length = u16::try_from(response.len()).unwrap_or(u16::MAX).to_be_bytes();
         let sending = async {
             sender.write_all(&[&length[..], &response].concat()).await?;
@@ -181,6 +214,30 @@ impl Client {
             self.context.counters.dropped(DropReason::Overload);
             drop(sender.reset(EXCESSIVE_LOAD));
         }
+    }
+}
+
+/// A response that is not sent yet.
+struct Unsent<'a> {
+    client: &'a Client,
+    octets: usize,
+}
+
+impl<'a> Unsent<'a> {
+    /// None if the client's share of memory is used up.
+    fn new(client: &'a Client, octets: usize) -> Option<Self> {
+        let unsent = client.unsent.get() + octets;
+        client.admission.borrow_mut().hold(unsent).then(|| client.unsent.set(unsent))?;
+        Some(Self { client, octets })
+    }
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        let unsent = self.client.unsent.get() - self.octets;
+        self.client.unsent.set(unsent);
+        self.client.admission.borrow_mut().hold(unsent);
+        self.client.sent.notify_waiters();
     }
 }
 
