@@ -99,18 +99,3 @@ fn no_dependency_needs_a_newer_compiler_than_we_say() {
         assert!(version(theirs) <= ours, "{} needs Rust {theirs}", package["name"]);
     }
 }
-
-/// Cargo unites the features that all parts ask for; with these, the tests' second opinion would read messages differently.
-#[test]
-fn no_part_has_hickory_decode_dnssec() {
-    let metadata = metadata();
-    let nodes = metadata["resolve"]["nodes"].as_array().expect("a list");
-    let hickory: Vec<&Value> =
-        nodes.iter().filter(|node| node["id"].as_str().is_some_and(|id| id.contains("hickory-"))).collect();
-    assert!(hickory.len() >= 3, "the library, its net and its server: {hickory:?}");
-    for node in hickory {
-        let features = node["features"].as_array().expect("a list");
-        let is_dnssec = |feature: &Value| feature.as_str().is_some_and(|feature| feature.contains("dnssec"));
-        assert!(!features.iter().any(is_dnssec), "{} has {features:?}", node["id"]);
-    }
-}

@@ -94,7 +94,9 @@ impl Browser {
     pub(crate) fn text(&self) -> String {
         // The page may be reloaded between the two calls; then the element is gone.
         wait_for("a page that stays for a moment", || {
-            let found = self.call("POST", "element", &json!({ "using": "css selector", "value": "body" }));
+            // Between two pages there is none.
+            let body = json!({ "using": "css selector", "value": "body" });
+            let found = self.try_command("POST", &format!("/session/{}/element", self.session), &body).ok()?;
             let element = found.as_object().and_then(|found| found.values().next()).and_then(Value::as_str);
             let path = format!("/session/{}/element/{}/text", self.session, element.expect("a page has a body"));
             self.try_command("GET", &path, &Value::Null).ok()?.as_str().map(str::to_owned)
