@@ -283,24 +283,32 @@ fn one_server_gets_three_queries_at_most_and_not_at_once() {
 
 #[test]
 fn a_short_pause_sends_no_query_to_the_backup() {
-    let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
-    let group = build(&spec(&[&[udp(scripts[0].address)], &[udp(scripts[1].address)]]));
-    on_a_worker(async {
-        let client = client();
-        for at in 0..10 {
-            ask(&client, &group, &format!("n{at}.example")).await.unwrap();
-        }
-        let mut asking = tokio::task::JoinSet::new();
-        scripts[0].delay(Duration::from_millis(100));
-        for at in 0..50 {
-            let (client, group) = (std::rc::Rc::clone(&client), std::sync::Arc::clone(&group));
-            asking.spawn_local(async move { ask(&client, &group, &format!("p{at}.example")).await });
-        }
-        for exchanged in asking.join_all().await {
-            assert_eq!(address(&exchanged.unwrap()), ONE);
-        }
-        assert_eq!(scripts[1].queries(), 0);
+    // A busy machine may make the pause longer than the 250 ms after which the backup is asked: then it is tried again.
+    let is_judged = (0..50).any(|_| {
+        let scripts = [Script::new(Says::Address(ONE)), Script::new(Says::Address(TWO))];
+        let group = build(&spec(&[&[udp(scripts[0].address)], &[udp(scripts[1].address)]]));
+        on_a_worker(async {
+            let client = client();
+            for at in 0..10 {
+                ask(&client, &group, &format!("n{at}.example")).await.unwrap();
+            }
+            let mut asking = tokio::task::JoinSet::new();
+            scripts[0].delay(Duration::from_millis(100));
+            let start = Moment::now();
+            for at in 0..50 {
+                let (client, group) = (std::rc::Rc::clone(&client), std::sync::Arc::clone(&group));
+                asking.spawn_local(async move { ask(&client, &group, &format!("p{at}.example")).await });
+            }
+            let answered = asking.join_all().await;
+            if Moment::now().since(start) >= Duration::from_millis(250) {
+                return false;
+            }
+            assert!(answered.into_iter().all(|exchanged| address(&exchanged.unwrap()) == ONE));
+            assert_eq!(scripts[1].queries(), 0);
+            true
+        })
     });
+    assert!(is_judged, "never within 250 ms");
 }
 
 #[rstest]

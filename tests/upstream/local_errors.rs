@@ -32,7 +32,7 @@ const NAME: &str = "dns.corp.example";
 /// A server in another network, until it is dropped.
 enum Server {
     Plain(UpstreamAway),
-    Encrypted(Encrypted, Authority),
+    Encrypted(Box<Encrypted>, Authority),
 }
 
 impl Server {
@@ -49,7 +49,7 @@ impl Server {
         };
         let authority = Authority::new("the site's CA");
         let certificate = authority.issue(NAME, Validity::Now);
-        Self::Encrypted(network.encrypted("10.91.0.1:0", speaks, &certificate), authority)
+        Self::Encrypted(Box::new(network.encrypted("10.91.0.1:0", speaks, &certificate)), authority)
     }
 
     fn spec(&self, transport: Transport) -> ServerSpec {

@@ -148,6 +148,23 @@ mod tests {
         top::{TopClient, TopFailure, TopName},
     };
 
+    fn hottest_names() -> Top {
+        let failure = TopFailure {
+            name: "bad.example.".to_owned(),
+            rcode: "SERVFAIL".to_owned(),
+            reason: Some("Blocked".to_owned()),
+            queries: 3,
+        };
+        Top {
+            window: 120,
+            queries: 1000,
+            sampled: 1000,
+            names: vec![TopName { name: "hot.example.".to_owned(), queries: 900, share: 0.9 }],
+            clients: vec![TopClient { client: "10.0.0.1".to_owned(), queries: 1000, share: 1.0 }],
+            failures: vec![failure],
+        }
+    }
+
     #[test]
     fn a_screen_has_what_is_wrong_first_then_rates_then_servers() {
         let server = ServerStatus {
@@ -207,20 +224,6 @@ failures
 
     60 s ago  over: group down
 ";
-        let failure = TopFailure {
-            name: "bad.example.".to_owned(),
-            rcode: "SERVFAIL".to_owned(),
-            reason: Some("Blocked".to_owned()),
-            queries: 3,
-        };
-        let top = Top {
-            window: 120,
-            queries: 1000,
-            sampled: 1000,
-            names: vec![TopName { name: "hot.example.".to_owned(), queries: 900, share: 0.9 }],
-            clients: vec![TopClient { client: "10.0.0.1".to_owned(), queries: 1000, share: 1.0 }],
-            failures: vec![failure],
-        };
-        assert_eq!(text(&status, &rates, &top, 1000), expected);
+        assert_eq!(text(&status, &rates, &hottest_names(), 1000), expected);
     }
 }
