@@ -1,7 +1,7 @@
 //! OTLP: sampled traces of queries that the cache could not answer, for an OpenTelemetry collector (OTLP 1.x over HTTP,
 //! <https://opentelemetry.io/docs/specs/otlp/>).
 //!
-//! - A [`Tracer`] begins a trace for at most [`MOST_A_SECOND`] queries a second in the whole process: a quiet site sees
+//! - A [`Tracer`] begins a trace for at most `MOST_A_SECOND` queries a second in the whole process: a quiet site sees
 //!   every miss, a flood costs no more than that. A hit is never traced.
 //! - The query's path adds [`Span`]s. When the last of a trace's spans is dropped, the trace goes into a bounded queue,
 //!   or is counted as dropped. Nothing waits.
