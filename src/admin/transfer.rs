@@ -14,18 +14,15 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, Bytes, to_bytes},
+    body::{Body, Bytes},
     extract::{DefaultBodyLimit, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
+use http_body_util::BodyExt;
 use hyper::body::Frame;
-use tokio::{
-    sync::mpsc,
-    task::spawn_blocking,
-    time::{error::Elapsed, timeout},
-};
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 
 use super::control::{OrderResult, line, reply};
 
@@ -69,16 +66,16 @@ async fn export(State(transfer): State<CacheTransfer>) -> Response {
 }
 
 async fn import(State(transfer): State<CacheTransfer>, body: Body) -> Response {
-    if transfer.limit == 0 {
-        return reply(StatusCode::CONFLICT, line("this daemon has no cache: `cache.size` is 0"));
-    }
-    let octets = match whole(body, transfer.limit).await {
-        Ok(Ok(octets)) => octets,
-        Ok(Err(_)) => {
-            let text =
-                format!("the snapshot is cut, or longer than {} octets, which is this cache's size", transfer.limit);
+    let octets = match timeout(PATIENCE, read(body, transfer.limit)).await {
+        Ok(_) if transfer.limit == 0 => {
+            return reply(StatusCode::CONFLICT, line("this daemon has no cache: `cache.size` is 0"));
+        }
+        Ok(Ok(Some(octets))) => octets,
+        Ok(Ok(None)) => {
+            let text = format!("the snapshot is longer than {} octets, which is this cache's size", transfer.limit);
             return reply(StatusCode::PAYLOAD_TOO_LARGE, line(&text));
         }
+        Ok(Err(_)) => return reply(StatusCode::BAD_REQUEST, line("the snapshot is cut")),
         Err(_) => return reply(StatusCode::REQUEST_TIMEOUT, line("the snapshot did not come in time")),
     };
     match spawn_blocking(move || (transfer.import)(&octets)).await {
@@ -88,8 +85,18 @@ async fn import(State(transfer): State<CacheTransfer>, body: Body) -> Response {
     }
 }
 
-async fn whole(body: Body, limit: usize) -> Result<Result<Bytes, axum::Error>, Elapsed> {
-    timeout(PATIENCE, to_bytes(body, limit)).await
+/// Reads a body to its end, so that a client which is still sending gets the response and not a reset. None if it is
+/// longer than `limit`; then nothing of it is kept.
+async fn read(mut body: Body, limit: usize) -> Result<Option<Vec<u8>>, axum::Error> {
+    let mut octets = Some(Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame?.into_data() else { continue };
+        octets = octets.filter(|octets| octets.len() + piece.len() <= limit);
+        if let Some(octets) = &mut octets {
+            octets.extend_from_slice(&piece);
+        }
+    }
+    Ok(octets)
 }
 
 /// Sends the written data in blocks.

@@ -156,7 +156,9 @@ fn what_a_path_is_named_by_may_go_and_come(
         let said = [lines("WARN", "cannot leave this host"), lines("INFO", "leave this host again")];
         assert_eq!((said, lines("INFO", "the path to upstream")), ([1, 1], 0), "{:#?}", site.tidegate.log());
         let server = ("server", site.label.as_str());
-        assert_eq!(site.tidegate.metric("tidegate_upstream_transitions_total", &[server, ("to", "down")]), 0.0);
+        // Where changes of the network are not heard, neighbour discovery behind a new interface looks like silence.
+        let blamed = if (named, netlink) == (Named::Scope, Netlink::Denied) { 1.0 } else { 0.0 };
+        assert!(site.tidegate.metric("tidegate_upstream_transitions_total", &[server, ("to", "down")]) <= blamed);
         assert_eq!(site.tidegate.metric("tidegate_upstream_healthy", &[server]), 1.0);
         if matches!(named, Named::GroupSource | Named::ServerSource) {
             let seen = site.server.all_seen();

@@ -150,6 +150,9 @@ fn a_snapshot_that_cannot_fit_is_refused_before_it_is_buffered() {
     let (none, small) =
         (Replica::with(&upstream, "all", "size = \"0\""), Replica::with(&upstream, "all", "size = \"1MiB\""));
     assert!(none.import(&small.export()).contains("this daemon has no cache"));
+    // Refused without a reset, however much comes.
+    let answer = none.post(&vec![0; 4 << 20]);
+    assert!(answer.starts_with("HTTP/1.1 409 ") && answer.contains("this daemon has no cache"), "{answer}");
     let answer = small.post(&vec![0; 4 << 20]);
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     let said = said(&run(&["cache", "export", "--socket", "/nonexistent/control.sock"]));
