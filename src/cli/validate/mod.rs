@@ -1,9 +1,10 @@
 //! `tidegate query --validate`: what DNSSEC says of an answer, and which link of the chain broke.
 //!
 //! Two opinions on the same records, asked once ([`source`]): hickory's [`validator`], which gives a verdict and hardly a
-//! reason, and our own walk ([`chain`], [`answer`]), which names the link. The worse of both is the verdict, but for
-//! wildcards, DNAME and anchors below the root, where hickory 0.26 is wrong; that signatures do not come through at all is no verdict on them, and
-//! told apart. Nothing here touches what clients are served.
+//! reason, and our own walk ([`chain`], [`answer`]), which names the link. The worse of the two is the verdict. Only our
+//! walk counts for wildcards, DNAME and anchors below the root: there hickory 0.26 says bogus of good chains. If
+//! signatures do not come through at all, that is no verdict on them, and is said as such. Nothing here touches what
+//! clients are served.
 
 mod anchors;
 mod answer;
