@@ -1,8 +1,8 @@
 //! The status page at `/`: one document, rendered here from the data of `/api/v1`, that needs no JavaScript.
 //!
-//! The script gets the same page as an event every other second ([`super::live`]) and replaces what has changed; without
-//! it the browser reloads the page. Text goes through [`maud`], which escapes it: names of groups, rules and servers come from the configuration,
-//! and errors from servers.
+//! The script gets the same page as an event every other second ([`super::live`]) and replaces what has changed;
+//! without it the browser reloads the page. Text goes through [`maud`], which escapes it: names of groups, rules and
+//! servers come from the configuration, and errors from servers.
 //!
 //! State is always shown in words and by a sign; colour only repeats it.
 

@@ -10,11 +10,12 @@
 //!
 //! A connected socket keeps its source address and device, but the path to the server may change. So a new socket is
 //! compared with the pool's when the kernel reports a change ([`changes`]), and, for hosts that report nothing, when
-//! nobody answered for [`SILENCE`], a socket cannot send any more, or another is opened on another path. While the silence lasts, that is done again each time it has doubled, and at least
-//! every [`LONGEST_PAUSE`]. If the new socket would leave by another address or device, every port is retired and its
-//! queries are sent again by new ones. If the path is the same and other workers get answers, the ports themselves may be
-//! dead (a firewall forgot their flows) and are retired too; or the names may be slow, so that their queries go on waiting. A port that fails to send is retired at once. None of this
-//! counts against the server.
+//! nobody answered for [`SILENCE`], a socket cannot send any more, or another is opened on another path. While the
+//! silence lasts, that is done again each time it has doubled, and at least every [`LONGEST_PAUSE`]. If the new socket
+//! would leave by another address or device, every port is retired and its queries are sent again by new ones. If the
+//! path is the same and other workers get answers, the ports themselves may be dead (a firewall forgot their flows) and
+//! are retired too; or the names may be slow, so that their queries go on waiting. A port that fails to send is retired
+//! at once. None of this counts against the server.
 
 use std::{
     cell::{Cell, RefCell},
@@ -52,8 +53,8 @@ const SILENCE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// The same where the kernel does not report changes.
 const LONGEST_PAUSE_UNHEARD: Duration = Duration::from_secs(1);
-/// Nothing arrived on these ports for this long, after so many queries, while the server answered elsewhere: the ports may
-/// be dead. Early enough for the third try of a query, after 750 ms, to leave by another.
+/// Nothing arrived on these ports for this long, after so many queries, while the server answered elsewhere: the ports
+/// may be dead. Early enough for the third try of a query, after 750 ms, to leave by another.
 const DEAD_PORTS: Duration = Duration::from_millis(500);
 const DEAD_PORTS_QUERIES: u32 = 2;
 

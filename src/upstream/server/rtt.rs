@@ -2,7 +2,8 @@
 //!
 //! Every try has an id of its own, so each answer belongs to one transmission and every RTT is a valid sample (Karn's
 //! ambiguity does not arise). The first may be long for reasons of its own (a neighbour to be found, a cold cache): a
-//! second that is shorter takes its place, instead of an eighth of the weight. Two workers that sample at the same moment may lose one sample, which does no harm.
+//! second that is shorter takes its place, instead of an eighth of the weight. Two workers that sample at the same
+//! moment may lose one sample, which does no harm.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
