@@ -126,7 +126,6 @@ async fn control(mut state: State, workers: usize, mut commands: mpsc::Unbounded
             changes = network.next() => report.network_changed(&changes),
             _ = ticks.tick() => {
                 wall.look();
-                report.observe(Moment::now());
                 state.forget(Moment::now());
                 if system.check() == system::Changes::Servers {
                     state.rebuild();

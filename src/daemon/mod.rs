@@ -337,9 +337,9 @@ impl Daemon {
         }
     }
 
-    /// All findings, the worst first.
-    fn findings(&self) -> Vec<Finding> {
-        self.report.findings(Moment::now())
+    /// Takes a sample of the state for the history. Returns all findings, the worst first.
+    fn observe(&self) -> Vec<Finding> {
+        self.report.observe(Moment::now())
     }
 
     /// Whether every worker has turned its loop lately.

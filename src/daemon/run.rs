@@ -227,9 +227,9 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         }
     }
 
-    /// Reports changed findings to systemd and the log.
+    /// Samples the state for the history; reports changed findings to systemd and the log.
     fn look(&mut self) {
-        if let Some(status) = self.headline.update(&self.daemon.findings()) {
+        if let Some(status) = self.headline.update(&self.daemon.observe()) {
             tell(&[NotifyState::Status(&status)]);
         }
     }

@@ -151,6 +151,19 @@ impl Report {
     }
 }
 
+/// Names with public answers that a guard judged, by what it did.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Violations {
+    /// Names whose public addresses clients got.
+    pub leaked: usize,
+    /// Names whose public addresses were left out.
+    pub stripped: usize,
+    /// Names whose answers were refused.
+    pub refused: usize,
+    /// The name with the latest answer.
+    pub newest: Option<Name>,
+}
+
 /// All names, each in the table that its hash selects.
 #[derive(Debug)]
 pub struct Perimeter {
@@ -226,6 +239,34 @@ impl Perimeter {
         }
         names.sort_by(|one, other| other.verdict.cmp(&one.verdict).then_with(|| one.name.cmp(&other.name)));
         Report { since: self.since, names, given_up }
+    }
+
+    /// Counts the names whose last public answer a guard judged after `since`, by what it did.
+    ///
+    /// The daemon asks this each second, so names without a public answer cost as good as nothing.
+    pub fn violations(&self, since: Moment) -> Violations {
+        let mut found = Violations::default();
+        let mut newest: Option<(Moment, Vec<u8>)> = None;
+        for table in &self.tables {
+            let table = table.lock();
+            let is_recent = |(verdict, second): &(NameVerdict, u32)| {
+                *verdict == NameVerdict::Public && *second >= since.whole_seconds()
+            };
+            for (entry, _) in table.entries.iter().zip(&table.ranks).filter(|(_, rank)| is_recent(rank)) {
+                let count = match entry.worst().outcome {
+                    Some(Exposure::Leaked) => &mut found.leaked,
+                    Some(Exposure::Stripped) => &mut found.stripped,
+                    Some(Exposure::Refused) => &mut found.refused,
+                    Some(Exposure::Excepted | Exposure::Unguarded) | None => continue,
+                };
+                *count += 1;
+                if newest.as_ref().is_none_or(|(last, _)| *last < entry.last) {
+                    newest = Some((entry.last, entry.name.clone()));
+                }
+            }
+        }
+        found.newest = newest.and_then(|(_, name)| Name::from_wire(&name).ok());
+        found
     }
 
     fn table(&self, hash: u64) -> &Mutex<Table> {
@@ -396,6 +437,27 @@ mod tests {
         let seen = table.entries[0].seen().unwrap();
         assert_eq!((seen.verdict, seen.answers, seen.clients), (NameVerdict::Private, [2, 1, 0, 1], 3));
         assert_eq!((seen.first, seen.last), (START, START + Duration::from_secs(9)));
+    }
+
+    #[test]
+    fn violations_are_recent_public_answers_that_a_guard_judged() {
+        let perimeter = Perimeter::new(START);
+        let judged = |name: &str, outcome, at| {
+            let name: Name = name.parse().unwrap();
+            let sight = Sight { outcome: Some(outcome), ..public() };
+            let about = about(&name, "10.0.0.1");
+            perimeter.table(hash(&name)).lock().note(hash(&name), Kind::Ipv4, sight, &about, at);
+        };
+        let later = START + Duration::from_secs(60);
+        judged("old.amazonaws.com", Exposure::Leaked, START);
+        assert_eq!(perimeter.violations(later), Violations::default());
+        judged("a.amazonaws.com", Exposure::Refused, later);
+        judged("b.amazonaws.com", Exposure::Stripped, later + Duration::from_secs(2));
+        judged("c.amazonaws.com", Exposure::Refused, later + Duration::from_secs(1));
+        judged("d.amazonaws.com", Exposure::Excepted, later + Duration::from_secs(3));
+        judged("e.amazonaws.com", Exposure::Unguarded, later + Duration::from_secs(3));
+        let newest = Some("b.amazonaws.com".parse().unwrap());
+        assert_eq!(perimeter.violations(later), Violations { leaked: 0, stripped: 1, refused: 2, newest });
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{Report, words};
 use crate::{
     admin::status::{Finding, GroupStatus, ServerStatus, Severity},
     clock::Moment,
-    perimeter::{Exposure, Seen},
+    perimeter::{Exposure, Violations},
     plural::Plural,
 };
 
@@ -109,16 +109,11 @@ fn of_reload(report: &Report) -> Option<Finding> {
 }
 
 fn of_perimeter(report: &Report, now: Moment) -> Option<Finding> {
-    let seen = report.engine.perimeter.report();
-    let is_guards = |outcome| matches!(outcome, Exposure::Refused | Exposure::Stripped | Exposure::Leaked);
-    let is_recent = |seen: &&Seen| seen.outcome.is_some_and(is_guards) && now.since(seen.last) < RECENT;
-    let recent: Vec<&Seen> = seen.names.iter().filter(is_recent).collect();
-    let newest = recent.iter().max_by_key(|seen| seen.last)?;
-    let of = |outcome| (outcome, recent.iter().filter(|seen| seen.outcome == Some(outcome)).count());
-    let by =
-        [Exposure::Leaked, Exposure::Stripped, Exposure::Refused].map(of).into_iter().filter(|(_, count)| *count > 0);
-    let by: Vec<String> = by.map(|(outcome, count)| format!("{count} {}", outcome.label())).collect();
-    let (names, name) = (Plural(recent.len(), "name"), newest.name.to_string());
+    let Violations { leaked, stripped, refused, newest } = report.engine.perimeter.violations(now - RECENT);
+    let by = [(leaked, Exposure::Leaked), (stripped, Exposure::Stripped), (refused, Exposure::Refused)];
+    let by = by.into_iter().filter(|(count, _)| *count > 0);
+    let by: Vec<String> = by.map(|(count, outcome)| format!("{count} {}", outcome.label())).collect();
+    let (names, name) = (Plural(leaked + stripped + refused, "name"), newest?.to_string());
     let text = format!(
         "public answers for {names} that should be private in the last {} minutes ({}), the last one for {}; `tidegate \
          perimeter` tells more",

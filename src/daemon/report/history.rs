@@ -45,13 +45,14 @@ struct Kept {
 }
 
 impl Report {
-    /// Takes a sample for [`StatusHistory`].
-    pub(in crate::daemon) fn observe(&self, now: Moment) {
+    /// Takes a sample for [`StatusHistory`]. Returns all findings, the worst first.
+    pub(in crate::daemon) fn observe(&self, now: Moment) -> Vec<Finding> {
         let groups = self.groups(now);
         let findings = findings::all(self, &groups, now);
         let wall = clock::wall().as_secs();
-        self.history.note(self.totals(), findings, &groups, wall);
+        self.history.note(self.totals(), findings.clone(), &groups, wall);
         self.hottest.take(self.registry.workers().iter().map(AsRef::as_ref), wall);
+        findings
     }
 
     fn totals(&self) -> MinuteStatus {

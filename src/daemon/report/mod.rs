@@ -31,7 +31,7 @@ use crate::{
     admin::{
         Gate, GroupReadiness, LivePage, Pages, Readiness,
         health::MAX_SILENCE,
-        status::{Finding, GroupStatus, ReloadStatus},
+        status::{GroupStatus, ReloadStatus},
     },
     clock::{self, Moment},
     config::Live,
@@ -169,11 +169,6 @@ impl Report {
     pub(super) fn configuration(&self) -> (Arc<Live>, String) {
         let configuration = self.configuration.load();
         (Arc::clone(&configuration.live), configuration.hash.clone())
-    }
-
-    /// All findings, the worst first.
-    pub(super) fn findings(&self, now: Moment) -> Vec<Finding> {
-        findings::all(self, &self.groups(now), now)
     }
 
     /// Notes changes of this host's network.
