@@ -101,6 +101,7 @@ impl Iterator for Mix {
             Names::Even => draw.map(Name::Long),
             Names::EachPopular => self.draws.get(self.at - 1).copied().map(Name::Popular),
             Names::EachMany | Names::Skew09 | Names::Skew10 => self.draws.get(self.at - 1).copied().map(Name::Long),
+            Names::Flood if self.at / 2 >= self.draws.len() => None,
             Names::Flood if self.at.is_multiple_of(2) => Some(self.fresh()),
             Names::Flood => self.draws.get(self.at / 2).copied().map(Name::Long),
         }
