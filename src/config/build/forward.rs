@@ -2,7 +2,7 @@
 //!
 //! A zone may be claimed once without clients, by a rule or by a local zone, and once for each client network.
 
-use std::rc::Rc;
+use std::{collections::HashMap, rc::Rc};
 
 use ipnet::IpNet;
 
@@ -75,15 +75,17 @@ impl Builder<'_> {
 
     /// The names of rules: as written, else the first zone, made unique by clients and then by a number.
     fn rule_names(&mut self, forwards: &[Located<ForwardSection>]) -> Vec<String> {
-        let mut taken: Vec<(String, Place)> = Vec::new();
+        let mut taken: HashMap<String, &Place> = HashMap::new();
         for name in forwards.iter().filter_map(|forward| forward.value.name.as_ref()) {
             self.check_label(name, "a rule");
-            if let Some((_, first)) = taken.iter().find(|(known, _)| *known == name.value) {
+            if let Some(first) = taken.get(&name.value) {
                 let first = locate(self.sources, first);
                 self.problem(&name.place, format!("rule \"{}\" stands at {first} already", name.value));
             }
-            taken.push((name.value.clone(), name.place.clone()));
+            taken.entry(name.value.clone()).or_insert(&name.place);
         }
+        // By zone: the number that was given last.
+        let mut numbers: HashMap<String, u32> = HashMap::new();
         let mut names = Vec::new();
         for forward in forwards {
             if let Some(name) = &forward.value.name {
@@ -94,10 +96,14 @@ impl Builder<'_> {
             let zone = first(forward.value.zones.as_ref()).unwrap_or_else(|| "forward".to_owned());
             let zone = zone.strip_suffix('.').filter(|zone| !zone.is_empty()).unwrap_or(&zone).to_owned();
             let view = first(forward.value.clients.as_ref()).map(|client| format!("{zone}@{client}"));
-            let numbered = (2..).map(|number| format!("{zone}#{number}"));
-            let free = |name: &String| taken.iter().all(|(known, _)| known != name);
+            let last = numbers.entry(zone.clone()).or_insert(1);
+            let numbered = std::iter::repeat_with(|| {
+                *last += 1;
+                format!("{zone}#{last}")
+            });
+            let free = |name: &String| !taken.contains_key(name);
             let name = [zone.clone()].into_iter().chain(view).chain(numbered).find(free).unwrap_or_default();
-            taken.push((name.clone(), forward.place.clone()));
+            taken.insert(name.clone(), &forward.place);
             names.push(name);
         }
         names

@@ -1,7 +1,7 @@
 //! Likely mistakes that do not prevent a start: `check` prints them, `serve` logs them.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -44,11 +44,14 @@ impl Builder<'_> {
         for (at, (group, upstream)) in live.groups.iter().zip(&file.upstream).enumerate() {
             self.warn_of_group(GroupIndex(at), group, &upstream.name.place, live);
         }
+        let answering_aws = groups_answering_aws(live);
         for (rule, forward) in live.rules.iter().zip(&file.forward) {
             self.warn_of_guard(rule, forward, live);
             self.warn_of_other_region(rule, forward, live);
             self.warn_of_clients(rule, forward, live);
-            self.warn_of_hijack(rule, forward, live);
+            if answering_aws.contains(&rule.to) {
+                self.warn_of_hijack(rule, forward, live);
+            }
         }
         self.warn_of_reverse(file, live);
         self.warn_of_budgets(file, live);
@@ -174,15 +177,6 @@ impl Builder<'_> {
 
     /// Warns of reverse zones sent to a VPC: its resolver only knows those of its own networks.
     fn warn_of_hijack(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, live: &Live) {
-        let sent: Vec<&Name> =
-            live.rules.iter().filter(|other| other.to == rule.to).flat_map(|other| &other.zones).collect();
-        let families = PRESETS.iter().flat_map(|preset| preset.families);
-        let aws = families
-            .filter_map(|family| family.domain.parse::<Name>().ok())
-            .any(|domain| sent.iter().any(|zone| zone.is_within(&domain)));
-        if !aws || sent.iter().any(|zone| zone.is_root()) {
-            return;
-        }
         let texts = forward.value.zones.iter().flat_map(|zones| &zones.value);
         for (entry, text) in rule.written.iter().zip(texts) {
             if let Some(network) = whole_network(&entry.zones) {
@@ -226,6 +220,18 @@ impl Builder<'_> {
         let allow = section(file.server.as_ref()).allow.as_ref().map(|allow| allow.place.clone());
         self.warnings.push(Problem { place: allow, message, help: Some(help.to_owned()) });
     }
+}
+
+/// The groups that answer names of AWS, and not all names.
+fn groups_answering_aws(live: &Live) -> HashSet<GroupIndex> {
+    let families = PRESETS.iter().flat_map(|preset| preset.families);
+    let families: Vec<Name> = families.filter_map(|family| family.domain.parse().ok()).collect();
+    let sent_to = |is_sought: &dyn Fn(&Name) -> bool| -> HashSet<GroupIndex> {
+        live.rules.iter().filter(|rule| rule.zones.iter().any(is_sought)).map(|rule| rule.to).collect()
+    };
+    let aws = sent_to(&|zone| families.iter().any(|family| zone.is_within(family)));
+    let all = sent_to(&Name::is_root);
+    &aws - &all
 }
 
 /// The whole private network that these reverse zones cover; no VPC is that large.
