@@ -62,7 +62,7 @@ enum DiscoverError {
     NoAddresses,
     #[error("the list is cut; run the aws command without --max-items and --no-paginate")]
     Cut,
-    #[error("\"{0}\" is not an address")]
+    #[error("\"{0}\" is not an address of a server")]
     NotAnAddress(String),
     #[error("the endpoint has no attached address; left out: {0}")]
     NoneAttached(String),
@@ -193,8 +193,8 @@ impl InboundEndpoint {
         let mut any = false;
         for text in texts {
             any = true;
-            let address: IpAddr =
-                text.parse().map_err(|_| DiscoverError::NotAnAddress(text.escape_debug().to_string()))?;
+            let address = text.parse().ok().filter(|&address: &IpAddr| config::is_host_address(address));
+            let address = address.ok_or_else(|| DiscoverError::NotAnAddress(text.escape_debug().to_string()))?;
             if status != "ATTACHED" {
                 self.left_out.push(format!("{address} ({status})"));
             } else if !self.servers.contains(&address) {
@@ -346,6 +346,7 @@ mod tests {
             ("{\"IpAddresses\": []}", "no attached address; left out: none"),
             ("{\"IpAddresses\": [{\"Ip\": \"10.0.0.1\", \"Status\": \"DETACHING\"}]}", "10.0.0.1 (DETACHING)"),
             ("{\"IpAddresses\": [{\"Ip\": \"10.0.0\\u001b.1\", \"Status\": \"ATTACHED\"}]}", "10.0.0\\u{1b}.1"),
+            ("{\"IpAddresses\": [{\"Ip\": \"0.0.0.0\", \"Status\": \"ATTACHED\"}]}", "\"0.0.0.0\" is not an address"),
             (
                 "{\"ResolverEndpoints\": [{\"Id\": \"rslvr-out-1\", \"Direction\": \"OUTBOUND\"}, \
                  {\"Id\": \"rslvr-in-2\", \"Direction\": \"INBOUND\"}]}",

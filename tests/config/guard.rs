@@ -1,6 +1,7 @@
 //! No configuration turns the guard off unnoticed: a guard without effect is refused, a weak one is warned of.
 
 use rstest::rstest;
+use tidegate::config::{Color, Plan};
 
 use crate::{problems, warnings};
 
@@ -40,6 +41,23 @@ fn an_except_that_leaves_nothing_guarded_is_refused(#[case] zones: &str, #[case]
         assert_eq!(found.len(), 1, "{keys}: {found:?}");
         assert!(found[0].contains("rule \"aws\" excepts all of its zones: it guards nothing"), "{found:?}");
     }
+}
+
+#[test]
+fn the_advice_for_an_except_never_spares_a_zone_again() {
+    let text = rule("[\"s3.amazonaws.com\"]", &format!("{GUARD}\nexcept = [\"s3.amazonaws.com\"]"));
+    let said = Plan::from_text("t.toml", &text).expect_err("nothing is guarded").render(Color::Never);
+    assert!(said.contains("such as \"public-only.s3.amazonaws.com\""), "{said}");
+}
+
+#[rstest]
+#[case::no_guard("", true)]
+#[case::a_guard(GUARD, false)]
+#[case::rebinding("rebind = \"refuse\"", false)]
+fn an_except_without_a_guard_is_warned_of(#[case] keys: &str, #[case] expected: bool) {
+    let found = warnings(&rule("[\"corp.example\"]", &format!("{keys}\nexcept = [\"app.corp.example\"]")));
+    assert_eq!(found.len(), usize::from(expected), "{found:?}");
+    assert!(!expected || found[0].contains("guards nothing that could be spared"), "{found:?}");
 }
 
 #[rstest]
@@ -83,6 +101,10 @@ fn aws_names_without_a_guard_are_warned_of(#[case] zones: &str, #[case] keys: &s
 #[case::of_aws("52.94.0.0/16", true)]
 #[case::global_ipv6("2600:1f00::/24", true)]
 #[case::mapped("::ffff:0.0.0.0/96", true)]
+#[case::translated_by_nat64("64:ff9b::/96", true)]
+#[case::translated_by_6to4("2002:3400::/24", true)]
+#[case::a_part_of_6to4("2002:3401:203::/48", true)]
+#[case::ipv4_compatible("::/80", true)]
 #[case::a_vpc_in_ipv6("2600:1f18:1234:5600::/56", false)]
 #[case::rfc1918("172.16.0.0/12", false)]
 #[case::shared("100.64.0.0/10", false)]

@@ -243,9 +243,17 @@ const MISTAKES_IN_RULES: &[(&str, &str)] = &[
     ("zones = [\"a..b\"]\nto = \"vpc\"", "t.toml:4:10: \"a..b\" is no name: it has an empty label"),
     (
         "zones = [\"*.example\"]\nto = \"vpc\"",
-        "t.toml:4:10: \"*.example\" is no zone: a zone covers all names below it as it is",
+        "t.toml:4:10: \"*.example\" is no domain: a domain covers all names below it as it is",
     ),
-    ("zones = [\"10.0.0.0/8\"]\nto = \"vpc\"", "t.toml:4:10: \"10.0.0.0/8\" is a network, not a zone"),
+    ("zones = [\"10.0.0.0/8\"]\nto = \"vpc\"", "t.toml:4:10: \"10.0.0.0/8\" is a network, not a domain"),
+    (
+        "zones = [\"10.in-addr.arpa\"]\nexcept = [\"10.1.0.0/16\"]\nto = \"vpc\"",
+        "t.toml:5:11: \"10.1.0.0/16\" is a network, not a domain",
+    ),
+    (
+        "zones = [\".\"]\nexcept = [\"preset:aws\"]\nto = \"vpc\"",
+        "t.toml:5:11: \"preset:aws\" is no domain: only the `zones` of a rule take such words",
+    ),
     (
         "zones = [\"reverse:10.0.0.1/8\"]\nto = \"vpc\"",
         "t.toml:4:10: network \"10.0.0.1/8\" has bits beyond its prefix",
@@ -372,6 +380,25 @@ fn servers_by_name_are_right_with_somebody_to_ask() {
              backup = [[\"tls://resolver.corp.example\"]]\nbootstrap = [\"10.1.1.53\", \"[fd00::53]:5353\"]\n{rules}"
         );
         assert_eq!(problems(&text), [""; 0]);
+    }
+}
+
+#[rstest]
+#[case::below("*.a.example", "a.example")]
+#[case::a_label_within("s3.*.a.example", "a.example")]
+#[case::part_of_a_label("s3-*.a.example", "a.example")]
+#[case::everything("*", ".")]
+fn a_wildcard_is_no_domain_wherever_one_stands(#[case] wildcard: &str, #[case] domain: &str) {
+    let base = "[upstream.vpc]\nservers = [\"10.20.1.10\"]\n";
+    let guard = "private = [\"10.0.0.0/8\"]\non_public = \"refuse\"";
+    for text in [
+        format!("{base}[[forward]]\nzones = [\"{wildcard}\"]\nto = \"vpc\""),
+        format!("{base}[[forward]]\nzones = [\".\"]\nexcept = [\"{wildcard}\"]\nto = \"vpc\"\n{guard}"),
+        format!("[[local]]\nzone = \"{wildcard}\"\nrecords = []"),
+    ] {
+        let problems = Plan::from_text("t.toml", &text).expect_err("a wildcard is refused").render(Color::Never);
+        let said = format!("\"{wildcard}\" is no domain: a domain covers all names below it as it is");
+        assert!(problems.contains(&said) && problems.contains(&format!("write \"{domain}\"")), "{problems}");
     }
 }
 

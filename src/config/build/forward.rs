@@ -202,18 +202,7 @@ impl Builder<'_> {
         if let Some(network) = text.value.strip_prefix("reverse:") {
             return self.reverse(text, network);
         }
-        if let Some(below) = text.value.strip_prefix("*.") {
-            let message = format!("\"{}\" is no zone: a zone covers all names below it as it is", text.value);
-            self.problem_with_help(&text.place, message, format!("write \"{below}\""));
-            return None;
-        }
-        if let Ok(network) | Err(NetworkError::HostBits(network)) = networks::parse(&text.value) {
-            let message = format!("\"{}\" is a network, not a zone", text.value);
-            let help = format!("write \"reverse:{network}\" for its reverse zones");
-            self.problem_with_help(&text.place, message, help);
-            return None;
-        }
-        self.name(text).map(|name| vec![name])
+        self.domain(text).map(|name| vec![name])
     }
 
     fn preset(&mut self, text: &Text, name: &str) -> Option<Vec<Name>> {

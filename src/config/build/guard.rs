@@ -5,11 +5,13 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::{
     super::{
         file::{ForwardSection, Located},
         group::{GroupPlan, ServerAddress, ServerPlan},
-        plan::{GuardPlan, Live, RulePlan, WhenDown},
+        plan::{GuardPlan, Live, Rebind, RulePlan, WhenDown},
         presets::{PUBLIC_ONLY, is_aws_name},
     },
     Builder,
@@ -22,6 +24,9 @@ const ON_PUBLIC_HELP: &str = "add on_public = \"refuse\" (SERVFAIL), \"strip\" (
 const PRIVATE_HELP: &str = "add private = [\"10.20.0.0/16\"], the networks that clients reach over the private link";
 /// The shortest prefix that AWS gives a VPC for IPv6; such addresses are public by nature.
 const VPC_V6: u8 = 44;
+/// Global unicast addresses (RFC 4291 2.4), and those in them that stand for IPv4 addresses (6to4, RFC 3056 2).
+const GLOBAL_UNICAST: &str = "2000::/3";
+const SIX_TO_FOUR: &str = "2002::/16";
 
 impl Builder<'_> {
     pub(super) fn guard(&mut self, forward: &Located<ForwardSection>, name: &str) -> Option<GuardPlan> {
@@ -53,10 +58,10 @@ impl Builder<'_> {
         has_guard: bool,
     ) -> Vec<Name> {
         let Some(texts) = &forward.value.except else { return Vec::new() };
-        let except: Vec<Name> = texts.value.iter().filter_map(|text| self.name(text)).collect();
+        let except: Vec<Name> = texts.value.iter().filter_map(|text| self.domain(text)).collect();
         if has_guard && !zones.is_empty() && zones.iter().all(|zone| is_excepted(zone, &except)) {
             let message = format!("rule \"{rule}\" excepts all of its zones: it guards nothing");
-            let help = "name in `except` only what lies below the zones, such as \"s3.amazonaws.com\"";
+            let help = format!("name in `except` only what lies below its zones, such as {}", below(&zones[0]));
             self.problem_with_help(&texts.place, message, help);
         }
         except
@@ -100,14 +105,21 @@ impl Builder<'_> {
             let Ok(name) = text.value.parse::<Name>() else { continue };
             let spared: Vec<String> = rule.zones.iter().filter(|zone| zone.is_within(&name)).map(without_dot).collect();
             let is_ours = rule.zones.iter().any(|zone| name.is_within(zone));
-            if is_ours && !spared.is_empty() {
+            if is_ours && rule.guard.is_none() && rule.rebind != Rebind::Refuse {
+                let message = format!(
+                    "rule \"{}\" excepts \"{}\", and guards nothing that could be spared",
+                    rule.name, text.value
+                );
+                self.warning(&text.place, message, PRIVATE_HELP);
+            } else if is_ours && !spared.is_empty() {
                 let message = format!(
                     "rule \"{}\" excepts \"{}\", which is all of its zone {}: nothing there is guarded",
                     rule.name,
                     text.value,
                     spared.join(", ")
                 );
-                self.warning(&text.place, message, "name the services that need it, such as \"s3.amazonaws.com\"");
+                let help = format!("name only what needs it there, such as {}", below(&name));
+                self.warning(&text.place, message, &help);
             } else if !is_ours {
                 let where_it_is = match spared.is_empty() {
                     true => "which is below none of its zones".to_owned(),
@@ -135,8 +147,7 @@ impl Builder<'_> {
     fn warn_of_public_networks(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>) {
         for text in forward.value.private.iter().flat_map(|private| &private.value) {
             let Ok(network) = networks::parse(&text.value) else { continue };
-            let is_vpc = network.addr().is_ipv6() && network.prefix_len() >= VPC_V6;
-            if networks::holds_public(network) && !is_vpc {
+            if networks::holds_public(network) && !may_be_vpc(network) {
                 let message = format!(
                     "rule \"{}\" takes {network} for private, and it holds public addresses: the guard lets them pass",
                     rule.name
@@ -175,9 +186,21 @@ impl Builder<'_> {
     }
 }
 
+/// Whether a network of public addresses may be a VPC's own. NAT64's prefix, for one, holds all of IPv4.
+fn may_be_vpc(network: IpNet) -> bool {
+    let is_within = |wide: &str| networks::parse(wide).is_ok_and(|wide| wide.contains(&network));
+    is_within(GLOBAL_UNICAST) && !is_within(SIX_TO_FOUR) && network.prefix_len() >= VPC_V6
+}
+
 /// Whether `except` covers a name and everything below it.
 fn is_excepted(name: &Name, except: &[Name]) -> bool {
     except.iter().any(|except| name.is_within(except))
+}
+
+/// An example of a name below a domain, in quotes.
+fn below(domain: &Name) -> String {
+    let below = domain.child(b"public-only").unwrap_or_else(|_| domain.clone());
+    format!("\"{}\"", without_dot(&below))
 }
 
 /// The addresses of a group's servers: those of the first tier, and those of the later ones.

@@ -21,7 +21,7 @@ impl Builder<'_> {
             self.problem_with_help(&local.place, message, "write zone = \"corp.example\"");
             return None;
         };
-        let zone = self.name(text)?;
+        let zone = self.domain(text)?;
         self.claim(&zone, &[], &format!("the local zone \"{}\"", text.value).into(), text);
         let file = file.as_ref().filter(|file| !file.value.is_empty());
         let data = match (file, records) {

@@ -49,6 +49,31 @@ impl Builder<'_> {
         }
     }
 
+    /// A domain: a name and all names below it. What other programs write for that, and what only `zones` takes, parses
+    /// as a name and would silently match nothing.
+    pub(super) fn domain(&mut self, text: &Text) -> Option<Name> {
+        let value = &text.value;
+        if value.contains('*') {
+            let message = format!("\"{value}\" is no domain: a domain covers all names below it as it is");
+            self.problem_with_help(&text.place, message, format!("write \"{}\"", behind_wildcards(value)));
+            return None;
+        }
+        if let Ok(network) | Err(NetworkError::HostBits(network)) = networks::parse(value) {
+            let message = format!("\"{value}\" is a network, not a domain");
+            let help = format!(
+                "for its reverse zones write \"reverse:{network}\" in the `zones` of a rule; elsewhere their names"
+            );
+            self.problem_with_help(&text.place, message, help);
+            return None;
+        }
+        if value.starts_with("preset:") || value.starts_with("reverse:") {
+            let message = format!("\"{value}\" is no domain: only the `zones` of a rule take such words");
+            self.problem_with_help(&text.place, message, "write each domain by its name");
+            return None;
+        }
+        self.name(text)
+    }
+
     /// CIDRs, or the words `loopback`, `private` and `any` if `words` allows them; without the key the networks of
     /// `default`.
     pub(super) fn clients(&mut self, texts: Option<&Texts>, default: &[&str]) -> Vec<IpNet> {
@@ -157,6 +182,14 @@ fn beside(sources: &[Source], place: &Place, path: &str) -> PathBuf {
         _ => None,
     };
     directory.map_or_else(|| PathBuf::from(path), |directory| directory.join(path))
+}
+
+/// The domain behind the last wildcard of a text: "a.example" of "*.a.example".
+fn behind_wildcards(text: &str) -> &str {
+    let behind = text.rsplit('*').next().unwrap_or_default();
+    // "*host.example" has letters right behind it, which are no label of their own.
+    let domain = behind.split_once('.').map_or("", |(_, domain)| domain);
+    if domain.is_empty() { "." } else { domain }
 }
 
 /// Whether the address can belong to a single host.
