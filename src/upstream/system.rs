@@ -19,7 +19,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    config::{Address, Endpoint},
+    config::{self, Address, Endpoint},
     files,
     upstream::{
         names::NameLists,
@@ -123,6 +123,8 @@ fn parse(text: &str) -> Vec<Address> {
             continue;
         }
         if let Some(server) = words.next().and_then(|word| Address::parse(word).ok())
+            // 0.0.0.0 is this host to the C library, and so perhaps ourselves; no host has a multicast address.
+            && config::is_host_address(server.ip)
             && !servers.contains(&server)
         {
             servers.push(server);
@@ -207,7 +209,8 @@ mod tests {
     #[test]
     fn only_nameserver_lines_count() {
         let text = "# nameserver 9.9.9.9\nsearch -- lan bad..name\nnameserver 10.1.1.53\n nameserver\t10.1.1.54 # two\n\
-                    nameserver fd00::53\nnameserver nonsense\nnameserver\nnameserver 10.1.1.53\noptions edns0\n";
+                    nameserver fd00::53\nnameserver nonsense\nnameserver\nnameserver 10.1.1.53\noptions edns0\n\
+                    nameserver 0.0.0.0\nnameserver ::\nnameserver 224.0.0.1\n";
         assert_eq!(texts(&parse(text)), ["10.1.1.53", "10.1.1.54", "fd00::53"]);
     }
 

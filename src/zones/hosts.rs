@@ -101,7 +101,10 @@ impl Hosts {
         };
         let text = files.read(path).map_err(|error| wrong(0, ZoneErrorKind::Read(error), b""))?;
         let mut names = Vec::new();
-        for (line, text) in (1..).zip(watch::plain(&text).split(|&octet| octet == b'\n')) {
+        let lines = (1..).zip(watch::plain(&text).split(|&octet| octet == b'\n'));
+        // A bare CR ends a line too: as a blank, it would give the first address the names of the lines behind it.
+        let lines = lines.flat_map(|(line, text)| text.split(|&octet| octet == b'\r').map(move |text| (line, text)));
+        for (line, text) in lines {
             let written = text.split(|&octet| octet == b'#').next().unwrap_or_default();
             if let Err(kind) = hosts.line(written, &mut names) {
                 match &mut skipped {
@@ -275,6 +278,19 @@ fn reversed(name: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_of_line_end_ends_a_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "10.0.0.1 a # one\r10.0.0.2 b\r\n10.0.0.3 c\n").unwrap();
+        let (hosts, skipped) = Hosts::read(file.path(), &mut FileWatch::default()).unwrap();
+        assert!(skipped.is_none(), "{skipped:?}");
+        for (name, address) in [("a", [10, 0, 0, 1]), ("b", [10, 0, 0, 2]), ("c", [10, 0, 0, 3])] {
+            let name: Name = name.parse().unwrap();
+            let addresses: Vec<Ipv4Addr> = hosts.host(name.as_wire()).v4.iter().map(|(_, address)| *address).collect();
+            assert_eq!(addresses, [Ipv4Addr::from(address)], "{name}");
+        }
+    }
 
     #[test]
     fn reverse_names_are_read_as_they_are_written() {
