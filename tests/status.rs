@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{net::TcpListener, path::Path, process::Output};
+use std::{fs, net::TcpListener, path::Path, process::Output};
 
 use support::{
     config::{Config, ONE_PATIENT_TRY},
@@ -85,6 +85,33 @@ fn the_document_keeps_why_a_reload_was_refused_until_one_succeeds() {
     let status = document(&tidegate);
     assert!(status.configuration.last_reload.unwrap().success);
     assert!(!status.findings.iter().any(|finding| finding.kind == "reload-refused"));
+}
+
+#[test]
+fn a_local_file_that_cannot_be_used_is_a_finding_until_it_is_mended() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let folder = tempfile::tempdir().unwrap();
+    let (zone, hosts) = (folder.path().join("corp.zone"), folder.path().join("hosts"));
+    fs::write(&zone, "@ SOA ns h 1 7200 900 1209600 300\n@ NS ns\nns A 10.0.0\n").unwrap();
+    let files = format!("[[local]]\nzone = \"corp.example\"\nfile = {zone:?}\n[local_hosts]\nfile = {hosts:?}\n");
+    let tidegate = Tidegate::start(&Config::forwarding_to(&[&upstream]).raw(&files));
+    let told = || {
+        let findings = document(&tidegate).findings.into_iter();
+        let about = findings.filter(|finding| finding.kind == "local-file" && finding.severity == Severity::Error);
+        about.map(|finding| finding.text).collect::<Vec<_>>()
+    };
+    let expected = [
+        "the local zone corp.example answers SERVFAIL: its file cannot be used; `tidegate check` says why".to_owned(),
+        format!(
+            "names of the hosts file are not answered here: {} cannot be read; `tidegate check` says why",
+            hosts.display()
+        ),
+    ];
+    assert_eq!(told(), expected);
+    fs::write(&hosts, "10.0.0.2 printer\n").unwrap();
+    eventually("the hosts file is read", || told() == expected[..1]);
+    fs::write(&zone, "@ SOA ns h 1 7200 900 1209600 300\n@ NS ns\nns A 10.0.0.1\n").unwrap();
+    eventually("the zone is read", || told().is_empty());
 }
 
 #[test]
@@ -200,9 +227,9 @@ fn a_daemon_without_a_control_socket_is_found_by_its_pages() {
     let upstream = Upstream::answering("10.0.0.1");
     let tidegate = Tidegate::start(&Config::forwarding_to(&[&upstream]));
     let file = tidegate.folder().join("tidegate.toml");
-    let text = std::fs::read_to_string(&file).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
     let address = tidegate.admin_address().to_string();
-    std::fs::write(&file, text.replace("http = \"127.0.0.1:0\"", &format!("http = {address:?}"))).unwrap();
+    fs::write(&file, text.replace("http = \"127.0.0.1:0\"", &format!("http = {address:?}"))).unwrap();
     let ask = |word: &str| {
         let output = run(&["status", word, "--config", file.to_str().unwrap()]);
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
@@ -217,7 +244,7 @@ fn drains_and_empty_groups_are_in_metrics_and_readiness() {
     let folder = tempfile::tempdir().unwrap();
     let (vpc, site) = (Upstream::start(), Upstream::start());
     let nobody = folder.path().join("resolv.conf");
-    std::fs::write(&nobody, "# nobody\n").unwrap();
+    fs::write(&nobody, "# nobody\n").unwrap();
     let config = two_groups_of(with_socket(folder.path()), &[&vpc], &site)
         .servers("host", &[format!("system:{}", nobody.display())], "")
         .forward("host", &["host.example"], "host", "");

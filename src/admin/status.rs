@@ -149,7 +149,7 @@ pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// The kind of finding, for scripts: `group-down`, `group-empty`, `server-down`, `drained`, `tier`, `loop`,
-    /// `no-verdict`, `reload-refused`, `guard`, `worker`, `draining`.
+    /// `no-verdict`, `local-file`, `reload-refused`, `guard`, `worker`, `draining`.
     pub kind: String,
     /// The group that it is about.
     pub group: Option<String>,

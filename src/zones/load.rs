@@ -59,6 +59,11 @@ impl LoadedHosts {
     pub(super) const fn hosts(&self) -> Option<&Hosts> {
         self.content.as_ref()
     }
+
+    /// The path of a file that cannot be read.
+    pub(super) fn unreadable(&self) -> Option<&Path> {
+        self.path.as_deref().filter(|_| self.content.is_none())
+    }
 }
 
 /// Errors found while reading.

@@ -267,6 +267,11 @@ impl Zones {
         self.zones.values().filter(|zone| zone.zone().is_none()).map(|zone| &zone.spec.zone)
     }
 
+    /// The hosts file, if it cannot be read: its names are not answered here.
+    pub fn unreadable_hosts(&self) -> Option<&Path> {
+        self.hosts.unreadable()
+    }
+
     /// The special-use domains that are answered here, where nothing but "." covers them otherwise.
     pub fn special_domains(&self) -> impl Iterator<Item = LocalDomain<'_>> {
         self.special

@@ -128,6 +128,9 @@ kinds! {
     Nsswitch, "nsswitch", Soon,
         "Programs that use glibc do not ask the servers of resolv.conf first.",
         "In the line `hosts:` of /etc/nsswitch.conf have `dns`, and `resolve` not in front of it.";
+    LocalFile, "local-file", First,
+        "The file of a local zone or of hosts could not be used when the daemon started: its names are not answered from it.",
+        "Mend what `tidegate check` finds in the file: the daemon reads it again as soon as it changes.";
     ReloadRefused, "reload-refused", Soon,
         "The daemon runs with the configuration before the last change.",
         "Mend what `tidegate check` finds, then `tidegate reload`.";

@@ -13,6 +13,7 @@ pub(super) fn check(status: &Status) -> Vec<DoctorFinding> {
     let told = status.findings.iter().filter_map(|finding| {
         let kind = match finding.kind.as_str() {
             "loop" => Kind::Loop,
+            "local-file" => Kind::LocalFile,
             "reload-refused" => Kind::ReloadRefused,
             "worker" => Kind::WorkerHangs,
             // The other kinds are states of servers, which doctor asks itself, or are intended.
@@ -68,11 +69,11 @@ mod tests {
             server: Some("10.1.1.1".to_owned()),
             text: kind.to_owned(),
         };
-        let findings = ["loop", "reload-refused", "worker", "server-down", "drained"].map(told).to_vec();
+        let findings = ["loop", "local-file", "reload-refused", "worker", "server-down", "drained"].map(told).to_vec();
         let found = check(&Status { findings, ..Status::default() });
         assert_eq!(
             found.iter().map(|finding| finding.kind).collect::<Vec<_>>(),
-            [Kind::Loop, Kind::ReloadRefused, Kind::WorkerHangs]
+            [Kind::Loop, Kind::LocalFile, Kind::ReloadRefused, Kind::WorkerHangs]
         );
         assert_eq!(found[0].server.as_deref(), Some("10.1.1.1"));
     }

@@ -1,7 +1,7 @@
 //! Findings, in words: everything out of the ordinary, for `tidegate status`, the status page and systemd.
 //!
 //! Policy:
-//! - An error affects clients: a group without a usable server, a worker that hangs.
+//! - An error affects clients: a group without a usable server, a local file that cannot be used, a worker that hangs.
 //! - A warning needs attention although clients are served: a server that is down, a backup tier in use, a loop, a
 //!   name that cannot be resolved, a refused reload, public answers in the last quarter of an hour for names that should
 //!   be private.
@@ -15,6 +15,7 @@ use crate::{
     clock::Moment,
     perimeter::{Exposure, Violations},
     plural::Plural,
+    zones::Zones,
 };
 
 /// How long a public answer stays a finding.
@@ -23,10 +24,14 @@ const RECENT: Duration = Duration::from_mins(15);
 /// The kind of the note about a group whose servers have had no verdict since they were configured.
 pub(in crate::daemon) const NO_VERDICT: &str = "no-verdict";
 
+/// The kind of a finding about a zone file or the hosts file.
+pub(super) const LOCAL_FILE: &str = "local-file";
+
 /// All findings, the worst first.
 pub(super) fn all(report: &Report, groups: &[GroupStatus], now: Moment) -> Vec<Finding> {
     let mut all: Vec<Finding> = groups.iter().flat_map(of_group).collect();
     all.extend(of_process(report, now));
+    all.extend(of_local_files(&report.engine.snapshot_owned().zones));
     all.extend(of_reload(report));
     all.extend(of_perimeter(report, now));
     all.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -95,6 +100,22 @@ fn of_process(report: &Report, now: Moment) -> Vec<Finding> {
         findings.push(plain(Severity::Note, "draining", "the process is about to stop".to_owned()));
     }
     findings
+}
+
+/// Findings about zone files and the hosts file that could not be used at the start, and cannot be yet. Later the records
+/// in force stay, and the refused reload is the finding.
+fn of_local_files(zones: &Zones) -> Vec<Finding> {
+    let mut broken: Vec<String> = zones.broken().map(ToString::to_string).collect();
+    broken.sort_unstable();
+    let broken = broken.iter().map(|zone| {
+        let zone = zone.strip_suffix('.').filter(|zone| !zone.is_empty()).unwrap_or(zone);
+        format!("the local zone {zone} answers SERVFAIL: its file cannot be used")
+    });
+    let hosts = zones
+        .unreadable_hosts()
+        .map(|path| format!("names of the hosts file are not answered here: {} cannot be read", path.display()));
+    let about = |text| plain(Severity::Error, LOCAL_FILE, format!("{text}; `tidegate check` says why"));
+    broken.chain(hosts).map(about).collect()
 }
 
 fn of_reload(report: &Report) -> Option<Finding> {

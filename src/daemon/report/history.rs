@@ -10,7 +10,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Report, findings};
+use super::{
+    Report,
+    findings::{self, LOCAL_FILE},
+};
 use crate::{
     admin::status::{EventStatus, Finding, GroupStatus, MinuteStatus, ServerMinuteStatus, ServerStatus, Severity},
     clock::{self, Moment},
@@ -202,9 +205,10 @@ fn watch_server(minutes: &mut VecDeque<ServerMinuteStatus>, server: &ServerStatu
     current.rtt = (!highest.is_nan()).then_some(highest);
 }
 
-/// Whether two findings are about the same thing, whatever their words.
+/// Whether two findings are about the same thing, whatever their words. Which file it is, only the words say.
 fn is_same(one: &Finding, other: &Finding) -> bool {
     (&one.kind, &one.group, &one.server) == (&other.kind, &other.group, &other.server)
+        && (one.kind != LOCAL_FILE || one.text == other.text)
 }
 
 #[cfg(test)]
