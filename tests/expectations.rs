@@ -9,7 +9,7 @@ use std::{fs, path::Path, process::Output};
 use serde_json::Value;
 use support::{
     config::{Config, ONE_PATIENT_TRY},
-    tidegate::{Tidegate, run},
+    tidegate::{Tidegate, run, run_with},
     upstream::Upstream,
 };
 
@@ -54,6 +54,21 @@ fn every_case_of_the_documentation_holds() {
         let (code, out, err) = says(&["test", &name, "--config", "config/site.toml"]);
         assert_eq!((code, err.as_str()), (Some(0), ""), "{block}\n{out}");
     }
+}
+
+#[test]
+fn the_variable_names_the_configuration_where_neither_flag_nor_file_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = file(folder.path(), "t.toml", CONFIG);
+    let other = file(folder.path(), "other.toml", "[[local]]\nzone = \"other.example\"\nrecords = []\n");
+    let case = "[[case]]\nname = \"edge.example\"\nzone = \"edge.example\"\n";
+    let cases = file(folder.path(), "cases.toml", case);
+    let code = |config: &str, words: &[&str]| run_with(&[("TIDEGATE_CONFIG", config)], words).status.code();
+    assert_eq!(code(&config, &["test", &cases]), Some(0));
+    assert_eq!(code(&other, &["test", &cases]), Some(1));
+    assert_eq!(code(&other, &["test", &cases, "--config", &config]), Some(0));
+    let named = file(folder.path(), "named.toml", &format!("config = \"t.toml\"\n{case}"));
+    assert_eq!(code(&other, &["test", &named]), Some(0));
 }
 
 #[test]

@@ -124,3 +124,28 @@ fn flags_without_a_file_report_what_is_missing() {
     assert!(said(&bare).contains("/etc/tidegate/tidegate.toml"), "{}", said(&bare));
     assert!(said(&bare).contains("a sidecar needs no file: tidegate serve --listen"), "{}", said(&bare));
 }
+
+#[test]
+fn empty_variables_and_flags_count_as_unset() {
+    namespace::inside("empty_variables_and_flags_count_as_unset", || {
+        // Nothing says where queries go: as without flags, and not a server that refuses everything.
+        let empty = [("TIDEGATE_AWS", ""), ("TIDEGATE_DEFAULT", ""), ("TIDEGATE_LISTEN", "127.0.0.1:0")];
+        for (variables, flags) in [(&empty[..], &["serve"][..]), (&[], &["serve", "--aws", "", "--default", ""])] {
+            let output = run_with(variables, flags);
+            assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+            assert!(said(&output).contains("a sidecar needs no file"), "{}", said(&output));
+        }
+        // No verb fails for a variable that is there and says nothing: none of them finds a daemon here.
+        let variables = [("TIDEGATE_CONFIG", ""), ("TIDEGATE_ADMIN", ""), ("TIDEGATE_SOCKET", "")];
+        for verb in [&["status"][..], &["reload"], &["perimeter"], &["flush", "--all"], &["cache", "export"]] {
+            let output = run_with(&variables, verb);
+            assert_eq!(output.status.code(), Some(1), "{verb:?}: {}", said(&output));
+            assert!(said(&output).contains("no daemon"), "{verb:?}: {}", said(&output));
+        }
+        let upstream = Upstream::answering("10.1.0.1");
+        let default = upstream.address.to_string();
+        let flags = ["--listen", "127.0.0.1:0", "--default", &default];
+        let tidegate = Tidegate::start_without_file(&[("TIDEGATE_CONFIG", ""), ("TIDEGATE_PRIVATE", "")], &flags);
+        assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.1.0.1"]);
+    });
+}

@@ -28,7 +28,7 @@ mod version;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use rand::{TryRng, rngs::SysRng};
 
 use self::output::{ERR, OUT, Stream};
@@ -100,7 +100,7 @@ enum Verb {
     Import(import::Options),
     /// Reports which AWS names were asked for, and which of them are public
     #[command(
-        after_help = "Exit status: 0 nothing leaked, 1 something did, or no daemon answered\nExample: tidegate perimeter --json"
+        after_help = "Exit status: 0 nothing leaked, 1 something did, or no daemon answered, 2 an argument is wrong\nExample: tidegate perimeter --json"
     )]
     Perimeter(perimeter::Options),
     /// Shows the running daemon at a glance: what is wrong, groups, servers, queries
@@ -181,15 +181,27 @@ pub fn command() -> clap::Command {
 
 /// Runs the program with these arguments, starting with its name, and returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
-    let verdict = match Arguments::try_parse_from(arguments) {
+    let mut command = without_empty_variables(command());
+    let parsed = command.try_get_matches_from_mut(arguments);
+    let verdict = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => run_verb(arguments.verb),
         Err(error) => {
+            let error = error.format(&mut command);
             // Requested help goes to standard output, a mistake to standard error.
             print_styled(if error.use_stderr() { &ERR } else { &OUT }, &error.render());
             error.exit_code()
         }
     };
     output::finish(verdict)
+}
+
+/// The command line, with environment variables that are empty counted as unset: manifests and unit files write them so.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let unset = |argument: clap::Arg| match argument.get_env().map(std::env::var_os) {
+        Some(Some(value)) if value.is_empty() => argument.env(None::<&'static str>),
+        _ => argument,
+    };
+    command.mut_args(unset).mut_subcommands(without_empty_variables)
 }
 
 fn run_verb(verb: Verb) -> i32 {

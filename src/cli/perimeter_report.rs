@@ -75,7 +75,7 @@ const WORSTS: [(&str, &str); 7] = [
     ("absent", "no such name, or no address"),
 ];
 
-/// Prints the report; 1 if something leaked, or if there is no report.
+/// Prints the report; 1 if something leaked, or if there is no report, 2 if a date is wrong.
 pub(super) fn run(wanted: &Wanted<'_>) -> i32 {
     match report(wanted) {
         Ok((history, span)) => {
@@ -90,7 +90,9 @@ pub(super) fn run(wanted: &Wanted<'_>) -> i32 {
         }
         Err(error) => {
             writeln!(ERR, "tidegate: {error}");
-            super::FAILED
+            // A script must not take a date that it wrote wrong for a leak.
+            let is_argument = matches!(error, ReportError::NotADate(_) | ReportError::Backwards);
+            if is_argument { super::UNUSABLE } else { super::FAILED }
         }
     }
 }

@@ -83,8 +83,10 @@ impl Options {
 
     /// Whether the flags stand alone. A guard without servers and without a file means a sidecar that lacks a flag.
     fn is_sidecar(&self) -> bool {
-        let is_guarded = !self.private.is_empty() || self.on_public.is_some();
-        !self.aws.is_empty() || !self.default.is_empty() || (is_guarded && !Path::new(DEFAULT_FILE).exists())
+        // `--aws "$AWS"` without a value says nothing.
+        let is_given = |values: &[String]| values.iter().any(|value| !value.is_empty());
+        let is_guarded = is_given(&self.private) || self.on_public.is_some();
+        is_given(&self.aws) || is_given(&self.default) || (is_guarded && !Path::new(DEFAULT_FILE).exists())
     }
 }
 

@@ -47,7 +47,8 @@ pub(super) struct Options {
     /// Files of expectations [default: /etc/tidegate/expectations.toml]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The configuration, in place of the one that each file names [default: /etc/tidegate/tidegate.toml]
+    /// The configuration, in place of the one that each file names [default: TIDEGATE_CONFIG, else
+    /// /etc/tidegate/tidegate.toml]
     #[arg(long, value_name = "FILE", conflicts_with = "live")]
     config: Option<PathBuf>,
     /// Hold the running daemon against them
@@ -191,13 +192,14 @@ enum Site {
 impl Site {
     /// None, after a report, if the configuration cannot be used.
     fn of(options: &Options, expectations: &Expectations) -> Option<Self> {
+        let variable = || super::variable("TIDEGATE_CONFIG").map(PathBuf::from);
         if options.live {
-            let config = super::variable("TIDEGATE_CONFIG").map(PathBuf::from).or_else(|| expectations.config.clone());
+            let config = variable().or_else(|| expectations.config.clone());
             let daemon = control::Options { socket: options.socket.clone(), config, json: false };
             return Some(Self::Live { daemon, admin: options.admin.clone(), server: options.server });
         }
         let named = options.config.clone().or_else(|| expectations.config.clone());
-        let file = named.unwrap_or_else(|| super::serve::DEFAULT_FILE.into());
+        let file = named.or_else(variable).unwrap_or_else(|| super::serve::DEFAULT_FILE.into());
         explain::offline(&file).map(Self::Offline)
     }
 
