@@ -9,6 +9,7 @@ mod encrypted;
 mod failover;
 mod health;
 mod hedging;
+mod hostile_quic;
 mod limits;
 mod local_errors;
 mod loops;

@@ -1,7 +1,8 @@
 //! Limits how much a server may send on a connection: what the answers to its queries can take, and little more.
 //!
-//! A server that keeps sending what nobody asked for (HTTP/2's informational responses, pings, settings) would keep a
-//! worker busy as long as the connection is open. Each query raises the allowance; a connection that exceeds it breaks.
+//! A server that keeps sending what nobody asked for (HTTP/2's informational responses, pings, settings; QUIC's frames
+//! outside of streams) would keep a worker busy as long as the connection is open. Each query raises the allowance; a
+//! connection that exceeds it breaks.
 
 use std::{
     cell::Cell,
@@ -36,7 +37,11 @@ impl Allowance {
         self.0.set(self.0.get().saturating_add(A_QUERY));
     }
 
-    fn take(&self, octets: usize) -> io::Result<()> {
+    /// Counts octets that arrived.
+    ///
+    /// # Errors
+    /// They are more than is allowed.
+    pub(super) fn take(&self, octets: usize) -> io::Result<()> {
         let left = self.0.get().checked_sub(octets);
         self.0.set(left.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "more came than was asked for"))?);
         Ok(())

@@ -85,7 +85,10 @@ pub async fn ask_once(spec: &ServerSpec, query: &[u8]) -> Result<Vec<u8>, Connec
                 () = driver => asking.await,
             })
         }
-        Carrier::Quic(quic) => message(quic::ask(quic.connection, query.to_vec()).await),
+        Carrier::Quic(quic) => {
+            let (sender, _closed, _kept) = quic.into_parts();
+            message(quic::ask(sender, query.to_vec()).await)
+        }
     }
 }
 

@@ -36,7 +36,7 @@ use super::{
     in_flight::{Flight, FlightKey, InFlight},
     open::{Carrier, open},
     pool::{self, LocalPath},
-    quic::{self, Quic},
+    quic,
     requests::{self, Reply, RequestError, RequestResult},
 };
 
@@ -355,16 +355,9 @@ async fn carry(stream: &Rc<Stream>, link: &Weak<Link>, carrier: Carrier) {
             let ask = move |query| https::ask(sender.clone(), uri.clone(), query);
             carry_requests(stream, link, closed, ask).await;
         }
-        Carrier::Quic(Quic { connection, endpoint: _endpoint, send_errors }) => {
-            // quinn closes the connection when its last handle is dropped.
-            let watched = connection.clone();
-            let closed = async move {
-                tokio::select! {
-                    _ = watched.closed() => {}
-                    _ = send_errors.next() => {}
-                }
-            };
-            let ask = move |query| quic::ask(connection.clone(), query);
+        Carrier::Quic(quic) => {
+            let (sender, closed, _kept) = quic.into_parts();
+            let ask = move |query| quic::ask(sender.clone(), query);
             carry_requests(stream, link, closed, ask).await;
         }
     }
