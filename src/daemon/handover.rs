@@ -6,7 +6,8 @@
 //!   ours to read.
 //! - A socket that was handed over and is no longer configured is closed, logged, and removed from the store.
 //! - A successor (`serve --takeover`) asks for the sockets over the control socket and names a Unix socket to send them to.
-//!   Both processes read until the successor says that it is ready; if it ends before that, this one simply goes on.
+//!   Both processes read until the successor says that it is ready; if it ends before that, this one simply goes on. QUIC
+//!   is read by one of them alone: by the successor once this one has said that it reads no more (`serve::quic`).
 //! - If the sockets live on, queries that wait for an upstream get [`HANDED_OVER_DRAIN`] instead of the full drain: new
 //!   queries fill the receive buffers meanwhile, and clients retry what was not answered.
 
@@ -31,6 +32,10 @@ pub(super) const HANDED_OVER_DRAIN: Duration = Duration::from_millis(300);
 const SEND_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a successor says once it serves.
 pub(super) const READY: u8 = 1;
+/// What it hears then: this process reads no more, and ends when it has answered.
+pub(super) const DRAINING: u8 = 2;
+/// How long a successor waits for that before it reads all the same.
+pub(super) const DRAINING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What systemd or the process before this one handed over.
 #[derive(Debug, Default)]

@@ -7,13 +7,14 @@ use std::{
     sync::Arc,
 };
 
+use rustix::system::uname;
 use tracing::info;
 
 use super::{StartError, groups};
 use crate::{
     config::{Boot, Encryption, Endpoint, Need},
     net::socket::{self, BindError, Inherited, ListenOptions, Listeners, PortProtocol, spread},
-    serve::Protocol,
+    serve::{Protocol, QuicServer},
     tls::{self, Alpn, ServerCertificate},
     wire::Transport,
 };
@@ -26,7 +27,7 @@ pub(super) enum Socket {
     /// Connections, with their protocol.
     Stream(TcpListener, Protocol),
     /// QUIC.
-    Quic(UdpSocket, tls::TlsServer),
+    Quic(UdpSocket, QuicServer),
 }
 
 /// Who bound a listening socket.
@@ -117,15 +118,20 @@ impl Bound {
             self.streams(&listen.endpoint, Transport::Https, &Protocol::Https(Some(https.clone())), binder)?;
         }
         let doq = tls::TlsServer::new(certificate, &[Alpn::Doq])?;
+        let id_key = rand::random();
         for endpoint in &boot.quic {
             let sockets = binder.udp(resolve(endpoint)?)?;
             let address = sockets.sockets[0].local_addr()?;
             self.keep(PortProtocol::Udp, address, &sockets)?;
             self.all.push((Transport::Quic, address));
+            // Another host with this certificate could otherwise be made to reset connections of this one.
+            let place = format!("{} {address}", uname().nodename().to_string_lossy());
+            let reset_key = Arc::new(certificate.pair().reset_key().at(&place));
+            let server = QuicServer { tls: doq.clone(), reset_key, id_key };
             // Not shared where there are too few: packets of a connection belong to the endpoint that has it.
             for (at, socket) in sockets.sockets.into_iter().enumerate() {
                 let worker = at % self.workers.len();
-                self.workers[worker].push(Socket::Quic(socket, doq.clone()));
+                self.workers[worker].push(Socket::Quic(socket, server.clone()));
             }
         }
         Ok(())

@@ -33,9 +33,11 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::{fd::AsFd, unix::net::UnixStream},
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread::JoinHandle,
-    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -78,7 +80,7 @@ use crate::{
         socket::{BindError, Inherited, PortProtocol},
     },
     otlp::OtlpExporter,
-    serve::{ConnectionLimits, connections::Connections},
+    serve::{ConnectionLimits, Predecessor, connections::Connections},
     system_error::SystemError,
     upstream::{Alarm, OwnAddresses},
     zones::{ZoneError, Zones},
@@ -155,7 +157,8 @@ pub struct Daemon {
     report: Arc<Report>,
     commands: mpsc::UnboundedSender<Command>,
     stop: watch::Sender<bool>,
-    drain: Arc<OnceLock<Duration>>,
+    outlived: Arc<AtomicBool>,
+    predecessor: watch::Sender<Predecessor>,
     listening: Vec<KeptSocket>,
     socket_life: SocketLife,
     ended: mpsc::UnboundedReceiver<()>,
@@ -239,7 +242,9 @@ impl Daemon {
         let start_recorder = |record| perimeter_recorder::start(record, &engine, &report);
         let perimeter_recorder = boot.perimeter.as_ref().map(start_recorder).transpose()?;
         let (stop, stopping) = watch::channel(false);
-        let drain = Arc::new(OnceLock::new());
+        let outlived = Arc::<AtomicBool>::default();
+        let before = if giver == Giver::Predecessor { Predecessor::Reads } else { Predecessor::Gone };
+        let (predecessor, told_of_predecessor) = watch::channel(before);
         let (end, ended) = mpsc::unbounded_channel();
         let mut workers = Vec::with_capacity(count);
         for (index, (counters, sockets)) in counters.into_iter().zip(bound.take()).enumerate() {
@@ -255,7 +260,8 @@ impl Daemon {
                 tap: tap.clone(),
                 tracer: tracer.clone(),
                 stop: stopping.clone(),
-                drain: Arc::clone(&drain),
+                outlived: Arc::clone(&outlived),
+                predecessor: told_of_predecessor.clone(),
                 end: end.clone(),
             };
             workers.push(worker::spawn(spec)?);
@@ -279,7 +285,8 @@ impl Daemon {
             report,
             commands,
             stop,
-            drain,
+            outlived,
+            predecessor,
             listening,
             socket_life,
             ended,
@@ -362,9 +369,15 @@ impl Daemon {
         handover::give(&self.listening, path)
     }
 
-    /// From now on the listening sockets live on in a successor.
-    const fn outlived_by_sockets(&mut self) {
+    /// From now on the listening sockets live on in a successor, and QUIC is not read any more: stop at once.
+    fn outlived_by_sockets(&mut self) {
         self.socket_life = SocketLife::LivesOn;
+        self.outlived.store(true, Relaxed);
+    }
+
+    /// Notes what the process before this one does now.
+    fn predecessor_is(&self, state: Predecessor) {
+        self.predecessor.send_replace(state);
     }
 
     /// Waits for the next event.
@@ -380,9 +393,7 @@ impl Daemon {
         self.drain();
         // Clients waiting for the result of an order learn at once that there will be none.
         drop(self.orders);
-        if self.socket_life == SocketLife::LivesOn {
-            self.drain.set(handover::HANDED_OVER_DRAIN).ok();
-        }
+        self.outlived.store(self.socket_life == SocketLife::LivesOn, Relaxed);
         // If there is no receiver, every worker has already ended.
         self.stop.send_replace(true);
         for worker in self.workers {

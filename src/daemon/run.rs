@@ -14,7 +14,7 @@
 
 use std::{
     future::pending,
-    io::{self, Write as _},
+    io,
     os::unix::net::UnixStream as StdUnixStream,
     path::{Path, PathBuf},
     pin::pin,
@@ -22,7 +22,7 @@ use std::{
 
 use sd_notify::NotifyState;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
@@ -41,6 +41,7 @@ use super::{
 use crate::{
     admin::control::{Order, OrderReport, OrderRequest, OrderResult},
     config::{Boot, Live, Plan, Problems},
+    serve::Predecessor,
     zones::Zones,
 };
 
@@ -72,6 +73,10 @@ pub fn run(
     let configuration: Vec<PathBuf> = files(&plan.warnings).into_iter().map(PathBuf::from).collect();
     let confine = |live: &Live, zones: &Zones| sandbox::enter(&configuration, &plan.boot, live, zones);
     let predecessor = handed.predecessor.as_ref().map(StdUnixStream::try_clone).transpose()?;
+    let predecessor = {
+        let _runtime = runtime.enter();
+        PredecessorStream::new(predecessor)?
+    };
     let daemon = Daemon::start_within(&plan.boot, plan.live, Some(log.lost.clone()), handed, confine)?;
     let mut running = Running {
         read,
@@ -130,8 +135,55 @@ struct Running<'a, R> {
     /// Whether systemd's watchdog waits for word from this process.
     is_watched: bool,
     /// The process before this one, until it is told that this one is ready.
-    predecessor: Option<StdUnixStream>,
+    predecessor: PredecessorStream,
     successor: Successor,
+}
+
+/// The process before this one, until it has ended.
+struct PredecessorStream {
+    stream: Option<UnixStream>,
+    /// When to go on as if it had said that it reads no more; none once it has.
+    reads_until: Option<Instant>,
+}
+
+impl PredecessorStream {
+    fn new(stream: Option<StdUnixStream>) -> io::Result<Self> {
+        let open = |stream: StdUnixStream| {
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
+        };
+        Ok(Self { stream: stream.map(open).transpose()?, reads_until: None })
+    }
+
+    /// Tells it that it may end.
+    async fn supersede(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        if let Err(error) = stream.write_u8(handover::READY).await {
+            warn!(%error, "the daemon before this one was not told to end: {error}; stop it if it runs");
+        }
+        self.reads_until = Some(Instant::now() + handover::DRAINING_TIMEOUT);
+    }
+
+    /// Waits until it does something else.
+    async fn next(&mut self) -> Predecessor {
+        let Some(stream) = &mut self.stream else { return pending().await };
+        let late = async {
+            match self.reads_until {
+                Some(end) => sleep_until(end).await,
+                None => pending().await,
+            }
+        };
+        let said = tokio::select! {
+            said = stream.read_u8() => said,
+            () = late => Ok(handover::DRAINING),
+        };
+        self.reads_until = None;
+        if let Ok(handover::DRAINING) = said {
+            return Predecessor::Drains;
+        }
+        self.stream = None;
+        Predecessor::Gone
+    }
 }
 
 /// The process that has the listening sockets too and is not ready yet, if there is one.
@@ -149,6 +201,15 @@ impl Successor {
         }
         pending().await
     }
+
+    /// Tells it that this process reads no more.
+    async fn begin_drain(&mut self) {
+        if let Some(stream) = &mut self.0
+            && let Err(error) = stream.write_u8(handover::DRAINING).await
+        {
+            warn!(%error, "the process that took over was not told that it reads alone: {error}");
+        }
+    }
 }
 
 /// Why a phase of answering ended.
@@ -162,13 +223,13 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
     async fn until_the_end(&mut self) -> ExitReason {
         info!("ready");
         tell(&[NotifyState::Ready]);
-        self.supersede();
+        self.predecessor.supersede().await;
         match self.answer_until(None).await {
             Some(Step::ThreadEnded) => {
                 error!("a thread ended; the process ends with it");
                 return ExitReason::ThreadEnded;
             }
-            Some(Step::Superseded) => return ExitReason::Told,
+            Some(Step::Superseded) => return self.give_way().await,
             Some(Step::Stop) | None => {}
         }
         tell(&[NotifyState::Stopping]);
@@ -177,20 +238,20 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         if !lameduck.is_zero() {
             info!("answering for another {} s, and not ready for more", lameduck.as_secs_f64());
         }
-        if let Some(Step::Stop) = self.answer_until(Some(Instant::now() + lameduck)).await {
-            info!("a second signal to stop: not waiting for `lameduck` to pass");
+        match self.answer_until(Some(Instant::now() + lameduck)).await {
+            Some(Step::Stop) => info!("a second signal to stop: not waiting for `lameduck` to pass"),
+            Some(Step::Superseded) => return self.give_way().await,
+            Some(Step::ThreadEnded) | None => {}
         }
         tell(&[NotifyState::Status("answering what was received, then it ends")]);
         ExitReason::Told
     }
 
-    /// Tells the process before this one that it may end.
-    fn supersede(&mut self) {
-        if let Some(mut predecessor) = self.predecessor.take()
-            && let Err(error) = predecessor.write_all(&[handover::READY])
-        {
-            warn!(%error, "the daemon before this one was not told to end: {error}; stop it if it runs");
-        }
+    /// Stops reading what a successor reads too, and tells it.
+    async fn give_way(&mut self) -> ExitReason {
+        self.daemon.outlived_by_sockets();
+        self.successor.begin_drain().await;
+        ExitReason::Told
     }
 
     /// Handles signals and orders until one says to stop, or until `end`, if given.
@@ -216,9 +277,9 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
                 }
                 () = self.successor.ready() => {
                     info!("another process took over; this one ends");
-                    self.daemon.outlived_by_sockets();
                     return Some(Step::Superseded);
                 }
+                state = self.predecessor.next() => self.daemon.predecessor_is(state),
                 event = self.daemon.next() => match event {
                     Event::Order(request) => self.answer(request).await,
                     Event::ThreadEnded => return Some(Step::ThreadEnded),

@@ -4,14 +4,15 @@ use std::{future::Future, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
     time::timeout,
 };
 use tracing::{debug, warn};
 
 use super::{
     connections::{Admission, Connections},
-    https, proxy, stream,
+    https,
+    lifetime::ListenerLife,
+    proxy, stream,
 };
 use crate::{
     clock::Moment,
@@ -80,12 +81,12 @@ pub async fn accept(
     context: Rc<Context>,
     connections: Arc<Connections>,
     limits: ConnectionLimits,
-    mut stop: watch::Receiver<bool>,
+    mut lifetime: ListenerLife,
 ) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stopping| *stopping) => return,
+            _ = lifetime.stop.wait_for(|stopping| *stopping) => return,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -108,16 +109,16 @@ pub async fn accept(
         let (context, connections, protocol) = (Rc::clone(&context), Arc::clone(&connections), protocol.clone());
         let carrier = ClientChannel::stream(transport, limits.idle);
         let session = Session { context, client: peer, carrier, limits, admission };
-        let stop = stop.clone();
+        let lifetime = lifetime.clone();
         tokio::task::spawn_local(async move {
             let serving = async {
                 let mut stream = stream;
                 let session =
                     if is_balancer { behind_balancer(session, &mut stream, &connections).await? } else { session };
                 match protocol {
-                    Protocol::Tcp => stream::serve(stream, session, None, stop).await,
-                    Protocol::Tls(tls) => stream::serve(stream, session, Some(tls), stop).await,
-                    Protocol::Https(tls) => https::serve(stream, session, tls, stop).await,
+                    Protocol::Tcp => stream::serve(stream, session, None, lifetime).await,
+                    Protocol::Tls(tls) => stream::serve(stream, session, Some(tls), lifetime).await,
+                    Protocol::Https(tls) => https::serve(stream, session, tls, lifetime).await,
                 }
             };
             if let Err(error) = serving.await {

@@ -37,11 +37,10 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::watch,
     time::{Instant, sleep_until},
 };
 
-use super::{Session, connections::Admission};
+use super::{Session, connections::Admission, lifetime::ListenerLife};
 use crate::{
     clock::Moment,
     engine::{ClientChannel, Context},
@@ -72,13 +71,13 @@ pub(super) async fn serve(
     stream: TcpStream,
     session: Session,
     tls: Option<tls::TlsServer>,
-    stop: watch::Receiver<bool>,
+    lifetime: ListenerLife,
 ) -> io::Result<()> {
     match tls {
-        None => run(stream, session, stop).await,
+        None => run(stream, session, lifetime).await,
         Some(tls) => {
             let stream = session.within_idle_timeout(tls.accept(stream)).await?;
-            run(stream, session, stop).await
+            run(stream, session, lifetime).await
         }
     }
 }
@@ -98,7 +97,7 @@ struct Exchange {
 async fn run<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     stream: S,
     session: Session,
-    mut stop: watch::Receiver<bool>,
+    mut lifetime: ListenerLife,
 ) -> io::Result<()> {
     let limits = session.limits;
     let evicted = session.admission.eviction();
@@ -131,7 +130,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin + 'static>(
                 if exchange.waiting.get() > 0 { exchange.progress.set(Instant::now()); }
             }
             () = evicted.told() => break,
-            _ = stop.wait_for(|stopping| *stopping) => break,
+            _ = lifetime.stop.wait_for(|stopping| *stopping) => break,
         }
     }
     connection.as_mut().graceful_shutdown();

@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod connections;
+pub mod lifetime;
 pub mod quic;
 pub mod udp;
 
@@ -23,6 +24,8 @@ use crate::{
 
 use accept::Session;
 pub use accept::{ConnectionLimits, Protocol};
+pub use lifetime::{ListenerLife, Predecessor};
+pub use quic::QuicServer;
 
 /// The response to a message on a stream of its own; none if there is to be no response.
 async fn answer(context: &Rc<Context>, message: &[u8], client: IpAddr, carrier: ClientChannel) -> Option<Vec<u8>> {

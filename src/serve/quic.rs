@@ -11,7 +11,9 @@
 //!   first (Retry, RFC 9000 8.1.2).
 //!
 //! Each worker has an endpoint of its own, and the kernel chooses it by addresses and ports. So a client whose address
-//! changes must connect again.
+//! changes must connect again. `succession` says how connections end when the sockets go to another process.
+
+mod succession;
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,22 +21,21 @@ use std::{
     net::UdpSocket,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use quinn::{
-    Connection, Endpoint, EndpointConfig, Incoming, RecvStream, SendStream, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    Connection, Endpoint, Incoming, RecvStream, SendStream, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use tracing::debug;
 
+use self::succession::{SharedSocket, endpoint_config};
 use super::{
     accept::ConnectionLimits,
     connections::{Admission, Connections, MAX_UNSENT},
+    lifetime::{ListenerLife, Predecessor},
 };
 use crate::{
     clock::Moment,
@@ -51,10 +52,23 @@ const PROTOCOL_ERROR: VarInt = VarInt::from_u32(2);
 const EXCESSIVE_LOAD: VarInt = VarInt::from_u32(4);
 /// A whole stream: the length and the longest message.
 const LONGEST_STREAM: usize = 2 + MAX_MESSAGE;
+/// How long a client may take to acknowledge a response before its connection is closed.
+const DELIVERY: Duration = Duration::from_secs(1);
 /// Octets that may be in flight to one client.
 const SEND_WINDOW: u64 = 256 * 1024;
 /// Octets that may be in flight from one client.
 const RECEIVE_WINDOW: u32 = 128 * 1024;
+
+/// What all endpoints of one address have in common.
+#[derive(Debug, Clone)]
+pub struct QuicServer {
+    /// The handshake.
+    pub tls: tls::TlsServer,
+    /// The key of stateless resets.
+    pub reset_key: Arc<tls::ResetKey>,
+    /// Makes the connection ids of this process recognizable: random, and the same for all its workers.
+    pub id_key: u64,
+}
 
 /// Serves a socket until the worker ends.
 ///
@@ -62,21 +76,27 @@ const RECEIVE_WINDOW: u32 = 128 * 1024;
 /// The socket cannot be used, or the TLS configuration does not suit QUIC.
 pub async fn serve(
     socket: UdpSocket,
-    tls: tls::TlsServer,
+    server: QuicServer,
     context: Rc<Context>,
     connections: Arc<Connections>,
     limits: ConnectionLimits,
-    mut stop: watch::Receiver<bool>,
+    mut lifetime: ListenerLife,
 ) -> io::Result<()> {
-    let mut config = ServerConfig::with_crypto(tls.quic()?);
+    let mut config = ServerConfig::with_crypto(server.tls.quic()?);
     config.transport_config(Arc::new(transport(limits))).migration(false);
-    let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))?;
+    tokio::select! {
+        _ = lifetime.predecessor.wait_for(|before| *before != Predecessor::Reads) => {}
+        _ = lifetime.stop.wait_for(|stopping| *stopping) => return Ok(()),
+    }
+    let socket = SharedSocket::new(socket, lifetime.clone())?;
+    let endpoint_config = endpoint_config(&server, &lifetime);
+    let endpoint = Endpoint::new_with_abstract_socket(endpoint_config, Some(config), socket, Arc::new(TokioRuntime))?;
     let mut clients = JoinSet::new();
     loop {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
             Some(_) = clients.join_next() => continue,
-            _ = stop.wait_for(|stopping| *stopping) => break,
+            _ = lifetime.stop.wait_for(|stopping| *stopping) => break,
         };
         let Some(incoming) = incoming else { return Err(io::Error::other("the QUIC endpoint ended")) };
         if !incoming.remote_address_validated() && connections.is_crowded() {
@@ -89,12 +109,27 @@ pub async fn serve(
             incoming.refuse();
             continue;
         };
-        clients.spawn_local(run(incoming, admission, Rc::clone(&context), limits, stop.clone()));
+        clients.spawn_local(run(incoming, admission, Rc::clone(&context), limits, lifetime.clone()));
     }
     // Queries that were read are answered first.
-    while clients.join_next().await.is_some() {}
+    let is_outlived = lifetime.is_outlived();
+    loop {
+        tokio::select! {
+            ended = clients.join_next() => if ended.is_none() { break },
+            Some(incoming) = endpoint.accept() => {
+                // A client that hears nothing sends again, and another process reads it.
+                if is_outlived { incoming.ignore() } else { incoming.refuse() }
+            }
+            _ = lifetime.cut.wait_for(|cut| *cut) => break,
+        }
+    }
     endpoint.close(NO_ERROR, b"");
-    endpoint.wait_idle().await;
+    if is_outlived {
+        // Lets every connection send its close.
+        tokio::task::yield_now().await;
+    } else {
+        endpoint.wait_idle().await;
+    }
     Ok(())
 }
 
@@ -117,7 +152,7 @@ async fn run(
     admission: Admission,
     context: Rc<Context>,
     limits: ConnectionLimits,
-    mut stop: watch::Receiver<bool>,
+    mut lifetime: ListenerLife,
 ) {
     let shaking = async { timeout(limits.idle, incoming.into_future()).await };
     let connection = tokio::select! {
@@ -127,6 +162,7 @@ async fn run(
             Err(_) => return debug!("a QUIC handshake took too long"),
         },
         () = admission.evicted() => return,
+        _ = lifetime.stop.wait_for(|stopping| *stopping) => return,
     };
     let eviction = admission.eviction();
     let client = Rc::new(Client {
@@ -137,6 +173,7 @@ async fn run(
         sent: Notify::new(),
         admission: RefCell::new(admission),
         limits,
+        lifetime: lifetime.clone(),
     });
     let mut queries = JoinSet::new();
     let code = loop {
@@ -148,10 +185,19 @@ async fn run(
             },
             Some(_) = queries.join_next() => {}
             () = eviction.told() => break EXCESSIVE_LOAD,
-            _ = stop.wait_for(|stopping| *stopping) => break NO_ERROR,
+            _ = lifetime.stop.wait_for(|stopping| *stopping) => break NO_ERROR,
         }
     };
+    if code == NO_ERROR {
+        // What was read before the stop is answered.
+        let arrived = std::iter::from_fn(|| client.connection.accept_bi().now_or_never()?.ok());
+        for (sender, receiver) in arrived.take(limits.pipeline) {
+            queries.spawn_local(Rc::clone(&client).answer(sender, receiver));
+        }
+    }
     while queries.join_next().await.is_some() {}
+    // Closing drops what is not sent yet.
+    tokio::task::yield_now().await;
     client.connection.close(code, b"");
 }
 
@@ -167,11 +213,17 @@ struct Client {
     sent: Notify,
     admission: RefCell<Admission>,
     limits: ConnectionLimits,
+    lifetime: ListenerLife,
 }
 
 impl Client {
     async fn answer(self: Rc<Self>, mut sender: SendStream, mut receiver: RecvStream) {
-        let read = timeout(self.limits.idle, receiver.read_to_end(LONGEST_STREAM)).await;
+        let mut stop = self.lifetime.stop.clone();
+        let read = tokio::select! {
+            biased;
+            read = timeout(self.limits.idle, receiver.read_to_end(LONGEST_STREAM)) => read,
+            _ = stop.wait_for(|stopping| *stopping) => return,
+        };
         let framed = match read {
             Ok(Ok(framed)) => framed,
             Ok(Err(quinn::ReadToEndError::TooLong)) => return self.connection.close(PROTOCOL_ERROR, b"too long"),
@@ -207,6 +259,10 @@ impl Client {
         let sending = async {
             sender.write_all(&[&length[..], &response].concat()).await?;
             sender.finish().map_err(io::Error::from)?;
+            if *self.lifetime.stop.borrow() && !self.lifetime.is_outlived() {
+                // The connection closes after this, which drops what has not arrived.
+                drop(timeout(DELIVERY, sender.stopped()).await);
+            }
             Ok::<(), io::Error>(())
         };
         // A client that does not read holds its own streams only.

@@ -14,11 +14,11 @@ use std::{io, rc::Rc};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{Instant, timeout},
 };
 
-use super::{Session, connections::MAX_UNSENT};
+use super::{Session, connections::MAX_UNSENT, lifetime::ListenerLife};
 use crate::{
     clock::Moment,
     engine::{Action, Incoming, Query, resolve},
@@ -37,13 +37,13 @@ pub(super) async fn serve(
     stream: TcpStream,
     session: Session,
     tls: Option<tls::TlsServer>,
-    stop: watch::Receiver<bool>,
+    lifetime: ListenerLife,
 ) -> io::Result<()> {
     match tls {
-        None => Connection::new(session).run(stream, stop).await,
+        None => Connection::new(session).run(stream, lifetime).await,
         Some(tls) => {
             let stream = session.within_idle_timeout(tls.accept(stream)).await?;
-            Connection::new(session).run(stream, stop).await
+            Connection::new(session).run(stream, lifetime).await
         }
     }
 }
@@ -75,11 +75,7 @@ impl Connection {
         }
     }
 
-    async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-        mut self,
-        stream: S,
-        mut stop: watch::Receiver<bool>,
-    ) -> io::Result<()> {
+    async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, stream: S, mut lifetime: ListenerLife) -> io::Result<()> {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let (pipeline, idle) = (self.session.limits.pipeline, self.session.limits.idle);
         let mut is_open = true;
@@ -113,7 +109,8 @@ impl Connection {
                     if let Next::Close = self.take_messages() { is_open = false; }
                 }
                 () = self.session.admission.evicted() => return Ok(()),
-                _ = stop.wait_for(|stopping| *stopping), if is_open => is_open = false,
+                _ = lifetime.stop.wait_for(|stopping| *stopping), if is_open => is_open = false,
+                _ = lifetime.cut.wait_for(|cut| *cut) => break,
                 () = tokio::time::sleep_until(self.progress + idle) => {
                     if self.waiting == 0 { return Ok(()); }
                     self.progress = Instant::now();

@@ -7,11 +7,13 @@
 
 mod client;
 mod error;
+mod reset_key;
 mod roots;
 mod server;
 
 pub use client::{Alpn, Connected, TlsClient, is_server_name};
 pub use error::HandshakeError;
+pub use reset_key::ResetKey;
 pub use roots::{Roots, RootsError};
 pub use server::{Accepted, CertificateFacts, KeyPair, KeyPairError, ServerCertificate, TlsServer, agreed};
 

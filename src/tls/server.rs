@@ -29,7 +29,7 @@ use x509_parser::{
     prelude::{FromDer, ParsedExtension},
 };
 
-use super::{Alpn, provider};
+use super::{Alpn, ResetKey, provider};
 
 /// A certificate chain with its key, ready to be presented to clients.
 ///
@@ -38,6 +38,7 @@ use super::{Alpn, provider};
 pub struct KeyPair {
     chain: Arc<CertifiedKey>,
     facts: Arc<CertificateFacts>,
+    reset_key: ResetKey,
 }
 
 /// Names, addresses and expiry of a chain's first certificate.
@@ -96,6 +97,7 @@ impl KeyPair {
         let first = certificates.first().ok_or(KeyPairError::NoCertificate)?;
         let facts = CertificateFacts::read(first).ok_or(KeyPairError::Certificate { number: 1 })?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| KeyPairError::NoKey)?;
+        let reset_key = ResetKey::derive(&key);
         let key = any_supported_type(&key).map_err(|error| KeyPairError::Key(error.to_string()))?;
         let pair = CertifiedKey::new(certificates, key);
         match pair.keys_match() {
@@ -103,7 +105,12 @@ impl KeyPair {
             Err(rustls::Error::InconsistentKeys(_)) => return Err(KeyPairError::Mismatch),
             Err(_) => return Err(KeyPairError::Certificate { number: 1 }),
         }
-        Ok(Self { chain: Arc::new(pair), facts: Arc::new(facts) })
+        Ok(Self { chain: Arc::new(pair), facts: Arc::new(facts), reset_key })
+    }
+
+    /// The key from which those of QUIC's stateless resets are derived.
+    pub const fn reset_key(&self) -> &ResetKey {
+        &self.reset_key
     }
 
     /// Names, addresses and expiry of the certificate.

@@ -21,3 +21,4 @@ mod shipped;
 mod start;
 mod stop;
 mod stream;
+mod succession;

@@ -115,30 +115,30 @@ fn ask_until(stop: &AtomicBool, server: SocketAddr) -> (usize, usize) {
 }
 
 /// What systemd is to the daemon: it keeps sockets and passes them on.
-struct Systemd {
+pub(crate) struct Systemd {
     folder: TempDir,
     notify: UnixDatagram,
-    held: Vec<(String, OwnedFd)>,
+    pub(crate) held: Vec<(String, OwnedFd)>,
     /// Names that were removed from the store.
     removed: Vec<String>,
 }
 
 impl Systemd {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let notify = UnixDatagram::bind(folder.path().join("notify")).expect("the folder is writable");
         notify.set_nonblocking(true).expect("a socket");
         Self { folder, notify, held: Vec::new(), removed: Vec::new() }
     }
 
-    fn with(sockets: impl IntoIterator<Item = (&'static str, OwnedFd)>) -> Self {
+    pub(crate) fn with(sockets: impl IntoIterator<Item = (&'static str, OwnedFd)>) -> Self {
         let held = sockets.into_iter().map(|(name, socket)| (name.to_owned(), socket)).collect();
         Self { held, ..Self::new() }
     }
 
     /// Starts the daemon with all that is held, and keeps what it stores.
     #[track_caller]
-    fn start(&mut self, config: &Config) -> Tidegate {
+    pub(crate) fn start(&mut self, config: &Config) -> Tidegate {
         // Above all that the shell and the daemon use, and inherited.
         let high = |(_, socket): &(String, OwnedFd)| {
             let copy = fcntl_dupfd_cloexec(socket, 200).expect("there are descriptors left");
@@ -191,7 +191,7 @@ fn config(upstream: &Upstream, listen: SocketAddr) -> Config {
     Config::forwarding_to(&[upstream]).section("server", "workers = 2").listen(&[&listen.to_string()])
 }
 
-const ANY_PORT: &str = "127.0.0.1:0";
+pub(crate) const ANY_PORT: &str = "127.0.0.1:0";
 
 #[test]
 fn a_restart_with_the_descriptor_store_loses_no_query() {
@@ -269,7 +269,7 @@ fn missing_sockets_are_bound_and_strangers_are_named_and_leave_the_store() {
 }
 
 /// A daemon with a control socket at `socket`, by default on free ports.
-fn with_socket(upstream: &Upstream, socket: &PathBuf, ports: Option<(SocketAddr, SocketAddr)>) -> Config {
+pub(crate) fn with_socket(upstream: &Upstream, socket: &PathBuf, ports: Option<(SocketAddr, SocketAddr)>) -> Config {
     let any = ANY_PORT.parse().expect("an address");
     let (listen, admin) = ports.unwrap_or((any, any));
     Config::without_admin()
@@ -280,7 +280,7 @@ fn with_socket(upstream: &Upstream, socket: &PathBuf, ports: Option<(SocketAddr,
         .listen(&[&listen.to_string()])
 }
 
-const TAKEOVER: [&str; 4] = ["bash", "-c", "exec \"$@\" --takeover", "bash"];
+pub(crate) const TAKEOVER: [&str; 4] = ["bash", "-c", "exec \"$@\" --takeover", "bash"];
 
 #[test]
 fn a_takeover_loses_no_query_and_ends_the_daemon_before() {

@@ -1,6 +1,10 @@
 //! A daemon with every listener, plain and encrypted, and a certificate for them.
 
-use std::{fs, net::SocketAddr, path::PathBuf};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use tempfile::TempDir;
 
@@ -13,6 +17,17 @@ use super::{
 
 /// The name on the certificate.
 pub const NAME: &str = "dns.corp.example";
+
+/// The table of all encrypted listeners, on free ports, with the certificate in this folder.
+pub fn encrypted_listeners(folder: &Path) -> String {
+    let path = |name: &str| folder.join(name).display().to_string();
+    format!(
+        "[server.tls]\ntls = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\nquic = [\"127.0.0.1:0\"]\n\
+         certificate = {:?}\nkey = {:?}",
+        path("chain.pem"),
+        path("key.pem")
+    )
+}
 
 /// The daemon, its certificate authority and an upstream.
 pub struct Site {
@@ -32,30 +47,21 @@ impl Site {
         let authority = Authority::new("the site's CA");
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join("ca.pem"), authority.pem()).expect("the folder is writable");
-        certify(&authority, &folder, Validity::Now);
+        certify(&authority, folder.path(), Validity::Now);
         let upstream = Upstream::answering("10.0.0.1");
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let tls = format!(
-            "[server.tls]\ntls = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\nquic = [\"127.0.0.1:0\"]\n\
-             certificate = {:?}\nkey = {:?}",
-            path("chain.pem"),
-            path("key.pem")
-        );
+        let tls = encrypted_listeners(folder.path());
         let config = Config::forwarding_to(&[&upstream]).section("server", server).section("limits", limits).raw(&tls);
         Self { tidegate: Tidegate::start(&config), upstream, authority, folder }
     }
 
     /// Puts another certificate in place.
     pub fn certify(&self, validity: Validity) {
-        certify(&self.authority, &self.folder, validity);
+        certify(&self.authority, self.folder.path(), validity);
     }
 
     /// Where it listens for this transport: `tls`, `https` or `quic`.
     pub fn address(&self, transport: &str) -> SocketAddr {
-        let says = format!("({transport})");
-        let line = self.tidegate.log().into_iter().find(|line| line.contains(&says)).expect("it listens");
-        let fields: serde_json::Value = serde_json::from_str(&line).expect("lines are JSON");
-        fields["fields"]["address"].as_str().expect("an address").parse().expect("an address")
+        self.tidegate.encrypted_address(transport)
     }
 
     pub fn ca(&self) -> PathBuf {
@@ -63,9 +69,10 @@ impl Site {
     }
 }
 
-fn certify(authority: &Authority, folder: &TempDir, validity: Validity) {
+/// Puts a certificate with its key into a folder.
+pub fn certify(authority: &Authority, folder: &Path, validity: Validity) {
     let (chain, key) = authority.issue_for(&[NAME, "127.0.0.1"], validity).pem();
     for (name, content) in [("chain.pem", chain), ("key.pem", key)] {
-        fs::write(folder.path().join(name), content).expect("the folder is writable");
+        fs::write(folder.join(name), content).expect("the folder is writable");
     }
 }

@@ -81,6 +81,15 @@ impl Tidegate {
         &self.addresses
     }
 
+    /// Where it listens for this transport: `tls`, `https` or `quic`.
+    #[track_caller]
+    pub fn encrypted_address(&self, transport: &str) -> SocketAddr {
+        let says = format!("({transport})");
+        let line = self.log().into_iter().find(|line| line.contains(&says)).expect("it listens");
+        let fields: Value = serde_json::from_str(&line).expect("lines are JSON");
+        fields["fields"]["address"].as_str().expect("an address").parse().expect("an address")
+    }
+
     /// A client for the first address.
     pub fn client(&self) -> Client {
         Client::new(self.address())
