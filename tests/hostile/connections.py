@@ -1,4 +1,4 @@
-"""Rows about connections: idle, slow, half-open, and floods of HTTP/2 frames. For QUIC, see tests/security/doq.rs."""
+"""Rows about connections: idle, slow, half-open, floods of HTTP/2 frames, and the same over QUIC."""
 
 import resource
 import socket
@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 
+import quic
 from stage import SITE, Daemon, answer, ask, query, serve
 from support import eventually
 
@@ -37,6 +38,7 @@ def certified(folder):
 [server.tls]
 tls = ["127.0.0.1:853"]
 https = ["127.0.0.1:443"]
+quic = ["127.0.0.1:853"]
 certificate = "{folder}/chain.pem"
 key = "{folder}/key.pem"
 """
@@ -83,7 +85,9 @@ def honest_turn():
             raise AssertionError(f"an honest client over {transport}: {error}") from error
         assert b"\x0a\x14\1\1" in response or transport == "https" and b" 200 " in response, f"{transport}: {response}"
         longest = max(longest, time.monotonic() - start)
-    return longest
+    start = time.monotonic()
+    assert b"\x0a\x14\1\1" in quic.ask("w.example"), "an honest client over QUIC"
+    return max(longest, time.monotonic() - start)
 
 
 def idle(count):
@@ -93,13 +97,34 @@ def idle(count):
 def attacker(number, port=53):
     """A connection from one of many addresses."""
     stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    stream.bind((f"127.1.{number // 150 // 250}.{number // 150 % 250 + 1}", 0))
+    stream.bind((address(number), 0))
     stream.settimeout(2)
     try:
         stream.connect(("127.0.0.1", port))
     except OSError:
         pass
     return stream
+
+
+def half_open_quic(count):
+    """Handshakes that stop after their first packet."""
+    return [quic.Client(address(number)) for number in range(count)]
+
+
+def one_octet_streams(count):
+    """As many streams as a connection may have, with one octet each."""
+    return [quic.Client(address(number)).shake_hands().send(b"\0", False) for number in range(count)]
+
+
+def unread_streams(count):
+    """As many large answers as a connection may have streams, and nobody who reads them."""
+    message = quic.framed(query("big.example"))
+    return [quic.Client(address(number)).shake_hands().send(message, True) for number in range(count)]
+
+
+def address(number):
+    """One of many addresses, of 150 connections each."""
+    return f"127.1.{number // 150 // 250}.{number // 150 % 250 + 1}"
 
 
 def slow_writers(count):
@@ -194,7 +219,7 @@ def row(attack, count):
         assert peak < 256, f"grown by {peak:.0f} MiB"
         assert scale < 1 or longest <= 1, f"an honest client waited {longest:.2f} s"
         assert scale < 1 or closed <= 2 * IDLE + 5, f"closed after {closed:.0f} s"
-        return f"{len(streams)} connections: a new client over TCP, TLS or HTTPS waited {longest:.2f} s at most; " \
+        return f"{len(streams)} connections: a new client over TCP, TLS, HTTPS or QUIC waited {longest:.2f} s at most; " \
                f"grown by {peak:.0f} MiB; closed after {closed:.0f} s"
 
     return run
@@ -207,4 +232,7 @@ ROWS = {
     "handshakes": row(half_open_tls, 2_000),
     "reset": row(rapid_reset, 500),
     "continuation": row(continuation, 500),
+    "quic-handshakes": row(half_open_quic, 2_000),
+    "quic-octets": row(one_octet_streams, 100),
+    "quic-unread": row(unread_streams, 16),
 }

@@ -66,6 +66,10 @@ def child(work, *arguments):
         process.join()
 
 
+class Skipped(Exception):
+    """A row that cannot be run here, with the reason."""
+
+
 class Daemon:
     """A daemon that listens on 127.0.0.1:53, with its log, until the block ends."""
 
@@ -98,9 +102,13 @@ class Daemon:
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
     def metric(self, name, labels=""):
-        with urllib.request.urlopen("http://127.0.0.1:9153/metrics", timeout=10) as page:
-            lines = page.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name) and labels in line)
+        return metric(name, labels)
+
+
+def metric(name, labels=""):
+    with urllib.request.urlopen("http://127.0.0.1:9153/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name) and labels in line)
 
 
 SITE = """
