@@ -9,6 +9,7 @@
 //! as above.
 
 use std::{
+    collections::VecDeque,
     net::IpAddr,
     sync::{
         Arc,
@@ -53,6 +54,9 @@ struct Table {
     last_id: u64,
     places: HashMap<u64, Arc<Place>>,
     clients: HashMap<IpAddr, Client>,
+    /// Since when, and which: what was idle at the last look at all places, the oldest first. One that has been busy
+    /// since is younger than all of them, as are new ones: so whatever is unchanged at the front is the oldest of all.
+    idle: VecDeque<(u64, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +97,7 @@ impl Connections {
             table.evict(oldest);
         }
         if table.places.len() >= self.most {
-            let oldest = table.oldest_idle(table.places.keys().copied())?;
+            let oldest = table.oldest_idle_of_all(None)?;
             table.evict(oldest);
         }
         table.last_id += 1;
@@ -141,6 +145,29 @@ impl Table {
             (since != BUSY).then_some((since, id))
         });
         idle.min().map(|(_, id)| id)
+    }
+
+    /// Like [`Self::oldest_idle`] of all places except one. A flood of new connections evicts one for each: so it looks
+    /// at all of them only when those that it found the last time are used up.
+    fn oldest_idle_of_all(&mut self, except: Option<u64>) -> Option<u64> {
+        if let Some(id) = self.next_idle(except) {
+            return Some(id);
+        }
+        let since = |(&id, place): (&u64, &Arc<Place>)| (place.idle_since.load(Relaxed), id);
+        let mut idle: Vec<_> = self.places.iter().map(since).filter(|&(since, _)| since != BUSY).collect();
+        idle.sort_unstable();
+        self.idle = idle.into();
+        self.next_idle(except)
+    }
+
+    fn next_idle(&mut self, except: Option<u64>) -> Option<u64> {
+        while let Some((since, id)) = self.idle.pop_front() {
+            let is_unchanged = self.places.get(&id).is_some_and(|place| place.idle_since.load(Relaxed) == since);
+            if is_unchanged && except != Some(id) {
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// Tells a connection to close; its place is free at once.
@@ -226,7 +253,7 @@ impl Admission {
         let of_client = client.and_then(|client| table.clients.get(&client)).map(|client| client.connections.clone());
         let oldest = match of_client {
             Some(connections) => table.oldest_idle(connections.into_iter().filter(|&id| id != self.id)),
-            None => table.oldest_idle(table.places.keys().copied().filter(|&id| id != self.id)),
+            None => table.oldest_idle_of_all(Some(self.id)),
         };
         oldest.map(|oldest| table.evict(oldest)).is_some()
     }
@@ -284,6 +311,43 @@ mod tests {
         assert_eq!(connections.open(Transport::Tcp), 0);
         let table = connections.table.lock();
         assert!(table.places.is_empty() && table.clients.is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_that_was_busy_since_the_last_eviction_is_no_longer_the_oldest() {
+        let connections = Connections::new(4, 4);
+        let at = |second| Moment::default() + Duration::from_secs(second);
+        let admit = |number: u64, second| admit(&connections, &format!("192.0.2.{number}"), at(second)).unwrap();
+        let [first, second, third, fourth] = [1, 2, 3, 4].map(|number| admit(number, number));
+        let _fifth = admit(5, 5);
+        assert!(is_evicted(&first).await);
+        second.mark_busy();
+        second.mark_idle(at(6));
+        third.mark_busy();
+        let _sixth = admit(6, 7);
+        assert!(is_evicted(&fourth).await, "the second was used, the third is in use");
+        third.mark_idle(at(8));
+        let _seventh = admit(7, 9);
+        let _eighth = admit(8, 10);
+        assert!(is_evicted(&second).await, "after the fifth");
+        assert!(!is_evicted(&third).await);
+    }
+
+    /// By a look at all places for each it would be 800 million.
+    #[test]
+    fn a_flood_of_new_connections_costs_little_for_each() {
+        const MOST: u64 = 20_000;
+        let connections = Connections::new(20_000, 1);
+        let client = |number: u64| IpAddr::from(std::net::Ipv4Addr::from_bits(u32::try_from(number).unwrap()));
+        let start = Moment::now();
+        let admit = |number: u64| {
+            let now = Moment::default() + Duration::from_micros(number);
+            connections.admit(client(number), Transport::Tcp, now).unwrap()
+        };
+        let all: Vec<Admission> = (0..3 * MOST).map(admit).collect();
+        assert!(Moment::now().since(start) < Duration::from_secs(20));
+        assert_eq!(connections.table.lock().places.len(), 20_000);
+        drop(all);
     }
 
     #[test]
