@@ -1,5 +1,7 @@
 //! Servers that are given by name: their addresses come, go and stay while queries flow.
 
+mod load;
+
 use std::{
     cell::Cell,
     net::{IpAddr, SocketAddr},
@@ -290,6 +292,22 @@ fn one_of_three_addresses_gone_is_one_server_less() {
         let before = site.servers[0].all_seen().len();
         until("served on", || site.servers[0].all_seen().len() > before + 20).await;
         assert_eq!(load.end().await.1, 0);
+    });
+}
+
+#[test]
+fn a_name_with_more_addresses_than_a_group_can_have_gives_the_first_sixteen() {
+    let mut site = Site::start();
+    let all: Vec<String> = (1..=20).map(|last| format!("127.0.8.{last}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    site.is(&all);
+    on_a_worker(async {
+        let _names = site.resolve();
+        site.until_rebuilt(&all[..16]).await;
+        assert_eq!(site.list().addresses.len(), 20, "the list has them all");
+        // Addresses that leave make room for those that had none.
+        site.is(&all[10..]);
+        site.until_rebuilt(&all[10..]).await;
     });
 }
 
