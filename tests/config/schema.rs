@@ -1,37 +1,17 @@
 //! The JSON Schema and the reader agree: given the same files, both accept or both refuse them.
 
-use std::fs;
+mod generated;
+
+use std::{cell::RefCell, collections::HashMap, fs};
 
 use regex::Regex;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tidegate::config::{Plan, schema};
 
-const FILES: u64 = 1_000;
+use self::generated::{Maker, Random, complete_guards, in_all_units, parts, trials};
 
-/// A sequence of numbers that is the same in each run (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(bound).unwrap_or(1)).unwrap_or(0)
-    }
-
-    fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.below(items.len())]
-    }
-
-    fn is_one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-}
+/// At least this many generated files.
+const FILES: usize = 1_000;
 
 /// Whether `value` fits: the part of draft-07 that our schema uses.
 fn fits(schema: &Value, value: &Value) -> bool {
@@ -53,7 +33,8 @@ fn fits(schema: &Value, value: &Value) -> bool {
         "$schema",
     ];
     let keywords = schema.as_object().expect("a schema is an object");
-    assert!(keywords.keys().all(|keyword| known.contains(&keyword.as_str())), "a keyword this test does not judge");
+    let unknown = keywords.keys().find(|keyword| !known.contains(&keyword.as_str()));
+    assert_eq!(unknown, None, "a keyword that this test does not judge");
     keywords.iter().all(|(keyword, argument)| match (keyword.as_str(), value) {
         ("type", _) => match argument.as_str() {
             Some("string") => value.is_string(),
@@ -65,9 +46,7 @@ fn fits(schema: &Value, value: &Value) -> bool {
             other => panic!("{other:?}"),
         },
         ("enum", _) => argument.as_array().is_some_and(|words| words.contains(value)),
-        ("pattern", Value::String(text)) => {
-            Regex::new(argument.as_str().unwrap_or_default()).expect("a pattern of ours").is_match(text)
-        }
+        ("pattern", Value::String(text)) => matches(argument.as_str().unwrap_or_default(), text),
         ("minimum", Value::Number(number)) => number.as_f64() >= argument.as_f64(),
         ("maximum", Value::Number(number)) => number.as_f64() <= argument.as_f64(),
         ("minItems", Value::Array(items)) => items.len() as u64 >= argument.as_u64().unwrap_or(0),
@@ -91,162 +70,170 @@ fn fits(schema: &Value, value: &Value) -> bool {
     })
 }
 
-/// Makes files that are right.
-struct Maker {
-    random: Random,
-    /// Gives each zone and server another name.
-    count: usize,
+/// Whether a text matches a pattern; each pattern is compiled once.
+fn matches(pattern: &str, text: &str) -> bool {
+    thread_local! {
+        static COMPILED: RefCell<HashMap<String, Regex>> = RefCell::default();
+    }
+    COMPILED.with_borrow_mut(|compiled| {
+        let new = || Regex::new(pattern).expect("a pattern of ours");
+        compiled.entry(pattern.to_owned()).or_insert_with(new).is_match(text)
+    })
 }
 
-impl Maker {
-    fn file(&mut self, schema: &Value) -> Value {
-        let properties = &schema["properties"];
-        let mut file = Map::new();
-        for name in ["server", "limits", "cache", "admin", "log", "local_hosts", "perimeter", "special"] {
-            if self.random.is_one_in(2) {
-                file.insert(name.to_owned(), self.table(&properties[name], name));
-            }
-        }
-        let groups: Map<String, Value> = ["a", "b"]
-            .iter()
-            .map(|name| ((*name).to_owned(), self.table(&properties["upstream"]["additionalProperties"], "upstream")))
-            .collect();
-        file.insert("upstream".to_owned(), groups.into());
-        for name in ["forward", "local"] {
-            let tables: Vec<Value> =
-                (0..self.random.below(3)).map(|_| self.table(&properties[name]["items"], name)).collect();
-            file.insert(name.to_owned(), tables.into());
-        }
-        file.into()
-    }
-
-    fn table(&mut self, schema: &Value, name: &str) -> Value {
-        let mut table = Map::new();
-        let required: Vec<&str> =
-            schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        for (key, schema) in schema["properties"].as_object().expect("a table has keys") {
-            if required.contains(&key.as_str()) || self.random.is_one_in(3) {
-                table.insert(key.clone(), self.value(schema, key));
-            }
-        }
-        match name {
-            // Both of a pair, or one of two.
-            "forward" if table.contains_key("on_public") || table.contains_key("private") => {
-                table.insert("private".to_owned(), json!(["10.20.0.0/16"]));
-                table.insert("on_public".to_owned(), "strip".into());
-            }
-            "local" => {
-                table.remove("file");
-                table.insert("records".to_owned(), json!(["app 300 A 10.1.2.3"]));
-            }
-            _ => {}
-        }
-        table.into()
-    }
-
-    fn value(&mut self, schema: &Value, key: &str) -> Value {
-        self.count += 1;
-        let count = self.count;
-        let is_later = schema["description"].as_str().is_some_and(|text| text.starts_with("Not supported yet"));
-        match key {
-            "servers" if self.random.is_one_in(3) => {
-                json!([{ "server": format!("10.1.{}.{}", count / 250, count % 250) }])
-            }
-            "server" | "servers" => json!([format!("tcp://10.2.{}.{}", count / 250, count % 250)]),
-            "zones" => json!([format!("z{count}.example")]),
-            "zone" => format!("z{count}.example").into(),
-            "name" => format!("rule {count}").into(),
-            "to" => self.random.pick(&["a", "b"]).to_owned().into(),
-            _ if schema["properties"].is_object() => self.table(schema, key),
-            _ if is_later => schema["default"].clone(),
-            _ => match (schema["type"].as_str(), &schema["enum"]) {
-                (Some("boolean"), _) => self.random.is_one_in(2).into(),
-                (Some("integer"), _) => {
-                    let [least, most] = ["minimum", "maximum"].map(|bound| schema[bound].as_u64().unwrap_or(0));
-                    (least + self.random.next() % (most - least + 1)).into()
-                }
-                (_, Value::Array(words)) => self.random.pick(words).clone(),
-                _ => schema.get("default").cloned().unwrap_or_else(|| "x".into()),
-            },
-        }
-    }
+/// A file, what was tried in it, and whether the reader takes it.
+struct Judged {
+    file: Value,
+    path: Vec<String>,
+    is_taken: bool,
 }
 
-/// The places of a file that a schema has a word on.
-fn places(schema: &Value, value: &Value, pointer: &str, into: &mut Vec<(String, Value)>) {
-    into.push((pointer.to_owned(), schema.clone()));
-    for (key, inner) in value.as_object().into_iter().flatten() {
-        let schema = schema["properties"].get(key).unwrap_or_else(|| &schema["additionalProperties"]);
-        places(schema, inner, &format!("{pointer}/{key}"), into);
-    }
-    for (at, inner) in value.as_array().into_iter().flatten().enumerate() {
-        if schema["items"]["properties"].is_object() {
-            places(&schema["items"], inner, &format!("{pointer}/{at}"), into);
-        }
-    }
-}
-
-/// Puts one fault into a file, of a kind that a schema can see.
-fn spoil(file: &mut Value, schema: &Value, random: &mut Random) -> String {
+/// At least [`FILES`] files: every second one has a trial in it.
+fn files(schema: &Value) -> Vec<Judged> {
     let mut all = Vec::new();
-    places(schema, file, "", &mut all);
-    let (pointer, schema) = random.pick(&all).clone();
-    let place = file.pointer_mut(&pointer).expect("the place is in the file");
-    let is_table = schema["type"] == "object";
-    let wrong = match (schema["type"].as_str(), random.below(2)) {
-        (Some("object"), 0) if !pointer.is_empty() => 5.into(),
-        (Some("object"), _) => Value::Null,
-        (Some("integer"), 0) if schema["maximum"].is_u64() => (schema["maximum"].as_u64().unwrap_or(0) + 1).into(),
-        (Some("integer" | "number"), 1) => (-1).into(),
-        (Some("integer" | "number" | "boolean"), _) => "1".into(),
-        (Some("array"), 0) => "x".into(),
-        (Some("array"), _) => json!({}),
-        (Some("string"), 0) if schema["pattern"].is_string() => "5 parsecs".into(),
-        _ if schema["enum"].is_array() => "nonsense".into(),
-        _ => json!([]),
-    };
-    match (is_table && wrong.is_null(), place) {
-        (true, Value::Object(table)) => {
-            // The names of groups are free.
-            let value = if pointer == "/upstream" { 5.into() } else { Value::Bool(true) };
-            table.insert("nonsense".to_owned(), value);
+    trials(schema, &[], &mut all);
+    let count = FILES.max(2 * all.len());
+    let judge = |number: usize| {
+        let mut maker = Maker { random: Random(number as u64), count: 0 };
+        let mut file = maker.file(schema);
+        complete_guards(&mut file);
+        let trial = (number % 2 == 1).then(|| &all[number / 2 % all.len()]);
+        if let Some(trial) = trial {
+            maker.change(&mut file, schema, trial);
+            complete_guards(&mut file);
         }
-        (_, place) => *place = wrong,
-    }
-    pointer
+        let text = toml::to_string(&file).expect("it is TOML");
+        let read = Plan::from_text("t.toml", &text);
+        let problems = read.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let path = trial.map(|trial| trial.path.clone()).unwrap_or_default();
+        let change = trial.map(|trial| &trial.change);
+        assert!(trial.is_some() || read.is_ok(), "file {number} as it was made: {problems}\n{text}");
+        assert_eq!(fits(schema, &file), read.is_ok(), "file {number}, {path:?}: {change:?}\n{problems}\n{text}");
+        Judged { file, path, is_taken: read.is_ok() }
+    };
+    (0..count).map(judge).collect()
 }
 
 #[test]
 fn the_schema_and_the_reader_take_and_refuse_the_same_files() {
-    let schema = schema();
-    let (mut taken, mut refused) = (0, 0);
-    for seed in 0..FILES {
-        let mut maker = Maker { random: Random(seed), count: 0 };
-        let mut file = maker.file(&schema);
-        let is_right = maker.random.is_one_in(2);
-        let spoiled = if is_right { String::new() } else { spoil(&mut file, &schema, &mut maker.random) };
-        let text = toml::to_string(&file).expect("it is TOML");
-        let read = Plan::from_text("t.toml", &text);
-        let problems = read.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        assert_eq!(read.is_ok(), is_right, "file {seed}, spoiled at {spoiled:?}: {problems}\n{text}");
-        assert_eq!(fits(&schema, &file), is_right, "file {seed}, spoiled at {spoiled:?}\n{text}");
-        if is_right { taken += 1 } else { refused += 1 }
+    let files = files(&schema());
+    let taken = files.iter().filter(|file| file.is_taken).count();
+    let refused = files.len() - taken;
+    assert!(taken >= 500 && refused >= 500, "{taken} taken, {refused} refused");
+}
+
+/// A schema with one fault each: with a keyword less, a bound or a type that is wrong, a key or a word more or less.
+fn faults(schema: &Value) -> Vec<Value> {
+    let without = |keyword: &str| {
+        let mut schema = schema.as_object().expect("a schema is an object").clone();
+        schema.remove(keyword).map(|_| Value::from(schema))
+    };
+    let with = |keyword: &str, value: Value| {
+        let mut schema = schema.clone();
+        schema[keyword] = value;
+        schema
+    };
+    let keywords =
+        ["pattern", "minItems", "minimum", "maximum", "items", "enum", "anyOf", "required", "additionalProperties"];
+    let mut all: Vec<Value> = keywords.into_iter().filter_map(without).collect();
+    // A file is always a table.
+    all.extend(without("type").filter(|_| schema.get("$schema").is_none()));
+    for bound in ["minimum", "maximum"] {
+        let step = if schema["type"] == "integer" { 1.0 } else { 0.25 };
+        let moved = |by: f64| with(bound, json!(schema[bound].as_f64().unwrap_or_default() + by));
+        all.extend(schema[bound].is_number().then(|| [moved(-step), moved(step)]).into_iter().flatten());
     }
-    assert!(taken > FILES / 3 && refused > FILES / 3, "{taken} taken, {refused} refused");
+    for list in ["enum", "anyOf", "required"] {
+        let items = schema[list].as_array().cloned().unwrap_or_default();
+        let fewer = (0..items.len()).map(|at| {
+            let mut items = items.clone();
+            items.remove(at);
+            with(list, items.into())
+        });
+        all.extend(fewer);
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        all.push(with("enum", words.iter().cloned().chain(["nonsense".into()]).collect()));
+    }
+    for key in schema["properties"].as_object().into_iter().flatten().map(|(key, _)| key) {
+        let mut fewer = schema.clone();
+        fewer["properties"].as_object_mut().expect("properties").remove(key);
+        all.push(fewer);
+    }
+    if schema["properties"].is_object() {
+        let mut more = schema.clone();
+        more["properties"]["nonsense"] = json!({ "type": "boolean" });
+        all.push(more);
+    }
+    if let Some(pattern) = schema["pattern"].as_str() {
+        all.extend(["^", "$"].map(|end| with("pattern", pattern.replace(end, "").into())));
+        for value in in_all_units(schema["default"].as_str().expect("a default")) {
+            let unit = value.as_str().expect("a text").trim_start_matches(|c: char| c.is_ascii_digit());
+            let fewer = match unit {
+                "" => pattern.replace("0|[", "["),
+                unit => pattern
+                    .replace(&format!("({unit}|"), "(")
+                    .replace(&format!("|{unit}|"), "|")
+                    .replace(&format!("|{unit})"), ")"),
+            };
+            all.push(with("pattern", fewer.into()));
+        }
+    }
+    all
+}
+
+/// Every part of a schema with its JSON pointer, and the path of a place in a file that it is about.
+fn all_parts(schema: &Value, pointer: &str, path: &[String], into: &mut Vec<(String, Vec<String>, Value)>) {
+    into.push((pointer.to_owned(), path.to_vec(), schema.clone()));
+    for (more, step, part) in parts(schema) {
+        let path: Vec<String> = path.iter().cloned().chain(step).collect();
+        all_parts(part, &format!("{pointer}{more}"), &path, into);
+    }
+}
+
+/// The comparison would find a schema that differs from the reader in a single keyword, key, word or bound.
+#[test]
+fn the_files_show_every_fault_that_a_schema_could_have() {
+    let right = schema();
+    let mut files = files(&right);
+    files.extend(shipped().into_iter().map(|(_, _, file)| Judged { file, path: Vec::new(), is_taken: true }));
+    let mut all = Vec::new();
+    all_parts(&right, "", &[], &mut all);
+    let (mut tried, mut unseen) = (0, Vec::new());
+    for (pointer, path, part) in all {
+        for faulty in faults(&part) {
+            let mut schema = right.clone();
+            *schema.pointer_mut(&pointer).expect("it is a part") = faulty.clone();
+            // The files with a trial at that place are the likeliest to show it.
+            let (near, far): (Vec<_>, Vec<_>) = files.iter().partition(|judged| judged.path.starts_with(&path));
+            let shows = |judged: &&Judged| fits(&schema, &judged.file) != judged.is_taken;
+            if !near.into_iter().chain(far).any(|judged| shows(&judged)) {
+                unseen.push(format!("{pointer}: {faulty}"));
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 500, "{tried}");
+    assert!(unseen.is_empty(), "of {tried} faults {} do not show:\n{}", unseen.len(), unseen.join("\n"));
+}
+
+/// The files in `config/`: name, text and content.
+fn shipped() -> Vec<(String, String, Value)> {
+    let paths = fs::read_dir("config").expect("a folder").map(|entry| entry.expect("a file").path());
+    let read = |path: std::path::PathBuf| {
+        let text = fs::read_to_string(&path).expect("it is text");
+        let file = serde_json::to_value(text.parse::<toml::Table>().expect("TOML")).expect("as JSON");
+        (path.display().to_string(), text, file)
+    };
+    paths.filter(|path| path.extension().is_some_and(|kind| kind == "toml")).map(read).collect()
 }
 
 #[test]
 fn every_shipped_file_fits_the_schema_and_names_it() {
     let schema = schema();
-    for entry in fs::read_dir("config").unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|kind| kind != "toml") {
-            continue;
-        }
-        let text = fs::read_to_string(&path).unwrap();
-        let file = serde_json::to_value(text.parse::<toml::Table>().unwrap()).unwrap();
-        assert!(fits(&schema, &file), "{}", path.display());
-        assert!(text.starts_with("#:schema ./tidegate.schema.json\n"), "{}", path.display());
+    for (name, text, file) in shipped() {
+        assert!(fits(&schema, &file), "{name}");
+        assert!(text.starts_with("#:schema ./tidegate.schema.json\n"), "{name}");
     }
 }
 
