@@ -1,4 +1,4 @@
-//! The documents of the API are as `tidegate schema` says.
+//! The documents of the API, and those that verbs print with `--json`, are as `tidegate schema` says.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -8,7 +8,8 @@ use serde_json::Value;
 use support::{
     config::{Config, ONE_PATIENT_TRY},
     eventually,
-    query::Query,
+    query::{Query, rtype},
+    records::Reply,
     tidegate::{Tidegate, run},
     upstream::Upstream,
 };
@@ -109,6 +110,75 @@ fn every_document_of_the_api_is_as_its_schema_says() {
         assert_eq!(misfits(&schema, &schema, &value, ""), Vec::<String>::new(), "{path}: {text}");
         assert_eq!(value.as_object().unwrap().len(), schema["properties"].as_object().unwrap().len(), "{path}: {text}");
     }
+}
+
+/// What a verb prints with `--json`, each line a document.
+#[track_caller]
+fn fits(document: &str, arguments: &[&str]) -> Value {
+    let output = run(arguments);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let schema = schema(document);
+    let values: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for value in &values {
+        assert_eq!(misfits(&schema, &schema, value, ""), Vec::<String>::new(), "{arguments:?}: {text}");
+    }
+    values.into_iter().next_back().unwrap_or_else(|| panic!("{arguments:?} printed nothing"))
+}
+
+#[test]
+fn every_document_of_a_verb_is_as_its_schema_says() {
+    let upstream = Upstream::answering("10.20.0.1");
+    upstream.on("kms.eu-west-1.amazonaws.com.", rtype::A, Reply::a("52.1.2.3"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (socket, record) = (path("control.sock"), path("record"));
+    let config = Config::without_admin()
+        .section("admin", &format!("http = \"127.0.0.1:0\"\nsocket = {socket:?}"))
+        .upstream("vpc", &[&upstream], ONE_PATIENT_TRY)
+        .forward("aws", &["amazonaws.com"], "vpc", "private = [\"10.0.0.0/8\"]\non_public = \"refuse\"")
+        .raw(&format!("[perimeter]\nrecord = {record:?}"));
+    let tidegate = Tidegate::start(&config);
+    let (server, admin) = (format!("@{}", tidegate.address()), format!("http://{}", tidegate.admin_address()));
+    let file = tidegate.folder().join("tidegate.toml").display().to_string();
+    for name in ["sts.eu-west-1.amazonaws.com", "kms.eu-west-1.amazonaws.com"] {
+        fits("query", &["query", name, "A", "AAAA", &server, "--json"]);
+    }
+    fits("explain", &["explain", "sts.eu-west-1.amazonaws.com", "--json", "--socket", &socket]);
+    fits("status", &["status", "--json", "--socket", &socket]);
+    fits("perimeter", &["perimeter", "--json", "--admin", &admin]);
+    fits("top-line", &["top", "--once", "--json", "--admin", &admin]);
+    fits("doctor", &["doctor", "--json", "--config", &file, "--admin", &admin]);
+    fits("validation", &["query", "sts.eu-west-1.amazonaws.com", &server, "--validate", "--json"]);
+    fits("version", &["version", "--json"]);
+    let presets = fits("presets", &["presets", "--json"]);
+    assert_eq!(presets["presets"][0]["families"][0]["domain"], "amazonaws.com");
+
+    let vpc = upstream.address.to_string();
+    for (words, fact) in [
+        (&["drain", &*vpc][..], "servers"),
+        (&["undrain", &*vpc], "servers"),
+        (&["drain", "10.9.9.9"], "known"),
+        (&["flush", "--all"], "forgotten"),
+        (&["log", "info"], "log"),
+        (&["reload"], "changes"),
+    ] {
+        let report = fits("order", &[words, &["--json", "--socket", &socket]].concat());
+        assert_eq!(report["done"], fact != "known", "{report}");
+        assert!(!report[fact].is_null() && report["lines"].is_array(), "{report}");
+    }
+
+    let expectations = path("expected.toml");
+    let cases = format!("config = {file:?}\n[[case]]\nname = \"sts.eu-west-1.amazonaws.com\"\nrule = \"aws\"\n");
+    std::fs::write(&expectations, cases).unwrap();
+    assert_eq!(fits("test", &["test", &expectations, "--json"])["passed"], 1);
+    assert!(tidegate.stop().success());
+    let report = ["perimeter", "--from", "2020-01-01", "--format", "json", "--record", &record];
+    let report = fits("perimeter-report", &report);
+    assert_eq!(
+        (&report["counts"]["refused"], &report["names"][0]["worst"]),
+        (&1.into(), &"refused".into()),
+        "{report}"
+    );
 }
 
 #[test]

@@ -11,14 +11,18 @@
 use std::{future::ready, path::PathBuf, sync::Arc};
 
 use axum::{
-    Router,
+    Json, Router,
     extract::{self, DefaultBodyLimit, FromRequest, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
 };
 use hyper_util::service::TowerToHyperService;
-use serde_json::{Map, Value};
+use schemars::JsonSchema;
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, Error as _, IgnoredAny},
+};
 use tokio::{
     net::UnixListener,
     sync::{Semaphore, mpsc, oneshot},
@@ -64,29 +68,120 @@ pub enum Flush {
     All,
 }
 
+/// The body of a drain and of its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerOrder {
+    /// The server as an operator names it.
+    pub server: String,
+}
+
+/// The body of a flush.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlushOrder {
+    /// A name, in presentation format.
+    Name(String),
+    /// A zone, in presentation format.
+    Zone(String),
+    /// Everything; must be true.
+    All(bool),
+}
+
+/// The body of an order to change the log level.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOrder {
+    /// A level, or levels by module.
+    pub level: String,
+}
+
+/// The body of an order to hand over the listening sockets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeoverOrder {
+    /// The Unix socket to send them to.
+    pub socket: PathBuf,
+}
+
 /// The result of an order: carried out, or refused with nothing changed.
 pub type OrderResult = Result<OrderReport, OrderReport>;
 
-/// What was done, or why nothing was.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// What was done, or why nothing was. Fields are only ever added.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct OrderReport {
     /// Lines for people.
     pub lines: Vec<String>,
-    facts: Map<String, Value>,
+    /// What scripts want to know.
+    #[serde(flatten)]
+    pub facts: Box<OrderFacts>,
+}
+
+/// The result of an order in figures and lists, each for one kind of order.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct OrderFacts {
+    /// A reload: the files that were read, by their full names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<String>>,
+    /// A reload: what is different now, one line each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<String>>,
+    /// A reload: keys that changed and need a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Vec<String>>,
+    /// A reload: warnings about the new configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warnings: Option<Vec<String>>,
+    /// A reload that was refused: the errors in the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problems: Option<Vec<String>>,
+    /// A drain or its end: the servers that the order names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub servers: Option<Vec<DrainedServer>>,
+    /// A drain or its end that names no server: those that there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known: Option<Vec<String>>,
+    /// A flush: how many answers it removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<usize>,
+    /// A log level: what is logged now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+    /// An import into the cache: how many entries were taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u32>,
+    /// An import: how many entries were left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<u32>,
+    /// An import: the age of the snapshot in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<u64>,
+}
+
+/// A server that an order was about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DrainedServer {
+    /// Its group.
+    pub group: String,
+    /// The server as in the configuration.
+    pub server: String,
+    /// Whether it gets no queries now.
+    pub drained: bool,
 }
 
 impl OrderReport {
     /// A report with these lines.
     pub fn new(lines: Vec<String>) -> Self {
-        Self { lines, facts: Map::new() }
+        Self { lines, ..Self::default() }
     }
 
-    /// Adds a fact for scripts; the keys `lines` and `done` are reserved.
-    pub fn with(mut self, key: &str, fact: impl Into<Value>) -> Self {
-        self.facts.insert(key.to_owned(), fact.into());
-        self
+    /// The same with these facts.
+    pub fn with(self, facts: OrderFacts) -> Self {
+        Self { facts: Box::new(facts), ..self }
     }
 }
+
+/// Reads the body of an order.
+type ReadOrder = fn(&str) -> Result<Order, serde_json::Error>;
 
 /// An order, and where its result goes.
 #[derive(Debug)]
@@ -122,51 +217,50 @@ pub async fn serve(listener: UnixListener, orders: mpsc::Sender<OrderRequest>, p
 }
 
 fn router(orders: mpsc::Sender<OrderRequest>) -> Router {
-    let route = |read: fn(&Value) -> Option<Order>| {
+    let route = |read: ReadOrder| {
         post(move |State(orders): State<mpsc::Sender<OrderRequest>>, request: extract::Request| {
             submit(orders, read, request)
         })
     };
     Router::new()
-        .route("/v1/reload", route(|_| Some(Order::Reload)))
-        .route("/v1/drain", route(|body| text(body, "server").map(Order::Drain)))
-        .route("/v1/undrain", route(|body| text(body, "server").map(Order::Undrain)))
-        .route("/v1/flush", route(flush))
-        .route("/v1/log", route(|body| text(body, "level").map(Order::Log)))
-        .route("/v1/takeover", route(|body| text(body, "socket").map(|path| Order::HandOver(path.into()))))
+        .route("/v1/reload", route(|body| body_of(body).map(|IgnoredAny| Order::Reload)))
+        .route("/v1/drain", route(|body| body_of(body).map(|ServerOrder { server }| Order::Drain(server))))
+        .route("/v1/undrain", route(|body| body_of(body).map(|ServerOrder { server }| Order::Undrain(server))))
+        .route("/v1/flush", route(|body| body_of(body).and_then(flush)))
+        .route("/v1/log", route(|body| body_of(body).map(|LogOrder { level }| Order::Log(level))))
+        .route("/v1/takeover", route(|body| body_of(body).map(|TakeoverOrder { socket }| Order::HandOver(socket))))
         .fallback(|| ready(reply(StatusCode::NOT_FOUND, line("there is no such order"))))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(orders)
 }
 
-fn text(body: &Value, key: &str) -> Option<String> {
-    body[key].as_str().map(str::to_owned)
+/// Reads a body; an empty one is an empty object.
+fn body_of<T: DeserializeOwned>(body: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_str(if body.is_empty() { "{}" } else { body })
 }
 
-fn flush(body: &Value) -> Option<Order> {
-    let name = |key: &str| text(body, key).map(|text| text.parse());
-    let which = match (name("name"), name("zone")) {
-        (Some(name), None) => Flush::Name(name.ok()?),
-        (None, Some(zone)) => Flush::Zone(zone.ok()?),
-        (None, None) if body["all"] == true => Flush::All,
-        _ => return None,
+fn flush(order: FlushOrder) -> Result<Order, serde_json::Error> {
+    let which = match order {
+        FlushOrder::Name(name) => Flush::Name(name.parse().map_err(serde_json::Error::custom)?),
+        FlushOrder::Zone(zone) => Flush::Zone(zone.parse().map_err(serde_json::Error::custom)?),
+        FlushOrder::All(true) => Flush::All,
+        FlushOrder::All(false) => return Err(serde_json::Error::custom("`all` must be true")),
     };
-    Some(Order::Flush(which))
+    Ok(Order::Flush(which))
 }
 
-async fn submit(
-    orders: mpsc::Sender<OrderRequest>,
-    read: fn(&Value) -> Option<Order>,
-    request: extract::Request,
-) -> Response {
+async fn submit(orders: mpsc::Sender<OrderRequest>, read: ReadOrder, request: extract::Request) -> Response {
     let body = match timeout(HEAD_TIMEOUT, String::from_request(request, &())).await {
         Ok(Ok(body)) => body,
-        Ok(Err(rejection)) => return rejection.into_response(),
+        Ok(Err(rejection)) => return reply(rejection.status(), line(&rejection.body_text())),
         Err(_) => return reply(StatusCode::REQUEST_TIMEOUT, line("the order did not come in time")),
     };
-    let body = if body.is_empty() { Some(Value::Null) } else { serde_json::from_str(&body).ok() };
-    let Some(order) = body.as_ref().and_then(read) else {
-        return reply(StatusCode::BAD_REQUEST, line("this is no order that the daemon understands"));
+    let order = match read(&body) {
+        Ok(order) => order,
+        Err(error) => {
+            let text = format!("this is no order that the daemon understands: {error}");
+            return reply(StatusCode::BAD_REQUEST, line(&text));
+        }
     };
     let (sender, verdict) = oneshot::channel();
     let is_taken = orders.send(OrderRequest { order, reply: sender }).await.is_ok();
@@ -182,6 +276,5 @@ pub(super) fn line(text: &str) -> OrderReport {
 }
 
 pub(super) fn reply(status: StatusCode, report: OrderReport) -> Response {
-    let body = report.facts.into_iter().chain([("lines".to_owned(), report.lines.into())]);
-    (status, [(CONTENT_TYPE, "application/json")], Value::Object(body.collect()).to_string()).into_response()
+    (status, Json(report)).into_response()
 }

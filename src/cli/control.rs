@@ -5,13 +5,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{
     client,
-    output::{ERR, OUT},
+    output::{ERR, OUT, print_json},
+    query::printable,
 };
-use crate::{config, system_error::SystemError, wire::Name};
+use crate::{
+    admin::control::{FlushOrder, LogOrder, OrderReport, ServerOrder},
+    config,
+    system_error::SystemError,
+    wire::Name,
+};
 
 /// The environment variable for `--socket` of `serve`, by which other verbs find the daemon.
 pub(super) const SOCKET_VARIABLE: &str = "TIDEGATE_SOCKET";
@@ -71,33 +78,51 @@ pub(super) struct Log {
     options: Options,
 }
 
+/// The document of `--json`: the daemon's report.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct OrderDocument {
+    /// Whether the order was carried out; otherwise nothing was changed.
+    done: bool,
+    #[serde(flatten)]
+    report: OrderReport,
+}
+
 pub(super) fn reload(options: &Options) -> i32 {
-    send_order(options, RELOAD, &json!({}))
+    #[derive(Serialize)]
+    struct ReloadOrder {}
+    send_order(options, RELOAD, &ReloadOrder {})
 }
 
 pub(super) fn drain(server: &ServerArgument) -> i32 {
-    send_order(&server.options, "/v1/drain", &json!({ "server": server.server }))
+    send_order(&server.options, "/v1/drain", &ServerOrder { server: server.server.clone() })
 }
 
 pub(super) fn undrain(server: &ServerArgument) -> i32 {
-    send_order(&server.options, "/v1/undrain", &json!({ "server": server.server }))
+    send_order(&server.options, "/v1/undrain", &ServerOrder { server: server.server.clone() })
 }
 
 pub(super) fn flush(flush: &FlushArguments) -> i32 {
     let what = match (&flush.name, &flush.zone) {
-        (Some(name), _) => json!({ "name": name.to_string() }),
-        (None, Some(zone)) => json!({ "zone": zone.to_string() }),
-        (None, None) => json!({ "all": flush.all }),
+        (Some(name), _) => FlushOrder::Name(name.to_string()),
+        (None, Some(zone)) => FlushOrder::Zone(zone.to_string()),
+        (None, None) => FlushOrder::All(flush.all),
     };
     send_order(&flush.options, "/v1/flush", &what)
 }
 
 pub(super) fn log(log: &Log) -> i32 {
-    send_order(&log.options, "/v1/log", &json!({ "level": log.level }))
+    send_order(&log.options, "/v1/log", &LogOrder { level: log.level.clone() })
 }
 
 /// Sends an order and prints the result: 0 done, 1 no daemon, 2 refused.
-fn send_order(options: &Options, path: &str, body: &Value) -> i32 {
+fn send_order(options: &Options, path: &str, order: &impl Serialize) -> i32 {
+    let body = match serde_json::to_string(order) {
+        Ok(body) => body,
+        Err(error) => {
+            writeln!(ERR, "tidegate: {error}");
+            return super::FAILED;
+        }
+    };
     let socket = match options.socket() {
         Ok(socket) => socket,
         Err(error) => {
@@ -105,7 +130,7 @@ fn send_order(options: &Options, path: &str, body: &Value) -> i32 {
             return super::FAILED;
         }
     };
-    let (status, answer) = match client::post_over_socket(&socket, path, &body.to_string()) {
+    let (status, answer) = match client::post_over_socket(&socket, path, &body) {
         Ok(answered) => answered,
         Err(error) => {
             writeln!(ERR, "tidegate: {error}");
@@ -127,15 +152,21 @@ fn send_order(options: &Options, path: &str, body: &Value) -> i32 {
 
 /// Prints the daemon's reply to an order.
 pub(super) fn show(options: &Options, status: u16, answer: &str) {
-    let is_done = status == 200;
-    let mut account = serde_json::from_str::<Map<String, Value>>(answer).unwrap_or_default();
+    let done = status == 200;
+    let report = report(status, answer);
     if options.json {
-        account.insert("done".to_owned(), is_done.into());
-        writeln!(OUT, "{}", Value::Object(account));
+        print_json(&OrderDocument { done, report });
     } else {
-        let lines = account.get("lines").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-        lines.for_each(|line| if is_done { writeln!(OUT, "{line}") } else { writeln!(ERR, "{line}") });
+        report.lines.iter().for_each(|line| if done { writeln!(OUT, "{line}") } else { writeln!(ERR, "{line}") });
     }
+}
+
+/// The daemon's report on an order, or what it sent in the place of one.
+pub(super) fn report(status: u16, answer: &str) -> OrderReport {
+    serde_json::from_str(answer).unwrap_or_else(|_| {
+        let line = format!("the daemon answered with status {status}, and no report: {}", printable(answer.trim()));
+        OrderReport::new(vec![line])
+    })
 }
 
 /// Why the control socket is unknown.

@@ -12,10 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::Value;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
     client::{self, ClientError},
+    control,
     output::{ERR, OUT},
 };
 use crate::{
@@ -56,6 +57,8 @@ enum DiscoverError {
     Nothing,
     #[error("this is not JSON; add --output json to the aws command")]
     NotJson,
+    #[error("this is not what `{COMMAND} ID` prints ({0}); run it without --query")]
+    OtherShape(#[source] serde_json::Error),
     #[error("these are endpoints, not their addresses; run `{COMMAND} ID` for one of: {0}")]
     Endpoints(String),
     #[error("there is no \"IpAddresses\" in it; run `{COMMAND} ID` without --query")]
@@ -84,6 +87,36 @@ enum DiscoverError {
         #[source]
         error: io::Error,
     },
+}
+
+/// What the AWS CLI prints, as far as it is of use here: one of these lists.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Printed {
+    /// Of list-resolver-endpoint-ip-addresses.
+    ip_addresses: Option<Vec<EndpointAddress>>,
+    /// There is more where this is not null.
+    next_token: Option<IgnoredAny>,
+    /// Of list-resolver-endpoints.
+    resolver_endpoints: Option<Vec<ResolverEndpoint>>,
+    /// Of get-resolver-endpoint.
+    resolver_endpoint: Option<ResolverEndpoint>,
+}
+
+/// An address of an endpoint; a new one is not known yet.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct EndpointAddress {
+    ip: Option<String>,
+    ipv6: Option<String>,
+    status: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ResolverEndpoint {
+    id: Option<String>,
+    direction: Option<String>,
 }
 
 /// An endpoint's addresses.
@@ -151,19 +184,21 @@ fn parse(text: &str) -> Result<InboundEndpoint, DiscoverError> {
     if text.trim().is_empty() {
         return Err(DiscoverError::Nothing);
     }
-    let printed: Value = serde_json::from_str(text).map_err(|_| DiscoverError::NotJson)?;
-    let single = printed.get("ResolverEndpoint").map(std::slice::from_ref);
-    let several = printed.get("ResolverEndpoints").and_then(Value::as_array).map(Vec::as_slice);
-    if let Some(endpoints) = several.or(single) {
-        return Err(DiscoverError::Endpoints(inbound(endpoints)));
+    let printed: Printed = serde_json::from_str(text).map_err(|error| match error.is_data() {
+        true => DiscoverError::OtherShape(error),
+        false => DiscoverError::NotJson,
+    })?;
+    let single = printed.resolver_endpoint.map(|endpoint| vec![endpoint]);
+    if let Some(endpoints) = printed.resolver_endpoints.or(single) {
+        return Err(DiscoverError::Endpoints(inbound(&endpoints)));
     }
-    let list = printed.get("IpAddresses").and_then(Value::as_array).ok_or(DiscoverError::NoAddresses)?;
-    if printed.get("NextToken").is_some_and(|token| !token.is_null()) {
+    let list = printed.ip_addresses.ok_or(DiscoverError::NoAddresses)?;
+    if printed.next_token.is_some() {
         return Err(DiscoverError::Cut);
     }
     let mut endpoint = InboundEndpoint { servers: Vec::new(), left_out: Vec::new() };
-    for entry in list {
-        endpoint.take(entry)?;
+    for address in &list {
+        endpoint.take(address)?;
     }
     if endpoint.servers.is_empty() {
         let left_out = if endpoint.left_out.is_empty() { "none".to_owned() } else { endpoint.left_out.join(", ") };
@@ -173,25 +208,24 @@ fn parse(text: &str) -> Result<InboundEndpoint, DiscoverError> {
 }
 
 /// The ids of those endpoints that are inbound.
-fn inbound(endpoints: &[Value]) -> String {
-    let is_inbound = |endpoint: &&Value| endpoint["Direction"].as_str().is_some_and(|word| word.starts_with("INBOUND"));
-    let ids: Vec<String> = endpoints.iter().filter(is_inbound).filter_map(|endpoint| word(&endpoint["Id"])).collect();
+fn inbound(endpoints: &[ResolverEndpoint]) -> String {
+    let is_inbound =
+        |endpoint: &&ResolverEndpoint| endpoint.direction.as_ref().is_some_and(|word| word.starts_with("INBOUND"));
+    let ids: Vec<&str> = endpoints.iter().filter(is_inbound).filter_map(|endpoint| word(&endpoint.id)).collect();
     if ids.is_empty() { "(none of them is inbound)".to_owned() } else { ids.join(", ") }
 }
 
 /// A value from AWS if it is a single word. Anything else is dropped, since in a comment it could end the comment.
-fn word(value: &Value) -> Option<String> {
-    let text = value.as_str()?;
-    let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    is_word.then(|| text.to_owned())
+fn word(text: &Option<String>) -> Option<&str> {
+    let is_of_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    text.as_deref().filter(|text| !text.is_empty() && text.bytes().all(is_of_word))
 }
 
 impl InboundEndpoint {
-    fn take(&mut self, entry: &Value) -> Result<(), DiscoverError> {
-        let status = word(&entry["Status"]).unwrap_or_else(|| "no status".to_owned());
-        let texts = ["Ip", "Ipv6"].iter().filter_map(|key| entry[key].as_str());
+    fn take(&mut self, entry: &EndpointAddress) -> Result<(), DiscoverError> {
+        let status = word(&entry.status).unwrap_or("no status");
         let mut any = false;
-        for text in texts {
+        for text in [&entry.ip, &entry.ipv6].into_iter().flatten() {
             any = true;
             let address = text.parse().ok().filter(|&address: &IpAddr| config::is_host_address(address));
             let address = address.ok_or_else(|| DiscoverError::NotAnAddress(text.escape_debug().to_string()))?;
@@ -240,18 +274,18 @@ fn reload(path: &Path) -> Result<String, String> {
         Err(error @ ClientError::NoSocket(..)) => return Ok(error.to_string()),
         Err(error) => return Err(error.to_string()),
     };
-    let account: Value = serde_json::from_str(&answer).unwrap_or_default();
-    let words = |key: &str| account[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let report = control::report(status, &answer);
     // A daemon without files runs on flags.
-    if account["files"].is_array() && !words("files").any(|file| Path::new(file) == path) {
-        let files = words("files").collect::<Vec<_>>().join(", ");
-        let reads = if files.is_empty() { "no file" } else { &files };
+    if let Some(files) = report.facts.files
+        && !files.iter().any(|file| Path::new(file) == path)
+    {
+        let reads = if files.is_empty() { "no file".to_owned() } else { files.join(", ") };
         return Err(format!("the daemon behind {} reads {reads}, not this one", socket.display()));
     }
     if status == 200 {
         return Ok("the daemon has reloaded".to_owned());
     }
-    Err(words("lines").collect::<Vec<_>>().join("\n"))
+    Err(report.lines.join("\n"))
 }
 
 /// Replaces the file atomically and keeps owner and mode; refuses to turn a valid configuration into an invalid one.
@@ -354,6 +388,9 @@ mod tests {
             ),
             ("{\"ResolverEndpoint\": {\"Id\": \"rslvr-in-3\", \"Direction\": \"INBOUND\"}}", "one of: rslvr-in-3"),
             ("{\"ResolverEndpoints\": []}", "none of them is inbound"),
+            ("{\"IpAddresses\": [\"10.20.1.10\"]}", "without --query"),
+            ("{\"IpAddresses\": [{\"Ip\": 5, \"Status\": \"ATTACHED\"}]}", "invalid type: integer `5`"),
+            ("{\"IpAddresses\": null}", "no \"IpAddresses\""),
         ] {
             assert!(said(text).contains(part), "{text}: {}", said(text));
         }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     control,
-    output::{ERR, OUT},
+    output::{ERR, OUT, print_json},
     query,
 };
 use crate::{
@@ -107,10 +107,7 @@ pub(super) fn run(options: &Options) -> i32 {
         }
     };
     if options.json {
-        match serde_json::to_string(&explanation) {
-            Ok(text) => writeln!(OUT, "{text}"),
-            Err(error) => writeln!(ERR, "tidegate: {error}"),
-        }
+        print_json(&explanation);
     } else {
         write!(OUT, "{}", explain::text::text(&explanation));
     }

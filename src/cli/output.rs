@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use serde::Serialize;
 
 use crate::system_error::SystemError;
 
@@ -95,6 +96,14 @@ impl Stream {
     fn take_error(&self) -> Option<io::Error> {
         self.flush();
         self.error.lock().take().filter(|error| error.kind() != ErrorKind::BrokenPipe)
+    }
+}
+
+/// Writes a document of `--json` as a line.
+pub(super) fn print_json(document: &impl Serialize) {
+    match serde_json::to_string(document) {
+        Ok(text) => writeln!(OUT, "{text}"),
+        Err(error) => writeln!(ERR, "tidegate: {error}"),
     }
 }
 

@@ -1,18 +1,22 @@
 //! `tidegate perimeter --from DATE --to DATE`: a report for auditors, from the record on disk.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::{
     duration::utc,
-    output::{ERR, OUT},
+    output::{ERR, OUT, print_json},
 };
 use crate::{
     clock,
     config::{self, Plan, Remedy},
-    perimeter::record::{self, Gap, History, NameHistory},
+    perimeter::record::{self, Gap, History, NameHistory, Unguarded},
     system_error::SystemError,
 };
 
@@ -82,7 +86,7 @@ pub(super) fn run(wanted: &Wanted<'_>) -> i32 {
             let now = clock::wall().as_secs();
             match wanted.format {
                 ReportFormat::Text => write!(OUT, "{}", text(&history, span, now)),
-                ReportFormat::Json => writeln!(OUT, "{}", json(&history, span, now)),
+                ReportFormat::Json => print_json(&PerimeterReport::new(&history, span, now)),
                 ReportFormat::Csv => write!(OUT, "{}", csv(&history)),
                 ReportFormat::Html => write!(OUT, "{}", html(&history, span, now)),
             }
@@ -236,18 +240,58 @@ fn text(history: &History, span: (u64, u64), now: u64) -> String {
     text
 }
 
-fn json(history: &History, span: (u64, u64), now: u64) -> String {
-    let mut document = serde_json::to_value(history).unwrap_or_default();
-    document["from"] = span.0.into();
-    document["to"] = span.1.into();
-    document["gaps"] = serde_json::to_value(gaps(history, span, now)).unwrap_or_default();
-    for (worst, _) in WORSTS {
-        document["counts"][worst] = history.count(worst).into();
+/// The document of `--format json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct PerimeterReport<'h> {
+    /// The begin of the period, in seconds since 1970.
+    from: u64,
+    /// The end of the period, not part of it.
+    to: u64,
+    /// The number of names, by the worst that happened to them.
+    counts: BTreeMap<&'static str, usize>,
+    /// The names, the worst first.
+    names: Vec<ReportedName<'h>>,
+    /// When AWS names were forwarded without a guard that keeps public addresses from clients.
+    unguarded: &'h [Unguarded],
+    /// When nothing was recorded.
+    gaps: Vec<Gap>,
+    /// Lines that cannot be read.
+    damaged: u64,
+    /// Names that were left out of full files, or given up to bound memory.
+    left_out: u64,
+    /// Hashes of the configurations in force, in their order.
+    configurations: &'h [String],
+    /// The first line, in seconds since 1970; null without any.
+    first: Option<u64>,
+    /// The last line.
+    last: Option<u64>,
+}
+
+/// One name over the period.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ReportedName<'h> {
+    #[serde(flatten)]
+    history: &'h NameHistory,
+    /// How to make it private, in a sentence; null where it is.
+    remedy: Option<String>,
+}
+
+impl<'h> PerimeterReport<'h> {
+    fn new(history: &'h History, span: (u64, u64), now: u64) -> Self {
+        Self {
+            from: span.0,
+            to: span.1,
+            counts: WORSTS.iter().map(|(worst, _)| (*worst, history.count(worst))).collect(),
+            names: history.names.iter().map(|name| ReportedName { history: name, remedy: remedy(name) }).collect(),
+            unguarded: &history.unguarded,
+            gaps: gaps(history, span, now),
+            damaged: history.damaged,
+            left_out: history.left_out,
+            configurations: &history.configurations,
+            first: history.first,
+            last: history.last,
+        }
     }
-    for (line, name) in document["names"].as_array_mut().into_iter().flatten().zip(&history.names) {
-        line["remedy"] = remedy(name).into();
-    }
-    document.to_string()
 }
 
 fn csv(history: &History) -> String {

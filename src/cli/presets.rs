@@ -1,9 +1,10 @@
 //! `tidegate presets`.
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::output::OUT;
-use crate::config::{PRESETS, PUBLIC_ONLY, PresetDomain};
+use super::output::{OUT, print_json};
+use crate::config::{PRESETS, PUBLIC_ONLY, Preset, PresetDomain};
 
 /// What to print.
 #[derive(Debug, clap::Args)]
@@ -13,13 +14,18 @@ pub(super) struct Options {
     json: bool,
 }
 
+/// The document of `--json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct PresetsDocument {
+    /// Every preset.
+    presets: &'static [Preset],
+    /// Families in no preset, since they exist in public only.
+    public_only: &'static [PresetDomain],
+}
+
 pub(super) fn run(options: &Options) -> i32 {
     if options.json {
-        let presets: Vec<_> = PRESETS
-            .iter()
-            .map(|preset| json!({ "name": preset.name, "about": preset.about, "families": families(preset.families) }))
-            .collect();
-        writeln!(OUT, "{}", json!({ "presets": presets, "public_only": families(PUBLIC_ONLY) }));
+        print_json(&PresetsDocument { presets: PRESETS, public_only: PUBLIC_ONLY });
         return super::OK;
     }
     for preset in PRESETS {
@@ -29,10 +35,6 @@ pub(super) fn run(options: &Options) -> i32 {
     writeln!(OUT, "in no preset, public only");
     print_families(PUBLIC_ONLY);
     super::OK
-}
-
-fn families(families: &[PresetDomain]) -> Vec<serde_json::Value> {
-    families.iter().map(|family| json!({ "domain": family.domain, "about": family.about })).collect()
 }
 
 fn print_families(families: &[PresetDomain]) {

@@ -9,11 +9,12 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{
     ask::{self, Answer},
-    output::{ERR, OUT},
+    output::{ERR, OUT, print_json},
     validate::{self, Anchors, Verdict},
 };
 use crate::{
@@ -51,6 +52,45 @@ pub(super) struct Options {
     json: bool,
 }
 
+/// The document of `--json`: one response.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct QueryDocument {
+    /// The name asked for.
+    name: String,
+    /// The record type asked for.
+    #[serde(rename = "type")]
+    qtype: String,
+    /// Address and port of the server.
+    server: String,
+    /// The transport that the response came over: TCP after a truncated one over UDP.
+    transport: &'static str,
+    /// The response code.
+    rcode: String,
+    /// The flags that are set.
+    flags: Vec<&'static str>,
+    /// Records of the answer section, in presentation format (RFC 1035 5.1).
+    answer: Vec<String>,
+    /// Records of the authority section.
+    authority: Vec<String>,
+    /// Records of the additional section, without OPT.
+    additional: Vec<String>,
+    /// Extended DNS errors (RFC 8914).
+    extended_errors: Vec<ExtendedErrorText>,
+    /// Time until the response, in seconds.
+    seconds: f64,
+}
+
+/// An extended DNS error.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ExtendedErrorText {
+    /// The info-code.
+    code: u16,
+    /// The info-code's meaning.
+    meaning: &'static str,
+    /// The extra text; empty if there is none.
+    text: String,
+}
+
 /// The parsed words of the command line.
 struct QueryPlan {
     queries: Vec<UpstreamQuery>,
@@ -77,7 +117,7 @@ pub(super) fn run(options: &Options) -> i32 {
     let verdicts = queries.iter().zip(answers).enumerate().map(|(at, (query, answer))| match answer {
         Ok(answer) => {
             if options.json {
-                writeln!(OUT, "{}", document(query, &server, &answer));
+                print_json(&QueryDocument::new(query, &server, &answer));
             } else {
                 write!(OUT, "{}{}", if at == 0 { "" } else { "\n" }, text(query, &server, &answer));
             }
@@ -102,10 +142,9 @@ fn validated(options: &Options, queries: &[UpstreamQuery], server: &ServerSpec) 
     };
     let verdicts = queries.iter().enumerate().map(|(at, query)| {
         let validation = validate::validate(query, server, &anchors);
-        match serde_json::to_string(&validation) {
-            Ok(text) if options.json => writeln!(OUT, "{text}"),
-            Err(error) if options.json => writeln!(ERR, "tidegate: {error}"),
-            _ => write!(OUT, "{}{}", if at == 0 { "" } else { "\n" }, validate::text(&validation)),
+        match options.json {
+            true => print_json(&validation),
+            false => write!(OUT, "{}{}", if at == 0 { "" } else { "\n" }, validate::text(&validation)),
         }
         match validation.verdict {
             Verdict::Secure | Verdict::Insecure => super::OK,
@@ -207,23 +246,21 @@ pub(super) fn printable(words: &str) -> String {
     words.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect()
 }
 
-fn document(query: &UpstreamQuery, server: &ServerSpec, answer: &Answer) -> Value {
-    let errors: Vec<_> = answer
-        .extended_errors()
-        .into_iter()
-        .map(|(code, meaning, text)| json!({ "code": code, "meaning": meaning, "text": text }))
-        .collect();
-    json!({
-        "name": query.name.to_string(),
-        "type": query.qtype.to_string(),
-        "server": server.address.to_string(),
-        "transport": answer.transport.label(),
-        "rcode": answer.rcode().to_string(),
-        "flags": answer.flags(),
-        "answer": answer.lines(Section::Answer),
-        "authority": answer.lines(Section::Authority),
-        "additional": answer.lines(Section::Additional),
-        "extended_errors": errors,
-        "seconds": answer.took.as_secs_f64(),
-    })
+impl QueryDocument {
+    fn new(query: &UpstreamQuery, server: &ServerSpec, answer: &Answer) -> Self {
+        let error = |(code, meaning, text)| ExtendedErrorText { code, meaning, text };
+        Self {
+            name: query.name.to_string(),
+            qtype: query.qtype.to_string(),
+            server: server.address.to_string(),
+            transport: answer.transport.label(),
+            rcode: answer.rcode().to_string(),
+            flags: answer.flags(),
+            answer: answer.lines(Section::Answer),
+            authority: answer.lines(Section::Authority),
+            additional: answer.lines(Section::Additional),
+            extended_errors: answer.extended_errors().into_iter().map(error).collect(),
+            seconds: answer.took.as_secs_f64(),
+        }
+    }
 }

@@ -5,7 +5,10 @@ use std::iter;
 use clap::builder::PossibleValuesParser;
 use schemars::generate::SchemaSettings;
 
-use super::{doctor::Diagnosis, output::OUT, validate::Validation};
+use super::{
+    control::OrderDocument, doctor::Diagnosis, output::OUT, perimeter_report::PerimeterReport,
+    presets::PresetsDocument, query::QueryDocument, test, top::TopLine, validate::Validation, version::VersionDocument,
+};
 use crate::{
     admin::{self, Document},
     config,
@@ -14,7 +17,17 @@ use crate::{
 /// The configuration file's name in the list of schemas.
 const CONFIGURATION: &str = "configuration";
 /// What verbs print with --json and make themselves.
-const OF_VERBS: &[Document] = &[Document::of::<Diagnosis>("doctor"), Document::of::<Validation>("validation")];
+const OF_VERBS: &[Document] = &[
+    Document::of::<Diagnosis>("doctor"),
+    Document::of::<OrderDocument>("order"),
+    Document::of::<PerimeterReport<'static>>("perimeter-report"),
+    Document::of::<PresetsDocument>("presets"),
+    Document::of::<QueryDocument>("query"),
+    Document::of::<test::Results>("test"),
+    Document::of::<TopLine<'static>>("top-line"),
+    Document::of::<Validation>("validation"),
+    Document::of::<VersionDocument>("version"),
+];
 
 /// What to print.
 #[derive(Debug, clap::Args)]

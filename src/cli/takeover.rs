@@ -7,10 +7,12 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
-
-use super::client::{self, ClientError};
+use super::{
+    client::{self, ClientError},
+    control,
+};
 use crate::{
+    admin::control::TakeoverOrder,
     daemon::HandedOver,
     net::socket::{Inherited, receive_descriptors},
     system_error::SystemError,
@@ -26,6 +28,8 @@ pub(super) enum TakeoverError {
     NoSocket,
     #[error("--takeover needs to make a folder beside {socket}: {}", SystemError(.1), socket = .0.display())]
     Folder(PathBuf, #[source] io::Error),
+    #[error("--takeover needs a path in UTF-8, and {} is none; choose another `socket` in [admin]", .0.display())]
+    NotUtf8(PathBuf),
     #[error(transparent)]
     Daemon(#[from] ClientError),
     #[error("the daemon at {socket} does not hand its sockets over: {1}", socket = .0.display())]
@@ -45,7 +49,8 @@ pub(super) fn ask(control: Option<&Path>) -> Result<Option<HandedOver>, Takeover
     let folder = tempfile::Builder::new().prefix("takeover-").tempdir_in(folder).map_err(explain)?;
     let path = folder.path().join("s");
     let listener = UnixListener::bind(&path).map_err(explain)?;
-    let order = json!({ "socket": path }).to_string();
+    let order = serde_json::to_string(&TakeoverOrder { socket: path.clone() });
+    let order = order.map_err(|_| TakeoverError::NotUtf8(path))?;
     let (status, answer) = match client::post_over_socket(control, "/v1/takeover", &order) {
         Err(ClientError::NoSocket(..)) => return Ok(None),
         answered => answered?,
@@ -67,10 +72,9 @@ pub(super) fn ask(control: Option<&Path>) -> Result<Option<HandedOver>, Takeover
 }
 
 fn reason(status: u16, answer: &str) -> String {
-    let answer: Value = serde_json::from_str(answer).unwrap_or_default();
-    match (answer["lines"][0].as_str(), status) {
-        (_, 404) => "it is older than --takeover".to_owned(),
-        (Some(line), _) => line.to_owned(),
-        (None, _) => format!("status {status}"),
+    match (status, control::report(status, answer).lines.into_iter().next()) {
+        (404, _) => "it is older than --takeover".to_owned(),
+        (_, Some(line)) => line,
+        (_, None) => format!("status {status}"),
     }
 }

@@ -14,12 +14,13 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
     ask::{self, Answer},
     control, explain,
-    output::{ERR, OUT},
+    output::{ERR, OUT, print_json},
 };
 use crate::{
     admin::status::Status,
@@ -71,22 +72,30 @@ pub(super) struct Options {
     json: bool,
 }
 
-/// The results of all files.
-#[derive(Debug, Default, Serialize)]
-struct Results {
+/// The results of all files, which is the document of `--json`.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub(super) struct Results {
+    /// Cases of which every expectation holds.
     passed: usize,
+    /// The other cases.
     failed: usize,
+    /// The results, in the order of files and lines.
     cases: Vec<CaseResult>,
 }
 
 /// The result of a case.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct CaseResult {
+    /// The file of expectations.
     file: String,
+    /// The line on which the case begins.
     line: usize,
+    /// The name asked for.
     name: String,
+    /// The record type asked for.
     #[serde(rename = "type")]
     qtype: String,
+    /// The client's address.
     client: String,
     /// The expectations that failed; empty if all held.
     failures: Vec<String>,
@@ -140,10 +149,7 @@ fn read(file: &Path) -> Option<Expectations> {
 
 fn report(options: &Options, results: &Results) -> i32 {
     if options.json {
-        match serde_json::to_string(results) {
-            Ok(text) => writeln!(OUT, "{text}"),
-            Err(error) => writeln!(ERR, "tidegate: {error}"),
-        }
+        print_json(results);
     } else {
         write!(OUT, "{}", text(results));
     }

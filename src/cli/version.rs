@@ -1,8 +1,9 @@
 //! `tidegate version`.
 
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::output::OUT;
+use super::output::{OUT, print_json};
 use crate::metrics::registry::{REVISION, RUSTC, VERSION};
 
 /// Why the commit is not known; empty where it is.
@@ -18,15 +19,28 @@ pub(super) struct Options {
     json: bool,
 }
 
+/// The document of `--json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct VersionDocument {
+    /// The version.
+    version: &'static str,
+    /// The commit; empty if it is not known.
+    revision: &'static str,
+    /// Why the commit is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision_unknown: Option<&'static str>,
+    /// The compiler.
+    rustc: &'static str,
+    /// The Cargo features.
+    features: Vec<&'static str>,
+}
+
 pub(super) fn run(options: &Options) -> i32 {
     let is_known = REVISION_UNKNOWN.is_empty();
     let features: Vec<&str> = FEATURES.split(',').filter(|feature| !feature.is_empty()).collect();
     if options.json {
-        let mut document = json!({ "version": VERSION, "revision": REVISION, "rustc": RUSTC, "features": features });
-        if !is_known {
-            document["revision_unknown"] = REVISION_UNKNOWN.into();
-        }
-        writeln!(OUT, "{document}");
+        let revision_unknown = (!is_known).then_some(REVISION_UNKNOWN);
+        print_json(&VersionDocument { version: VERSION, revision: REVISION, revision_unknown, rustc: RUSTC, features });
         return super::OK;
     }
     writeln!(OUT, "tidegate {VERSION}");

@@ -6,10 +6,12 @@
 
 mod services;
 
+use schemars::JsonSchema;
+use serde::Serialize;
 pub use services::{Remedy, is_aws_name, remedy};
 
 /// A preset: the name families of one AWS partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Preset {
     /// The part after `preset:`.
     pub name: &'static str,
@@ -20,7 +22,7 @@ pub struct Preset {
 }
 
 /// A domain, and what is below it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PresetDomain {
     /// The domain, without a final dot.
     pub domain: &'static str,

@@ -7,11 +7,9 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-
 use super::Daemon;
 use crate::{
-    admin::control::{Flush, OrderReport, OrderResult},
+    admin::control::{DrainedServer, Flush, OrderFacts, OrderReport, OrderResult},
     config::{Endpoint, Live, ServerAddress},
     plural::Plural,
     upstream::{Group, Server, path_words},
@@ -40,7 +38,8 @@ impl Daemon {
                 true => format!("there is no server {name}, nor any other"),
                 false => format!("there is no server {name}; there are {}", known.join(", ")),
             };
-            return Err(OrderReport::new(vec![line]).with("known", known));
+            let facts = OrderFacts { known: Some(known), ..OrderFacts::default() };
+            return Err(OrderReport::new(vec![line]).with(facts));
         }
         let mut lines: Vec<String> = fitting.iter().map(|server| set_one(server, drain)).collect();
         if drain == Drain::End {
@@ -52,11 +51,13 @@ impl Daemon {
         };
         let bare = snapshot.groups.iter().filter(is_bare);
         lines.extend(bare.map(|group| format!("upstream {} has no server left, as if all were down", group.name())));
-        let servers: Vec<Value> = fitting
-            .iter()
-            .map(|server| json!({ "group": server.group(), "server": server.label(), "drained": server.is_drained() }))
-            .collect();
-        Ok(OrderReport::new(lines).with("servers", servers))
+        let servers = fitting.iter().map(|server| DrainedServer {
+            group: server.group().to_owned(),
+            server: server.label().to_owned(),
+            drained: server.is_drained(),
+        });
+        let facts = OrderFacts { servers: Some(servers.collect()), ..OrderFacts::default() };
+        Ok(OrderReport::new(lines).with(facts))
     }
 
     /// Removes answers and remembered failures from the cache.
@@ -73,7 +74,8 @@ impl Daemon {
                 entries
             }
         };
-        OrderReport::new(vec![format!("{} forgotten", Plural(forgotten, "answer"))]).with("forgotten", forgotten)
+        let line = format!("{} forgotten", Plural(forgotten, "answer"));
+        OrderReport::new(vec![line]).with(OrderFacts { forgotten: Some(forgotten), ..OrderFacts::default() })
     }
 }
 

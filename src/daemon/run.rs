@@ -39,7 +39,7 @@ use super::{
     sandbox,
 };
 use crate::{
-    admin::control::{Order, OrderReport, OrderRequest, OrderResult},
+    admin::control::{Order, OrderFacts, OrderReport, OrderRequest, OrderResult},
     config::{Boot, Live, Plan, Problems},
     serve::Predecessor,
     zones::Zones,
@@ -316,7 +316,10 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
             Order::Undrain(server) => self.daemon.set_drained(&server, Drain::End),
             Order::Flush(what) => Ok(self.daemon.flush(&what)),
             Order::Log(directives) => match logging::change(self.level, self.daemon.live().log_level, &directives) {
-                Ok(()) => Ok(OrderReport::new(vec![format!("logging {directives}")]).with("log", directives)),
+                Ok(()) => {
+                    let report = OrderReport::new(vec![format!("logging {directives}")]);
+                    Ok(report.with(OrderFacts { log: Some(directives), ..OrderFacts::default() }))
+                }
                 Err(error) => Err(OrderReport::new(vec![error.to_string()])),
             },
             Order::HandOver(path) => self.hand_over(&path),
@@ -346,9 +349,10 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         let read = (self.read)();
         let files = files(read.as_ref().map_or_else(|problems| problems, |plan| &plan.warnings));
         let verdict = match self.replace(read).await {
-            Ok(report) => {
+            Ok(mut report) => {
                 info!("reloaded");
-                Ok(report.with("files", files))
+                report.facts.files = Some(files);
+                Ok(report)
             }
             Err(problems) => {
                 for problem in &problems {
@@ -357,7 +361,8 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
                 let last = "the configuration was refused; the old one stays in force";
                 warn!("{last}");
                 let lines = problems.iter().cloned().chain([last.to_owned()]);
-                Err(OrderReport::new(lines.collect()).with("problems", problems).with("files", files))
+                let report = OrderReport::new(lines.collect());
+                Err(report.with(OrderFacts { problems: Some(problems), files: Some(files), ..OrderFacts::default() }))
             }
         };
         tell(&[NotifyState::Ready]);
@@ -393,7 +398,13 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
         if changes.is_empty() && restart.is_empty() {
             lines.push("nothing changed".to_owned());
         }
-        Ok(OrderReport::new(lines).with("changes", changes).with("restart", restart).with("warnings", warnings))
+        let facts = OrderFacts {
+            changes: Some(changes),
+            restart: Some(restart.into_iter().map(str::to_owned).collect()),
+            warnings: Some(warnings),
+            ..OrderFacts::default()
+        };
+        Ok(OrderReport::new(lines).with(facts))
     }
 }
 

@@ -92,6 +92,28 @@ fn a_socket_that_cannot_be_made_is_one_warning_and_a_dead_ones_file_is_replaced(
 }
 
 #[test]
+fn an_order_that_does_not_parse_is_refused_with_the_reason() {
+    let (place, upstream) = (Place::new(), Upstream::answering("10.0.0.1"));
+    let config = place.config().upstream("vpc", &[&upstream], "").forward("all", &["."], "vpc", "");
+    let _tidegate = Tidegate::start(&config);
+    for (path, body, reason) in [
+        ("drain", "", "missing field `server`"),
+        ("log", "{\"level\":5}", "invalid type: integer `5`"),
+        ("flush", "{\"all\":false}", "`all` must be true"),
+        ("flush", "{\"name\":\"a..b\"}", "empty label"),
+        ("flush", "{\"name\":\"a.example\",\"zone\":\"example\"}", "line 1"),
+    ] {
+        let mut stream = UnixStream::connect(place.socket()).unwrap();
+        let length = body.len();
+        let head = format!("POST /v1/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nConnection: close");
+        stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        assert!(reply.starts_with("HTTP/1.1 400") && reply.contains(reason), "{path} {body}: {reply}");
+    }
+}
+
+#[test]
 fn garbage_on_the_socket_harms_nothing() {
     let (place, upstream) = (Place::new(), Upstream::answering("10.0.0.1"));
     let config = place.config().upstream("vpc", &[&upstream], "").forward("all", &["."], "vpc", "");

@@ -3,12 +3,13 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsStr,
     io::{ErrorKind, IoSliceMut},
     mem::MaybeUninit,
     net::{SocketAddr, TcpListener, UdpSocket},
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::net::UnixDatagram,
+        unix::{ffi::OsStrExt, fs::symlink, net::UnixDatagram},
     },
     path::PathBuf,
     sync::{
@@ -318,6 +319,20 @@ fn a_silent_upstream_holds_the_end_up_for_300_ms_at_most_once_another_took_over(
     let start = now();
     assert_eq!(tidegate.wait().code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(2), "not the 3 s of the try: {:?}", start.elapsed());
+}
+
+/// The path to send the sockets to goes to the other process as JSON, and without links in it.
+#[test]
+fn a_takeover_by_a_path_that_is_not_utf_8_is_an_error() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (place, link) = (folder.path().join(OsStr::from_bytes(b"\xff")), folder.path().join("link"));
+    std::fs::create_dir(&place).expect("the folder is writable");
+    symlink(&place, &link).expect("the folder is writable");
+    let socket = link.join("control.sock").display().to_string();
+    let words = ["serve", "--takeover", "--listen", "127.0.0.1:0", "--default", "127.0.0.1:9", "--socket", &socket];
+    let output = crate::support::tidegate::run(&words);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("needs a path in UTF-8"), "{output:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod terminal;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::{
     runtime::Builder,
@@ -19,7 +20,7 @@ use tokio::{
 
 use self::{rates::Rates, terminal::Terminal};
 use super::{
-    output::{ERR, OUT},
+    output::{ERR, OUT, print_json},
     status::{Source, StatusError},
 };
 use crate::{
@@ -60,11 +61,14 @@ struct Look {
     top: Top,
 }
 
-/// The document of `--json`.
-#[derive(Debug, Serialize)]
-struct TopLine<'a> {
+/// The document of `--json`, one a line.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct TopLine<'a> {
+    /// The status of the daemon.
     status: &'a Status,
+    /// Rates since the sample before.
     rates: &'a Rates,
+    /// The hottest names, the busiest clients, and the names that fail most.
     top: &'a Top,
 }
 
@@ -79,9 +83,8 @@ impl Look {
         screen::text(&self.status, rates, &self.top, clock::wall().as_secs())
     }
 
-    fn json(&self, rates: &Rates) -> String {
-        let line = TopLine { status: &self.status, rates, top: &self.top };
-        serde_json::to_string(&line).unwrap_or_else(|error| error.to_string())
+    fn line<'a>(&'a self, rates: &'a Rates) -> TopLine<'a> {
+        TopLine { status: &self.status, rates, top: &self.top }
     }
 
     fn rates_since(&self, before: &Self) -> Rates {
@@ -133,7 +136,7 @@ async fn show(options: &Options) -> Result<(), StatusError> {
         let rates = look.rates_since(&before);
         match &mut terminal {
             Some(terminal) => terminal.draw(&look.text(&rates)),
-            None if options.source.daemon.json => writeln!(OUT, "{}", look.json(&rates)),
+            None if options.source.daemon.json => print_json(&look.line(&rates)),
             None if options.once => write!(OUT, "{}", look.text(&rates)),
             None => writeln!(OUT, "{}", look.text(&rates)),
         }

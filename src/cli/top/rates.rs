@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::admin::status::{Counts, GroupStatus, LatencyStatus, ServerStatus, Status};
@@ -10,7 +11,7 @@ use crate::admin::status::{Counts, GroupStatus, LatencyStatus, ServerStatus, Sta
 type PerSecond = BTreeMap<String, f64>;
 
 /// Rates per second over `interval` seconds.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 pub(super) struct Rates {
     /// Seconds between the two samples.
     pub(super) interval: f64,
@@ -33,7 +34,7 @@ pub(super) struct Rates {
 }
 
 /// Queries to one server.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 pub(super) struct ServerRates {
     /// Its group.
     pub(super) group: String,

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tracing::info;
 
 use crate::{
-    admin::{CacheTransfer, control::OrderReport},
+    admin::{
+        CacheTransfer,
+        control::{OrderFacts, OrderReport},
+    },
     clock::{self, Moment},
     engine::Engine,
     plural::Plural,
@@ -29,7 +32,9 @@ pub(super) fn of(engine: &Arc<Engine>) -> CacheTransfer {
                 let line =
                     format!("{} taken, {left_out} left out; the snapshot is {age} s old", Plural(entries, "entry"));
                 info!(entries, left_out, age, "a cache snapshot was imported: {line}");
-                Ok(OrderReport::new(vec![line]).with("entries", entries).with("left_out", left_out).with("age", age))
+                let (entries, left_out, age) = (Some(entries), Some(left_out), Some(age));
+                let facts = OrderFacts { entries, left_out, age, ..OrderFacts::default() };
+                Ok(OrderReport::new(vec![line]).with(facts))
             }
             Err(error) => Err(OrderReport::new(vec![format!("the snapshot is not used: {error}")])),
         }),

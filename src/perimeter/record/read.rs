@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{EVERY, Line, NameLine, PREFIX, RuleLine, SUFFIX};
@@ -17,7 +18,7 @@ const LATE: u64 = EVERY + 30;
 const LONGEST: u64 = 1 << 20;
 
 /// The contents of the record for a period.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct History {
     /// The names, the worst first, then in their order.
     pub names: Vec<NameHistory>,
@@ -38,7 +39,7 @@ pub struct History {
 }
 
 /// One name over the period.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
 pub struct NameHistory {
     /// The name.
     pub name: String,
@@ -63,7 +64,7 @@ pub struct NameHistory {
 }
 
 /// A period without a guard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Unguarded {
     /// The rule.
     pub rule: String,
@@ -76,7 +77,7 @@ pub struct Unguarded {
 }
 
 /// A gap in the record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Gap {
     /// The last line before it.
     pub from: u64,
