@@ -357,6 +357,15 @@ fn what_is_off_needs_nothing() {
     assert_eq!(problems(off), [""; 0]);
 }
 
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn traces_need_a_build_with_their_feature() {
+    let found = problems("[log]\notlp = \"http://127.0.0.1:4318\"");
+    assert_eq!(found, ["t.toml:2:8: this build of tidegate sends no traces: it was made without the feature otlp"]);
+    assert_eq!(problems("[log]\notlp = \"\""), [""; 0]);
+}
+
+#[cfg(feature = "otlp")]
 #[rstest]
 #[case::encrypted("https://127.0.0.1:4318", "traces go to a collector over http://")]
 #[case::grpc("grpc://127.0.0.1:4317", "traces go to a collector over http://")]

@@ -13,6 +13,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::{ServerSessionMemoryCache, StoresServerSessions},
 };
+use time::OffsetDateTime;
 
 /// Signs certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -21,6 +22,8 @@ pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Validity {
     Now,
+    /// Valid, for three days and a bit.
+    ExpiresSoon,
     Past,
     Future,
 }
@@ -68,6 +71,7 @@ impl Authority {
         let mut params = CertificateParams::new(names).expect("names and addresses");
         (params.not_before, params.not_after) = match validity {
             Validity::Now => (date_time_ymd(2020, 1, 1), date_time_ymd(2100, 1, 1)),
+            Validity::ExpiresSoon => (date_time_ymd(2020, 1, 1), soon()),
             Validity::Past => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
             Validity::Future => (date_time_ymd(2099, 1, 1), date_time_ymd(2100, 1, 1)),
         };
@@ -76,6 +80,11 @@ impl Authority {
         let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
         Certificate { chain: vec![certificate.der().clone()], key }
     }
+}
+
+fn soon() -> OffsetDateTime {
+    let now = i64::try_from(tidegate::clock::wall().as_secs()).expect("the clock is right");
+    OffsetDateTime::from_unix_timestamp(now + 3 * 86_400 + 3_600).expect("a date")
 }
 
 impl Clone for Certificate {

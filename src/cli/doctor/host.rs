@@ -1,4 +1,4 @@
-//! This host, by its files: where programs look names up, who holds our port, and whether the kernel is at a limit.
+//! This host, by its files: who holds our port, whether a certificate expires, and whether the kernel is at a limit.
 
 use std::{
     fs,
@@ -9,18 +9,12 @@ use std::{
 use super::{document::DoctorFinding, kind::Kind};
 use crate::{
     clock,
-    config::{Address, Plan, ServerAddress},
+    config::Plan,
     daemon::{self, DescriptorBudget},
-    files,
     net::socket::{BindError, ListenOptions, tcp_listeners, udp_listeners},
     plural::Plural,
-    upstream::{OwnAddresses, system},
 };
 
-/// systemd-resolved's stub and its proxy (systemd-resolved.service(8)).
-const STUBS: [&str; 2] = ["127.0.0.53", "127.0.0.54"];
-/// The port of stub resolvers: resolv.conf knows no other.
-const DNS_PORT: u16 = 53;
 /// A table counts as nearly full from this percentage on.
 const NEARLY_FULL: u64 = 90;
 /// A certificate that expires within this time is a finding, in seconds.
@@ -52,10 +46,9 @@ impl Default for HostFiles {
     }
 }
 
-/// Everything about this host. `listen` is where tidegate listens, or would.
-pub(super) fn check(plan: &Plan, host: &HostFiles, listen: &[SocketAddr]) -> Vec<DoctorFinding> {
-    let mut findings = lookups(plan, host, listen);
-    findings.extend(kernel(&host.proc));
+/// Everything about this host except [lookups](super::lookups).
+pub(super) fn check(plan: &Plan, host: &HostFiles) -> Vec<DoctorFinding> {
+    let mut findings = kernel(&host.proc);
     let missing = daemon::missing_listeners(&plan.boot).into_iter();
     let missing = missing.chain(daemon::missing_upstreams(&plan.live, &plan.boot));
     findings.extend(missing.map(|line| DoctorFinding::new(Kind::NotOnThisHost, line)));
@@ -115,74 +108,6 @@ pub(super) fn ports(listen: &[SocketAddr]) -> Vec<DoctorFinding> {
         matches!(error, BindError::InUse { owner, .. } if !owner.to_string().starts_with("tidegate (pid "))
     });
     taken.map(|error| DoctorFinding::new(Kind::PortTaken, error.to_string())).collect()
-}
-
-/// Whether programs on this host look names up through tidegate only.
-fn lookups(plan: &Plan, host: &HostFiles, listen: &[SocketAddr]) -> Vec<DoctorFinding> {
-    let mut findings: Vec<DoctorFinding> = nsswitch(&host.nsswitch).into_iter().collect();
-    // A host that only serves others may use any resolver; with `system` it even needs another one.
-    let ours = OwnAddresses::new(listen.iter().map(|address| SocketAddr::new(address.ip(), DNS_PORT)));
-    let is_ours = |server: &Address| ours.holds((server.ip, 53).into());
-    let (listed, has_stub) = name_servers(&host.resolv_conf);
-    let file = host.resolv_conf.display();
-    let (own, others): (Vec<Address>, Vec<Address>) = listed.into_iter().partition(is_ours);
-    let texts = |servers: &[Address]| servers.iter().map(Address::to_string).collect::<Vec<_>>().join(", ");
-    if !own.is_empty() && (!others.is_empty() || has_stub) {
-        let others = if others.is_empty() { STUBS[0].to_owned() } else { texts(&others) };
-        let what = format!("{file} names {} and also {others}", texts(&own));
-        findings.push(DoctorFinding::new(Kind::ResolvConfHole, what));
-        return findings;
-    }
-    if !own.is_empty() || uses_system(plan) || !serves_this_host_alone(listen) {
-        return findings;
-    }
-    if has_stub {
-        let behind = system::read(Some(&host.resolved), &OwnAddresses::default());
-        if behind.is_empty() || !behind.iter().all(is_ours) {
-            let asked = if behind.is_empty() { "no server that is known".to_owned() } else { texts(&behind) };
-            let what = format!("{file} names systemd-resolved's stub, which asks {asked}");
-            findings.push(DoctorFinding::new(Kind::SystemdResolved, what));
-        }
-    } else if !others.is_empty() {
-        findings.push(DoctorFinding::new(Kind::ResolvConfElsewhere, format!("{file} names {}", texts(&others))));
-    }
-    findings
-}
-
-fn serves_this_host_alone(listen: &[SocketAddr]) -> bool {
-    listen.iter().all(|address| address.ip().is_loopback())
-}
-
-fn uses_system(plan: &Plan) -> bool {
-    let servers = plan.live.groups.iter().flat_map(|group| group.tiers.iter().flatten());
-    servers.into_iter().any(|server| matches!(server.address, ServerAddress::System { .. }))
-}
-
-/// The servers that a resolv.conf lists, and whether systemd-resolved's stub is among them.
-fn name_servers(path: &Path) -> (Vec<Address>, bool) {
-    let text = files::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let listed =
-        text.lines().filter_map(|line| line.trim_start().strip_prefix("nameserver")?.split_whitespace().next());
-    let has_stub = listed.into_iter().any(|server| STUBS.contains(&server));
-    (system::read(Some(path), &OwnAddresses::default()), has_stub)
-}
-
-/// Whether glibc asks anything before the servers of resolv.conf.
-fn nsswitch(path: &Path) -> Option<DoctorFinding> {
-    let text = files::read(path).ok()?;
-    let text = String::from_utf8_lossy(&text);
-    let line = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    let line = line.filter_map(|line| line.strip_prefix("hosts:")).next_back()?.trim().to_owned();
-    let at = |service: &str| line.split_whitespace().position(|word| word == service);
-    let what = match (at("dns"), at("resolve")) {
-        (None, _) => format!("{} has \"hosts: {line}\", without dns", path.display()),
-        (Some(dns), Some(resolve)) if resolve < dns => {
-            format!("{} has \"hosts: {line}\": systemd-resolved is asked first", path.display())
-        }
-        _ => return None,
-    };
-    Some(DoctorFinding::new(Kind::Nsswitch, what))
 }
 
 /// Limits of the kernel that are nearly reached.

@@ -117,7 +117,7 @@ kinds! {
         "Another program holds an address that this configuration listens on: `serve` cannot start.",
         "Stop that program or give it another address (systemd-resolved: DNSStubListener=no), or change `listen` in [server].";
     ResolvConfHole, "resolv-conf-hole", First,
-        "After SERVFAIL, REFUSED or a time-out stub resolvers go on to the next name server: that one undoes the perimeter.",
+        "After SERVFAIL, REFUSED or a time-out stub resolvers go on to the next name server: one that answers otherwise undoes the perimeter.",
         "List tidegates with the same rules alone, in resolv.conf, DHCP and router advertisements.";
     ResolvConfElsewhere, "resolv-conf-elsewhere", Soon,
         "Programs on this host ask other servers, not this tidegate.",
@@ -164,6 +164,9 @@ kinds! {
     NoSoa, "no-soa", Note,
         "Negative answers come without an SOA record, as from a VPC's resolver: they are kept for `no_soa_ttl`.",
         "Nothing; lower or raise `no_soa_ttl` in [cache] if such queries are many.";
+    ResolvConfAlike, "resolv-conf-alike", Note,
+        "Another name server of this host answers guarded names as this tidegate does, most likely a tidegate with the same rules.",
+        "Nothing, if it is one. Any other server becomes a hole with the first name that has a public address.";
     ClockUnsynchronized, "clock-unsynchronized", Note,
         "Nothing keeps this host's clock right: when it drifts off, certificates and signatures seem not yet valid or expired.",
         "Start chrony or systemd-timesyncd, here or on the host that this machine gets its time from.";

@@ -10,6 +10,7 @@ mod document;
 mod exchange;
 mod host;
 mod kind;
+mod lookups;
 mod loops;
 mod names;
 mod running;
@@ -26,7 +27,7 @@ pub use self::{
 };
 use super::{
     client, control,
-    output::{ERR, OUT},
+    output::{ERR, OUT, print_json},
 };
 use crate::{
     admin::status::Status,
@@ -40,7 +41,9 @@ use crate::{
 };
 
 /// The most names asked for because the daemon has seen them public: all queries go out at once.
-const MAX_SEEN_NAMES: usize = 50;
+const MAX_PUBLIC_NAMES: usize = 50;
+/// The most names that the daemon has seen private, by which other name servers are compared with it.
+const MAX_PRIVATE_NAMES: usize = 5;
 
 /// What to look at.
 #[derive(Debug, clap::Args)]
@@ -57,14 +60,19 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// AWS names that the running daemon has seen public, at most [`MAX_SEEN_NAMES`].
-    fn seen_public(&self) -> Vec<Name> {
+    /// AWS names that the running daemon has seen public and private, at most [`MAX_PUBLIC_NAMES`] and
+    /// [`MAX_PRIVATE_NAMES`].
+    fn seen(&self) -> (Vec<Name>, Vec<Name>) {
         let admin = client::admin(self.admin.as_deref(), self.daemon.config.as_deref());
         let page = admin.and_then(|admin| client::fetch(&admin, "/api/v1/perimeter"));
         let names =
             page.ok().and_then(|body| serde_json::from_str(&body).ok()).map(|page: PerimeterDocument| page.names);
-        let public = names.into_iter().flatten().filter(|seen| seen.verdict == NameVerdict::Public && !seen.excepted);
-        public.filter_map(|seen| seen.name.parse().ok()).take(MAX_SEEN_NAMES).collect()
+        let names = names.unwrap_or_default();
+        let seen = |verdict, most| {
+            let names = names.iter().filter(move |seen| seen.verdict == verdict && !seen.excepted);
+            names.filter_map(|seen| seen.name.parse().ok()).take(most).collect()
+        };
+        (seen(NameVerdict::Public, MAX_PUBLIC_NAMES), seen(NameVerdict::Private, MAX_PRIVATE_NAMES))
     }
 }
 
@@ -73,6 +81,8 @@ impl Options {
 pub struct Evidence {
     /// AWS names that must be private.
     pub names: Vec<Name>,
+    /// AWS names that the running daemon has seen private, by which other name servers of this host are compared with it.
+    pub private: Vec<Name>,
     /// The status of the running daemon; none = no daemon runs.
     pub status: Option<Status>,
     /// Where the files of this host are.
@@ -95,10 +105,10 @@ pub(super) fn run(options: &Options) -> i32 {
     let page = options.daemon.get(options.admin.as_deref(), "/v1/status").ok();
     let status = page.filter(|(code, _)| *code == 200).and_then(|(_, body)| serde_json::from_str(&body).ok());
     let mut names = options.names.clone();
-    if status.is_some() {
-        names.extend(options.seen_public());
-    }
-    let evidence = Evidence { names, status, host: HostFiles::default(), synchronized: clock_is_synchronized().ok() };
+    let (public, private) = if status.is_some() { options.seen() } else { Default::default() };
+    names.extend(public);
+    let synchronized = clock_is_synchronized().ok();
+    let evidence = Evidence { names, private, status, host: HostFiles::default(), synchronized };
     let diagnosis = match diagnose(&plan, &evidence) {
         Ok(diagnosis) => diagnosis,
         Err(error) => {
@@ -107,10 +117,7 @@ pub(super) fn run(options: &Options) -> i32 {
         }
     };
     if options.daemon.json {
-        match serde_json::to_string(&diagnosis) {
-            Ok(text) => writeln!(OUT, "{text}"),
-            Err(error) => writeln!(ERR, "tidegate: {error}"),
-        }
+        print_json(&diagnosis);
     } else {
         write!(OUT, "{}", text(&diagnosis));
     }
@@ -129,7 +136,8 @@ pub fn diagnose(plan: &Plan, evidence: &Evidence) -> io::Result<Diagnosis> {
 
 async fn ask_everybody(plan: &Plan, evidence: &Evidence) -> Diagnosis {
     let listen = listeners(plan, evidence.status.as_ref());
-    let mut findings = host::check(plan, &evidence.host, &listen);
+    let (mut findings, name_servers) = lookups::check(plan, &evidence.host, &listen);
+    findings.extend(host::check(plan, &evidence.host));
     let workers = evidence.status.as_ref().map(|status| status.workers);
     if evidence.synchronized == Some(false) {
         let what = "the kernel says that nothing synchronizes its clock";
@@ -155,9 +163,18 @@ async fn ask_everybody(plan: &Plan, evidence: &Evidence) -> Diagnosis {
     let mut asked: Vec<&Name> = probes.chain(&evidence.names).collect();
     asked.sort_unstable();
     asked.dedup();
-    let (closer, names) = tokio::join!(site.look_closer(), all(asked.iter().map(|name| names::check(&site, name))));
+    let guarded: Vec<&Name> = asked.iter().copied().chain(&evidence.private).filter(|name| is_guarded(name)).collect();
+    let compared = async {
+        match &name_servers {
+            Some(name_servers) => name_servers.compare(&site, &guarded).await,
+            None => Vec::new(),
+        }
+    };
+    let checked = all(asked.iter().map(|name| names::check(&site, name)));
+    let (closer, names, compared) = tokio::join!(site.look_closer(), checked, compared);
     findings.extend(closer);
     findings.extend(names.into_iter().flatten());
+    findings.extend(compared);
     let daemon = evidence.status.is_some();
     Diagnosis { daemon, servers: site.servers(), names: asked.len(), ..Diagnosis::default() }.conclude(findings)
 }

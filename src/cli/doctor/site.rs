@@ -11,8 +11,8 @@ use super::{
 use crate::{
     config::{GroupIndex, Plan, Recursion, RulePlan},
     daemon,
-    upstream::{GroupSpec, OwnAddresses, ServerSpec, TierMember, resolution, system},
-    wire::Name,
+    upstream::{GroupSpec, OwnAddresses, ProbeOrigin, ServerSpec, TierMember, resolution, system},
+    wire::{Name, RecordType},
 };
 
 /// A site under examination.
@@ -50,9 +50,13 @@ impl<'p> Site<'p> {
         self.groups.iter().map(|group| group.servers.len()).sum()
     }
 
-    /// The names that probes ask for, each with the index of its group.
+    /// The names whose addresses configured probes ask for. The default probe asks for a zone's SOA: the apex of an AWS
+    /// zone need not be private.
     pub(super) fn probe_names(&self) -> impl Iterator<Item = &Name> {
-        self.groups.iter().map(|group| &group.spec.health.probe.name)
+        let probes = self.groups.iter().map(|group| &group.spec.health);
+        let configured = probes.filter(|health| health.origin == ProbeOrigin::Configured);
+        let of_addresses = configured.filter(|health| matches!(health.probe.qtype, RecordType::A | RecordType::AAAA));
+        of_addresses.map(|health| &health.probe.name)
     }
 
     /// The rule that decides about a name, for clients of no view.

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod daemon;
+mod name_servers;
 
 use std::{fs, path::Path};
 
@@ -260,6 +264,17 @@ fn a_probe_may_ask_for_a_public_name_where_there_is_no_guard() {
     finds(&everything.forward("rest", &["."], "site", ""), &[]);
 }
 
+/// A default probe asks for the SOA of a zone, whose own address is public in AWS.
+#[test]
+fn the_name_of_a_default_probe_need_not_be_private() {
+    let upstream = healthy();
+    upstream.on("amazonaws.com.", rtype::A, Reply::a("52.1.2.3"));
+    let guard = "private = [\"10.0.0.0/8\"]\non_public = \"refuse\"";
+    let config = Config::new().section("limits", "tcp_connections = 50").upstream("vpc", &[&upstream], "");
+    let diagnosis = finds(&config.forward("aws", &["amazonaws.com"], "vpc", guard), &[]);
+    assert_eq!(diagnosis.names, 0);
+}
+
 #[test]
 fn signatures_count_where_the_whole_internet_is_forwarded() {
     let upstream = healthy();
@@ -274,8 +289,8 @@ const STUB: &str = "nameserver 127.0.0.53\noptions edns0\n";
 
 #[rstest]
 #[case::ours(&[("resolv.conf", OURS)], &[])]
-#[case::hole(&[("resolv.conf", "nameserver 127.0.0.1\nnameserver 10.1.1.53\n")], &[Kind::ResolvConfHole])]
-#[case::hole_in_front(&[("resolv.conf", "nameserver 9.9.9.9\nnameserver 127.0.0.1\n")], &[Kind::ResolvConfHole])]
+#[case::hole(&[("resolv.conf", "nameserver 127.0.0.1\nnameserver 192.0.2.53\n")], &[Kind::ResolvConfHole])]
+#[case::hole_in_front(&[("resolv.conf", "nameserver 192.0.2.53\nnameserver 127.0.0.1\n")], &[Kind::ResolvConfHole])]
 #[case::stub_as_a_hole(&[("resolv.conf", "nameserver 127.0.0.1\nnameserver 127.0.0.53\n")], &[Kind::ResolvConfHole])]
 #[case::elsewhere(&[("resolv.conf", "nameserver 10.1.1.53\n")], &[Kind::ResolvConfElsewhere])]
 #[case::resolved(&[("resolv.conf", STUB), ("resolved.conf", "nameserver 10.1.1.53\n")], &[Kind::SystemdResolved])]
