@@ -17,7 +17,7 @@ use crate::{
     admin::control::{FlushOrder, LogOrder, OrderReport, ServerOrder},
     config,
     system_error::SystemError,
-    wire::Name,
+    wire::{Name, name::NameError},
 };
 
 /// The environment variable for `--socket` of `serve`, by which other verbs find the daemon.
@@ -59,7 +59,7 @@ pub(super) struct FlushArguments {
     #[arg(group = "what")]
     name: Option<Name>,
     /// A name and all below it
-    #[arg(long, group = "what", value_name = "ZONE")]
+    #[arg(long, group = "what", value_name = "ZONE", value_parser = domain)]
     zone: Option<Name>,
     /// Everything
     #[arg(long, group = "what")]
@@ -85,6 +85,14 @@ pub(super) struct OrderDocument {
     done: bool,
     #[serde(flatten)]
     report: OrderReport,
+}
+
+/// A zone for `flush`; with a wildcard it would be a name that nothing is below.
+fn domain(text: &str) -> Result<Name, String> {
+    match config::behind_wildcards(text) {
+        Some(domain) => Err(format!("a zone covers all names below it as it is: write {domain}")),
+        None => text.parse().map_err(|error: NameError| error.to_string()),
+    }
 }
 
 pub(super) fn reload(options: &Options) -> i32 {

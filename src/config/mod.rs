@@ -23,7 +23,7 @@ mod table;
 mod units;
 
 pub use address::{Address, AddressError, Endpoint};
-pub(crate) use build::is_host_address;
+pub(crate) use build::{behind_wildcards, is_host_address};
 pub use defaults::{default_udp_payload, defaults};
 pub use error::{Color, Problems};
 pub use expectations::{Expectations, Expected, ExpectedCase, ExpectedVerdict};

@@ -35,4 +35,8 @@ fn a_flush_forgets_what_it_names() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains("'s3..foo'") && said.contains("empty label"), "it says which word is wrong: {said}");
     }
+    let wildcard = place.order(&["flush", "--zone", "*.one.example"]);
+    assert_eq!(wildcard.status.code(), Some(2), "nothing is below such a name");
+    let said = String::from_utf8_lossy(&wildcard.stderr);
+    assert!(said.contains("covers all names below it as it is: write one.example"), "{said}");
 }

@@ -17,7 +17,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use self::forward::Claim;
 pub(super) use self::server::admin_http;
-pub(crate) use self::values::is_host_address;
+pub(crate) use self::values::{behind_wildcards, is_host_address};
 pub(super) use self::values::{path, without_dot};
 use super::{
     error::{Problem, Problems, Source},

@@ -53,9 +53,9 @@ impl Builder<'_> {
     /// as a name and would silently match nothing.
     pub(super) fn domain(&mut self, text: &Text) -> Option<Name> {
         let value = &text.value;
-        if value.contains('*') {
+        if let Some(domain) = behind_wildcards(value) {
             let message = format!("\"{value}\" is no domain: a domain covers all names below it as it is");
-            self.problem_with_help(&text.place, message, format!("write \"{}\"", behind_wildcards(value)));
+            self.problem_with_help(&text.place, message, format!("write \"{domain}\""));
             return None;
         }
         if let Ok(network) | Err(NetworkError::HostBits(network)) = networks::parse(value) {
@@ -184,12 +184,12 @@ fn beside(sources: &[Source], place: &Place, path: &str) -> PathBuf {
     directory.map_or_else(|| PathBuf::from(path), |directory| directory.join(path))
 }
 
-/// The domain behind the last wildcard of a text: "a.example" of "*.a.example".
-fn behind_wildcards(text: &str) -> &str {
-    let behind = text.rsplit('*').next().unwrap_or_default();
+/// The domain behind the last wildcard of a text: "a.example" of "*.a.example"; none if there is no wildcard.
+pub(crate) fn behind_wildcards(text: &str) -> Option<&str> {
+    let (_, behind) = text.rsplit_once('*')?;
     // "*host.example" has letters right behind it, which are no label of their own.
     let domain = behind.split_once('.').map_or("", |(_, domain)| domain);
-    if domain.is_empty() { "." } else { domain }
+    Some(if domain.is_empty() { "." } else { domain })
 }
 
 /// Whether the address can belong to a single host.
