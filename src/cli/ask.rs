@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     clock::Moment,
+    system_error::SystemError,
     upstream::{ConnectError, ServerSpec, ask_once},
     wire::{
         EdeCode, Edns, Flags, Header, Malformed, MessageId, Rcode, RecordType, Transport, UpstreamQuery, ede,
@@ -26,7 +27,7 @@ const PAYLOAD: u16 = 1232;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
     /// The server did not answer in time, or could not be reached.
-    #[error("no answer from {server}: {source}")]
+    #[error("no answer from {server}: {}", SystemError(source))]
     Io {
         /// The server that was asked.
         server: SocketAddr,

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::{FixedServer, reverse_zones},
     daemon, files,
+    system_error::SystemError,
     tls::Roots,
     upstream::{Egress, ServerSpec},
     wire::{Class, Name, Rcode, RecordType, Transport, UpstreamQuery, record::Section},
@@ -210,7 +211,7 @@ fn read_server(text: &str, ca: Option<&Path>) -> Result<ServerSpec, String> {
     let server: FixedServer = text.parse().map_err(|error| no_server(&error))?;
     let no_bundle = |path: &Path, problem: &dyn Display| format!("{} cannot be used: {problem}", path.display());
     let read = |path: &Path| {
-        let pem = files::read(path).map_err(|error| no_bundle(path, &error))?;
+        let pem = files::read(path).map_err(|error| no_bundle(path, &SystemError(&error)))?;
         Roots::from_pem(&pem).map_err(|error| no_bundle(path, &error))
     };
     let given = ca.map(read).transpose()?;

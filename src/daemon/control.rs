@@ -16,6 +16,7 @@ use crate::{
     clock::Moment,
     config::Live,
     net::changes::{NetworkChange, NetworkChanges},
+    system_error::SystemError,
     upstream::{
         self, UpstreamClient,
         loops::{self, watch::Timing},
@@ -73,14 +74,14 @@ impl AdminListeners {
                 drop(tokio::task::spawn_local(admin::serve(listener, report.pages(), self.connections)))
             }
             Ok(None) => {}
-            Err(error) => warn!(%error, "no status page and no metrics: {error}"),
+            Err(error) => warn!(%error, "no status page and no metrics: {}", SystemError(&error)),
         }
         match self.socket.map(tokio::net::UnixListener::from_std).transpose() {
             Ok(Some(listener)) => {
                 drop(tokio::task::spawn_local(admin::control::serve(listener, self.order, report.pages())))
             }
             Ok(None) => {}
-            Err(error) => warn!(%error, "no control socket: {error}"),
+            Err(error) => warn!(%error, "no control socket: {}", SystemError(&error)),
         }
     }
 }

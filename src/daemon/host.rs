@@ -11,6 +11,7 @@ use crate::{
     config::{Address, Boot, Endpoint, Live, Need, NetworkPath, ServerAddress},
     files,
     net::mmsg::{interface_index, most_open_files},
+    system_error::SystemError,
     upstream::{OwnAddresses, names::WatchedName, resolution, system},
 };
 
@@ -123,7 +124,7 @@ fn no_name_server(path: Option<&Path>, ours: &OwnAddresses) -> Option<String> {
     }
     Some(match files::read(path.unwrap_or_else(|| Path::new(RESOLV_CONF))) {
         Ok(_) => format!("{shown} names no server that could be asked"),
-        Err(error) => format!("{shown} cannot be read ({error})"),
+        Err(error) => format!("{shown} cannot be read ({})", SystemError(&error)),
     })
 }
 
@@ -136,6 +137,6 @@ fn missing(address: &Address) -> Option<String> {
     match error.kind() {
         ErrorKind::AddrNotAvailable => Some("this host does not have that address".to_owned()),
         ErrorKind::PermissionDenied | ErrorKind::AddrInUse => None,
-        _ => Some(format!("no socket can have that address here ({error})")),
+        _ => Some(format!("no socket can have that address here ({})", SystemError(&error))),
     }
 }

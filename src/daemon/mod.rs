@@ -425,7 +425,7 @@ impl Daemon {
 /// Raises the limit on open files as far as possible, and divides it.
 fn share_descriptors(boot: &Boot, workers: usize) -> DescriptorBudget {
     let limit = raise_open_files().unwrap_or_else(|error| {
-        warn!(%error, "the limit on open files stays as it is: {error}");
+        warn!(%error, "the limit on open files stays as it is: {}", SystemError(&error));
         open_files()
     });
     let budget = DescriptorBudget::new(boot, workers, limit);

@@ -42,6 +42,7 @@ use crate::{
     admin::control::{Order, OrderFacts, OrderReport, OrderRequest, OrderResult},
     config::{Boot, Live, Plan, Problems},
     serve::Predecessor,
+    system_error::SystemError,
     zones::Zones,
 };
 
@@ -159,6 +160,7 @@ impl PredecessorStream {
     async fn supersede(&mut self) {
         let Some(stream) = &mut self.stream else { return };
         if let Err(error) = stream.write_u8(handover::READY).await {
+            let error = SystemError(&error);
             warn!(%error, "the daemon before this one was not told to end: {error}; stop it if it runs");
         }
         self.reads_until = Some(Instant::now() + handover::DRAINING_TIMEOUT);
@@ -336,7 +338,10 @@ impl<R: Fn() -> Result<Plan, Problems>> Running<'_, R> {
                 self.successor.0 = Some(stream);
                 Ok(OrderReport::new(vec!["the listening sockets were handed over".to_owned()]))
             }
-            Err(error) => refused(format!("the listening sockets cannot be sent to {}: {error}", path.display())),
+            Err(error) => {
+                let (path, error) = (path.display(), SystemError(&error));
+                refused(format!("the listening sockets cannot be sent to {path}: {error}"))
+            }
         }
     }
 

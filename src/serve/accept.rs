@@ -17,6 +17,7 @@ use super::{
 use crate::{
     clock::Moment,
     engine::{ClientChannel, Context},
+    system_error::SystemError,
     tls,
     wire::Transport,
 };
@@ -94,7 +95,7 @@ pub async fn accept(
                 let transport = protocol.transport();
                 context.counters.accept_paused(transport);
                 if connections.may_warn(Moment::now()) {
-                    let transport = transport.label();
+                    let (transport, error) = (transport.label(), SystemError(&error));
                     warn!(transport, %error, "connections over {transport} are not accepted for the moment: {error}");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -34,6 +34,7 @@ use crate::{
         worker::{Counted, SampledQuery},
     },
     net::mmsg::{self, Batch, Outbox, Path, Pushed, Sent},
+    system_error::SystemError,
     wire::Transport,
 };
 
@@ -218,7 +219,7 @@ impl Listener {
         let now = Moment::now();
         if self.warned.get().is_none_or(|last| now.since(last) >= WARN_EVERY) {
             self.warned.set(Some(now));
-            let transport = Transport::Udp.label();
+            let (transport, error) = (Transport::Udp.label(), SystemError(error));
             warn!(transport, %error, "queries over {transport} are not read for the moment: {error}");
         }
     }

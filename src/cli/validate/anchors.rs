@@ -8,7 +8,7 @@ use hickory_proto::{
     serialize::txt::trust_anchor::{Entry, Parser},
 };
 
-use crate::files;
+use crate::{files, system_error::SystemError};
 
 /// Keys that are trusted without a signature, by zone.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ impl Anchors {
     /// The DNSKEY records of a file, in the form of a zone file (RFC 1035 5).
     pub(in crate::cli) fn from_file(path: &Path) -> Result<Self, String> {
         let problem = |why: String| format!("{} holds no trust anchors: {why}", path.display());
-        let text = files::read(path).map_err(|error| problem(error.to_string()))?;
+        let text = files::read(path).map_err(|error| problem(SystemError(&error).to_string()))?;
         let text = String::from_utf8(text).map_err(|error| problem(error.to_string()))?;
         let entries = Parser::new(text).parse();
         let entries =
