@@ -92,13 +92,16 @@ fn a_dead_group_under_load_starves_no_other(#[case] answers_probes: bool) {
 fn the_group_for_when_another_is_down_takes_its_whole_load() {
     let (dead, alive) = (Upstream::start(), Upstream::answering(ALIVE));
     dead.go_silent();
+    // Its own tries, since a server that a busy machine does not run loses what its socket has no room for.
     let config = Config::new()
+        .section("server", "deadline = \"15s\"")
         .upstream("dead", &[&dead], "in_flight = 100\nattempts = 1\ntimeout = \"500ms\"")
-        .upstream("alive", &[&alive], ONE_PATIENT_TRY)
+        .upstream("alive", &[&alive], "timeout = \"3s\"")
         .forward("dead", &["dead.example"], "dead", "when_down = \"upstream:alive\"");
     let tidegate = Tidegate::start(&config);
     let answers = flood(&sockets(&tidegate), "dead.example.", |sent| sent < 2000);
-    assert!(answers.iter().all(|answer| answer.address_texts() == [ALIVE]), "from the first to the last");
+    let other = answers.iter().position(|answer| answer.address_texts() != [ALIVE]);
+    assert!(other.is_none(), "{other:?} of 2000: {:?}", other.map(|at| (answers[at].rcode(), answers[at].ede())));
 }
 
 #[test]

@@ -29,8 +29,8 @@ const SECOND: &str = "10.0.0.2";
 /// Where queries come from, as seen by each tier.
 const SOURCES: [&str; 2] = ["10.91.0.7", "10.92.0.7"];
 const FAIL_BACK: Duration = Duration::from_secs(2);
-/// By then a dead tier is left: half of it is usual, the rest is for a busy machine.
-const TAKEN_OVER: Duration = Duration::from_secs(2);
+/// By then a dead tier is left: a second is usual, the rest is for a busy machine.
+const TAKEN_OVER: Duration = Duration::from_secs(8);
 /// One probe of a server that is down: its interval, and the time-out of the one that the mend came too late for.
 const PROBE: Duration = Duration::from_millis(200 + 1000);
 
@@ -223,8 +223,8 @@ fn not_felt(cut: Cut, test: &str) {
             cut.mend(&site.networks[0]);
             let back = site.await_tier(0.0, mended_at);
             write!(figures, "second tier after {away:?}, back after {back:?}").expect("writing to a string");
-            // Steady for so long, and no longer than the two probes take that show it.
-            assert!((FAIL_BACK..FAIL_BACK + 2 * PROBE).contains(&back), "{figures}");
+            // Steady for so long, and the two probes that show it; the rest is for a busy machine.
+            assert!((FAIL_BACK..FAIL_BACK + 6 * PROBE).contains(&back), "{figures}");
             assert!(away < TAKEN_OVER, "{figures}");
             // And it stays.
             thread::sleep(Duration::from_secs(1));

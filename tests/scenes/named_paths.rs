@@ -104,21 +104,8 @@ impl Site {
             Named::GroupSource | Named::ServerSource | Named::SourceOfFirstTier => {
                 command(&["ip", "address", "add", "10.91.0.8/24", "dev", "direct"]);
             }
-            Named::Device => {
-                self.network.join_again("direct");
-                self.network.command(&["ip", "address", "add", "10.91.0.1/24", "dev", "far"]);
-                command(&["ip", "address", "add", "10.91.0.7/24", "dev", "direct"]);
-                self.network.command(&["ip", "link", "set", "far", "up"]);
-                command(&["ip", "link", "set", "direct", "up"]);
-            }
-            Named::Scope => {
-                self.network.join_again("direct");
-                command(&["ip", "link", "set", "direct", "addrgenmode", "none"]);
-                self.network.command(&["ip", "link", "set", "far", "addrgenmode", "none"]);
-                self.network.command(&["ip", "link", "set", "far", "up"]);
-                command(&["ip", "link", "set", "direct", "up"]);
-                add_link_local(&self.network);
-            }
+            Named::Device => self.network.join_again("direct", "10.91.0.7/24", "10.91.0.1/24", ""),
+            Named::Scope => self.network.join_again("direct", "fe80::7/64", "fe80::53/64", ""),
         }
     }
 }

@@ -145,12 +145,8 @@ impl Site {
             }
             Change::Interface => {
                 command(&["ip", "link", "del", "direct"]);
-                self.network.join_again("direct");
-                command(&["ip", "address", "add", "10.91.0.7/24", "dev", "direct"]);
-                self.network.command(&["ip", "address", "add", "10.91.0.1/24", "dev", "far"]);
-                self.network.command(&["ip", "link", "set", "far", "up"]);
-                command(&["ip", "link", "set", "direct", "up"]);
-                command(&["ip", "route", "replace", SERVER, "via", "10.91.0.1", "dev", "direct"]);
+                let route = format!("route replace {SERVER} via 10.91.0.1 dev direct");
+                self.network.join_again("direct", "10.91.0.7/24", "10.91.0.1/24", &route);
             }
         }
     }

@@ -6,6 +6,7 @@
 use std::{
     env,
     fs::{self, File},
+    io::Write as _,
     ops::Deref,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -100,7 +101,7 @@ impl Network {
         }
         let network = Self { name: format!("behind-{device}") };
         command(&["ip", "netns", "add", &network.name]);
-        network.join_again(device);
+        command(&["ip", "link", "add", device, "type", "veth", "peer", "name", "far", "netns", &network.name]);
         for address in near {
             command(&["ip", "address", "add", address, "dev", device]);
         }
@@ -114,10 +115,19 @@ impl Network {
         network
     }
 
-    /// Makes the pair of devices again that joins the network; both ends are down and without addresses.
+    /// Joins the network again by a new pair of devices. The near one gets its name, its addresses, its carrier and
+    /// what `more` says in one call of ip, so that a busy machine leaves no time between them.
     #[track_caller]
-    pub fn join_again(&self, device: &str) {
-        command(&["ip", "link", "add", device, "type", "veth", "peer", "name", "far", "netns", &self.name]);
+    pub fn join_again(&self, device: &str, near: &str, far: &str, more: &str) {
+        command(&["ip", "link", "add", "coming", "type", "veth", "peer", "name", "far", "netns", &self.name]);
+        let end = |device: &str, address: &str| {
+            let nodad = if address.contains(':') { "nodad" } else { "" };
+            format!(
+                "link set {device} addrgenmode none\naddress add {address} dev {device} {nodad}\nlink set {device} up\n"
+            )
+        };
+        batch(&["ip", "netns", "exec", &self.name], &end("far", far));
+        batch(&[], &format!("link set coming name {device}\n{}{more}\n", end(device, near)));
     }
 
     /// Runs a command in the network; it must succeed.
@@ -190,4 +200,15 @@ pub fn command(words: &[&str]) {
     let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("cannot run {}: {error}", words[0]));
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs commands of ip in one process, by way of the program `through`; all must succeed.
+#[track_caller]
+fn batch(through: &[&str], lines: &str) {
+    let words = [through, &["ip", "-batch", "-"]].concat();
+    let child = Command::new(words[0]).args(&words[1..]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap_or_else(|error| panic!("cannot run {}: {error}", words[0]));
+    child.stdin.take().expect("it is piped").write_all(lines.as_bytes()).expect("ip reads its commands");
+    let output = child.wait_with_output().expect("a child can be waited for");
+    assert!(output.status.success(), "{lines}: {}", String::from_utf8_lossy(&output.stderr));
 }
