@@ -184,10 +184,9 @@ fn parse(text: &str) -> Result<InboundEndpoint, DiscoverError> {
     if text.trim().is_empty() {
         return Err(DiscoverError::Nothing);
     }
-    let printed: Printed = serde_json::from_str(text).map_err(|error| match error.is_data() {
-        true => DiscoverError::OtherShape(error),
-        false => DiscoverError::NotJson,
-    })?;
+    // Text that begins as JSON does, such as an address, would count as JSON of another shape.
+    serde_json::from_str::<IgnoredAny>(text).map_err(|_| DiscoverError::NotJson)?;
+    let printed: Printed = serde_json::from_str(text).map_err(DiscoverError::OtherShape)?;
     let single = printed.resolver_endpoint.map(|endpoint| vec![endpoint]);
     if let Some(endpoints) = printed.resolver_endpoints.or(single) {
         return Err(DiscoverError::Endpoints(inbound(&endpoints)));
@@ -375,6 +374,7 @@ mod tests {
         for (text, part) in [
             ("", "nothing came in"),
             ("IPADDRESSES\t10.20.1.10", "--output json"),
+            ("10.20.1.10\trni-1\tATTACHED", "--output json"),
             ("[\"10.20.1.10\"]", "without --query"),
             ("{\"IpAddresses\": [], \"NextToken\": \"x\"}", "--max-items"),
             ("{\"IpAddresses\": []}", "no attached address; left out: none"),
