@@ -165,6 +165,6 @@ fn a_refused_reload_stands_in_the_journal_once() {
         fs::read_to_string(place.0.path().join("journal")).unwrap()
     };
     assert_eq!(reload(&stream), "");
-    assert_eq!(tidegate.logged("ERROR", "lissen").len(), 1);
+    tidegate.logged_once("ERROR", "lissen");
     assert!(reload("1:2").contains("lissen"), "standard error is not the journal");
 }

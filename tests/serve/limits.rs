@@ -42,7 +42,7 @@ fn is_closed(stream: &TcpStream) -> bool {
 fn idle_connections_leave_descriptors_for_upstreams(#[case] limit: u32) {
     let upstream = Upstream::answering("10.0.0.1");
     let tidegate = start(limit, &upstream);
-    assert_eq!(tidegate.logged("WARN", &format!("the limit of {limit} open files allows")).len(), 1);
+    tidegate.logged_once("WARN", &format!("the limit of {limit} open files allows"));
     let client = tidegate.client();
     let hit = Query::a("hit.example.");
     client.ask(&hit);
@@ -82,7 +82,7 @@ fn without_descriptors_hits_go_on_nobody_is_blamed_and_it_recovers() {
     }
     tidegate.await_logged("WARN", "are not accepted for the moment");
     set_open_files(&tidegate, 256);
-    assert_eq!(tidegate.logged("WARN", "are not accepted for the moment").len(), 1, "once a minute");
+    tidegate.logged_once("WARN", "are not accepted for the moment");
     assert!(tidegate.logged("WARN", "is down").is_empty(), "no server is blamed");
     eventually("misses are answered again", || {
         client.ask(&Query::a(&format!("after{}.example.", rand::random::<u32>()))).rcode() == ResponseCode::NoError

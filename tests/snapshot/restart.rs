@@ -147,7 +147,7 @@ fn a_stop_writes_what_has_changed_and_the_next_start_begins_with_it() {
     assert!(tidegate.stop().success());
     let written = fs::metadata(place.path()).unwrap().modified().unwrap();
     let tidegate = Tidegate::start(&config(&upstream, &place, ""));
-    assert_eq!(tidegate.logged("INFO", "snapshot read").len(), 1);
+    tidegate.logged_once("INFO", "snapshot read");
     warm(&tidegate, 3);
     assert_eq!(upstream.count(&name(0)), 1);
     assert!(tidegate.stop().success());
@@ -191,7 +191,7 @@ fn a_damaged_file_gives_no_entry_at_all() {
     fs::write(place.path(), file).unwrap();
     let tidegate = Tidegate::start(&config(&upstream, &place, ""));
     assert_eq!(tidegate.metric("tidegate_cache_entries", &[]), 0.0);
-    assert_eq!(tidegate.logged("WARN", "the snapshot is not used").len(), 1);
+    tidegate.logged_once("WARN", "the snapshot is not used");
 }
 
 #[test]
@@ -210,8 +210,7 @@ fn a_folder_that_is_not_there_is_said_and_counted() {
     tidegate.await_metric("tidegate_snapshot_errors_total", &[], 1.0);
     tidegate.signal("USR1");
     tidegate.await_metric("tidegate_snapshot_errors_total", &[], 2.0);
-    tidegate.await_logged("WARN", "the snapshot cannot be written");
-    assert_eq!(tidegate.logged("WARN", "the snapshot cannot be written").len(), 1, "once a minute");
+    tidegate.logged_once("WARN", "the snapshot cannot be written");
     warm(&tidegate, 1);
 }
 

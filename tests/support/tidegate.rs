@@ -234,6 +234,14 @@ impl Tidegate {
         eventually(&format!("a {level} line with {text:?}"), || !self.logged(level, text).is_empty());
     }
 
+    /// Waits for such a log line; there is just one. Lines come a moment after what they tell.
+    #[track_caller]
+    pub fn logged_once(&self, level: &str, text: &str) {
+        self.await_logged(level, text);
+        let lines = self.logged(level, text);
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+    }
+
     #[track_caller]
     fn await_ready(&mut self) {
         eventually("the daemon is ready", || {
