@@ -108,6 +108,8 @@ impl Network {
         for address in far {
             network.command(&["ip", "address", "add", address, "dev", "far"]);
         }
+        batch(&[], &ask_again_soon(device));
+        batch(&["ip", "netns", "exec", &network.name], &ask_again_soon("far"));
         command(&["ip", "link", "set", device, "up"]);
         network.command(&["ip", "link", "set", "far", "up"]);
         // Traffic to one's own address uses lo.
@@ -122,9 +124,8 @@ impl Network {
         command(&["ip", "link", "add", "coming", "type", "veth", "peer", "name", "far", "netns", &self.name]);
         let end = |device: &str, address: &str| {
             let nodad = if address.contains(':') { "nodad" } else { "" };
-            format!(
-                "link set {device} addrgenmode none\naddress add {address} dev {device} {nodad}\nlink set {device} up\n"
-            )
+            let address = format!("address add {address} dev {device} {nodad}");
+            format!("link set {device} addrgenmode none\n{}{address}\nlink set {device} up\n", ask_again_soon(device))
         };
         batch(&["ip", "netns", "exec", &self.name], &end("far", far));
         batch(&[], &format!("link set coming name {device}\n{}{more}\n", end(device, near)));
@@ -200,6 +201,12 @@ pub fn command(words: &[&str]) {
     let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("cannot run {}: {error}", words[0]));
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Commands of ip that have neighbour discovery repeat a lost request soon. By default the kernel waits a second: for so
+/// long nothing leaves by a device that has just come up, and a server behind it is silent like one that is down.
+fn ask_again_soon(device: &str) -> String {
+    ["arp_cache", "ndisc_cache"].map(|table| format!("ntable change name {table} dev {device} retrans 20\n")).concat()
 }
 
 /// Runs commands of ip in one process, by way of the program `through`; all must succeed.
