@@ -73,11 +73,11 @@ class Skipped(Exception):
 class Daemon:
     """A daemon that listens on 127.0.0.1:53, with its log, until the block ends."""
 
-    def __init__(self, program, tables, files=65536, launcher=()):
+    def __init__(self, program, tables, files=65536, launcher=(), socket=""):
         self.folder = tempfile.TemporaryDirectory(prefix="tidegate-hostile-")
         self.running = Running()
         path = pathlib.Path(self.folder.name) / "tidegate.toml"
-        path.write_text(f'[admin]\nhttp = "127.0.0.1:9153"\nsocket = ""\n[log]\nformat = "json"\n{tables}')
+        path.write_text(f'[admin]\nhttp = "127.0.0.1:9153"\nsocket = "{socket}"\n[log]\nformat = "json"\n{tables}')
         words = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *launcher, program, "serve", "--config", path]
         self.process = self.running.start(*words)
 
