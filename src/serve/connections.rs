@@ -6,14 +6,18 @@
 //! queries waits for an answer: it may be unused, may send half a message, or may not read what it was sent. Unsent
 //! responses and unfinished queries are limited per connection, per client and in all. A connection at its own limit
 //! holds nothing more; at the other limits the oldest idle connection, most likely one that does not read, makes room
-//! as above.
+//! as above. To find it, no flood of new connections makes the server look at all others: see [`IdleList`].
 
 use std::{
-    collections::VecDeque,
+    cmp::Reverse,
+    collections::BinaryHeap,
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -46,6 +50,8 @@ pub struct Connections {
     held: AtomicUsize,
     open: [AtomicUsize; Transport::ALL.len()],
     table: Mutex<Table>,
+    /// Locked after the table, where both are.
+    idle: Mutex<IdleList>,
     warned: Mutex<Option<Moment>>,
 }
 
@@ -54,10 +60,21 @@ struct Table {
     last_id: u64,
     places: HashMap<u64, Arc<Place>>,
     clients: HashMap<IpAddr, Client>,
-    /// Since when, and which: what was idle at the last look at all places, the oldest first. One that has been busy
-    /// since is younger than all of them, as are new ones: so whatever is unchanged at the front is the oldest of all.
-    idle: VecDeque<(u64, u64)>,
 }
+
+/// Since when, and which: the idle connections, the oldest on top.
+///
+/// - Every idle connection is listed; a busy one may be, until it gets to the top.
+/// - A connection is listed once, with a time no later than that since which it is idle.
+/// - At least half of them are open, but for a few.
+///
+/// So what is taken off the top was put there by a new connection or by one that became idle: a refused one, which
+/// finds the list empty, costs nothing.
+#[derive(Debug, Default)]
+struct IdleList(BinaryHeap<Reverse<(u64, u64)>>);
+
+/// Closed connections that may be listed whatever the number of open ones.
+const FEW_CLOSED: usize = 64;
 
 #[derive(Debug, Default)]
 struct Client {
@@ -71,6 +88,8 @@ struct Place {
     client: IpAddr,
     /// When it became idle, in microseconds, or [`BUSY`].
     idle_since: AtomicU64,
+    /// Whether the [`IdleList`] has it.
+    is_listed: AtomicBool,
     close: Notify,
 }
 
@@ -83,6 +102,7 @@ impl Connections {
             held: AtomicUsize::new(0),
             open: Default::default(),
             table: Mutex::default(),
+            idle: Mutex::default(),
             warned: Mutex::default(),
         })
     }
@@ -97,13 +117,15 @@ impl Connections {
             table.evict(oldest);
         }
         if table.places.len() >= self.most {
-            let oldest = table.oldest_idle_of_all(None)?;
+            let oldest = self.idle.lock().oldest(&table.places, None)?;
             table.evict(oldest);
         }
         table.last_id += 1;
         let id = table.last_id;
-        let place = Arc::new(Place { client, idle_since: AtomicU64::new(now.micros()), close: Notify::new() });
+        let idle_since = AtomicU64::new(now.micros());
+        let place = Arc::new(Place { client, idle_since, is_listed: AtomicBool::new(true), close: Notify::new() });
         table.places.insert(id, Arc::clone(&place));
+        self.idle.lock().push_new((now.micros(), id), &table.places);
         let entry = table.clients.entry(client).or_default();
         entry.connections.push(id);
         let client_held = Arc::clone(&entry.held);
@@ -147,29 +169,6 @@ impl Table {
         idle.min().map(|(_, id)| id)
     }
 
-    /// Like [`Self::oldest_idle`] of all places except one. A flood of new connections evicts one for each: so it looks
-    /// at all of them only when those that it found the last time are used up.
-    fn oldest_idle_of_all(&mut self, except: Option<u64>) -> Option<u64> {
-        if let Some(id) = self.next_idle(except) {
-            return Some(id);
-        }
-        let since = |(&id, place): (&u64, &Arc<Place>)| (place.idle_since.load(Relaxed), id);
-        let mut idle: Vec<_> = self.places.iter().map(since).filter(|&(since, _)| since != BUSY).collect();
-        idle.sort_unstable();
-        self.idle = idle.into();
-        self.next_idle(except)
-    }
-
-    fn next_idle(&mut self, except: Option<u64>) -> Option<u64> {
-        while let Some((since, id)) = self.idle.pop_front() {
-            let is_unchanged = self.places.get(&id).is_some_and(|place| place.idle_since.load(Relaxed) == since);
-            if is_unchanged && except != Some(id) {
-                return Some(id);
-            }
-        }
-        None
-    }
-
     /// Tells a connection to close; its place is free at once.
     fn evict(&mut self, id: u64) {
         if let Some(place) = self.remove(id) {
@@ -186,6 +185,55 @@ impl Table {
             }
         }
         Some(place)
+    }
+}
+
+impl IdleList {
+    /// Adds a connection that is not listed.
+    fn push(&mut self, entry: (u64, u64)) {
+        self.0.push(Reverse(entry));
+    }
+
+    /// Adds a new one, and drops closed ones once they are most of the list.
+    fn push_new(&mut self, entry: (u64, u64), places: &HashMap<u64, Arc<Place>>) {
+        self.push(entry);
+        if self.0.len() > 2 * places.len() + FEW_CLOSED {
+            self.0.retain(|Reverse((_, id))| places.contains_key(id));
+        }
+    }
+
+    /// Takes the connection off that has been idle longest, except one.
+    fn oldest(&mut self, places: &HashMap<u64, Arc<Place>>, except: Option<u64>) -> Option<u64> {
+        let mut kept = None;
+        let mut oldest = None;
+        while let Some(Reverse((since, id))) = self.0.pop() {
+            let Some(place) = places.get(&id) else { continue };
+            if except == Some(id) {
+                kept = Some((since, id));
+                continue;
+            }
+            let idle_since = place.idle_since.load(SeqCst);
+            if idle_since == since {
+                oldest = Some(id);
+                break;
+            } else if idle_since != BUSY {
+                self.push((idle_since, id));
+            } else if let Some(since) = place.unlist() {
+                self.push((since, id));
+            }
+        }
+        kept.into_iter().for_each(|kept| self.push(kept));
+        oldest
+    }
+}
+
+impl Place {
+    /// Marks it as not listed. If it has become idle meanwhile it must be listed again, with the time returned.
+    fn unlist(&self) -> Option<u64> {
+        self.is_listed.store(false, SeqCst);
+        // Either this sees that it became idle, or `mark_idle` sees that it is not listed.
+        let idle_since = self.idle_since.load(SeqCst);
+        (idle_since != BUSY && !self.is_listed.swap(true, SeqCst)).then_some(idle_since)
     }
 }
 
@@ -218,7 +266,10 @@ impl Admission {
 
     /// Marks the connection idle: no query waits, and its last whole message arrived at `since`.
     pub fn mark_idle(&self, since: Moment) {
-        self.place.idle_since.store(since.micros(), Relaxed);
+        self.place.idle_since.store(since.micros(), SeqCst);
+        if !self.place.is_listed.load(SeqCst) && !self.place.is_listed.swap(true, SeqCst) {
+            self.connections.idle.lock().push((since.micros(), self.id));
+        }
     }
 
     /// Sets how many octets the connection holds. Returns false and changes nothing if that exceeds a limit.
@@ -253,7 +304,7 @@ impl Admission {
         let of_client = client.and_then(|client| table.clients.get(&client)).map(|client| client.connections.clone());
         let oldest = match of_client {
             Some(connections) => table.oldest_idle(connections.into_iter().filter(|&id| id != self.id)),
-            None => table.oldest_idle_of_all(Some(self.id)),
+            None => self.connections.idle.lock().oldest(&table.places, Some(self.id)),
         };
         oldest.map(|oldest| table.evict(oldest)).is_some()
     }
@@ -333,20 +384,83 @@ mod tests {
         assert!(!is_evicted(&third).await);
     }
 
-    #[test]
-    fn a_flood_of_new_connections_takes_one_look_at_all_places_for_many_evictions() {
-        const MOST: usize = 100;
-        let connections = Connections::new(MOST, 1);
-        let admit = |number: usize| {
+    /// Room for so many, and what admits a client of this number.
+    fn room_for(most: usize) -> (Arc<Connections>, impl Fn(usize) -> Option<Admission>) {
+        let connections = Connections::new(most, 1);
+        let owner = Arc::clone(&connections);
+        let admit = move |number: usize| {
             let client = IpAddr::from(std::net::Ipv4Addr::from_bits(u32::try_from(number).unwrap()));
             let now = Moment::default() + Duration::from_micros(u64::try_from(number).unwrap());
-            connections.admit(client, Transport::Tcp, now).unwrap()
+            owner.admit(client, Transport::Tcp, now)
         };
-        let mut all: Vec<Admission> = (0..MOST).map(admit).collect();
+        (connections, admit)
+    }
+
+    #[test]
+    fn a_flood_of_new_connections_takes_one_look_at_each() {
+        const MOST: usize = 100;
+        let (connections, admit) = room_for(MOST);
+        let mut all: Vec<Admission> = (0..MOST).filter_map(&admit).collect();
         for evicted in 1..=2 * MOST {
-            all.push(admit(MOST + evicted));
-            let table = connections.table.lock();
-            assert_eq!((table.places.len(), table.idle.len()), (MOST, (2 * MOST - evicted) % MOST));
+            all.extend(admit(MOST + evicted));
+            assert_eq!((connections.table.lock().places.len(), connections.idle.lock().0.len()), (MOST, MOST));
+        }
+        assert_eq!(all.len(), 3 * MOST);
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_looks_at_no_other() {
+        const MOST: usize = 100;
+        let (connections, admit) = room_for(MOST);
+        let all: Vec<Admission> = (0..MOST).filter_map(&admit).collect();
+        all.iter().for_each(Admission::mark_busy);
+        for refused in 0..MOST {
+            assert!(admit(MOST + refused).is_none(), "nobody is idle");
+            assert_eq!(connections.idle.lock().0.len(), 0, "there is nobody to look at");
+        }
+        let later = |micros| Moment::default() + Duration::from_micros(micros);
+        all[7].mark_idle(later(2000));
+        all[8].mark_idle(later(1000));
+        all[8].mark_idle(later(3000));
+        assert_eq!(connections.idle.lock().0.len(), 2, "each once");
+        let new = admit(2 * MOST).unwrap();
+        assert!(is_evicted(&all[7]).await && !is_evicted(&all[8]).await, "the eighth was idle before, but not since");
+        new.mark_busy();
+        let newer = admit(2 * MOST + 1).unwrap();
+        assert!(is_evicted(&all[8]).await);
+        newer.mark_busy();
+        assert!(admit(2 * MOST + 2).is_none());
+    }
+
+    #[test]
+    fn connections_that_come_and_go_do_not_pile_up() {
+        let (connections, admit) = room_for(1000);
+        (0..10_000).for_each(|number| drop(admit(number).unwrap()));
+        assert!(connections.idle.lock().0.len() <= 2 + FEW_CLOSED);
+    }
+
+    #[test]
+    fn one_that_becomes_idle_while_another_looks_is_found() {
+        const MOST: usize = 4;
+        for _ in 0..20 {
+            let (_, admit) = room_for(MOST);
+            let all: Vec<Admission> = (0..MOST).filter_map(&admit).collect();
+            all.iter().for_each(Admission::mark_busy);
+            std::thread::scope(|scope| {
+                for admission in &all {
+                    scope.spawn(|| {
+                        for _ in 0..1000 {
+                            admission.mark_idle(Moment::default());
+                            admission.mark_busy();
+                        }
+                        admission.mark_idle(Moment::default());
+                    });
+                }
+                // It evicts some of them, or none.
+                (0..1000).for_each(|_| drop(admit(MOST)));
+            });
+            let new: Vec<_> = (0..MOST).filter_map(|number| admit(100 + number)).collect();
+            assert_eq!(new.len(), MOST, "nobody is busy");
         }
     }
 
