@@ -3,9 +3,12 @@
 use std::{
     cell::RefCell,
     io::{Read, Write},
-    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::net::UnixStream,
+    path::PathBuf,
     rc::Rc,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
+    thread,
     time::Duration,
 };
 
@@ -13,11 +16,13 @@ use domain::{
     base::{Message, ParsedRecord, Rtype, iana::Rcode, message::Section},
     rdata::AllRecordData,
 };
+use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use tidegate::{
+    admin::control::{Order, OrderReport, OrderResult},
     cache::Cache,
     clock::Moment,
-    config::{Plan, ServerAddress},
-    daemon::{Daemon, build_zones},
+    config::{LogFormat, LogLevel, Plan, ServerAddress},
+    daemon::{Daemon, Drain, Event, build_zones, logging},
     engine::{Action, ClientChannel, Context, Engine, Incoming, resolve, snapshot::Snapshot},
     metrics,
     upstream::{
@@ -168,6 +173,8 @@ pub struct Live {
     pub tcp: SocketAddr,
     /// Where it speaks plain HTTP, behind a PROXY header.
     pub http: Option<SocketAddr>,
+    /// Where it speaks DNS over QUIC, with [`CERTIFICATE`].
+    pub quic: Option<SocketAddr>,
     // Only kept alive; it cannot be shared by itself.
     _daemon: Mutex<Daemon>,
 }
@@ -175,31 +182,96 @@ pub struct Live {
 impl Live {
     /// One that talks to clients.
     pub fn direct() -> Self {
-        Self::start("", None)
+        Self::of(start("", ""))
     }
 
     /// One that talks to a balancer.
     pub fn behind_a_balancer() -> Self {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-        Self::start(&format!("proxy_protocol = [\"127.0.0.0/8\"]\ntls.https = [\"http://{free}\"]"), Some(free))
+        let server = format!("proxy_protocol = [\"127.0.0.0/8\"]\ntls.https = [\"http://{free}\"]");
+        Self { http: Some(free), ..Self::of(start(&server, "")) }
     }
 
-    fn start(server: &str, http: Option<SocketAddr>) -> Self {
-        let more = format!(
-            "[admin]\nhttp = \"\"\nsocket = \"\"\n[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n{server}\n"
-        );
-        let text = SITE.replacen("[server]\n", &more, 1);
-        let plan = Plan::from_text("fuzz.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
-        let daemon = Daemon::start(&plan.boot, plan.live, None).unwrap_or_else(|error| panic!("{error}"));
-        Self { tcp: daemon.addresses()[0], http, _daemon: Mutex::new(daemon) }
+    /// One that speaks DNS over QUIC too.
+    pub fn with_quic() -> Self {
+        let free = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+        let folder = tempfile::tempdir().expect("the folder is writable");
+        let [chain, key] = ["chain.pem", "key.pem"].map(|name| folder.path().join(name));
+        std::fs::write(&chain, CERTIFICATE.cert.pem()).expect("the folder is writable");
+        std::fs::write(&key, CERTIFICATE.signing_key.serialize_pem()).expect("the folder is writable");
+        let tls = format!("[server.tls]\nquic = [\"{free}\"]\ncertificate = {chain:?}\nkey = {key:?}\n");
+        Self { quic: Some(free), ..Self::of(start("", &tls)) }
     }
+
+    fn of(daemon: Daemon) -> Self {
+        Self { tcp: daemon.addresses()[0], http: None, quic: None, _daemon: Mutex::new(daemon) }
+    }
+}
+
+/// Of the server that speaks DNS over QUIC.
+pub static CERTIFICATE: LazyLock<CertifiedKey<KeyPair>> =
+    LazyLock::new(|| generate_simple_self_signed(["dns.example".to_owned()]).expect("a certificate"));
+
+/// Starts a daemon with these keys of `[server]`, and these tables.
+fn start(server: &str, tables: &str) -> Daemon {
+    let more = format!(
+        "{}[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n{server}\n",
+        if tables.contains("[admin]") { "" } else { "[admin]\nhttp = \"\"\nsocket = \"\"\n" }
+    );
+    let text = SITE.replacen("[server]\n", &more, 1) + tables;
+    let plan = Plan::from_text("fuzz.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+    Daemon::start(&plan.boot, plan.live, None).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Starts a daemon that carries out orders, and returns its control socket. Those that would end it or read a file are
+/// refused.
+pub fn serve_orders() -> PathBuf {
+    let folder = tempfile::tempdir().expect("the folder is writable").keep();
+    let socket = folder.join("control.sock");
+    let mut daemon = start("", &format!("[admin]\nhttp = \"\"\nsocket = {socket:?}\n"));
+    let log = logging::start(LogLevel::Error, LogFormat::Json);
+    let carry_out = move |daemon: &Daemon, order: Order| -> OrderResult {
+        let refused = |text: &str| Err(OrderReport::new(vec![text.to_owned()]));
+        match order {
+            Order::Drain(server) => daemon.set_drained(&server, Drain::Begin),
+            Order::Undrain(server) => daemon.set_drained(&server, Drain::End),
+            Order::Flush(what) => Ok(daemon.flush(&what)),
+            Order::Log(directives) => {
+                let changed = logging::change(&log.level, LogLevel::Error, &directives);
+                logging::set(&log.level, LogLevel::Error);
+                changed.map_or_else(|error| refused(&error.to_string()), |()| Ok(OrderReport::new(vec![directives])))
+            }
+            Order::Reload => refused("there is no file"),
+            Order::HandOver(_) => refused("it goes on"),
+        }
+    };
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        while let Event::Order(request) = runtime.block_on(daemon.next()) {
+            // The sender may be gone.
+            drop(request.reply.send(carry_out(&daemon, request.order)));
+        }
+    };
+    thread::Builder::new().name("orders".to_owned()).spawn(work).expect("a thread");
+    socket
 }
 
 /// What comes back for octets that are written piece by piece; the server must end the connection.
 pub fn converse(address: SocketAddr, cuts: &[u8], octets: &[u8]) -> Vec<u8> {
-    let mut client = TcpStream::connect(address).expect("it accepts");
-    client.set_read_timeout(Some(Duration::from_secs(8))).expect("a positive time-out");
+    let client = TcpStream::connect(address).expect("it accepts");
     client.set_nodelay(true).expect("an option that is always there");
+    converse_with(client, cuts, octets)
+}
+
+/// The same on a connection of any kind.
+pub fn converse_with(mut client: impl Client, cuts: &[u8], octets: &[u8]) -> Vec<u8> {
+    write_pieces(&mut client, cuts, octets);
+    client.end();
+    read_rest(client)
+}
+
+/// Writes octets in up to five pieces.
+pub fn write_pieces(client: &mut impl Client, cuts: &[u8], octets: &[u8]) {
     let mut rest = octets;
     for cut in cuts.iter().take(4) {
         let (now, later) = rest.split_at(rest.len().min(usize::from(*cut)));
@@ -208,7 +280,11 @@ pub fn converse(address: SocketAddr, cuts: &[u8], octets: &[u8]) -> Vec<u8> {
         rest = later;
     }
     drop(client.write_all(rest));
-    drop(client.shutdown(Shutdown::Write));
+}
+
+/// What comes until the server ends the connection.
+pub fn read_rest(mut client: impl Client) -> Vec<u8> {
+    client.limit_reads(Duration::from_secs(8));
     let mut replies = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -219,6 +295,34 @@ pub fn converse(address: SocketAddr, cuts: &[u8], octets: &[u8]) -> Vec<u8> {
             // A reset throws away what was not read yet, and perhaps half a reply.
             Err(_) => return Vec::new(),
         }
+    }
+}
+
+/// A client's end of a connection.
+pub trait Client: Read + Write {
+    /// Sets the time that a read may take.
+    fn limit_reads(&self, time: Duration);
+    /// Says that nothing more comes.
+    fn end(&self);
+}
+
+impl Client for TcpStream {
+    fn limit_reads(&self, time: Duration) {
+        self.set_read_timeout(Some(time)).expect("a positive time-out");
+    }
+
+    fn end(&self) {
+        drop(self.shutdown(Shutdown::Write));
+    }
+}
+
+impl Client for UnixStream {
+    fn limit_reads(&self, time: Duration) {
+        self.set_read_timeout(Some(time)).expect("a positive time-out");
+    }
+
+    fn end(&self) {
+        drop(self.shutdown(Shutdown::Write));
     }
 }
 

@@ -14,7 +14,7 @@ use tidegate::{
     },
     clock::Moment,
     engine::ClientChannel,
-    wire::{Transport, Class, MessageId, Name, RecordType, UpstreamQuery},
+    wire::{Class, MessageId, Name, RecordType, Transport, UpstreamQuery},
 };
 
 /// An entry as a file may have it.

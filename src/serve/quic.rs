@@ -42,7 +42,7 @@ use crate::{
     engine::{ClientChannel, Context},
     metrics::DropReason,
     tls,
-    wire::{MAX_MESSAGE, Question, Transport},
+    wire::{MAX_MESSAGE, Transport, doq},
 };
 
 /// Error codes for connections and streams (RFC 9250 4.3).
@@ -231,13 +231,10 @@ impl Client {
             Ok(Err(quinn::ReadToEndError::Read(_))) => return,
             Err(_) => return drop(receiver.stop(EXCESSIVE_LOAD)),
         };
-        let message = match query(&framed) {
+        let message = match doq::read_query(&framed) {
             Ok(message) => message,
-            Err(reason) => return self.connection.close(PROTOCOL_ERROR, reason.as_bytes()),
+            Err(error) => return self.connection.close(PROTOCOL_ERROR, error.to_string().as_bytes()),
         };
-        if Question::read(message).is_ok_and(|query| query.edns.is_some_and(|edns| edns.has_keepalive)) {
-            return self.connection.close(PROTOCOL_ERROR, b"the keepalive option of TCP");
-        }
         while self.unsent.get() >= MAX_UNSENT {
             self.sent.notified().await;
         }
@@ -294,38 +291,5 @@ impl Drop for Unsent<'_> {
         self.client.unsent.set(unsent);
         self.client.admission.borrow_mut().hold(unsent);
         self.client.sent.notify_waiters();
-    }
-}
-
-/// The query on a whole stream, or what is wrong with it (RFC 9250 4.2, 4.3.3, 5.5.2).
-fn query(framed: &[u8]) -> Result<&[u8], &'static str> {
-    let (head, message) = framed.split_first_chunk::<2>().ok_or("no length")?;
-    if message.len() != usize::from(u16::from_be_bytes(*head)) {
-        return Err("not one whole message");
-    }
-    match message {
-        [0, 0, ..] => Ok(message),
-        [_, _, ..] => Err("the message id is not 0"),
-        _ => Err("no message"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_holds_one_query_with_the_id_0() {
-        assert_eq!(query(&[0, 3, 0, 0, 7]), Ok(&[0, 0, 7][..]));
-        for (framed, error) in [
-            (&[][..], "no length"),
-            (&[0][..], "no length"),
-            (&[0, 0][..], "no message"),
-            (&[0, 3, 0, 0], "not one whole message"),
-            (&[0, 3, 0, 0, 7, 0, 3, 0, 0, 7], "not one whole message"),
-            (&[0, 3, 0, 1, 7], "the message id is not 0"),
-        ] {
-            assert_eq!(query(framed), Err(error), "{framed:?}");
-        }
     }
 }

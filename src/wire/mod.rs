@@ -6,6 +6,7 @@
 
 pub mod addresses;
 pub mod cookie;
+pub mod doq;
 pub mod ede;
 pub mod edns;
 pub mod header;

@@ -32,7 +32,7 @@ use crate::{
     net::socket::{Egress, upstream_udp},
     tls::{HandshakeError, TlsClient},
     upstream::server::connect_error::{ConnectError, is_local},
-    wire::MAX_MESSAGE,
+    wire::{MAX_MESSAGE, doq},
 };
 
 use super::{
@@ -248,8 +248,6 @@ pub(super) async fn ask(sender: Sender, query: Vec<u8>) -> RequestResult {
         Err(ReadToEndError::TooLong) => Vec::new(),
         Err(ReadToEndError::Read(_)) => return Err(RequestError::Closed),
     };
-    let whole =
-        framed.split_first_chunk::<2>().filter(|(head, rest)| rest.len() == usize::from(u16::from_be_bytes(**head)));
     // Something that is not a framed message is passed on too: the check of answers counts it.
-    Ok(Reply { message: whole.map_or_else(Vec::new, |(_, message)| message.to_vec()), age: 0 })
+    Ok(Reply { message: doq::read_response(&framed).unwrap_or_default().to_vec(), age: 0 })
 }
