@@ -64,6 +64,8 @@ pub enum Manner {
     Status(u16),
     /// HTTP only: answers with this `Age`, in seconds.
     Aged(u32),
+    /// TLS and HTTP: sends so many session tickets after the handshake, and then answers. To be set from the beginning.
+    Tickets(usize),
 }
 
 /// The address that the server gives for a name: 10.0.0.1, and 10.0.1.N for one that begins with "nN.".
@@ -207,7 +209,7 @@ impl Shared {
         let end = 12 + query[12..].iter().position(|&octet| octet == 0)? + 5;
         let mut reply = Reply::a(&address_of(&name));
         match self.manner() {
-            Manner::Answers | Manner::OneEach | Manner::Aged(_) => {}
+            Manner::Answers | Manner::OneEach | Manner::Aged(_) | Manner::Tickets(_) => {}
             Manner::AnswersAnother => {
                 reply = Reply::a("10.0.0.66").but(Fault::WrongQuestion("another.example.".to_owned()));
             }
@@ -263,7 +265,11 @@ async fn serve(
         Speaks::Https => b"h2",
         Speaks::Quic => return serve_quic(address, certificate.server(b"doq", resumed), shared, place).await,
     };
-    let acceptor = TlsAcceptor::from(certificate.server(alpn, resumed));
+    let mut config = Arc::unwrap_or_clone(certificate.server(alpn, resumed));
+    if let Manner::Tickets(tickets) = shared.manner() {
+        config.send_tls13_tickets = tickets;
+    }
+    let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind(address).await.expect("a free port");
     place(listener.local_addr().expect("it is bound"));
     loop {

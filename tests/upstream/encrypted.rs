@@ -345,6 +345,22 @@ fn time_in_a_cache_of_http_is_off_the_ttl(#[case] age: u32, #[case] left: u32) {
     assert_eq!(exchanged.response.least_ttl().map(|ttl| ttl.seconds()), Some(left));
 }
 
+/// They are handled below DNS and HTTP, and cost a key derivation each.
+#[rstest]
+fn a_server_that_sends_session_tickets_on_and_on_is_cut_off(#[values(Speaks::Tls, Speaks::Https)] speaks: Speaks) {
+    let site = Site::new(speaks);
+    let exchange = |tickets: usize| {
+        let server = site.server(Manner::Tickets(tickets));
+        let mut spec = spec(&[&[site.entry(&server)]]);
+        // A machine under load is to be given time.
+        (spec.limits.attempts, spec.limits.timeout) = (1, Duration::from_secs(4));
+        let group = build(&spec);
+        on_a_worker(async { ask(&client(), &group, "a.example").await.is_ok() })
+    };
+    assert!(exchange(100));
+    assert!(!exchange(10_000));
+}
+
 #[rstest]
 fn many_queries_at_once_share_one_connection(#[values(Speaks::Tls, Speaks::Https, Speaks::Quic)] speaks: Speaks) {
     let site = Site::new(speaks);

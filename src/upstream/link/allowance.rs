@@ -1,8 +1,9 @@
 //! Limits how much a server may send on a connection: what the answers to its queries can take, and little more.
 //!
-//! A server that keeps sending what nobody asked for (HTTP/2's informational responses, pings, settings; QUIC's frames
-//! outside of streams) would keep a worker busy as long as the connection is open. Each query raises the allowance; a
-//! connection that exceeds it breaks.
+//! A server that keeps sending what nobody asked for (TLS's session tickets and empty records; HTTP/2's informational
+//! responses, pings, settings; QUIC's frames outside of streams) would keep a worker busy as long as the connection is open.
+//! Each query raises the allowance; a connection that exceeds it breaks. So octets are counted below TLS, as they come from
+//! the network.
 
 use std::{
     cell::Cell,
@@ -16,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::wire::MAX_MESSAGE;
 
-/// Octets allowed before the first query: settings, windows, a GOAWAY.
+/// Octets allowed before the first query: the handshake, settings, windows, a GOAWAY.
 const AT_FIRST: usize = 256 * 1024;
 /// Octets allowed for each query: an answer, its header list, its frames.
 const A_QUERY: usize = MAX_MESSAGE + 32 * 1024;
@@ -49,6 +50,7 @@ impl Allowance {
 }
 
 /// A connection that breaks when more arrives than is allowed.
+#[derive(Debug)]
 pub(super) struct Metered<S> {
     io: S,
     allowance: Allowance,

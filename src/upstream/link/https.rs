@@ -26,7 +26,7 @@ use crate::{
 };
 
 use super::{
-    allowance::{Allowance, Metered},
+    allowance::Metered,
     requests::{Reply, RequestError, RequestResult},
 };
 
@@ -36,13 +36,12 @@ const DNS_MESSAGE: &str = "application/dns-message";
 #[derive(Clone)]
 pub(super) struct Sender {
     requests: SendRequest<Full<Bytes>>,
-    allowance: Allowance,
 }
 
 /// An open connection.
 pub(super) struct Https {
     sender: Sender,
-    connection: http2::Connection<TokioIo<Metered<Connected<TcpStream>>>, Full<Bytes>, Local>,
+    connection: http2::Connection<TokioIo<Connected<Metered<TcpStream>>>, Full<Bytes>, Local>,
     /// The tasks that hyper spawned; dropping the set ends them.
     tasks: Rc<RefCell<JoinSet<()>>>,
 }
@@ -62,13 +61,11 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
 }
 
 /// Speaks HTTP/2 over a connection after its TLS handshake.
-pub(super) async fn open(tls: Connected<TcpStream>) -> Result<Https, ConnectError> {
+pub(super) async fn open(tls: Connected<Metered<TcpStream>>) -> Result<Https, ConnectError> {
     let tasks = Rc::<RefCell<JoinSet<()>>>::default();
     let builder = http2::Builder::new(Local(Rc::downgrade(&tasks)));
-    let allowance = Allowance::default();
-    let io = TokioIo::new(Metered::new(tls, allowance.clone()));
-    let (requests, connection) = builder.handshake(io).await.map_err(|_| ConnectError::Http)?;
-    Ok(Https { sender: Sender { requests, allowance }, connection, tasks })
+    let (requests, connection) = builder.handshake(TokioIo::new(tls)).await.map_err(|_| ConnectError::Http)?;
+    Ok(Https { sender: Sender { requests }, connection, tasks })
 }
 
 impl Https {
@@ -95,7 +92,6 @@ pub(super) fn uri(address: SocketAddr, name: Option<&str>, path: Option<&str>) -
 
 /// Sends one query and waits for the response.
 pub(super) async fn ask(mut sender: Sender, uri: Uri, query: Vec<u8>) -> RequestResult {
-    sender.allowance.add_query();
     let request = Request::builder()
         .method(Method::POST)
         .uri(uri)

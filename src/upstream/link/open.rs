@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::{
+    allowance::{Allowance, Metered},
     https::{self, Https},
     quic::{self, Quic},
     requests::{RequestError, RequestResult},
@@ -30,33 +31,36 @@ pub(super) enum Carrier {
     /// Length-prefixed messages.
     Tcp(TcpStream),
     /// Length-prefixed messages over TLS.
-    Tls(Box<Connected<TcpStream>>),
+    Tls(Box<Connected<Metered<TcpStream>>>),
     /// POST requests to this URI.
     Https(Box<Https>, Uri),
     /// A stream for each query.
     Quic(Quic),
 }
 
-/// Opens a connection. The caller sets the time limit. `tls` is none for plain DNS only.
+/// Opens a connection. The caller sets the time limit, and adds each query to the allowance. `tls` is none for plain DNS
+/// only, where messages alone count.
 pub(super) async fn open(
     spec: &ServerSpec,
     transport: Transport,
     tls: Option<&TlsClient>,
+    allowance: &Allowance,
 ) -> Result<Carrier, ConnectError> {
     let tls = || tls.ok_or(ConnectError::Unidentified);
+    let metered = async || Ok::<_, ConnectError>(Metered::new(tcp(spec).await?, allowance.clone()));
     match transport {
         Transport::Udp | Transport::Tcp => Ok(Carrier::Tcp(tcp(spec).await?)),
-        Transport::Tls => Ok(Carrier::Tls(Box::new(tls()?.connect(tcp(spec).await?).await?))),
+        Transport::Tls => Ok(Carrier::Tls(Box::new(tls()?.connect(metered().await?).await?))),
         Transport::Https => {
             let name = spec.identity.as_ref().and_then(|identity| identity.name.as_deref());
             let uri = https::uri(spec.address, name, spec.path.as_deref()).ok_or(ConnectError::Http)?;
-            let connected = tls()?.connect(tcp(spec).await?).await?;
+            let connected = tls()?.connect(metered().await?).await?;
             if connected.get_ref().1.alpn_protocol() != Some(Alpn::H2.id()) {
                 return Err(ConnectError::Http);
             }
             Ok(Carrier::Https(Box::new(https::open(connected).await?), uri))
         }
-        Transport::Quic => Ok(Carrier::Quic(quic::open(spec.address, &spec.via, tls()?).await?)),
+        Transport::Quic => Ok(Carrier::Quic(quic::open(spec.address, &spec.via, tls()?, allowance.clone()).await?)),
     }
 }
 
@@ -73,7 +77,9 @@ async fn tcp(spec: &ServerSpec) -> Result<TcpStream, ConnectError> {
 /// The connection failed, or no answer came on it.
 pub async fn ask_once(spec: &ServerSpec, query: &[u8]) -> Result<Vec<u8>, ConnectError> {
     let client = tls_client(spec);
-    match open(spec, spec.transport, client.as_ref()).await? {
+    let allowance = Allowance::default();
+    allowance.add_query();
+    match open(spec, spec.transport, client.as_ref(), &allowance).await? {
         Carrier::Tcp(io) => over(io, query).await,
         Carrier::Tls(io) => over(io, query).await,
         Carrier::Https(https, uri) => {

@@ -58,17 +58,22 @@ pub(super) struct Quic {
     /// Drives its socket.
     endpoint: Endpoint,
     news: Arc<SocketNews>,
+    allowance: Allowance,
 }
 
 /// Sends queries on a connection.
 #[derive(Clone)]
 pub(super) struct Sender {
     connection: Connection,
-    allowance: Allowance,
 }
 
 /// Opens a connection, with a socket of its own at a random port.
-pub(super) async fn open(address: SocketAddr, egress: &Egress, tls: &TlsClient) -> Result<Quic, ConnectError> {
+pub(super) async fn open(
+    address: SocketAddr,
+    egress: &Egress,
+    tls: &TlsClient,
+    allowance: Allowance,
+) -> Result<Quic, ConnectError> {
     let address = egress.locate(address)?;
     let socket = upstream_udp(address, egress)?;
     let news = Arc::<SocketNews>::default();
@@ -82,16 +87,15 @@ pub(super) async fn open(address: SocketAddr, egress: &Egress, tls: &TlsClient) 
         connection = connecting => connection.map_err(connect_error)?,
         error = news.send_error() => return Err(error.into()),
     };
-    Ok(Quic { connection, endpoint, news })
+    Ok(Quic { connection, endpoint, news, allowance })
 }
 
 impl Quic {
     /// The sender of queries, a future that ends with the connection, and what must be kept alive meanwhile. The future
     /// closes a connection that cannot send, or whose server sends more than is allowed.
     pub(super) fn into_parts(self) -> (Sender, impl Future<Output = ()>, impl Sized) {
-        let Self { connection, endpoint, news } = self;
-        let sender = Sender { connection: connection.clone(), allowance: Allowance::default() };
-        let allowance = sender.allowance.clone();
+        let Self { connection, endpoint, news, allowance } = self;
+        let sender = Sender { connection: connection.clone() };
         let ended = async move {
             let mut counted = 0;
             loop {
@@ -237,7 +241,6 @@ fn connect_error(error: ConnectionError) -> ConnectError {
 
 /// Sends one query and waits for the response.
 pub(super) async fn ask(sender: Sender, query: Vec<u8>) -> RequestResult {
-    sender.allowance.add_query();
     let (mut sender, mut receiver) = sender.connection.open_bi().await.map_err(|_| RequestError::Closed)?;
     let length = u16::try_from(query.len()).unwrap_or(u16::MAX).to_be_bytes();
     sender.write_all(&[&length[..], &query].concat()).await.map_err(|_| RequestError::Closed)?;

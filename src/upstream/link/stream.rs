@@ -31,6 +31,7 @@ use crate::{
 
 use super::{
     Link,
+    allowance::Allowance,
     framed::{self, SendQueue},
     https,
     in_flight::{Flight, FlightKey, InFlight},
@@ -72,6 +73,8 @@ pub(super) struct Stream {
     /// Serial number of the last query.
     last_serial: Cell<u32>,
     queue: SendQueue,
+    /// What the server may send.
+    allowance: Allowance,
     /// Messages that have arrived.
     received: Cell<u64>,
     /// When the connection opened; the RTT of its queries starts no earlier.
@@ -108,6 +111,7 @@ impl Link {
         if stream.transport.is_encrypted() && flight.has_edns() {
             length = UpstreamQuery::pad(&mut query, length);
         }
+        stream.allowance.add_query();
         stream.queue.push(&query[..length]);
         self.shared.record_query(&self.server, stream.transport, &query[..length], now);
         stream.last_query.set(now);
@@ -170,6 +174,7 @@ impl Link {
             in_flight: RefCell::default(),
             last_serial: Cell::default(),
             queue: SendQueue::default(),
+            allowance: Allowance::default(),
             received: Cell::new(0),
             opened: Cell::default(),
             last_query: Cell::new(now),
@@ -325,7 +330,8 @@ impl End {
 async fn run(stream: Rc<Stream>, link: Weak<Link>, timeout: Duration) {
     // Held only until the connection is open: a server that only its link refers to is forgotten.
     let Some(server) = link.upgrade().map(|link| Arc::clone(&link.server)) else { return };
-    let opening = tokio::time::timeout(timeout, open(server.spec(), stream.transport, server.tls())).await;
+    let opening =
+        tokio::time::timeout(timeout, open(server.spec(), stream.transport, server.tls(), &stream.allowance)).await;
     let opened = opening.unwrap_or(Err(ConnectError::Slow));
     note(&server, stream.transport, opened.as_ref().err());
     drop(server);
