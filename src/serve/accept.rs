@@ -4,7 +4,7 @@ use std::{future::Future, io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tracing::{debug, warn};
 
@@ -52,6 +52,9 @@ impl Protocol {
     }
 }
 
+/// How long a client has for the rest of its handshake once reading stops: one that sends nothing more must not hold the
+/// end up, and one that is about to ask gets its close in order.
+const HANDSHAKE_AT_STOP: Duration = Duration::from_millis(100);
 /// How long accepting pauses when there are no descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -65,12 +68,23 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Runs a step before the first query, such as a handshake. Fails if it takes longer than `idle`, or if the
-    /// connection is evicted meanwhile.
-    pub(super) async fn within_idle_timeout<T>(&self, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    /// Runs a step before the first query, such as a handshake. Fails if it takes longer than `idle`, if the connection is
+    /// evicted meanwhile, or soon after the stop.
+    pub(super) async fn before_first_query<T>(
+        &self,
+        step: impl Future<Output = io::Result<T>>,
+        lifetime: &ListenerLife,
+    ) -> io::Result<T> {
+        let mut stop = lifetime.stop.clone();
+        let stopped = async {
+            // An error means that the worker is gone, and this with it.
+            drop(stop.wait_for(|stopping| *stopping).await);
+            sleep(HANDSHAKE_AT_STOP).await;
+        };
         tokio::select! {
             done = timeout(self.limits.idle, step) => done?,
             () = self.admission.evicted() => Err(io::ErrorKind::ConnectionAborted.into()),
+            () = stopped => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
 }
@@ -98,7 +112,7 @@ pub async fn accept(
                     let (transport, error) = (transport.label(), SystemError(&error));
                     warn!(transport, %error, "connections over {transport} are not accepted for the moment: {error}");
                 }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -114,8 +128,10 @@ pub async fn accept(
         tokio::task::spawn_local(async move {
             let serving = async {
                 let mut stream = stream;
-                let session =
-                    if is_balancer { behind_balancer(session, &mut stream, &connections).await? } else { session };
+                let session = match is_balancer {
+                    true => behind_balancer(session, &mut stream, &connections, &lifetime).await?,
+                    false => session,
+                };
                 match protocol {
                     Protocol::Tcp => stream::serve(stream, session, None, lifetime).await,
                     Protocol::Tls(tls) => stream::serve(stream, session, Some(tls), lifetime).await,
@@ -134,8 +150,9 @@ async fn behind_balancer(
     session: Session,
     stream: &mut TcpStream,
     connections: &Arc<Connections>,
+    lifetime: &ListenerLife,
 ) -> io::Result<Session> {
-    let client = session.within_idle_timeout(proxy::read_header(stream, session.client)).await?;
+    let client = session.before_first_query(proxy::read_header(stream, session.client), lifetime).await?;
     let transport = session.carrier.transport;
     let admission = connections.admit(client.ip(), transport, Moment::now());
     let admission = admission.ok_or(io::ErrorKind::ConnectionRefused)?;

@@ -4,14 +4,15 @@
 //! - 200 with the response, whatever its RCODE (4.2.1), and `cache-control` from its TTLs (5.1); `no-store` for
 //!   responses that must not be kept. 400 for a message that is not a query, 404 for other paths, 405 for other
 //!   methods, 413 for longer messages, 415 for other media types, 503 if the client's share of memory is used up.
-//! - The number of streams is limited to queries in flight (`pipeline`); header lists, frames that reset streams and
-//!   unsent data are limited too. A connection without a whole query for `tcp_idle` is closed, and so is an evicted
-//!   one.
+//! - The number of streams is limited to queries in flight (`pipeline`); header lists, frames that reset streams,
+//!   unfinished queries and unsent data are limited too. A connection without a whole query for `tcp_idle` is closed, and
+//!   so is an evicted one.
+//! - Every connection ends with close_notify, also one that hyper gives up.
 
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
-    io,
+    io::{self, IoSlice},
     net::IpAddr,
     pin::{Pin, pin},
     rc::Rc,
@@ -23,6 +24,7 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -35,7 +37,7 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     time::{Instant, sleep_until},
 };
@@ -57,6 +59,9 @@ const HEADERS: u32 = 16 * 1024;
 const SEND_BUFFER: usize = 64 * 1024;
 /// Time for requests under way once the connection is told to end.
 const GRACE: Duration = Duration::from_secs(5);
+/// The same if no query waits: HTTP/2 then only waits for the client's acknowledgement, and an evicted connection must not
+/// keep its descriptor.
+const FAREWELL: Duration = Duration::from_millis(100);
 /// The alphabet of URLs, with or without padding at its end (RFC 8484 6 wants none).
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
@@ -76,7 +81,7 @@ pub(super) async fn serve(
     match tls {
         None => run(stream, session, lifetime).await,
         Some(tls) => {
-            let stream = session.within_idle_timeout(tls.accept(stream)).await?;
+            let stream = session.before_first_query(tls.accept(stream), &lifetime).await?;
             run(stream, session, lifetime).await
         }
     }
@@ -90,7 +95,8 @@ struct Exchange {
     admission: RefCell<Admission>,
     /// Queries that wait, plus responses not sent yet.
     waiting: Cell<usize>,
-    unsent: Cell<usize>,
+    /// Octets of unfinished queries and of responses not sent yet.
+    held: Cell<usize>,
     progress: Cell<Instant>,
 }
 
@@ -107,7 +113,7 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         carrier: session.carrier,
         admission: RefCell::new(session.admission),
         waiting: Cell::new(0),
-        unsent: Cell::new(0),
+        held: Cell::new(0),
         progress: Cell::new(Instant::now()),
     });
     let mut builder = auto::Builder::new(LocalExecutor);
@@ -120,22 +126,77 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         let exchange = Rc::clone(&of_requests);
         async move { Ok::<_, Infallible>(respond(&exchange, request).await) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    loop {
+    let mut stream = SharedStream(Rc::new(RefCell::new(stream)));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream.clone()), service));
+    let ended = loop {
         tokio::select! {
-            ended = connection.as_mut() => return ended.map_err(io::Error::other),
+            ended = connection.as_mut() => break Some(ended.map_err(io::Error::other)),
             () = sleep_until(exchange.progress.get() + limits.idle) => {
                 // Response bodies that nobody reads do not keep a connection open.
-                if exchange.waiting.get() == 0 && exchange.progress.get().elapsed() >= limits.idle { break; }
+                if exchange.waiting.get() == 0 && exchange.progress.get().elapsed() >= limits.idle { break None; }
                 if exchange.waiting.get() > 0 { exchange.progress.set(Instant::now()); }
             }
-            () = evicted.told() => break,
-            _ = lifetime.stop.wait_for(|stopping| *stopping) => break,
+            () = evicted.told() => break None,
+            _ = lifetime.stop.wait_for(|stopping| *stopping) => break None,
+        }
+    };
+    if ended.is_none() {
+        connection.as_mut().graceful_shutdown();
+        let time = if exchange.waiting.get() == 0 { FAREWELL } else { GRACE.min(limits.idle) };
+        tokio::select! {
+            _ = tokio::time::timeout(time, connection) => {}
+            _ = lifetime.cut.wait_for(|cut| *cut) => {}
         }
     }
-    connection.as_mut().graceful_shutdown();
-    drop(tokio::time::timeout(GRACE.min(limits.idle), connection).await);
-    Ok(())
+    // hyper just drops a connection that has not said which HTTP it speaks. Without close_notify, TLS takes the end for a
+    // truncation attack (RFC 8446 6.1). A client that does not read does not get it.
+    drop(stream.shutdown().now_or_never());
+    ended.unwrap_or(Ok(()))
+}
+
+/// A stream that is there after hyper has ended.
+struct SharedStream<S>(Rc<RefCell<S>>);
+
+impl<S> Clone for SharedStream<S> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for SharedStream<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for SharedStream<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut TaskContext<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(context, octets)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+        octets: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(context, octets)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.borrow().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(context)
+    }
 }
 
 /// Runs hyper's tasks on this thread.
@@ -149,13 +210,15 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExecu
 }
 
 async fn respond(exchange: &Rc<Exchange>, request: Request<Incoming>) -> Response<Reply> {
-    let query = match query(request).await {
+    let mut held = Held::by(exchange);
+    let query = match query(request, &mut held).await {
         Ok(query) => query,
         Err(status) => return refusal(status),
     };
     exchange.begin();
     let response = super::answer(&exchange.context, &query, exchange.client, exchange.carrier).await;
     exchange.end();
+    drop(held);
     let Some(message) = response else { return refusal(StatusCode::BAD_REQUEST) };
     let cache_control = match lifetime(&message) {
         Some(seconds) => format!("max-age={seconds}"),
@@ -182,9 +245,9 @@ fn refusal(status: StatusCode) -> Response<Reply> {
 
 /// The query in a request, or the status that refuses it. The body is read in any case, up to a limit: a client that is
 /// still writing when its stream is reset does not read the status.
-async fn query(request: Request<Incoming>) -> Result<Vec<u8>, StatusCode> {
+async fn query(request: Request<Incoming>, held: &mut Held) -> Result<Vec<u8>, StatusCode> {
     let (head, body) = request.into_parts();
-    let body = read(body).await;
+    let body = read(body, held).await;
     if head.uri.path() != PATH {
         return Err(StatusCode::NOT_FOUND);
     }
@@ -199,20 +262,29 @@ async fn query(request: Request<Incoming>) -> Result<Vec<u8>, StatusCode> {
     }
 }
 
-/// Reads a body of at most a message's length. Some of a longer one is read and discarded.
-async fn read(mut body: Incoming) -> Result<Vec<u8>, StatusCode> {
-    let (mut message, mut length) = (Vec::new(), 0);
+/// Reads a body of at most a message's length, if it fits into the client's share of memory. Some of another one is read
+/// and discarded.
+async fn read(mut body: Incoming, held: &mut Held) -> Result<Vec<u8>, StatusCode> {
+    let (mut message, mut length) = (Ok(Vec::new()), 0);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
         let Some(data) = frame.data_ref() else { continue };
         length += data.len();
-        if length <= MAX_MESSAGE {
-            message.extend_from_slice(data);
-        } else if length > 16 * MAX_MESSAGE {
+        message = message.and_then(|mut message: Vec<u8>| {
+            if length > MAX_MESSAGE {
+                return Err(StatusCode::PAYLOAD_TOO_LARGE);
+            }
+            held.grow(data.len()).then(|| message.extend_from_slice(data)).ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+            Ok(message)
+        });
+        if message.is_err() {
+            held.release();
+        }
+        if length > 16 * MAX_MESSAGE {
             break;
         }
     }
-    if length > MAX_MESSAGE { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(message) }
+    message
 }
 
 fn of_parameter(parameters: &str) -> Result<Vec<u8>, StatusCode> {
@@ -236,33 +308,53 @@ impl Exchange {
     }
 }
 
+/// Octets that count against the client's share of memory until this is dropped.
+struct Held {
+    exchange: Rc<Exchange>,
+    octets: usize,
+}
+
+impl Held {
+    fn by(exchange: &Rc<Exchange>) -> Self {
+        Self { exchange: Rc::clone(exchange), octets: 0 }
+    }
+
+    /// Counts more. Returns false and changes nothing if the share is used up.
+    fn grow(&mut self, more: usize) -> bool {
+        let held = self.exchange.held.get() + more;
+        let fits = self.exchange.admission.borrow_mut().hold(held);
+        if fits {
+            self.exchange.held.set(held);
+            self.octets += more;
+        }
+        fits
+    }
+
+    fn release(&mut self) {
+        let held = self.exchange.held.get() - std::mem::take(&mut self.octets);
+        self.exchange.held.set(held);
+        self.exchange.admission.borrow_mut().hold(held);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 /// A response's body, counted until it is sent.
 #[derive(Default)]
 struct Reply {
     message: Option<Bytes>,
-    exchange: Option<(Rc<Exchange>, usize)>,
+    _held: Option<Held>,
 }
 
 impl Reply {
     /// None if the client's share of memory is used up.
     fn new(exchange: &Rc<Exchange>, message: Vec<u8>) -> Option<Self> {
-        let length = message.len();
-        let unsent = exchange.unsent.get() + length;
-        if !exchange.admission.borrow_mut().hold(unsent) {
-            return None;
-        }
-        exchange.unsent.set(unsent);
-        Some(Self { message: Some(message.into()), exchange: Some((Rc::clone(exchange), length)) })
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if let Some((exchange, length)) = self.exchange.take() {
-            let unsent = exchange.unsent.get() - length;
-            exchange.unsent.set(unsent);
-            exchange.admission.borrow_mut().hold(unsent);
-        }
+        let mut held = Held::by(exchange);
+        held.grow(message.len()).then(|| Self { message: Some(message.into()), _held: Some(held) })
     }
 }
 

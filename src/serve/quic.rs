@@ -3,8 +3,9 @@
 //! Policy:
 //! - The number of streams is limited to queries in flight (`pipeline`), with no unidirectional ones; windows are no
 //!   larger than these need. A connection without traffic for `tcp_idle` ends; an evicted one is told so.
-//! - Responses that a client does not read are counted with those of other streams (`connections`): a connection with
-//!   too many gets no further ones until it has read some.
+//! - Responses that a client does not read, and queries that it does not finish, are counted with those of other
+//!   connections (`connections`): a connection with too many gets no further ones until it has read some, and a stream
+//!   that finds no room is reset.
 //! - Protocol errors end the connection (4.3.3): an id other than 0, not exactly one message on a stream, or the
 //!   edns-tcp-keepalive option.
 //! - Early data is not accepted. Once half of the places for connections are taken, clients must prove their address
@@ -169,6 +170,7 @@ async fn run(
         context,
         connection,
         waiting: Cell::new(0),
+        unfinished: Cell::new(0),
         unsent: Cell::new(0),
         sent: Notify::new(),
         admission: RefCell::new(admission),
@@ -207,6 +209,8 @@ struct Client {
     connection: Connection,
     /// Queries that wait for their answers.
     waiting: Cell<usize>,
+    /// Octets of queries that are not whole yet.
+    unfinished: Cell<usize>,
     /// Octets of responses that are not sent yet.
     unsent: Cell<usize>,
     /// Told when some were sent.
@@ -217,21 +221,35 @@ struct Client {
 }
 
 impl Client {
+    /// Counts what is held for the connection. Returns false and changes nothing if that exceeds a limit.
+    fn hold(&self, unsent: usize, unfinished: usize) -> bool {
+        let fits = self.admission.borrow_mut().hold(unsent + unfinished);
+        if fits {
+            self.unsent.set(unsent);
+            self.unfinished.set(unfinished);
+        }
+        fits
+    }
+
     async fn answer(self: Rc<Self>, mut sender: SendStream, mut receiver: RecvStream) {
         let mut stop = self.lifetime.stop.clone();
+        let mut unfinished = Unfinished { client: &self, octets: Vec::new() };
         let read = tokio::select! {
             biased;
-            read = timeout(self.limits.idle, receiver.read_to_end(LONGEST_STREAM)) => read,
+            read = timeout(self.limits.idle, unfinished.read(&mut receiver)) => read,
             _ = stop.wait_for(|stopping| *stopping) => return,
         };
-        let framed = match read {
-            Ok(Ok(framed)) => framed,
-            Ok(Err(quinn::ReadToEndError::TooLong)) => return self.connection.close(PROTOCOL_ERROR, b"too long"),
-            // The client gave it up, or it never ended.
-            Ok(Err(quinn::ReadToEndError::Read(_))) => return,
-            Err(_) => return drop(receiver.stop(EXCESSIVE_LOAD)),
-        };
-        let message = match doq::read_query(&framed) {
+        match read {
+            Ok(Ok(())) => {}
+            Ok(Err(Unread::TooLong)) => return self.connection.close(PROTOCOL_ERROR, b"too long"),
+            Ok(Err(Unread::GivenUp)) => return,
+            Ok(Err(Unread::NoRoom)) | Err(_) => {
+                self.context.counters.dropped(DropReason::Overload);
+                drop(sender.reset(EXCESSIVE_LOAD));
+                return drop(receiver.stop(EXCESSIVE_LOAD));
+            }
+        }
+        let message = match doq::read_query(&unfinished.octets) {
             Ok(message) => message,
             Err(error) => return self.connection.close(PROTOCOL_ERROR, error.to_string().as_bytes()),
         };
@@ -243,6 +261,7 @@ impl Client {
         let carrier = ClientChannel::stream(Transport::Quic, self.limits.idle);
         let address = self.connection.remote_address().ip();
         let response = super::answer(&self.context, message, address, carrier).await;
+        drop(unfinished);
         self.waiting.set(self.waiting.get() - 1);
         if self.waiting.get() == 0 {
             self.admission.borrow().mark_idle(Moment::now());
@@ -270,6 +289,42 @@ impl Client {
     }
 }
 
+/// Why a stream was not read to its end.
+enum Unread {
+    TooLong,
+    /// The client gave it up.
+    GivenUp,
+    /// The client's share of memory is used up.
+    NoRoom,
+}
+
+/// A query that is read, and counted until it is answered.
+struct Unfinished<'a> {
+    client: &'a Client,
+    octets: Vec<u8>,
+}
+
+impl Unfinished<'_> {
+    async fn read(&mut self, receiver: &mut RecvStream) -> Result<(), Unread> {
+        while let Some(chunk) = receiver.read_chunk(LONGEST_STREAM, true).await.map_err(|_| Unread::GivenUp)? {
+            if self.octets.len() + chunk.bytes.len() > LONGEST_STREAM {
+                return Err(Unread::TooLong);
+            }
+            if !self.client.hold(self.client.unsent.get(), self.client.unfinished.get() + chunk.bytes.len()) {
+                return Err(Unread::NoRoom);
+            }
+            self.octets.extend_from_slice(&chunk.bytes);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.client.hold(self.client.unsent.get(), self.client.unfinished.get() - self.octets.len());
+    }
+}
+
 /// A response that is not sent yet.
 struct Unsent<'a> {
     client: &'a Client,
@@ -279,17 +334,14 @@ struct Unsent<'a> {
 impl<'a> Unsent<'a> {
     /// None if the client's share of memory is used up.
     fn new(client: &'a Client, octets: usize) -> Option<Self> {
-        let unsent = client.unsent.get() + octets;
-        client.admission.borrow_mut().hold(unsent).then(|| client.unsent.set(unsent))?;
-        Some(Self { client, octets })
+        let fits = client.hold(client.unsent.get() + octets, client.unfinished.get());
+        fits.then_some(Self { client, octets })
     }
 }
 
 impl Drop for Unsent<'_> {
     fn drop(&mut self) {
-        let unsent = self.client.unsent.get() - self.octets;
-        self.client.unsent.set(unsent);
-        self.client.admission.borrow_mut().hold(unsent);
+        self.client.hold(self.client.unsent.get() - self.octets, self.client.unfinished.get());
         self.client.sent.notify_waiters();
     }
 }

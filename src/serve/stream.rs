@@ -11,6 +11,7 @@
 
 use std::{io, rc::Rc};
 
+use futures_util::FutureExt as _;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -42,7 +43,7 @@ pub(super) async fn serve(
     match tls {
         None => Connection::new(session).run(stream, lifetime).await,
         Some(tls) => {
-            let stream = session.within_idle_timeout(tls.accept(stream)).await?;
+            let stream = session.before_first_query(tls.accept(stream), &lifetime).await?;
             Connection::new(session).run(stream, lifetime).await
         }
     }
@@ -55,6 +56,12 @@ struct Connection {
     waiting: usize,
     replies: (mpsc::UnboundedSender<Vec<u8>>, mpsc::UnboundedReceiver<Vec<u8>>),
     progress: Instant,
+}
+
+/// Closes a connection without waiting for its client: over TLS with close_notify (RFC 8446 6.1) if that can be sent.
+fn close_now<W: AsyncWrite + Unpin>(writer: &mut W) -> io::Result<()> {
+    drop(writer.shutdown().now_or_never());
+    Ok(())
 }
 
 /// What to do after a read.
@@ -108,11 +115,11 @@ impl Connection {
                     if read? == 0 { is_open = false; }
                     if let Next::Close = self.take_messages() { is_open = false; }
                 }
-                () = self.session.admission.evicted() => return Ok(()),
+                () = self.session.admission.evicted() => return close_now(&mut writer),
                 _ = lifetime.stop.wait_for(|stopping| *stopping), if is_open => is_open = false,
                 _ = lifetime.cut.wait_for(|cut| *cut) => break,
                 () = tokio::time::sleep_until(self.progress + idle) => {
-                    if self.waiting == 0 { return Ok(()); }
+                    if self.waiting == 0 { return close_now(&mut writer); }
                     self.progress = Instant::now();
                 }
             }

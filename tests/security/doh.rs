@@ -1,12 +1,20 @@
 //! HTTP/2 used against its server, in raw frames (RFC 9113).
 
 use std::{
+    convert::Infallible,
     io::{self, Read, Write},
     net::TcpStream,
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::stream::{self, StreamExt as _};
+use http_body_util::{Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Request, Version,
+    body::{Bytes, Frame},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rstest::rstest;
 use rustls::{ClientConnection, StreamOwned};
 
@@ -131,6 +139,53 @@ fn a_flood_of_frames_ends_its_own_connection_alone(#[case] frames: fn(u32) -> Ve
     let after = site.tidegate.resident_kib();
     assert!(after < before + 16 * 1024, "{before} KiB, then {after} KiB");
     eventually("its place is free", || site.tidegate.metric("tidegate_connections", &[("transport", "https")]) < 0.5);
+}
+
+/// A client that does not acknowledge the end: a flood of them would hold descriptors beyond the limit on connections.
+#[test]
+fn a_connection_that_makes_room_is_closed_though_its_client_says_nothing() {
+    let site = Site::start_with("", "tcp_connections = 1");
+    let mut first = open(&site);
+    first.read_exact(&mut [0; 9]).expect("the server's settings");
+    let start = now();
+    let mut second = open(&site);
+    second.read_exact(&mut [0; 9]).expect("the server's settings");
+    // Whatever is said before: it is closed in order (RFC 8446 6.1).
+    first.read_to_end(&mut Vec::new()).expect("close_notify");
+    assert!(start.elapsed() < Duration::from_secs(3), "not the 5 s for queries that wait: {:?}", start.elapsed());
+}
+
+/// Long queries that nobody finishes: a connection holds a few of them, and refuses the others.
+#[test]
+fn unfinished_bodies_hold_little_and_are_refused() {
+    const OCTETS: Bytes = Bytes::from_static(&[0xff; 60_000]);
+    let site = Site::start_with("", "tcp_idle = \"1m\"");
+    let request = |body: UnsyncBoxBody<Bytes, Infallible>| {
+        let request = Request::post(format!("https://{NAME}/dns-query")).version(Version::HTTP_2);
+        request.header("content-type", "application/dns-message").body(body).expect("it is sound")
+    };
+    let whole = || UnsyncBoxBody::new(Full::new(OCTETS));
+    let half = || UnsyncBoxBody::new(StreamBody::new(stream::iter([Ok(Frame::data(OCTETS))]).chain(stream::pending())));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let work = async {
+        let stream = tokio::net::TcpStream::connect(site.address("https")).await.expect("it accepts");
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(site.authority.client(b"h2")));
+        let stream = connector.connect(NAME.try_into().expect("a name"), stream).await.expect("a handshake");
+        let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let (mut requests, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
+        let driver = tokio::spawn(connection);
+        let mut unfinished = tokio::task::JoinSet::new();
+        for _ in 0..20 {
+            unfinished.spawn(requests.send_request(request(half())));
+        }
+        // Until so much of the others has come that there is no room.
+        while requests.send_request(request(whole())).await.expect("a response").status() != 503 {}
+        assert_eq!(site.tidegate.client().ask_over_tcp(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
+        unfinished.abort_all();
+        while requests.send_request(request(whole())).await.expect("a response").status() == 503 {}
+        driver.abort();
+    };
+    runtime.block_on(async { tokio::time::timeout(PATIENCE * 4, work).await.expect("it ends in time") });
 }
 
 /// Header bombs, in HPACK (CVE-2016-6581) and plainly: one header of 4 KB is put into the table and then named by one octet,

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, crypto::rustls::QuicClientConfig};
-use tokio::{runtime, time::timeout};
+use quinn::{
+    ClientConfig, Connection, Endpoint, ReadError, ReadToEndError, RecvStream, SendStream,
+    crypto::rustls::QuicClientConfig,
+};
+use tokio::{runtime, task::JoinSet, time::timeout};
 
 use crate::support::{
     PATIENCE,
@@ -79,6 +82,33 @@ fn streams_of_one_octet_are_limited_and_given_up() {
             assert!(!receiver.read_to_end(100).await.is_ok_and(|octets| !octets.is_empty()), "nothing was asked");
         }
         honest_client_is_answered(&site).await;
+    });
+}
+
+/// Long queries that nobody finishes: a connection holds a few of them, and refuses the streams of the others.
+#[test]
+fn unfinished_queries_hold_little_and_are_refused() {
+    let site = Site::start_with("", "tcp_idle = \"1m\"");
+    on_a_runtime(async {
+        let (_endpoint, connection) = connect(&site).await;
+        let (mut senders, mut refused) = (Vec::new(), JoinSet::new());
+        for _ in 0..20 {
+            let (mut sender, mut receiver) = connection.open_bi().await.expect("a stream");
+            // It may be refused before all is written.
+            drop(sender.write_all(&[0xff; 60_000]).await);
+            senders.push(sender);
+            refused.spawn(async move { receiver.read_to_end(100).await });
+        }
+        let end = refused.join_next().await.expect("there are streams").expect("no panic");
+        // DOQ_EXCESSIVE_LOAD (RFC 9250 4.3).
+        assert_eq!(end, Err(ReadToEndError::Read(ReadError::Reset(4_u32.into()))));
+        honest_client_is_answered(&site).await;
+        for mut sender in senders {
+            // The server may have stopped it.
+            drop(sender.reset(0_u32.into()));
+        }
+        let response = exchange(&connection, &query("www.example.", rtype::A)).await;
+        assert!(response.ends_with(&[10, 0, 0, 1]), "what was given up makes room: {response:?}");
     });
 }
 

@@ -1,15 +1,16 @@
 //! SIGTERM and SIGINT: what was received is answered, then the process ends.
 
-use std::time::Duration;
+use std::{io::Write as _, net::TcpStream, time::Duration};
 
 use rstest::rstest;
 
 use crate::support::{
     config::Config,
-    now,
+    eventually, now,
     query::{Query, rtype},
     records::Reply,
     script::{Gate, Script},
+    site::Site,
     tidegate::Tidegate,
     upstream::Upstream,
 };
@@ -27,6 +28,24 @@ fn a_signal_stops_an_idle_daemon_at_once_and_cleanly(#[case] signal: &str) {
     tidegate.signal(signal);
     assert_eq!(tidegate.wait().code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}", start.elapsed());
+}
+
+/// Each holds a worker for as long as its client says nothing.
+#[rstest]
+#[case::tls("tls")]
+#[case::https("https")]
+fn half_a_handshake_does_not_hold_the_end_up(#[case] transport: &str) {
+    let mut site = Site::start();
+    let address = site.address(transport);
+    let mut client = TcpStream::connect(address).expect("it accepts");
+    client.write_all(&[0x16, 3, 1, 2, 0, 1, 0]).expect("it reads");
+    eventually("it is counted", || site.tidegate.metric("tidegate_connections", &[("transport", transport)]) > 0.5);
+
+    let start = now();
+    site.tidegate.signal("TERM");
+    assert_eq!(site.tidegate.wait().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(3), "not the 5 s of a drain: {:?}", start.elapsed());
+    drop(client);
 }
 
 #[test]
@@ -84,10 +103,10 @@ fn while_lame_it_answers_and_is_not_ready() {
     let upstream = Upstream::answering("10.0.0.1");
     let config = Config::forwarding_to(&[&upstream]).section("server", "lameduck = \"3s\"");
     let mut tidegate = Tidegate::start(&config);
-    crate::support::eventually("ready", || tidegate.get("/readyz").0 == 200);
+    eventually("ready", || tidegate.get("/readyz").0 == 200);
 
     tidegate.signal("TERM");
-    crate::support::eventually("draining", || tidegate.get("/readyz").0 == 503);
+    eventually("draining", || tidegate.get("/readyz").0 == 503);
     assert_eq!(tidegate.client().ask(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
     assert_eq!(tidegate.client().ask_over_tcp(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
     assert_eq!(tidegate.get("/healthz").0, 200);
@@ -106,7 +125,7 @@ fn a_second_sigterm_ends_the_lame_duck_and_the_drain_still_runs() {
     upstream.wait_for("www.example.", 1);
 
     tidegate.signal("TERM");
-    crate::support::eventually("draining", || tidegate.get("/readyz").0 == 503);
+    eventually("draining", || tidegate.get("/readyz").0 == 503);
     tidegate.signal("TERM");
     tidegate.await_logged("INFO", "a second signal to stop: not waiting for `lameduck` to pass");
     gate.open();

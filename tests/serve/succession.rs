@@ -57,6 +57,7 @@ struct Site {
     tidegate: Tidegate,
     quic: SocketAddr,
     tls: SocketAddr,
+    https: SocketAddr,
 }
 
 impl Site {
@@ -74,19 +75,19 @@ impl Site {
             }
             _ => (Systemd::new(), any),
         };
-        let config = config(&upstream, &folder, None, quic, any);
+        let config = config(&upstream, &folder, None, [quic, any, any]);
         let tidegate = match end {
             End::Store | End::Activation => systemd.start(&config),
             End::Takeover | End::Stop => Tidegate::start(&config),
         };
-        let [quic, tls] = ["quic", "tls"].map(|transport| tidegate.encrypted_address(transport));
-        Self { end, authority, folder, upstream, systemd, tidegate, quic, tls }
+        let [quic, tls, https] = ["quic", "tls", "https"].map(|transport| tidegate.encrypted_address(transport));
+        Self { end, authority, folder, upstream, systemd, tidegate, quic, tls, https }
     }
 
     /// The configuration of a process on the addresses of this one.
     fn config(&self) -> Config {
         let ports = (self.tidegate.address(), self.tidegate.admin_address());
-        config(&self.upstream, &self.folder, Some(ports), self.quic, self.tls)
+        config(&self.upstream, &self.folder, Some(ports), [self.quic, self.tls, self.https])
     }
 
     /// Ends the process, with another after it or not. The gate opens once it has been told to end.
@@ -160,12 +161,13 @@ fn config(
     upstream: &Upstream,
     folder: &TempDir,
     ports: Option<(SocketAddr, SocketAddr)>,
-    quic: SocketAddr,
-    tls: SocketAddr,
+    [quic, tls, https]: [SocketAddr; 3],
 ) -> Config {
     let [chain, key, socket] = ["chain.pem", "key.pem", "control.sock"].map(|name| folder.path().join(name));
-    with_socket(upstream, &socket, ports)
-        .raw(&format!("[server.tls]\nquic = [\"{quic}\"]\ntls = [\"{tls}\"]\ncertificate = {chain:?}\nkey = {key:?}"))
+    with_socket(upstream, &socket, ports).raw(&format!(
+        "[server.tls]\nquic = [\"{quic}\"]\ntls = [\"{tls}\"]\nhttps = [\"{https}\"]\n\
+         certificate = {chain:?}\nkey = {key:?}"
+    ))
 }
 
 /// A query without an id, as a stream of QUIC and a message over TLS.
@@ -275,28 +277,46 @@ fn a_quic_client_learns_at_once_that_its_server_has_crashed() {
 #[case::takeover(End::Takeover)]
 #[case::store(End::Store)]
 #[case::activation(End::Activation)]
-fn a_tls_client_gets_a_goodbye_also_when_its_query_waits_too_long(#[case] end: End) {
+fn a_client_over_tls_gets_a_goodbye_whatever_it_waits_for(#[case] end: End) {
     let mut site = Site::start(end);
-    site.upstream.on("silent.example.", rtype::A, Script::silence());
-    let connect = || async {
-        let connector = TlsConnector::from(Arc::new(site.authority.client(b"dot")));
-        let stream = TcpStream::connect(site.tls).await.expect("it accepts");
-        connector.connect(ServerName::try_from(NAME).expect("a name"), stream).await.expect("a handshake")
-    };
+    site.upstream.on_type(rtype::A, Script::silence());
+    let message = Query::a("silent.example.").bytes();
+    let request = format!(
+        "POST /dns-query HTTP/1.1\r\nHost: x\r\nContent-Type: application/dns-message\r\nContent-Length: {}\r\n\r\n",
+        message.len()
+    );
+    let request = [request.as_bytes(), &message].concat();
+    let query = framed("other.example.");
+    let clients: [(SocketAddr, &[u8], &[u8]); 6] = [
+        (site.tls, b"dot", &query),
+        (site.tls, b"dot", b""),
+        (site.https, b"http/1.1", &request),
+        (site.https, b"http/1.1", b""),
+        // It has said that it speaks HTTP/2, and not begun to.
+        (site.https, b"h2", b""),
+        (site.https, b"h2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"),
+    ];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let (mut idle, mut waiting) = runtime.block_on(async {
-        let (idle, mut waiting) = (connect().await, connect().await);
-        waiting.write_all(&framed("silent.example.")).await.expect("it takes a query");
-        waiting.flush().await.expect("it takes a query");
-        (idle, waiting)
-    });
+    let mut streams = Vec::new();
+    for (address, alpn, octets) in clients {
+        let connector = TlsConnector::from(Arc::new(site.authority.client(alpn)));
+        streams.push(runtime.block_on(async {
+            let stream = TcpStream::connect(address).await.expect("it accepts");
+            let mut stream =
+                connector.connect(ServerName::try_from(NAME).expect("a name"), stream).await.expect("a handshake");
+            stream.write_all(octets).await.expect("it takes them");
+            stream.flush().await.expect("it takes them");
+            stream
+        }));
+    }
+    site.upstream.wait_for("other.example.", 1);
     site.upstream.wait_for("silent.example.", 1);
     site.replace(&Gate::default());
     runtime.block_on(async {
-        for stream in [&mut idle, &mut waiting] {
+        for mut stream in streams {
             // Without close_notify this is an error (RFC 8446 6.1).
-            let read = timeout(PATIENCE, stream.read(&mut [0; 512])).await.expect("it ends in time");
-            assert_eq!(read.expect("it ends in order"), 0);
+            let read = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.expect("it ends in time");
+            read.expect("it ends in order");
         }
     });
 }
