@@ -240,11 +240,12 @@ fn each_day_has_its_file_and_old_ones_go() {
 #[test]
 fn a_report_needs_a_record_and_dates() {
     let site = Site::new();
+    let missing = site.record().display().to_string();
     for (arguments, code, part) in [
         (&["perimeter", "--from", "yesterday"][..], 2, "is not a date"),
-        (&["perimeter", "--from", "2026-11-29", "--to", "2026-11-28", "--record", "/nonexistent"], 2, "comes before"),
-        (&["perimeter", "--from", "2026-11-29", "--record", "/nonexistent"], 1, "cannot be read"),
-        (&["perimeter", "--from", "2026-11-29", "--config", "/nonexistent.toml"], 1, "say --record DIR"),
+        (&["perimeter", "--from", "2026-11-29", "--to", "2026-11-28", "--record", &missing], 2, "comes before"),
+        (&["perimeter", "--from", "2026-11-29", "--record", &missing], 1, "cannot be read"),
+        (&["perimeter", "--from", "2026-11-29", "--config", &missing], 1, "say --record DIR"),
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(code), "{}", said(&output));

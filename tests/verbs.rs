@@ -57,15 +57,16 @@ fn errors_of_the_system_are_in_words_alone() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let config = folder.path().join("t.toml").display().to_string();
     let rule = "[[forward]]\nzones = [\".\", \"reverse:private\"]\nto = \"site\"\n";
-    let text = format!("[upstream.site]\nservers = [\"system:/nonexistent/resolv.conf\"]\n{rule}");
+    let missing = folder.path().join("missing").display().to_string();
+    let text = format!("[upstream.site]\nservers = [\"system:{missing}\"]\n{rule}");
     fs::write(&config, text).expect("the folder is writable");
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let (udp, tcp) = (format!("@{closed}"), format!("@tcp://{closed}"));
     for (words, said) in [
         (&["query", "a.example", &*udp][..], "connection refused"),
         (&["query", "a.example", &*tcp], "connection refused"),
-        (&["query", "a.example", "@tls://127.0.0.1", "--ca", "/nonexistent"], "no such file or directory"),
-        (&["query", "a.example", "--validate", "--anchor", "/nonexistent", &*udp], "no such file or directory"),
+        (&["query", "a.example", "@tls://127.0.0.1", "--ca", &*missing], "no such file or directory"),
+        (&["query", "a.example", "--validate", "--anchor", &*missing, &*udp], "no such file or directory"),
         (&["check", &*config], "no such file or directory"),
     ] {
         let output = self::text(&run(words));

@@ -4,6 +4,8 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
+use crate::system_error::ErrorCause;
+
 /// Why a handshake failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum HandshakeError {
@@ -46,7 +48,7 @@ pub enum HandshakeError {
     },
     /// The connection failed during the handshake.
     #[error("the connection broke in the TLS handshake: {0}")]
-    Io(io::ErrorKind),
+    Io(ErrorCause),
 }
 
 impl HandshakeError {
@@ -72,18 +74,18 @@ impl HandshakeError {
 
     /// A QUIC handshake that failed here; the connection's error code holds the alert (RFC 9001 4.8).
     pub fn of_quic(code: u64, reason: String) -> Self {
-        alert(code).map_or(Self::Io(io::ErrorKind::InvalidData), |alert| Self::Quic { alert, reason })
+        alert(code).map_or(Self::Io(ErrorCause::Kind(io::ErrorKind::InvalidData)), |alert| Self::Quic { alert, reason })
     }
 
     /// A QUIC handshake that the far end refused.
     pub fn refused_in_quic(code: u64) -> Self {
-        alert(code).map_or(Self::Io(io::ErrorKind::ConnectionRefused), Self::Alert)
+        alert(code).map_or(Self::Io(ErrorCause::Kind(io::ErrorKind::ConnectionRefused)), Self::Alert)
     }
 
     pub(super) fn of_io(error: &io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             Some(error) => Self::from(error.clone()),
-            None => Self::Io(error.kind()),
+            None => Self::Io(ErrorCause::from(error)),
         }
     }
 }

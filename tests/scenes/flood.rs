@@ -61,7 +61,11 @@ fn a_flood_of_forged_answers_ends_no_query(
     // Where a queue of the kernel is full, a lie is lost before anyone counts it.
     let counted = tidegate.metric("tidegate_upstream_mismatches_total", &[labels[0], ("reason", reason)]);
     assert!(counted >= 200.0, "{counted}");
-    assert_eq!(tidegate.counted("tidegate_upstream_mismatches_total", &labels, &["reason"]).len(), 1);
+    let reasons = tidegate.counted("tidegate_upstream_mismatches_total", &labels, &["reason"]);
+    // Once in a hundred runs the wrong id is that of another query in flight, from another port.
+    let may_count_too = if reason == "id" { "socket" } else { reason };
+    let is_known = |line: &String| [reason, may_count_too].iter().any(|reason| line.starts_with(reason));
+    assert!(reasons.iter().all(is_known), "{reasons:?}");
     assert_eq!(tidegate.metric("tidegate_responses_total", &[("rcode", "SERVFAIL")]), 0.0);
     assert_eq!(tidegate.metric("tidegate_upstream_transitions_total", &[labels[0], ("to", "down")]), 0.0);
 }

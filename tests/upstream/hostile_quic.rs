@@ -90,7 +90,9 @@ fn a_server_that_sends_frames_without_end_is_cut_off_after_a_few() {
         }
         "read to the end".to_owned()
     });
-    assert!(found.contains("more came than was asked for"), "{found}");
+    // Where a busy machine sends the frames too slowly for that, the server is left for its silence.
+    let reasons = ["more came than was asked for", "closed by peer: 0"];
+    assert!(reasons.iter().any(|reason| found.contains(reason)), "{found}");
     let octets: u64 = found.split(' ').rev().nth(1).unwrap().parse().unwrap();
     assert!(octets < 2 << 20, "{found}");
 }

@@ -132,11 +132,13 @@ async fn over_udp(spec: &ServerSpec, query: &UpstreamQuery, style: Style) -> io:
 fn of_connection(error: ConnectError) -> Outcome {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut};
     match error {
-        ConnectError::Network(ConnectionRefused) => Outcome::NothingListens,
-        ConnectError::Network(kind @ (HostUnreachable | NetworkDown | NetworkUnreachable)) => {
-            Outcome::NoRoute(kind.to_string())
-        }
-        ConnectError::Network(TimedOut) | ConnectError::Slow => Outcome::Silent,
+        ConnectError::Network(cause) => match cause.kind() {
+            ConnectionRefused => Outcome::NothingListens,
+            HostUnreachable | NetworkDown | NetworkUnreachable => Outcome::NoRoute(cause.to_string()),
+            TimedOut => Outcome::Silent,
+            _ => Outcome::Broken(error.to_string()),
+        },
+        ConnectError::Slow => Outcome::Silent,
         ConnectError::Local { .. } => Outcome::Local(error.to_string()),
         ConnectError::Handshake(error) => Outcome::Handshake(error),
         other => Outcome::Broken(other.to_string()),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{SLOTS_MAX, fixed::Fixed};
+use crate::system_error::ErrorCause;
 
 /// The result of sending a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,9 +19,9 @@ pub struct Sent {
     pub failed_slots: u64,
     /// Messages still in the queue because the socket's buffer is full; the next call goes on with them.
     pub left: usize,
-    /// The last error. `ConnectionRefused` on a connected socket is about an earlier datagram; the message that met it
+    /// The last error. ECONNREFUSED on a connected socket is about an earlier datagram; the message that met it
     /// has been sent all the same.
-    pub error: Option<io::ErrorKind>,
+    pub error: Option<ErrorCause>,
 }
 
 /// Message headers in the order they are sent. `start..end` are waiting.
@@ -116,14 +117,14 @@ impl Queue {
                 SendError::Again if !retried => {
                     retried = true;
                     if error.kind() != io::ErrorKind::Interrupted {
-                        outcome.error = Some(error.kind());
+                        outcome.error = Some(ErrorCause::from(&error));
                     }
                 }
                 SendError::Again | SendError::Skip => {
                     outcome.failed += 1;
                     outcome.failed_slots |=
                         u32::try_from(self.start - began_at).map_or(0, |slot| 1_u64.checked_shl(slot).unwrap_or(0));
-                    outcome.error = Some(error.kind());
+                    outcome.error = Some(ErrorCause::from(&error));
                     self.start += 1;
                     retried = false;
                 }

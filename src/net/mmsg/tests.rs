@@ -10,6 +10,8 @@ use std::{
     },
 };
 
+use crate::system_error::ErrorCause;
+
 use super::{
     options::{Family, INTEGER_SIZE, ignore_path_mtu, report_destination},
     *,
@@ -220,9 +222,13 @@ fn message_that_cannot_be_sent_does_not_hold_up_the_others() {
     }
     let sent = outbox.flush(socket.as_fd()).unwrap();
     assert_eq!((sent.sent, sent.failed, sent.left), (2, 4, 0));
-    assert_eq!(sent.error, Some(io::ErrorKind::InvalidInput));
+    assert_eq!(sent.error, Some(ErrorCause::Code(libc::EINVAL)));
     let lengths: Vec<usize> = std::iter::from_fn(|| received(&client)).map(|(bytes, _)| bytes.len()).collect();
     assert_eq!(lengths, [1, 2]);
+
+    assert_eq!(outbox.push(&good, |_| Some(66_000)), Pushed::Queued);
+    let sent = outbox.flush(socket.as_fd()).unwrap();
+    assert_eq!(sent.error, Some(ErrorCause::Code(libc::EMSGSIZE)), "which has no kind in the standard library");
     assert_eq!(received(&client), None, "from {address}");
 }
 
@@ -306,7 +312,7 @@ fn refusal_by_a_connected_peer_is_told_and_holds_nothing_up() {
     // The refusal of the first is met by the second, which is sent all the same.
     assert_eq!(outbox.push_connected(|_| Some(1)), Pushed::Queued);
     let sent = outbox.flush(socket.as_fd()).unwrap();
-    assert_eq!(sent, Sent { sent: 1, error: Some(io::ErrorKind::ConnectionRefused), ..Sent::default() });
+    assert_eq!(sent, Sent { sent: 1, error: Some(ErrorCause::Code(libc::ECONNREFUSED)), ..Sent::default() });
     let error = Inbox::new(1, 16).recv(socket.as_fd()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }

@@ -19,6 +19,7 @@ use std::{cell::RefCell, io, rc::Rc, sync::Arc};
 
 use crate::{
     clock::Moment,
+    system_error::ErrorCause,
     upstream::{
         race::{EdnsUse, Leg, Outcome, Race, SendError},
         server::{
@@ -150,7 +151,7 @@ impl Link {
 
     /// Handles queries that the kernel did not take. A port that has sent before is closed and its queries move to
     /// another: its source or device may be gone. If the new port fails too, there is no path.
-    fn not_sent(self: &Rc<Self>, port: &Port, ids: &[u16], kind: io::ErrorKind, now: Moment) {
+    fn not_sent(self: &Rc<Self>, port: &Port, ids: &[u16], cause: ErrorCause, now: Moment) {
         let mut flights = Vec::with_capacity(ids.len());
         for id in ids {
             flights.extend(self.in_flight.borrow_mut().take_id(*id));
@@ -161,7 +162,7 @@ impl Link {
             self.batch.borrow_mut().port = None;
             self.send_again(flights, now);
         } else {
-            let error = self.unsent(&kind.into(), now);
+            let error = self.unsent(&cause.into(), now);
             let outcome = || match error {
                 SendError::Local => Outcome::NotSent,
                 SendError::Network => Outcome::Failed(QueryResult::Network, None),

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     net::socket::upstream_tcp,
+    system_error::ErrorCause,
     tls::{Alpn, Connected, TlsClient},
     upstream::{
         server::{connect_error::ConnectError, tls_client},
@@ -102,7 +103,7 @@ fn message(ended: RequestResult) -> Result<Vec<u8>, ConnectError> {
     match ended {
         Ok(reply) => Ok(reply.message),
         Err(RequestError::Refused(error)) => Err(error),
-        Err(RequestError::Closed) => Err(ConnectError::Network(io::ErrorKind::ConnectionReset)),
+        Err(RequestError::Closed) => Err(ConnectError::Network(ErrorCause::Kind(io::ErrorKind::ConnectionReset))),
         Err(RequestError::Late) => Err(ConnectError::Slow),
     }
 }

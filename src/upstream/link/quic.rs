@@ -30,6 +30,7 @@ use tokio::sync::Notify;
 
 use crate::{
     net::socket::{Egress, upstream_udp},
+    system_error::ErrorCause,
     tls::{HandshakeError, TlsClient},
     upstream::server::connect_error::{ConnectError, is_local},
     wire::{MAX_MESSAGE, doq},
@@ -234,8 +235,10 @@ fn connect_error(error: ConnectionError) -> ConnectError {
         ConnectionError::TransportError(error) => HandshakeError::of_quic(u64::from(error.code), error.reason).into(),
         ConnectionError::ConnectionClosed(close) => HandshakeError::refused_in_quic(u64::from(close.error_code)).into(),
         ConnectionError::TimedOut => ConnectError::Slow,
-        ConnectionError::VersionMismatch => ConnectError::Handshake(HandshakeError::Io(io::ErrorKind::Unsupported)),
-        _ => ConnectError::Network(io::ErrorKind::ConnectionReset),
+        ConnectionError::VersionMismatch => {
+            ConnectError::Handshake(HandshakeError::Io(ErrorCause::Kind(io::ErrorKind::Unsupported)))
+        }
+        _ => ConnectError::Network(ErrorCause::Kind(io::ErrorKind::ConnectionReset)),
     }
 }
 

@@ -317,9 +317,9 @@ enum End {
 }
 
 impl End {
-    const fn of(error: &ConnectError) -> Self {
+    fn of(error: &ConnectError) -> Self {
         match error {
-            ConnectError::Network(io::ErrorKind::ConnectionRefused) => Self::Refused,
+            ConnectError::Network(cause) if cause.kind() == io::ErrorKind::ConnectionRefused => Self::Refused,
             ConnectError::Local { .. } => Self::Local,
             other if other.is_about_identity() => Self::Untrusted,
             _ => Self::Unreachable,

@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use crate::{
     clock::Moment,
     net::mmsg::{Inbox, Outbox},
+    system_error::ErrorCause,
     wire::UpstreamQuery,
 };
 
@@ -62,17 +63,17 @@ pub(super) fn send(link: &Rc<Link>, now: Moment) {
     let mut batch = link.batch.borrow_mut();
     let SendBatch { port: Some(port), outbox, ids } = &mut *batch else { return };
     let port = Rc::clone(port);
-    let (failed, kind) = match outbox.flush(port.socket.as_fd()) {
+    let (failed, cause) = match outbox.flush(port.socket.as_fd()) {
         Ok(sent) => {
             // The device's queue is full: treat the queries as lost on the way.
             outbox.clear();
-            if sent.error == Some(io::ErrorKind::ConnectionRefused) {
+            if sent.error.is_some_and(|cause| cause.kind() == io::ErrorKind::ConnectionRefused) {
                 link.refused(&port, now);
             }
             let is_failed = |slot: usize| sent.failed_slots >> slot & 1 == 1;
             (ids.iter().enumerate().filter(|(slot, _)| is_failed(*slot)).map(|(_, id)| *id).collect(), sent.error)
         }
-        Err(error) => (ids.clone(), Some(error.kind())),
+        Err(error) => (ids.clone(), Some(ErrorCause::from(&error))),
     };
     let failed: Vec<u16> = failed;
     if failed.len() < ids.len() {
@@ -80,8 +81,8 @@ pub(super) fn send(link: &Rc<Link>, now: Moment) {
     }
     ids.clear();
     drop(batch);
-    if let (false, Some(kind)) = (failed.is_empty(), kind) {
-        link.not_sent(&port, &failed, kind, now);
+    if let (false, Some(cause)) = (failed.is_empty(), cause) {
+        link.not_sent(&port, &failed, cause, now);
     }
 }
 

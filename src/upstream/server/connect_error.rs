@@ -6,14 +6,17 @@
 
 use std::io;
 
-use crate::{system_error::SystemError, tls};
+use crate::{
+    system_error::{ErrorCause, SystemError},
+    tls,
+};
 
 /// Why a connection could not be opened.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConnectError {
     /// A network error on this side or an ICMP error from the far host.
     #[error("{0}")]
-    Network(io::ErrorKind),
+    Network(ErrorCause),
     /// A local error: no descriptor, memory, port or permission, or the source address is gone. The server is not to
     /// blame.
     #[error("this host cannot: {}", SystemError(&io::Error::from_raw_os_error(*code)))]
@@ -49,7 +52,7 @@ impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
         match error.raw_os_error() {
             Some(code) if is_local(&error) => Self::Local { code },
-            _ => Self::Network(error.kind()),
+            _ => Self::Network(ErrorCause::from(&error)),
         }
     }
 }
@@ -82,8 +85,7 @@ mod tests {
         // ENETDOWN, ENETUNREACH, ECONNRESET, ETIMEDOUT, ECONNREFUSED, EHOSTUNREACH.
         for code in [100, 101, 104, 110, 111, 113] {
             let error = io::Error::from_raw_os_error(code);
-            let kind = error.kind();
-            assert_eq!(ConnectError::from(error), ConnectError::Network(kind));
+            assert_eq!(ConnectError::from(error), ConnectError::Network(ErrorCause::Code(code)));
         }
         let told = ConnectError::Local { code: 24 }.to_string();
         assert_eq!(told, "this host cannot: too many open files");
