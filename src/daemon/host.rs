@@ -21,9 +21,13 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Listen addresses that this host does not have. With `freebind` they are not needed.
 pub fn missing_listeners(boot: &Boot) -> Vec<String> {
     let required = boot.listen.iter().filter(|listen| listen.need == Need::Required).map(|listen| &listen.endpoint);
-    let dns = required.filter(|_| !boot.freebind).filter_map(|endpoint| {
+    let https = boot.https.iter().map(|listen| &listen.endpoint);
+    let of_key = |key: &'static str| move |endpoint| (key, endpoint);
+    let dns = required.map(of_key("listen")).chain(boot.tls.iter().map(of_key("tls")));
+    let dns = dns.chain(https.map(of_key("https"))).chain(boot.quic.iter().map(of_key("quic")));
+    let dns = dns.filter(|_| !boot.freebind).filter_map(|(key, endpoint)| {
         let reason = missing(&endpoint.address)?;
-        Some(format!("listen {endpoint}: {reason}; `serve` will not start, unless freebind = true"))
+        Some(format!("{key} {endpoint}: {reason}; `serve` will not start, unless freebind = true"))
     });
     let admin = boot.admin_http.iter().filter_map(|endpoint| {
         let reason = missing(&endpoint.address)?;

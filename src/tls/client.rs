@@ -6,10 +6,14 @@
 //! signature; they live in the [`TlsClient`], one for each server, which all workers share. Early data is never sent:
 //! it can be replayed.
 
-use std::{borrow::Cow, fmt, net::IpAddr, sync::Arc};
+use std::{any::Any, borrow::Cow, fmt, net::IpAddr, sync::Arc};
 
 use quinn::crypto::rustls::QuicClientConfig;
-use rustls::{ClientConfig, client::Resumption, pki_types::ServerName};
+use rustls::{
+    ClientConfig,
+    client::Resumption,
+    pki_types::{CertificateDer, ServerName},
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -67,6 +71,12 @@ pub type Connected<S> = TlsStream<S>;
 /// Whether a certificate can be for this name.
 pub fn is_server_name(name: &str) -> bool {
     ServerName::try_from(name).is_ok()
+}
+
+/// The server's own certificate, in DER, of what quinn calls the identity of a peer.
+pub fn certificate_of(identity: Box<dyn Any>) -> Option<Vec<u8>> {
+    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    Some(chain.first()?.to_vec())
 }
 
 impl TlsClient {

@@ -11,7 +11,7 @@ mod reset_key;
 mod roots;
 mod server;
 
-pub use client::{Alpn, Connected, TlsClient, is_server_name};
+pub use client::{Alpn, Connected, TlsClient, certificate_of, is_server_name};
 pub use error::HandshakeError;
 pub use reset_key::ResetKey;
 pub use roots::{Roots, RootsError};

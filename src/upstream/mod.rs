@@ -36,7 +36,7 @@ mod watch;
 
 pub use exchange::Exchanged;
 pub use group::{Group, MAX_SERVERS, Marks};
-pub use link::{UpstreamClient, WorkerNumber, ask_once};
+pub use link::{UpstreamClient, WorkerNumber, ask_once, quic_certificate};
 pub use server::{
     Alarm, FormerServer, Server, ServerRecord, ServerRegistry,
     connect_error::ConnectError,

@@ -67,6 +67,7 @@ fn the_address_of_a_vpcs_own_resolver_is_told_from_a_silent_server(#[case] addre
 #[rstest]
 #[case::tls(Speaks::Tls, "tls")]
 #[case::https(Speaks::Https, "https")]
+#[case::quic(Speaks::Quic, "quic")]
 fn a_servers_certificate_that_expires_soon_is_told(#[case] speaks: Speaks, #[case] scheme: &str) {
     namespace::inside_own(|| {
         let authority = Authority::new("Test CA");
@@ -89,7 +90,11 @@ fn a_servers_certificate_that_expires_soon_is_told(#[case] speaks: Speaks, #[cas
 #[rstest]
 #[case::soon(Validity::ExpiresSoon, &[Kind::CertificateExpires])]
 #[case::valid(Validity::Now, &[])]
-fn our_own_certificate_that_expires_soon_is_told(#[case] validity: Validity, #[case] expected: &[Kind]) {
+fn our_own_certificate_that_expires_soon_is_told(
+    #[case] validity: Validity,
+    #[case] expected: &[Kind],
+    #[values("tls = [\"127.0.0.1:853\"]", "https = [\"127.0.0.1:443\"]", "quic = [\"127.0.0.1:853\"]")] listener: &str,
+) {
     namespace::inside_own(|| {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).display().to_string();
@@ -98,7 +103,7 @@ fn our_own_certificate_that_expires_soon_is_told(#[case] validity: Validity, #[c
         fs::write(path("key.pem"), key).unwrap();
         let upstream = healthy();
         let (chain, key) = (path("chain.pem"), path("key.pem"));
-        let tls = format!("[server.tls]\ntls = [\"127.0.0.1:853\"]\ncertificate = {chain:?}\nkey = {key:?}");
+        let tls = format!("[server.tls]\n{listener}\ncertificate = {chain:?}\nkey = {key:?}");
         let diagnosis = beside_daemon(site(&[&upstream]).raw(&tls), |_| {});
         has(&diagnosis, expected);
         for finding in &diagnosis.findings {

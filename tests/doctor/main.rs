@@ -7,6 +7,7 @@ mod support;
 
 mod daemon;
 mod name_servers;
+mod variations;
 
 use std::{fs, path::Path};
 
@@ -36,7 +37,11 @@ const STS: &str = "sts.eu-west-1.amazonaws.com.";
 
 /// A server that answers all that it is asked, as a resolver behind a good link.
 fn healthy() -> Upstream {
-    let upstream = Upstream::start();
+    healthy_at("127.0.0.1:0")
+}
+
+fn healthy_at(address: &str) -> Upstream {
+    let upstream = Upstream::start_at(address.parse().unwrap());
     upstream.on_type(rtype::A, Reply::rcode(3).authority(Record::soa(".", 300, 300)));
     upstream.on(STS, rtype::A, Reply::a("10.20.1.5"));
     upstream.on(".", DNSKEY, Reply::of([key(200), signature(280)]));
@@ -53,8 +58,12 @@ fn signature(octets: usize) -> Record {
 
 /// A signature that is valid from then on, in seconds since 1970.
 fn signature_from(inception: u32, octets: usize) -> Record {
-    let begin = inception.to_be_bytes();
-    let fixed = [&[0, 48, 8, 0, 0, 0, 1, 44, 0x7f, 0, 0, 0][..], &begin, &[0x4f, 0x66, 0]].concat();
+    signature_within(inception, 0x7f00_0000, octets)
+}
+
+fn signature_within(inception: u32, expiration: u32, octets: usize) -> Record {
+    let (begin, end) = (inception.to_be_bytes(), expiration.to_be_bytes());
+    let fixed = [&[0, 48, 8, 0, 0, 0, 1, 44][..], &end, &begin, &[0x4f, 0x66, 0]].concat();
     Record::raw(".", 46, 300, [&fixed[..], &vec![7; octets]].concat())
 }
 
@@ -150,14 +159,34 @@ fn a_healthy_site_yields_nothing() {
     let next_week = u32::try_from(tidegate::clock::wall().as_secs()).unwrap() + 604_800;
     server.on(".", DNSKEY, Reply::of([key(200), signature_from(next_week, 280)]));
 })]
+#[case::signed_in_the_past(Kind::ClockOff, |server: &mut Upstream| {
+    let last_week = u32::try_from(tidegate::clock::wall().as_secs()).unwrap() - 604_800;
+    server.on(".", DNSKEY, Reply::of([key(200), signature_within(0x5f00_0000, last_week, 280)]));
+})]
+#[case::public_at_one(Kind::ServersDiffer, |server: &mut Upstream| { server.on(STS, rtype::A, Reply::a("52.1.2.3")); })]
+#[case::public_ipv6_at_one(Kind::ServersDiffer, |server: &mut Upstream| {
+    server.on(STS, rtype::AAAA, Reply::of([Record::aaaa(STS, 300, "2600:1f18::1")]));
+})]
 #[case::differs(Kind::ServersDiffer, |server: &mut Upstream| { server.on(STS, rtype::A, Reply::nxdomain(300)); })]
-fn a_fault_of_one_server_has_its_diagnosis(#[case] kind: Kind, #[case] break_it: fn(&mut Upstream)) {
-    let (one, mut two) = (healthy(), healthy());
+fn a_fault_of_one_server_has_its_diagnosis(
+    #[case] kind: Kind,
+    #[case] break_it: fn(&mut Upstream),
+    #[values("127.0.0.1:0", "[::1]:0")] address: &str,
+) {
+    let (one, mut two) = (healthy_at(address), healthy_at(address));
     break_it(&mut two);
     let diagnosis = finds(&site(&[&one, &two]), &[kind]);
     let finding = &diagnosis.findings[0];
     assert_eq!(finding.server, Some(two.address.to_string()), "{finding:?}");
     assert_eq!(finding.group.as_deref(), Some("vpc"), "{finding:?}");
+    // The same in a second group, of another rule.
+    let of_both = [&one, &two].map(|server| server.address.to_string());
+    let second = format!("[upstream.second.health]\nprobe = \"{STS} A\"\n");
+    let guard = "private = [\"10.0.0.0/8\"]\non_public = \"refuse\"\n";
+    let first = healthy();
+    let config = site(&[&first]).servers("second", &of_both, &second);
+    let diagnosis = finds(&config.forward("second", &["sts.eu-west-1.amazonaws.com"], "second", guard), &[kind]);
+    assert_eq!(diagnosis.findings[0].group.as_deref(), Some("second"), "{diagnosis:?}");
 }
 
 /// The upstream is a tidegate that sends everything to where this one would listen.
@@ -306,6 +335,15 @@ const STUB: &str = "nameserver 127.0.0.53\noptions edns0\n";
     &[("proc/net/sockstat", "UDP: inuse 28000 mem 5\n"), ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n")],
     &[Kind::SourcePorts]
 )]
+#[case::source_ports_of_ipv6(
+    &[("proc/net/sockstat6", "UDP6: inuse 28000\n"), ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n")],
+    &[Kind::SourcePorts]
+)]
+#[case::receive_buffer_of_ipv6(
+    &[("proc/net/snmp6", "Udp6InDatagrams                 \t50000\nUdp6RcvbufErrors                \t900\n")],
+    &[Kind::ReceiveBufferDrops]
+)]
+#[case::elsewhere_by_ipv6(&[("resolv.conf", "nameserver 2001:db8::53\n")], &[Kind::ResolvConfElsewhere])]
 #[case::receive_buffer(
     &[("proc/net/snmp", "Udp: InDatagrams NoPorts RcvbufErrors\nUdp: 50000 1 900\n")],
     &[Kind::ReceiveBufferDrops]

@@ -10,10 +10,12 @@ use super::{
 };
 use crate::{
     clock,
+    networks::holds_public,
     plural::Plural,
     upstream::{GroupSpec, ServerSpec},
     wire::{
         Class, Name, Rcode, RecordType, Transport, UpstreamQuery,
+        addresses::find_address,
         record::{Record, Records},
     },
 };
@@ -64,7 +66,12 @@ pub(super) fn word(reply: &Reply) -> Option<String> {
     let response = &reply.response;
     match response.rcode() {
         Rcode::NOERROR if !reply.is_answer() => None,
-        Rcode::NOERROR if response.is_positive() => Some("data".to_owned()),
+        Rcode::NOERROR if response.is_positive() => {
+            let message = response.message();
+            let public = find_address(message, |address| holds_public(address.into()).then_some("a public address"));
+            let any = find_address(message, |_| Some("a private address"));
+            Some(public.ok()?.or(any.ok()?).unwrap_or("data").to_owned())
+        }
         Rcode::NOERROR => Some("NODATA".to_owned()),
         Rcode::NXDOMAIN => Some(Rcode::NXDOMAIN.to_string()),
         _ => None,
@@ -83,9 +90,16 @@ pub(super) async fn sizes(spec: &ServerSpec, group: &GroupSpec, style: Style, is
     let Some(reply) = whole.reply().filter(|reply| reply.response.is_positive()) else { return findings };
     let signatures = signatures(reply);
     let now = clock::wall();
-    if let Some(begin) = signatures.iter().map(|signature| signature.ahead_of(now)).min().flatten() {
-        let ahead = Plural(begin.as_secs() / 60, "minute");
-        let what = format!("by this host's clock, the root's keys that {server} gives are signed {ahead} from now");
+    let minutes = |time: Duration| Plural(time.as_secs() / 60, "minute");
+    let ahead = signatures.iter().map(|signature| signature.inception.after(now)).min().flatten();
+    let over = signatures.iter().map(|signature| signature.expiration.before(now)).min().flatten();
+    let signed = match (ahead, over) {
+        (Some(ahead), _) => Some(format!("are signed {} from now", minutes(ahead))),
+        (_, Some(over)) => Some(format!("have signatures that expired {} ago", minutes(over))),
+        (None, None) => None,
+    };
+    if let Some(signed) = signed {
+        let what = format!("by this host's clock, the root's keys that {server} gives {signed}");
         findings.push(DoctorFinding::new(Kind::ClockOff, what).of_server(&server));
     }
     if is_for_all && signatures.is_empty() {
@@ -108,29 +122,52 @@ pub(super) async fn sizes(spec: &ServerSpec, group: &GroupSpec, style: Style, is
     findings
 }
 
-/// When a signature begins to be valid.
+/// When a signature is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Inception(u32);
+struct Signature {
+    expiration: SignatureTime,
+    inception: SignatureTime,
+}
 
-impl Inception {
-    /// How far from `now`, since 1970, its validity begins; none if it has begun, or will within [`CLOCK_TOLERANCE`].
-    fn ahead_of(self, now: Duration) -> Option<Duration> {
+/// A time in a signature, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SignatureTime(u32);
+
+impl SignatureTime {
+    /// How far after `now` it is; none within [`CLOCK_TOLERANCE`].
+    fn after(self, now: Duration) -> Option<Duration> {
+        Self::beyond(self.minus(now))
+    }
+
+    /// How far before `now` it is; none within [`CLOCK_TOLERANCE`].
+    fn before(self, now: Duration) -> Option<Duration> {
+        Self::beyond(self.minus(now).checked_neg()?)
+    }
+
+    /// Serial numbers: later ones are less than half of the circle ahead (RFC 4034 3.1.5).
+    fn minus(self, now: Duration) -> i32 {
         let [.., high, upper, lower, low] = now.as_secs().to_be_bytes();
-        // Serial numbers: later ones are less than half of the circle ahead (RFC 4034 3.1.5).
-        let ahead = self.0.wrapping_sub(u32::from_be_bytes([high, upper, lower, low])).cast_signed();
-        let ahead = Duration::from_secs(u64::try_from(ahead).ok()?);
-        (ahead > CLOCK_TOLERANCE).then_some(ahead)
+        self.0.wrapping_sub(u32::from_be_bytes([high, upper, lower, low])).cast_signed()
+    }
+
+    fn beyond(seconds: i32) -> Option<Duration> {
+        let distance = Duration::from_secs(u64::try_from(seconds).ok()?);
+        (distance > CLOCK_TOLERANCE).then_some(distance)
     }
 }
 
 /// The signatures of a response.
-fn signatures(reply: &Reply) -> Vec<Inception> {
+fn signatures(reply: &Reply) -> Vec<Signature> {
     let message = reply.response.message();
     let records = Records::of(message).into_iter().flatten().map_while(Result::ok);
     let signatures = records.filter(|record| record.rtype == RecordType(46));
-    // Type, algorithm, labels, TTL and expiration stand before (RFC 4034 3.1).
-    let inception = |record: Record| record.rdata(message).get(12..16)?.first_chunk().copied();
-    signatures.filter_map(inception).map(|octets| Inception(u32::from_be_bytes(octets))).collect()
+    // Type, algorithm, labels and TTL stand before (RFC 4034 3.1).
+    let signature = |record: Record| {
+        let rdata = record.rdata(message);
+        let time = |from: usize| Some(SignatureTime(u32::from_be_bytes(*rdata.get(from..)?.first_chunk()?)));
+        Some(Signature { expiration: time(8)?, inception: time(12)? })
+    };
+    signatures.filter_map(signature).collect()
 }
 
 /// Asks for a name that does not exist below a zone of the group's: does the answer say how long that may be kept?

@@ -78,8 +78,18 @@ impl Reply {
     }
 }
 
-/// Asks over the transport, within [`TIMEOUT`].
+/// Asks over the transport, within [`TIMEOUT`]; again without EDNS if the server cannot read it, as the daemon does.
 pub(super) async fn ask(spec: &ServerSpec, transport: Transport, query: &UpstreamQuery, style: Style) -> Outcome {
+    let outcome = ask_as(spec, transport, query, style).await;
+    let is_unread = |reply: &Reply| matches!(reply.response.rcode(), Rcode::FORMERR | Rcode::NOTIMP | Rcode::BADVERS);
+    if style.payload.is_none() || !outcome.reply().is_some_and(is_unread) {
+        return outcome;
+    }
+    let without = ask_as(spec, transport, query, Style { payload: None, ..style }).await;
+    if without.reply().is_some_and(|reply| !is_unread(reply)) { without } else { outcome }
+}
+
+async fn ask_as(spec: &ServerSpec, transport: Transport, query: &UpstreamQuery, style: Style) -> Outcome {
     if transport == Transport::Udp {
         return over_udp(spec, query, style).await.unwrap_or_else(|error| of_connection(error.into()));
     }

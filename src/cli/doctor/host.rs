@@ -2,14 +2,13 @@
 
 use std::{
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use super::{document::DoctorFinding, kind::Kind};
 use crate::{
     clock,
-    config::Plan,
+    config::{Boot, Endpoint, Plan},
     daemon::{self, DescriptorBudget},
     net::socket::{BindError, ListenOptions, tcp_listeners, udp_listeners},
     plural::Plural,
@@ -96,14 +95,18 @@ fn certificate(plan: &Plan) -> Option<DoctorFinding> {
     }
 }
 
-/// Listen addresses that another program holds. For a host on which no daemon runs.
-pub(super) fn ports(listen: &[SocketAddr]) -> Vec<DoctorFinding> {
+/// Listen addresses that another program holds, of every listener. For a host on which no daemon runs.
+pub(super) fn ports(boot: &Boot) -> Vec<DoctorFinding> {
     let options = ListenOptions::default();
-    let bind = |address: &SocketAddr| {
-        let udp = udp_listeners(*address, 1, &options).err();
-        udp.or_else(|| tcp_listeners(*address, 1, &options).err())
-    };
-    let taken = listen.iter().filter_map(bind).filter(|error| {
+    let udp = |address| udp_listeners(address, 1, &options).err();
+    let tcp = |address| tcp_listeners(address, 1, &options).err();
+    let resolve = |endpoint: &Endpoint| endpoint.resolve(|_| None);
+    let plain = boot.listen.iter().filter_map(|listen| resolve(&listen.endpoint));
+    let plain = plain.filter_map(|address| udp(address).or_else(|| tcp(address)));
+    let quic = boot.quic.iter().filter_map(resolve).filter_map(udp);
+    let streams = boot.tls.iter().chain(boot.https.iter().map(|listen| &listen.endpoint)).chain(&boot.admin_http);
+    let streams = streams.filter_map(resolve).filter_map(tcp);
+    let taken = plain.chain(quic).chain(streams).filter(|error| {
         // A tidegate whose pages are off cannot be asked, but it is no conflict.
         matches!(error, BindError::InUse { owner, .. } if !owner.to_string().starts_with("tidegate (pid "))
     });
@@ -122,18 +125,23 @@ fn kernel(proc: &Path) -> Vec<DoctorFinding> {
         findings
             .push(DoctorFinding::new(Kind::ConntrackFull, format!("{count} of {max} tracked connections are in use")));
     }
-    if let (Some(used), Some(ports)) = (sockets(proc), port_range(proc))
-        && used * 100 >= ports * NEARLY_FULL
-    {
-        let what = format!("{used} UDP sockets are open, and there are {ports} local ports");
-        findings.push(DoctorFinding::new(Kind::SourcePorts, what));
+    for (family, file, label) in [("IPv4", "net/sockstat", "UDP: inuse "), ("IPv6", "net/sockstat6", "UDP6: inuse ")] {
+        if let (Some(used), Some(ports)) = (sockets(proc, file, label), port_range(proc))
+            && used * 100 >= ports * NEARLY_FULL
+        {
+            let what = format!("{used} UDP sockets of {family} are open, and there are {ports} local ports");
+            findings.push(DoctorFinding::new(Kind::SourcePorts, what));
+        }
     }
-    if let Some((received, dropped)) = udp_counters(proc)
-        && dropped * TOLERATED_DROPS > received
-    {
-        let what =
-            format!("{dropped} datagrams were dropped for full buffers since the host started, {received} delivered");
-        findings.push(DoctorFinding::new(Kind::ReceiveBufferDrops, what));
+    for (family, counters) in [("IPv4", udp_counters(proc)), ("IPv6", udp6_counters(proc))] {
+        if let Some((received, dropped)) = counters
+            && dropped * TOLERATED_DROPS > received
+        {
+            let what = format!(
+                "{dropped} datagrams of {family} were dropped for full buffers since the host started, {received} delivered"
+            );
+            findings.push(DoctorFinding::new(Kind::ReceiveBufferDrops, what));
+        }
     }
     findings
 }
@@ -142,10 +150,10 @@ fn read(proc: &Path, path: &str) -> Option<String> {
     fs::read_to_string(proc.join(path)).ok()
 }
 
-/// UDP sockets in use (`UDP: inuse N mem M`).
-fn sockets(proc: &Path) -> Option<u64> {
-    let text = read(proc, "net/sockstat")?;
-    text.lines().find_map(|line| line.strip_prefix("UDP: inuse "))?.split(' ').next()?.parse().ok()
+/// UDP sockets in use (`UDP: inuse N mem M`, `UDP6: inuse N`).
+fn sockets(proc: &Path, file: &str, label: &str) -> Option<u64> {
+    let text = read(proc, file)?;
+    text.lines().find_map(|line| line.strip_prefix(label))?.split(' ').next()?.parse().ok()
 }
 
 fn port_range(proc: &Path) -> Option<u64> {
@@ -163,6 +171,16 @@ fn udp_counters(proc: &Path) -> Option<(u64, u64)> {
     let values: Vec<&str> = lines.next()?.split(' ').collect();
     let value = |name: &str| values.get(names.iter().position(|other| *other == name)?)?.parse().ok();
     Some((value("InDatagrams")?, value("RcvbufErrors")?))
+}
+
+/// The same of IPv6, which has a line for each counter.
+fn udp6_counters(proc: &Path) -> Option<(u64, u64)> {
+    let text = read(proc, "net/snmp6")?;
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().parse().ok()
+    };
+    Some((value("Udp6InDatagrams ")?, value("Udp6RcvbufErrors ")?))
 }
 
 #[cfg(test)]
@@ -193,6 +211,13 @@ mod tests {
             (vec![("net/sockstat", "TCP: inuse 9\nUDP: inuse 28000 mem 5\n"), range], vec![Kind::SourcePorts]),
             (vec![("net/snmp", snmp(50).as_str())], vec![]),
             (vec![("net/snmp", snmp(51).as_str())], vec![Kind::ReceiveBufferDrops]),
+            (vec![("net/sockstat6", "UDP6: inuse 300\n"), range], vec![]),
+            (vec![("net/sockstat6", "TCP6: inuse 9\nUDP6: inuse 28000\n"), range], vec![Kind::SourcePorts]),
+            (vec![("net/snmp6", "Udp6InDatagrams   \t50000\nUdp6RcvbufErrors   \t50\n")], vec![]),
+            (
+                vec![("net/snmp6", "Udp6InDatagrams   \t50000\nUdp6RcvbufErrors   \t51\n")],
+                vec![Kind::ReceiveBufferDrops],
+            ),
             (vec![("net/snmp", "Udp: a\n"), ("net/sockstat", ""), (count, "x"), max], vec![]),
         ] {
             assert_eq!(in_proc(&files), expected, "{files:?}");
@@ -202,9 +227,12 @@ mod tests {
     #[test]
     fn a_port_that_is_taken_names_who_has_it() {
         let holder = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = holder.local_addr().unwrap();
-        let taken = ports(&[address]);
-        assert_eq!(taken.iter().map(|finding| finding.kind).collect::<Vec<_>>(), [Kind::PortTaken], "{taken:?}");
-        assert_eq!(ports(&["127.0.0.1:0".parse().unwrap()]), [], "any port is free");
+        let taken = |address: &str| {
+            let text = format!("[server]\nlisten = [\"{address}\"]\n[admin]\nhttp = \"\"\n");
+            let taken = ports(&Plan::from_text("t.toml", &text).unwrap().boot);
+            taken.iter().map(|finding| finding.kind).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(&holder.local_addr().unwrap().to_string()), [Kind::PortTaken]);
+        assert_eq!(taken("127.0.0.1:0"), [], "any port is free");
     }
 }

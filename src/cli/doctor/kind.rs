@@ -62,6 +62,9 @@ kinds! {
     ThisHostCannot, "this-host-cannot", First,
         "This host could not even send the query: a firewall here, a source address or a device that it lacks, no descriptor.",
         "Mend what the error names; `source`, `device` and `mark` of the group decide the way out.";
+    ServerName, "server-name", First,
+        "No address is known for the name of a server: nothing is sent to it.",
+        "Correct the name in `servers` of the group, or let `bootstrap` name servers that can resolve it.";
     UdpBlocked, "udp-blocked", First,
         "The server answers over TCP and not over UDP: every query waits for a time-out first.",
         "Allow UDP port 53 in both directions; until then write the server as tcp://ADDRESS.";
@@ -107,6 +110,9 @@ kinds! {
     LegacyName, "legacy-name", Soon,
         "The name is a global or legacy one, which no endpoint's private DNS covers: its address stays public.",
         "Have clients use the name with a Region in it (BUCKET.s3.REGION.amazonaws.com), or except the name from the guard.";
+    Ipv6NotPrivate, "ipv6-not-private", First,
+        "The IPv4 addresses of the name are private and an IPv6 address is not: the guard acts, or traffic leaves the private path.",
+        "If the address is the VPC's own, add its IPv6 network to `private` of the rule; else let the endpoint have IPv4 addresses alone.";
     PublicAnswer, "public-answer", First,
         "The name has a public address where the rule wants private ones, and no endpoint is known that would change it.",
         "If it is a resource of yours, make it internal; if it must be public, list it under `except` of the rule.";

@@ -17,14 +17,18 @@ mod running;
 mod server;
 mod site;
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
-use self::site::Site;
 pub use self::{
     document::{Diagnosis, DoctorFinding, Urgency},
     host::HostFiles,
     kind::Kind,
 };
+use self::{names::Breadth, site::Site};
 use super::{
     client, control,
     output::{ERR, OUT, print_json},
@@ -37,7 +41,7 @@ use crate::{
     plural::Plural,
     system_error::SystemError,
     upstream::OwnAddresses,
-    wire::Name,
+    wire::{Name, name::NameError},
 };
 
 /// The most names asked for because the daemon has seen them public: all queries go out at once.
@@ -45,18 +49,28 @@ const MAX_PUBLIC_NAMES: usize = 50;
 /// The most names that the daemon has seen private, by which other name servers are compared with it.
 const MAX_PRIVATE_NAMES: usize = 5;
 
+/// Names times servers up to which every server is asked for every name: all queries go out at once, each on a socket.
+const MAX_COMPARED: usize = 256;
+
 /// What to look at.
 #[derive(Debug, clap::Args)]
 #[group(id = "doctor")]
 pub(super) struct Options {
     /// AWS names that must be private, besides those of probes and those that the running daemon has seen public
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = name)]
     names: Vec<Name>,
     /// Where the daemon's `admin.http` is, to ask there and not over the control socket
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
     #[command(flatten)]
     daemon: control::Options,
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    match text.parse::<IpAddr>() {
+        Ok(_) => Err("this is an address; write the name of a service, such as sts.eu-west-1.amazonaws.com".to_owned()),
+        Err(_) => text.parse().map_err(|error: NameError| error.to_string()),
+    }
 }
 
 impl Options {
@@ -146,7 +160,7 @@ async fn ask_everybody(plan: &Plan, evidence: &Evidence) -> Diagnosis {
     findings.extend(host::open_files(plan, &evidence.host.proc, workers));
     match &evidence.status {
         Some(status) => findings.extend(running::check(status)),
-        None => findings.extend(host::ports(&listen)),
+        None => findings.extend(host::ports(&plan.boot)),
     }
     let (site, mut of_servers) = Site::examine(plan, &OwnAddresses::new(listen.iter().copied())).await;
     if evidence.status.is_none() {
@@ -170,10 +184,17 @@ async fn ask_everybody(plan: &Plan, evidence: &Evidence) -> Diagnosis {
             None => Vec::new(),
         }
     };
-    let checked = all(asked.iter().map(|name| names::check(&site, name)));
+    let breadth = if asked.len() * site.servers() <= MAX_COMPARED { Breadth::EveryServer } else { Breadth::OneServer };
+    let checked = all(asked.iter().map(|name| names::check(&site, name, breadth)));
     let (closer, names, compared) = tokio::join!(site.look_closer(), checked, compared);
     findings.extend(closer);
-    findings.extend(names.into_iter().flatten());
+    // One name is enough to show that a server differs from the others of its tier.
+    for finding in names.into_iter().flatten() {
+        let is_told = |told: &DoctorFinding| told.kind == Kind::ServersDiffer && told.server == finding.server;
+        if finding.kind != Kind::ServersDiffer || !findings.iter().any(is_told) {
+            findings.push(finding);
+        }
+    }
     findings.extend(compared);
     let daemon = evidence.status.is_some();
     Diagnosis { daemon, servers: site.servers(), names: asked.len(), ..Diagnosis::default() }.conclude(findings)

@@ -31,13 +31,95 @@ enum Sight {
     Public(IpAddr),
 }
 
-/// Asks for a name through the rule that covers it.
-pub(super) async fn check(site: &Site<'_>, name: &Name) -> Option<DoctorFinding> {
-    let rule = site.rule_for(name)?;
-    let (server, style) = site.healthy_server(rule.to)?;
-    let Sight::Public(address) = look(rule, name, server, style).await? else { return None };
-    let finding = judge(name, address);
-    Some(finding.of_server(&server.to_string()).of_group(&site.plan.live.group(rule.to).name))
+/// The addresses of both families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sights {
+    v4: Sight,
+    v6: Sight,
+}
+
+impl Sights {
+    /// What the guard would act on: one public address is enough.
+    fn together(self) -> Sight {
+        match (self.v4, self.v6) {
+            (public @ Sight::Public(_), _) | (_, public @ Sight::Public(_)) => public,
+            (private @ Sight::Private(_), _) | (_, private @ Sight::Private(_)) => private,
+            (Sight::Nothing, Sight::Nothing) => Sight::Nothing,
+        }
+    }
+}
+
+/// Which servers of a group are asked for a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Breadth {
+    /// All that answer.
+    EveryServer,
+    /// The first one that answers.
+    OneServer,
+}
+
+/// Asks for a name through the rule that covers it: do the servers agree, and is it private?
+pub(super) async fn check(site: &Site<'_>, name: &Name, breadth: Breadth) -> Vec<DoctorFinding> {
+    let Some(rule) = site.rule_for(name) else { return Vec::new() };
+    let tiers = match breadth {
+        Breadth::EveryServer => site.healthy_tiers(rule.to),
+        Breadth::OneServer => {
+            site.healthy_server(rule.to).map(|(server, style)| (vec![server], style)).into_iter().collect()
+        }
+    };
+    let group = &site.plan.live.group(rule.to).name;
+    let checked = tiers.iter().enumerate().map(|(tier, (servers, style))| async move {
+        let looks =
+            servers.iter().map(|server| async move { Some((*server, look(rule, name, server, *style).await?)) });
+        let seen: Vec<(&ServerSpec, Sights)> = super::all(looks).await.into_iter().flatten().collect();
+        check_tier(group, tier, name, &seen)
+    });
+    // What a second tier does as the first one is the same finding.
+    let mut findings: Vec<DoctorFinding> = Vec::new();
+    for finding in super::all(checked).await.into_iter().flatten() {
+        if finding.kind == Kind::ServersDiffer || findings.iter().all(|told| told.kind != finding.kind) {
+            findings.push(finding.of_group(group));
+        }
+    }
+    findings
+}
+
+/// The finding about one tier's servers, given what each has for the name.
+fn check_tier(group: &str, tier: usize, name: &Name, seen: &[(&ServerSpec, Sights)]) -> Option<DoctorFinding> {
+    let (first, sights) = seen.first()?;
+    let is_like = |other: &Sights| word(other.v4) == word(sights.v4) && word(other.v6) == word(sights.v6);
+    let text = plain(name);
+    if let Some((other, others)) = seen.iter().find(|(_, other)| !is_like(other)) {
+        let (family, ours, theirs) = match word(others.v4) == word(sights.v4) {
+            true => ("IPv6", sights.v6, others.v6),
+            false => ("IPv4", sights.v4, others.v4),
+        };
+        let what = format!(
+            "in tier {tier} of {group}, {first} gives {text} {}, and {other} gives {} ({family})",
+            word(ours),
+            word(theirs)
+        );
+        return Some(DoctorFinding {
+            name: Some(text),
+            ..DoctorFinding::new(Kind::ServersDiffer, what).of_server(&other.to_string())
+        });
+    }
+    let Sight::Public(address) = sights.together() else { return None };
+    Some(judge(name, address, *sights).of_server(&first.to_string()))
+}
+
+fn word(sight: Sight) -> &'static str {
+    match sight {
+        Sight::Nothing => "no address",
+        Sight::Private(_) => "a private address",
+        Sight::Public(_) => "a public address",
+    }
+}
+
+/// A name without its last dot.
+fn plain(name: &Name) -> String {
+    let text = name.to_string();
+    text.strip_suffix('.').unwrap_or(&text).to_owned()
 }
 
 /// How another name server answers a guarded name differently from this tidegate, in words. Where no upstream can say
@@ -46,13 +128,12 @@ pub(super) async fn difference(site: &Site<'_>, name: &Name, other: &ServerSpec)
     let rule = site.rule_for(name)?;
     let ours = async {
         let (server, style) = site.healthy_server(rule.to)?;
-        Some(guarded(rule, look(rule, name, server, style).await?))
+        Some(guarded(rule, look(rule, name, server, style).await?.together()))
     };
     let (ours, theirs) = tokio::join!(ours, look(rule, name, other, STUB));
-    let text = name.to_string();
-    let text = text.trim_end_matches('.');
+    let text = plain(name);
     let Some(theirs) = theirs else { return Some("does not answer".to_owned()) };
-    match (theirs, ours) {
+    match (theirs.together(), ours) {
         (Sight::Public(_), Some(Sight::Public(_))) => None,
         (Sight::Public(address), _) => Some(format!("gives {text} the public address {address}")),
         (Sight::Nothing, Some(Sight::Private(address) | Sight::Public(address))) => {
@@ -74,9 +155,18 @@ fn guarded(rule: &RulePlan, sight: Sight) -> Sight {
     }
 }
 
-/// Asks a server for a name; none if it gives no response.
-async fn look(rule: &RulePlan, name: &Name, server: &ServerSpec, style: Style) -> Option<Sight> {
-    let query = answers::query(name.clone(), RecordType::A, false);
+/// Asks a server for the addresses of a name; none if it gives no response to the query for A. One that leaves out AAAA
+/// has no IPv6 addresses to give.
+async fn look(rule: &RulePlan, name: &Name, server: &ServerSpec, style: Style) -> Option<Sights> {
+    let (v4, v6) = tokio::join!(
+        look_for(rule, name, RecordType::A, server, style),
+        look_for(rule, name, RecordType::AAAA, server, style)
+    );
+    Some(Sights { v4: v4?, v6: v6.unwrap_or(Sight::Nothing) })
+}
+
+async fn look_for(rule: &RulePlan, name: &Name, qtype: RecordType, server: &ServerSpec, style: Style) -> Option<Sight> {
+    let query = answers::query(name.clone(), qtype, false);
     let outcome = exchange::ask(server, server.transport, &query, style).await;
     let message = outcome.reply()?.response.message();
     let public = find_address(message, |address| is_outside(rule, address).then_some(Sight::Public(address)));
@@ -92,16 +182,17 @@ fn is_outside(rule: &RulePlan, address: IpAddr) -> bool {
     }
 }
 
-fn judge(name: &Name, address: IpAddr) -> DoctorFinding {
-    let text = name.to_string();
-    let text = text.trim_end_matches('.');
+fn judge(name: &Name, address: IpAddr, sights: Sights) -> DoctorFinding {
+    let text = plain(name);
+    if let (Sight::Private(v4), Sight::Public(v6)) = (sights.v4, sights.v6) {
+        let what = format!("{text} has the private address {v4}, and also {v6}");
+        return DoctorFinding { name: Some(text), ..DoctorFinding::new(Kind::Ipv6NotPrivate, what) };
+    }
     let (kind, more) = match config::remedy(name) {
         Remedy::Endpoint(service) => (Kind::PrivateDnsOff, format!("; the interface endpoint is {service}")),
         Remedy::RegionalName(service) => (Kind::LegacyName, format!("; it belongs to {service}")),
         Remedy::PublicOnly | Remedy::Unknown => (Kind::PublicAnswer, String::new()),
     };
-    DoctorFinding {
-        name: Some(text.to_owned()),
-        ..DoctorFinding::new(kind, format!("{text} has the address {address}{more}"))
-    }
+    let what = format!("{text} has the address {address}{more}");
+    DoctorFinding { name: Some(text), ..DoctorFinding::new(kind, what) }
 }

@@ -18,7 +18,7 @@ use crate::{
     networks::holds_public,
     plural::Plural,
     tls::{Alpn, HandshakeError, TlsClient},
-    upstream::ServerSpec,
+    upstream::{ServerSpec, quic_certificate},
     wire::{Transport, UpstreamQuery},
 };
 
@@ -49,12 +49,17 @@ pub(super) struct Reach {
 /// Asks a server over every transport that it needs.
 pub(super) async fn reach(spec: &ServerSpec, probe: &UpstreamQuery, style: Style) -> Reach {
     if spec.transport != Transport::Udp {
-        let main = exchange::ask(spec, spec.transport, probe, style).await;
+        let mut main = exchange::ask(spec, spec.transport, probe, style).await;
         let certificate = match main {
             Outcome::Answered(_) => certificate(spec).await,
             _ => None,
         };
-        let is_mute = matches!(main, Outcome::Silent) && connect(spec).await.is_some();
+        let is_mute = matches!(main, Outcome::Silent) && accepts(spec).await;
+        if matches!(main, Outcome::Silent) && spec.transport == Transport::Quic && !is_mute {
+            // quinn takes no notice of the host's word that nothing listens; a plain datagram does.
+            let datagram = exchange::ask(spec, Transport::Udp, probe, style).await;
+            main = if matches!(datagram, Outcome::NothingListens) { datagram } else { main };
+        }
         return Reach { main, tcp: None, plain: None, is_mute, certificate };
     }
     let without = Style { payload: None, ..style };
@@ -67,24 +72,36 @@ pub(super) async fn reach(spec: &ServerSpec, probe: &UpstreamQuery, style: Style
     Reach { main, tcp: Some(tcp), plain, is_mute: false, certificate: None }
 }
 
-/// Seconds until the server's certificate expires; none over QUIC, where it is not checked.
+/// Seconds until the server's certificate expires.
 async fn certificate(spec: &ServerSpec) -> Option<i64> {
+    let der = certificate_der(spec).await?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
+    let now = i64::try_from(clock::wall().as_secs()).unwrap_or(i64::MAX);
+    Some(certificate.validity().not_after.timestamp() - now)
+}
+
+async fn certificate_der(spec: &ServerSpec) -> Option<Vec<u8>> {
+    if spec.transport == Transport::Quic {
+        return tokio::time::timeout(TIMEOUT, quic_certificate(spec)).await.ok()?;
+    }
     let alpn = Alpn::of(spec.transport)?;
     let identity = spec.identity.as_ref()?;
     let client = TlsClient::new(&identity.roots, spec.address.ip(), identity.name.as_deref(), alpn);
     let stream = connect(spec).await?;
     let stream = tokio::time::timeout(TIMEOUT, client.connect(stream)).await.ok()?.ok()?;
-    let chain = stream.get_ref().1.peer_certificates()?;
-    let (_, certificate) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
-    let now = i64::try_from(clock::wall().as_secs()).unwrap_or(i64::MAX);
-    Some(certificate.validity().not_after.timestamp() - now)
+    Some(stream.get_ref().1.peer_certificates()?.first()?.to_vec())
 }
 
-/// A TCP connection, for checks that are not queries; none over QUIC.
-async fn connect(spec: &ServerSpec) -> Option<TcpStream> {
-    if spec.transport == Transport::Quic {
-        return None;
+/// Whether the server takes connections, whatever comes on them.
+async fn accepts(spec: &ServerSpec) -> bool {
+    match spec.transport {
+        Transport::Quic => certificate_der(spec).await.is_some(),
+        _ => connect(spec).await.is_some(),
     }
+}
+
+/// A TCP connection, for checks that are not queries.
+async fn connect(spec: &ServerSpec) -> Option<TcpStream> {
     let peer = spec.via.locate(spec.address).ok()?;
     let socket = TcpSocket::from_std_stream(upstream_tcp(peer, &spec.via).ok()?.into());
     tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(peer)).await.ok()?.ok()

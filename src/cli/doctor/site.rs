@@ -9,9 +9,10 @@ use super::{
     server::{self, Reach},
 };
 use crate::{
+    clock::Moment,
     config::{GroupIndex, Plan, Recursion, RulePlan},
     daemon,
-    upstream::{GroupSpec, OwnAddresses, ProbeOrigin, ServerSpec, TierMember, resolution, system},
+    upstream::{GroupSpec, OwnAddresses, ProbeOrigin, ServerSpec, TierMember, names::WatchedName, resolution, system},
     wire::{Name, RecordType},
 };
 
@@ -38,11 +39,16 @@ struct ExaminedServer {
 impl<'p> Site<'p> {
     /// Asks every server its group's probe, all at once; returns the findings.
     pub(super) async fn examine(plan: &'p Plan, ours: &OwnAddresses) -> (Self, Vec<DoctorFinding>) {
-        resolution::resolve_once(&daemon::watched_names(&plan.live), ours).await;
+        let watched = daemon::watched_names(&plan.live);
+        ours.names().keep(&watched, Moment::now());
+        // All at once: each may take seconds where its servers are silent.
+        super::all(watched.iter().map(|name| resolution::resolve_once(name, ours))).await;
+        let mut findings = unresolved(&watched, ours);
         let specs = daemon::group_specs(&plan.live);
         let asking = specs.into_iter().map(|spec| examine_group(spec, ours));
-        let (groups, findings): (Vec<_>, Vec<_>) = super::all(asking).await.into_iter().unzip();
-        (Self { plan, groups }, findings.concat())
+        let (groups, of_groups): (Vec<_>, Vec<_>) = super::all(asking).await.into_iter().unzip();
+        findings.extend(of_groups.concat());
+        (Self { plan, groups }, findings)
     }
 
     /// How many servers were asked.
@@ -68,6 +74,16 @@ impl<'p> Site<'p> {
         let rules = self.plan.live.rules.iter().filter(|rule| rule.clients.is_empty());
         let rule = rules.filter_map(|rule| Some((depth(rule)?, rule))).max_by_key(|(depth, _)| *depth)?.1;
         (!rule.except.iter().any(|except| name.is_within(except))).then_some(rule)
+    }
+
+    /// The servers of a group that answer as they should, tier by tier, and how they are asked.
+    pub(super) fn healthy_tiers(&self, group: GroupIndex) -> Vec<(Vec<&ServerSpec>, Style)> {
+        let Some(group) = self.groups.get(group.0) else { return Vec::new() };
+        let healthy = |tier| {
+            let servers = group.servers.iter().filter(move |server| server.is_healthy && server.tier == tier);
+            servers.map(|server| &server.spec).collect()
+        };
+        (0..group.spec.tiers.len()).map(|tier| (healthy(tier), group.style)).collect()
     }
 
     /// The first server of a group that answers as it should, and how it is asked.
@@ -112,6 +128,21 @@ impl<'p> Site<'p> {
     fn zones(&self, group: GroupIndex) -> impl Iterator<Item = &'p Name> {
         self.plan.live.rules.iter().filter(move |rule| rule.to == group).flat_map(|rule| &rule.zones)
     }
+}
+
+/// Names of servers that no address could be learned for.
+fn unresolved(watched: &[WatchedName], ours: &OwnAddresses) -> Vec<DoctorFinding> {
+    let lists = ours.names().all();
+    let error = |name: &WatchedName| {
+        let (_, list) = lists.iter().find(|((group, of), _)| (group, of) == (&name.group, &name.name))?;
+        list.error.filter(|_| list.addresses.is_empty())
+    };
+    let finding = |name: &WatchedName| {
+        let asked: Vec<String> = name.bootstrap.iter().map(ToString::to_string).collect();
+        let what = format!("{} cannot be resolved by {}: {}", name.name, asked.join(", "), error(name)?);
+        Some(DoctorFinding::new(Kind::ServerName, what).of_group(&name.group).of_server(&name.name))
+    };
+    watched.iter().filter_map(finding).collect()
 }
 
 async fn examine_group(spec: GroupSpec, ours: &OwnAddresses) -> (ExaminedGroup, Vec<DoctorFinding>) {

@@ -41,7 +41,7 @@ use self::{
 };
 pub use self::{
     client::{UpstreamClient, WorkerNumber},
-    open::ask_once,
+    open::{ask_once, quic_certificate},
 };
 
 /// One worker's link to one server.

@@ -99,6 +99,13 @@ pub async fn ask_once(spec: &ServerSpec, query: &[u8]) -> Result<Vec<u8>, Connec
     }
 }
 
+/// Opens a QUIC connection and returns the server's certificate, in DER; none if there is no connection. The caller sets
+/// the time limit.
+pub async fn quic_certificate(spec: &ServerSpec) -> Option<Vec<u8>> {
+    let allowance = Allowance::default();
+    quic::open(spec.address, &spec.via, &tls_client(spec)?, allowance).await.ok()?.certificate()
+}
+
 fn message(ended: RequestResult) -> Result<Vec<u8>, ConnectError> {
     match ended {
         Ok(reply) => Ok(reply.message),

@@ -31,7 +31,7 @@ use tokio::sync::Notify;
 use crate::{
     net::socket::{Egress, upstream_udp},
     system_error::ErrorCause,
-    tls::{HandshakeError, TlsClient},
+    tls::{HandshakeError, TlsClient, certificate_of},
     upstream::server::connect_error::{ConnectError, is_local},
     wire::{MAX_MESSAGE, doq},
 };
@@ -92,6 +92,11 @@ pub(super) async fn open(
 }
 
 impl Quic {
+    /// The server's own certificate, in DER.
+    pub(super) fn certificate(&self) -> Option<Vec<u8>> {
+        certificate_of(self.connection.peer_identity()?)
+    }
+
     /// The sender of queries, a future that ends with the connection, and what must be kept alive meanwhile. The future
     /// closes a connection that cannot send, or whose server sends more than is allowed.
     pub(super) fn into_parts(self) -> (Sender, impl Future<Output = ()>, impl Sized) {

@@ -94,14 +94,11 @@ pub async fn run(
     }
 }
 
-/// Fills the lists of `ours` once, for verbs that ask servers without a daemon.
-pub async fn resolve_once(names: &[WatchedName], ours: &OwnAddresses) {
-    ours.names().keep(names, Moment::now());
-    for name in names {
-        let result = resolve(name, ours).await.map(|resolved| resolved.addresses);
-        let now = Moment::now();
-        ours.names().note(name, result, now, now);
-    }
+/// Fills one list of `ours` once, for verbs that ask servers without a daemon.
+pub async fn resolve_once(name: &WatchedName, ours: &OwnAddresses) {
+    let result = resolve(name, ours).await.map(|resolved| resolved.addresses);
+    let now = Moment::now();
+    ours.names().note(name, result, now, now);
 }
 
 async fn watch_one(name: WatchedName, ours: OwnAddresses, changed: Arc<Notify>, timing: RefreshTiming) {
