@@ -63,6 +63,27 @@ fn addresses_become_a_table_that_is_valid() {
     assert_eq!(checked.status.code(), Some(0), "{}", err(&checked));
 }
 
+/// As many as a group takes: the table is valid, and the rest is named.
+#[test]
+fn addresses_beyond_those_of_a_group_are_left_out_and_named() {
+    let entries = (1..=18).map(|last| format!("{{\"Ip\": \"10.20.1.{last}\", \"Status\": \"ATTACHED\"}}"));
+    let (_folder, list) = folder_with(&format!("{{\"IpAddresses\": [{}]}}", entries.collect::<Vec<_>>().join(",")));
+    let output = run(&["discover", &list]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let table = out(&output);
+    let comment = "# left out, since a group has at most 16 servers: 10.20.1.17, 10.20.1.18\n";
+    assert!(table.starts_with(comment), "{table}");
+    let (_folder, file) = folder_with(&(table + "[[forward]]\nzones = [\"preset:aws\"]\nto = \"vpc\"\n"));
+    let checked = run(&["check", &file]);
+    assert_eq!(checked.status.code(), Some(0), "{}", err(&checked));
+
+    let (_folder, file) = folder_with(&FILE.replace("backup", "#"));
+    let output = run(&["discover", &list, "--write", &file]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(out(&output).starts_with(comment), "{}", out(&output));
+    assert!(text(Path::new(&file)).contains("10.20.1.16") && !text(Path::new(&file)).contains("10.20.1.17"));
+}
+
 #[test]
 fn files_saved_by_powershell_are_read() {
     for file in ["tests/data/resolver-addresses-utf8-bom.json", "tests/data/resolver-addresses-utf16le-bom.json"] {

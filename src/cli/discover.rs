@@ -1,6 +1,7 @@
 //! `tidegate discover`: from the addresses of a Route 53 Resolver endpoint to an `[upstream]` table.
 //!
 //! Policy: only addresses with status ATTACHED become upstreams; the others do not answer, and are named in a comment.
+//! So are those beyond [`MAX_SERVERS`], which no group could hold: the first ones are kept.
 //! A list that is cut, empty, or not a list of addresses is refused: half an endpoint is worse than an error. A file is
 //! replaced whole by rename, and only if it is no worse than before; then the daemon on its control socket reloads.
 
@@ -20,7 +21,7 @@ use super::{
     output::{ERR, OUT},
 };
 use crate::{
-    config::{self, EditError, Plan},
+    config::{self, EditError, MAX_SERVERS, Plan},
     files,
     system_error::SystemError,
 };
@@ -123,6 +124,8 @@ struct ResolverEndpoint {
 #[derive(Debug, PartialEq, Eq)]
 struct InboundEndpoint {
     servers: Vec<IpAddr>,
+    /// Attached addresses beyond [`MAX_SERVERS`].
+    too_many: Vec<String>,
     /// "10.20.3.10 (CREATING)"
     left_out: Vec<String>,
 }
@@ -142,10 +145,14 @@ pub(super) fn run(options: &Options) -> i32 {
 
 fn discover(options: &Options) -> Result<String, DiscoverError> {
     let endpoint = parse(&read(&options.file)?)?;
-    let left_out = match endpoint.left_out.is_empty() {
-        true => String::new(),
-        false => format!("# left out, not attached: {}\n", endpoint.left_out.join(", ")),
-    };
+    let mut left_out = String::new();
+    if !endpoint.left_out.is_empty() {
+        left_out += &format!("# left out, not attached: {}\n", endpoint.left_out.join(", "));
+    }
+    if !endpoint.too_many.is_empty() {
+        let addresses = endpoint.too_many.join(", ");
+        left_out += &format!("# left out, since a group has at most {MAX_SERVERS} servers: {addresses}\n");
+    }
     let Some(path) = &options.write else {
         return Ok(left_out + &config::group_table(&options.group, &endpoint.servers)?);
     };
@@ -195,7 +202,7 @@ fn parse(text: &str) -> Result<InboundEndpoint, DiscoverError> {
     if printed.next_token.is_some() {
         return Err(DiscoverError::Cut);
     }
-    let mut endpoint = InboundEndpoint { servers: Vec::new(), left_out: Vec::new() };
+    let mut endpoint = InboundEndpoint { servers: Vec::new(), too_many: Vec::new(), left_out: Vec::new() };
     for address in &list {
         endpoint.take(address)?;
     }
@@ -230,8 +237,12 @@ impl InboundEndpoint {
             let address = address.ok_or_else(|| DiscoverError::NotAnAddress(text.escape_debug().to_string()))?;
             if status != "ATTACHED" {
                 self.left_out.push(format!("{address} ({status})"));
-            } else if !self.servers.contains(&address) {
+            } else if self.servers.contains(&address) {
+                // An address that is listed twice.
+            } else if self.servers.len() < MAX_SERVERS {
                 self.servers.push(address);
+            } else {
+                self.too_many.push(address.to_string());
             }
         }
         if !any {
