@@ -108,6 +108,9 @@ fn parts_that_cannot_be_imported_are_reported_without_a_panic() {
         (b"Dear colleague,\n".to_vec(), "looks like no configuration"),
         (b"server:\n".to_vec(), "nothing in it"),
         (vec![0xff; 300], "looks like no configuration"),
+        (fs::read("README.md").unwrap(), "looks like no configuration"),
+        (fs::read("Cargo.toml").unwrap(), "looks like no configuration"),
+        (fs::read("config/reference.toml").unwrap(), "configuration of tidegate already"),
     ];
     cases.push((format!("options {}", "{ a ".repeat(5000)).into_bytes(), ""));
     cases.push((format!(". {}", "{\n a ".repeat(5000)).into_bytes(), ""));

@@ -35,7 +35,7 @@ pub(super) struct Options {
     /// unbound.conf, named.conf, dnsmasq.conf, a Corefile, or what Windows printed of its zones; - is standard input
     file: PathBuf,
     /// A folder for tidegate.toml, expectations for `tidegate test`, and a hosts file where one is needed; or the
-    /// configuration's own name. Without it, standard output
+    /// configuration's own name. Without it, or with -, standard output
     #[arg(long, value_name = "DIR|FILE")]
     output: Option<PathBuf>,
     /// What FILE is, where its content does not tell
@@ -52,9 +52,15 @@ enum ImportError {
         #[source]
         error: io::Error,
     },
-    #[error("{}: this looks like no configuration that can be imported; say what it is with --from KIND", .0.display())]
+    #[error(
+        "{}: this looks like no configuration that can be imported: neither unbound.conf, named.conf, dnsmasq.conf, a \
+         Corefile, nor what Windows printed of its zones; if it is one, say which with --from KIND",
+        .0.display()
+    )]
     Unknown(PathBuf),
-    #[error("{}: there is nothing in it that could be carried over; is it {}? Say --from KIND if not", .0.display(), .1.describe())]
+    #[error("{}: this is a configuration of tidegate already; `tidegate check` says whether it can be used", .0.display())]
+    Own(PathBuf),
+    #[error("{}: there is nothing in it that could be carried over, read as {}; if it is something else, say what with --from KIND", .0.display(), .1.describe())]
     Nothing(PathBuf, Kind),
     #[error("{} exists; remove it, or say another --output", .0.display())]
     Exists(PathBuf),
@@ -80,6 +86,9 @@ fn import(options: &Options) -> Result<i32, ImportError> {
     let mut files = Files::default();
     let unreadable = |error| ImportError::Unreadable { path: options.file.clone(), error };
     let source = files.first(&options.file).map_err(unreadable)?;
+    if options.from.is_none() && is_our_own(&source.text) {
+        return Err(ImportError::Own(options.file.clone()));
+    }
     let kind =
         options.from.or_else(|| Kind::of(&source.text)).ok_or_else(|| ImportError::Unknown(options.file.clone()))?;
     let mut site = Site::default();
@@ -95,7 +104,7 @@ fn import(options: &Options) -> Result<i32, ImportError> {
     }
     write::prove_locals(&mut site);
     prove_tls(&mut site);
-    let target = options.output.as_deref().map(Target::of);
+    let target = options.output.as_deref().filter(|output| *output != Path::new("-")).map(Target::of);
     let hosts = hosts(&mut site, &source.place(1), target.as_ref());
     site.settle();
     let from = format!("{} ({})", options.file.display(), kind.describe());
@@ -115,6 +124,13 @@ fn import(options: &Options) -> Result<i32, ImportError> {
     report(&site);
     let is_usable = prove_whole(&text, target.as_ref());
     Ok(if site.is_partial() || !is_usable { super::FAILED } else { super::OK })
+}
+
+/// Whether a text begins as a tidegate.toml does, and has tables of one. A README may have some in its examples.
+fn is_our_own(text: &str) -> bool {
+    let is_table = |line: &str| line.starts_with("[upstream.") || line.starts_with("[[forward]]");
+    let mut lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.next().is_some_and(|first| first.starts_with('[') && (is_table(first) || lines.any(is_table)))
 }
 
 /// Prints the notes for the person who runs the import.
@@ -215,7 +231,8 @@ struct Target {
 
 impl Target {
     fn of(output: &Path) -> Self {
-        if output.is_dir() || output.extension().is_none() {
+        let is_new_folder = output.extension().is_none() && !output.exists();
+        if output.is_dir() || is_new_folder {
             return Self::of(&output.join("tidegate.toml"));
         }
         Self {
