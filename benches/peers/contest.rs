@@ -432,12 +432,12 @@ fn measure_idle(server: &Server) -> Round {
 }
 
 /// A loopback address whose port nobody has, for UDP and TCP.
-fn free_port() -> Result<SocketAddr> {
+pub(crate) fn free_port() -> Result<SocketAddr> {
     Ok(listeners((Ipv4Addr::LOCALHOST, 0).into(), 1, &ListenOptions::default())?.address)
 }
 
 /// Asks until there is an answer, every fifth of a millisecond where the port is closed, or the server has ended.
-fn first_answer(server: SocketAddr, mut is_running: impl FnMut() -> bool) -> Result<()> {
+pub(crate) fn first_answer(server: SocketAddr, mut is_running: impl FnMut() -> bool) -> Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(Duration::from_micros(200)))?;

@@ -3,6 +3,7 @@
 //! | verb | is |
 //! | --- | --- |
 //! | `run` | the contest: starts each server on one core, asks from another, prints tables |
+//! | `watched` | what a scrape, `top`, the status page and explain cost a server at full load |
 //! | `load` | the load generator alone, against any server |
 //! | `upstream` | a server that answers everything, faster than those who ask it |
 //! | `reflect`, `relay` | what the system calls alone cost, without DNS: the floor for a hit and for a miss |
@@ -24,6 +25,7 @@ mod servers;
 mod simulate;
 mod table;
 mod upstream;
+mod watched;
 
 use std::{error::Error, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -43,6 +45,8 @@ struct Arguments {
 enum Verb {
     /// The contest.
     Run(contest::Settings),
+    /// What those who look on cost.
+    Watched(watched::Settings),
     /// The load generator alone: prints one line of figures.
     Load(LoadArguments),
     /// Answers every question with an address.
@@ -97,6 +101,7 @@ struct LoadArguments {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Run(settings) => contest::run(&settings),
+        Verb::Watched(settings) => watched::run(&settings),
         Verb::Load(arguments) => load_alone(&arguments),
         Verb::Upstream { listen } => upstream::run(listen),
         Verb::Reflect { listen } => reflect::run(listen),
