@@ -2,6 +2,7 @@
 """The alerts and the dashboard against promtool and a real Prometheus that scrapes a tidegate under load.
 
     tests/deploy/prometheus.py TARGET/debug/tidegate
+    tests/deploy/prometheus.py TARGET/debug/tidegate --pictures FOLDER    # and the dashboard, plotted; needs matplotlib
 
 Everything runs in network and mount namespaces of its own, which needs root. Needs prometheus, unbound and openssl.
 """
@@ -9,13 +10,16 @@ Everything runs in network and mount namespaces of its own, which needs root. Ne
 import json
 import pathlib
 import re
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
 import urllib.request
 
-from support import ROOT, Running, ask, eventually, inside_namespaces, workplace
+from support import ROOT, Running, ask, eventually, inside_namespaces, query_for, workplace
 
 RULES = ROOT / "deploy/prometheus/tidegate.rules.yml"
 DASHBOARD = ROOT / "deploy/grafana/tidegate.json"
@@ -78,7 +82,7 @@ def main():
         write("prometheus.yml", PROMETHEUS)
         certificate(folder)
         promtool("check", "config", folder / "prometheus.yml")
-        running.start("unbound", "-d", "-c", folder / "unbound.conf")
+        unbound = running.start("unbound", "-d", "-c", folder / "unbound.conf")
         running.start(tidegate, "serve", "--config", folder / "tidegate.toml")
         running.start(
             "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/prometheus",
@@ -88,10 +92,16 @@ def main():
         stop = threading.Event()
         load = threading.Thread(target=keep_asking, args=(stop,))
         load.start()
+        begin = time.time()
         try:
             check_names()
             check_panels()
             check_alerts()
+            check_units()
+            draw(begin, "well")
+            running.stop(unbound)
+            check_outage()
+            draw(begin, "outage")
         finally:
             stop.set()
             load.join()
@@ -112,12 +122,20 @@ def certificate(folder):
 
 
 def keep_asking(stop):
-    """Hits, misses and names that the guard refuses, some twenty a second, until told to stop."""
+    """Hits, misses and names that the guard refuses, some twenty a second, every other one over TCP, until told to stop."""
     number = 0
-    while not stop.wait(0.05):
-        number += 1
-        names = ["s3.eu-west-1.amazonaws.com", f"b{number}.s3.eu-west-1.amazonaws.com", "sts.eu-west-1.amazonaws.com"]
-        ask("127.0.0.1", names[number % 3])
+    with socket.create_connection(("127.0.0.1", 53), timeout=5) as stream:
+        while not stop.wait(0.05):
+            number += 1
+            often = ["s3.eu-west-1.amazonaws.com", f"b{number}.s3.eu-west-1.amazonaws.com", "sts.eu-west-1.amazonaws.com"]
+            name = often[number % 3]
+            if number % 2:
+                ask("127.0.0.1", name, edns=True)
+                continue
+            query = query_for(name)
+            stream.sendall(struct.pack("!H", len(query)) + query)
+            length = struct.unpack("!H", stream.recv(2, socket.MSG_WAITALL))[0]
+            stream.recv(length, socket.MSG_WAITALL)
 
 
 def check_names():
@@ -130,17 +148,65 @@ def check_names():
         assert not unknown, f"{file.name} names metrics that tidegate does not export: {sorted(unknown)}"
 
 
+def panels():
+    """The panels, the variables of their queries filled in."""
+    text = DASHBOARD.read_text()
+    for variable, value in {"$job": "tidegate", "$instance": ".*", "$__rate_interval": "10s"}.items():
+        text = text.replace(variable, value)
+    return json.loads(text)["panels"]
+
+
+def expressions(title=None):
+    found = [(panel["title"], target["expr"]) for panel in panels() for target in panel.get("targets", [])]
+    return [(of, expression) for of, expression in found if title in (None, of)]
+
+
 def check_panels():
-    expressions = [
-        (panel["title"], target["expr"])
-        for panel in json.loads(DASHBOARD.read_text())["panels"]
-        for target in panel.get("targets", [])
-    ]
-    assert len(expressions) > 30
-    for title, expression in expressions:
-        for variable, value in {"$job": "tidegate", "$instance": ".*", "$__rate_interval": "10s"}.items():
-            expression = expression.replace(variable, value)
+    assert len(expressions()) > 30
+    for title, expression in expressions():
         eventually(f"panel {title!r} shows something: {expression}", lambda: numbers(expression))
+
+
+def check_units():
+    """Every panel names the unit that the metrics of its queries have."""
+    for panel in panels():
+        unit = panel.get("fieldConfig", {}).get("defaults", {}).get("unit")
+        for target in panel.get("targets", []):
+            names = set(METRIC.findall(target["expr"]))
+            wrong = [name for name in names if "_seconds" in name and "_bucket" in name and unit != "s"]
+            wrong += [name for name in names if name.endswith("_bytes") and unit != "bytes"]
+            rated = "rate(" in target["expr"] and " / " not in target["expr"] and "quantile" not in target["expr"]
+            if rated and unit not in ("reqps", "ops") and "pauses/s" not in target.get("legendFormat", ""):
+                wrong += [name for name in names if (name, unit) != ("process_cpu_seconds_total", "percentunit")]
+            assert not wrong, f"panel {panel['title']!r} shows {wrong} in the unit {unit}"
+
+
+def check_outage():
+    """The panels that say nothing on a good day say what is wrong on a bad one."""
+    shows = {
+        "Groups without a usable server": lambda value: value == 1,
+        "Servers down": lambda value: value == 2,
+        "SERVFAIL share": lambda value: value > 0.05,
+        "Usable servers": lambda value: value == 0,
+        "Servers going down": lambda value: value > 0,
+        "Queries upstream that failed": lambda value: value > 0,
+        "Extended errors": lambda value: value > 0,
+        "Responses by RCODE": lambda value: value > 0,
+    }
+    for title, is_shown in shows.items():
+        values = lambda: [float(found["value"][1]) for _, expression in expressions(title) for found in numbers(expression)]
+        eventually(f"panel {title!r} shows the outage", lambda: any(is_shown(value) for value in values()))
+    eventually("the alert for the group is raised", lambda: "TidegateGroupDown" in alerts("firing|pending"))
+
+
+def draw(begin, scene):
+    if "--pictures" not in sys.argv:
+        return
+    import pictures
+
+    time.sleep(60)
+    folder = pathlib.Path(sys.argv[sys.argv.index("--pictures") + 1])
+    pictures.draw(panels(), query, query_range, begin, folder / f"dashboard-{scene}.png")
 
 
 def check_alerts():
@@ -162,7 +228,15 @@ def numbers(expression):
 
 
 def query(expression):
-    address = "http://127.0.0.1:9090/api/v1/query?" + urllib.parse.urlencode({"query": expression})
+    return fetch("query", query=expression)
+
+
+def query_range(expression, begin, end):
+    return fetch("query_range", query=expression, start=begin, end=end, step=2)
+
+
+def fetch(page, **words):
+    address = f"http://127.0.0.1:9090/api/v1/{page}?{urllib.parse.urlencode(words)}"
     return json.load(urllib.request.urlopen(address))["data"]["result"]
 
 

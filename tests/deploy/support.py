@@ -87,11 +87,17 @@ def eventually(what, holds, patience=PATIENCE):
     raise AssertionError(f"not within {patience} s: {what} ({error})")
 
 
-def ask(server, name, qtype=1, timeout=1.0, port=53):
-    """The rcode and the IPv4 addresses that a server answers with; None where it does not answer."""
-    number = random.randrange(65536)
+def query_for(name, qtype=1, edns=False):
+    """A query as octets, with a random id."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.rstrip(".").split("."))
-    query = struct.pack("!6H", number, 0x0100, 1, 0, 0, 0) + labels + struct.pack("!BHH", 0, qtype, 1)
+    header = struct.pack("!6H", random.randrange(65536), 0x0100, 1, 0, 0, int(edns))
+    opt = struct.pack("!BHHIH", 0, 41, 1232, 0, 0) if edns else b""
+    return header + labels + struct.pack("!BHH", 0, qtype, 1) + opt
+
+
+def ask(server, name, qtype=1, timeout=1.0, port=53, edns=False):
+    """The rcode and the IPv4 addresses that a server answers with; None where it does not answer."""
+    query = query_for(name, qtype, edns)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(timeout)
         try:
