@@ -75,6 +75,48 @@ fn errors_of_the_system_are_in_words_alone() {
 }
 
 #[test]
+fn help_is_a_verb_as_elsewhere() {
+    let (asked, flagged) = (run(&["help", "explain"]), run(&["explain", "--help"]));
+    assert_eq!((asked.status.code(), text(&asked)), (Some(0), text(&flagged)));
+    assert_eq!(run(&["help"]).status.code(), Some(0));
+}
+
+/// What people write at first, and what they are told.
+#[rstest]
+#[case::wildcard(&["flush", "*.amazonaws.com"], "write --zone amazonaws.com")]
+#[case::network(&["flush", "10.0.0.0/8"], "write --zone 10.0.0.0/8")]
+#[case::wide_network(&["flush", "--zone", "10.0.0.0/7"], "write one of them: 10.in-addr.arpa. 11.in-addr.arpa.")]
+#[case::address(&["doctor", "10.1.2.3"], "this is an address")]
+#[case::address_of_another_type(&["explain", "a.example", "AAAA", "--address", "10.1.2.3"], "is in no answer to AAAA")]
+#[case::server_without_port(&["test", "--live", "--server", "dns"], "write it as 127.0.0.1")]
+#[case::future(&["perimeter", "--from", "2999-01-01"], "the first day is still to come")]
+fn a_first_try_is_told_what_to_write(#[case] words: &[&str], #[case] said: &str) {
+    let output = run(words);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains(said), "{}", text(&output));
+}
+
+#[test]
+fn a_configuration_and_expectations_are_told_apart() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (config, cases) = (path("t.toml"), path("e.toml"));
+    let rule = "[upstream.site]\nservers = [\"10.1.1.53\"]\n[[forward]]\nzones = [\".\"]\nto = \"site\"\n";
+    fs::write(&config, rule).expect("the folder is writable");
+    fs::write(&cases, "config = \"t.toml\"\n[[case]]\nname = \"a.example\"\nrule = \".\"\n").expect("so it is");
+    let output = run(&["test", &config]);
+    assert!(text(&output).contains("this looks like a configuration: name it with --config"), "{}", text(&output));
+    let output = run(&["check", &cases]);
+    assert!(text(&output).contains("this looks like a file of expectations"), "{}", text(&output));
+    // A rule without a name is called by its first zone.
+    let output = run(&["test", &cases]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    fs::write(&cases, "config = \"t.toml\"\n[[case]]\nname = \"a.example\"\nrule = \"aws\"\n").expect("so it is");
+    let output = run(&["test", &cases]);
+    assert!(text(&output).contains("rule is \".\", and should be \"aws\""), "{}", text(&output));
+}
+
+#[test]
 fn presets_name_the_families() {
     let output = run(&["presets"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));

@@ -75,6 +75,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How soon a view sees that the round is over.
 const NAP: Duration = Duration::from_millis(20);
 
+/// One figure of a round.
+type Figure = fn(&Figures) -> f64;
+
 /// One round.
 #[derive(Debug, Clone, Copy)]
 struct Figures {
@@ -275,7 +278,7 @@ fn table(settings: &Settings, rounds: &[Vec<Figures>; 2], views: usize) -> Strin
         settings.groups,
         load.split(' ').next().unwrap_or_default(),
     );
-    let figures: [(&str, usize, fn(&Figures) -> f64); 2] =
+    let figures: [(&str, usize, Figure); 2] =
         [("answers a second", 0, |f| f.rate), ("µs CPU an answer", 2, |f| f.processor)];
     for (title, digits, figure) in figures {
         let values = |rounds: &[Figures]| rounds.iter().map(figure).collect::<Vec<_>>();

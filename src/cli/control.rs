@@ -2,9 +2,11 @@
 
 use std::{
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -55,10 +57,10 @@ pub(super) struct ServerArgument {
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true))]
 pub(super) struct FlushArguments {
-    /// A name, with all its types
-    #[arg(group = "what")]
+    /// A name, with all its types; or an address, of which its PTR is meant
+    #[arg(group = "what", value_parser = name)]
     name: Option<Name>,
-    /// A name and all below it
+    /// A name and all below it; or a network, of which its reverse zone is meant
     #[arg(long, group = "what", value_name = "ZONE", value_parser = domain)]
     zone: Option<Name>,
     /// Everything
@@ -87,11 +89,31 @@ pub(super) struct OrderDocument {
     report: OrderReport,
 }
 
+/// A name for `flush`. A wildcard or a network would be a name that nobody asks for.
+fn name(text: &str) -> Result<Name, String> {
+    if let Some(domain) = config::behind_wildcards(text) {
+        return Err(format!("a name is one name: for all below {domain} write --zone {domain}"));
+    }
+    if text.contains('/') && text.parse::<IpNet>().is_ok() {
+        return Err(format!("a name is one name: for a network write --zone {text}"));
+    }
+    let reverse = text.parse().ok().and_then(|address: IpAddr| config::reverse_zones(address.into()).pop());
+    reverse.map_or_else(|| text.parse().map_err(|error: NameError| error.to_string()), Ok)
+}
+
 /// A zone for `flush`; with a wildcard it would be a name that nothing is below.
 fn domain(text: &str) -> Result<Name, String> {
-    match config::behind_wildcards(text) {
-        Some(domain) => Err(format!("a zone covers all names below it as it is: write {domain}")),
-        None => text.parse().map_err(|error: NameError| error.to_string()),
+    if let Some(domain) = config::behind_wildcards(text) {
+        return Err(format!("a zone covers all names below it as it is: write {domain}"));
+    }
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let Ok(network) = network else { return text.parse().map_err(|error: NameError| error.to_string()) };
+    match &config::reverse_zones(network)[..] {
+        [zone] => Ok(zone.clone()),
+        zones => {
+            let list: Vec<String> = zones.iter().map(ToString::to_string).collect();
+            Err(format!("this network has several reverse zones, write one of them: {}", list.join(" ")))
+        }
     }
 }
 

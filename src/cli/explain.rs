@@ -29,7 +29,7 @@ use crate::{
 pub(super) struct Options {
     /// The name, or an address, of which its PTR is meant
     name: String,
-    /// The record type [default: A, of an address PTR]
+    /// The record type [default: A, of an address PTR, with IPv6 addresses AAAA]
     #[arg(value_name = "TYPE", value_parser = query::record_type)]
     qtype: Option<RecordType>,
     /// The client that asks
@@ -59,6 +59,11 @@ pub(super) struct Options {
     json: bool,
 }
 
+/// The record type that holds the first of the addresses.
+fn type_of(addresses: &[IpAddr]) -> Option<RecordType> {
+    addresses.first().map(|address| if address.is_ipv4() { RecordType::A } else { RecordType::AAAA })
+}
+
 /// A transport by its label.
 pub(super) fn transport(text: &str) -> Result<Transport, String> {
     let found = Transport::ALL.into_iter().find(|transport| transport.label() == text);
@@ -82,13 +87,13 @@ pub(super) fn run(options: &Options) -> i32 {
             return super::UNUSABLE;
         }
     };
-    let asked = Asked {
-        name,
-        qtype: options.qtype.unwrap_or(default),
-        client: options.client,
-        transport: options.transport,
-        do_bit: options.dnssec,
-    };
+    let qtype = options.qtype.unwrap_or_else(|| type_of(&options.address).unwrap_or(default));
+    if !options.address.is_empty() && !options.address.iter().any(|address| type_of(&[*address]) == Some(qtype)) {
+        let given = options.address.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        writeln!(ERR, "tidegate: --address {given} is in no answer to {qtype}; ask for A with IPv4, AAAA with IPv6");
+        return super::UNUSABLE;
+    }
+    let asked = Asked { name, qtype, client: options.client, transport: options.transport, do_bit: options.dnssec };
     let explanation = match &options.config {
         Some(file) => {
             let Some(engine) = offline(file) else { return super::UNUSABLE };

@@ -182,7 +182,7 @@ pub fn command() -> clap::Command {
 /// Runs the program with these arguments, starting with its name, and returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     let mut command = without_empty_variables(command());
-    let parsed = command.try_get_matches_from_mut(arguments);
+    let parsed = command.try_get_matches_from_mut(asking_for_help(arguments));
     let verdict = match parsed.and_then(|matches| Arguments::from_arg_matches(&matches)) {
         Ok(arguments) => run_verb(arguments.verb),
         Err(error) => {
@@ -193,6 +193,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         }
     };
     output::finish(verdict)
+}
+
+/// `tidegate help VERB`, which many programs have, is `tidegate VERB --help`.
+fn asking_for_help(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|verb| verb == "help") {
+        arguments.remove(1);
+        arguments.push("--help".into());
+    }
+    arguments
 }
 
 /// The command line, with environment variables that are empty counted as unset: manifests and unit files write them so.

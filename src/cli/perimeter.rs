@@ -21,7 +21,7 @@ pub(super) struct Options {
     /// As JSON
     #[arg(long)]
     json: bool,
-    /// The first day of a report from the record on disk, in UTC, such as 2026-11-01
+    /// The first day of a report from the record on disk, in UTC, such as 2026-11-01 [default: the record's]
     #[arg(long, value_name = "DATE")]
     from: Option<String>,
     /// The last day of such a report [default: today]

@@ -52,6 +52,8 @@ enum ReportError {
     NotADate(String),
     #[error("the last day comes before the first")]
     Backwards,
+    #[error("the first day is still to come")]
+    Future,
     #[error("{} has no `record` in [perimeter], so nothing is recorded; say --record DIR if it lies elsewhere", .0.display())]
     NotRecorded(PathBuf),
     #[error("{file} is not a configuration that can be used: {1}; say --record DIR", file = .0.display())]
@@ -95,7 +97,7 @@ pub(super) fn run(wanted: &Wanted<'_>) -> i32 {
         Err(error) => {
             writeln!(ERR, "tidegate: {error}");
             // A script must not take a date that it wrote wrong for a leak.
-            let is_argument = matches!(error, ReportError::NotADate(_) | ReportError::Backwards);
+            let is_argument = matches!(error, ReportError::NotADate(_) | ReportError::Backwards | ReportError::Future);
             if is_argument { super::UNUSABLE } else { super::FAILED }
         }
     }
@@ -105,6 +107,9 @@ fn report(wanted: &Wanted<'_>) -> Result<(History, (u64, u64)), ReportError> {
     let today = clock::wall().as_secs() / DAY * DAY;
     let from = wanted.from.map_or(Ok(0), date)?;
     let to = wanted.to.map_or(Ok(today), date)? + DAY;
+    if from > today {
+        return Err(ReportError::Future);
+    }
     if to <= from {
         return Err(ReportError::Backwards);
     }
@@ -203,7 +208,9 @@ fn summary(history: &History, span: (u64, u64), now: u64) -> Vec<String> {
     if history.left_out > 0 {
         lines.push(format!("{} names were left out to bound memory and disk", history.left_out));
     }
-    lines.push(format!("configurations in force: {}", joined(&history.configurations)));
+    if !history.configurations.is_empty() {
+        lines.push(format!("configurations in force: {}", joined(&history.configurations)));
+    }
     lines
 }
 

@@ -56,7 +56,7 @@ pub(super) struct Options {
     #[arg(long)]
     live: bool,
     /// Where the daemon answers DNS over UDP and TCP [default: its first listener]
-    #[arg(long, value_name = "ADDR:PORT", requires = "live")]
+    #[arg(long, value_name = "ADDR[:PORT]", requires = "live", value_parser = dns_address)]
     server: Option<SocketAddr>,
     /// The daemon's `admin.socket`
     #[arg(long, value_name = "PATH", requires = "live")]
@@ -70,6 +70,12 @@ pub(super) struct Options {
     /// As JSON
     #[arg(long)]
     json: bool,
+}
+
+/// An address, on port 53 unless it says another.
+fn dns_address(text: &str) -> Result<SocketAddr, String> {
+    let alone = text.parse().map(|address: IpAddr| SocketAddr::new(address, 53));
+    alone.or_else(|_| text.parse()).map_err(|_| "write it as 127.0.0.1, 127.0.0.1:53 or [::1]:53".to_owned())
 }
 
 /// The results of all files, which is the document of `--json`.
@@ -106,14 +112,25 @@ struct CaseResult {
 /// Why a case could not be tried.
 #[derive(Debug, thiserror::Error)]
 enum TestError {
+    #[error("{0}; without --live the configuration itself is tested")]
+    NoDaemon(#[source] control::DaemonError),
     #[error(transparent)]
-    Explain(#[from] explain::ExplainError),
+    Explain(explain::ExplainError),
     #[error(transparent)]
     Daemon(#[from] control::DaemonError),
     #[error("the daemon at {0} gives no answer: {1}")]
     NoAnswer(SocketAddr, #[source] ask::AskError),
     #[error("it is not known where the daemon answers DNS; say --server ADDR:PORT")]
     NoListener,
+}
+
+impl From<explain::ExplainError> for TestError {
+    fn from(error: explain::ExplainError) -> Self {
+        match error {
+            explain::ExplainError::Daemon(error) => Self::NoDaemon(error),
+            error @ explain::ExplainError::NoExplanation(..) => Self::Explain(error),
+        }
+    }
 }
 
 /// Exit code 0 = everything holds, 1 = something does not, or no daemon was reached, 2 = a file cannot be used.
@@ -322,10 +339,15 @@ impl Observed {
     }
 }
 
+/// A name without its last dot, unless that is all of it.
+fn without_end(text: &str) -> &str {
+    text.strip_suffix('.').filter(|rest| !rest.is_empty()).unwrap_or(text)
+}
+
 /// Checks how the name is handled against the expectation.
 fn check_handling(expected: &Expected, explanation: &Explanation, failures: &mut Vec<String>) {
     let step = explanation.steps.first();
-    let text = |text: Option<&str>| text.unwrap_or_default().trim_end_matches('.').to_owned();
+    let text = |text: Option<&str>| without_end(text.unwrap_or_default()).to_owned();
     let rule = text(step.and_then(|step| step.rule.as_deref()));
     let group = text(step.and_then(|step| Some(step.groups.first()?.name.as_str())));
     let view = text(step.and_then(|step| step.view.as_deref()));
@@ -338,7 +360,7 @@ fn check_handling(expected: &Expected, explanation: &Explanation, failures: &mut
     ];
     for (what, wanted, is) in all {
         if let Some(wanted) = wanted
-            && !wanted.trim_end_matches('.').eq_ignore_ascii_case(&is)
+            && !without_end(wanted).eq_ignore_ascii_case(&is)
         {
             failures.push(format!("{what} is {}, and should be {}", named(&is), named(wanted)));
         }

@@ -95,7 +95,7 @@ impl Expectations {
             Ok(octets) => Self::parse(&name, octets),
             Err(error) => {
                 let problem = Problem::without_place(format!("{name}: cannot be read: {}", SystemError(&error)));
-                let help = "name a file of expectations; `tidegate test --help` has an example";
+                let help = "name a file of expectations: [[case]], and below it lines such as name = \"sts.eu-west-1.amazonaws.com\" and rule = \"aws\"";
                 Err(Problems::new(Vec::new().into(), vec![problem.help(help)]))
             }
         }

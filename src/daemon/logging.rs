@@ -26,6 +26,21 @@ use crate::{
     engine::query_log,
 };
 
+/// The modules that directives name.
+fn modules(directives: &str) -> impl Iterator<Item = &str> {
+    let targets = directives.split(',').filter_map(|part| part.split_once('=')).map(|(target, _)| target);
+    targets.map(|target| target.split('[').next().unwrap_or_default().trim()).filter(|module| !module.is_empty())
+}
+
+/// Whether a module is meant as one of ours, and is none. Those of libraries are not known.
+fn is_missing(module: &str) -> bool {
+    match module.split_once("::") {
+        Some(("tidegate", rest)) => !MODULES.contains(&rest.split("::").next().unwrap_or_default()),
+        Some((first, _)) => MODULES.contains(&first),
+        None => MODULES.contains(&module),
+    }
+}
+
 /// Changes the level of a running log.
 pub type LevelHandle = reload::Handle<EnvFilter, Registry>;
 
@@ -112,12 +127,32 @@ fn unlocked_standard_error() -> Box<dyn Write + Send> {
     }
 }
 
+/// The modules of ours that log.
+const MODULES: [&str; 13] = [
+    "admin",
+    "cache",
+    "cli",
+    "config",
+    "daemon",
+    "engine",
+    "metrics",
+    "net",
+    "perimeter",
+    "serve",
+    "tls",
+    "upstream",
+    "zones",
+];
+
 /// Why the log level was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LevelError {
     /// A single word that is no level. tracing would take it for a module and silence all others.
     #[error("\"{0}\" is no level; write off, error, warn, info, debug or trace, or MODULE=LEVEL")]
     NotALevel(String),
+    /// A module of ours that there is not. Nothing would be logged of it, and nothing said.
+    #[error("there is no module \"{0}\"; write tidegate::upstream=debug, or another of {list}", list = MODULES.join(", "))]
+    NoModule(String),
     /// The directives do not parse.
     #[error("\"{directives}\" cannot be read: {error}")]
     Directives {
@@ -143,6 +178,9 @@ fn read(base: LogLevel, directives: &str) -> Result<EnvFilter, LevelError> {
     let words: Vec<&str> = directives.split(',').map(str::trim).filter(|part| !part.contains(['=', '['])).collect();
     if let Some(word) = words.iter().find(|word| word.is_empty() || word.parse::<LevelFilter>().is_err()) {
         return Err(LevelError::NotALevel((*word).to_owned()));
+    }
+    if let Some(module) = modules(directives).find(|module| is_missing(module)) {
+        return Err(LevelError::NoModule(module.to_owned()));
     }
     let base = if words.is_empty() { word(base) } else { "off" };
     // Of two directives for the same target the later one applies.
@@ -183,6 +221,25 @@ fn chosen(format: LogFormat) -> LogFormat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_module_that_there_is_not_is_refused() {
+        for (given, missing) in [
+            ("upstream=debug", Some("upstream")),
+            ("engine::resolve=debug", Some("engine::resolve")),
+            ("info,tidegate::upstraem=debug", Some("tidegate::upstraem")),
+            ("tidegate::upstream::link=trace,hyper=debug", None),
+            ("tidegate=debug", None),
+            ("tidegate::engine[query]=debug", None),
+        ] {
+            let refused = read(LogLevel::Info, given).err().map(|error| error.to_string());
+            let expected = missing.map(|module| format!("there is no module \"{module}\""));
+            assert_eq!(refused.as_ref().map(|text| text.split(';').next().unwrap().to_owned()), expected, "{given}");
+        }
+        let rooms: Vec<_> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap().collect();
+        let is_room = |name: &str| rooms.iter().any(|room| room.as_ref().unwrap().path().file_stem().unwrap() == name);
+        assert!(MODULES.iter().all(|module| is_room(module)));
+    }
 
     #[test]
     fn a_module_is_heard_beside_the_others_and_never_instead_of_them() {

@@ -15,6 +15,9 @@ use crate::{
     upstream::{Group, Server, path_words},
 };
 
+/// The most servers in a line.
+const MOST_NAMES: usize = 12;
+
 /// Whether a drain begins or ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drain {
@@ -34,9 +37,12 @@ impl Daemon {
             all.into_iter().partition(|server| fits(server, name) || is_from_system(server, name, &live));
         if fitting.is_empty() {
             let known: Vec<String> = others.iter().map(|server| full_name(server)).collect();
-            let line = match known.is_empty() {
-                true => format!("there is no server {name}, nor any other"),
-                false => format!("there is no server {name}; there are {}", known.join(", ")),
+            let of_group: Vec<String> =
+                others.iter().filter(|server| server.group() == name).map(|server| full_name(server)).collect();
+            let line = match (known.is_empty(), of_group.is_empty()) {
+                (true, _) => format!("there is no server \"{name}\", nor any other"),
+                (false, true) => format!("there is no server \"{name}\"; there are {}", some_of(&known)),
+                (false, false) => format!("\"{name}\" is a group; its servers are {}", some_of(&of_group)),
             };
             let facts = OrderFacts { known: Some(known), ..OrderFacts::default() };
             return Err(OrderReport::new(vec![line]).with(facts));
@@ -77,6 +83,15 @@ impl Daemon {
         let line = format!("{} forgotten", Plural(forgotten, "answer"));
         OrderReport::new(vec![line]).with(OrderFacts { forgotten: Some(forgotten), ..OrderFacts::default() })
     }
+}
+
+/// The first of many names.
+fn some_of(names: &[String]) -> String {
+    let more = match names.len().checked_sub(MOST_NAMES) {
+        None | Some(0) => String::new(),
+        Some(more) => format!(" and {more} more, see `tidegate status`"),
+    };
+    names[..names.len().min(MOST_NAMES)].join(", ") + &more
 }
 
 fn set_one(server: &Server, drain: Drain) -> String {

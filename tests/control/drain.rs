@@ -56,6 +56,9 @@ fn a_drained_server_gets_no_queries_until_undrained_even_after_a_reload() {
 
     assert_eq!(place.says(&["undrain", &server]), (Some(0), format!("vpc/{server} gets queries again\n")));
     await_preferred(&tidegate, "10.0.0.1");
+    let (code, text) = place.says(&["drain", "vpc"]);
+    assert_eq!(code, Some(2));
+    assert!(text.contains(&format!("\"vpc\" is a group; its servers are vpc/{server}")), "{text}");
     let (code, text) = place.says(&["drain", "10.9.9.9"]);
     assert_eq!(code, Some(2));
     assert!(text.contains(&format!("vpc/{server}, vpc/{}", other.address)), "{text}");

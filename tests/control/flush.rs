@@ -4,7 +4,12 @@ use serde_json::Value;
 
 use crate::{
     Place,
-    support::{config::ONE_PATIENT_TRY, query::Query, tidegate::Tidegate, upstream::Upstream},
+    support::{
+        config::ONE_PATIENT_TRY,
+        query::{Query, rtype},
+        tidegate::Tidegate,
+        upstream::Upstream,
+    },
 };
 
 #[test]
@@ -25,6 +30,11 @@ fn a_flush_forgets_what_it_names() {
         assert_eq!(place.says(words), (Some(0), said.to_owned()));
         ask();
         assert_eq!(counts(), after, "{words:?}");
+    }
+    // An address means its PTR, a network its reverse zone.
+    for words in [&["flush", "8.8.4.4"][..], &["flush", "--zone", "8.8.0.0/16"]] {
+        tidegate.client().ask(&Query::new("4.4.8.8.in-addr.arpa.", rtype::PTR));
+        assert_eq!(place.says(words), (Some(0), "1 answer forgotten\n".to_owned()));
     }
     let json: Value = serde_json::from_slice(&place.order(&["flush", "--all", "--json"]).stdout).unwrap();
     assert_eq!(json["forgotten"], 4, "{json}");

@@ -17,7 +17,7 @@ fn the_logs_level_changes_while_it_runs() {
     assert!(place.order(&["undrain", "127.0.0.1"]).status.success());
     tidegate.await_logged("INFO", "is back in service");
     assert!(tidegate.logged("INFO", "is drained").is_empty(), "{:?}", &tidegate.log()[lines..]);
-    for slip in ["tidegate=loud", "inof"] {
+    for slip in ["tidegate=loud", "inof", "upstream=debug", "tidegate::upstraem=debug"] {
         let (code, text) = place.says(&["log", slip]);
         assert_eq!(code, Some(2), "{text}");
     }

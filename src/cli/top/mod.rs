@@ -33,7 +33,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[group(id = "top")]
 pub(super) struct Options {
-    /// Shows it once and ends
+    /// Shows it once, after one interval, and ends
     #[arg(long)]
     once: bool,
     /// The time between two looks, such as 500ms or 5s

@@ -5,11 +5,21 @@ use super::{
     keys::{TABLES, TOP},
 };
 
+/// The table of expectations that is in every such file.
+const CASE: &str = "case";
+
 /// The problem of the unknown key `name` in the table `path`, whose keys are `known`.
 pub(super) fn unknown_key(place: &Place, path: &str, name: &str, known: &[&str]) -> Problem {
     let table = if path.is_empty() { "the file".to_owned() } else { format!("[{path}]") };
     if let Some(near) = nearest(name, known) {
         return Problem::at(place, format!("{table} has no key \"{name}\"; did you mean \"{near}\"?"));
+    }
+    if path.is_empty() && (TOP.contains(&name) || name == CASE) {
+        let help = match name == CASE {
+            true => "this looks like a file of expectations: `tidegate test` takes it",
+            false => "this looks like a configuration: name it with --config, beside a file of expectations",
+        };
+        return Problem::at(place, format!("{table} has no key \"{name}\"")).help(help);
     }
     let mut tables = TABLES.iter().filter(|(header, _)| !header.is_empty());
     let elsewhere = match TOP.contains(&name) {
