@@ -248,6 +248,8 @@ fn a_new_quic_client_reaches_the_successor_while_the_one_before_it_answers() {
     let client = site.quic_client("silent.example.");
     site.upstream.wait_for("silent.example.", 1);
     let next = Tidegate::start_by(&TAKEOVER, &site.config());
+    // Until it has heard that the next one is ready, it serves new clients too.
+    site.tidegate.await_logged("INFO", "another process took over");
     for _ in 0..5 {
         assert!(site.ask_over_quic("www.example.").ends_with(&[10, 0, 0, 1]));
     }
@@ -256,7 +258,8 @@ fn a_new_quic_client_reaches_the_successor_while_the_one_before_it_answers() {
     assert_eq!(response, None);
     assert_closed_in_order(&end);
     let served = next.metric("tidegate_queries_total", &[("transport", "quic"), ("family", "4")]);
-    assert!((served - 5.0).abs() < 0.5, "{served} of 5 queries");
+    // Both may have the first of them.
+    assert!((4.0..=5.0).contains(&served), "{served} of 5 queries");
 }
 
 /// Without a stateless reset (RFC 9000 10.3) it would wait for its idle time-out.
