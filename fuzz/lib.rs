@@ -31,7 +31,11 @@ use tidegate::{
     },
     wire::{MAX_MESSAGE, Name, RecordType, Transport},
 };
-use tokio::{runtime::Runtime, task::LocalSet};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    task::LocalSet,
+};
 
 /// Names that are answered in every way there is: here, by rules with and without a guard, and not at all.
 pub const SITE: &str = r#"
@@ -247,6 +251,8 @@ pub fn serve_orders() -> PathBuf {
     };
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        // Rust's start ignores SIGPIPE, libFuzzer's does not: a client that is gone must not end the process.
+        drop(runtime.block_on(async { signal(SignalKind::pipe()) }).expect("a signal that can be handled"));
         while let Event::Order(request) = runtime.block_on(daemon.next()) {
             // The sender may be gone.
             drop(request.reply.send(carry_out(&daemon, request.order)));
@@ -291,6 +297,8 @@ pub fn read_rest(mut client: impl Client) -> Vec<u8> {
         match client.read(&mut buffer) {
             Ok(0) => return replies,
             Ok(length) => replies.extend_from_slice(&buffer[..length]),
+            // libFuzzer's alarm.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("the connection does not end"),
             // A reset throws away what was not read yet, and perhaps half a reply.
             Err(_) => return Vec::new(),
