@@ -2,7 +2,11 @@
 
 mod place;
 
-use std::{cmp::Ordering, fmt, str::FromStr};
+use std::{
+    cmp::Ordering,
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 
 pub use self::place::{NameBuf, skip, skip_uncompressed, stands_at};
 pub(super) use self::place::{is_same, pointer};
@@ -126,12 +130,34 @@ impl fmt::Debug for Name {
 /// Canonical order (RFC 4034 6.1): by labels from the right.
 impl Ord for Name {
     fn cmp(&self, other: &Self) -> Ordering {
-        let reversed = |name: &Self| {
-            let mut labels: Vec<Vec<u8>> = name.labels().map(<[u8]>::to_vec).collect();
-            labels.reverse();
-            labels
-        };
-        reversed(self).cmp(&reversed(other))
+        let (ours, theirs) = (LabelStarts::of(self), LabelStarts::of(other));
+        ours.right_to_left(self).cmp(theirs.right_to_left(other))
+    }
+}
+
+/// Where each label of a name begins.
+struct LabelStarts {
+    starts: [u8; MAX_NAME / 2],
+    count: usize,
+}
+
+impl LabelStarts {
+    fn of(name: &Name) -> Self {
+        // A name has 255 octets at most, and each label but the root at least two.
+        let (mut starts, mut count, mut at) = ([0; MAX_NAME / 2], 0, 0_u8);
+        while name.0[usize::from(at)] > 0 {
+            starts[count] = at;
+            count += 1;
+            at += 1 + name.0[usize::from(at)];
+        }
+        Self { starts, count }
+    }
+
+    fn right_to_left<'a>(&self, name: &'a Name) -> impl Iterator<Item = &'a [u8]> {
+        self.starts[..self.count].iter().rev().map(|&start| {
+            let start = usize::from(start);
+            &name.0[start + 1..][..usize::from(name.0[start])]
+        })
     }
 }
 
@@ -154,7 +180,7 @@ impl fmt::Display for DisplayWire<'_> {
             for &octet in label {
                 match octet {
                     b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => write!(f, "\\{}", char::from(octet))?,
-                    0x21..=0x7e => write!(f, "{}", char::from(octet))?,
+                    0x21..=0x7e => f.write_char(char::from(octet))?,
                     _ => write!(f, "\\{octet:03}")?,
                 }
             }
@@ -198,7 +224,9 @@ impl FromStr for Name {
         if text == "." {
             return Ok(Self::root());
         }
-        let mut wire = vec![0_u8];
+        // A length in front of the first label, the root behind the last.
+        let mut wire = Vec::with_capacity(text.len() + 2);
+        wire.push(0_u8);
         let mut start = 0;
         let mut octets = text.bytes();
         while let Some(octet) = octets.next() {
@@ -265,6 +293,29 @@ mod tests {
             assert_eq!(name.as_wire(), wire, "{text}");
             assert_eq!(name.to_string().parse::<Name>().unwrap(), name, "{text}");
         }
+    }
+
+    #[test]
+    fn names_are_in_canonical_order() {
+        // RFC 4034 section 6.1, and a name of 127 labels.
+        let long = "a.".repeat(127);
+        let ordered = [
+            ".",
+            "a",
+            &long,
+            "example",
+            "a.example",
+            "yljkjljk.a.example",
+            "z.a.example",
+            "zabc.a.example",
+            "z.example",
+            "\\001.z.example",
+            "*.z.example",
+            "\\200.z.example",
+        ];
+        let names = ordered.map(|text| text.parse::<Name>().unwrap());
+        assert!(names.is_sorted_by(|one, other| one < other));
+        assert!(names.iter().all(|name| name.cmp(name) == Ordering::Equal));
     }
 
     #[test]
