@@ -97,12 +97,12 @@ fn apply_flags(loaded: &mut Loaded, flags: &ServeFlags) {
     let rest: &[&str] = if sources.is_empty() { &[".", "reverse:private"] } else { &["."] };
     if let Some(listen) = texts(sources, "--listen", &flags.listen) {
         let place = listen.place.clone();
-        let server = || Located { value: ServerSection::default(), place };
+        let server = || Located::new(ServerSection::default(), place);
         file.server.get_or_insert_with(server).value.listen = Some(listen);
     }
     for (flag, value) in [("--admin", &flags.admin), ("--socket", &flags.socket)] {
         let Some(text) = switchable(sources, flag, value.as_deref()) else { continue };
-        let admin = || Located { value: AdminSection::default(), place: text.place.clone() };
+        let admin = || Located::new(AdminSection::default(), text.place.clone());
         let admin = &mut file.admin.get_or_insert_with(admin).value;
         *(if flag == "--admin" { &mut admin.http } else { &mut admin.socket }) = Some(text);
     }
@@ -120,7 +120,7 @@ fn apply_flags(loaded: &mut Loaded, flags: &ServeFlags) {
         let word = words.value.first()?;
         let action = OnPublic::parse(word, "on_public").map_err(|problem| problems.push(problem)).ok();
         // A wrong value has already been reported.
-        Some(Located { value: action.unwrap_or(OnPublic::Refuse), place: words.place })
+        Some(Located::new(action.unwrap_or(OnPublic::Refuse), words.place.clone()))
     });
     for forward in file.forward.iter_mut().filter(|forward| covers(&forward.value, "aws", "preset:aws")) {
         guard(&mut forward.value, private.as_ref(), on_public.as_ref());
@@ -135,7 +135,7 @@ fn apply_flags(loaded: &mut Loaded, flags: &ServeFlags) {
 fn guard(forward: &mut ForwardSection, private: Option<&Texts>, on_public: Option<&Located<OnPublic>>) {
     if let Some(private) = private {
         forward.private = Some(private.clone());
-        let refuse = || Located { value: OnPublic::Refuse, place: private.place.clone() };
+        let refuse = || Located::new(OnPublic::Refuse, private.place.clone());
         forward.on_public.get_or_insert_with(refuse);
     }
     if let Some(on_public) = on_public {
@@ -147,9 +147,9 @@ fn guard(forward: &mut ForwardSection, private: Option<&Texts>, on_public: Optio
 /// of `zones`, if missing.
 fn route_zones(file: &mut File, name: &str, zones: &[&str], servers: Texts) {
     let place = servers.place.clone();
-    let text = |value: &str| Text { value: value.to_owned(), place: place.clone() };
-    let entries = servers.value.into_iter().map(ServerEntry::Text).collect();
-    let entries = Some(Located { value: entries, place: place.clone() });
+    let text = |value: &str| Text::new(value.to_owned(), place.clone());
+    let entries = servers.into_value().into_iter().map(ServerEntry::Text).collect();
+    let entries = Some(Located::new(entries, place.clone()));
     match file.upstream.iter_mut().find(|upstream| upstream.name.value == name) {
         Some(upstream) => {
             upstream.table.servers = entries;
@@ -169,9 +169,9 @@ fn route_zones(file: &mut File, name: &str, zones: &[&str], servers: Texts) {
         return;
     }
     let zones = zones.iter().map(|zone| text(zone)).collect();
-    let zones = Some(Located { value: zones, place: place.clone() });
+    let zones = Some(Located::new(zones, place.clone()));
     let rule = ForwardSection { name: Some(text(name)), zones, to: Some(text(name)), ..ForwardSection::default() };
-    file.forward.push(Located { value: rule, place: place.clone() });
+    file.forward.push(Located::new(rule, place.clone()));
 }
 
 /// Whether a rule for all clients is called `name` or has `zone`.
@@ -186,7 +186,7 @@ fn switchable(sources: &mut Vec<Source>, flag: &'static str, value: Option<&str>
     let value = value.filter(|value| !value.is_empty())?;
     let place = Place { source: SourceId(sources.len()), span: 0..0 };
     sources.push(Source::Flag(flag));
-    Some(Text { value: if value == "off" { String::new() } else { value.to_owned() }, place })
+    Some(Text::new(if value == "off" { String::new() } else { value.to_owned() }, place))
 }
 
 /// The values of a flag, as a source of its own; none if it was not given. An empty variable counts as unset.
@@ -197,6 +197,6 @@ fn texts(sources: &mut Vec<Source>, flag: &'static str, values: &[String]) -> Op
     let place = Place { source: SourceId(sources.len()), span: 0..0 };
     sources.push(Source::Flag(flag));
     let split = values.iter().flat_map(|value| value.split(',')).map(str::trim);
-    let value = split.map(|value| Text { value: value.to_owned(), place: place.clone() }).collect();
-    Some(Texts { value, place })
+    let value = split.map(|value| Text::new(value.to_owned(), place.clone())).collect();
+    Some(Texts::new(value, place))
 }

@@ -54,7 +54,7 @@ impl Builder<'_> {
                 self.problem_with_help(&text.place, message, help);
                 continue;
             }
-            let bare = Text { value: rest.trim_end_matches('/').to_owned(), place: text.place.clone() };
+            let bare = Text::new(rest.trim_end_matches('/').to_owned(), text.place.clone());
             let Some(endpoint) = self.listener(&bare, "https", port) else { continue };
             if self.once(&mut endpoints, endpoint.clone(), text, "https") {
                 listen.push(HttpsListen { endpoint, encryption });

@@ -85,7 +85,7 @@ impl Builder<'_> {
     fn dnstap(&mut self, text: Option<&Text>) -> Option<DnstapTarget> {
         let text = text.filter(|text| !text.value.is_empty())?;
         if let Some(path) = text.value.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-            let path = Text { value: path.to_owned(), place: text.place.clone() };
+            let path = Text::new(path.to_owned(), text.place.clone());
             return self.path(Some(&path)).map(DnstapTarget::Unix);
         }
         let address = text.value.strip_prefix("tcp:").and_then(|address| address.parse().ok());

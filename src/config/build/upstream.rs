@@ -267,7 +267,7 @@ impl Builder<'_> {
             self.problem_with_help(&text.place, message, "write \"sts.eu-west-1.amazonaws.com A\"");
             return None;
         };
-        let qname = self.name(&Located { value: qname.to_owned(), place: text.place.clone() })?;
+        let qname = self.name(&Located::new(qname.to_owned(), text.place.clone()))?;
         match qtype.parse() {
             // Pseudo types (RFC 6895 3.1) are not ordinary queries.
             Ok(RecordType(41 | 128..=255)) | Err(_) => {

@@ -151,6 +151,10 @@ impl Builder<'_> {
     /// Warns of a rule that is never used, because rules with longer client networks have its zones for all served
     /// clients.
     fn warn_of_shadow(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, allow: &[IpNet]) {
+        let has_views = |zone: &Name| self.claims.get(zone).is_some_and(|claims| claims.len() > 1);
+        if !rule.zones.iter().all(has_views) {
+            return;
+        }
         let everybody = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
         let own: &[IpNet] = if rule.clients.is_empty() { &everybody } else { &rule.clients };
         let served: Vec<(IpNet, IpNet)> = own

@@ -65,7 +65,7 @@ impl ExpectationsFile {
         let source = SourceId(0);
         let mut file = Self::default();
         if errors.is_empty() {
-            let mut reader = Reader { source, problems: &mut loaded.problems };
+            let mut reader = Reader { source, start: 0, problems: &mut loaded.problems };
             file = read(table.get_ref(), &mut reader);
         } else {
             loaded.unreadable = true;

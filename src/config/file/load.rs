@@ -22,6 +22,11 @@ use super::{
 };
 use crate::{files, system_error::SystemError};
 
+/// The beginning of a rule.
+const RULE_LINE: &str = "\n[[forward]]";
+/// The least octets of a piece of a large text.
+const PIECE: usize = 64 << 10;
+
 /// The files as read, and their problems.
 #[derive(Debug, Default)]
 pub(in crate::config) struct Loaded {
@@ -77,20 +82,57 @@ impl Loaded {
     fn read_source(&mut self, name: String, octets: Vec<u8>) -> File {
         let source = SourceId(self.sources.len());
         let text = self.text(octets);
+        if let Some(file) = self.read_pieces(source, &text) {
+            self.sources.push(Source::File { name, text });
+            return file;
+        }
         let (table, errors) = DeTable::parse_recoverable(&text);
         if !errors.is_empty() {
             self.unreadable = true;
             self.note_syntax(source, &text, &errors);
             // If parts are unreadable, only [admin] is used: it says where the daemon with the last good file is.
-            let mut reader = Reader { source, problems: &mut Vec::new() };
+            let mut reader = Reader { source, start: 0, problems: &mut Vec::new() };
             let admin = read_file(table.get_ref(), &mut reader).admin;
             self.sources.push(Source::File { name, text });
             return File { admin, ..File::default() };
         }
-        let mut reader = Reader { source, problems: &mut self.problems };
+        let mut reader = Reader { source, start: 0, problems: &mut self.problems };
         let file = read_file(table.get_ref(), &mut reader);
         self.sources.push(Source::File { name, text });
         file
+    }
+
+    /// Reads a large text in pieces, if it is some tables and then rules alone. The tree of a text takes fifty times its
+    /// memory: that of one piece after the other takes next to none.
+    ///
+    /// Pieces begin where a line does with `[[forward]]`. If that is within a text of several lines, the piece before it
+    /// does not end well; then, and if anything else stands in the way, nothing is read here.
+    fn read_pieces(&mut self, source: SourceId, text: &str) -> Option<File> {
+        let (head, rules) = text.split_at(text.find(RULE_LINE)? + 1);
+        if rules.len() < 2 * PIECE {
+            return None;
+        }
+        let mut problems = Vec::new();
+        let (table, errors) = DeTable::parse_recoverable(head);
+        if !errors.is_empty() || table.get_ref().contains_key("forward") {
+            return None;
+        }
+        let mut file = read_file(table.get_ref(), &mut Reader { source, start: 0, problems: &mut problems });
+        let mut rest = rules;
+        while !rest.is_empty() {
+            let later = (PIECE..rest.len()).find(|&at| rest.is_char_boundary(at));
+            let end = later.and_then(|from| Some(from + rest[from..].find(RULE_LINE)? + 1)).unwrap_or(rest.len());
+            let (table, errors) = DeTable::parse_recoverable(&rest[..end]);
+            if !errors.is_empty() || table.get_ref().keys().any(|key| key.get_ref() != "forward") {
+                return None;
+            }
+            let start = text.len() - rest.len();
+            let mut reader = Reader { source, start, problems: &mut problems };
+            file.forward.extend(read_tables(table.get_ref(), "forward", &mut reader));
+            rest = &rest[end..];
+        }
+        self.problems.append(&mut problems);
+        Some(file)
     }
 
     /// Notes the first syntax error of each line; further ones follow from it.
@@ -215,8 +257,8 @@ fn read_upstreams(table: &DeTable<'_>, reader: &mut Reader<'_>) -> Vec<Upstream>
     for (name, value) in named.iter() {
         let place = reader.place(name.span());
         let Some(section) = Located::read(value, &join("upstream", name.get_ref()), reader) else { continue };
-        let name = Located { value: name.get_ref().to_string(), place };
-        upstreams.push(Upstream { name, table: section.value });
+        let name = Located::new(name.get_ref().to_string(), place);
+        upstreams.push(Upstream { name, table: section.into_value() });
     }
     upstreams.sort_by_key(|upstream| upstream.name.place.span.start);
     upstreams
@@ -229,7 +271,9 @@ where
 {
     let Some(value) = table.get(key) else { return Vec::new() };
     if let Some(items) = value.get_ref().as_array() {
-        return items.iter().filter_map(|item| Located::read(item, key, reader)).collect();
+        let mut tables = Vec::with_capacity(items.len());
+        tables.extend(items.iter().filter_map(|item| Located::read(item, key, reader)));
+        return tables;
     }
     let place = reader.place(key_span(table, key).unwrap_or_else(|| value.span()));
     reader.problems.push(Problem::at(&place, format!("write [[{key}]] with two brackets: there may be several")));
@@ -242,7 +286,37 @@ fn key_span(table: &DeTable<'_>, key: &str) -> Option<std::ops::Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use super::*;
+
+    #[test]
+    fn a_large_text_is_read_in_pieces_as_it_would_be_whole() {
+        let head = "[server]\nworkers = 2\n[upstream.site]\nservers = [\"192.0.2.1\"]\n";
+        let mut rules = String::new();
+        for number in 0..5000 {
+            let zone = if number == 4321 { "7".to_owned() } else { format!("\"zone{number}.example\"") };
+            write!(rules, "[[forward]]\nzones = [{zone}] # é\nto = \"site\"\n").unwrap();
+        }
+        let read = |text: String, in_pieces| {
+            let mut loaded = Loaded::default();
+            assert_eq!(loaded.read_pieces(SourceId(0), &text).is_some(), in_pieces, "{}", &text[text.len() - 80..]);
+            parse("t.toml", text.into())
+        };
+        let pieces = read(format!("{head}{rules}"), true);
+        // A table behind the rules: it is read whole.
+        let whole = read(format!("{head}{rules}[limits]\n"), false);
+        assert_eq!(pieces.file.forward.len(), 5000);
+        assert_eq!((&pieces.file.forward, &pieces.file.server), (&whole.file.forward, &whole.file.server));
+        assert_eq!((pieces.problems.len(), &pieces.problems), (1, &whole.problems));
+        for bad in ["[[forward]]\nzones = \n", "[[forward]]\nname = \"\"\"\n[[forward]]\n", "[server]\n", "x"] {
+            let (loaded, alone) = (read(format!("{head}{rules}{bad}"), false), read(format!("{head}{bad}"), false));
+            assert!(loaded.problems.len() >= alone.problems.len() && !loaded.problems.is_empty(), "{bad}");
+        }
+        // A text of several lines that a piece would cut.
+        let cut = format!("{head}{rules}[[forward]]\nname = \"\"\"\n{rules}\"\"\"\n");
+        assert_eq!(read(cut, false).file.forward.len(), 5001);
+    }
 
     #[test]
     fn wildcards_match_file_names() {

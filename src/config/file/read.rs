@@ -1,6 +1,8 @@
 //! Typed reading of a TOML tree. A value of the wrong type or an unknown key is a problem; reading goes on, so that all
 //! problems are found.
 
+use std::ops::{Deref, DerefMut, Range};
+
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -12,11 +14,30 @@ use super::{
     suggest,
 };
 
-/// A value and its place.
+/// A value and its place, on the heap: a table has many keys, few of them are given, and there may be a hundred thousand
+/// tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::config) struct Located<T> {
+pub(in crate::config) struct Located<T>(Box<Written<T>>);
+
+/// What a [`Located`] holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::config) struct Written<T> {
     pub(in crate::config) value: T,
     pub(in crate::config) place: Place,
+}
+
+impl<T> Deref for Located<T> {
+    type Target = Written<T>;
+
+    fn deref(&self) -> &Written<T> {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Located<T> {
+    fn deref_mut(&mut self) -> &mut Written<T> {
+        &mut self.0
+    }
 }
 
 pub(in crate::config) type Text = Located<String>;
@@ -26,16 +47,26 @@ type Integer = Located<i64>;
 type Float = Located<f64>;
 
 impl<T> Located<T> {
+    /// A value and its place.
+    pub(in crate::config) fn new(value: T, place: Place) -> Self {
+        Self(Box::new(Written { value, place }))
+    }
+
+    /// The value alone.
+    pub(in crate::config) fn into_value(self) -> T {
+        self.0.value
+    }
+
     /// Another value at the same place.
     pub(super) fn with<U>(&self, value: U) -> Located<U> {
-        Located { value, place: self.place.clone() }
+        Located::new(value, self.place.clone())
     }
 }
 
 impl Text {
     /// A text without a place in any source.
-    pub(super) const fn without_place(value: String) -> Self {
-        Self { value, place: Place { source: SourceId(usize::MAX), span: 0..0 } }
+    pub(super) fn without_place(value: String) -> Self {
+        Self::new(value, Place { source: SourceId(usize::MAX), span: 0..0 })
     }
 }
 
@@ -56,6 +87,8 @@ pub(in crate::config) enum ServerEntry {
 /// The reader of one source.
 pub(in crate::config) struct Reader<'a> {
     pub(super) source: SourceId,
+    /// Where the text that is read begins in the source.
+    pub(super) start: usize,
     pub(super) problems: &'a mut Vec<Problem>,
 }
 
@@ -193,8 +226,8 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) const fn place(&self, span: std::ops::Range<usize>) -> Place {
-        Place { source: self.source, span }
+    pub(super) const fn place(&self, span: Range<usize>) -> Place {
+        Place { source: self.source, span: self.start + span.start..self.start + span.end }
     }
 
     fn wrong_type<V: Value>(&mut self, value: &Spanned<DeValue<'_>>, path: &str) {
@@ -244,7 +277,7 @@ where
         reader.wrong_type::<Located<T>>(value, path);
         return None;
     };
-    Some(Located { value: taken, place: reader.place(value.span()) })
+    Some(Located::new(taken, reader.place(value.span())))
 }
 
 impl Value for Text {
@@ -327,8 +360,9 @@ impl<V: Value> Value for Located<Vec<V>> {
             return None;
         };
         let place = reader.place(value.span());
-        let value = items.iter().filter_map(|item| V::read(item, path, reader)).collect();
-        Some(Self { value, place })
+        let mut value = Vec::with_capacity(items.len());
+        value.extend(items.iter().filter_map(|item| V::read(item, path, reader)));
+        Some(Self::new(value, place))
     }
 }
 
@@ -363,6 +397,6 @@ impl<T: Table> Value for Located<T> {
             reader.wrong_type::<Self>(value, path);
             return None;
         };
-        Some(Self { value: T::read(table, path, reader), place: reader.place(value.span()) })
+        Some(Self::new(T::read(table, path, reader), reader.place(value.span())))
     }
 }
