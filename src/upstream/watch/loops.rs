@@ -74,6 +74,8 @@ impl WatchedRule {
 pub struct Loops {
     marks: Mutex<HashMap<Arc<str>, Arc<Marks>>>,
     tags: Mutex<HashMap<Tag, Arc<Outstanding>>>,
+    /// Whether a loop was ever found. The marks of all rules need not be searched before.
+    has_found: AtomicBool,
 }
 
 /// A probe that is under way.
@@ -100,6 +102,9 @@ impl Loops {
 
     /// The rules that a server is marked for.
     pub fn rules_of(&self, server: &Server) -> Vec<Arc<str>> {
+        if !self.has_found.load(Relaxed) {
+            return Vec::new();
+        }
         let marks = self.marks.lock();
         let mut rules: Vec<_> =
             marks.iter().filter(|(_, marks)| marks.has(server)).map(|(rule, _)| Arc::clone(rule)).collect();
@@ -115,6 +120,7 @@ impl Loops {
         let Some(outstanding) = outstanding else { return false };
         if !outstanding.has_come_back.swap(true, Relaxed) {
             outstanding.marks.set(outstanding.server.id(), &outstanding.zone);
+            self.has_found.store(true, Relaxed);
             outstanding.news.notify_one();
         }
         true

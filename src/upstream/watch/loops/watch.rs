@@ -120,7 +120,10 @@ impl Watcher {
     async fn watch(self) {
         let mut doublings = None::<u32>;
         loop {
-            let Some(outcome) = self.probe().await else { return };
+            let Ok(place) = self.places.acquire().await else { return };
+            // On the heap, and only while it is under way: a site may have a hundred thousand watchers.
+            let Some(outcome) = Box::pin(self.probe()).await else { return };
+            drop(place);
             let cleared = match outcome {
                 Outcome::Clean | Outcome::Failed => self.marks.clear(self.server.id(), &self.zone),
                 Outcome::Loops | Outcome::Unknown => ClearedMark::Nothing,
@@ -148,7 +151,6 @@ impl Watcher {
 
     /// The outcome of a probe; none if the zone's name is too long for a tag below it.
     async fn probe(&self) -> Option<Outcome> {
-        let _place = self.places.acquire().await.ok()?;
         let sent = Moment::now();
         let until = sent + self.timing.tag;
         let tag: Tag = rand::random();
