@@ -14,8 +14,9 @@ use tokio::{net::UdpSocket, time::timeout};
 
 use crate::wire::{Class, MessageId, Name, RecordType, UpstreamQuery, header::HEADER};
 
-/// A worker that has been silent for longer is hanging.
-pub const MAX_SILENCE: Duration = Duration::from_secs(2);
+/// A worker that was asked whether it turns and has not answered for longer is hanging. It is asked once a second, so it
+/// is found two seconds after it stopped, give or take a half.
+pub const MAX_SILENCE: Duration = Duration::from_millis(1500);
 /// Time-out of one try; a datagram may be lost when a socket's queue is full.
 const TRY_TIMEOUT: Duration = Duration::from_millis(330);
 /// Tries, within a second in all.

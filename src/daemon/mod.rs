@@ -218,7 +218,6 @@ impl Daemon {
         let connections = Connections::new(descriptors.clients, limit(boot.streams.per_client));
         let limits = ConnectionLimits { pipeline: limit(boot.streams.pipeline), idle: boot.streams.idle };
         let counters: Vec<_> = (0..count).map(|index| Arc::new(metrics::WorkerCounters::new(index))).collect();
-        counters.iter().for_each(|worker| worker.beat(Moment::now().micros()));
         let snapshot_status = Arc::new(SnapshotStatus::default());
         let start_writer = |path| snapshot_writer::start(path, &engine, &snapshot_status);
         let snapshot_writer = boot.snapshot.as_deref().map(start_writer).transpose()?;

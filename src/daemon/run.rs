@@ -9,8 +9,8 @@
 //!   without a lame duck.
 //! - Findings are checked once a second: systemd's STATUS= follows each change, and there is a log line when a group
 //!   loses its last usable server or gets one back.
-//! - Once a second, systemd's watchdog (`WatchdogSec=`) hears that every worker turns. A worker that hangs, or this
-//!   thread, keeps the word back; systemd then kills the process and starts another, and the sockets stay open.
+//! - Once a second, systemd's watchdog (`WatchdogSec=`) hears that every worker turns or sleeps. A worker that hangs, or
+//!   this thread, keeps the word back; systemd then kills the process and starts another, and the sockets stay open.
 
 use std::{
     future::pending,

@@ -16,12 +16,11 @@ use tokio::{
     runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{StartError, handover::HANDED_OVER_DRAIN, listeners::Socket};
 use crate::{
-    clock::Moment,
     dnstap::Tap,
     engine::{Context, Engine},
     metrics,
@@ -30,8 +29,6 @@ use crate::{
     upstream::{self, UpstreamClient},
 };
 
-/// How often a worker records that it is alive; `MAX_SILENCE` without it counts as hanging.
-const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How long a stopping worker waits for queries in flight, unless its sockets live on.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long it then waits for connections to close.
@@ -80,7 +77,12 @@ pub(super) fn spawn(spec: WorkerSpec) -> Result<JoinHandle<io::Result<()>>, Star
 fn run(spec: WorkerSpec) -> io::Result<()> {
     let _notice = EndNotice(spec.end.clone());
     // Not a LocalSet: its waker is the root task's, and waking that costs a system call per turn.
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    let (counters, its_counters) = (Arc::clone(&spec.counters), Arc::clone(&spec.counters));
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(move || counters.pulse.falls_asleep())
+        .on_thread_unpark(move || its_counters.pulse.wakes_up())
+        .build_local(LocalOptions::default())?;
     runtime.block_on(work(spec))
 }
 
@@ -98,11 +100,9 @@ async fn work(spec: WorkerSpec) -> io::Result<()> {
     };
     let mut listeners = listen(spec.sockets, &context, &spec.connections, spec.limits, spec.payload, &lifetime)?;
     let mut stop = spec.stop;
-    let mut beat = interval(HEARTBEAT);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let ended = loop {
         tokio::select! {
-            _ = beat.tick() => context.counters.beat(Moment::now().micros()),
+            () = context.counters.pulse.answer() => {}
             _ = stop.wait_for(|stopping| *stopping) => break None,
             Some(ended) = listeners.join_next() => break Some(ended),
         }
@@ -167,6 +167,7 @@ mod tests {
     use super::*;
     use crate::{
         cache::Cache,
+        clock::Moment,
         config::Plan,
         daemon::state::{Startup, State},
         serve::QuicServer,

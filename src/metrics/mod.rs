@@ -5,6 +5,7 @@
 pub mod counter;
 pub mod exposition;
 pub mod histogram;
+pub mod pulse;
 pub mod registry;
 pub mod rules;
 pub mod samples;

@@ -13,7 +13,10 @@ use super::{
     rules::{GuardAction, RuleRegistry},
     worker::{DropReason, RCODES, ReplySource, WorkerCounters},
 };
-use crate::wire::{EdeCode, Rcode, Transport};
+use crate::{
+    clock::Moment,
+    wire::{EdeCode, Rcode, Transport},
+};
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -159,9 +162,14 @@ impl Registry {
         self.started
     }
 
-    /// When the loop of the slowest worker last ran, in microseconds of the clock.
-    pub fn oldest_beat(&self) -> u64 {
-        self.workers.iter().map(|worker| worker.last_beat()).min().unwrap_or(0)
+    /// How long the slowest worker has not turned, by its [pulse](super::pulse).
+    pub fn silence(&self, now: Moment) -> Duration {
+        self.workers.iter().map(|worker| worker.pulse.silence(now)).max().unwrap_or_default()
+    }
+
+    /// Guard violations so far under all rules, those that a reload removed among them.
+    pub fn violations(&self) -> u64 {
+        GuardAction::ALL.iter().map(|&action| self.sum(|worker| &worker.violations[action as usize])).sum()
     }
 
     /// Queries that came in over this transport.
@@ -270,11 +278,13 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_beat_is_that_of_the_slowest_worker() {
+    fn the_silence_is_that_of_the_slowest_worker() {
         let registry = registry();
-        registry.workers()[0].beat(50);
-        assert_eq!(registry.oldest_beat(), 0);
-        registry.workers()[1].beat(40);
-        assert_eq!(registry.oldest_beat(), 40);
+        let start = Moment::at(Duration::from_secs(1000));
+        assert_eq!(registry.silence(start), Duration::ZERO);
+        registry.workers()[0].pulse.falls_asleep();
+        assert_eq!(registry.silence(start + Duration::from_secs(3)), Duration::from_secs(3));
+        registry.workers()[1].pulse.falls_asleep();
+        assert_eq!(registry.silence(start + Duration::from_secs(3)), Duration::ZERO);
     }
 }

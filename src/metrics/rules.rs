@@ -66,6 +66,7 @@ impl RuleCounters {
     /// Counts an answer that violated the guard.
     pub fn violated(&self, action: GuardAction, worker: &WorkerCounters) {
         self.count(worker, |cell| &cell.violations[action as usize]);
+        worker.violations[action as usize].add(1);
     }
 
     /// Counts a negative answer without an SOA.

@@ -2,11 +2,17 @@
 
 use std::{
     net::IpAddr,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
-use super::{counter::Counter, histogram::Histogram, rules::RuleCounters, samples::Sampler};
+use super::{
+    counter::Counter,
+    histogram::Histogram,
+    pulse::Pulse,
+    rules::{GuardAction, RuleCounters},
+    samples::Sampler,
+};
 use crate::wire::{EdeCode, Name, NameBuf, Question, Rcode, Transport};
 
 /// Where a reply came from (label `source`).
@@ -175,7 +181,10 @@ pub struct WorkerCounters {
     pub failed: Sampler<SampledFailure>,
     /// The reply that was counted last.
     last: AtomicUsize,
-    beat: AtomicU64,
+    /// Guard violations under all rules.
+    pub(super) violations: [Counter; GuardAction::ALL.len()],
+    /// Whether the worker turns.
+    pub pulse: Pulse,
 }
 
 impl WorkerCounters {
@@ -287,15 +296,5 @@ impl WorkerCounters {
                 unsent.add(count.wrapping_neg());
             }
         }
-    }
-
-    /// Records that the worker's loop ran at this time, in microseconds.
-    pub fn beat(&self, micros: u64) {
-        self.beat.store(micros, Ordering::Relaxed);
-    }
-
-    /// When the worker's loop last ran, in microseconds.
-    pub fn last_beat(&self) -> u64 {
-        self.beat.load(Ordering::Relaxed)
     }
 }

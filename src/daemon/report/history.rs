@@ -1,6 +1,6 @@
 //! The last hour: queries and the state of servers by the minute, and changes of state.
 //!
-//! The control thread samples every two seconds. What comes and goes between two samples is missed here, but counted in
+//! The main thread samples every second. What comes and goes between two samples is missed here, but counted in
 //! metrics. Everything is bounded: 60 minutes, [`EVENTS`] changes, the servers of the configuration in force.
 
 use std::{
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     admin::status::{EventStatus, Finding, GroupStatus, MinuteStatus, ServerMinuteStatus, ServerStatus, Severity},
     clock::{self, Moment},
-    metrics::{GuardAction, ReplySource},
+    metrics::ReplySource,
     net::changes::NetworkChange,
     wire::Transport,
 };
@@ -60,15 +60,13 @@ impl Report {
 
     fn totals(&self) -> MinuteStatus {
         let registry = &self.registry;
-        let rules = registry.rules().all();
-        let violations = |action| rules.iter().map(|(_, rule)| rule.violations(action)).sum::<u64>();
         MinuteStatus {
             at: 0,
             queries: Transport::ALL.iter().map(|&transport| registry.queries(transport)).sum(),
             hits: registry.hits(),
             misses: registry.misses(),
             failed: registry.responses(ReplySource::Error),
-            violations: GuardAction::ALL.iter().map(|&action| violations(action)).sum(),
+            violations: registry.violations(),
         }
     }
 }
@@ -143,7 +141,6 @@ impl Kept {
         }
         let before = mem::replace(&mut self.totals, totals);
         if let Some(current) = self.minutes.back_mut() {
-            // Counters of rules that a reload removed go away with them.
             current.queries += totals.queries.saturating_sub(before.queries);
             current.hits += totals.hits.saturating_sub(before.hits);
             current.misses += totals.misses.saturating_sub(before.misses);

@@ -1,6 +1,6 @@
 //! The hottest names, clients and failures of the last minutes, from the samples of all workers.
 //!
-//! The control thread takes the samples every two seconds. Each minute has its own counts, of at most [`KEYS`] keys
+//! The main thread takes the samples every second. Each minute has its own counts, of at most [`KEYS`] keys
 //! each: when there are more, those counted least are forgotten, as in lossy counting, so a flood of random names costs
 //! no memory.
 

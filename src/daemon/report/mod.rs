@@ -286,7 +286,7 @@ impl Report {
     }
 
     fn silence(&self, now: Moment) -> Duration {
-        now.since(Moment::from_micros(self.registry.oldest_beat()))
+        self.registry.silence(now)
     }
 }
 
