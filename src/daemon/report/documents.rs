@@ -123,8 +123,22 @@ impl Report {
         snapshot.groups.iter().map(|group| self.group(group, now)).collect()
     }
 
+    /// [`Self::groups`] without what is counted of each server: the state that is looked at each second.
+    pub(super) fn group_states(&self, now: Moment) -> Vec<GroupStatus> {
+        let snapshot = self.engine.snapshot_owned();
+        snapshot.groups.iter().map(|group| self.group_state(group, now)).collect()
+    }
+
     fn group(&self, group: &Group, now: Moment) -> GroupStatus {
-        let server = |server: &Arc<Server>| self::server(server, &self.engine.loops, now);
+        let mut status = self.group_state(group, now);
+        for (status, server) in status.tiers.iter_mut().flatten().zip(group.servers()) {
+            add_counts(status, server);
+        }
+        status
+    }
+
+    fn group_state(&self, group: &Group, now: Moment) -> GroupStatus {
+        let server = |server: &Arc<Server>| server_state(server, &self.engine.loops, now);
         let mut names = self.names.all();
         names.retain(|((of, _), _)| of == group.name());
         let mut status = GroupStatus {
@@ -215,14 +229,21 @@ fn name(name: String, list: &NameList, now: Moment) -> NameStatus {
     }
 }
 
-fn server(server: &Server, loops: &Loops, now: Moment) -> ServerStatus {
-    let (spec, tally) = (server.spec(), &server.tally);
-    let rtt = server.rtt();
-    let micros = |micros: u32| Duration::from_micros(micros.into()).as_secs_f64();
-    let queries = by(&QueryResult::ALL, |result| {
+/// Adds what is counted of a server.
+fn add_counts(status: &mut ServerStatus, server: &Server) {
+    let tally = &server.tally;
+    status.queries = by(&QueryResult::ALL, |result| {
         let all = Transport::ALL.iter();
         (result.label(), all.map(|&transport| tally.queries(transport, result)).sum())
     });
+    status.mismatches = MismatchReason::ALL.iter().map(|&reason| tally.mismatches(reason)).sum();
+    status.transitions = by(&HealthState::ALL, |state| (state.label(), server.transitions(state)));
+}
+
+fn server_state(server: &Server, loops: &Loops, now: Moment) -> ServerStatus {
+    let (spec, tally) = (server.spec(), &server.tally);
+    let rtt = server.rtt();
+    let micros = |micros: u32| Duration::from_micros(micros.into()).as_secs_f64();
     ServerStatus {
         server: server.label().to_owned(),
         address: spec.address.to_string(),
@@ -242,10 +263,7 @@ fn server(server: &Server, loops: &Loops, now: Moment) -> ServerStatus {
         last_answer: server.last_answer().map(|at| now.since(at).as_secs_f64()),
         in_flight: tally.in_flight(),
         source_ports: tally.source_ports(),
-        queries,
-        mismatches: MismatchReason::ALL.iter().map(|&reason| tally.mismatches(reason)).sum(),
-        transitions: by(&HealthState::ALL, |state| (state.label(), server.transitions(state))),
-        history: Vec::new(),
+        ..ServerStatus::default()
     }
 }
 

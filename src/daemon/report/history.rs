@@ -50,7 +50,7 @@ struct Kept {
 impl Report {
     /// Takes a sample for [`StatusHistory`]. Returns all findings, the worst first.
     pub(in crate::daemon) fn observe(&self, now: Moment) -> Vec<Finding> {
-        let groups = self.groups(now);
+        let groups = self.group_states(now);
         let findings = findings::all(self, &groups, now);
         let wall = clock::wall().as_secs();
         self.history.note(self.totals(), findings.clone(), &groups, wall);

@@ -277,7 +277,7 @@ impl Report {
             name: group.name,
             words: group.words,
         };
-        Readiness { reasons: self.unready(), groups: self.groups(now).into_iter().map(of).collect() }
+        Readiness { reasons: self.unready(), groups: self.group_states(now).into_iter().map(of).collect() }
     }
 
     /// Whether every worker has turned its loop lately.
