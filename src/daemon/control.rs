@@ -3,12 +3,12 @@
 use std::{net::TcpListener, os::unix::net::UnixListener, rc::Rc, sync::Arc, thread, time::Duration};
 
 use tokio::{
-    runtime::Builder,
+    runtime::{Builder, LocalOptions},
     sync::{Notify, mpsc, oneshot},
-    task::{JoinSet, LocalSet},
+    task::JoinSet,
     time::{Instant, MissedTickBehavior, interval_at},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{StartError, report::Report, state::Reloaded, state::State, worker::EndNotice};
 use crate::{
@@ -43,10 +43,14 @@ pub(super) fn spawn(
     listeners: AdminListeners,
     end: mpsc::UnboundedSender<()>,
 ) -> Result<thread::JoinHandle<()>, StartError> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
     let run = move || {
         let _notice = EndNotice(end);
-        LocalSet::new().block_on(&runtime, async {
+        // Not a LocalSet: waking its tasks costs a system call each time.
+        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => return error!(%error, "the control thread cannot run: {}", SystemError(&error)),
+        };
+        runtime.block_on(async {
             listeners.serve(&report);
             control(state, workers, commands, &report).await;
             report.close_live_pages().await;
