@@ -4,7 +4,7 @@
 //! being driven); the tasks start with the first query. One flushes the queries of a turn of the event loop: woken by
 //! the first query of the turn, it runs after the other tasks that were ready, so that their queries leave in one
 //! batch. The other handles time-outs, ports and idle streams: four times a second while a query waits or a stream is
-//! open, otherwise once a second.
+//! open, otherwise every five seconds.
 
 use std::{
     cell::{Cell, RefCell},
@@ -38,8 +38,9 @@ use super::{Link, udp};
 
 /// How often links are checked while a query waits or a stream is open.
 const TICK: Duration = Duration::from_millis(250);
-/// How often links are checked otherwise. Each check wakes up a host that may have nothing else to do.
-const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How often links are checked otherwise, for ports whose time is over and servers that have left. Each check wakes up a
+/// host that may have nothing else to do.
+const IDLE_TICK: Duration = Duration::from_secs(5);
 
 /// The index of a worker and the number of workers: each has its share of the source ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,6 +219,6 @@ async fn tend(shared: Rc<Shared>, links: Weak<RefCell<Links>>) {
         links.borrow_mut().retain(|_, link| Arc::strong_count(&link.server) > 1);
         let all: Vec<_> = links.borrow().values().map(Rc::clone).collect();
         all.iter().for_each(|link| link.tick(now));
-        is_idle = all.iter().all(|link| link.is_idle());
+        is_idle = all.iter().all(|link| link.is_idle()) && shared.late_tries.borrow().is_empty();
     }
 }

@@ -29,6 +29,11 @@ impl LateTries {
         self.0.push_back(late_try);
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Settles the tries that are past their limit: an unanswered one counts against its server, and its hedge took the
     /// place of a retry.
     pub(crate) fn settle(&mut self, now: Moment) {
