@@ -99,7 +99,9 @@ impl Workload {
             Self::LowMixed => "lm: as l, every fifth name new",
             Self::W => "W: 500,000 names of 56 characters, asked evenly, 200 in flight",
             Self::S => "S: from start to the first answer",
-            Self::Idle => "idle: nothing asked; what probes servers probes them each second",
+            Self::Idle => {
+                "idle: nothing asked; dnsdist probes its servers each second, tidegate every five, as they do by default"
+            }
             Self::R09 => "R09: 12 MiB of cache, 1,000,000 names, Zipf 0.9, 200 in flight",
             Self::R10 => "R10: 12 MiB of cache, 1,000,000 names, Zipf 1.0, 200 in flight",
             Self::RF => "RF: as R10, while every second query is for a name that is never asked for again",
