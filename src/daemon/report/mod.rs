@@ -12,6 +12,7 @@ mod transfer;
 mod words;
 
 use std::{
+    fmt::{self, Write as _},
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -22,7 +23,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::Xxh3;
 
 pub(super) use self::findings::NO_VERDICT;
 use self::{history::StatusHistory, hottest::Hottest};
@@ -292,10 +293,41 @@ impl Report {
 
 impl Configuration {
     fn of(live: &Arc<Live>) -> Self {
-        Self { live: Arc::clone(live), hash: format!("{:016x}", xxh3_64(format!("{live:?}").as_bytes())) }
+        let mut hash = TextHash(Xxh3::new());
+        // It cannot fail.
+        let _ = write!(hash, "{live:?}");
+        Self { live: Arc::clone(live), hash: format!("{:016x}", hash.0.digest()) }
+    }
+}
+
+/// The hash of a text as it is written: that of a large configuration is tens of megabytes long.
+struct TextHash(Xxh3);
+
+impl fmt::Write for TextHash {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.update(text.as_bytes());
+        Ok(())
     }
 }
 
 fn gate(live: &Live) -> Gate {
     Gate::new(&live.admin.allow, &live.admin.hosts)
+}
+
+#[cfg(test)]
+mod tests {
+    use xxhash_rust::xxh3::xxh3_64;
+
+    use super::*;
+
+    /// Replicas of other versions compare their hashes with ours.
+    #[test]
+    fn the_hash_of_a_text_does_not_depend_on_how_it_is_written() {
+        let mut hash = TextHash(Xxh3::new());
+        for number in 0..1000 {
+            write!(hash, "{number}, ").unwrap();
+        }
+        let text: String = (0..1000).map(|number| format!("{number}, ")).collect();
+        assert_eq!(hash.0.digest(), xxh3_64(text.as_bytes()));
+    }
 }
