@@ -5,7 +5,10 @@
 
 use std::{
     future::poll_fn,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{
+        AtomicBool, AtomicU64,
+        Ordering::{AcqRel, Relaxed},
+    },
     task::{Poll, Waker},
     time::Duration,
 };
@@ -39,7 +42,8 @@ impl Pulse {
     pub async fn answer(&self) {
         poll_fn(|task| {
             *self.waiting.lock() = Some(task.waker().clone());
-            if self.asked_at.swap(0, Relaxed) == 0 { Poll::Pending } else { Poll::Ready(()) }
+            // After the waker stands there, so that whoever asks from now on finds it.
+            if self.asked_at.swap(0, AcqRel) == 0 { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
     }
@@ -50,7 +54,7 @@ impl Pulse {
         if self.is_asleep.load(Relaxed) {
             return Duration::ZERO;
         }
-        match self.asked_at.compare_exchange(0, now.micros(), Relaxed, Relaxed) {
+        match self.asked_at.compare_exchange(0, now.micros(), AcqRel, Relaxed) {
             Ok(_) => {
                 if let Some(waker) = self.waiting.lock().take() {
                     waker.wake();
@@ -75,7 +79,7 @@ mod tests {
     #[test]
     fn the_silence_of_a_worker_begins_when_it_is_asked_and_ends_with_its_answer() {
         let pulse = Pulse::default();
-        let mut task = Context::from_waker(std::task::Waker::noop());
+        let mut task = Context::from_waker(Waker::noop());
         assert_eq!(pulse.silence(at(0)), Duration::ZERO, "nobody asked before");
         assert_eq!(pulse.silence(at(3)), Duration::from_secs(3));
         assert!(pin!(pulse.answer()).poll(&mut task).is_ready(), "it was asked");
@@ -86,7 +90,7 @@ mod tests {
     #[test]
     fn a_worker_that_sleeps_is_well_and_is_not_woken() {
         let pulse = Pulse::default();
-        let mut task = Context::from_waker(std::task::Waker::noop());
+        let mut task = Context::from_waker(Waker::noop());
         pulse.falls_asleep();
         assert_eq!((pulse.silence(at(0)), pulse.silence(at(100))), (Duration::ZERO, Duration::ZERO));
         assert!(pin!(pulse.answer()).poll(&mut task).is_pending(), "it was asked");
