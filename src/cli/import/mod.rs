@@ -21,6 +21,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use toml::de::DeTable;
+
 use self::{
     kind::Kind,
     site::{Site, Tls, Weight},
@@ -126,11 +128,10 @@ fn import(options: &Options) -> Result<i32, ImportError> {
     Ok(if site.is_partial() || !is_usable { super::FAILED } else { super::OK })
 }
 
-/// Whether a text begins as a tidegate.toml does, and has tables of one. A README may have some in its examples.
+/// Whether a text is a tidegate.toml.
 fn is_our_own(text: &str) -> bool {
-    let is_table = |line: &str| line.starts_with("[upstream.") || line.starts_with("[[forward]]");
-    let mut lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    lines.next().is_some_and(|first| first.starts_with('[') && (is_table(first) || lines.any(is_table)))
+    let has_tables = |table: &DeTable<'_>| ["upstream", "forward"].iter().any(|key| table.contains_key(*key));
+    DeTable::parse(text).is_ok_and(|table| has_tables(table.get_ref()))
 }
 
 /// Prints the notes for the person who runs the import.
