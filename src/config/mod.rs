@@ -27,7 +27,7 @@ pub(crate) use build::{behind_wildcards, is_host_address};
 pub use defaults::{default_udp_payload, defaults};
 pub use error::{Color, Problems};
 pub use expectations::{Expectations, Expected, ExpectedCase, ExpectedVerdict};
-pub use file::{CONTROL_SOCKET, EditError, MAX_SERVERS, group_table, set_servers};
+pub use file::{CONTROL_SOCKET, EditError, MAX_SERVERS, group_table, is_configuration, set_servers};
 pub use group::{
     Bundle, DNS_QUERY_PATH, FixedServer, GroupIndex, GroupPlan, HealthPlan, NamedServer, NetworkPath, Policy, Probe,
     Recursion, ServerAddress, ServerPlan, Share,

@@ -21,15 +21,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use toml::de::DeTable;
-
 use self::{
     kind::Kind,
     site::{Site, Tls, Weight},
     source::Files,
 };
 use super::output::{ERR, OUT};
-use crate::{config::Plan, system_error::SystemError};
+use crate::{
+    config::{self, Plan},
+    system_error::SystemError,
+};
 
 /// What to read and where to write it.
 #[derive(Debug, clap::Args)]
@@ -88,7 +89,7 @@ fn import(options: &Options) -> Result<i32, ImportError> {
     let mut files = Files::default();
     let unreadable = |error| ImportError::Unreadable { path: options.file.clone(), error };
     let source = files.first(&options.file).map_err(unreadable)?;
-    if options.from.is_none() && is_our_own(&source.text) {
+    if options.from.is_none() && config::is_configuration(&source.text) {
         return Err(ImportError::Own(options.file.clone()));
     }
     let kind =
@@ -126,12 +127,6 @@ fn import(options: &Options) -> Result<i32, ImportError> {
     report(&site);
     let is_usable = prove_whole(&text, target.as_ref());
     Ok(if site.is_partial() || !is_usable { super::FAILED } else { super::OK })
-}
-
-/// Whether a text is a tidegate.toml.
-fn is_our_own(text: &str) -> bool {
-    let has_tables = |table: &DeTable<'_>| ["upstream", "forward"].iter().any(|key| table.contains_key(*key));
-    DeTable::parse(text).is_ok_and(|table| has_tables(table.get_ref()))
 }
 
 /// Prints the notes for the person who runs the import.

@@ -65,6 +65,11 @@ pub(in crate::config) fn parse(name: &str, octets: Vec<u8>) -> Loaded {
     loaded
 }
 
+/// Whether a text is a configuration of tidegate: TOML with groups of servers or rules.
+pub fn is_configuration(text: &str) -> bool {
+    DeTable::parse(text).is_ok_and(|table| ["upstream", "forward"].iter().any(|key| table.get_ref().contains_key(*key)))
+}
+
 impl Loaded {
     /// The text of the next source.
     pub(super) fn text(&mut self, octets: Vec<u8>) -> String {

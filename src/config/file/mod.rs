@@ -20,6 +20,7 @@ pub(super) use keys::{
 };
 pub use keys::{CONTROL_SOCKET, MAX_SERVERS};
 pub(super) use kind::{Key, Keyword, no_such_word};
+pub use load::is_configuration;
 pub(super) use load::{Loaded, load, parse};
 use read::Reader;
 pub(super) use read::{Located, ServerEntry, Table, Text, Texts};
