@@ -6,7 +6,7 @@
 //! queries waits for an answer: it may be unused, may send half a message, or may not read what it was sent. Unsent
 //! responses and unfinished queries are limited per connection, per client and in all. A connection at its own limit
 //! holds nothing more; at the other limits the oldest idle connection, most likely one that does not read, makes room
-//! as above. To find it, no flood of new connections makes the server look at all others: see [`IdleList`].
+//! as above. To find it, no flood of new connections makes the server look at all others: see `IdleList`.
 
 use std::{
     cmp::Reverse,
