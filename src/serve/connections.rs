@@ -6,11 +6,11 @@
 //! queries waits for an answer: it may be unused, may send half a message, or may not read what it was sent. Unsent
 //! responses and unfinished queries are limited per connection, per client and in all. A connection at its own limit
 //! holds nothing more; at the other limits the oldest idle connection, most likely one that does not read, makes room
-//! as above. To find it, no flood of new connections makes the server look at all others: see `IdleList`.
+//! as above. To find it, no flood of new connections makes the server look at all others: see `idle`.
+
+mod idle;
 
 use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
     net::IpAddr,
     sync::{
         Arc,
@@ -26,6 +26,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::idle::{BUSY, IdleList, Place};
 use super::proxy::UNKNOWN_CLIENT;
 use crate::{clock::Moment, networks::client_prefix, wire::MAX_MESSAGE, wire::Transport};
 
@@ -39,9 +40,6 @@ const MOST_HELD_FOR_CLIENT: usize = 16 * MOST_HELD;
 const MOST_HELD_IN_ALL: usize = 512 * MOST_HELD;
 /// How often the log says that connections are refused.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-/// Value of `idle_since` for a connection that is not idle.
-const BUSY: u64 = u64::MAX;
-
 /// The limits and what counts against them, for all workers.
 #[derive(Debug)]
 pub struct Connections {
@@ -62,35 +60,10 @@ struct Table {
     clients: HashMap<IpAddr, Client>,
 }
 
-/// Since when, and which: the idle connections, the oldest on top.
-///
-/// - Every idle connection is listed; a busy one may be, until it gets to the top.
-/// - A connection is listed once, with a time no later than that since which it is idle.
-/// - At least half of them are open, but for a few.
-///
-/// So what is taken off the top was put there by a new connection or by one that became idle: a refused one, which
-/// finds the list empty, costs nothing.
-#[derive(Debug, Default)]
-struct IdleList(BinaryHeap<Reverse<(u64, u64)>>);
-
-/// Closed connections that may be listed whatever the number of open ones.
-const FEW_CLOSED: usize = 64;
-
 #[derive(Debug, Default)]
 struct Client {
     connections: Vec<u64>,
     held: Arc<AtomicUsize>,
-}
-
-/// State of one connection that other connections read.
-#[derive(Debug)]
-struct Place {
-    client: IpAddr,
-    /// When it became idle, in microseconds, or [`BUSY`].
-    idle_since: AtomicU64,
-    /// Whether the [`IdleList`] has it.
-    is_listed: AtomicBool,
-    close: Notify,
 }
 
 impl Connections {
@@ -188,55 +161,6 @@ impl Table {
     }
 }
 
-impl IdleList {
-    /// Adds a connection that is not listed.
-    fn push(&mut self, entry: (u64, u64)) {
-        self.0.push(Reverse(entry));
-    }
-
-    /// Adds a new one, and drops closed ones once they are most of the list.
-    fn push_new(&mut self, entry: (u64, u64), places: &HashMap<u64, Arc<Place>>) {
-        self.push(entry);
-        if self.0.len() > 2 * places.len() + FEW_CLOSED {
-            self.0.retain(|Reverse((_, id))| places.contains_key(id));
-        }
-    }
-
-    /// Takes the connection off that has been idle longest, except one.
-    fn oldest(&mut self, places: &HashMap<u64, Arc<Place>>, except: Option<u64>) -> Option<u64> {
-        let mut kept = None;
-        let mut oldest = None;
-        while let Some(Reverse((since, id))) = self.0.pop() {
-            let Some(place) = places.get(&id) else { continue };
-            if except == Some(id) {
-                kept = Some((since, id));
-                continue;
-            }
-            let idle_since = place.idle_since.load(SeqCst);
-            if idle_since == since {
-                oldest = Some(id);
-                break;
-            } else if idle_since != BUSY {
-                self.push((idle_since, id));
-            } else if let Some(since) = place.unlist() {
-                self.push((since, id));
-            }
-        }
-        kept.into_iter().for_each(|kept| self.push(kept));
-        oldest
-    }
-}
-
-impl Place {
-    /// Marks it as not listed. If it has become idle meanwhile it must be listed again, with the time returned.
-    fn unlist(&self) -> Option<u64> {
-        self.is_listed.store(false, SeqCst);
-        // Either this sees that it became idle, or `mark_idle` sees that it is not listed.
-        let idle_since = self.idle_since.load(SeqCst);
-        (idle_since != BUSY && !self.is_listed.swap(true, SeqCst)).then_some(idle_since)
-    }
-}
-
 /// A connection's place among the others; dropping it frees the place.
 #[derive(Debug)]
 pub struct Admission {
@@ -331,7 +255,7 @@ impl Drop for Admission {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{idle::FEW_CLOSED, *};
 
     fn admit(connections: &Arc<Connections>, client: &str, now: Moment) -> Option<Admission> {
         connections.admit(client.parse().unwrap(), Transport::Tcp, now)
