@@ -20,7 +20,7 @@ import time
 
 import quic
 from connections import certified, read_frame, tls
-from stage import CHILDREN, SITE, answer, ask, query, serve
+from stage import SITE, Child, answer, ask, query, serve
 from support import PATIENCE, Running, eventually
 
 RESTARTS = 50
@@ -41,24 +41,13 @@ def upstream(message, _):
     return answer(message, ttl=3600)
 
 
-class Load:
-    """Queries over UDP at a steady rate from a process of its own, each of which wants its answer."""
+class Load(Child):
+    """Queries over UDP at a steady rate, each of which wants its answer."""
 
-    def __init__(self):
-        self.stop, (self.out, self.into) = CHILDREN.Event(), CHILDREN.Pipe(False)
+    PATIENCE = 3 * LATE
 
-    def __enter__(self):
-        self.process = CHILDREN.Process(target=self.work, daemon=True)
-        self.process.start()
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self.stop.set()
-        if kind is None:
-            assert self.out.poll(3 * LATE), "the load says nothing"
-            self.sent, self.lost, self.slowest, self.seconds = self.out.recv()
-        self.process.kill()
-        self.process.join()
+    def take(self, found):
+        self.sent, self.lost, self.slowest, self.seconds = found
 
     def work(self):
         sockets = [client() for _ in range(16)]
@@ -109,24 +98,13 @@ def client():
     return each
 
 
-class Streams:
-    """Clients of connections in a process of its own: how often which transport's connection ended, and how."""
+class Streams(Child):
+    """Clients of connections: how often which transport's connection ended, and how."""
 
-    def __init__(self):
-        self.stop, (self.out, self.into) = CHILDREN.Event(), CHILDREN.Pipe(False)
+    PATIENCE = 3 * LATE
 
-    def __enter__(self):
-        self.process = CHILDREN.Process(target=self.work, daemon=True)
-        self.process.start()
-        return self
-
-    def __exit__(self, kind, error, trace):
-        self.stop.set()
-        if kind is None:
-            assert self.out.poll(3 * LATE), "the clients say nothing"
-            self.ends = self.out.recv()
-        self.process.kill()
-        self.process.join()
+    def take(self, found):
+        self.ends = found
 
     def work(self):
         ends = collections.Counter()

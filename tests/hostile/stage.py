@@ -133,11 +133,13 @@ to = "site"
 """
 
 
-class Honest:
-    """A client that asks one name after the other in a process of its own, and how long each answer took."""
+class Child:
+    """Work in a process of its own: `work` goes on until `stop` is set and then sends what it found into `into`; `take` has it."""
 
-    def __init__(self, names, patience=5.0, pause=0.002, port=PORT):
-        self.names, self.patience, self.pause, self.port = names, patience, pause, port
+    # How long it may need for that, in seconds.
+    PATIENCE = 60
+
+    def __init__(self):
         self.stop, (self.out, self.into) = CHILDREN.Event(), CHILDREN.Pipe(False)
 
     def __enter__(self):
@@ -147,8 +149,22 @@ class Honest:
 
     def __exit__(self, kind, error, trace):
         self.stop.set()
-        self.took, self.unanswered = self.out.recv()
+        if kind is None:
+            assert self.out.poll(self.PATIENCE), f"{type(self).__name__} says nothing"
+            self.take(self.out.recv())
+        self.process.kill()
         self.process.join()
+
+
+class Honest(Child):
+    """A client that asks one name after the other, and how long each answer took."""
+
+    def __init__(self, names, patience=5.0, pause=0.002, port=PORT):
+        super().__init__()
+        self.names, self.patience, self.pause, self.port = names, patience, pause, port
+
+    def take(self, found):
+        self.took, self.unanswered = found
 
     def work(self):
         took, unanswered, number = [], 0, 0
