@@ -6,16 +6,13 @@ use std::{
     fs, io,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
-    process::{self, Command},
+    process::Command,
     time::Duration,
 };
 
 use tidegate::{
     clock::Moment,
-    net::{
-        mmsg::{allowed_cpus, pin_to_cpu},
-        socket::{ListenOptions, listeners},
-    },
+    net::socket::{ListenOptions, listeners},
 };
 
 use crate::{
@@ -23,7 +20,7 @@ use crate::{
     load::{Edge, Outcome, Plan},
     load_tcp,
     mix::{MANY, Mix, Names, POPULAR, site},
-    process::{Server, Used, tail},
+    process::{Cores, Server, Used, tail, working_directory},
     query::{self, Name, QUESTION_MAX, Verdict},
     servers::{self, Entry, Role},
     simulate,
@@ -47,12 +44,8 @@ pub(crate) struct Settings {
     /// How long each time.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
-    /// The core of the servers; by default the first that this process may use.
-    #[arg(long)]
-    server_core: Option<usize>,
-    /// The core of the load and of the server that is forwarded to; by default the last.
-    #[arg(long)]
-    load_core: Option<usize>,
+    #[command(flatten)]
+    cores: Cores,
 }
 
 /// What is asked.
@@ -195,16 +188,8 @@ pub(crate) fn run(settings: &Settings) -> Result<()> {
         let known = servers::ALL.map(|entry| entry.name).join(", ");
         return Err(format!("no server is called {unknown}; there are {known}").into());
     }
-    let cores = allowed_cpus()?;
-    let first = *cores.first().ok_or("no core")?;
-    let last = *cores.last().ok_or("no core")?;
-    let (server_core, load_core) = (settings.server_core.unwrap_or(first), settings.load_core.unwrap_or(last));
-    if server_core == load_core {
-        eprintln!("peers: one core for servers and load: figures mean little");
-    }
-    pin_to_cpu(load_core)?;
-    let base = if Path::new("/dev/shm").is_dir() { PathBuf::from("/dev/shm") } else { std::env::temp_dir() };
-    let directory = base.join(format!("peers.{}", process::id()));
+    let (server_core, load_core) = settings.cores.take()?;
+    let directory = working_directory();
     fs::create_dir_all(&directory)?;
     let arguments = |address: SocketAddr| ["upstream".into(), "--listen".into(), address.to_string()];
     let upstream = free_port()?;

@@ -4,17 +4,52 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io,
-    path::Path,
-    process::{Child, Command, Stdio},
+    path::{Path, PathBuf},
+    process::{self, Child, Command, Stdio},
     time::Duration,
 };
 
-use tidegate::{clock::Moment, net::mmsg::pin_to_cpu};
+use tidegate::{
+    clock::Moment,
+    net::mmsg::{allowed_cpus, pin_to_cpu},
+};
 
 use crate::Result;
 
 /// What `stat` counts in: `USER_HZ` is 100 on every Linux.
 const TICK: Duration = Duration::from_millis(10);
+
+/// Which core is whose.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cores {
+    /// The core of the servers that are measured; by default the first that this process may use.
+    #[arg(long)]
+    server_core: Option<usize>,
+    /// The core of everything else: the load, the server that is forwarded to; by default the last.
+    #[arg(long)]
+    load_core: Option<usize>,
+}
+
+impl Cores {
+    /// The cores of the servers and of the load. This process is on the latter from now on.
+    pub(crate) fn take(&self) -> Result<(usize, usize)> {
+        let cores = allowed_cpus()?;
+        let first = *cores.first().ok_or("no core")?;
+        let last = *cores.last().ok_or("no core")?;
+        let (server_core, load_core) = (self.server_core.unwrap_or(first), self.load_core.unwrap_or(last));
+        if server_core == load_core {
+            eprintln!("peers: one core for servers and load: figures mean little");
+        }
+        pin_to_cpu(load_core)?;
+        Ok((server_core, load_core))
+    }
+}
+
+/// Where files of this run may be, in memory if there is such a place.
+pub(crate) fn working_directory() -> PathBuf {
+    let base = if Path::new("/dev/shm").is_dir() { "/dev/shm".into() } else { std::env::temp_dir() };
+    base.join(format!("peers.{}", process::id()))
+}
 
 /// The processor time of a process and all its children.
 #[derive(Debug, Clone, Copy, Default)]

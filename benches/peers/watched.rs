@@ -11,7 +11,6 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
-    process,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -20,17 +19,14 @@ use std::{
     time::Duration,
 };
 
-use tidegate::{
-    clock::Moment,
-    net::mmsg::{allowed_cpus, pin_to_cpu},
-};
+use tidegate::clock::Moment;
 
 use crate::{
     Result,
     contest::{first_answer, free_port},
     load::{self, Edge, Plan},
     mix::{Mix, Names},
-    process::{Server, Used, tail},
+    process::{Cores, Server, Used, tail, working_directory},
     servers::{self, Role},
 };
 
@@ -49,12 +45,8 @@ pub(crate) struct Settings {
     /// How long each time.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// The core of the server; by default the first that this process may use.
-    #[arg(long)]
-    server_core: Option<usize>,
-    /// The core of the load and of those who look on; by default the last.
-    #[arg(long)]
-    load_core: Option<usize>,
+    #[command(flatten)]
+    cores: Cores,
 }
 
 /// Somebody who looks on.
@@ -91,12 +83,8 @@ struct Figures {
 
 /// Measures and prints a table.
 pub(crate) fn run(settings: &Settings) -> Result<()> {
-    let cores = allowed_cpus()?;
-    let server_core = settings.server_core.or_else(|| cores.first().copied()).ok_or("no core")?;
-    let load_core = settings.load_core.or_else(|| cores.last().copied()).ok_or("no core")?;
-    pin_to_cpu(load_core)?;
-    let base = if Path::new("/dev/shm").is_dir() { "/dev/shm".into() } else { std::env::temp_dir() };
-    let directory = base.join(format!("peers.{}", process::id()));
+    let (server_core, load_core) = settings.cores.take()?;
+    let directory = working_directory();
     fs::create_dir_all(&directory)?;
     let outcome = measure(settings, &directory, server_core, load_core);
     fs::remove_dir_all(directory)?;

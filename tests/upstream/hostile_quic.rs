@@ -94,7 +94,8 @@ fn a_server_that_sends_frames_without_end_is_cut_off_after_a_few() {
     let reasons = ["more came than was asked for", "closed by peer: 0"];
     assert!(reasons.iter().any(|reason| found.contains(reason)), "{found}");
     let octets: u64 = found.split(' ').rev().nth(1).unwrap().parse().unwrap();
-    assert!(octets < 2 << 20, "{found}");
+    // The allowance, and what was under way.
+    assert!(octets < 1 << 20, "{found}");
 }
 
 #[test]
