@@ -293,6 +293,33 @@ fn a_balancer_names_the_client() {
     assert_eq!(other.address_texts(), ["10.0.0.1"], "others need no header");
 }
 
+/// A balancer that begins a header and does not go on: its connection is closed in time, and takes no client's place.
+#[rstest]
+#[case::nothing(0)]
+#[case::of_the_signature(5)]
+#[case::of_the_fixed_part(14)]
+#[case::of_the_addresses(20)]
+fn half_a_proxy_header_holds_nothing_for_long(#[case] octets: usize) {
+    let server = "proxy_protocol = [\"127.0.0.1/32\"]";
+    let site = Site::start_with(server, "tcp_idle = \"500ms\"\ntcp_per_client = 3");
+    let header = proxy_header(Ipv4Addr::new(10, 1, 1, 1));
+    let sends = |octets: &[u8]| {
+        let mut stream = TcpStream::connect(site.tidegate.address()).expect("it accepts");
+        stream.set_read_timeout(Some(support::PATIENCE)).expect("a positive time-out");
+        stream.write_all(octets).expect("it takes some octets");
+        stream
+    };
+    let kept: Vec<TcpStream> = (0..50).map(|_| sends(&header[..octets])).collect();
+    let mut whole = sends(&[&header[..], &frame(&Query::a("www.example.").bytes())].concat());
+    let mut answer = [0; 6];
+    whole.read_exact(&mut answer).expect("an answer beside fifty half headers");
+    assert_eq!(answer[5] & 0x0f, 0);
+    for mut stream in kept {
+        let closed = stream.read(&mut [0]);
+        assert!(!closed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "{closed:?}");
+    }
+}
+
 #[test]
 fn a_client_over_its_rate_comes_back_over_a_stream() {
     let site = Site::start_with("", "client_qps = 5\nclient_burst = 10\nexempt = [\"127.0.0.9/32\"]");

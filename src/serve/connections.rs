@@ -5,8 +5,8 @@
 //! limit is reached, else any. The new one is refused only if none is idle. A connection is idle while none of its
 //! queries waits for an answer: it may be unused, may send half a message, or may not read what it was sent. Unsent
 //! responses and unfinished queries are limited per connection, per client and in all. A connection at its own limit
-//! holds nothing more; at the other limits the oldest idle connection, most likely one that does not read, makes room
-//! as above. To find it, no flood of new connections makes the server look at all others: see `idle`.
+//! holds nothing more; at the other limits the oldest idle connections, most likely such as do not read, make room
+//! as above, and what an evicted one holds counts no more. To find it, no flood of new connections makes the server look at all others: see `idle`.
 
 mod idle;
 
@@ -87,16 +87,17 @@ impl Connections {
         let own = table.clients.get(&client).map_or(&[][..], |client| &client.connections);
         if own.len() >= self.most_per_client && client != UNKNOWN_CLIENT {
             let oldest = table.oldest_idle(own.iter().copied())?;
-            table.evict(oldest);
+            self.evict(&mut table, oldest);
         }
         if table.places.len() >= self.most {
             let oldest = self.idle.lock().oldest(&table.places, None)?;
-            table.evict(oldest);
+            self.evict(&mut table, oldest);
         }
         table.last_id += 1;
         let id = table.last_id;
         let idle_since = AtomicU64::new(now.micros());
-        let place = Arc::new(Place { client, idle_since, is_listed: AtomicBool::new(true), close: Notify::new() });
+        let is_listed = AtomicBool::new(true);
+        let place = Arc::new(Place { client, idle_since, is_listed, held: AtomicUsize::new(0), close: Notify::new() });
         table.places.insert(id, Arc::clone(&place));
         self.idle.lock().push_new((now.micros(), id), &table.places);
         let entry = table.clients.entry(client).or_default();
@@ -105,6 +106,19 @@ impl Connections {
         drop(table);
         self.open[transport as usize].fetch_add(1, Relaxed);
         Some(Admission { connections: Arc::clone(self), id, place, client_held, held: 0, transport })
+    }
+
+    /// Tells a connection to close; its place and what it holds are free at once.
+    fn evict(&self, table: &mut Table, id: u64) {
+        let client_held = table.places.get(&id).and_then(|place| table.clients.get(&place.client));
+        let client_held = client_held.map(|client| Arc::clone(&client.held));
+        let Some(place) = table.remove(id) else { return };
+        let held = place.held.swap(0, Relaxed);
+        self.held.fetch_sub(held, Relaxed);
+        if let Some(client_held) = client_held {
+            client_held.fetch_sub(held, Relaxed);
+        }
+        place.close.notify_one();
     }
 
     /// Whether a worker that cannot accept a connection may log it: one line a minute for all workers.
@@ -140,13 +154,6 @@ impl Table {
             (since != BUSY).then_some((since, id))
         });
         idle.min().map(|(_, id)| id)
-    }
-
-    /// Tells a connection to close; its place is free at once.
-    fn evict(&mut self, id: u64) {
-        if let Some(place) = self.remove(id) {
-            place.close.notify_one();
-        }
     }
 
     fn remove(&mut self, id: u64) -> Option<Arc<Place>> {
@@ -199,9 +206,7 @@ impl Admission {
     /// Sets how many octets the connection holds. Returns false and changes nothing if that exceeds a limit.
     pub fn hold(&mut self, octets: usize) -> bool {
         if octets <= self.held {
-            let less = self.held - octets;
-            self.client_held.fetch_sub(less, Relaxed);
-            self.connections.held.fetch_sub(less, Relaxed);
+            self.release(self.held - octets);
             self.held = octets;
             return true;
         }
@@ -209,28 +214,55 @@ impl Admission {
             return false;
         }
         let more = octets - self.held;
-        let of_client = self.client_held.fetch_add(more, Relaxed) + more;
-        let in_all = self.connections.held.fetch_add(more, Relaxed) + more;
-        let fits = (of_client <= MOST_HELD_FOR_CLIENT || self.evict_another(Some(self.place.client)))
-            && (in_all <= MOST_HELD_IN_ALL || self.evict_another(None));
+        self.client_held.fetch_add(more, Relaxed);
+        self.connections.held.fetch_add(more, Relaxed);
+        self.place.held.fetch_add(more, Relaxed);
+        let fits = self.fits();
         if fits {
             self.held = octets;
         } else {
-            self.client_held.fetch_sub(more, Relaxed);
-            self.connections.held.fetch_sub(more, Relaxed);
+            self.release(more);
         }
         fits
     }
 
-    /// Evicts the oldest other idle connection, of a client or of all; false if none is idle.
+    /// Gives octets back, but for those that an eviction has given back.
+    fn release(&self, octets: usize) {
+        let rest = |held: usize| Some(held.saturating_sub(octets));
+        let before = self.place.held.fetch_update(Relaxed, Relaxed, rest).unwrap_or_default();
+        let less = before.min(octets);
+        self.client_held.fetch_sub(less, Relaxed);
+        self.connections.held.fetch_sub(less, Relaxed);
+    }
+
+    /// Whether the limits of the client and of all are kept, if need be by evicting others that are idle.
+    fn fits(&self) -> bool {
+        let client = self.place.client;
+        while self.client_held.load(Relaxed) > MOST_HELD_FOR_CLIENT {
+            if !self.evict_another(Some(client)) {
+                return false;
+            }
+        }
+        while self.connections.held.load(Relaxed) > MOST_HELD_IN_ALL {
+            if !self.evict_another(None) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Evicts the oldest other idle connection: of a client one that holds something, or of all; false if there is none.
     fn evict_another(&self, client: Option<IpAddr>) -> bool {
         let mut table = self.connections.table.lock();
         let of_client = client.and_then(|client| table.clients.get(&client)).map(|client| client.connections.clone());
         let oldest = match of_client {
-            Some(connections) => table.oldest_idle(connections.into_iter().filter(|&id| id != self.id)),
+            Some(connections) => {
+                let holds = |id: &u64| table.places.get(id).is_some_and(|place| place.held.load(Relaxed) > 0);
+                table.oldest_idle(connections.into_iter().filter(|&id| id != self.id).filter(holds))
+            }
             None => self.connections.idle.lock().oldest(&table.places, Some(self.id)),
         };
-        oldest.map(|oldest| table.evict(oldest)).is_some()
+        oldest.map(|oldest| self.connections.evict(&mut table, oldest)).is_some()
     }
 }
 
@@ -418,8 +450,25 @@ mod tests {
         one.mark_idle(Moment::default());
         assert!(last.hold(1000));
         assert!(is_evicted(&one).await, "what it held makes room");
+        assert!(last.hold(MOST_HELD), "at once, though the evicted one is not gone yet");
         drop(same);
         drop(one);
         assert_eq!(connections.held.load(Relaxed), 0);
+    }
+
+    /// A burst of what must be held: only those are evicted whose octets are needed.
+    #[tokio::test]
+    async fn no_more_are_evicted_than_must_be() {
+        let connections = Connections::new(2000, 1000);
+        let admit = || admit(&connections, "192.0.2.1", Moment::default()).unwrap();
+        let unused = admit();
+        let mut holders: Vec<Admission> = (0..16).map(|_| admit()).collect();
+        assert!(holders.iter_mut().all(|holder| holder.hold(MOST_HELD)));
+        let mut burst = admit();
+        assert!((1..=64).all(|part| burst.hold(part * 1000)));
+        let evicted = futures_util::future::join_all(holders.iter().map(is_evicted)).await;
+        assert_eq!(evicted.iter().filter(|evicted| **evicted).count(), 1);
+        assert!(evicted[0] && !is_evicted(&unused).await, "the oldest that holds something");
+        assert_eq!(connections.held.load(Relaxed), 15 * MOST_HELD + 64_000);
     }
 }

@@ -155,37 +155,76 @@ fn a_connection_that_makes_room_is_closed_though_its_client_says_nothing() {
     assert!(start.elapsed() < Duration::from_secs(3), "not the 5 s for queries that wait: {:?}", start.elapsed());
 }
 
+type Requests = hyper::client::conn::http2::SendRequest<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// A connection over HTTP/2, and the task that drives it.
+async fn connect(site: &Site) -> (Requests, tokio::task::JoinHandle<hyper::Result<()>>) {
+    let stream = tokio::net::TcpStream::connect(site.address("https")).await.expect("it accepts");
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(site.authority.client(b"h2")));
+    let stream = connector.connect(NAME.try_into().expect("a name"), stream).await.expect("a handshake");
+    let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (requests, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
+    (requests, tokio::spawn(connection))
+}
+
+fn post(body: UnsyncBoxBody<Bytes, Infallible>) -> Request<UnsyncBoxBody<Bytes, Infallible>> {
+    let request = Request::post(format!("https://{NAME}/dns-query")).version(Version::HTTP_2);
+    request.header("content-type", "application/dns-message").body(body).expect("it is sound")
+}
+
+/// A body that never ends.
+fn half(octets: Bytes) -> UnsyncBoxBody<Bytes, Infallible> {
+    UnsyncBoxBody::new(StreamBody::new(stream::iter([Ok(Frame::data(octets))]).chain(stream::pending())))
+}
+
+fn within(patience: Duration, work: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(patience, work).await.expect("it ends in time") });
+}
+
 /// Long queries that nobody finishes: a connection holds a few of them, and refuses the others.
 #[test]
 fn unfinished_bodies_hold_little_and_are_refused() {
     const OCTETS: Bytes = Bytes::from_static(&[0xff; 60_000]);
     let site = Site::start_with("", "tcp_idle = \"1m\"");
-    let request = |body: UnsyncBoxBody<Bytes, Infallible>| {
-        let request = Request::post(format!("https://{NAME}/dns-query")).version(Version::HTTP_2);
-        request.header("content-type", "application/dns-message").body(body).expect("it is sound")
-    };
-    let whole = || UnsyncBoxBody::new(Full::new(OCTETS));
-    let half = || UnsyncBoxBody::new(StreamBody::new(stream::iter([Ok(Frame::data(OCTETS))]).chain(stream::pending())));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let work = async {
-        let stream = tokio::net::TcpStream::connect(site.address("https")).await.expect("it accepts");
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(site.authority.client(b"h2")));
-        let stream = connector.connect(NAME.try_into().expect("a name"), stream).await.expect("a handshake");
-        let builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-        let (mut requests, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
-        let driver = tokio::spawn(connection);
+    let whole = || post(UnsyncBoxBody::new(Full::new(OCTETS)));
+    within(PATIENCE * 4, async {
+        let (mut requests, driver) = connect(&site).await;
         let mut unfinished = tokio::task::JoinSet::new();
         for _ in 0..20 {
-            unfinished.spawn(requests.send_request(request(half())));
+            unfinished.spawn(requests.send_request(post(half(OCTETS))));
         }
         // Until so much of the others has come that there is no room.
-        while requests.send_request(request(whole())).await.expect("a response").status() != 503 {}
+        while requests.send_request(whole()).await.expect("a response").status() != 503 {}
         assert_eq!(site.tidegate.client().ask_over_tcp(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
         unfinished.abort_all();
-        while requests.send_request(request(whole())).await.expect("a response").status() == 503 {}
+        while requests.send_request(whole()).await.expect("a response").status() == 503 {}
         driver.abort();
-    };
-    runtime.block_on(async { tokio::time::timeout(PATIENCE * 4, work).await.expect("it ends in time") });
+    });
+}
+
+/// Many requests that nobody finishes, of one octet each: what is kept for each of them counts too, so that of one client
+/// only some thousand stay open; its older connections make room for its new ones, and everybody is answered.
+#[test]
+fn open_requests_count_however_short_they_are() {
+    const MOST: usize = 2_200;
+    let site = Site::start_with("", "tcp_idle = \"1m\"");
+    within(PATIENCE * 4, async {
+        let (mut unfinished, mut connections) = (tokio::task::JoinSet::new(), Vec::new());
+        for _ in 0..60 {
+            let (mut requests, driver) = connect(&site).await;
+            for _ in 0..64 {
+                unfinished.spawn(requests.send_request(post(half(Bytes::from_static(b"x")))));
+            }
+            connections.push((requests, driver));
+        }
+        while unfinished.len() > MOST {
+            let ended = unfinished.join_next().await.expect("there are some").expect("it runs");
+            assert!(ended.is_err() || ended.is_ok_and(|response| response.status() == 503));
+        }
+        assert_eq!(site.tidegate.client().ask_over_tcp(&Query::a("www.example.")).address_texts(), ["10.0.0.1"]);
+        connections.iter().for_each(|(_, driver)| driver.abort());
+    });
 }
 
 /// Header bombs, in HPACK (CVE-2016-6581) and plainly: one header of 4 KB is put into the table and then named by one octet,

@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Place {
     pub(super) idle_since: AtomicU64,
     /// Whether the [`IdleList`] has it.
     pub(super) is_listed: AtomicBool,
+    /// Octets that it holds; none from its eviction on, whatever it still has to drop.
+    pub(super) held: AtomicUsize,
     pub(super) close: Notify,
 }
 
