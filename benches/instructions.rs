@@ -39,7 +39,7 @@ use tidegate::{
     net::socket::{ListenOptions, udp_listeners},
     serve::udp,
     upstream::{self, ServerSpec, TierMember, UpstreamClient},
-    wire::{Name, Transport},
+    wire::{Name, Rcode, Transport},
 };
 use tokio::{
     runtime::{Builder, LocalOptions},
@@ -60,11 +60,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CACHED: usize = 1_000;
 
 /// What is measured, and whether it may fail.
-const WORKLOADS: [(&str, Verdict); 8] = [
+const WORKLOADS: [(&str, Verdict); 11] = [
     ("hit", Verdict::Binding),
     (UNGUARDED, Verdict::Binding),
     (PLAIN, Verdict::Binding),
     (MIXED_CASE, Verdict::Binding),
+    (ROTATED, Verdict::Binding),
+    (LOCAL, Verdict::Binding),
+    (LOCAL_NXDOMAIN, Verdict::Binding),
     (HIT_OVER_UDP, Verdict::Shown),
     (MISS_OVER_UDP, Verdict::Shown),
     (HIT_ALONE, Verdict::Binding),
@@ -73,6 +76,9 @@ const WORKLOADS: [(&str, Verdict); 8] = [
 const UNGUARDED: &str = "hit, without guard and follow";
 const PLAIN: &str = "hit, plain";
 const MIXED_CASE: &str = "hit, mixed case";
+const ROTATED: &str = "hit, three addresses rotated";
+const LOCAL: &str = "local answer, zone of 100,000";
+const LOCAL_NXDOMAIN: &str = "NXDOMAIN, zone of 100,000";
 const HIT_OVER_UDP: &str = "hit, over UDP";
 const MISS_OVER_UDP: &str = "miss, over UDP";
 const HIT_ALONE: &str = "hit, one at a time over UDP";
@@ -219,17 +225,30 @@ fn work(workload: &str, queries: usize, upstream: SocketAddr) {
         PLAIN => hits(Bench::with_names, queries, Manner::Plain),
         MIXED_CASE => hits(Bench::with_names, queries, Manner::MixedCase),
         UNGUARDED => hits(Bench::unguarded, queries, Manner::Edns),
+        ROTATED => hits(Bench::with_endpoints, queries, Manner::Edns),
+        LOCAL => hits(Bench::with_zone, queries, Manner::Edns),
+        LOCAL_NXDOMAIN => misses_in_zone(queries),
         _ => hits(Bench::with_names, queries, Manner::Edns),
     }
 }
 
 fn hits(bench: fn(&[Name]) -> Bench, count: usize, manner: Manner) {
     let names = names(CACHED);
-    let bench = bench(&names);
+    answered(&bench(&names), &names, count, manner, Rcode::NOERROR);
+}
+
+/// Names that a large zone does not have, in place of some that it has.
+fn misses_in_zone(count: usize) {
+    let names: Vec<Name> = names(CACHED).iter().map(|name| format!("no-{name}").parse().expect("a name")).collect();
+    answered(&Bench::with_zone(&names), &names, count, Manner::Edns, Rcode::NXDOMAIN);
+}
+
+fn answered(bench: &Bench, names: &[Name], count: usize, manner: Manner, rcode: Rcode) {
     let queries: Vec<_> = names.iter().map(|name| query(name, manner)).collect();
     let mut reply = vec![0; 1232];
     for query in queries.iter().cycle().take(count) {
-        assert!(matches!(bench.handle(query, &mut reply), Action::Reply(_)), "the cache has it");
+        assert!(matches!(bench.handle(query, &mut reply), Action::Reply(_)), "it is answered at once");
+        assert_eq!(Rcode(u16::from(reply[3] & 0x0f)), rcode, "as it is");
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct Entry {
     pub(crate) name: &'static str,
     /// Its program.
     pub(crate) program: Program,
-    /// The Debian package it comes from.
+    /// The package it comes from, of Debian or the Rust registry.
     pub(crate) package: &'static str,
     /// Its arguments; `@CONFIG@`, `@DIR@`, `@PORT@` and `@UPSTREAM@` are filled in, in files also `@ENTRIES@`, `@CACHE@`
     /// (MiB) and `@HALF@` of it.
@@ -59,7 +59,7 @@ const fn peer(
 }
 
 /// All of them, in the order they take turns.
-pub(crate) const ALL: [Entry; 10] = [
+pub(crate) const ALL: [Entry; 11] = [
     Entry {
         name: "reflector",
         program: Program::This,
@@ -117,6 +117,14 @@ pub(crate) const ALL: [Entry; 10] = [
         "smartdns",
         &["-f", "-c", "@CONFIG@", "-p", "@DIR@/pid"],
         include_str!("config/smartdns.conf"),
+    ),
+    // Of the Rust registry: benches/peers/run installs it.
+    peer(
+        "hickory-dns",
+        "hickory-dns",
+        "hickory-dns",
+        &["--quiet", "--workers", "1", "--config", "@CONFIG@"],
+        include_str!("config/hickory-dns.toml"),
     ),
 ];
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each bench uses its part")]
 
 use std::{
+    fmt::Write as _,
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::Arc,
     thread,
@@ -11,11 +12,11 @@ use tidegate::{
     cache::{Cache, CacheKey, Integrity, New, Stamp},
     clock::Moment,
     config::Plan,
+    daemon::build_zones,
     engine::{Action, ClientChannel, Engine, Incoming, snapshot::Snapshot},
     metrics::{self, RuleRegistry},
     upstream::{Group, GroupSpec, Loops, TierMember},
     wire::{Class, MessageId, Name, RecordType, Response, UpstreamQuery, record::Section, writer::Writer},
-    zones::{SpecialUse, Zones},
 };
 
 /// Guard, follow and access as a site has them.
@@ -37,6 +38,10 @@ zones = ["."]
 to = "vpc"
 follow = false
 "#;
+/// How many names a local zone has.
+const LOCAL_NAMES: usize = 100_000;
+/// The addresses of a name that has several, as an endpoint in each of three zones gives.
+const ENDPOINTS: [[u8; 4]; 3] = [[10, 0, 0, 1], [10, 0, 1, 1], [10, 0, 2, 1]];
 
 /// An engine and what a worker has.
 pub(crate) struct Bench {
@@ -61,12 +66,26 @@ pub(crate) enum Manner {
 impl Bench {
     /// An engine whose cache holds an address for each of these names, and that forwards nowhere.
     pub(crate) fn with_names(names: &[Name]) -> Self {
-        Self::under(GUARDED, Vec::new()).holding(names)
+        Self::under(GUARDED, Vec::new()).holding(names, &ENDPOINTS[..1])
+    }
+
+    /// The same with several addresses for each name.
+    pub(crate) fn with_endpoints(names: &[Name]) -> Self {
+        Self::under(GUARDED, Vec::new()).holding(names, &ENDPOINTS)
+    }
+
+    /// An engine that answers the zone of [`names`] itself: a large one, and these names are among it.
+    pub(crate) fn with_zone(_: &[Name]) -> Self {
+        let mut configuration = format!("{GUARDED}\n[[local]]\nzone = \"amazonaws.com\"\nrecords = [\n");
+        names(LOCAL_NAMES)
+            .iter()
+            .for_each(|name| writeln!(configuration, "  \"{name}. A 10.0.0.1\",").expect("a string"));
+        Self::under(&(configuration + "]\n"), Vec::new())
     }
 
     /// The same without guard and follow.
     pub(crate) fn unguarded(names: &[Name]) -> Self {
-        Self::under(UNGUARDED, Vec::new()).holding(names)
+        Self::under(UNGUARDED, Vec::new()).holding(names, &ENDPOINTS[..1])
     }
 
     /// An engine with an empty cache that forwards to these servers.
@@ -76,8 +95,7 @@ impl Bench {
 
     fn under(configuration: &str, servers: Vec<TierMember>) -> Self {
         let plan = Plan::from_text("bench.toml", configuration).expect("the configuration is valid");
-        let zones =
-            Arc::new(Zones::build(&[], None, SpecialUse::Answered, None).expect("there are no zones to be wrong"));
+        let zones = Arc::new(build_zones(&plan.live, None).expect("its zones are valid"));
         let spec = GroupSpec {
             name: "vpc".to_owned(),
             tiers: vec![servers],
@@ -94,16 +112,18 @@ impl Bench {
         Self { engine: Arc::new(engine), counters, snapshot, client, now: Moment::now() }
     }
 
-    fn holding(self, names: &[Name]) -> Self {
-        names.iter().for_each(|name| self.store(name));
+    fn holding(self, names: &[Name], addresses: &[[u8; 4]]) -> Self {
+        names.iter().for_each(|name| self.store(name, addresses));
         self
     }
 
-    fn store(&self, name: &Name) {
+    fn store(&self, name: &Name, addresses: &[[u8; 4]]) {
         let query = upstream_query(name);
         let mut writer = Writer::new(name.as_wire(), query.qtype, query.qclass, 128);
         let ttl = tidegate::wire::Ttl::from_wire(3600);
-        writer.plain(Section::Answer, name.as_wire(), RecordType::A, Class::IN, ttl, &[10, 0, 0, 1]).expect("it fits");
+        for address in addresses {
+            writer.plain(Section::Answer, name.as_wire(), RecordType::A, Class::IN, ttl, address).expect("it fits");
+        }
         let header = tidegate::wire::Header {
             id: MessageId(0),
             flags: tidegate::wire::Flags(tidegate::wire::Flags::QR),
