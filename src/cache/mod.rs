@@ -8,7 +8,10 @@
 //! **Eviction.** Entries leave in the order they came (FIFO), but one that was asked for since it was stored or last
 //! passed over is kept once more (CLOCK). An expired entry stays until the space is needed: it may still be served
 //! stale (RFC 8767). Entries that the caller protects, those of a rule whose upstreams are all down, are passed over
-//! too. One insertion passes over at most [`MOVES`] entries, then the oldest is evicted in any case.
+//! too. One insertion passes over at most [`MOVES`] entries. If the next one was asked for as well, the new answer is not
+//! stored, since nobody knows yet whether it will be asked for again: what clients use all day would be missing when its
+//! upstream fails. Since those passed over have lost their mark, there is room again after a few such answers. If the
+//! next one is only protected, or if the new answer replaces one that was stored, it is evicted in any case.
 //!
 //! **Memory.** The capacity bounds the ring, the table at its largest, and the shards themselves. Memory is taken
 //! as it is filled, and [`Stats::bytes`] is what has been taken.
@@ -84,7 +87,7 @@ pub enum Insertion {
     Stored,
     /// Stored, replacing an entry with the same key.
     Replaced,
-    /// Not stored. If it has no lifetime or there is no room, an entry with the same key is removed all the same.
+    /// Not stored. If it has no lifetime or is too large, an entry with the same key is removed all the same.
     Refused(Refusal),
 }
 
@@ -99,6 +102,8 @@ pub enum Refusal {
     NoLifetime,
     /// Its question is not the key's, or a TTL offset lies outside.
     Mismatch,
+    /// All that could make room for it was asked for lately.
+    NoRoom,
 }
 
 /// The result of a look-up.
@@ -247,7 +252,7 @@ impl Cache {
     }
 
     /// Stores an answer, in place of the one that has the key. Where others must go for it, those whose stamp
-    /// `is_protected` are passed over as far as [`MOVES`] allows.
+    /// `is_protected` and those that were asked for are passed over as far as [`MOVES`] allows.
     pub fn insert(
         &self,
         key: &CacheKey<'_>,

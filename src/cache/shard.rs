@@ -13,7 +13,7 @@ use super::{
     ring::{Growth, Place, Ring},
 };
 
-/// Most entries that one insertion keeps before it evicts the oldest.
+/// Most entries that one insertion keeps.
 pub const MOVES: usize = 32;
 /// Bytes of a shard for each bucket of its table, at most; half as many at least, since buckets come in powers of two.
 /// With three quarters of them used, entries of 107 bytes fill the ring before the table in any case, and those of 53
@@ -28,6 +28,15 @@ const MIN_RING: usize = 512;
 const SHARE: usize = 8;
 /// Lifetimes from which prefetching pays, in seconds.
 const PREFETCH_FROM: u32 = 10;
+
+/// How strong a claim to room an answer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// Its key had no entry.
+    New,
+    /// It replaces an entry that was stored.
+    Renewed,
+}
 
 /// One shard; the module describes it.
 #[derive(Debug)]
@@ -169,7 +178,10 @@ impl Shard {
             }
             self.drop_entry(place, hash);
         }
-        self.make_room(size, is_protected);
+        let claim = if old.is_some() { Claim::Renewed } else { Claim::New };
+        if !self.make_room(size, claim, is_protected) {
+            return Insertion::Refused(Refusal::NoRoom);
+        }
         let place = self.ring.push(size);
         draft.write(self.ring.entry_mut(place), &[]);
         self.index(place, hash);
@@ -278,14 +290,15 @@ impl Shard {
         }
     }
 
-    /// Takes the oldest entries until `size` bytes fit at the head and the table has a free slot. It ends: at most
-    /// [`MOVES`] entries are kept, and an empty ring has room for any size that `insert` lets through.
-    fn make_room(&mut self, size: usize, is_protected: impl Fn(Stamp) -> bool) {
+    /// Takes the oldest entries until `size` bytes fit at the head and the table has a free slot; false if those in the way
+    /// were asked for. It ends: at most [`MOVES`] entries are kept, and an empty ring has room for any size that
+    /// `insert` lets through.
+    fn make_room(&mut self, size: usize, claim: Claim, is_protected: impl Fn(Stamp) -> bool) -> bool {
         let mut moves = 0;
         loop {
             let has_slot = self.table.len() < self.max_entries();
             if has_slot && self.ring.has_room(size) {
-                return;
+                return true;
             }
             let Some(place) = self.ring.oldest() else {
                 self.ring.advance(if has_slot { Growth::Allowed } else { Growth::Forbidden });
@@ -298,6 +311,8 @@ impl Shard {
             } else if moves < MOVES && (entry.has(Flag::VISITED) || is_protected(entry.stamp())) {
                 moves += 1;
                 self.keep_oldest(place, length);
+            } else if claim == Claim::New && entry.has(Flag::VISITED) {
+                return false;
             } else {
                 let hash = entry.hash();
                 self.drop_entry(place, hash);

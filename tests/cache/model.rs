@@ -71,7 +71,7 @@ fn run_beside_a_model(capacity: usize, steps: &[Step]) -> Result<(), TestCaseErr
         match *step {
             Step::Insert { index, lifetime, length } => {
                 let insertion = put_sized(&cache, &key(&names[index]), lifetime, fill, length, now);
-                if insertion != Insertion::Refused(Refusal::TooLarge) {
+                if !matches!(insertion, Insertion::Refused(Refusal::TooLarge | Refusal::NoRoom)) {
                     model.insert(index, (fill, length, now, lifetime));
                     let (_, reply) = ask(&cache, &key(&names[index]), now);
                     prop_assert_eq!(reply, response(&key(&names[index]), &[lifetime], fill, length).0);
