@@ -9,8 +9,12 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// A moment on the clock that also runs while the machine sleeps (CLOCK_BOOTTIME). It counts from an origin before the
 /// boot, so that entries of a snapshot from before the boot have a moment too.
+///
+/// In nanoseconds, which last for 584 years: half of what a `Duration` takes, and a query that waits has many of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Moment(Duration);
+pub struct Moment(u64);
+
+const NANOS_A_SECOND: u64 = 1_000_000_000;
 
 /// Ten years: longer than any cache entry lives.
 const ORIGIN: Duration = Duration::from_hours(24 * 3650);
@@ -21,12 +25,12 @@ static MISSED: AtomicU64 = AtomicU64::new(0);
 impl Moment {
     /// Now.
     pub fn now() -> Self {
-        Self(ORIGIN + since_boot())
+        Self::at(ORIGIN + since_boot())
     }
 
     /// A moment at `since_origin`, for tests and for arithmetic.
     pub const fn at(since_origin: Duration) -> Self {
-        Self(since_origin)
+        Self(nanos(since_origin))
     }
 
     /// Seconds since the origin for the age of answers: missed seconds included. Fits 32 bits for 126 years.
@@ -36,27 +40,27 @@ impl Moment {
 
     /// [`Self::seconds`] when this much time was missed.
     pub(crate) fn seconds_with(self, missed: Duration) -> u32 {
-        u32::try_from(self.0.as_secs() + missed.as_secs()).unwrap_or(u32::MAX)
+        u32::try_from(self.0 / NANOS_A_SECOND + missed.as_secs()).unwrap_or(u32::MAX)
     }
 
     /// Whole seconds since the origin.
     pub fn whole_seconds(self) -> u32 {
-        u32::try_from(self.0.as_secs()).unwrap_or(u32::MAX)
+        u32::try_from(self.0 / NANOS_A_SECOND).unwrap_or(u32::MAX)
     }
 
     /// Microseconds since the origin.
     pub fn micros(self) -> u64 {
-        u64::try_from(self.0.as_micros()).unwrap_or(u64::MAX)
+        self.0 / 1000
     }
 
     /// The moment `micros` microseconds after the origin.
     pub const fn from_micros(micros: u64) -> Self {
-        Self(Duration::from_micros(micros))
+        Self(micros.saturating_mul(1000))
     }
 
     /// The time from `earlier` to this moment, zero if it is not earlier.
     pub const fn since(self, earlier: Self) -> Duration {
-        self.0.saturating_sub(earlier.0)
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
@@ -64,7 +68,7 @@ impl std::ops::Add<Duration> for Moment {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(duration))
+        Self(self.0.saturating_add(nanos(duration)))
     }
 }
 
@@ -72,8 +76,13 @@ impl std::ops::Sub<Duration> for Moment {
     type Output = Self;
 
     fn sub(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(duration))
+        Self(self.0.saturating_sub(nanos(duration)))
     }
+}
+
+/// The nanoseconds of a duration, as many as fit.
+const fn nanos(duration: Duration) -> u64 {
+    duration.as_secs().saturating_mul(NANOS_A_SECOND).saturating_add(duration.subsec_nanos() as u64)
 }
 
 /// The wall clock, as time since 1970-01-01T00:00:00Z.
