@@ -1,6 +1,6 @@
 //! Follow-up queries of one try to the same server: over TCP, without EDNS, or on a new connection.
 
-use std::rc::Rc;
+use std::{num::NonZeroU64, rc::Rc};
 
 use super::{Cause, MOST_TO_ONE, Phase, Run, Try};
 use crate::{
@@ -22,7 +22,7 @@ impl Run<'_> {
     }
 
     /// Repeats the query over TCP, where nobody can forge, to learn whether the server changed the letter case.
-    pub(super) fn check_case(&mut self, slot: usize, likeness: u64, now: Moment) {
+    pub(super) fn check_case(&mut self, slot: usize, likeness: NonZeroU64, now: Moment) {
         let candidate = self.tries[slot].candidate;
         let asked = &mut self.asked[candidate];
         (asked.has_asked_stream, asked.changed_case) = (true, Some(likeness));

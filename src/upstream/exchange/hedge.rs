@@ -31,7 +31,7 @@ impl Run<'_> {
         self.hedge_at = None;
         let Some(newest) = self.tries.last() else { return };
         let is_wanted = self.race.role == Role::Traffic && self.race.group.limits().hedge_budget.is_some();
-        if is_wanted && self.attempts > 0 {
+        if is_wanted && self.attempts > 0 && self.others(newest.candidate).next().is_some() {
             let tail = newest.link.server.rtt().map(|rtt| rtt.tail() * newest.trips);
             self.hedge_at = tail.filter(|&tail| tail < newest.limit).map(|tail| now + tail);
         }
@@ -56,7 +56,7 @@ impl Run<'_> {
                 return;
             }
         }
-        if self.candidates.as_slice()[newest.candidate].state != HealthState::Up {
+        if self.asked[newest.candidate].candidate.state != HealthState::Up {
             self.start(other, Cause::Turn, now);
             return;
         }
@@ -90,18 +90,23 @@ impl Run<'_> {
         }
     }
 
-    /// Another server of the same tier that is up.
+    /// Another server of the same tier that is up and may be asked now.
     fn another(&self, than: usize, now: Moment) -> Option<usize> {
-        let all = self.candidates.as_slice();
-        let is_other = |&at: &usize| at != than && all[at].tier == all[than].tier && all[at].state == HealthState::Up;
         let is_ready = |&at: &usize| self.ready_at(at, now).is_some_and(|ready| ready <= now);
-        (0..all.len()).filter(is_other).filter(is_ready).min_by_key(|&at| self.asked[at].tries)
+        self.others(than).filter(is_ready).min_by_key(|&at| self.asked[at].tries)
+    }
+
+    /// The other servers of the same tier that are up.
+    fn others(&self, than: usize) -> impl Iterator<Item = usize> {
+        let of = |at: usize| &self.asked[at].candidate;
+        let is_other = move |&at: &usize| at != than && of(at).tier == of(than).tier && of(at).state == HealthState::Up;
+        (0..self.asked.len()).filter(is_other)
     }
 
     /// Whether a server is up in a tier other than this candidate's.
     fn has_other_tiers(&self, candidate: usize) -> bool {
-        let all = self.candidates.as_slice();
-        all.iter().any(|other| other.tier != all[candidate].tier && other.state == HealthState::Up)
+        let tier = self.asked[candidate].candidate.tier;
+        self.asked.iter().any(|other| other.candidate.tier != tier && other.candidate.state == HealthState::Up)
     }
 
     /// Whether something arrived from a server since it was asked: the path works.

@@ -20,23 +20,31 @@
 
 mod follow_up;
 mod hedge;
+mod outcome;
 mod spans;
 mod turn;
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU64,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use crate::{
     clock::Moment,
     otlp::Span,
     upstream::{
         group::{
-            Group, Marks,
+            Group, Marks, QueueSlot, TrialPermit,
             select::{Candidate, Candidates},
         },
         link::{Link, UpstreamClient},
-        race::{Arrival, EdnsUse, Leg, Outcome, Race, Rejection, SendError, likeness},
+        race::{EdnsUse, Leg, Race, SendError},
         server::{
             Role, Server,
             failure::{Availability, ExchangeError, Reasons},
@@ -44,7 +52,7 @@ use crate::{
             tally::QueryResult,
         },
     },
-    wire::{Rcode, Response, Transport, UpstreamQuery},
+    wire::{Response, Transport, UpstreamQuery},
 };
 
 /// Datagrams of one probe, so that a lost one is not a failed probe.
@@ -76,28 +84,39 @@ pub struct Exchanged {
 
 impl UpstreamClient {
     /// Asks a group, without the servers that `loops` marks. Starts at `now` and ends by `deadline`.
-    pub async fn exchange(
-        &self,
-        group: &Arc<Group>,
+    pub fn exchange<'a>(
+        &'a self,
+        group: &'a Arc<Group>,
         loops: &Marks,
         query: &Arc<UpstreamQuery>,
         now: Moment,
         deadline: Moment,
-    ) -> Result<Exchanged, ExchangeError> {
-        self.exchange_traced(group, loops, query, (now, deadline), None).await
+    ) -> Exchange<'a> {
+        self.exchange_traced(group, loops, query, (now, deadline), None)
     }
 
     /// [`UpstreamClient::exchange`] with a span below which each query to a server gets one.
-    pub async fn exchange_traced(
-        &self,
-        group: &Arc<Group>,
+    pub fn exchange_traced<'a>(
+        &'a self,
+        group: &'a Arc<Group>,
         loops: &Marks,
         query: &Arc<UpstreamQuery>,
         (now, deadline): (Moment, Moment),
         span: Option<&Span>,
-    ) -> Result<Exchanged, ExchangeError> {
+    ) -> Exchange<'a> {
+        Exchange(self.begin(group, loops, query, (now, deadline), span))
+    }
+
+    fn begin<'a>(
+        &'a self,
+        group: &'a Arc<Group>,
+        loops: &Marks,
+        query: &Arc<UpstreamQuery>,
+        (now, deadline): (Moment, Moment),
+        span: Option<&Span>,
+    ) -> Result<Run<'a>, ExchangeError> {
         self.shared.late_tries.borrow_mut().settle(now);
-        let _place = group.enter().ok_or(ExchangeError::Overload)?;
+        let place = group.enter().ok_or(ExchangeError::Overload)?;
         let unavailable = |availability| ExchangeError::AllFailed(Reasons::new(availability));
         let candidates = Candidates::of(group, loops, now).map_err(unavailable)?;
         group.earn_hedge();
@@ -107,9 +126,10 @@ impl UpstreamClient {
         };
         let deadline = if trial.is_some() { deadline.min(now + group.limits().timeout * 2) } else { deadline };
         let race = Race::new(query, group, Role::Traffic, deadline);
-        let mut run = Run::new(self, race, candidates, group.limits().attempts).traced(span);
+        let mut run = Run::new(self, race, &candidates, group.limits().attempts);
         run.reasons.was_trial = trial.is_some();
-        run.finish(now, deadline).await
+        (run.place, run.trial, run.span) = (Some(place), trial, span.cloned());
+        run.act(now).map(|()| run)
     }
 
     /// Asks one server of a group, given by tier and place; again if a datagram may be lost. The role decides whether the
@@ -122,10 +142,9 @@ impl UpstreamClient {
         role: Role,
         deadline: Moment,
     ) -> Result<Response, ProbeError> {
-        let candidates = Candidates::only(tier, place);
         let race = Race::new(query, group, role, deadline);
-        let mut run = Run::new(self, race, candidates, PROBE_TRIES);
-        match run.finish(Moment::now(), deadline).await {
+        let mut run = Run::new(self, race, &Candidates::only(tier, place), PROBE_TRIES);
+        match Exchange(run.act(Moment::now()).map(|()| run)).await {
             Ok(exchanged) => Ok(exchanged.response),
             Err(ExchangeError::AllFailed(reasons)) if reasons.could_not_send => Err(ProbeError::NotSent),
             Err(ExchangeError::AllFailed(reasons)) if reasons.of(QueryResult::Network) > 0 => Err(ProbeError::Network),
@@ -186,8 +205,9 @@ impl Try {
 }
 
 /// Progress with one candidate server.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct CandidateProgress {
+    candidate: Candidate,
     /// Queries sent to it.
     tries: u8,
     first_at: Moment,
@@ -197,18 +217,53 @@ struct CandidateProgress {
     has_asked_stream: bool,
     has_asked_plain: bool,
     /// The likeness of an answer in another letter case.
-    changed_case: Option<u64>,
+    changed_case: Option<NonZeroU64>,
+}
+
+impl CandidateProgress {
+    fn of(candidate: &Candidate) -> Self {
+        Self {
+            candidate: *candidate,
+            tries: 0,
+            first_at: Moment::default(),
+            last_at: Moment::default(),
+            is_spent: false,
+            has_asked_stream: false,
+            has_asked_plain: false,
+            changed_case: None,
+        }
+    }
+}
+
+/// A query to a group that has been sent, or why it was not. A future by hand: an `async` function would keep arguments
+/// and what they become side by side, and a query that waits should take little memory.
+#[must_use = "it does nothing further unless it is awaited"]
+pub struct Exchange<'a>(Result<Run<'a>, ExchangeError>);
+
+impl Future for Exchange<'_> {
+    type Output = Result<Exchanged, ExchangeError>;
+
+    fn poll(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.get_mut().0 {
+            Ok(run) => Pin::new(run).poll(task),
+            Err(error) => Poll::Ready(Err(error.clone())),
+        }
+    }
 }
 
 struct Run<'a> {
     client: &'a UpstreamClient,
     race: Rc<Race>,
-    candidates: Candidates,
-    /// By candidate. Few groups have more than four servers, and a query that waits should take little memory.
+    /// When it last acted.
+    now: Moment,
+    place: Option<QueueSlot<'a>>,
+    trial: Option<TrialPermit<'a>>,
+    /// In the order to ask them. Few groups have more than four servers, and a query that waits should take little memory.
     asked: SmallVec<[CandidateProgress; 4]>,
     /// Queries that may still be sent.
     attempts: u8,
-    tries: SmallVec<[Try; 2]>,
+    /// Nearly always one.
+    tries: SmallVec<[Try; 1]>,
     /// When the next try may start, where it must wait.
     turn_at: Option<Moment>,
     hedge_at: Option<Moment>,
@@ -220,17 +275,40 @@ struct Run<'a> {
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         self.leave();
+        self.client.shared.deadlines.remove(&self.race);
         self.race.end();
     }
 }
 
+impl Future for Run<'_> {
+    type Output = Result<Exchanged, ExchangeError>;
+
+    fn poll(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
+        let run = self.get_mut();
+        loop {
+            let arrival = ready!(run.race.poll_next(task));
+            let now = arrival.as_ref().map_or_else(Moment::now, |arrival| arrival.at.max(run.now));
+            if let Some(arrival) = arrival
+                && let Some(exchanged) = run.arrived(arrival, now)
+            {
+                return Poll::Ready(Ok(exchanged));
+            }
+            if let Err(error) = run.act(now) {
+                return Poll::Ready(Err(error));
+            }
+        }
+    }
+}
+
 impl<'a> Run<'a> {
-    fn new(client: &'a UpstreamClient, race: Rc<Race>, candidates: Candidates, attempts: u8) -> Self {
+    fn new(client: &'a UpstreamClient, race: Rc<Race>, candidates: &Candidates, attempts: u8) -> Self {
         Self {
             client,
+            now: Moment::default(),
             race,
-            asked: smallvec![CandidateProgress::default(); candidates.as_slice().len()],
-            candidates,
+            place: None,
+            trial: None,
+            asked: candidates.as_slice().iter().map(CandidateProgress::of).collect(),
             attempts: attempts.max(1),
             tries: SmallVec::new(),
             turn_at: None,
@@ -240,35 +318,25 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn finish(&mut self, start: Moment, deadline: Moment) -> Result<Exchanged, ExchangeError> {
-        let mut now = start;
-        let shared = Rc::clone(&self.client.shared);
-        let instant = |at: Moment| shared.instant(at);
+    /// Does what is due, and sets the time to act next; why there is no answer, if nothing is left to do.
+    fn act(&mut self, now: Moment) -> Result<(), ExchangeError> {
+        self.pass_limits(now);
+        self.hedge(now);
         self.keep_one_waiting(now);
-        let mut timer = shared.timers.take(self.race.role, instant(self.next_event(deadline)));
-        loop {
-            let is_over = self.turn_at.is_none() && self.tries.iter().all(|t| t.phase == Phase::Over);
-            if is_over || now >= deadline {
-                return Err(self.failure());
-            }
-            timer.set(instant(self.next_event(deadline)));
-            let arrival = self.race.next(&mut timer).await;
-            now = arrival.as_ref().map_or_else(Moment::now, |arrival| arrival.at.max(now));
-            if let Some(arrival) = arrival
-                && let Some(exchanged) = self.arrived(arrival, now)
-            {
-                return Ok(exchanged);
-            }
-            self.pass_limits(now);
-            self.hedge(now);
-            self.keep_one_waiting(now);
+        let is_over = self.turn_at.is_none() && self.tries.iter().all(|t| t.phase == Phase::Over);
+        if is_over || now >= self.race.deadline {
+            return Err(self.failure());
         }
+        self.now = now;
+        self.client.shared.deadlines.set(&self.race, self.next_event(), now);
+        Ok(())
     }
 
     /// When to act next if nothing arrives.
-    fn next_event(&self, deadline: Moment) -> Moment {
+    fn next_event(&self) -> Moment {
         let limit_of = |t: &Try| (t.phase == Phase::Waiting).then(|| t.sent_at + t.limit);
-        self.tries.iter().filter_map(limit_of).chain(self.turn_at).chain(self.hedge_at).fold(deadline, Moment::min)
+        let tries = self.tries.iter().filter_map(limit_of);
+        tries.chain(self.turn_at).chain(self.hedge_at).fold(self.race.deadline, Moment::min)
     }
 
     fn pass_limits(&mut self, now: Moment) {
@@ -295,7 +363,7 @@ impl<'a> Run<'a> {
     }
 
     fn server(&self, candidate: usize) -> &Arc<Server> {
-        let Candidate { tier, place, .. } = self.candidates.as_slice()[candidate];
+        let Candidate { tier, place, .. } = self.asked[candidate].candidate;
         &self.race.group.tiers()[usize::from(tier)][usize::from(place)]
     }
 
@@ -371,105 +439,5 @@ impl<'a> Run<'a> {
             Err(SendError::Network) => self.failed(slot, QueryResult::Network, None),
             Err(SendError::Local) => self.could_not_send(slot),
         }
-    }
-
-    /// Handles a query that did not leave this host: it does not count in `attempts`.
-    fn could_not_send(&mut self, slot: usize) {
-        if self.tries[slot].leg == 1 && !self.tries[slot].is_check {
-            self.attempts += 1;
-        }
-        self.reasons.could_not_send = true;
-        self.failed(slot, QueryResult::Network, None);
-    }
-
-    fn failed(&mut self, slot: usize, result: QueryResult, rejection: Option<Rejection>) {
-        let t = &mut self.tries[slot];
-        t.phase = Phase::Over;
-        let candidate = t.candidate;
-        if t.is_check {
-            // Without a response, the answer by datagram may still arrive. With one, that is the server's word.
-            if rejection.is_none() {
-                return;
-            }
-            self.tries.iter_mut().filter(|t| t.candidate == candidate).for_each(|t| t.phase = Phase::Over);
-        }
-        self.asked[candidate].is_spent = true;
-        self.reasons.count(result);
-        let Some(Rejection { rcode, ede }) = rejection else { return };
-        self.reasons.rcode = Some(rcode);
-        if let Some(ede) = ede {
-            let server = &self.tries[slot].link.server;
-            let source = format_args!("upstream {} ({})", server.label(), server.group());
-            self.reasons.ede = Some(Arc::new(ede.attributed(source)));
-        }
-    }
-
-    fn arrived(&mut self, Arrival { leg, outcome, rtt, .. }: Arrival, now: Moment) -> Option<Exchanged> {
-        let slot = usize::from(leg.slot);
-        let t = self.tries.get(slot).filter(|t| t.leg == leg.number && t.phase != Phase::Over)?;
-        t.end_span(&outcome, now);
-        let asked = &self.asked[t.candidate];
-        match outcome {
-            Outcome::Answer(response) => return Some(self.won(slot, response, rtt, now)),
-            Outcome::Failed(result, rejection) => self.failed(slot, result, rejection),
-            Outcome::Referral => self.failed(slot, QueryResult::Refused, Some(Rcode::NOERROR.into())),
-            Outcome::NotSent => self.could_not_send(slot),
-            Outcome::Truncated if !asked.has_asked_stream => self.ask_over_tcp(slot, now),
-            // Another try is already asking over TCP.
-            Outcome::Truncated => self.tries[slot].phase = Phase::Over,
-            Outcome::WithoutEdns(rcode) if asked.has_asked_plain => {
-                self.failed(slot, QueryResult::Malformed, Some(rcode.into()));
-            }
-            Outcome::WithoutEdns(_) => self.ask_without_edns(slot, now),
-            Outcome::Closed => self.ask_anew(slot, now),
-            Outcome::CaseChanged(_) if asked.has_asked_stream => {}
-            Outcome::CaseChanged(likeness) => self.check_case(slot, likeness, now),
-        }
-        None
-    }
-
-    fn won(&mut self, slot: usize, response: Response, rtt: Duration, now: Moment) -> Exchanged {
-        let t = &mut self.tries[slot];
-        t.phase = Phase::Over;
-        t.is_hedged = false;
-        let server = Arc::clone(&t.link.server);
-        if t.is_plain {
-            server.quirks.answered_without_edns(&self.race.query.name, now);
-        } else if response.has_edns() {
-            server.quirks.answered_with_edns();
-        }
-        if t.transport != Transport::Udp && self.asked[t.candidate].tries > 1 {
-            t.link.note_mute(&self.race, t.sent_at, now);
-        }
-        let is_same = t.is_check && self.asked[t.candidate].changed_case == Some(likeness(&response));
-        if is_same && server.quirks.changes_case(now) {
-            let (group, server) = (server.group(), server.label());
-            tracing::warn!(
-                group,
-                server,
-                "upstream {server} of group {group} changes the letter case of queries: it is asked without mix_case \
-                 for an hour"
-            );
-        }
-        if t.cause == Cause::Hedge {
-            self.race.group.hedge_won();
-        }
-        let transport = t.transport;
-        let tries = u8::try_from(self.tries.len()).unwrap_or(u8::MAX);
-        Exchanged { response, server, transport, rtt, at: now, tries }
-    }
-
-    fn failure(&mut self) -> ExchangeError {
-        for _ in self.tries.iter().filter(|t| t.phase != Phase::Over) {
-            self.reasons.count(QueryResult::Timeout);
-        }
-        let has_unproven_case = |asked: &CandidateProgress| asked.changed_case.is_some() && !asked.is_spent;
-        for candidate in (0..self.asked.len()).filter(|&candidate| has_unproven_case(&self.asked[candidate])) {
-            self.server(candidate).case_is_unproven(Moment::now());
-        }
-        if self.tries.is_empty() && self.reasons.of(QueryResult::Budget) > 0 {
-            return ExchangeError::Budget;
-        }
-        ExchangeError::AllFailed(self.reasons.clone())
     }
 }

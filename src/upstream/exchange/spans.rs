@@ -3,18 +3,12 @@
 use super::{Cause, Run, Try};
 use crate::{
     clock::Moment,
-    otlp::{Span, SpanKind},
+    otlp::SpanKind,
     upstream::race::{EdnsUse, Outcome},
     wire::Transport,
 };
 
 impl Run<'_> {
-    /// The same, with a span that those of its queries are below.
-    pub(super) fn traced(mut self, span: Option<&Span>) -> Self {
-        self.span = span.cloned();
-        self
-    }
-
     /// Begins the span of a try's next leg.
     pub(super) fn begin_span(&mut self, slot: usize, now: Moment) {
         let Some(parent) = &self.span else { return };

@@ -12,10 +12,10 @@ use crate::{
 impl Run<'_> {
     /// The candidate whose turn is next, and when it may be asked.
     pub(super) fn next_candidate(&self, now: Moment) -> Option<(Moment, usize)> {
-        let all = self.candidates.as_slice();
+        let all = &self.asked;
         let of = |is_wanted: &dyn Fn(&Candidate) -> bool| {
-            let ready = |at: usize| Some((self.ready_at(at, now)?.max(now), self.asked[at].tries, at));
-            let next = (0..all.len()).filter(|&at| is_wanted(&all[at])).filter_map(ready).min();
+            let ready = |at: usize| Some((self.ready_at(at, now)?.max(now), all[at].tries, at));
+            let next = (0..all.len()).filter(|&at| is_wanted(&all[at].candidate)).filter_map(ready).min();
             next.map(|(ready, _, at)| (ready, at))
         };
         self.elsewhere()
@@ -41,11 +41,11 @@ impl Run<'_> {
 
     /// When the earlier tiers leave the query to a candidate's; none while one of their servers has yet to be asked.
     fn tier_opens_at(&self, candidate: usize, now: Moment) -> Option<Moment> {
-        let all = self.candidates.as_slice();
+        let tier = self.asked[candidate].candidate.tier;
         let mut opens = now;
-        for (at, before) in all.iter().enumerate().take(candidate) {
-            let asked = &self.asked[at];
-            if before.tier == all[candidate].tier || before.state == HealthState::Down || asked.is_spent {
+        for (at, asked) in self.asked.iter().enumerate().take(candidate) {
+            let before = &asked.candidate;
+            if before.tier == tier || before.state == HealthState::Down || asked.is_spent {
                 continue;
             }
             if self.server(at).liveness.is_silent_for(PATIENCE, now) {
@@ -62,9 +62,9 @@ impl Run<'_> {
 
     /// For the last try, if all before it stayed unanswered in one tier: the servers of other tiers that are up.
     fn elsewhere(&self) -> Option<impl Fn(&Candidate) -> bool + use<>> {
-        let all = self.candidates.as_slice();
-        let tier = all[self.tries.first()?.candidate].tier;
-        let stayed = |t: &Try| all[t.candidate].tier == tier && t.phase == Phase::Late;
+        let tier_of = |t: &Try| self.asked[t.candidate].candidate.tier;
+        let tier = tier_of(self.tries.first()?);
+        let stayed = |t: &Try| tier_of(t) == tier && t.phase == Phase::Late;
         let is_stuck = self.attempts == 1 && self.tries.iter().all(stayed);
         is_stuck.then_some(move |candidate: &Candidate| candidate.tier != tier && candidate.state == HealthState::Up)
     }

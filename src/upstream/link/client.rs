@@ -1,10 +1,10 @@
-//! Sends one worker's queries to servers: the worker's links, its random numbers, its two background tasks.
+//! Sends one worker's queries to servers: the worker's links, its random numbers, its background tasks.
 //!
 //! A client belongs to one thread and one runtime that can spawn local tasks (a `LocalRuntime`, or a `LocalSet` that is
 //! being driven); the tasks start with the first query. One flushes the queries of a turn of the event loop: woken by
 //! the first query of the turn, it runs after the other tasks that were ready, so that their queries leave in one
-//! batch. The other handles time-outs, ports and idle streams: four times a second while a query waits or a stream is
-//! open, otherwise every five seconds.
+//! batch. Another handles time-outs, ports and idle streams: four times a second while a query waits or a stream is open,
+//! otherwise every five seconds. The third wakes queries at their deadlines.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,7 +20,7 @@ use rand::rngs::StdRng;
 use tokio::{
     sync::Notify,
     task::AbortHandle,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
     dnstap::{Tap, Tapped, TappedKind},
     net::mmsg::Inbox,
     upstream::{
-        race::{late::LateTries, timer::Timers},
+        race::{deadlines::Deadlines, late::LateTries},
         server::{Server, tally::Stripe},
     },
     wire::Transport,
@@ -67,7 +67,7 @@ impl WorkerNumber {
 pub struct UpstreamClient {
     pub(crate) shared: Rc<Shared>,
     links: Rc<RefCell<Links>>,
-    tasks: RefCell<Option<[AbortHandle; 2]>>,
+    tasks: RefCell<Option<[AbortHandle; 3]>>,
 }
 
 type Links = HashMap<u64, Rc<Link>, foldhash::fast::FixedState>;
@@ -80,9 +80,7 @@ pub(crate) struct Shared {
     pub(crate) random: RefCell<StdRng>,
     pub(crate) inbox: RefCell<Inbox>,
     pub(crate) late_tries: RefCell<LateTries>,
-    pub(crate) timers: Timers,
-    /// One moment on both clocks.
-    anchor: (Moment, Instant),
+    pub(crate) deadlines: Deadlines,
     /// Links with queries to send at the end of the turn.
     dirty: RefCell<Vec<Rc<Link>>>,
     flusher: Cell<Option<Waker>>,
@@ -91,11 +89,6 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Converts a moment to the clock of timers.
-    pub(crate) fn instant(&self, at: Moment) -> Instant {
-        self.anchor.1 + at.since(self.anchor.0)
-    }
-
     /// Copies a query that goes to a server.
     pub(super) fn record_query(&self, server: &Server, transport: Transport, message: &[u8], now: Moment) {
         self.record(TappedKind::ForwarderQuery, server, transport, message, (now, now));
@@ -150,8 +143,7 @@ impl UpstreamClient {
             random: RefCell::new(rand::make_rng()),
             inbox: RefCell::new(udp::inbox()),
             late_tries: RefCell::default(),
-            timers: Timers::default(),
-            anchor: (Moment::now(), Instant::now()),
+            deadlines: Deadlines::default(),
             dirty: RefCell::default(),
             flusher: Cell::default(),
             asked: Notify::new(),
@@ -172,7 +164,9 @@ impl UpstreamClient {
     fn start(&self) {
         let flusher = tokio::task::spawn_local(flush(Rc::clone(&self.shared)));
         let tender = tokio::task::spawn_local(tend(Rc::clone(&self.shared), Rc::downgrade(&self.links)));
-        self.tasks.replace(Some([flusher.abort_handle(), tender.abort_handle()]));
+        let shared = Rc::clone(&self.shared);
+        let keeper = tokio::task::spawn_local(async move { shared.deadlines.keep().await });
+        self.tasks.replace(Some([flusher, tender, keeper].map(|task| task.abort_handle())));
     }
 }
 

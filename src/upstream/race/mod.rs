@@ -4,20 +4,19 @@
 //! perhaps without EDNS or over TCP). Whoever reads an answer stores it here and wakes the task. The leg's number shows
 //! whether anyone still waits for it. Everything here stays on one thread.
 
+pub(crate) mod deadlines;
 pub(crate) mod late;
-pub(crate) mod timer;
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
     hash::BuildHasher,
+    num::NonZeroU64,
     rc::Rc,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use self::timer::Timer;
 use crate::{
     clock::Moment,
     config::Recursion,
@@ -48,7 +47,7 @@ pub(crate) enum Outcome {
     NotSent,
     /// An answer whose question differs in letter case, by its [`likeness`]. It may be forged, so the query still
     /// waits.
-    CaseChanged(u64),
+    CaseChanged(NonZeroU64),
     /// The server closed a stream that had carried answers before: ask again on a new one.
     Closed,
 }
@@ -138,12 +137,13 @@ pub(crate) enum SendError {
 }
 
 /// A number that is the same for answers with the same records, whatever their order and TTLs.
-pub(crate) fn likeness(response: &Response) -> u64 {
+pub(crate) fn likeness(response: &Response) -> NonZeroU64 {
     let hasher = foldhash::fast::FixedState::default();
     let of = |record: &Record| hasher.hash_one((record.rtype.0, record.rdata(response.message())));
     let records = Records::of(response.message()).into_iter().flatten().filter_map(Result::ok);
     let answers = records.filter(|record| record.section == Section::Answer);
-    answers.fold(u64::from(response.rcode().0), |sum, record| sum.wrapping_add(of(&record)))
+    let sum = answers.fold(u64::from(response.rcode().0), |sum, record| sum.wrapping_add(of(&record)));
+    NonZeroU64::MIN.saturating_add(sum)
 }
 
 /// Whether a query carries an OPT record.
@@ -180,6 +180,10 @@ pub(crate) struct Race {
     /// Answers count until then.
     pub(super) deadline: Moment,
     is_over: Cell<bool>,
+    /// Whether the time to act has come since it was last set.
+    is_due: Cell<bool>,
+    /// Its place among the worker's deadlines.
+    place: Cell<Option<usize>>,
     /// A bit for each slot whose server answered, however late.
     answered: Cell<u16>,
     /// Nearly always a single arrival; the vector allocates only for a second one.
@@ -196,6 +200,8 @@ impl Race {
             role,
             deadline,
             is_over: Cell::new(false),
+            is_due: Cell::new(false),
+            place: Cell::new(None),
             answered: Cell::new(0),
             first: RefCell::default(),
             more: RefCell::default(),
@@ -232,6 +238,16 @@ impl Race {
         } else {
             self.more.borrow_mut().push(arrival);
         }
+        self.wake();
+    }
+
+    /// Notes that the time to act has come.
+    fn become_due(&self) {
+        self.is_due.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
@@ -241,20 +257,20 @@ impl Race {
         self.first.take().or_else(|| self.more.borrow_mut().pop())
     }
 
-    /// The next arrival; none if `timer` is due first.
-    pub(super) async fn next(&self, timer: &mut Timer<'_>) -> Option<Arrival> {
-        poll_fn(|context| {
-            if let Some(arrival) = self.take() {
-                return Poll::Ready(Some(arrival));
-            }
-            let mut waker = self.waker.borrow_mut();
-            match waker.as_mut() {
-                Some(waker) => waker.clone_from(context.waker()),
-                None => *waker = Some(context.waker().clone()),
-            }
-            timer.poll(context).map(|()| None)
-        })
-        .await
+    /// The next arrival; none if the deadline that is set for the race comes first.
+    pub(super) fn poll_next(&self, task: &Context<'_>) -> Poll<Option<Arrival>> {
+        if let Some(arrival) = self.take() {
+            return Poll::Ready(Some(arrival));
+        }
+        if self.is_due.take() {
+            return Poll::Ready(None);
+        }
+        let mut waker = self.waker.borrow_mut();
+        match waker.as_mut() {
+            Some(waker) => waker.clone_from(task.waker()),
+            None => *waker = Some(task.waker().clone()),
+        }
+        Poll::Pending
     }
 }
 
