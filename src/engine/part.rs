@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::{
@@ -58,28 +59,40 @@ pub async fn fetch(context: &Context, resolution: &Resolution, rule: RuleId) -> 
             rule: rule.0,
             generation: resolution.snapshot.generation,
         };
-        let receiver = match context.engine.pending.join(resolution.hash.0, key) {
-            Place::Lead(lead) => {
-                let _leading = resolution.leads.as_ref().map(LeadCount::begin);
-                let part = Arc::new(ask(context, resolution, rule).await);
-                lead.finish(&part);
-                return part;
-            }
-            Place::Follow(receiver) => receiver,
+        let lead = match context.engine.pending.join(resolution.hash.0, key) {
+            Place::Lead(lead) => lead,
+            // On the heap, for the state of those that lead to stay small.
+            Place::Follow(receiver) => match Box::pin(follow(context, resolution, rule, receiver)).await {
+                Some(part) => return part,
+                None => continue,
+            },
         };
-        context.counters.coalesced();
-        if let Some(span) = &resolution.span {
-            span.set("tidegate.coalesced", true);
-        }
-        context.engine.perimeter.note_client(&resolution.query.name, resolution.client);
-        let now = Moment::now();
-        match tokio::time::timeout(resolution.deadline.since(now), receiver).await {
-            // The leader had less time than this query has, or is gone.
-            Ok(Ok(part)) if matches!(*part, Part::OutOfTime(_)) && has_time(resolution, rule, Moment::now()) => {}
-            Ok(Err(_)) if has_time(resolution, rule, Moment::now()) => {}
-            Ok(Ok(part)) => return part,
-            _ => return Arc::new(Part::Unanswered(unreachable(resolution, rule))),
-        }
+        let _leading = resolution.leads.as_ref().map(LeadCount::begin);
+        let part = Arc::new(ask(context, resolution, rule).await);
+        lead.finish(&part);
+        return part;
+    }
+}
+
+/// Waits for the part that an equal query fetches; none if this one should ask again.
+async fn follow(
+    context: &Context,
+    resolution: &Resolution,
+    rule: RuleId,
+    receiver: oneshot::Receiver<Arc<Part>>,
+) -> Option<Arc<Part>> {
+    context.counters.coalesced();
+    if let Some(span) = &resolution.span {
+        span.set("tidegate.coalesced", true);
+    }
+    context.engine.perimeter.note_client(&resolution.query.name, resolution.client);
+    let now = Moment::now();
+    match tokio::time::timeout(resolution.deadline.since(now), receiver).await {
+        // The leader had less time than this query has, or is gone.
+        Ok(Ok(part)) if matches!(*part, Part::OutOfTime(_)) && has_time(resolution, rule, Moment::now()) => None,
+        Ok(Err(_)) if has_time(resolution, rule, Moment::now()) => None,
+        Ok(Ok(part)) => Some(part),
+        _ => Some(Arc::new(Part::Unanswered(unreachable(resolution, rule)))),
     }
 }
 
@@ -98,20 +111,20 @@ async fn ask(context: &Context, resolution: &Resolution, id: RuleId) -> Part {
     if let Some(error) = store::remembered(context, resolution, now) {
         return if error.is_final() { Part::Refused(error) } else { Part::Unanswered(error) };
     }
-    let exchange = |group, now, deadline| {
-        let span = resolution.span.as_ref();
-        context.upstream_client.exchange_traced(group, &rule.loops, &resolution.query, (now, deadline), span)
-    };
-    let exchanged = match rule.groups() {
-        (group, None) => exchange(group, now, resolution.deadline).await,
-        (group, Some(fallback)) => {
-            // The fallback gets half of the time, in case the servers are silent.
-            let half = now + resolution.deadline.since(now) / 2;
-            match exchange(group, now, half).await {
-                // Servers over their budget are not down.
-                exchanged @ (Ok(_) | Err(upstream::ExchangeError::Budget)) => exchanged,
-                Err(_) => exchange(fallback, Moment::now(), resolution.deadline).await,
+    let (mut group, mut fallback) = rule.groups();
+    let mut begins = now;
+    let exchanged = loop {
+        let left = resolution.deadline.since(begins);
+        // The fallback gets half of the time, in case the servers are silent.
+        let deadline = begins + if fallback.is_some() { left / 2 } else { left };
+        let (query, span) = (&resolution.query, resolution.span.as_ref());
+        let exchange = context.upstream_client.exchange_traced(group, &rule.loops, query, (begins, deadline), span);
+        match (exchange.await, fallback.take()) {
+            // Servers over their budget are not down.
+            (Err(error), Some(other)) if error != upstream::ExchangeError::Budget => {
+                (group, begins) = (other, Moment::now());
             }
+            (exchanged, _) => break exchanged,
         }
     };
     match exchanged {

@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Most times that a query is resolved again because a reload came while it waited.
-const MAX_RELOADS: usize = 3;
+const MAX_RELOADS: u8 = 3;
 
 /// An answer, where it came from, and the extended error that goes with it.
 #[derive(Debug, Clone)]
@@ -67,7 +67,8 @@ type Boxed<'a> = Pin<Box<dyn Future<Output = Resolved> + 'a>>;
 pub async fn resolve(context: &Context, query: &Query) -> Reply {
     let span = trace::begin(context, query);
     let mut snapshot = context.engine.snapshot_owned();
-    for _ in 0..=MAX_RELOADS {
+    let mut reloads = 0;
+    while reloads <= MAX_RELOADS {
         let resolution = Resolution { span: span.clone(), ..query.resolution(&snapshot) };
         let resolved = answer(context, &resolution).await;
         let current = context.engine.snapshot();
@@ -75,6 +76,7 @@ pub async fn resolve(context: &Context, query: &Query) -> Reply {
             return Reply::new(resolved, &snapshot, span);
         }
         snapshot = Guard::into_inner(current);
+        reloads += 1;
     }
     Reply::new(Err(ResolveError::overtaken()), &snapshot, span)
 }
@@ -259,47 +261,73 @@ async fn steps(context: &Context, resolution: &Resolution, trail: &mut Trail) ->
     let Some(target) = resolution.target() else {
         return Err(ResolveError::not_covered("no rule"));
     };
-    match target {
-        Target::Local => local(context, resolution, trail).await,
-        Target::Rule(rule) => forward(context, resolution, rule, trail).await,
+    let step = match target {
+        Target::Local => local(context, resolution)?,
+        Target::Rule(rule) => {
+            resolution.snapshot.rule(rule).counters.asked(&context.counters);
+            let part = match &resolution.span {
+                None => part::fetch(context, resolution, rule).await,
+                // On the heap, for the state of every other query to stay as small as it is.
+                Some(span) => Box::pin(traced(context, resolution, rule, span, trail.turns > 0)).await,
+            };
+            step(&part)?
+        }
+    };
+    match step {
+        Step::Ends(answer) => Ok(answer),
+        Step::Leaves { head, cut, server } => {
+            let mut answer = (Box::pin(onward(context, resolution, &head, cut, trail)) as Boxed<'_>).await?;
+            answer.server = answer.server.or(server);
+            Ok(answer)
+        }
     }
 }
 
-async fn forward(context: &Context, resolution: &Resolution, rule: RuleId, trail: &mut Trail) -> Resolved {
-    resolution.snapshot.rule(rule).counters.asked(&context.counters);
-    let part = match &resolution.span {
-        None => part::fetch(context, resolution, rule).await,
-        Some(span) => {
-            let asked = resolution.snapshot.rule(rule);
-            let span = trace::rule(span, asked, &resolution.query, trail.turns > 0, Moment::now());
-            let traced = Resolution { span: Some(span.clone()), ..resolution.clone() };
-            // On the heap, for the state of every other query to stay as small as it is.
-            let part = Box::pin(part::fetch(context, &traced, rule)).await;
-            span.end(Moment::now());
-            part
-        }
-    };
-    match &*part {
+/// How far a step has come.
+enum Step {
+    /// To the end of the chain.
+    Ends(Answer),
+    /// To a target that another rule or zone decides about.
+    Leaves {
+        /// The answer that holds the chain.
+        head: Arc<Response>,
+        /// Index of the target in the chain.
+        cut: usize,
+        /// The server that answered.
+        server: Option<Arc<Server>>,
+    },
+}
+
+/// Fetches a rule's part, with a span of its own.
+async fn traced(context: &Context, resolution: &Resolution, rule: RuleId, span: &Span, is_onward: bool) -> Arc<Part> {
+    let asked = resolution.snapshot.rule(rule);
+    let span = trace::rule(span, asked, &resolution.query, is_onward, Moment::now());
+    let traced = Resolution { span: Some(span.clone()), ..resolution.clone() };
+    let part = part::fetch(context, &traced, rule).await;
+    span.end(Moment::now());
+    part
+}
+
+fn step(part: &Part) -> Result<Step, ResolveError> {
+    match part {
         Part::Unanswered(error) | Part::OutOfTime(error) | Part::Refused(error) => Err(error.clone()),
         Part::Answer { response, leaves: Some(cut), server, .. } => {
-            let mut answer = onward(context, resolution, response, *cut, trail).await?;
-            answer.server = answer.server.or_else(|| server.clone());
-            Ok(answer)
+            Ok(Step::Leaves { head: Arc::clone(response), cut: *cut, server: server.clone() })
         }
         Part::Answer { response, leaves: None, lifetime, blocked, server } => {
             let (response, reason, server) = (Arc::clone(response), blocked.clone(), server.clone());
-            Ok(Answer { response, source: ReplySource::Upstream, reason, lifetime: *lifetime, server })
+            Ok(Step::Ends(Answer { response, source: ReplySource::Upstream, reason, lifetime: *lifetime, server }))
         }
     }
 }
 
-async fn local(context: &Context, resolution: &Resolution, trail: &mut Trail) -> Resolved {
+fn local(context: &Context, resolution: &Resolution) -> Result<Step, ResolveError> {
     match of_zones(resolution)? {
-        OfZones::Leaves { head, cut } => onward(context, resolution, &head, cut, trail).await,
+        OfZones::Leaves { head, cut } => Ok(Step::Leaves { head: Arc::new(head), cut, server: None }),
         OfZones::Answer(mut response) => {
             let lifetime = store::bound(resolution, &mut response);
             store::insert(&context.engine, resolution, &response, lifetime, Moment::now(), None);
-            Ok(Answer::new(response, ReplySource::Local, None, lifetime))
+            Ok(Step::Ends(Answer::new(response, ReplySource::Local, None, lifetime)))
         }
     }
 }
@@ -364,7 +392,7 @@ async fn onward(
     let known = if next.cached == CacheState::Refresh { None } else { store::cached(context, &next) };
     let tail = match known {
         Some(answer) => answer,
-        None => (Box::pin(within_patience(context, &next, trail)) as Boxed<'_>).await?,
+        None => within_patience(context, &next, trail).await?,
     };
     let joined = splice::join(head, cut, &tail.response, &resolution.query)?;
     if joined.is_endless() {

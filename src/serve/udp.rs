@@ -58,7 +58,7 @@ const MOST_ERRORS: u32 = 64;
 const READ_PAUSE: Duration = Duration::from_millis(100);
 /// The least time between two warnings that reading fails.
 const WARN_EVERY: Duration = Duration::from_secs(60);
-/// Idle tasks kept for the next queries of a socket, some kilobytes each.
+/// Idle tasks kept for the next queries of a socket, a kilobyte each.
 const MOST_IDLE: usize = 512;
 
 /// One socket of one worker.
@@ -74,28 +74,26 @@ struct Listener {
     /// Notified when the outbox gets its first reply.
     filled: Notify,
     /// Tasks without a query, kept for the next one.
-    idle: RefCell<Vec<Rc<IdleTask>>>,
+    idle: RefCell<Vec<Rc<Resolver>>>,
     /// When a warning that reading fails was last logged.
     warned: Cell<Option<Moment>>,
 }
 
-/// A query that waits for its answer.
-struct Job {
-    query: Box<Query>,
-    path: Path,
-    context: Rc<Context>,
-}
+/// A query that waits for its answer, with what it is resolved in.
+type Job = (Box<Query>, Rc<Context>);
 
-/// Passes its next query to an idle task. A new task per query would allocate and copy some kilobytes.
-#[derive(Default)]
-struct IdleTask {
+/// A task that resolves query after query. A new task per query would allocate and copy a kilobyte.
+struct Resolver {
     next: Cell<Option<Job>>,
+    /// Where the reply to its query goes.
+    path: Cell<Path>,
     waker: Cell<Option<Waker>>,
 }
 
-impl IdleTask {
-    fn assign(&self, job: Job) {
+impl Resolver {
+    fn assign(&self, job: Job, path: Path) {
         self.next.set(Some(job));
+        self.path.set(path);
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -283,11 +281,12 @@ impl Listener {
     }
 
     fn wait_for(self: &Rc<Self>, query: Box<Query>, path: Path, context: &Rc<Context>) {
-        let job = Job { query, path, context: Rc::clone(context) };
-        match self.idle.borrow_mut().pop() {
-            Some(task) => task.assign(job),
-            None => drop(tokio::task::spawn_local(resolve_one_by_one(Rc::clone(self), job))),
+        let job = (query, Rc::clone(context));
+        if let Some(resolver) = self.idle.borrow_mut().pop() {
+            return resolver.assign(job, path);
         }
+        let resolver = Resolver { next: Cell::new(Some(job)), path: Cell::new(path), waker: Cell::default() };
+        tokio::task::spawn_local(resolve_one_by_one(Rc::clone(self), Rc::new(resolver)));
     }
 
     fn push(&self, path: &Path, write: impl Fn(&mut [u8]) -> usize) {
@@ -359,21 +358,21 @@ fn settle(sent: io::Result<Sent>, unsent: &mut VecDeque<Counted>, counters: &met
     }
 }
 
-/// Resolves a query, then those that the task is assigned. An idle task holds nothing of the worker but its socket.
-async fn resolve_one_by_one(listener: Rc<Listener>, mut job: Job) {
-    let own = Rc::new(IdleTask::default());
+/// Resolves the queries that the task is assigned. An idle task holds nothing of the worker but its socket. What lives
+/// over the wait for an answer is as little as can be: thousands of queries may wait.
+async fn resolve_one_by_one(listener: Rc<Listener>, own: Rc<Resolver>) {
     loop {
-        let reply = resolve::resolve(&job.context, &job.query).await;
-        listener.push(&job.path, |out| reply.write(&job.context, &job.query, out));
-        drop((job, reply));
+        let (query, context) = own.next().await;
         {
-            let mut idle = listener.idle.borrow_mut();
-            if idle.len() == MOST_IDLE {
-                return;
-            }
-            idle.push(Rc::clone(&own));
+            let reply = resolve::resolve(&context, &query).await;
+            listener.push(&own.path.get(), |out| reply.write(&context, &query, out));
         }
-        job = own.next().await;
+        drop((query, context));
+        let mut idle = listener.idle.borrow_mut();
+        if idle.len() == MOST_IDLE {
+            return;
+        }
+        idle.push(Rc::clone(&own));
     }
 }
 

@@ -1,8 +1,8 @@
 //! Queries in flight by id: one table serves all ports of a link, another each of its connections.
 
-use std::{rc::Rc, time::Duration};
+use std::{num::NonZeroU64, rc::Rc, time::Duration};
 
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use rand::{Rng, rngs::StdRng};
 
 use crate::{
@@ -21,7 +21,7 @@ const MOST: usize = 32_768;
 
 /// Queries by id.
 #[derive(Default)]
-pub(super) struct InFlight(HashMap<u16, Flight, foldhash::fast::FixedState>);
+pub(super) struct InFlight(HashTable<Flight>);
 
 /// A query on the wire.
 pub(super) struct Flight {
@@ -31,7 +31,7 @@ pub(super) struct Flight {
     sent_at: Moment,
     id: MessageId,
     /// Seed of the letter case, if mixed.
-    case_seed: Option<u64>,
+    case_seed: Option<NonZeroU64>,
     sender: u32,
 }
 
@@ -56,17 +56,22 @@ impl InFlight {
         if self.0.len() >= MOST {
             return None;
         }
-        flight.case_seed = (case == LetterCase::Mixed).then(|| random.next_u64());
+        flight.case_seed =
+            (case == LetterCase::Mixed).then(|| NonZeroU64::new(random.next_u64()).unwrap_or(NonZeroU64::MIN));
         let id = self.free_id(random);
         flight.id = MessageId(id);
-        Some(self.0.entry(id).insert(flight).into_mut())
+        Some(self.0.insert_unique(hash(id), flight, |flight| hash(flight.id())).into_mut())
+    }
+
+    fn get(&self, id: u16) -> Option<&Flight> {
+        self.0.find(hash(id), |flight| flight.id() == id)
     }
 
     fn free_id(&self, random: &mut StdRng) -> u16 {
         loop {
             let bits = random.next_u32();
             let halves = [bits & 0xffff, bits >> 16].map(|half| u16::try_from(half).unwrap_or(0));
-            if let Some(&id) = halves.iter().find(|id| !self.0.contains_key(*id)) {
+            if let Some(&id) = halves.iter().find(|id| self.get(**id).is_none()) {
                 return id;
             }
         }
@@ -76,12 +81,12 @@ impl InFlight {
     /// the message, if there are several.
     pub(super) fn take(&mut self, message: &[u8], sender: Option<u32>) -> Result<(Flight, Outcome), MismatchReason> {
         let id = header::id(message).map_err(|_| MismatchReason::Short)?;
-        let flight = self.0.get(&id.0).ok_or(MismatchReason::Id)?;
+        let flight = self.get(id.0).ok_or(MismatchReason::Id)?;
         if sender.is_some_and(|sender| sender != flight.sender) {
             return Err(MismatchReason::Socket);
         }
         let outcome = flight.read(message, id)?;
-        let flight = self.0.remove(&id.0).ok_or(MismatchReason::Id)?;
+        let flight = self.take_id(id.0).ok_or(MismatchReason::Id)?;
         Ok((flight, outcome))
     }
 
@@ -90,7 +95,7 @@ impl InFlight {
     pub(super) fn note_changed_case(&self, message: &[u8], sender: u32, now: Moment) -> bool {
         let Ok(id) = header::id(message) else { return false };
         let mixed = |flight: &&Flight| flight.sender == sender && flight.case_seed.is_some();
-        let Some(flight) = self.0.get(&id.0).filter(mixed) else { return false };
+        let Some(flight) = self.get(id.0).filter(mixed) else { return false };
         let response = Response::read(message, &flight.race.query, id, None);
         if let Ok(response) = &response {
             flight.deliver(Outcome::CaseChanged(likeness(response)), now);
@@ -100,45 +105,50 @@ impl InFlight {
 
     /// The key of the query that has this id now.
     pub(super) fn key(&self, id: u16) -> Option<FlightKey> {
-        self.0.get(&id).map(|flight| FlightKey { id, sender: flight.sender })
+        self.get(id).map(|flight| FlightKey { id, sender: flight.sender })
     }
 
     /// Takes a query, unless it has expired and its id been reused.
     pub(super) fn take_key(&mut self, key: FlightKey) -> Option<Flight> {
-        self.0.get(&key.id).filter(|flight| flight.sender == key.sender)?;
-        self.0.remove(&key.id)
+        self.get(key.id).filter(|flight| flight.sender == key.sender)?;
+        self.take_id(key.id)
     }
 
     /// Takes the query with this id.
     pub(super) fn take_id(&mut self, id: u16) -> Option<Flight> {
-        self.0.remove(&id)
+        self.0.find_entry(hash(id), |flight| flight.id() == id).ok().map(|entry| entry.remove().0)
     }
 
     /// Takes the queries sent from one socket.
     pub(super) fn take_of(&mut self, sender: u32) -> Vec<Flight> {
-        self.0.extract_if(|_, flight| flight.sender == sender).map(|(_, flight)| flight).collect()
+        self.0.extract_if(|flight| flight.sender == sender).collect()
     }
 
     /// Takes the queries that were sent at least `timeout` ago; nobody may be waiting for them any more.
     pub(super) fn expire(&mut self, timeout: Duration, now: Moment) -> Vec<Flight> {
-        let is_over = |_: &u16, flight: &mut Flight| now >= flight.race.deadline.max(flight.sent_at + timeout);
-        self.0.extract_if(is_over).map(|(_, flight)| flight).collect()
+        let is_over = |flight: &mut Flight| now >= flight.race.deadline.max(flight.sent_at + timeout);
+        self.0.extract_if(is_over).collect()
     }
 
     /// Whether a query was sent after `at` and has waited for this long.
     pub(super) fn has_waited(&self, timeout: Duration, at: Moment, now: Moment) -> bool {
-        self.0.values().any(|flight| flight.sent_at > at && now.since(flight.sent_at) >= timeout)
+        self.0.iter().any(|flight| flight.sent_at > at && now.since(flight.sent_at) >= timeout)
     }
 
     /// Whether the table has a query of this race.
     pub(super) fn has(&self, race: &Rc<Race>) -> bool {
-        self.0.values().any(|flight| Rc::ptr_eq(&flight.race, race))
+        self.0.iter().any(|flight| Rc::ptr_eq(&flight.race, race))
     }
 
     /// Takes all queries.
     pub(super) fn drain(&mut self) -> Vec<Flight> {
-        self.0.drain().map(|(_, flight)| flight).collect()
+        self.0.drain().collect()
     }
+}
+
+/// Ids are random; the table wants their bits at both ends.
+const fn hash(id: u16) -> u64 {
+    (id as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl Flight {
@@ -182,7 +192,7 @@ impl Flight {
     pub(super) fn write(&self, buffer: &mut [u8]) -> Option<usize> {
         let limits = self.race.group.limits();
         let payload = self.has_edns().then_some(limits.udp_payload);
-        let length = self.race.query.write(self.id, payload, self.case_seed, buffer);
+        let length = self.race.query.write(self.id, payload, self.case_seed.map(NonZeroU64::get), buffer);
         if limits.recursion == Recursion::NotDesired {
             UpstreamQuery::clear_rd(buffer);
         }
@@ -196,7 +206,7 @@ impl Flight {
             None => Response::read(message, query, id, None),
             Some(seed) => {
                 let mut sent = [0; UpstreamQuery::MAX];
-                let end = query.write(id, None, Some(seed), &mut sent).unwrap_or(HEADER);
+                let end = query.write(id, None, Some(seed.get()), &mut sent).unwrap_or(HEADER);
                 Response::read(message, query, id, Some(&sent[HEADER..end]))
             }
         };
@@ -258,7 +268,7 @@ mod tests {
         let ids = [1, 1, 2, 3].map(|sender| add(&mut in_flight, sender, start));
         let late = add(&mut in_flight, 3, start + Duration::from_secs(1));
         let mut answer = [0; UpstreamQuery::MAX];
-        let asked = in_flight.0.get(&ids[2]).unwrap();
+        let asked = in_flight.get(ids[2]).unwrap();
         let length = asked.write(&mut answer).unwrap();
         // An empty answer: QR is set, the OPT record cut off.
         let end = length - 11;
