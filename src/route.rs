@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use crate::{networks::Networks, wire::Name};
 
 /// The number of a view: 0 is everybody's, each target for some clients alone has one of its own.
-pub type View = u16;
+pub type View = u32;
 
 /// A way in which targets depend on the client. Names with equal choices have equal targets for each client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

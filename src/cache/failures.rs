@@ -126,12 +126,12 @@ impl<T: Clone> Failures<T> {
 }
 
 fn hash(key: &CacheKey<'_>, seed: u64) -> u128 {
-    const NUMBERS: usize = 7;
+    const NUMBERS: usize = 9;
     let mut buffer = [0; NUMBERS + MAX_NAME];
     buffer[..2].copy_from_slice(&key.qtype.0.to_be_bytes());
     buffer[2..4].copy_from_slice(&key.qclass.0.to_be_bytes());
-    buffer[4..6].copy_from_slice(&key.view.to_be_bytes());
-    buffer[6] = u8::from(key.do_bit) << 1 | u8::from(key.cd);
+    buffer[4..8].copy_from_slice(&key.view.to_be_bytes());
+    buffer[8] = u8::from(key.do_bit) << 1 | u8::from(key.cd);
     let length = key.name.len().min(MAX_NAME);
     buffer[NUMBERS..NUMBERS + length].copy_from_slice(&key.name[..length]);
     xxh3_128_with_seed(&buffer[..NUMBERS + length], seed)

@@ -9,6 +9,9 @@ use foldhash::{SharedSeed, quality::SeedableRandomState};
 
 use crate::wire::{Class, RecordType};
 
+/// The largest view: a key's hash has 30 bits for it.
+pub const MAX_VIEW: u32 = (1 << 30) - 1;
+
 /// The key of a cached answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheKey<'a> {
@@ -22,8 +25,8 @@ pub struct CacheKey<'a> {
     pub do_bit: bool,
     /// Whether checking was disabled (RFC 4035 3.2.2): such an answer may be bogus to others.
     pub cd: bool,
-    /// The view of the client, 0 where no rule for the name tells clients apart.
-    pub view: u16,
+    /// The view of the client, at most [`MAX_VIEW`]; 0 where no rule for the name tells clients apart.
+    pub view: u32,
 }
 
 /// A key's hash, from a seed that nobody outside this process knows: clients choose names, and must not choose which
@@ -40,7 +43,7 @@ impl CacheKey<'_> {
     /// The hash of all parts.
     pub fn hash(&self) -> Hash {
         let mut hasher = SEEDED.build_hasher();
-        let numbers = u64::from(self.qtype.0) << 48 | u64::from(self.qclass.0) << 32 | u64::from(self.view) << 16;
+        let numbers = u64::from(self.qtype.0) << 48 | u64::from(self.qclass.0) << 32 | u64::from(self.view) << 2;
         hasher.write_u64(numbers | u64::from(self.do_bit) << 1 | u64::from(self.cd));
         hasher.write(self.name);
         Hash(hasher.finish())

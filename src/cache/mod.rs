@@ -27,13 +27,14 @@ mod entry;
 mod key;
 mod ring;
 mod shard;
+mod view;
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-pub use entry::EntryView;
-pub use key::{CacheKey, Hash};
+pub use key::{CacheKey, Hash, MAX_VIEW};
 pub use shard::MOVES;
+pub use view::EntryView;
 
 use crate::wire::{name, record::find_alias};
 use shard::Shard;
@@ -43,6 +44,9 @@ const SHARD: usize = 512 << 10;
 /// More shards than workers will ever contend for; one octet of the hash selects among them.
 const MAX_SHARDS: usize = 256;
 
+/// The largest number of a rule: an entry has three octets for it.
+pub const MAX_RULE: u32 = (1 << 24) - 1;
+
 /// The rules that an entry was made under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
@@ -50,8 +54,8 @@ pub struct Stamp {
     pub generation: u32,
     /// The fingerprint of every rule that shaped the answer.
     pub fingerprint: u64,
-    /// The number of the rule, in that generation.
-    pub rule: u16,
+    /// The number of the rule, in that generation, at most [`MAX_RULE`].
+    pub rule: u32,
 }
 
 /// An answer to be stored.
@@ -125,7 +129,7 @@ pub struct CacheHit {
     /// Octets copied.
     pub length: usize,
     /// The rule of its stamp.
-    pub rule: u16,
+    pub rule: u32,
     /// Seconds since it was stored.
     pub age: u32,
     /// Seconds until it expires; 0 when it has.

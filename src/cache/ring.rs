@@ -4,7 +4,7 @@
 //! an entry within one stretch needs no care at the seam.
 //!
 //! Invariants:
-//! - Entries start and end at multiples of [`UNIT`] and lie within one stretch.
+//! - An entry lies within one stretch.
 //! - In the current stretch, `..head` is of this round, `head..tail` is free, `tail..old_end` is of the round before;
 //!   when the tail has reached `old_end`, everything behind the head is free.
 //! - In any other stretch, `..end` is in use. From oldest to newest they are: those after the current one, then those
@@ -12,27 +12,24 @@
 
 /// The largest stretch.
 pub(super) const STRETCH: usize = 1 << 16;
-/// Unit of a [`Place`], in bytes.
-pub(super) const UNIT: usize = 4;
-const UNITS: usize = STRETCH / UNIT;
 /// Page size of the kernel.
 const PAGE: usize = 4096;
 
-/// Where an entry starts, in units from the start of the first stretch.
+/// Where an entry starts, in bytes from the start of the first stretch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(u32);
 
 impl Place {
     fn new(stretch: usize, at: usize) -> Self {
-        Self(u32::try_from(stretch * UNITS + at / UNIT).expect("a ring holds at most 2^32 units"))
+        Self(u32::try_from(stretch * STRETCH + at).expect("a ring holds less than 2^32 bytes"))
     }
 
     fn stretch(self) -> usize {
-        self.0 as usize / UNITS
+        self.0 as usize / STRETCH
     }
 
     fn at(self) -> usize {
-        self.0 as usize % UNITS * UNIT
+        self.0 as usize % STRETCH
     }
 }
 
@@ -58,7 +55,7 @@ pub(super) struct Ring {
 impl Ring {
     /// A ring that grows up to `capacity` bytes.
     pub(super) fn new(capacity: usize) -> Self {
-        let capacity = (capacity / UNIT).min(u32::MAX as usize) * UNIT;
+        let capacity = capacity.min(u32::MAX as usize);
         let mut ring = Self { stretches: Vec::new(), capacity, current: 0, head: 0, tail: 0, old_end: 0 };
         ring.clear();
         ring

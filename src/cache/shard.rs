@@ -9,16 +9,17 @@ use hashbrown::HashTable;
 
 use super::{
     CacheHit, CacheKey, EntryView, Hash, Insertion, Lookup, New, Peeked, Prefetch, Refusal, Staleness, Stamp,
-    entry::{self, Draft, Entry, Flag, Showcase},
+    entry::{self, Draft, Entry, Flag},
     ring::{Growth, Place, Ring},
+    view::Showcase,
 };
 
 /// Most entries that one insertion keeps.
 pub const MOVES: usize = 32;
 /// Bytes of a shard for each bucket of its table, at most; half as many at least, since buckets come in powers of two.
-/// With three quarters of them used, entries of 107 bytes fill the ring before the table in any case, and those of 53
-/// at best; one A record for a name of 56 characters makes 116. The table takes from 6 to 13 % of the shard.
-const BYTES_PER_BUCKET: usize = 80;
+/// With three quarters of them used, entries of 86 bytes fill the ring before the table in any case, and those of 43
+/// at best; one A record for a name of 56 characters makes 92. The table takes from 8 to 16 % of the shard.
+const BYTES_PER_BUCKET: usize = 64;
 /// A place and an octet of hash for each bucket; and one group of octets more.
 const BUCKET: usize = size_of::<Place>() + 1;
 const GROUP: usize = 16;
@@ -102,11 +103,8 @@ impl Shard {
         let bytes = self.ring.entry_mut(place);
         found.prefetch = visit(bytes, found.remaining);
         let entry = Entry(bytes);
-        match entry.copy_to(reply) {
-            Some(message) => {
-                set_ttls(message, entry, |ttl| ttl.saturating_sub(found.age));
-                Lookup::Hit(CacheHit { length: message.len(), ..found })
-            }
+        match entry.copy_to(reply, key.name.len(), |ttl| ttl.saturating_sub(found.age)) {
+            Some(message) => Lookup::Hit(CacheHit { length: message.len(), ..found }),
             None => Lookup::TooLarge(CacheHit { length: entry.copy_question_to(reply), ..found }),
         }
     }
@@ -134,11 +132,8 @@ impl Shard {
         }
         entry::set(self.ring.entry_mut(place), Flag::VISITED);
         let entry = Entry(self.ring.entry(place));
-        let message = entry.copy_to(reply)?;
-        match found.remaining {
-            0 => set_ttls(message, entry, |_| staleness.ttl),
-            _ => set_ttls(message, entry, |ttl| ttl.saturating_sub(found.age)),
-        }
+        let ttl = |ttl: u32| if found.remaining == 0 { staleness.ttl } else { ttl.saturating_sub(found.age) };
+        let message = entry.copy_to(reply, key.name.len(), ttl)?;
         Some(CacheHit { length: message.len(), ..found })
     }
 
@@ -147,7 +142,7 @@ impl Shard {
         let entry = Entry(self.ring.entry(self.find(key, hash)?));
         let found = age(entry, now);
         let mut message = vec![0; entry.length()];
-        set_ttls(entry.copy_to(&mut message)?, entry, |ttl| ttl.saturating_sub(found.age));
+        entry.copy_to(&mut message, key.name.len(), |ttl| ttl.saturating_sub(found.age))?;
         Some(Peeked { found: CacheHit { length: message.len(), ..found }, stamp: entry.stamp(), message })
     }
 
@@ -269,12 +264,13 @@ impl Shard {
         hash: Hash,
         reply: &mut [u8],
         revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
-    ) -> Option<u16> {
+    ) -> Option<u32> {
         let entry = Entry(self.ring.entry(place));
-        let stamp = match entry.copy_to(reply) {
+        let name = entry.name_length();
+        let stamp = match entry.copy_to(reply, name, |ttl| ttl) {
             Some(message) => revalidate(message, entry.stamp()),
             // Rare: once for an entry and generation, and only where the asker's limit is below the message.
-            None => revalidate(&mut *entry.copy_to(&mut vec![0; entry.length()])?, entry.stamp()),
+            None => revalidate(&mut *entry.copy_to(&mut vec![0; entry.length()], name, |ttl| ttl)?, entry.stamp()),
         };
         match stamp {
             Some(stamp) => entry::restamp(self.ring.entry_mut(place), stamp),
@@ -386,14 +382,5 @@ fn age(entry: Entry<'_>, now: u32) -> CacheHit {
         past: age.saturating_sub(lifetime),
         prefetch: Prefetch::NotDue,
         integrity: entry.integrity(),
-    }
-}
-
-/// Replaces every TTL in the message.
-fn set_ttls(message: &mut [u8], entry: Entry<'_>, change: impl Fn(u32) -> u32) {
-    for offset in entry.ttl_offsets() {
-        if let Some(ttl) = message.get_mut(usize::from(offset)..).and_then(<[u8]>::first_chunk_mut::<4>) {
-            *ttl = change(u32::from_be_bytes(*ttl)).to_be_bytes();
-        }
     }
 }

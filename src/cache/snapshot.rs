@@ -40,8 +40,12 @@ const FRAME: usize = 16;
 const BLOCK: usize = 64 << 10;
 /// The longest body: a block that was nearly full, and one more entry of the longest kind.
 const MAX_BODY: usize = BLOCK + FIXED + 2 * 65_535 + 65_535;
+/// The longest first body, which names the rules: a million of them.
+const MAX_HEADER: usize = 160 << 20;
 /// An entry's numbers.
 const FIXED: usize = 28;
+/// The largest view that is written; those of audiences lie above.
+const MAX_SAVED_VIEW: u32 = (1 << 24) - 1;
 /// In an entry's flags.
 const DO: u8 = 1;
 const CD: u8 = 2;
@@ -102,7 +106,7 @@ pub struct SavedEntry<'a> {
     /// Its lifetime since it came in, in seconds.
     pub lifetime: u32,
     /// The position of its rule among those of the file.
-    pub rule: u16,
+    pub rule: u32,
     /// The fingerprint of all rules that shaped it.
     pub fingerprint: u64,
     /// Whether the guard left addresses out of it.
@@ -146,16 +150,20 @@ impl<W: Write> SnapshotWriter<W> {
         else {
             return;
         };
+        if entry.key.view > MAX_SAVED_VIEW {
+            return;
+        }
         let is_stripped = entry.integrity == Integrity::Stripped;
         let flags = [(entry.key.do_bit, DO), (entry.key.cd, CD), (is_stripped, STRIPPED)];
         let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, flag)| all | flag);
         let body = &mut self.body;
         body.extend_from_slice(&length.to_le_bytes());
         body.extend_from_slice(&count.to_le_bytes());
-        body.extend_from_slice(&[flags, 0]);
-        body.extend_from_slice(&entry.key.view.to_le_bytes());
+        // The third octet of the view stands in front: files have two for it since before there were so many.
+        let [view @ .., high, _] = entry.key.view.to_le_bytes();
+        body.extend_from_slice(&[flags, high]);
+        body.extend_from_slice(&view);
         body.extend_from_slice(&entry.stamp.rule.to_le_bytes());
-        body.extend_from_slice(&[0, 0]);
         body.extend_from_slice(&entry.lifetime.to_le_bytes());
         body.extend_from_slice(&age.to_le_bytes());
         body.extend_from_slice(&entry.stamp.fingerprint.to_le_bytes());
@@ -283,11 +291,15 @@ impl<R: Read> SnapshotReader<R> {
             return Err(SnapshotError::Torn(number));
         };
         let octets = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
-        if octets > MAX_BODY {
+        if octets > if number == 0 { MAX_HEADER } else { MAX_BODY } {
             return Err(SnapshotError::Checksum(number));
         }
-        self.body.resize(octets, 0);
-        read_whole(&mut self.input, &mut self.body, number)?;
+        // Memory for what is there, not for what a length says.
+        self.body.clear();
+        let there = self.input.by_ref().take(octets as u64).read_to_end(&mut self.body)?;
+        if there < octets {
+            return Err(SnapshotError::Torn(number));
+        }
         if checksum(self.nonce, number, length, entries, &self.body) != sum {
             return Err(SnapshotError::Checksum(number));
         }
@@ -319,8 +331,8 @@ fn header(body: &[u8]) -> Option<SnapshotHeader> {
 /// Reads one entry. Its key is the message's question section.
 fn entry<'a>(fields: &mut Fields<'a>, offsets: &mut Vec<u16>) -> Option<SavedEntry<'a>> {
     let (length, count) = (fields.u16()?, fields.u16()?);
-    let [flags, _] = fields.u16()?.to_le_bytes();
-    let (view, rule, _) = (fields.u16()?, fields.u16()?, fields.u16()?);
+    let [flags, high] = fields.u16()?.to_le_bytes();
+    let (view, rule) = (u32::from(high) << 16 | u32::from(fields.u16()?), fields.u32()?);
     let (lifetime, age, fingerprint) = (fields.u32()?, fields.u32()?, fields.u64()?);
     offsets.clear();
     for _ in 0..count {

@@ -26,7 +26,7 @@ pub struct PendingKey {
     /// The clients it is for.
     pub audience: Audience,
     /// The rule it goes through.
-    pub rule: u16,
+    pub rule: u32,
     /// The snapshot's generation.
     pub generation: u32,
 }

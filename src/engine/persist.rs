@@ -19,6 +19,8 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
+use hashbrown::HashMap;
+
 use super::{
     Engine,
     snapshot::{FIRST_AUDIENCE_VIEW, FROM_FILE, Rule, RuleId, Snapshot},
@@ -91,7 +93,7 @@ fn take_all<R: Read>(engine: &Engine, input: R, now: Moment, wall: u64) -> Resul
     let header = reader.header();
     let elapsed = wall.saturating_sub(header.written);
     let plan = Restoring {
-        numbers: header.rules.iter().map(|rule| number_of(&snapshot, rule)).collect(),
+        numbers: numbers_of(&header.rules, &snapshot),
         elapsed: u32::try_from(elapsed).unwrap_or(u32::MAX),
         snapshot: &snapshot,
         now: now.seconds(),
@@ -122,19 +124,20 @@ fn current_stamp(snapshot: &Snapshot, entry: &EntryView<'_>) -> Option<Stamp> {
         _ if entry.key.view == 0 => snapshot.revalidate(entry.message, entry.stamp, NOBODY, 0)?,
         _ => return None,
     };
-    (usize::from(stamp.rule) < snapshot.rules().len()).then_some(stamp)
+    snapshot.counters_of(stamp.rule).map(|_| stamp)
 }
 
-/// The number of the rule that shapes answers exactly as the file's rule did.
-fn number_of(snapshot: &Snapshot, rule: &SnapshotRule) -> Option<u16> {
-    let is_same = |ours: &Rule| *ours.name == *rule.name && ours.fingerprint == rule.fingerprint;
-    u16::try_from(snapshot.rules().iter().position(is_same)?).ok()
+/// For each of the file's rules the number of the rule that shapes answers exactly as it did.
+fn numbers_of<'s>(rules: &'s [SnapshotRule], snapshot: &'s Snapshot) -> Vec<Option<u32>> {
+    let of_rule = |(rule, number): (&'s Rule, u32)| ((&*rule.name, rule.fingerprint), number);
+    let ours: HashMap<(&str, u64), u32> = snapshot.rules().iter().zip(0..).map(of_rule).collect();
+    rules.iter().map(|rule| ours.get(&(&*rule.name, rule.fingerprint)).copied()).collect()
 }
 
 /// The context for restoring entries.
 struct Restoring<'s> {
     /// Of the file's rules, in this configuration.
-    numbers: Vec<Option<u16>>,
+    numbers: Vec<Option<u32>>,
     elapsed: u32,
     snapshot: &'s Snapshot,
     now: u32,
@@ -143,7 +146,7 @@ struct Restoring<'s> {
 impl Restoring<'_> {
     /// Restores an entry; none if it is left out.
     fn take(&self, saved: &SavedEntry<'_>, cache: &Cache) -> Option<Insertion> {
-        let number = |position: u16| *self.numbers.get(usize::from(position))?;
+        let number = |position: u32| *self.numbers.get(usize::try_from(position).ok()?)?;
         let rule = number(saved.rule)?;
         // A view's number is its rule's plus one.
         let view = match saved.key.view.checked_sub(1) {

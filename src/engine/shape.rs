@@ -10,14 +10,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::snapshot::{FIRST_AUDIENCE_VIEW, FROM_FILE, Snapshot, Target};
 use crate::{
-    cache::Stamp,
+    cache::{MAX_RULE, Stamp},
     config::{self, GroupIndex, Live, WhenDown},
     route::{RouteMatch, View},
     wire::{Malformed, NameBuf, RecordType, addresses, header::HEADER, name, record::find_alias},
 };
 
 /// Rule number in the stamp of an answer that came through no rule.
-const NO_RULE: u16 = u16::MAX;
+const NO_RULE: u32 = MAX_RULE;
 
 /// Fingerprint of the settings of a rule that shape its answers, and only of those. How fast or from which port a server
 /// is asked changes no answer, nor does the group's position in the plan.
@@ -39,7 +39,7 @@ pub(super) fn rule_fingerprint(rule: &config::RulePlan, live: &Live) -> u64 {
 pub(super) struct Shape {
     /// Covers all rules and zones that the answer's chain goes through.
     pub(super) fingerprint: u64,
-    rule: u16,
+    rule: u32,
     /// View of QNAME, the same as in the cache key.
     view: View,
     /// Whether all clients of that view get the same answer.

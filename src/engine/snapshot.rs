@@ -8,7 +8,7 @@ use hashbrown::HashSet;
 
 use super::{access::Access, client_limit::RateLimit, guard::Guard, shape};
 use crate::{
-    cache::{Stamp, policy},
+    cache::{MAX_VIEW, Stamp, policy},
     clock::{self, Moment},
     config::{self, Aaaa, Live, SpecialNames, WhenDown},
     metrics::{self, RuleCounters},
@@ -21,13 +21,13 @@ use crate::{
 
 /// A rule's position in its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RuleId(pub u16);
+pub struct RuleId(pub u32);
 
 /// Generation of entries that were read from a snapshot file and not asked for since; no configuration has it.
 pub(super) const FROM_FILE: u32 = 0;
 
 /// Views from here on hold answers that only one [audience](Table::audience) may share.
-pub(super) const FIRST_AUDIENCE_VIEW: View = 1 << 15;
+pub(super) const FIRST_AUDIENCE_VIEW: View = (MAX_VIEW + 1) / 2;
 
 /// Where queries for a name go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -195,7 +195,7 @@ impl Snapshot {
 
     /// A rule of this snapshot.
     pub fn rule(&self, id: RuleId) -> &Rule {
-        &self.rules[usize::from(id.0)]
+        &self.rules[id.0 as usize]
     }
 
     /// How long a rule's answers are kept.
@@ -209,17 +209,14 @@ impl Snapshot {
     }
 
     /// The counters of the rule with this number, where there is one.
-    pub fn counters_of(&self, rule: u16) -> Option<&RuleCounters> {
-        self.rules.get(usize::from(rule)).map(|rule| &*rule.counters)
+    pub fn counters_of(&self, rule: u32) -> Option<&RuleCounters> {
+        self.rules.get(rule as usize).map(|rule| &*rule.counters)
     }
 
     /// The view of answers that only this client's audience may share; none where no view tells clients apart.
     pub fn audience_view(&self, client: IpAddr) -> Option<View> {
-        if !self.table.has_views() || self.rules.len() >= usize::from(FIRST_AUDIENCE_VIEW) {
-            return None;
-        }
-        let audience = View::try_from(self.table.audience(client)).ok();
-        audience.filter(|audience| *audience < FIRST_AUDIENCE_VIEW).map(|audience| FIRST_AUDIENCE_VIEW | audience)
+        let audience = self.table.has_views().then(|| self.table.audience(client))?;
+        (audience < FIRST_AUDIENCE_VIEW).then_some(FIRST_AUDIENCE_VIEW | audience)
     }
 
     /// Stamp for an answer stored under `view` to a query whose name was `found` in the table. None if it must not be
@@ -252,7 +249,7 @@ impl Snapshot {
     pub fn is_protected(&self, stamp: Stamp) -> bool {
         // The numbers of a file's entries are those of the first generation.
         let is_numbered = stamp.generation == self.generation || stamp.generation == FROM_FILE && self.generation == 1;
-        let rule = self.rules.get(usize::from(stamp.rule)).filter(|_| is_numbered);
+        let rule = self.rules.get(stamp.rule as usize).filter(|_| is_numbered);
         rule.is_some_and(Rule::is_down)
     }
 
@@ -342,7 +339,8 @@ impl Rule {
 fn routes(live: &Live, zones: &Zones) -> Vec<Route<Target>> {
     let mut routes = Vec::new();
     for (at, rule) in live.rules.iter().enumerate() {
-        let Ok(id) = u16::try_from(at) else { break };
+        // There are at most `MAX_RULES`, and as many delegations as get a group.
+        let Ok(id) = u32::try_from(at) else { break };
         let view = if rule.clients.is_empty() { 0 } else { id + 1 };
         let target = Target::Rule(RuleId(id));
         let clients = || rule.clients.clone();

@@ -14,7 +14,7 @@ fn an_entry_that_is_asked_for_outlives_those_that_are_not() {
     put(&cache, &key(&asked), 60, 1);
     put(&cache, &key(&idle), 60, 1);
     for index in 0..20_000 {
-        let other = name(&format!("n{index}.example"));
+        let other = name(&format!("n{index}.as-long-as-most-names-are.example"));
         assert_eq!(put(&cache, &key(&other), 60, 2), Insertion::Stored);
         assert!(index % 50 != 0 || is_hit(&cache, &key(&asked)), "gone after {index}");
     }
@@ -30,7 +30,7 @@ fn full_of_asked() -> (Cache, Vec<Name>) {
     let cache = Cache::new(64 << 10);
     let mut names = Vec::new();
     while cache.stats().evictions == 0 {
-        names.push(name(&format!("n{}.example", names.len())));
+        names.push(name(&format!("n{:04}.as-long-as-most-names-are.example", names.len())));
         put(&cache, &key(names.last().unwrap()), 60, 1);
     }
     names.retain(|name| is_hit(&cache, &key(name)));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod eviction;
+mod forms;
 mod lookup;
 mod model;
 mod remove;

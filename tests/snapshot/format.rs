@@ -11,10 +11,12 @@ use tidegate::{
     wire::{Class, Name, RecordType},
 };
 
-const STAMP: Stamp = Stamp { generation: 7, fingerprint: 0x0123_4567_89ab_cdef, rule: 1 };
+const STAMP: Stamp = Stamp { generation: 7, fingerprint: 0x0123_4567_89ab_cdef, rule: 70_000 };
 
 /// Name, type, DO, CD and whether it was stripped, view, message, TTL offsets, age, lifetime, rule, fingerprint.
-type Plain = (Vec<u8>, u16, [bool; 3], u16, Vec<u8>, Vec<u16>, [u32; 2], u16, u64);
+type Plain = (Vec<u8>, u16, [bool; 3], u32, Vec<u8>, Vec<u16>, [u32; 2], u32, u64);
+
+const VIEWS: [u32; 5] = [0, 1, 2, 65_536, 1_000_000];
 
 fn header() -> SnapshotHeader {
     let rule = |name: &str, fingerprint| SnapshotRule { name: name.to_owned(), fingerprint };
@@ -46,7 +48,7 @@ fn file(entries: u32) -> Vec<u8> {
             qclass: Class::IN,
             do_bit: n % 2 == 1,
             cd: n % 3 == 1,
-            view: u16::try_from(n % 5).unwrap(),
+            view: VIEWS[n as usize % 5],
         };
         let entry = EntryView {
             key,
@@ -93,7 +95,7 @@ fn a_written_snapshot_reads_back() {
         for (entry, n) in entries.iter().zip(0_u32..) {
             let (name, message) = message(n);
             let offset = u16::try_from(message.len() - 10).unwrap();
-            let view = u16::try_from(n % 5).unwrap();
+            let view = VIEWS[n as usize % 5];
             let flags = [n % 2 == 1, n % 3 == 1, n % 7 == 0];
             let key = (name.as_wire().to_vec(), 1, flags, view);
             let rest = (message, vec![offset], [n, 3600], STAMP.rule, STAMP.fingerprint);
@@ -101,6 +103,16 @@ fn a_written_snapshot_reads_back() {
             assert_eq!(((k0, k1, k2, k3), (m, o, t, r, f)), (key, rest));
         }
     }
+}
+
+#[test]
+fn a_file_names_as_many_rules_as_there_may_be() {
+    let rule = |n| SnapshotRule { name: format!("zone{n}.example"), fingerprint: n };
+    let many = SnapshotHeader { rules: (0..20_000).map(rule).collect(), ..header() };
+    let file = SnapshotWriter::begin(Vec::new(), 1, &many).unwrap().finish().unwrap().0;
+    let reader = SnapshotReader::begin(&file[..]).unwrap();
+    assert_eq!(*reader.header(), many);
+    assert_eq!(reader.read(|_, _| {}).unwrap(), 0);
 }
 
 #[test]
