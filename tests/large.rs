@@ -1,10 +1,14 @@
-//! Large zones and hosts files: memory grows by little with each line.
+//! Large zones, hosts files and configurations: memory grows by little with each line.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::{fmt::Write as _, fs, path::Path};
 
 use tidegate::{
+    cache::Cache,
+    config::Plan,
+    daemon,
+    engine::snapshot::Target,
     wire::{Class, Name, Rcode, RecordType},
     zones::{LocalQuery, LocalSpec, RecordPlace, SpecialUse, ZoneSource, Zones},
 };
@@ -52,4 +56,44 @@ fn a_hosts_file_costs_little_for_each_line() {
     let few = octets_a_line(50_000, "", line, build, "host49999");
     let many = octets_a_line(400_000, "", line, build, "host399999.corp.example");
     assert!(few < 300 && many < 300, "{few} octets a line of two names, {many} of eight times as many");
+}
+
+/// A plan of so many rules for a domain each, and one more for some clients.
+fn plan_of_rules(rules: u32) -> Plan {
+    let mut text =
+        "[upstream.site]\nservers = [\"192.0.2.1\"]\n[upstream.other]\nservers = [\"192.0.2.2\"]\n".to_owned();
+    for n in 0..rules {
+        writeln!(text, "[[forward]]\nto = \"site\"\nzones = [\"zone{n}.example\"]").unwrap();
+    }
+    text += "[[forward]]\nto = \"other\"\nzones = [\"last.example\"]\nclients = [\"10.0.0.0/8\"]\n";
+    Plan::from_text("t.toml", &text).unwrap()
+}
+
+#[test]
+fn a_rule_costs_little() {
+    let octets_a_rule = |rules| {
+        let mut rows = 0;
+        let counted = allocation_counter::measure(|| {
+            plan_of_rules(rules).write_routing_table(|piece| rows += piece.lines().count());
+        });
+        assert!(rows > rules as usize);
+        counted.bytes_max / u64::from(rules)
+    };
+    let (few, many) = (octets_a_rule(5_000), octets_a_rule(40_000));
+    assert!(few < 700 && many < 700, "{few} octets a rule, {many} of eight times as many");
+}
+
+#[test]
+fn rules_are_used_however_many_there_are() {
+    let plan = plan_of_rules(70_000);
+    let engine = daemon::offline_engine(&plan, Cache::new(0)).unwrap();
+    let snapshot = engine.snapshot();
+    let rule_of = |name: &str| {
+        let name: Name = name.parse().unwrap();
+        let found = snapshot.find(name.as_wire(), RecordType::A, [10, 0, 0, 1].into()).unwrap();
+        let Target::Rule(rule) = found.target else { panic!("{name} is forwarded") };
+        (snapshot.rule(rule).name.to_string(), found.view)
+    };
+    assert_eq!(rule_of("www.zone69999.example"), ("zone69999.example".to_owned(), 0));
+    assert_eq!(rule_of("www.last.example"), ("last.example".to_owned(), 70_001));
 }

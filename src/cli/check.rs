@@ -110,7 +110,7 @@ pub(super) fn run(options: &Options) -> i32 {
         if plan.live.refuses_the_rest() {
             writeln!(ERR, "note: {REFUSES_THE_REST}\n");
         }
-        write!(OUT, "{}", plan.routing_table());
+        plan.write_routing_table(|piece| OUT.write(piece.as_bytes()));
         daemon::delegation_plans(&plan.live, &zones).iter().for_each(|delegation| writeln!(OUT, "{delegation}"));
     }
     if found.errors == 0 {

@@ -1,8 +1,10 @@
 //! The changes that a reload makes, in lines for people.
 
+use std::{collections::HashMap, fmt, hash::Hash};
+
 use super::{
     group::{GroupIndex, GroupPlan},
-    plan::{Live, RulePlan, WhenDown},
+    plan::{Live, RulePlan, RuleSettings, WhenDown},
 };
 
 impl Live {
@@ -10,11 +12,13 @@ impl Live {
     pub fn changes(&self, new: &Self) -> Vec<String> {
         let mut lines = Vec::new();
         let same_rule = |old: &RulePlan, other: &RulePlan| {
-            targets(self, old) == targets(new, other) && without_targets(old) == without_targets(other)
+            (&old.written, &old.zones) == (&other.written, &other.zones)
+                && targets(self, old) == targets(new, other)
+                && without_targets(old) == without_targets(other)
         };
-        compare("rule", (&self.rules, &new.rules), |rule| rule.name.clone(), same_rule, &mut lines);
-        compare("upstream", (&self.groups, &new.groups), |group| group.name.clone(), GroupPlan::eq, &mut lines);
-        compare("local zone", (&self.local, &new.local), |local| local.zone.to_string(), PartialEq::eq, &mut lines);
+        compare("rule", (&self.rules, &new.rules), |rule| &rule.name, same_rule, &mut lines);
+        compare("upstream", (&self.groups, &new.groups), |group| &group.name, GroupPlan::eq, &mut lines);
+        compare("local zone", (&self.local, &new.local), |local| &local.zone, PartialEq::eq, &mut lines);
         lines.extend(self.keys(new).into_iter().map(|key| format!("{key} changed")));
         lines
     }
@@ -77,29 +81,31 @@ fn targets<'a>(live: &'a Live, rule: &RulePlan) -> (&'a str, Option<&'a str>) {
     (&live.group(rule.to).name, fallback)
 }
 
-/// A rule without the indices of its groups.
-fn without_targets(rule: &RulePlan) -> RulePlan {
+/// The settings of a rule without the indices of its groups.
+fn without_targets(rule: &RulePlan) -> RuleSettings {
     let when_down = match rule.when_down {
         WhenDown::Upstream(_) => WhenDown::Stale,
         other => other,
     };
-    RulePlan { to: GroupIndex(0), when_down, ..rule.clone() }
+    RuleSettings { to: GroupIndex(0), when_down, ..(*rule.settings).clone() }
 }
 
-fn compare<T>(
+/// Compares items by their names. There may be a hundred thousand.
+fn compare<'a, T, N: Eq + Hash + fmt::Display>(
     kind: &str,
-    (old, new): (&[T], &[T]),
-    name: impl Fn(&T) -> String,
+    (old, new): (&'a [T], &'a [T]),
+    name: impl Fn(&'a T) -> N,
     is_same: impl Fn(&T, &T) -> bool,
     lines: &mut Vec<String>,
 ) {
+    let mut left: HashMap<N, &T> = old.iter().map(|item| (name(item), item)).collect();
     for item in new {
-        match old.iter().find(|other| name(other) == name(item)) {
+        match left.remove(&name(item)) {
             None => lines.push(format!("{kind} {} is new", name(item))),
             Some(other) if !is_same(other, item) => lines.push(format!("{kind} {} changed", name(item))),
             Some(_) => {}
         }
     }
-    let gone = old.iter().filter(|item| !new.iter().any(|other| name(other) == name(item)));
+    let gone = old.iter().filter(|item| left.contains_key(&name(item)));
     lines.extend(gone.map(|item| format!("{kind} {} is gone", name(item))));
 }

@@ -25,15 +25,47 @@ pub(super) enum Source {
 
 /// Identifies a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SourceId(pub(super) usize);
+pub(super) struct SourceId(pub(super) u32);
 
-/// A place in a source.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl SourceId {
+    /// No source, for what is in none.
+    pub(super) const NONE: Self = Self(u32::MAX);
+
+    /// The next source behind these.
+    pub(super) fn next(sources: &[Source]) -> Self {
+        u32::try_from(sources.len()).map_or(Self::NONE, Self)
+    }
+
+    fn find(self, sources: &[Source]) -> Option<&Source> {
+        sources.get(usize::try_from(self.0).ok()?)
+    }
+}
+
+/// A place in a source. Every text of a file has one, and a file may have some hundred thousand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     /// The source.
     pub(super) source: SourceId,
-    /// The octets in it.
-    pub(super) span: Range<usize>,
+    start: u32,
+    end: u32,
+}
+
+impl Place {
+    /// The place of these octets. Those beyond 4 GiB have the place of the last before.
+    pub(super) fn new(source: SourceId, span: Range<usize>) -> Self {
+        let [start, end] = [span.start, span.end].map(|at| u32::try_from(at).unwrap_or(u32::MAX));
+        Self { source, start, end }
+    }
+
+    /// The octets in the source.
+    pub(super) const fn span(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    /// The source itself.
+    pub(super) fn source_of<'s>(&self, sources: &'s [Source]) -> Option<&'s Source> {
+        self.source.find(sources)
+    }
 }
 
 /// One mistake or likely mistake.
@@ -49,7 +81,7 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn at(place: &Place, message: impl Into<String>) -> Self {
-        Self { place: Some(place.clone()), message: message.into(), help: None }
+        Self { place: Some(*place), message: message.into(), help: None }
     }
 
     pub(super) fn without_place(message: impl Into<String>) -> Self {
@@ -97,8 +129,8 @@ impl Problems {
 
     fn sorted(sources: Arc<Vec<Source>>, mut problems: Vec<Problem>, severity: ProblemLevel) -> Self {
         problems.sort_by_key(|problem| match &problem.place {
-            Some(place) => (place.source.0, place.span.start),
-            None => (usize::MAX, 0),
+            Some(place) => (place.source.0, place.start),
+            None => (u32::MAX, u32::MAX),
         });
         Self { sources, problems, severity }
     }
@@ -171,15 +203,16 @@ impl std::error::Error for Problems {}
 /// The text of a problem and the span to mark, which ends with the line it begins on.
 fn marked<'a>(sources: &'a [Source], problem: &Problem) -> Option<(&'a str, Range<usize>)> {
     let place = problem.place.as_ref()?;
-    let Source::File { text, .. } = sources.get(place.source.0)? else { return None };
-    let line_end = text.get(place.span.start..)?.find('\n').map_or(text.len(), |length| place.span.start + length);
-    Some((text, place.span.start..place.span.end.clamp(place.span.start, line_end)))
+    let Source::File { text, .. } = place.source_of(sources)? else { return None };
+    let Range { start, end } = place.span();
+    let line_end = text.get(start..)?.find('\n').map_or(text.len(), |length| start + length);
+    Some((text, start..end.clamp(start, line_end)))
 }
 
 fn headline(sources: &[Source], problem: &Problem, word: &str) -> String {
     match problem.place.as_ref() {
         // The format of compilers, which editors understand; a flag has no line.
-        Some(place) if matches!(sources.get(place.source.0), Some(Source::File { .. })) => {
+        Some(place) if matches!(place.source_of(sources), Some(Source::File { .. })) => {
             format!("{}: {word}{}", locate(sources, place), problem.message)
         }
         Some(place) => format!("{word}{}: {}", locate(sources, place), problem.message),
@@ -189,9 +222,9 @@ fn headline(sources: &[Source], problem: &Problem, word: &str) -> String {
 
 /// The file and line of a place; a flag is a file of that name.
 pub(super) fn written_at(sources: &[Source], place: &Place) -> WrittenAt {
-    match sources.get(place.source.0) {
+    match place.source_of(sources) {
         Some(Source::File { name, text }) => {
-            let before = text.get(..place.span.start).unwrap_or(text);
+            let before = text.get(..place.span().start).unwrap_or(text);
             WrittenAt { file: name.into(), line: before.matches('\n').count() + 1 }
         }
         Some(Source::Flag(flag)) => WrittenAt { file: flag.into(), line: 0 },
@@ -201,9 +234,9 @@ pub(super) fn written_at(sources: &[Source], place: &Place) -> WrittenAt {
 
 /// `file:line:column`, both counted from one, the column in characters; or the flag.
 pub(super) fn locate(sources: &[Source], place: &Place) -> String {
-    match sources.get(place.source.0) {
+    match place.source_of(sources) {
         Some(Source::File { name, text }) => {
-            let before = text.get(..place.span.start).unwrap_or(text);
+            let before = text.get(..place.span().start).unwrap_or(text);
             let line = before.matches('\n').count() + 1;
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
             format!("{name}:{line}:{column}")

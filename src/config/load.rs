@@ -96,13 +96,13 @@ fn apply_flags(loaded: &mut Loaded, flags: &ServeFlags) {
     // A file says itself where its reverse names go.
     let rest: &[&str] = if sources.is_empty() { &[".", "reverse:private"] } else { &["."] };
     if let Some(listen) = texts(sources, "--listen", &flags.listen) {
-        let place = listen.place.clone();
+        let place = listen.place;
         let server = || Located::new(ServerSection::default(), place);
         file.server.get_or_insert_with(server).value.listen = Some(listen);
     }
     for (flag, value) in [("--admin", &flags.admin), ("--socket", &flags.socket)] {
         let Some(text) = switchable(sources, flag, value.as_deref()) else { continue };
-        let admin = || Located::new(AdminSection::default(), text.place.clone());
+        let admin = || Located::new(AdminSection::default(), text.place);
         let admin = &mut file.admin.get_or_insert_with(admin).value;
         *(if flag == "--admin" { &mut admin.http } else { &mut admin.socket }) = Some(text);
     }
@@ -114,13 +114,13 @@ fn apply_flags(loaded: &mut Loaded, flags: &ServeFlags) {
     }
     let on_public = texts(sources, "--on-public", flags.on_public.as_slice());
     let private = texts(sources, "--private", &flags.private);
-    let Some(place) = private.as_ref().or(on_public.as_ref()).map(|given| given.place.clone()) else { return };
+    let Some(place) = private.as_ref().or(on_public.as_ref()).map(|given| given.place) else { return };
     let mut guarded = false;
     let on_public = on_public.and_then(|words| {
         let word = words.value.first()?;
         let action = OnPublic::parse(word, "on_public").map_err(|problem| problems.push(problem)).ok();
         // A wrong value has already been reported.
-        Some(Located::new(action.unwrap_or(OnPublic::Refuse), words.place.clone()))
+        Some(Located::new(action.unwrap_or(OnPublic::Refuse), words.place))
     });
     for forward in file.forward.iter_mut().filter(|forward| covers(&forward.value, "aws", "preset:aws")) {
         guard(&mut forward.value, private.as_ref(), on_public.as_ref());
@@ -135,7 +135,7 @@ fn apply_flags(loaded: &mut Loaded, flags: &ServeFlags) {
 fn guard(forward: &mut ForwardSection, private: Option<&Texts>, on_public: Option<&Located<OnPublic>>) {
     if let Some(private) = private {
         forward.private = Some(private.clone());
-        let refuse = || Located::new(OnPublic::Refuse, private.place.clone());
+        let refuse = || Located::new(OnPublic::Refuse, private.place);
         forward.on_public.get_or_insert_with(refuse);
     }
     if let Some(on_public) = on_public {
@@ -146,10 +146,10 @@ fn guard(forward: &mut ForwardSection, private: Option<&Texts>, on_public: Optio
 /// Sends the rule for the first of `zones` to the group `name` with these servers. Adds the group, and a rule for all
 /// of `zones`, if missing.
 fn route_zones(file: &mut File, name: &str, zones: &[&str], servers: Texts) {
-    let place = servers.place.clone();
-    let text = |value: &str| Text::new(value.to_owned(), place.clone());
+    let place = servers.place;
+    let text = |value: &str| Text::new(value.to_owned(), place);
     let entries = servers.into_value().into_iter().map(ServerEntry::Text).collect();
-    let entries = Some(Located::new(entries, place.clone()));
+    let entries = Some(Located::new(entries, place));
     match file.upstream.iter_mut().find(|upstream| upstream.name.value == name) {
         Some(upstream) => {
             upstream.table.servers = entries;
@@ -169,9 +169,9 @@ fn route_zones(file: &mut File, name: &str, zones: &[&str], servers: Texts) {
         return;
     }
     let zones = zones.iter().map(|zone| text(zone)).collect();
-    let zones = Some(Located::new(zones, place.clone()));
+    let zones = Some(Located::new(zones, place));
     let rule = ForwardSection { name: Some(text(name)), zones, to: Some(text(name)), ..ForwardSection::default() };
-    file.forward.push(Located::new(rule, place.clone()));
+    file.forward.push(Located::new(rule, place));
 }
 
 /// Whether a rule for all clients is called `name` or has `zone`.
@@ -184,7 +184,7 @@ fn covers(forward: &ForwardSection, name: &str, zone: &str) -> bool {
 /// The value of a flag for a key that `off` empties; none if the flag was not given.
 fn switchable(sources: &mut Vec<Source>, flag: &'static str, value: Option<&str>) -> Option<Text> {
     let value = value.filter(|value| !value.is_empty())?;
-    let place = Place { source: SourceId(sources.len()), span: 0..0 };
+    let place = Place::new(SourceId::next(sources), 0..0);
     sources.push(Source::Flag(flag));
     Some(Text::new(if value == "off" { String::new() } else { value.to_owned() }, place))
 }
@@ -194,9 +194,9 @@ fn texts(sources: &mut Vec<Source>, flag: &'static str, values: &[String]) -> Op
     if values.iter().all(String::is_empty) {
         return None;
     }
-    let place = Place { source: SourceId(sources.len()), span: 0..0 };
+    let place = Place::new(SourceId::next(sources), 0..0);
     sources.push(Source::Flag(flag));
     let split = values.iter().flat_map(|value| value.split(',')).map(str::trim);
-    let value = split.map(|value| Text::new(value.to_owned(), place.clone())).collect();
+    let value = split.map(|value| Text::new(value.to_owned(), place)).collect();
     Some(Texts::new(value, place))
 }

@@ -17,6 +17,7 @@ mod load;
 mod plan;
 mod presets;
 mod reverse;
+mod rule;
 mod schema;
 mod server;
 mod table;
@@ -36,8 +37,8 @@ pub use load::{ServeFlags, admin_http, control_socket};
 pub use plan::{
     Aaaa, AccessPlan, AdminAccess, Boot, CachePolicy, Certificate, ClientLimit, CookieSecret, Encryption, GuardPlan,
     HttpsListen, Listen, Live, LocalZone, LogFormat, LogLevel, LoggedQueries, Need, OnPublic, PerimeterRecord, Plan,
-    QueryLogPolicy, Rebind, RulePlan, Sandbox, SpecialNames, StreamLimits, WhenDown, Workers, WrittenAt, ZoneData,
-    ZoneEntry,
+    QueryLogPolicy, Rebind, RulePlan, RuleSettings, Sandbox, SpecialNames, StreamLimits, WhenDown, Workers, WrittenAt,
+    ZoneData, ZoneEntry,
 };
 pub use presets::{PRESETS, PUBLIC_ONLY, Preset, PresetDomain, Remedy, is_aws_name, preset, remedy};
 pub use reverse::{private_reverse_zones, reverse_zones};

@@ -12,6 +12,7 @@ use std::{
 
 use ipnet::IpNet;
 
+pub use super::rule::{Aaaa, GuardPlan, OnPublic, Rebind, RulePlan, RuleSettings, WhenDown, ZoneEntry};
 use super::{
     address::Endpoint,
     error::Problems,
@@ -318,93 +319,6 @@ pub enum SpecialNames {
     Forwarded,
 }
 
-/// A rule: where queries for some domains go.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RulePlan {
-    /// Its name in logs, metrics and explain; unique.
-    pub name: String,
-    /// The entries of `zones`, with the domains each stands for.
-    pub written: Vec<ZoneEntry>,
-    /// The domains, each only once.
-    pub zones: Vec<Name>,
-    /// The group that is asked.
-    pub to: GroupIndex,
-    /// The clients that the rule is limited to; empty = all.
-    pub clients: Vec<IpNet>,
-    /// The addresses that answers may hold; none = no guard.
-    pub guard: Option<GuardPlan>,
-    /// Domains that guard and rebinding protection do not check.
-    pub except: Vec<Name>,
-    /// Whether private addresses in answers are refused.
-    pub rebind: Rebind,
-    /// The cap for NXDOMAIN and NODATA.
-    pub negative_ttl: Duration,
-    /// What happens when no server answers.
-    pub when_down: WhenDown,
-    /// How AAAA queries are answered.
-    pub aaaa: Aaaa,
-    /// Whether a CNAME into another rule or a local zone is asked again through it.
-    pub follow: bool,
-}
-
-/// An entry of `zones` and the domains it stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ZoneEntry {
-    /// The text in the file.
-    pub text: String,
-    /// The domains.
-    pub zones: Vec<Name>,
-}
-
-/// The guard: every address in an answer must lie in `networks`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct GuardPlan {
-    /// The networks that clients can reach. Never empty.
-    pub networks: Vec<IpNet>,
-    /// What happens to other addresses.
-    pub on_public: OnPublic,
-}
-
-/// What the guard does about an address outside its networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OnPublic {
-    /// Count and report the answer, and let it pass.
-    Log,
-    /// Remove the address; an answer with none left is NODATA.
-    Strip,
-    /// Answer SERVFAIL.
-    Refuse,
-}
-
-/// Whether private addresses in answers are refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Rebind {
-    /// They pass.
-    Allow,
-    /// They are refused.
-    Refuse,
-}
-
-/// What happens when no server answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum WhenDown {
-    /// With a stale answer, else SERVFAIL.
-    Stale,
-    /// With SERVFAIL.
-    Fail,
-    /// By asking another group.
-    Upstream(GroupIndex),
-}
-
-/// How AAAA queries are answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Aaaa {
-    /// They are forwarded.
-    Forward,
-    /// They are answered with no data.
-    Empty,
-}
-
 /// A local zone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct LocalZone {
@@ -450,7 +364,7 @@ pub enum ZoneData {
 impl Live {
     /// Whether names that no zone covers are REFUSED: there are rules, and neither a rule nor a local zone has ".".
     pub fn refuses_the_rest(&self) -> bool {
-        let rules = self.rules.iter().flat_map(|rule| &rule.zones);
+        let rules = self.rules.iter().flat_map(|rule| &*rule.zones);
         let mut zones = rules.chain(self.local.iter().map(|local| &local.zone));
         !self.rules.is_empty() && !zones.any(Name::is_root)
     }

@@ -77,7 +77,7 @@ pub fn delegation_plans(live: &Live, zones: &Zones) -> Vec<DelegationPlan> {
             rule.clients.is_empty() && rule.zones.iter().any(|domain| is_between(&domain))
         };
         if let Some(rule) = live.rules.iter().find(decides) {
-            return Handling::Rule(rule.name.clone());
+            return Handling::Rule(rule.name.to_string());
         }
         if delegation.servers.is_empty() {
             return Handling::NoAddress;
@@ -109,17 +109,21 @@ pub(super) fn followed(configured: &Arc<Live>, zones: &Zones) -> Arc<Live> {
         let name = format!("delegation:{}", delegation.cut.to_string().trim_end_matches('.'));
         group.name.clone_from(&name);
         group.recursion = Recursion::NotDesired;
-        (rule.name, rule.to) = (name, GroupIndex(live.groups.len()));
+        rule.name = name.into();
+        let settings = Arc::make_mut(&mut rule.settings);
+        settings.to = GroupIndex(live.groups.len());
         if let Some(covering) = covering(configured, &delegation.cut) {
-            rule.guard.clone_from(&covering.guard);
-            rule.except.clone_from(&covering.except);
-            (rule.rebind, rule.aaaa, rule.negative_ttl) = (covering.rebind, covering.aaaa, covering.negative_ttl);
+            settings.guard.clone_from(&covering.guard);
+            settings.except.clone_from(&covering.except);
+            settings.rebind = covering.rebind;
+            settings.aaaa = covering.aaaa;
+            settings.negative_ttl = covering.negative_ttl;
         }
         // For clients whose rule replaces the zone, that rule also applies below the cut.
         for view in live.rules.iter_mut().filter(|rule| !rule.clients.is_empty()) {
             let replaces = |domain: &Name| domain.is_within(&delegation.zone) && delegation.cut.is_within(domain);
             if view.zones.iter().any(replaces) && !view.zones.contains(&delegation.cut) {
-                view.zones.push(delegation.cut.clone());
+                view.zones = view.zones.iter().chain([&delegation.cut]).cloned().collect();
             }
         }
         live.groups.push(group);

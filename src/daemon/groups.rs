@@ -109,15 +109,15 @@ pub fn watched_names(live: &Live) -> Vec<WatchedName> {
 }
 
 /// Every rule with each group that its queries may go to.
-pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Vec<loops::WatchedRule> {
+pub(super) fn loop_targets(live: &Live, groups: &[Arc<Group>]) -> Arc<[loops::WatchedRule]> {
     let of = |rule: &config::RulePlan| {
         let fallback = match rule.when_down {
             config::WhenDown::Upstream(index) => Some(index),
             config::WhenDown::Stale | config::WhenDown::Fail => None,
         };
-        let (name, zones): (Arc<str>, _) = (rule.name.as_str().into(), rule.zones.clone());
+        let (name, zones) = (Arc::clone(&rule.name), Arc::clone(&rule.zones));
         let target = move |index: config::GroupIndex| {
-            loops::WatchedRule::new(Arc::clone(&name), zones.clone(), Arc::clone(&groups[index.0]))
+            loops::WatchedRule::new(Arc::clone(&name), &zones, Arc::clone(&groups[index.0]))
         };
         std::iter::once(rule.to).chain(fallback).map(target)
     };

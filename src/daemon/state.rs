@@ -38,7 +38,7 @@ pub(super) struct State {
     generation: u32,
     pub(super) startup: Startup,
     targets: watch::Sender<Vec<Arc<Group>>>,
-    loop_targets: watch::Sender<Vec<loops::WatchedRule>>,
+    loop_targets: watch::Sender<Arc<[loops::WatchedRule]>>,
     names: watch::Sender<Vec<WatchedName>>,
     system_roots: SystemRoots,
 }
@@ -238,7 +238,7 @@ impl State {
     }
 
     /// The rules and groups that are probed for loops, now and after each change.
-    pub(super) fn loop_targets(&self) -> watch::Receiver<Vec<loops::WatchedRule>> {
+    pub(super) fn loop_targets(&self) -> watch::Receiver<Arc<[loops::WatchedRule]>> {
         self.loop_targets.subscribe()
     }
 

@@ -30,7 +30,8 @@ pub(super) fn rule_fingerprint(rule: &config::RulePlan, live: &Live) -> u64 {
         WhenDown::Upstream(index) => (WhenDown::Upstream(GroupIndex(0)), servers(index)),
         when_down => (when_down, String::new()),
     };
-    let placeless = config::RulePlan { to: GroupIndex(0), when_down, ..rule.clone() };
+    let settings = config::RuleSettings { to: GroupIndex(0), when_down, ..(*rule.settings).clone() };
+    let placeless = config::RulePlan { settings: settings.into(), ..rule.clone() };
     let text = format!("{placeless:?} {} {others}", servers(rule.to));
     xxh3_64(text.as_bytes())
 }

@@ -4,11 +4,11 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
 use super::{access::Access, client_limit::RateLimit, guard::Guard, shape};
 use crate::{
-    cache::{MAX_VIEW, Stamp, policy},
+    cache::{Stamp, policy},
     clock::{self, Moment},
     config::{self, Aaaa, Live, SpecialNames, WhenDown},
     metrics::{self, RuleCounters},
@@ -26,8 +26,8 @@ pub struct RuleId(pub u32);
 /// Generation of entries that were read from a snapshot file and not asked for since; no configuration has it.
 pub(super) const FROM_FILE: u32 = 0;
 
-/// Views from here on hold answers that only one [audience](Table::audience) may share.
-pub(super) const FIRST_AUDIENCE_VIEW: View = (MAX_VIEW + 1) / 2;
+/// Views from here on hold answers that only one [audience](Table::audience) may share: half of what a key has room for.
+pub(super) const FIRST_AUDIENCE_VIEW: View = 1 << 29;
 
 /// Where queries for a name go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ pub struct Rule {
     /// What happens when no server answers.
     pub when_down: WhenDown,
     /// Which addresses may pass.
-    pub guard: Guard,
+    pub guard: Arc<Guard>,
     /// The cap on negative answers, in seconds.
     pub negative_ttl: u32,
     /// Whether AAAA is asked for at all.
@@ -60,7 +60,7 @@ pub struct Rule {
     /// Servers that its queries must not go to, because they would come back.
     pub loops: Arc<Marks>,
     /// Its counters, which outlive the snapshot.
-    pub counters: Arc<RuleCounters>,
+    pub counters: RuleCounters,
     /// The fingerprint of every setting that shapes its answers.
     pub fingerprint: u64,
 }
@@ -123,7 +123,13 @@ impl Snapshot {
         counters: &metrics::RuleRegistry,
         loops: &Loops,
     ) -> Self {
-        let build = |rule| Rule::build(rule, live, &groups, counters, loops);
+        // Rules that share their settings share their guard, unless it depends on their zones.
+        let mut guards: HashMap<*const config::RuleSettings, Arc<Guard>> = HashMap::new();
+        let mut guard = |rule: &config::RulePlan| match rule.except.is_empty() {
+            true => Arc::clone(guards.entry(&raw const *rule.settings).or_insert_with(|| Guard::of(rule).into())),
+            false => Guard::of(rule).into(),
+        };
+        let build = |rule| Rule::build(rule, guard(rule), live, &groups, counters, loops);
         let rules: Vec<Rule> = live.rules.iter().map(build).collect();
         Self {
             generation,
@@ -210,7 +216,7 @@ impl Snapshot {
 
     /// The counters of the rule with this number, where there is one.
     pub fn counters_of(&self, rule: u32) -> Option<&RuleCounters> {
-        self.rules.get(rule as usize).map(|rule| &*rule.counters)
+        self.rules.get(rule as usize).map(|rule| &rule.counters)
     }
 
     /// The view of answers that only this client's audience may share; none where no view tells clients apart.
@@ -309,6 +315,7 @@ impl Rule {
 
     fn build(
         rule: &config::RulePlan,
+        guard: Arc<Guard>,
         live: &Live,
         groups: &[Arc<Group>],
         counters: &metrics::RuleRegistry,
@@ -319,16 +326,16 @@ impl Rule {
             WhenDown::Stale | WhenDown::Fail => None,
         };
         Self {
-            name: rule.name.as_str().into(),
+            name: Arc::clone(&rule.name),
             group: Arc::clone(&groups[rule.to.0]),
             fallback,
             when_down: rule.when_down,
-            guard: Guard::of(rule),
+            guard,
             negative_ttl: seconds(rule.negative_ttl),
             aaaa: rule.aaaa,
             follow: rule.follow,
-            loops: loops.marks(&rule.name),
-            counters: counters.of(&rule.name),
+            loops: loops.marks(Arc::clone(&rule.name)),
+            counters: counters.of(Arc::clone(&rule.name)),
             fingerprint: shape::rule_fingerprint(rule, live),
         }
     }

@@ -33,10 +33,21 @@ impl GuardAction {
     }
 }
 
+/// How many rules have their counters in one block.
+const BLOCK: usize = 64;
+
 /// One rule's counters: a cell for each worker, and only that worker writes to it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RuleCounters {
-    cells: Box<[CachePadded<Cell>]>,
+    block: Arc<Block>,
+    /// Its place in the block.
+    at: u8,
+}
+
+/// The counters of some rules. A worker's cells lie together, in cache lines that no other writes to.
+#[derive(Debug)]
+struct Block {
+    workers: Box<[CachePadded<[Cell; BLOCK]>]>,
 }
 
 #[derive(Debug, Default)]
@@ -46,15 +57,21 @@ struct Cell {
     without_soa: Counter,
 }
 
+impl Block {
+    fn new(workers: usize) -> Self {
+        let cells = || CachePadded::new(std::array::from_fn(|_| Cell::default()));
+        Self { workers: (0..workers).map(|_| cells()).collect() }
+    }
+}
+
 impl RuleCounters {
-    /// Counters for this number of workers.
-    pub fn new(workers: usize) -> Self {
-        Self { cells: (0..workers).map(|_| CachePadded::default()).collect() }
+    fn cell<'b>(&self, worker: &'b CachePadded<[Cell; BLOCK]>) -> &'b Cell {
+        &worker[usize::from(self.at) % BLOCK]
     }
 
     fn count(&self, worker: &WorkerCounters, counter: impl FnOnce(&Cell) -> &Counter) {
-        if let Some(cell) = self.cells.get(worker.index()) {
-            counter(cell).add(1);
+        if let Some(cells) = self.block.workers.get(worker.index()) {
+            counter(self.cell(cells)).add(1);
         }
     }
 
@@ -75,7 +92,7 @@ impl RuleCounters {
     }
 
     fn sum(&self, counter: impl Fn(&Cell) -> &Counter) -> u64 {
-        self.cells.iter().map(|cell| counter(cell).value()).sum()
+        self.block.workers.iter().map(|cells| counter(self.cell(cells)).value()).sum()
     }
 
     /// Queries so far.
@@ -98,26 +115,70 @@ impl RuleCounters {
 #[derive(Debug)]
 pub struct RuleRegistry {
     workers: usize,
-    rules: Mutex<HashMap<String, Arc<RuleCounters>>>,
+    rules: Mutex<Registered>,
+}
+
+#[derive(Debug, Default)]
+struct Registered {
+    by_name: HashMap<Arc<str>, RuleCounters>,
+    /// The block that new rules get their counters in, unless it is full.
+    block: Option<Arc<Block>>,
 }
 
 impl RuleRegistry {
     /// A registry without rules, for this number of workers.
     pub fn new(workers: usize) -> Self {
-        Self { workers, rules: Mutex::new(HashMap::new()) }
+        Self { workers, rules: Mutex::default() }
     }
 
     /// The counters of the rule with this name, which begin at zero where it is new.
-    pub fn of(&self, name: &str) -> Arc<RuleCounters> {
+    pub fn of(&self, name: impl AsRef<str> + Into<Arc<str>>) -> RuleCounters {
         let mut rules = self.rules.lock();
-        Arc::clone(rules.entry_ref(name).or_insert_with(|| Arc::new(RuleCounters::new(self.workers))))
+        if let Some(known) = rules.by_name.get(name.as_ref()) {
+            return known.clone();
+        }
+        // Rules are never taken out, so that their number says how full the last block is.
+        let at = rules.by_name.len() % BLOCK;
+        let block = rules.block.take().filter(|_| at > 0).unwrap_or_else(|| Arc::new(Block::new(self.workers)));
+        let counters = RuleCounters { block: Arc::clone(&block), at: u8::try_from(at).unwrap_or_default() };
+        rules.block = Some(block);
+        rules.by_name.insert(name.into(), counters.clone());
+        counters
     }
 
     /// All, in the order of their names.
-    pub fn all(&self) -> Vec<(String, Arc<RuleCounters>)> {
+    pub fn all(&self) -> Vec<(Arc<str>, RuleCounters)> {
         let rules = self.rules.lock();
-        let mut all: Vec<_> = rules.iter().map(|(name, rule)| (name.clone(), Arc::clone(rule))).collect();
+        let mut all: Vec<_> = rules.by_name.iter().map(|(name, rule)| (Arc::clone(name), rule.clone())).collect();
         all.sort_by(|(one, _), (other, _)| one.cmp(other));
         all
+    }
+
+    /// Violations so far under all rules that led to this action.
+    pub fn violations(&self, action: GuardAction) -> u64 {
+        self.rules.lock().by_name.values().map(|rule| rule.violations(action)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_and_worker_has_a_counter_of_its_own() {
+        let registry = RuleRegistry::new(2);
+        let workers = [WorkerCounters::new(0), WorkerCounters::new(1)];
+        let rules: Vec<RuleCounters> = (0..3 * BLOCK).map(|n| registry.of(format!("rule{n}"))).collect();
+        for (n, rule) in rules.iter().enumerate() {
+            (0..=n).for_each(|n| rule.asked(&workers[n % 2]));
+            rule.violated(GuardAction::Strip, &workers[1]);
+        }
+        for (n, rule) in rules.iter().enumerate() {
+            assert_eq!(rule.queries(), n as u64 + 1);
+            let same = registry.of(format!("rule{n}"));
+            assert_eq!((same.queries(), same.violations(GuardAction::Strip)), (n as u64 + 1, 1));
+        }
+        assert_eq!(registry.violations(GuardAction::Strip), 3 * BLOCK as u64);
+        assert_eq!(registry.all().len(), 3 * BLOCK);
     }
 }

@@ -22,7 +22,7 @@ fn a_sidecar_needs_no_file() {
     };
     let plan = Plan::from_flags(&flags).unwrap();
     assert_eq!(plan.boot.listen.len(), 1);
-    let rules: Vec<&str> = plan.live.rules.iter().map(|rule| rule.name.as_str()).collect();
+    let rules: Vec<&str> = plan.live.rules.iter().map(|rule| &*rule.name).collect();
     assert_eq!(rules, ["aws", "default"]);
     let reverse = |name: &str| plan.live.rules[1].zones.contains(&name.parse().unwrap());
     assert!(reverse(".") && reverse("10.in-addr.arpa") && reverse("168.192.in-addr.arpa"), "all other names");
@@ -52,7 +52,7 @@ fn flags_beat_the_file() {
     };
     let plan = Plan::load_with(Path::new("config/site.toml"), &flags).unwrap();
     assert_eq!(plan.boot.listen[0].endpoint.to_string(), "127.0.0.1:5353");
-    let rule = plan.live.rules.iter().find(|rule| rule.name == "aws").unwrap();
+    let rule = plan.live.rules.iter().find(|rule| *rule.name == *"aws").unwrap();
     assert_eq!(plan.live.group(rule.to).tiers[0][0].address.to_string(), "10.99.1.10");
     let guard = rule.guard.as_ref().unwrap();
     assert_eq!(guard.networks, ["10.99.0.0/16".parse().unwrap()]);

@@ -57,7 +57,7 @@ fn rules_without_a_name_are_told_apart() {
         [[forward]]\nzones = [\"corp.example\"]\nclients = [\"10.9.0.0/16\"]\nto = \"a\"\n\
         [[forward]]\nzones = [\".\"]\nto = \"a\"\nwhen_down = \"fail\"\n";
     let plan = plan(text);
-    let names: Vec<&str> = plan.live.rules.iter().map(|rule| rule.name.as_str()).collect();
+    let names: Vec<&str> = plan.live.rules.iter().map(|rule| &*rule.name).collect();
     assert_eq!(names, ["corp.example", "corp.example@10.9.0.0/16", "."]);
     assert_eq!(plan.live.rules[2].when_down, WhenDown::Fail);
 }

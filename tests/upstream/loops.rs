@@ -28,14 +28,14 @@ const HASTY: Timing =
     Timing { every: Duration::from_hours(1), again: Duration::from_millis(100), tag: Duration::from_millis(800) };
 
 /// Watches the group for a rule `aws` of these zones.
-fn watch(loops: &Arc<Loops>, group: &Arc<Group>, zones: &[&str], timing: Timing) -> Sender<Vec<WatchedRule>> {
-    let (sender, receiver) = tokio::sync::watch::channel(vec![target(group, zones)]);
+fn watch(loops: &Arc<Loops>, group: &Arc<Group>, zones: &[&str], timing: Timing) -> Sender<Arc<[WatchedRule]>> {
+    let (sender, receiver) = tokio::sync::watch::channel(Arc::from([target(group, zones)]));
     tokio::task::spawn_local(watch::run(client(), Arc::clone(loops), receiver, timing));
     sender
 }
 
 fn target(group: &Arc<Group>, zones: &[&str]) -> WatchedRule {
-    WatchedRule::new("aws".into(), zones.iter().map(|zone| zone.parse().unwrap()).collect(), Arc::clone(group))
+    WatchedRule::new("aws".into(), &zones.iter().map(|zone| zone.parse().unwrap()).collect(), Arc::clone(group))
 }
 
 /// The names below our label that were asked for so far, each once.
@@ -165,10 +165,10 @@ fn every_zone_is_probed_the_widest_where_there_are_many_and_each_loop_counts() {
         assert!(loops.comes_back(below("corp.example").as_wire(), Moment::now()));
         assert!(loops.comes_back(below(".").as_wire(), Moment::now()));
         // A rule that loses a zone loses its loop; a server that still has one stays marked.
-        targets.send_replace(vec![target(&group, &["."])]);
+        targets.send_replace(Arc::from([target(&group, &["."])]));
         until("a probe of the new targets", || probes(&upstream).len() > loops::ZONES).await;
         assert!(marks.has(server(&group, 0)));
-        targets.send_replace(vec![target(&group, &["other.example"])]);
+        targets.send_replace(Arc::from([target(&group, &["other.example"])]));
         until("no mark", || !marks.any()).await;
     });
 }
@@ -193,7 +193,7 @@ fn no_probe_for_loops_is_held_against_a_server() {
         assert_eq!(known.transitions(HealthState::Suspect), 0);
 
         upstream.otherwise(Script::late(Duration::from_millis(100), Reply::nxdomain(60)));
-        targets.send_replace(vec![target(&group, &zones)]);
+        targets.send_replace(Arc::from([target(&group, &zones)]));
         let before = upstream.all_seen().len();
         let has_asked = || upstream.all_seen().len() >= before + zones.len();
         until("an answer for each", || has_asked() && known.tally.in_flight() == 0).await;

@@ -126,7 +126,7 @@ impl<'p> Site<'p> {
     }
 
     fn zones(&self, group: GroupIndex) -> impl Iterator<Item = &'p Name> {
-        self.plan.live.rules.iter().filter(move |rule| rule.to == group).flat_map(|rule| &rule.zones)
+        self.plan.live.rules.iter().filter(move |rule| rule.to == group).flat_map(|rule| &*rule.zones)
     }
 }
 

@@ -54,7 +54,7 @@ impl Builder<'_> {
                 self.problem_with_help(&text.place, message, help);
                 continue;
             }
-            let bare = Text::new(rest.trim_end_matches('/').to_owned(), text.place.clone());
+            let bare = Text::new(rest.trim_end_matches('/').to_owned(), text.place);
             let Some(endpoint) = self.listener(&bare, "https", port) else { continue };
             if self.once(&mut endpoints, endpoint.clone(), text, "https") {
                 listen.push(HttpsListen { endpoint, encryption });
@@ -165,5 +165,5 @@ impl Builder<'_> {
 fn wants_certificate(tls: &TlsSection) -> Option<Place> {
     let all = [&tls.tls, &tls.quic].into_iter().flatten().flat_map(|texts| &texts.value);
     let https = tls.https.iter().flat_map(|texts| &texts.value).filter(|text| !text.value.starts_with("http://"));
-    all.chain(https).next().map(|text| text.place.clone())
+    all.chain(https).next().map(|text| text.place)
 }

@@ -2,16 +2,17 @@
 //!
 //! A zone may be claimed once without clients, by a rule or by a local zone, and once for each client network.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{fmt, mem, sync::Arc};
 
+use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::{
     super::{
         error::{Place, locate},
-        file::{File, ForwardSection, Located, Text, no_such_word},
+        file::{File, ForwardSection, Located, Text, Texts, no_such_word},
         group::GroupIndex,
-        plan::{CachePolicy, Rebind, RulePlan, WhenDown, ZoneEntry},
+        plan::{CachePolicy, Rebind, RulePlan, RuleSettings, WhenDown, ZoneEntry},
         presets, reverse,
     },
     Builder,
@@ -26,24 +27,95 @@ use crate::{
 pub(super) struct Claim {
     /// The clients of the claim; none = all.
     pub(super) clients: Option<IpNet>,
-    /// "rule \"aws\"", "the local zone".
-    pub(super) whose: Rc<str>,
+    pub(super) whose: Claimant,
     /// Where it is written.
     pub(super) place: Place,
 }
 
+/// What claims a zone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Claimant {
+    /// The rule of this name.
+    Rule(Arc<str>),
+    /// The local zone, as it is written.
+    LocalZone(Arc<str>),
+}
+
+impl fmt::Display for Claimant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(name) => write!(f, "rule \"{name}\""),
+            Self::LocalZone(zone) => write!(f, "the local zone \"{zone}\""),
+        }
+    }
+}
+
+/// What warnings need of a rule in the file. A plain one, of which there may be a hundred thousand, is its places.
+pub(super) struct WrittenRule {
+    /// Where the rule begins.
+    pub(super) place: Place,
+    /// Where each entry of `zones` is.
+    pub(super) zones: Box<[Place]>,
+    /// The keys of a rule that is not plain.
+    keys: Option<Located<ForwardSection>>,
+}
+
+impl WrittenRule {
+    fn of(forward: Located<ForwardSection>) -> Self {
+        let zones = forward.value.zones.iter().flat_map(|zones| &zones.value).map(|text| text.place).collect();
+        let ForwardSection { clients, private, except, follow, .. } = &forward.value;
+        let is_plain = clients.is_none() && private.is_none() && except.is_none() && follow.is_none();
+        Self { place: forward.place, zones, keys: (!is_plain).then_some(forward) }
+    }
+
+    /// `clients`, if it is there.
+    pub(super) fn clients(&self) -> Option<&Texts> {
+        self.keys.as_ref()?.value.clients.as_ref()
+    }
+
+    /// `private`, if it is there.
+    pub(super) fn private(&self) -> Option<&Texts> {
+        self.keys.as_ref()?.value.private.as_ref()
+    }
+
+    /// `except`, if it is there.
+    pub(super) fn except(&self) -> Option<&Texts> {
+        self.keys.as_ref()?.value.except.as_ref()
+    }
+
+    /// `follow`, if it is there.
+    pub(super) fn follow(&self) -> Option<&Located<bool>> {
+        self.keys.as_ref()?.value.follow.as_ref()
+    }
+}
+
+/// The most rules. Their numbers have 24 bits beside each cached answer, and delegations take some.
+const MAX_RULES: usize = 1_000_000;
+
 impl Builder<'_> {
-    pub(super) fn rules(&mut self, file: &File, cache: &CachePolicy) -> Vec<RulePlan> {
+    /// Builds the rules. Those of the file go, one after the other, so that both are never there whole.
+    pub(super) fn rules(&mut self, file: &mut File, cache: &CachePolicy) -> Vec<RulePlan> {
         let groups: Vec<&str> = file.upstream.iter().map(|upstream| upstream.name.value.as_str()).collect();
+        if let Some(beyond) = file.forward.get(MAX_RULES) {
+            let message = format!("there are more than {MAX_RULES} rules");
+            self.problem_with_help(&beyond.place, message, "write domains with the same settings into one rule");
+        }
         let names = self.rule_names(&file.forward);
-        let rules = file.forward.iter().zip(names);
-        rules.filter_map(|(forward, name)| self.rule(forward, name, &groups, cache)).collect()
+        let forwards = mem::take(&mut file.forward);
+        let mut rules = Vec::with_capacity(forwards.len());
+        let mut written = Vec::with_capacity(forwards.len());
+        for (forward, name) in forwards.into_iter().zip(names) {
+            rules.extend(self.rule(&forward, name, &groups, cache));
+            written.push(WrittenRule::of(forward));
+        }
+        self.rules = written;
+        rules
     }
 
     fn rule(
         &mut self,
         forward: &Located<ForwardSection>,
-        name: String,
+        name: Arc<str>,
         groups: &[&str],
         cache: &CachePolicy,
     ) -> Option<RulePlan> {
@@ -55,9 +127,7 @@ impl Builder<'_> {
         let except = self.except(forward, &name, &zones, guard.is_some() || rebind == Rebind::Refuse);
         let when_down = self.when_down(table, &name, groups);
         let to = self.target(forward, &name, groups);
-        let rule = RulePlan {
-            written,
-            zones,
+        let settings = RuleSettings {
             to: to.unwrap_or(GroupIndex(0)),
             clients,
             guard,
@@ -67,43 +137,32 @@ impl Builder<'_> {
             when_down,
             aaaa: table.aaaa(),
             follow: table.follow(),
-            name,
         };
+        let settings = Arc::clone(self.settings.get_or_insert_with(&settings, |settings| Arc::new(settings.clone())));
         // Everything in the rule is checked even if its group is missing.
-        to.map(|_| rule)
+        to.map(|_| RulePlan { name, zones: zones.into(), written: written.into(), settings })
     }
 
     /// The names of rules: as written, else the first zone, made unique by clients and then by a number.
-    fn rule_names(&mut self, forwards: &[Located<ForwardSection>]) -> Vec<String> {
-        let mut taken: HashMap<String, &Place> = HashMap::new();
+    fn rule_names(&mut self, forwards: &[Located<ForwardSection>]) -> Vec<Arc<str>> {
+        let mut taken: HashMap<Arc<str>, &Place> = HashMap::new();
         for name in forwards.iter().filter_map(|forward| forward.value.name.as_ref()) {
             self.check_label(name, "a rule");
-            if let Some(first) = taken.get(&name.value) {
+            if let Some(first) = taken.get(&*name.value) {
                 let first = locate(self.sources, first);
                 self.problem(&name.place, format!("rule \"{}\" stands at {first} already", name.value));
             }
-            taken.entry(name.value.clone()).or_insert(&name.place);
+            taken.entry(name.value.as_str().into()).or_insert(&name.place);
         }
         // By zone: the number that was given last.
-        let mut numbers: HashMap<String, u32> = HashMap::new();
-        let mut names = Vec::new();
+        let mut numbers: HashMap<&str, u32> = HashMap::new();
+        let mut names = Vec::with_capacity(forwards.len());
         for forward in forwards {
-            if let Some(name) = &forward.value.name {
-                names.push(name.value.clone());
-                continue;
-            }
-            let first = |texts: Option<&super::super::file::Texts>| Some(texts?.value.first()?.value.clone());
-            let zone = first(forward.value.zones.as_ref()).unwrap_or_else(|| "forward".to_owned());
-            let zone = zone.strip_suffix('.').filter(|zone| !zone.is_empty()).unwrap_or(&zone).to_owned();
-            let view = first(forward.value.clients.as_ref()).map(|client| format!("{zone}@{client}"));
-            let last = numbers.entry(zone.clone()).or_insert(1);
-            let numbered = std::iter::repeat_with(|| {
-                *last += 1;
-                format!("{zone}#{last}")
-            });
-            let free = |name: &String| !taken.contains_key(name);
-            let name = [zone.clone()].into_iter().chain(view).chain(numbered).find(free).unwrap_or_default();
-            taken.insert(name.clone(), &forward.place);
+            let name: Arc<str> = match &forward.value.name {
+                Some(name) => name.value.as_str().into(),
+                None => name_of(&forward.value, &taken, &mut numbers).into(),
+            };
+            taken.insert(Arc::clone(&name), &forward.place);
             names.push(name);
         }
         names
@@ -150,7 +209,7 @@ impl Builder<'_> {
     fn zones(
         &mut self,
         forward: &Located<ForwardSection>,
-        rule: &str,
+        rule: &Arc<str>,
         clients: &[IpNet],
     ) -> (Vec<ZoneEntry>, Vec<Name>) {
         let Some(texts) = forward.value.zones.as_ref().filter(|texts| !texts.value.is_empty()) else {
@@ -161,30 +220,32 @@ impl Builder<'_> {
         };
         let mut written = Vec::with_capacity(texts.value.len());
         let mut all = Vec::with_capacity(texts.value.len());
-        let whose: Rc<str> = format!("rule \"{rule}\"").into();
+        let whose = Claimant::Rule(Arc::clone(rule));
         for text in &texts.value {
             let Some(zones) = self.zone_entry(text) else { continue };
             for zone in &zones {
                 self.claim(zone, clients, &whose, text);
             }
-            all.extend(zones.iter().cloned());
-            written.push(ZoneEntry { text: text.value.clone(), zones });
+            let count = u32::try_from(zones.len()).unwrap_or(u32::MAX);
+            all.extend(zones);
+            let text = if *text.value == **rule { Arc::clone(rule) } else { text.value.as_str().into() };
+            written.push(ZoneEntry { text, count });
         }
         (written, all)
     }
 
     /// Records a claim to `zone`, one for each client network; a second claim is a problem.
-    pub(super) fn claim(&mut self, zone: &Name, clients: &[IpNet], whose: &Rc<str>, text: &Text) {
-        let views: Vec<Option<IpNet>> =
-            if clients.is_empty() { vec![None] } else { clients.iter().copied().map(Some).collect() };
+    pub(super) fn claim(&mut self, zone: &Name, clients: &[IpNet], whose: &Claimant, text: &Text) {
+        let everybody = clients.is_empty().then_some(None);
+        let views = everybody.into_iter().chain(clients.iter().copied().map(Some));
         let claims = self.claims.entry(zone.clone()).or_default();
         // A hundred thousand zones have one claim each; the default would reserve room for four.
-        claims.reserve_exact(views.len());
+        claims.reserve_exact(clients.len().max(1));
         let mut twice = None;
         for view in views {
             match claims.iter().find(|claim| claim.clients == view) {
-                Some(first) => twice = twice.or_else(|| Some((view, Rc::clone(&first.whose), first.place.clone()))),
-                None => claims.push(Claim { clients: view, whose: Rc::clone(whose), place: text.place.clone() }),
+                Some(first) => twice = twice.or_else(|| Some((view, first.whose.clone(), first.place))),
+                None => claims.push(Claim { clients: view, whose: whose.clone(), place: text.place }),
             }
         }
         let Some((view, first, place)) = twice else { return };
@@ -235,6 +296,28 @@ impl Builder<'_> {
         self.problem_with_help(&text.place, message, help);
         None
     }
+}
+
+/// The name of a rule that is given none: its first zone, made unique by its first client and then by a number; `numbers`
+/// has the one that was given last for each zone.
+fn name_of<'f>(
+    forward: &'f ForwardSection,
+    taken: &HashMap<Arc<str>, &Place>,
+    numbers: &mut HashMap<&'f str, u32>,
+) -> String {
+    let first = |texts: &'f Option<Texts>| Some(texts.as_ref()?.value.first()?.value.as_str());
+    let zone = first(&forward.zones).unwrap_or("forward");
+    let zone = zone.strip_suffix('.').filter(|zone| !zone.is_empty()).unwrap_or(zone);
+    if !taken.contains_key(zone) {
+        return zone.to_owned();
+    }
+    let view = first(&forward.clients).map(|client| format!("{zone}@{client}"));
+    let last = numbers.entry(zone).or_insert(1);
+    let numbered = std::iter::repeat_with(|| {
+        *last += 1;
+        format!("{zone}#{last}")
+    });
+    view.into_iter().chain(numbered).find(|name| !taken.contains_key(&**name)).unwrap_or_default()
 }
 
 fn there_is(groups: &[&str]) -> String {

@@ -15,6 +15,7 @@ use super::{
         presets::{PUBLIC_ONLY, is_aws_name},
     },
     Builder,
+    forward::WrittenRule,
     values::without_dot,
 };
 use crate::{networks, wire::Name};
@@ -67,17 +68,17 @@ impl Builder<'_> {
         except
     }
 
-    pub(super) fn warn_of_guard(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, live: &Live) {
-        self.warn_of_except(rule, forward);
-        let Some(private) = forward.value.private.as_ref().filter(|_| rule.guard.is_some()) else {
-            self.warn_of_no_guard(rule, forward);
+    pub(super) fn warn_of_guard(&mut self, rule: &RulePlan, written: &WrittenRule, live: &Live) {
+        self.warn_of_except(rule, written);
+        let Some(private) = written.private().filter(|_| rule.guard.is_some()) else {
+            self.warn_of_no_guard(rule, written);
             return;
         };
-        self.warn_of_public_networks(rule, forward);
-        for zone in &rule.zones {
+        self.warn_of_public_networks(rule, written);
+        for zone in rule.zones.iter() {
             // A longer zone in any rule takes over the names below it.
             let reaches = |domain: &Name| {
-                let mut zones = live.rules.iter().flat_map(|rule| &rule.zones);
+                let mut zones = live.rules.iter().flat_map(|rule| &*rule.zones);
                 domain.is_within(zone)
                     && !zones.any(|other| domain.is_within(other) && other != zone && other.is_within(zone))
             };
@@ -100,8 +101,8 @@ impl Builder<'_> {
         }
     }
 
-    fn warn_of_except(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>) {
-        for text in forward.value.except.iter().flat_map(|except| &except.value) {
+    fn warn_of_except(&mut self, rule: &RulePlan, written: &WrittenRule) {
+        for text in written.except().into_iter().flat_map(|except| &except.value) {
             let Ok(name) = text.value.parse::<Name>() else { continue };
             let spared: Vec<String> = rule.zones.iter().filter(|zone| zone.is_within(&name)).map(without_dot).collect();
             let is_ours = rule.zones.iter().any(|zone| name.is_within(zone));
@@ -131,9 +132,9 @@ impl Builder<'_> {
         }
     }
 
-    fn warn_of_no_guard(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>) {
+    fn warn_of_no_guard(&mut self, rule: &RulePlan, written: &WrittenRule) {
         let Some(zone) = rule.zones.iter().find(|zone| is_aws_name(zone)) else { return };
-        let place = forward.value.private.as_ref().map_or(&forward.place, |private| &private.place);
+        let place = written.private().map_or(written.place, |private| private.place);
         let message = format!(
             "rule \"{}\" sends AWS names (\"{}\") and has no `private`: an answer with a public address passes, and \
              traffic to it leaves the private link",
@@ -141,11 +142,11 @@ impl Builder<'_> {
             without_dot(zone)
         );
         let help = format!("{PRIVATE_HELP}, and on_public = \"refuse\"; on_public = \"log\" only counts and reports");
-        self.warning(place, message, &help);
+        self.warning(&place, message, &help);
     }
 
-    fn warn_of_public_networks(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>) {
-        for text in forward.value.private.iter().flat_map(|private| &private.value) {
+    fn warn_of_public_networks(&mut self, rule: &RulePlan, written: &WrittenRule) {
+        for text in written.private().into_iter().flat_map(|private| &private.value) {
             let Ok(network) = networks::parse(&text.value) else { continue };
             if networks::holds_public(network) && !may_be_vpc(network) {
                 let message = format!(
@@ -162,8 +163,8 @@ impl Builder<'_> {
     /// Warns if a later tier may answer for another Region. An endpoint's own addresses lie in its VPC, and so do the
     /// addresses it returns for service names. If the first tier is within the guard's networks and a later one is not,
     /// the later one answers with other addresses. Without a guard, nothing shows which Region an address belongs to.
-    pub(super) fn warn_of_other_region(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, live: &Live) {
-        let (Some(guard), Some(private)) = (&rule.guard, &forward.value.private) else { return };
+    pub(super) fn warn_of_other_region(&mut self, rule: &RulePlan, written: &WrittenRule, live: &Live) {
+        let (Some(guard), Some(private)) = (&rule.guard, written.private()) else { return };
         if !rule.zones.iter().any(is_aws_name) {
             return;
         }

@@ -7,6 +7,7 @@ use super::{
         plan::{LocalZone, ZoneData},
     },
     Builder,
+    forward::Claimant,
 };
 
 impl Builder<'_> {
@@ -22,7 +23,7 @@ impl Builder<'_> {
             return None;
         };
         let zone = self.domain(text)?;
-        self.claim(&zone, &[], &format!("the local zone \"{}\"", text.value).into(), text);
+        self.claim(&zone, &[], &Claimant::LocalZone(text.value.as_str().into()), text);
         let file = file.as_ref().filter(|file| !file.value.is_empty());
         let data = match (file, records) {
             (Some(file), None) => ZoneData::File(self.beside(&file.place, &file.value)),

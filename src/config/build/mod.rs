@@ -13,9 +13,11 @@ mod upstream;
 mod values;
 mod warn;
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
-use self::forward::Claim;
+use hashbrown::{HashMap, HashSet};
+
+use self::forward::{Claim, WrittenRule};
 pub(super) use self::server::admin_http;
 pub(crate) use self::values::{behind_wildcards, is_host_address};
 pub(super) use self::values::{path, without_dot};
@@ -23,16 +25,23 @@ use super::{
     error::{Problem, Problems, Source},
     file::{File, Loaded, Located, Text},
     group::{GroupIndex, Share},
-    plan::{Live, Plan, QueryLogPolicy, RulePlan},
+    plan::{Live, Plan, QueryLogPolicy, RulePlan, RuleSettings},
 };
 use crate::wire::Name;
 
 /// Builds the plan of a loaded configuration, or returns all of its problems.
 pub(super) fn build(loaded: Loaded) -> Result<Plan, Problems> {
-    let Loaded { file, sources, problems, warnings, .. } = loaded;
-    let mut builder = Builder { sources: &sources, problems, warnings, claims: HashMap::new() };
+    let Loaded { mut file, sources, problems, warnings, .. } = loaded;
+    let mut builder = Builder {
+        sources: &sources,
+        problems,
+        warnings,
+        claims: HashMap::new(),
+        settings: HashSet::new(),
+        rules: Vec::new(),
+    };
     let boot = builder.boot(&file);
-    let mut live = builder.live(&file);
+    let mut live = builder.live(&mut file);
     builder.leave_out_own_listeners(&file, &boot, &mut live);
     builder.warn(&file, &live);
     let Builder { problems, warnings, .. } = builder;
@@ -50,16 +59,21 @@ struct Builder<'a> {
     warnings: Vec<Problem>,
     /// Who claims each zone, to find duplicates.
     claims: HashMap<Name, Vec<Claim>>,
+    /// The settings of rules, each once.
+    settings: HashSet<Arc<RuleSettings>>,
+    /// What warnings need of the rules in the file, in their order.
+    rules: Vec<WrittenRule>,
 }
 
 impl Builder<'_> {
-    fn live(&mut self, file: &File) -> Live {
-        let server = section(file.server.as_ref());
-        let bounds = section(file.limits.as_ref());
-        let log = section(file.log.as_ref());
+    fn live(&mut self, file: &mut File) -> Live {
         let cache = self.cache_policy(file);
         let local = self.local(file);
         let rules = self.rules(file, &cache);
+        let file = &*file;
+        let server = section(file.server.as_ref());
+        let bounds = section(file.limits.as_ref());
+        let log = section(file.log.as_ref());
         let groups = self.groups(file, &rules);
         Live {
             access: self.access(&server),

@@ -74,5 +74,5 @@ fn is_own(boot: &Boot, theirs: &Endpoint) -> bool {
 fn place_of(upstream: &Upstream, server: &FixedServer) -> Place {
     let mut texts = upstream.server_texts();
     let place = texts.find(|text| super::upstream::is_written_as(&text.value, server)).map(|text| &text.place);
-    place.unwrap_or(&upstream.name.place).clone()
+    *place.unwrap_or(&upstream.name.place)
 }

@@ -85,7 +85,7 @@ impl Builder<'_> {
     fn dnstap(&mut self, text: Option<&Text>) -> Option<DnstapTarget> {
         let text = text.filter(|text| !text.value.is_empty())?;
         if let Some(path) = text.value.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-            let path = Text::new(path.to_owned(), text.place.clone());
+            let path = Text::new(path.to_owned(), text.place);
             return self.path(Some(&path)).map(DnstapTarget::Unix);
         }
         let address = text.value.strip_prefix("tcp:").and_then(|address| address.parse().ok());
@@ -220,7 +220,7 @@ impl Builder<'_> {
         };
         if policy.min_ttl > policy.max_ttl {
             let written = cache.min_ttl.as_ref().or(cache.max_ttl.as_ref());
-            if let Some(place) = written.map(|ttl| ttl.place.clone()) {
+            if let Some(place) = written.map(|ttl| ttl.place) {
                 self.problem(&place, "min_ttl is longer than max_ttl");
             }
         }

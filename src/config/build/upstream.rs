@@ -210,7 +210,7 @@ impl Builder<'_> {
             self.problem_with_help(&text.place, message, format!("add the interface: {ip}%eth0"));
             return None;
         }
-        Some((ServerPlan { address, path }, text.place.clone()))
+        Some((ServerPlan { address, path }, text.place))
     }
 
     fn server_address(&mut self, text: &Text) -> Option<ServerAddress> {
@@ -267,7 +267,7 @@ impl Builder<'_> {
             self.problem_with_help(&text.place, message, "write \"sts.eu-west-1.amazonaws.com A\"");
             return None;
         };
-        let qname = self.name(&Located::new(qname.to_owned(), text.place.clone()))?;
+        let qname = self.name(&Located::new(qname.to_owned(), text.place))?;
         match qtype.parse() {
             // Pseudo types (RFC 6895 3.1) are not ordinary queries.
             Ok(RecordType(41 | 128..=255)) | Err(_) => {
@@ -324,7 +324,7 @@ impl Default for GroupPlan {
 }
 
 fn default_probe(group: GroupIndex, rules: &[RulePlan]) -> Probe {
-    let zones = || rules.iter().filter(|rule| rule.to == group).flat_map(|rule| &rule.zones);
+    let zones = || rules.iter().filter(|rule| rule.to == group).flat_map(|rule| &*rule.zones);
     match zones().next() {
         Some(first) if zones().all(|zone| !zone.is_root()) => Probe { qname: first.clone(), qtype: RecordType::SOA },
         _ => Probe { qname: Name::root(), qtype: RecordType::NS },

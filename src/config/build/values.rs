@@ -177,7 +177,7 @@ pub(in crate::config) fn path(sources: &[Source], text: &Text) -> Option<PathBuf
 }
 
 fn beside(sources: &[Source], place: &Place, path: &str) -> PathBuf {
-    let directory = match sources.get(place.source.0) {
+    let directory = match place.source_of(sources) {
         Some(Source::File { name, .. }) => Path::new(name).parent(),
         _ => None,
     };

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
+    mem,
     net::IpAddr,
 };
 
@@ -10,13 +11,15 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{
     super::{
         error::{Place, Problem},
-        file::{File, ForwardSection, Located},
+        file::File,
         group::{GroupIndex, GroupPlan, ServerAddress, ServerPlan},
         plan::{Live, RulePlan, SpecialNames, WhenDown},
         presets::PRESETS,
         reverse::reverse_zones,
     },
-    Builder, section,
+    Builder,
+    forward::{Claimant, WrittenRule},
+    section,
 };
 use crate::{networks, wire::Name};
 
@@ -45,17 +48,18 @@ impl Builder<'_> {
             self.warn_of_group(GroupIndex(at), group, &upstream.name.place, live);
         }
         let answering_aws = groups_answering_aws(live);
-        for (rule, forward) in live.rules.iter().zip(&file.forward) {
-            self.warn_of_guard(rule, forward, live);
-            self.warn_of_other_region(rule, forward, live);
-            self.warn_of_clients(rule, forward, live);
+        let rules = mem::take(&mut self.rules);
+        for (rule, written) in live.rules.iter().zip(&rules) {
+            self.warn_of_guard(rule, written, live);
+            self.warn_of_other_region(rule, written, live);
+            self.warn_of_clients(rule, written, live);
             if answering_aws.contains(&rule.to) {
-                self.warn_of_hijack(rule, forward, live);
+                self.warn_of_hijack(rule, written, live);
             }
         }
+        self.warn_of_blind_follow(&rules, live);
         self.warn_of_reverse(file, live);
         self.warn_of_budgets(file, live);
-        self.warn_of_blind_follow(file, live);
     }
 
     /// Warns of different `max_qps` for one address: it has one budget, over all groups.
@@ -79,13 +83,10 @@ impl Builder<'_> {
     }
 
     /// Warns of rules whose CNAMEs are not followed: a guard only checks queries through its own rule.
-    fn warn_of_blind_follow(&mut self, file: &File, live: &Live) {
+    fn warn_of_blind_follow(&mut self, rules: &[WrittenRule], live: &Live) {
         let Some(guarded) = live.rules.iter().find(|rule| rule.guard.is_some()) else { return };
-        for (rule, forward) in live.rules.iter().zip(&file.forward) {
-            let Some(follow) = forward.value.follow.as_ref().filter(|_| !rule.follow && rule.name != guarded.name)
-            else {
-                continue;
-            };
+        for (rule, written) in live.rules.iter().zip(rules) {
+            let Some(follow) = written.follow().filter(|_| !rule.follow && rule.name != guarded.name) else { continue };
             let message = format!(
                 "rule \"{}\" does not follow: an alias in its answers leads to names of rule \"{}\" past their guard",
                 rule.name, guarded.name
@@ -132,9 +133,9 @@ impl Builder<'_> {
         }
     }
 
-    fn warn_of_clients(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, live: &Live) {
+    fn warn_of_clients(&mut self, rule: &RulePlan, written: &WrittenRule, live: &Live) {
         let allow = &live.access.allow;
-        let texts = forward.value.clients.iter().flat_map(|clients| &clients.value);
+        let texts = written.clients().into_iter().flat_map(|clients| &clients.value);
         for (client, text) in rule.clients.iter().zip(texts) {
             let (message, help) = if !allow.iter().any(|allowed| intersection(*client, *allowed).is_some()) {
                 ("which server.allow does not serve", "add the network to server.allow")
@@ -145,12 +146,12 @@ impl Builder<'_> {
             };
             self.warning(&text.place, format!("rule \"{}\" is for clients {client}, {message}", rule.name), help);
         }
-        self.warn_of_shadow(rule, forward, allow);
+        self.warn_of_shadow(rule, written, allow);
     }
 
     /// Warns of a rule that is never used, because rules with longer client networks have its zones for all served
     /// clients.
-    fn warn_of_shadow(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, allow: &[IpNet]) {
+    fn warn_of_shadow(&mut self, rule: &RulePlan, written: &WrittenRule, allow: &[IpNet]) {
         let has_views = |zone: &Name| self.claims.get(zone).is_some_and(|claims| claims.len() > 1);
         if !rule.zones.iter().all(has_views) {
             return;
@@ -161,10 +162,14 @@ impl Builder<'_> {
             .iter()
             .flat_map(|own| allow.iter().filter_map(|allowed| Some((*own, intersection(*own, *allowed)?))))
             .collect();
-        let whose = format!("rule \"{}\"", rule.name);
         // The rule for a zone with the longest client network applies.
         let is_taken = |zone: &Name, (own, served): &(IpNet, IpNet)| {
-            let claims = self.claims.get(zone).into_iter().flatten().filter(|claim| *claim.whose != *whose);
+            let claims = self
+                .claims
+                .get(zone)
+                .into_iter()
+                .flatten()
+                .filter(|claim| !matches!(&claim.whose, Claimant::Rule(name) if *name == rule.name));
             let longer = |view: &IpNet| own.contains(view) && (rule.clients.is_empty() || view != own);
             IpNet::aggregate(&claims.filter_map(|claim| claim.clients).filter(longer).collect())
                 .iter()
@@ -175,22 +180,21 @@ impl Builder<'_> {
             && rule.zones.iter().all(|zone| served.iter().all(|served| is_taken(zone, served)));
         if shadowed {
             let message = format!("rule \"{}\" is never used: rules with clients take all who are served", rule.name);
-            self.warning(&forward.place, message, "take it out, or narrow the clients of the others");
+            self.warning(&written.place, message, "take it out, or narrow the clients of the others");
         }
     }
 
     /// Warns of reverse zones sent to a VPC: its resolver only knows those of its own networks.
-    fn warn_of_hijack(&mut self, rule: &RulePlan, forward: &Located<ForwardSection>, live: &Live) {
-        let texts = forward.value.zones.iter().flat_map(|zones| &zones.value);
-        for (entry, text) in rule.written.iter().zip(texts) {
-            if let Some(network) = whole_network(&entry.zones) {
+    fn warn_of_hijack(&mut self, rule: &RulePlan, written: &WrittenRule, live: &Live) {
+        for ((_, zones), place) in rule.entries().zip(&written.zones) {
+            if let Some(network) = whole_network(zones) {
                 let message = format!(
                     "rule \"{}\" sends the reverse names of all of {network} to upstream \"{}\", which answers AWS \
                      names: the site's own reverse names there will be lost",
                     rule.name,
                     live.group(rule.to).name
                 );
-                self.warning(&text.place, message, "forward the VPC's networks alone: \"reverse:10.20.0.0/16\"");
+                self.warning(place, message, "forward the VPC's networks alone: \"reverse:10.20.0.0/16\"");
             }
         }
     }
@@ -201,7 +205,7 @@ impl Builder<'_> {
         if live.special == SpecialNames::Forwarded || live.rules.is_empty() || live.refuses_the_rest() {
             return;
         }
-        let domains = live.rules.iter().flat_map(|rule| &rule.zones).filter(|zone| !zone.is_root());
+        let domains = live.rules.iter().flat_map(|rule| &*rule.zones).filter(|zone| !zone.is_root());
         let domains: Vec<&Name> = domains.chain(live.local.iter().map(|local| &local.zone)).collect();
         let covered = |zone: &Name| domains.iter().any(|domain| zone.is_within(domain));
         // If only this host asks, it may ask for reverse names of any private network.
@@ -221,7 +225,7 @@ impl Builder<'_> {
         let message =
             format!("no rule covers the reverse names of {whose} networks {}: they are NXDOMAIN here", bare.join(", "));
         let help = "add \"reverse:private\" to the zones of the rule for the site's own DNS; \".\" does not count";
-        let allow = section(file.server.as_ref()).allow.as_ref().map(|allow| allow.place.clone());
+        let allow = section(file.server.as_ref()).allow.as_ref().map(|allow| allow.place);
         self.warnings.push(Problem { place: allow, message, help: Some(help.to_owned()) });
     }
 }

@@ -24,8 +24,10 @@ use crate::{files, system_error::SystemError};
 
 /// The beginning of a rule.
 const RULE_LINE: &str = "\n[[forward]]";
-/// The least octets of a piece of a large text.
-const PIECE: usize = 64 << 10;
+/// The least octets of a text that is read in pieces, and of a piece. In larger pieces the allocator gives memory back
+/// to the kernel after each and takes it again for the next, which costs more than reading.
+const LARGE: usize = 128 << 10;
+const PIECE: usize = 4 << 10;
 
 /// The files as read, and their problems.
 #[derive(Debug, Default)]
@@ -73,19 +75,19 @@ pub fn is_configuration(text: &str) -> bool {
 impl Loaded {
     /// The text of the next source.
     pub(super) fn text(&mut self, octets: Vec<u8>) -> String {
-        let source = SourceId(self.sources.len());
+        let source = SourceId::next(&self.sources);
         String::from_utf8(octets).unwrap_or_else(|error| {
             self.unreadable = true;
             let start = error.utf8_error().valid_up_to();
             // Invalid UTF-8 becomes one U+FFFD, three octets long, in the text that is shown.
-            let place = Place { source, span: start..start + 3 };
+            let place = Place::new(source, start..start + 3);
             self.problems.push(Problem::at(&place, "this is not UTF-8").help("save the file as UTF-8"));
             String::from_utf8_lossy(error.as_bytes()).into_owned()
         })
     }
 
     fn read_source(&mut self, name: String, octets: Vec<u8>) -> File {
-        let source = SourceId(self.sources.len());
+        let source = SourceId::next(&self.sources);
         let text = self.text(octets);
         if let Some(file) = self.read_pieces(source, &text) {
             self.sources.push(Source::File { name, text });
@@ -114,7 +116,7 @@ impl Loaded {
     /// does not end well; then, and if anything else stands in the way, nothing is read here.
     fn read_pieces(&mut self, source: SourceId, text: &str) -> Option<File> {
         let (head, rules) = text.split_at(text.find(RULE_LINE)? + 1);
-        if rules.len() < 2 * PIECE {
+        if rules.len() < LARGE {
             return None;
         }
         let mut problems = Vec::new();
@@ -148,7 +150,7 @@ impl Loaded {
             let line = text.get(..span.start).unwrap_or(text).matches('\n').count();
             if noted.insert(line) {
                 let message = format!("not TOML: {}", error.message().trim());
-                self.problems.push(Problem::at(&Place { source, span }, message));
+                self.problems.push(Problem::at(&Place::new(source, span), message));
             }
         }
     }
@@ -265,7 +267,7 @@ fn read_upstreams(table: &DeTable<'_>, reader: &mut Reader<'_>) -> Vec<Upstream>
         let name = Located::new(name.get_ref().to_string(), place);
         upstreams.push(Upstream { name, table: section.into_value() });
     }
-    upstreams.sort_by_key(|upstream| upstream.name.place.span.start);
+    upstreams.sort_by_key(|upstream| upstream.name.place.span().start);
     upstreams
 }
 

@@ -59,14 +59,14 @@ impl<T> Located<T> {
 
     /// Another value at the same place.
     pub(super) fn with<U>(&self, value: U) -> Located<U> {
-        Located::new(value, self.place.clone())
+        Located::new(value, self.place)
     }
 }
 
 impl Text {
     /// A text without a place in any source.
     pub(super) fn without_place(value: String) -> Self {
-        Self::new(value, Place { source: SourceId(usize::MAX), span: 0..0 })
+        Self::new(value, Place::new(SourceId::NONE, 0..0))
     }
 }
 
@@ -226,8 +226,8 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) const fn place(&self, span: Range<usize>) -> Place {
-        Place { source: self.source, span: self.start + span.start..self.start + span.end }
+    pub(super) fn place(&self, span: Range<usize>) -> Place {
+        Place::new(self.source, self.start + span.start..self.start + span.end)
     }
 
     fn wrong_type<V: Value>(&mut self, value: &Spanned<DeValue<'_>>, path: &str) {

@@ -59,10 +59,7 @@ impl Report {
             coalesced: registry.coalesced(),
             in_flight: self.engine.waiting.count(),
             connections: self.connections.all_open(),
-            guard: by(&GuardAction::ALL, |action| {
-                let rules = registry.rules().all();
-                (action.label(), rules.iter().map(|(_, rule)| rule.violations(action)).sum())
-            }),
+            guard: by(&GuardAction::ALL, |action| (action.label(), registry.rules().violations(action))),
             cache: self.cache(),
             groups,
             minutes: self.history.minutes(),
@@ -176,7 +173,7 @@ impl Report {
 
     fn rule(&self, rule: &RulePlan) -> RuleStatus {
         let configuration = self.configuration.load();
-        let counters = self.registry.rules().of(&rule.name);
+        let counters = self.registry.rules().of(Arc::clone(&rule.name));
         let when_down = match rule.when_down {
             WhenDown::Stale => "stale",
             WhenDown::Fail => "fail",
@@ -192,7 +189,7 @@ impl Report {
         });
         RuleStatus {
             name: rule.name.to_string(),
-            zones: rule.written.iter().map(|entry| entry.text.clone()).collect(),
+            zones: rule.written.iter().map(|entry| entry.text.to_string()).collect(),
             domains: texts(&rule.zones),
             upstream: configuration.live.group(rule.to).name.clone(),
             clients: texts(&rule.clients),

@@ -83,13 +83,14 @@ impl Recorder {
             return;
         }
         let rule = |rule: &RulePlan| RuleLine {
-            rule: rule.name.clone(),
+            rule: rule.name.to_string(),
             aws: rule.zones.iter().any(is_aws_name),
             on_public: rule.guard.as_ref().map(|guard| word(guard.on_public).to_owned()),
             networks: rule.guard.iter().flat_map(|guard| &guard.networks).map(ToString::to_string).collect(),
         };
-        let networks =
-            |rule: &RulePlan| (rule.name.clone(), rule.guard.iter().flat_map(|guard| guard.networks.clone()).collect());
+        let networks = |rule: &RulePlan| {
+            (rule.name.to_string(), rule.guard.iter().flat_map(|guard| guard.networks.clone()).collect())
+        };
         self.in_force = InForce {
             hash: hash.to_owned(),
             rules: live.rules.iter().map(rule).collect(),

@@ -58,10 +58,13 @@ pub struct WatchedRule {
 
 impl WatchedRule {
     /// Takes the rule by its name, with its zones.
-    pub fn new(rule: Arc<str>, mut zones: Vec<Name>, group: Arc<Group>) -> Self {
-        zones.sort_by_key(|zone| zone.labels().count());
-        zones.truncate(ZONES);
-        Self { rule, zones: zones.into(), group }
+    pub fn new(rule: Arc<str>, zones: &Arc<[Name]>, group: Arc<Group>) -> Self {
+        if zones.len() <= ZONES {
+            return Self { rule, zones: Arc::clone(zones), group };
+        }
+        let mut widest: Vec<&Name> = zones.iter().collect();
+        widest.sort_by_key(|zone| zone.labels().count());
+        Self { rule, zones: widest.into_iter().take(ZONES).cloned().collect(), group }
     }
 
     fn has(&self, server: u64, zone: &Name) -> bool {
@@ -92,9 +95,9 @@ struct Outstanding {
 
 impl Loops {
     /// The marks of a rule, by its name.
-    pub fn marks(&self, rule: &str) -> Arc<Marks> {
+    pub fn marks(&self, rule: impl AsRef<str> + Into<Arc<str>>) -> Arc<Marks> {
         let mut marks = self.marks.lock();
-        if let Some(marks) = marks.get(rule) {
+        if let Some(marks) = marks.get(rule.as_ref()) {
             return Arc::clone(marks);
         }
         Arc::clone(marks.entry(rule.into()).or_default())
@@ -128,12 +131,15 @@ impl Loops {
 
     /// Forgets marks of anything that is not a target.
     fn keep(&self, targets: &[WatchedRule]) {
+        let mut of_rule: HashMap<&str, Vec<&WatchedRule>> = HashMap::with_capacity(targets.len());
+        targets.iter().for_each(|target| of_rule.entry(&*target.rule).or_default().push(target));
         let mut all = self.marks.lock();
-        for (rule, marks) in &*all {
-            marks.keep(|server, zone| targets.iter().any(|target| target.rule == *rule && target.has(server, zone)));
+        for (rule, marks) in all.iter().filter(|(_, marks)| marks.any()) {
+            let targets = of_rule.get(&**rule).map_or(&[][..], Vec::as_slice);
+            marks.keep(|server, zone| targets.iter().any(|target| target.has(server, zone)));
         }
         // Keep a rule whose marks are still in use: they must not exist twice.
-        all.retain(|rule, marks| Arc::strong_count(marks) > 1 || targets.iter().any(|target| target.rule == *rule));
+        all.retain(|rule, marks| Arc::strong_count(marks) > 1 || of_rule.contains_key(&**rule));
     }
 }
 

@@ -1,9 +1,12 @@
-//! Probes each server of each rule for loops: tasks on one runtime, the control thread's.
+//! Probes each server of each rule for loops: one task on the control thread's runtime, and one for each probe under way.
 //!
 //! The number of probes under way is bounded, so that a site with many rules neither sends them all at once nor keeps
-//! many tags. A task holds its place while its tag is valid.
+//! many tags. A probe is under way while its tag is valid.
 
 use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    convert::Infallible,
     pin::pin,
     rc::Rc,
     sync::{
@@ -15,7 +18,7 @@ use std::{
 
 use rand::RngExt;
 use tokio::{
-    sync::{Notify, Semaphore, watch},
+    sync::{Notify, watch},
     task::JoinSet,
 };
 
@@ -55,36 +58,20 @@ impl Default for Timing {
 pub async fn run(
     client: Rc<UpstreamClient>,
     loops: Arc<Loops>,
-    mut targets: watch::Receiver<Vec<WatchedRule>>,
+    mut targets: watch::Receiver<Arc<[WatchedRule]>>,
     timing: Timing,
 ) {
-    let places = Rc::new(Semaphore::new(UNDER_WAY));
     loop {
-        let all = targets.borrow_and_update().clone();
-        loops.keep(&all);
-        let mut probes = JoinSet::new();
-        for target in all {
-            for (place, server) in target.group.places() {
-                for zone in &*target.zones {
-                    let watcher = Watcher {
-                        client: Rc::clone(&client),
-                        loops: Arc::clone(&loops),
-                        places: Rc::clone(&places),
-                        marks: loops.marks(&target.rule),
-                        rule: Arc::clone(&target.rule),
-                        zone: zone.clone(),
-                        group: Arc::clone(&target.group),
-                        place,
-                        server: Arc::clone(server),
-                        timing,
-                    };
-                    probes.spawn_local(watcher.watch());
-                }
-            }
-        }
-        // The targets changed: start again with the new ones.
-        if targets.changed().await.is_err() {
-            return;
+        let rules = Arc::clone(&targets.borrow_and_update());
+        loops.keep(&rules);
+        let watcher = Watcher { client: Rc::clone(&client), loops: Arc::clone(&loops), rules, timing };
+        tokio::select! {
+            // Watching starts again with the new targets. Dropping it ends the probes under way.
+            changed = targets.changed() => match changed {
+                Ok(()) => {}
+                Err(_) => return,
+            },
+            never = watcher.watch() => match never {},
         }
     }
 }
@@ -102,51 +89,135 @@ enum Outcome {
     Unknown,
 }
 
-/// Watches one server for one zone of one rule.
+/// A server that is probed for one zone of one rule. A site may have some hundred thousand: what else a probe needs, it
+/// gets while it is under way.
+#[derive(Debug)]
+struct Watched {
+    /// The position of its rule among the targets.
+    rule: u32,
+    /// The position of the zone in the rule.
+    zone: u8,
+    place: (u8, u8),
+    /// How often the wait was doubled, where probes say little.
+    doublings: Option<u8>,
+}
+
+/// Watches all servers of all targets.
+#[derive(Clone)]
 struct Watcher {
     client: Rc<UpstreamClient>,
     loops: Arc<Loops>,
-    places: Rc<Semaphore>,
+    rules: Arc<[WatchedRule]>,
+    timing: Timing,
+}
+
+impl Watcher {
+    async fn watch(self) -> Infallible {
+        let mut all = self.watched();
+        // When each is due, by its position.
+        let start = Moment::now();
+        let mut due: BinaryHeap<Reverse<(Moment, u32)>> = (0..).zip(&all).map(|(at, _)| Reverse((start, at))).collect();
+        let mut under_way = JoinSet::new();
+        loop {
+            let next = due.peek().filter(|_| under_way.len() < UNDER_WAY).map(|Reverse((at, _))| *at);
+            if next.is_some_and(|at| at <= Moment::now()) {
+                let Some(Reverse((_, position))) = due.pop() else { continue };
+                if let Some(probe) = all.get(position as usize).and_then(|watched| self.probe_of(watched)) {
+                    under_way.spawn_local(async move { (position, probe.look().await) });
+                }
+                continue;
+            }
+            let waiting = async {
+                match next {
+                    Some(at) => tokio::time::sleep(at.since(Moment::now())).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(ended) = under_way.join_next() => {
+                    // A probe whose zone leaves no room for a tag is not sent again.
+                    let Ok((position, Some((doublings, wait)))) = ended else { continue };
+                    if let Some(watched) = all.get_mut(position as usize) {
+                        watched.doublings = doublings;
+                        let wait = wait.mul_f64(rand::rng().random_range(0.9..=1.1));
+                        due.push(Reverse((Moment::now() + wait, position)));
+                    }
+                }
+                () = waiting => {}
+            }
+        }
+    }
+
+    fn watched(&self) -> Vec<Watched> {
+        let of_rule = |(rule, target): (u32, &WatchedRule)| {
+            let places: Vec<(u8, u8)> = target.group.places().map(|(place, _)| place).collect();
+            let zones = (0..).take(target.zones.len());
+            let watched = move |zone| places.clone().into_iter().map(move |place| (zone, place));
+            zones.flat_map(watched).map(move |(zone, place)| Watched { rule, zone, place, doublings: None })
+        };
+        let mut all: Vec<Watched> = (0..).zip(&*self.rules).flat_map(of_rule).collect();
+        all.shrink_to_fit();
+        all
+    }
+
+    fn probe_of(&self, watched: &Watched) -> Option<Probe> {
+        let WatchedRule { rule, zones, group } = self.rules.get(watched.rule as usize)?;
+        let (_, server) = group.places().find(|(place, _)| *place == watched.place)?;
+        Some(Probe {
+            client: Rc::clone(&self.client),
+            loops: Arc::clone(&self.loops),
+            marks: self.loops.marks(Arc::clone(rule)),
+            rule: Arc::clone(rule),
+            zone: zones.get(usize::from(watched.zone))?.clone(),
+            group: Arc::clone(group),
+            place: watched.place,
+            server: Arc::clone(server),
+            doublings: watched.doublings,
+            timing: self.timing,
+        })
+    }
+}
+
+/// A probe of one server for one zone of one rule.
+struct Probe {
+    client: Rc<UpstreamClient>,
+    loops: Arc<Loops>,
     marks: Arc<Marks>,
     rule: Arc<str>,
     zone: Name,
     group: Arc<Group>,
     place: (u8, u8),
     server: Arc<Server>,
+    doublings: Option<u8>,
     timing: Timing,
 }
 
-impl Watcher {
-    async fn watch(self) {
-        let mut doublings = None::<u32>;
-        loop {
-            let Ok(place) = self.places.acquire().await else { return };
-            // On the heap, and only while it is under way: a site may have a hundred thousand watchers.
-            let Some(outcome) = Box::pin(self.probe()).await else { return };
-            drop(place);
-            let cleared = match outcome {
-                Outcome::Clean | Outcome::Failed => self.marks.clear(self.server.id(), &self.zone),
-                Outcome::Loops | Outcome::Unknown => ClearedMark::Nothing,
-            };
-            if cleared == ClearedMark::Server {
-                let (rule, group, server) = (&*self.rule, self.server.group(), self.server.label());
-                tracing::info!(
-                    rule,
-                    group,
-                    server,
-                    "upstream {server} of group {group} gets queries of rule {rule} again: the loop is gone"
-                );
-            }
-            let says_little = matches!(outcome, Outcome::Failed | Outcome::Unknown);
-            let is_unsure = says_little && cleared == ClearedMark::Nothing && !self.marks.has(&self.server);
-            doublings = is_unsure.then(|| doublings.map_or(0, |before| (before + 1).min(16)));
-            let wait = match (outcome, doublings) {
-                (_, Some(doublings)) => (self.timing.again * (1 << doublings)).min(self.timing.every),
-                (Outcome::Clean, None) if cleared == ClearedMark::Nothing => self.timing.every,
-                _ => self.timing.again,
-            };
-            tokio::time::sleep(wait.mul_f64(rand::rng().random_range(0.9..=1.1))).await;
+impl Probe {
+    /// Probes once. Returns how often the wait is doubled now, and the time until the next probe; none if there is none.
+    async fn look(self) -> Option<(Option<u8>, Duration)> {
+        let outcome = self.probe().await?;
+        let cleared = match outcome {
+            Outcome::Clean | Outcome::Failed => self.marks.clear(self.server.id(), &self.zone),
+            Outcome::Loops | Outcome::Unknown => ClearedMark::Nothing,
+        };
+        if cleared == ClearedMark::Server {
+            let (rule, group, server) = (&*self.rule, self.server.group(), self.server.label());
+            tracing::info!(
+                rule,
+                group,
+                server,
+                "upstream {server} of group {group} gets queries of rule {rule} again: the loop is gone"
+            );
         }
+        let says_little = matches!(outcome, Outcome::Failed | Outcome::Unknown);
+        let is_unsure = says_little && cleared == ClearedMark::Nothing && !self.marks.has(&self.server);
+        let doublings = is_unsure.then(|| self.doublings.map_or(0, |before| (before + 1).min(16)));
+        let wait = match (outcome, doublings) {
+            (_, Some(doublings)) => (self.timing.again * (1 << doublings)).min(self.timing.every),
+            (Outcome::Clean, None) if cleared == ClearedMark::Nothing => self.timing.every,
+            _ => self.timing.again,
+        };
+        Some((doublings, wait))
     }
 
     /// The outcome of a probe; none if the zone's name is too long for a tag below it.
