@@ -203,6 +203,36 @@ fn no_probe_for_loops_is_held_against_a_server() {
     });
 }
 
+/// There are never more than 256 under way.
+#[test]
+fn every_server_of_many_rules_is_probed_and_probed_again() {
+    let upstream = Upstream::answering("10.0.0.1");
+    let group = build(&spec(&[&[udp(upstream.address)]]));
+    let loops = Arc::<Loops>::default();
+    let timing =
+        Timing { every: Duration::from_millis(50), again: Duration::from_millis(50), tag: Duration::from_millis(50) };
+    let rule = |rule| {
+        let zones = (0..20).map(|zone| format!("zone{zone}.rule{rule}.example").parse().unwrap()).collect();
+        WatchedRule::new(format!("rule{rule}").into(), &zones, Arc::clone(&group))
+    };
+    on_a_worker(async {
+        let (_targets, receiver) = tokio::sync::watch::channel((0..20).map(rule).collect());
+        tokio::task::spawn_local(watch::run(client(), Arc::clone(&loops), receiver, timing));
+        let asked = || {
+            let mut counts = std::collections::HashMap::new();
+            for seen in upstream.all_seen() {
+                let zone = seen.name.split_once(".tidegate-loop.").map(|(_, zone)| zone.to_owned());
+                *counts.entry(zone).or_insert(0) += 1;
+            }
+            counts
+        };
+        // Of each rule 16 zones.
+        until("each twice", || asked().values().filter(|count| **count >= 2).count() >= 20 * 16).await;
+        assert_eq!(asked().len(), 20 * 16);
+        assert!(!(0..20).any(|rule| loops.marks(format!("rule{rule}")).any()));
+    });
+}
+
 #[test]
 fn a_rule_is_down_when_its_servers_without_loops_are_down() {
     let looping = Upstream::answering("10.0.0.1");
