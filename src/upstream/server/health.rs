@@ -134,7 +134,8 @@ pub struct Change {
 
 /// The state machine of one server's health.
 ///
-/// Invariant: `failed` counts probes since the last good one, `passed` good ones since the last doubt.
+/// Invariants: `failed` counts probes since the last good one, `passed` good ones since the last doubt. While the server
+/// is up, there is neither a failed probe nor a refusal to forget, so a good answer changes nothing.
 #[derive(Debug, Clone)]
 pub struct Health {
     state: HealthState,
@@ -167,11 +168,6 @@ impl Health {
     /// When the server was last down; the origin of time if it never was.
     pub const fn steady_since(&self) -> Moment {
         self.steady_since
-    }
-
-    /// Failed probes since the last good one.
-    pub const fn failed(&self) -> u32 {
-        self.failed
     }
 
     /// Applies an event and returns the change of state, if there is one.
@@ -250,7 +246,7 @@ impl Default for Health {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeSet, time::Duration};
 
     use rstest::rstest;
 
@@ -359,6 +355,40 @@ mod tests {
             health.on(Answered, now, &private);
         }
         assert_eq!(health.state(), HealthState::Down);
+    }
+
+    #[test]
+    fn states_and_what_led_to_them_are_told_apart_in_words() {
+        assert_eq!(HealthState::ALL.map(HealthState::label), ["up", "suspect", "down"]);
+        let errors = [
+            ProbeError::Silent,
+            ProbeError::Network,
+            ProbeError::Rcode,
+            ProbeError::Malformed,
+            ProbeError::Public,
+            ProbeError::NotSent,
+        ];
+        let events = [Answered, Broken, Late, Silent, Refused, Untrusted].into_iter().chain(errors.map(ProbeFailed));
+        let words: BTreeSet<&str> = events.map(Event::words).collect();
+        assert_eq!(words.len(), 12, "{words:?}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn while_a_server_is_up_a_good_answer_changes_nothing(
+            events in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    Answered, Broken, Late, Silent, Refused, Untrusted, ProbePassed, FAILED, NOT_SENT,
+                ]),
+                0..20,
+            ),
+            is_configured in proptest::prelude::any::<bool>(),
+        ) {
+            let health = after_by(&events, &if is_configured { configured() } else { spec() });
+            if health.state() == HealthState::Up {
+                proptest::prop_assert_eq!((health.failed, health.refused_at), (0, None));
+            }
+        }
     }
 
     #[test]

@@ -197,7 +197,8 @@ impl Server {
     /// Handles a good answer in traffic.
     pub(super) fn answered(&self, query: &Arc<UpstreamQuery>, now: Moment) {
         self.liveness.answered(query, now);
-        if !self.verdict.is_settled.load(Relaxed) {
+        // While the server is up, a good answer changes nothing.
+        if self.state() != HealthState::Up {
             self.observe(Event::Answered, now);
         }
     }

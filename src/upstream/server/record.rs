@@ -57,8 +57,6 @@ pub(super) struct Verdict {
     pub(super) health: Mutex<Health>,
     /// Copy of the machine's state, readable without the lock.
     pub(super) state: AtomicU8,
-    /// True while a good answer would change nothing.
-    pub(super) is_settled: AtomicBool,
     pub(super) is_judged: AtomicBool,
     pub(super) transitions: [AtomicU64; HealthState::ALL.len()],
     /// How often it came up after silence or an outage.
@@ -82,7 +80,6 @@ impl Default for Verdict {
         Self {
             health: Mutex::default(),
             state: AtomicU8::new(HealthState::Suspect as u8),
-            is_settled: AtomicBool::new(false),
             is_judged: AtomicBool::new(false),
             transitions: Default::default(),
             recoveries: AtomicU64::new(0),
@@ -93,10 +90,9 @@ impl Default for Verdict {
 }
 
 impl Verdict {
-    /// Publishes the machine's state to the atomics.
+    /// Publishes the machine's state.
     pub(super) fn publish(&self, health: &Health) {
         self.state.store(health.state() as u8, Relaxed);
-        self.is_settled.store(health.state() == HealthState::Up && health.failed() == 0, Relaxed);
     }
 }
 
