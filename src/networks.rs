@@ -264,6 +264,13 @@ mod tests {
     }
 
     #[test]
+    fn every_value_is_listed() {
+        let networks = map(&[("10.0.0.0/8", 1), ("10.1.0.0/16", 2), ("fd00::/8", 3)]);
+        let values: std::collections::BTreeSet<u8> = networks.values().copied().collect();
+        assert_eq!(values, [1, 2, 3].into());
+    }
+
+    #[test]
     fn families_are_apart_and_mapped_addresses_are_ipv4() {
         let networks = map(&[("10.0.0.0/8", 1), ("::/0", 2), ("fd00::/8", 3)]);
         assert_eq!(networks.lookup("::ffff:10.1.1.1".parse().unwrap()), Some(&1));

@@ -194,12 +194,10 @@ impl<T: Copy> Covering<'_, T> {
 
 /// A name and the domains above it, the root last.
 fn suffixes(name: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut next = Some(0);
+    let mut at = 0;
     std::iter::from_fn(move || {
-        let at = next?;
         let suffix = name.get(at..)?;
-        let length = usize::from(*suffix.first()?);
-        next = (length > 0).then_some(at + 1 + length);
+        at += 1 + usize::from(*suffix.first()?);
         Some(suffix)
     })
 }
@@ -289,6 +287,16 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_of_any_length_is_found() {
+        let domains: Vec<String> = (2..=127).map(|labels| vec!["a"; labels].join(".")).collect();
+        let routes: Vec<_> = domains.iter().zip(1..).map(|(domain, target)| (&**domain, "", target)).collect();
+        let table = table(&routes);
+        for (domain, target) in domains.iter().zip(1..) {
+            assert_eq!(find(&table, domain, "10.0.0.1"), Some((target, 0)), "{domain}");
+        }
+    }
+
+    #[test]
     fn names_that_only_the_root_covers_are_marked() {
         let table = table(&[(".", "", 1), ("example", "", 2), ("view", "10.0.0.0/8", 3)]);
         for (name, client, is_root) in [
@@ -339,6 +347,26 @@ mod tests {
         assert_eq!(audience("10.1.0.1"), audience("::ffff:10.1.9.9"));
         assert_ne!(audience("10.1.0.1"), audience("10.2.0.1"));
         assert_eq!((audience("192.0.2.1"), audience("fd00::1")), (0, 0));
+    }
+
+    #[test]
+    fn every_rule_that_may_have_a_name_is_told_the_nearest_first() {
+        let table = table(&[
+            (".", "", 1),
+            ("example", "10.0.0.0/8 10.1.2.0/24 fd00::/8", 2),
+            ("example", "10.1.0.0/16", 3),
+            ("www.example", "", 4),
+            ("other.example", "", 5),
+        ]);
+        let name: Name = "www.example".parse().unwrap();
+        let all: Vec<_> = table.covering(name.as_wire()).map(|found| (found.domain.len(), found.targets())).collect();
+        assert_eq!(all, [(13, vec![4]), (9, vec![2, 3]), (1, vec![1])]);
+    }
+
+    #[test]
+    fn only_a_route_for_some_clients_alone_makes_views() {
+        assert!(!table(&[]).has_views() && !table(&[(".", "", 1), ("example", "", 2)]).has_views());
+        assert!(table(&[(".", "", 1), ("example", "10.0.0.0/8", 2)]).has_views());
     }
 
     #[test]

@@ -72,9 +72,9 @@ impl Clamp {
 
 impl TtlLimits {
     /// The cap on answers of this kind.
-    const fn cap(&self, kind: ResponseKind) -> u32 {
+    fn cap(&self, kind: ResponseKind) -> u32 {
         match kind {
-            ResponseKind::NxDomain | ResponseKind::NoData if self.negative_ttl < self.max_ttl => self.negative_ttl,
+            ResponseKind::NxDomain | ResponseKind::NoData => self.negative_ttl.min(self.max_ttl),
             _ => self.max_ttl,
         }
     }
@@ -118,6 +118,7 @@ mod tests {
     const LIMITS: TtlLimits = TtlLimits { min_ttl: 0, max_ttl: 86_400, negative_ttl: 900, no_soa_ttl: 15 };
     const FLOOR: TtlLimits = TtlLimits { min_ttl: 60, ..LIMITS };
     const NO_NEGATIVES: TtlLimits = TtlLimits { negative_ttl: 0, ..LIMITS };
+    const LOW_CEILING: TtlLimits = TtlLimits { max_ttl: 600, ..LIMITS };
 
     fn times(kind: ResponseKind, lowest: Option<u32>, soa: Option<u32>) -> Times {
         let ttl = |ttl: Option<u32>| ttl.map(Ttl::from_wire);
@@ -140,6 +141,13 @@ mod tests {
     #[case::a_truncated_answer_is_not_stored(ResponseKind::Truncated, Some(300), Some(300), LIMITS, None)]
     #[case::nxdomain_lives_by_its_soa(ResponseKind::NxDomain, None, Some(120), LIMITS, Some(120))]
     #[case::nxdomain_is_capped(ResponseKind::NxDomain, None, Some(10_800), LIMITS, Some(900))]
+    #[case::nxdomain_lives_no_longer_than_any_answer(
+        ResponseKind::NxDomain,
+        None,
+        Some(10_800),
+        LOW_CEILING,
+        Some(600)
+    )]
     #[case::nodata_is_capped(ResponseKind::NoData, None, Some(10_800), LIMITS, Some(900))]
     #[case::negative_lives_no_longer_than_its_chain(ResponseKind::NxDomain, Some(30), Some(120), LIMITS, Some(30))]
     #[case::negative_is_raised(ResponseKind::NoData, None, Some(5), FLOOR, Some(60))]

@@ -45,7 +45,10 @@ fn set(networks: impl Iterator<Item = IpNet>) -> Networks<()> {
 fn translated(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(address) = address else { return None };
     let [a, b, c, d, .., g, h] = address.segments();
-    let octets = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+    let octets = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Ipv4Addr::new(a, b, c, d)
+    };
     match (a, b) {
         (0x64, 0xff9b) if address.segments()[2..6] == [0; 4] => Some(octets(g, h)),
         (0x2002, _) => Some(octets(b, c)),

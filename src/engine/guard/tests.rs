@@ -60,7 +60,11 @@ fn judged(guard: &Guard, name: &str, addresses: &[&str]) -> (&'static str, Optio
 #[test]
 fn an_address_outside_is_treated_as_the_rule_says() {
     let mixed = ["10.1.1.1", "203.0.113.1", "10.1.1.2"];
-    for (word, left) in [("log", vec![]), ("strip", vec![RecordType::A; 2]), ("refuse", vec![])] {
+    for (word, action, left) in [
+        ("log", OnPublic::Log, vec![]),
+        ("strip", OnPublic::Strip, vec![RecordType::A; 2]),
+        ("refuse", OnPublic::Refuse, vec![]),
+    ] {
         let guard = guard(&format!("private = [\"10.0.0.0/8\"]\non_public = \"{word}\""));
         let expected = (word, Some(address("203.0.113.1")), left);
         assert_eq!(judged(&guard, "www.example", &mixed), expected, "without the signature that covered all of them");
@@ -71,7 +75,8 @@ fn an_address_outside_is_treated_as_the_rule_says() {
             (guard.reaches(address("10.1.1.1")), guard.reaches(address("203.0.113.1"))),
             (Some(true), Some(false))
         );
-        assert!(guard.has_networks());
+        assert!(guard.has_networks() && !guard.refuses_rebinding());
+        assert_eq!(guard.on_public(), Some(action));
     }
 }
 
@@ -79,7 +84,7 @@ fn an_address_outside_is_treated_as_the_rule_says() {
 fn a_rule_without_networks_lets_everything_pass() {
     let guard = guard("");
     assert_eq!(judged(&guard, "www.example", &["203.0.113.1", "10.0.0.1"]).0, "pass");
-    assert_eq!(guard.reaches(address("10.1.1.1")), None);
+    assert_eq!((guard.reaches(address("10.1.1.1")), guard.on_public()), (None, None));
     assert!(!guard.has_networks() && !guard.stops(address("203.0.113.1")) && !guard.is_rebinding(address("10.0.0.1")));
 }
 
@@ -105,6 +110,7 @@ fn names_in_except_are_spared_and_no_others() {
 #[test]
 fn rebinding_is_refused_also_where_an_address_is_translated_on_its_way() {
     let guard = guard("rebind = \"refuse\"");
+    assert!(guard.refuses_rebinding() && !guard.has_networks());
     let (private, public) = (
         [
             "0.0.0.0",

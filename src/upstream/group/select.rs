@@ -89,10 +89,10 @@ impl Candidates {
         for ((tier, place), server) in group.places().filter(|(_, server)| !server.is_drained()) {
             if loops.has(server) {
                 availability = Availability::Loops;
-            } else if seen.length < Self::MOST {
+            } else if let Some(candidate) = seen.list.get_mut(seen.length) {
                 let state =
                     if server.has_no_path() { HealthState::Suspect.max(server.state()) } else { server.state() };
-                seen.list[seen.length] = Candidate { tier, place, state };
+                *candidate = Candidate { tier, place, state };
                 seen.length += 1;
             }
         }

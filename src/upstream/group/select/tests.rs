@@ -115,8 +115,11 @@ fn with_expect_a_server_that_is_down_is_never_asked() {
 #[test]
 fn all_servers_may_be_tried_when_all_are_down() {
     let group = build(&spec(Policy::Ordered, &[2]));
-    bring(&group, HealthState::Down, &[(0, 0), (0, 1)]);
-    let candidates = Candidates::of(&group, &Marks::default(), Moment::now()).unwrap();
+    bring(&group, HealthState::Down, &[(0, 1)]);
+    let candidates = || Candidates::of(&group, &Marks::default(), Moment::now()).unwrap();
+    assert!(!candidates().are_all_down());
+    bring(&group, HealthState::Down, &[(0, 0)]);
+    let candidates = candidates();
     assert!(candidates.are_all_down());
     assert_eq!(candidates.as_slice().len(), 2);
 }
