@@ -301,10 +301,8 @@ impl Response {
     /// Lowers every TTL by the age that an HTTP cache reports (RFC 8484 5.1); none below zero.
     pub fn age(&mut self, seconds: u32) {
         let aged = |ttl: Ttl| Ttl::from_wire(ttl.seconds().saturating_sub(seconds));
-        if seconds > 0 {
-            self.map_ttls(aged);
-            self.negative_ttl = self.negative_ttl.map(aged);
-        }
+        self.map_ttls(aged);
+        self.negative_ttl = self.negative_ttl.map(aged);
     }
 
     /// Changes every TTL.

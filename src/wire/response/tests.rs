@@ -129,6 +129,7 @@ fn octets_behind_a_whole_message_are_ignored() {
     let (message, query) = Upstream::answers("a.example", RecordType::A).address("a.example").message();
     let longer = [&message[..], b"padding"].concat();
     let response = Response::read(&longer, &query, ID, None).unwrap();
+    assert!(!response.truncated() && !response.has_edns());
     assert_eq!(response.message(), Response::read(&message, &query, ID, None).unwrap().message());
 }
 
@@ -141,6 +142,36 @@ fn every_response_has_a_message_that_can_be_sent() {
             assert_eq!((header.flags.rcode().0, header.counts[0]), (rcode, 1), "{rcode} {truncated}");
         }
     }
+}
+
+#[test]
+fn of_the_flags_only_ad_is_relayed_and_aa_where_the_answer_is_ours() {
+    let (ours, set) = (Flags::QR | Flags::RA, Flags::AA | Flags::AD | Flags::CD);
+    for (case, flags, expected) in [
+        ("an answer", 0, ours | Flags::AD),
+        ("NXDOMAIN", 3, ours | Flags::AD | 3),
+        ("a failure", 5, ours | 5),
+        ("cut", Flags::TC, ours),
+    ] {
+        let response = Upstream::answers("a.example", RecordType::A).address("a.example").with(set | flags).read();
+        assert_eq!(Header::read(response.message()).unwrap().flags, Flags(expected), "{case}");
+    }
+    let (message, query) = Upstream::answers("a.example", RecordType::A).address("a.example").with(set).message();
+    let own = Response::ours(&message, &query).unwrap();
+    assert_eq!(Header::read(own.message()).unwrap().flags, Flags(ours | Flags::AA | Flags::AD));
+}
+
+#[test]
+fn the_least_ttl_leaves_the_soa_of_a_negative_answer_aside() {
+    let (soa, least) = (name("example").as_wire().repeat(2), Some(Ttl::from_wire(300)));
+    let soa = [&soa[..], &[0; 20]].concat();
+    let asked = Upstream::answers("example", RecordType::SOA).answer("example", RecordType::SOA, &soa).read();
+    assert_eq!((asked.least_ttl(), asked.negative_ttl()), (least, None));
+    let negative = |upstream: Upstream| upstream.soa("example", Class::IN).read();
+    let nothing = negative(Upstream::answers("a.example", RecordType::A));
+    assert_eq!((nothing.least_ttl(), nothing.negative_ttl()), (None, Some(Ttl::from_wire(60))));
+    let behind_alias = Upstream::answers("a.example", RecordType::A).alias("a.example", RecordType::CNAME, "b.example");
+    assert_eq!(negative(behind_alias).least_ttl(), least);
 }
 
 #[test]
@@ -220,6 +251,48 @@ fn extended_codes_count_and_hop_by_hop_records_end_here() {
 }
 
 #[test]
+fn a_failure_keeps_its_extended_error() {
+    for (rcode, expected) in [(Rcode::REFUSED, Some((18, "for me"))), (Rcode::NOERROR, None)] {
+        let (mut message, query) = Upstream::answers("a.example", RecordType::A).with(rcode.0).message();
+        message[11] += 1;
+        message.extend_from_slice(b"\0\0\x29\x04\xd0\0\0\0\0\0\x0c\0\x0f\0\x08\0\x12for me");
+        let response = Response::read(&message, &query, ID, None).unwrap();
+        assert_eq!(response.ede().map(|ede| (ede.code, ede.text())), expected, "{rcode}");
+    }
+}
+
+/// TSIG, TKEY and SIG(0) (RFC 8945, 2930, 2931).
+#[test]
+fn what_authenticates_one_hop_is_no_answer_even_where_it_is_asked_for() {
+    let signature = |covered: u8| [&[0, covered][..], &[0; 16], name("example").as_wire()].concat();
+    for (rtype, rdata, stays) in [
+        (RecordType::TSIG, vec![0; 17], false),
+        (RecordType::TKEY, vec![0; 17], false),
+        (RecordType::SIG, signature(0), false),
+        (RecordType::SIG, signature(1), true),
+    ] {
+        let response = Upstream::answers("a.example", RecordType::ANY).answer("a.example", rtype, &rdata).read();
+        assert_eq!(response.is_positive(), stays, "{rtype}");
+        assert_eq!(records(&response).len(), usize::from(stays), "{rtype}");
+    }
+}
+
+/// RFC 6891 6.1.1.
+#[test]
+fn two_opt_records_or_one_in_another_section_make_no_message() {
+    const OPT: &[u8] = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
+    for (counts, is_read) in [([0, 0, 1], true), ([0, 0, 2], false), ([1, 0, 0], false), ([0, 1, 0], false)] {
+        let (mut message, query) = Upstream::answers("a.example", RecordType::A).message();
+        for (section, count) in counts.into_iter().enumerate() {
+            message[7 + 2 * section] = count;
+            (0..count).for_each(|_| message.extend_from_slice(OPT));
+        }
+        let read = Response::read(&message, &query, ID, None).map(|response| response.has_edns());
+        assert_eq!(read, if is_read { Ok(true) } else { Err(Malformed::Opt.into()) }, "{counts:?}");
+    }
+}
+
+#[test]
 fn a_message_that_is_not_the_answer_is_told_apart() {
     let (message, query) = Upstream::answers("a.example", RecordType::A).address("a.example").message();
     let read = |message: &[u8]| Response::read(message, &query, ID, None).err();
@@ -288,6 +361,21 @@ fn ttl_offsets_lead_to_the_ttls() {
     response.map_ttls(|ttl| ttl.min(Ttl::from_wire(30)));
     let ttls: Vec<u32> = Records::of(response.message()).unwrap().map(|record| record.unwrap().raw_ttl).collect();
     assert_eq!((ttls, response.least_ttl()), (vec![30, 30], Some(Ttl::from_wire(30))));
+}
+
+#[test]
+fn an_http_caches_age_is_taken_off_every_ttl() {
+    for (age, expected) in [(0, (300, 60)), (50, (250, 10)), (100, (200, 0)), (400, (0, 0))] {
+        let mut response = Upstream::answers("a.example", RecordType::A)
+            .alias("a.example", RecordType::CNAME, "b.example")
+            .soa("example", Class::IN)
+            .read();
+        response.age(age);
+        let (alias, soa) = (Ttl::from_wire(expected.0), Ttl::from_wire(expected.1));
+        assert_eq!((response.least_ttl(), response.negative_ttl()), (Some(alias), Some(soa)), "{age}");
+        let ttls: Vec<Ttl> = Records::of(response.message()).unwrap().map(|record| record.unwrap().ttl()).collect();
+        assert_eq!(ttls, [alias; 2], "{age}");
+    }
 }
 
 #[test]

@@ -107,6 +107,23 @@ fn a_chain_of_64_links_has_an_end_and_a_longer_one_none() {
     }
 }
 
+/// The writer remembers a limited number of names to point to.
+#[test]
+fn the_owner_of_many_records_stands_once_behind_a_long_chain_too() {
+    let target = |link: usize| format!("a{link}.b{link}.c{link}.example");
+    let length = |addresses: u8| {
+        let mut upstream = Upstream::answers(&target(0), RecordType::A);
+        for link in 0..60 {
+            upstream = upstream.alias(&target(link), RecordType::CNAME, &target(link + 1));
+        }
+        for last in 0..addresses {
+            upstream = upstream.answer(&target(60), RecordType::A, &[10, 0, 0, last]);
+        }
+        upstream.read().message().len()
+    };
+    assert_eq!(length(9) - length(1), 8 * 16);
+}
+
 #[test]
 fn a_dname_without_its_cname_is_given_one() {
     let response = Upstream::answers("a.b.old.example", RecordType::A)
