@@ -1,5 +1,6 @@
 //! Zones, hosts files and special-use names together.
 
+mod answers;
 mod files;
 
 use std::{fs, time::Duration};
