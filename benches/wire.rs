@@ -10,6 +10,7 @@ use tidegate::wire::{
     Class, Flags, Header, MessageId, Question, RecordType, Response, Ttl, UpstreamQuery,
     record::Section,
     reply::{self, Space},
+    splice,
     writer::Writer,
 };
 
@@ -75,6 +76,33 @@ fn responses(c: &mut Criterion) {
     group.finish();
 }
 
+/// The longest chains that are followed: what a hostile upstream's answer costs at most.
+fn hostile_responses(c: &mut Criterion) {
+    let mut group = c.benchmark_group("response_hostile");
+    group.throughput(Throughput::Elements(1));
+    let query = query("www.example");
+    // A DNAME that makes each name longer, until it is too long: one record in, a CNAME for each step out.
+    let mut writer = Writer::new(query.name.as_wire(), query.qtype, query.qclass, 512);
+    let (section, ttl) = (Section::Answer, Ttl::from_wire(60));
+    writer.plain(section, b"\x07example\0", RecordType::DNAME, Class::IN, ttl, b"\x01a\x07example\0").unwrap();
+    let flags = Flags(Flags::QR | Flags::RA | Flags::RD);
+    let growing = writer.finish(Header { id: ID, flags, counts: [0; 4] });
+    // 64 names of 127 labels that differ in their last ones only.
+    let front = "a.".repeat(120);
+    let names: Vec<String> = (0..64).map(|number| format!("{front}n{number}.example")).collect();
+    let alike = response(&query, &names.iter().map(String::as_str).collect::<Vec<_>>(), 1);
+    for (case, message) in [("a_dname_that_grows", growing), ("names_that_are_alike", alike)] {
+        let read = || Response::read(black_box(&message), black_box(&query), ID, None).unwrap();
+        group.bench_function(format!("{case}, read"), |b| b.iter(read));
+        let response = read();
+        let cut = response.chain().len();
+        group.bench_function(format!("{case}, join"), |b| {
+            b.iter(|| splice::join(black_box(&response), cut, black_box(&response), &query).is_ok());
+        });
+    }
+    group.finish();
+}
+
 fn replies(c: &mut Criterion) {
     let mut group = c.benchmark_group("reply_finish");
     group.throughput(Throughput::Elements(1));
@@ -112,5 +140,5 @@ fn upstream_queries(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, questions, responses, replies, upstream_queries);
+criterion_group!(benches, questions, responses, hostile_responses, replies, upstream_queries);
 criterion_main!(benches);

@@ -43,7 +43,9 @@ fuzz_target!(|input: (u8, [u8; 3], u16, &[u8])| {
         .collect();
     assert_eq!(places, response.ttl_offsets());
     let _ = find_address(response.message(), |_| None::<()>);
-    for cut in 0..=response.chain().len() {
+    // Not at each: a chain of 64 names takes a second under instrumentation.
+    let length = response.chain().len();
+    for cut in [0, length / 2, length] {
         let _ = splice::join(&response, cut, &response, &query);
     }
     let _ = splice::retain(&response, &query, |_, record| record.rtype == RecordType::CNAME);
