@@ -164,7 +164,9 @@ fn draw(qtype: u16) -> impl Strategy<Value = (u16, Draw)> {
     let noise = (0..3_usize, select(TYPES.to_vec()), name_below("noise"))
         .prop_flat_map(|(section, rtype, owner)| (Just(section), Just(rtype), Just(owner), rdata(rtype)));
     let ttl = prop_oneof![0..100_000_u32, Just(0x8000_0001), Just(0x7fff_ffff)];
-    let parts = (vec(name_below("chain"), 1..5), vec(rdata(qtype), 0..6), vec(noise, 0..5), ttl);
+    // Long ones are found in a table.
+    let chain = prop_oneof![4 => vec(name_below("chain"), 1..5), 1 => vec(name_below("chain"), 8..60)];
+    let parts = (chain, vec(rdata(qtype), 0..6), vec(noise, 0..5), ttl);
     let choices = (proptest::option::of(0..3_usize), any::<bool>(), any::<bool>());
     let randomness = (vec(any::<usize>(), 32), vec(any::<u8>(), 64));
     (parts, choices, randomness).prop_map(move |(parts, choices, randomness)| {

@@ -1,6 +1,8 @@
 //! Which records of an upstream's message stay: the CNAME chain from QNAME, the data at its end, the proof that there
 //! is none.
 
+use std::collections::HashMap;
+
 use smallvec::SmallVec;
 
 use super::super::{
@@ -10,6 +12,9 @@ use super::super::{
 
 /// The longest chain of CNAMEs in one message; a longer one is taken for endless. Chains of a dozen are in use.
 pub(super) const MAX_CHAIN: usize = 64;
+/// Up to so many names each is compared with each, which no table is faster than. More of them are put into one: their
+/// number squared, each as long as a name can be, would be for the sender to choose.
+const FEW: usize = 8;
 
 /// How a chain of CNAMEs ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +75,8 @@ pub(super) struct Chain<'a> {
     /// The targets, in lower case.
     pub(super) targets: Vec<Name>,
     links: Vec<Link>,
+    /// The DNAMEs of the answer section with their owners, in lower case; no more than can be of use.
+    dnames: Vec<(Record, NameBuf)>,
     /// The DNAMEs that made links: the name each rewrote, and its owner.
     rewrites: Vec<(usize, NameBuf)>,
     pub(super) end: End,
@@ -79,13 +86,16 @@ impl<'a> Chain<'a> {
     /// Follows the CNAMEs of the answer section, in whatever order they stand. The first at a name counts: two are one
     /// too many (RFC 2181 10.1).
     pub(super) fn read(message: &[u8], records: &[Record], query: &'a UpstreamQuery) -> Result<Self, Malformed> {
-        let mut chain = Self { query, targets: Vec::new(), links: Vec::new(), rewrites: Vec::new(), end: End::Name };
+        let (targets, links, rewrites) = (Vec::new(), Vec::new(), Vec::new());
+        let dnames = dnames(message, records)?;
+        let mut chain = Self { query, targets, links, dnames, rewrites, end: End::Name };
+        let cnames = Cnames::of(message, records)?;
         let is_followed = !matches!(query.qtype, RecordType::CNAME | RecordType::ANY);
         loop {
-            let target = match find_cname(message, records, chain.last())? {
+            let target = match cnames.at(message, chain.last())? {
                 Some(link) => {
                     let target = target_of(message, &link)?;
-                    chain.find_rewrite(message, records, &target)?;
+                    chain.find_rewrite(message, &target)?;
                     chain.links.push(Link::Cname(link));
                     target.to_name()
                 }
@@ -145,12 +155,14 @@ impl<'a> Chain<'a> {
     pub(super) fn keep(&self, message: &[u8], records: &[Record]) -> Result<KeptRecords, Malformed> {
         let mut kept = KeptRecords::with_capacity(records.len());
         let mut known = None;
+        let places = self.places();
         for record in records.iter().filter(|record| record.section == Section::Answer) {
             // The records of a set mostly share one pointer for their owner.
             let pointer = name::pointer(message, record.owner_at);
-            let place = match known {
-                Some((same, place)) if Some(same) == pointer => Some(place),
-                _ => self.place(message, record)?,
+            let place = match (known, &places) {
+                (Some((same, place)), _) if Some(same) == pointer => Some(place),
+                (_, Some(places)) => places.get(lowercase(message, record.owner_at)?.as_wire()).copied(),
+                (_, None) => self.place(message, record)?,
             };
             known = pointer.zip(place);
             let owner = match place {
@@ -166,6 +178,12 @@ impl<'a> Chain<'a> {
         }
         kept.sort_by_key(|kept| kept.owner.place());
         Ok(kept)
+    }
+
+    /// The places of a long chain's names.
+    fn places(&self) -> Option<HashMap<&[u8], usize>> {
+        let is_long = self.targets.len() > FEW;
+        is_long.then(|| (0..=self.targets.len()).map(|place| (self.name(place).as_wire(), place)).collect())
     }
 
     /// The place in the chain at whose name the record stands.
@@ -211,18 +229,11 @@ impl<'a> Chain<'a> {
     /// Looks for the DNAME above the last name, which has no CNAME, and gives it with the target it makes. The nearest
     /// counts. A target that is no name ends the chain.
     fn rewritten(&mut self, message: &[u8], records: &[Record]) -> Result<Option<(Record, Name)>, Malformed> {
-        let mut nearest: Option<(Record, NameBuf)> = None;
         let name = self.last().as_wire();
-        for record in records.iter().filter(|record| is_dname(record)) {
-            let mut owner = NameBuf::new();
-            owner.expand(message, record.owner_at)?;
-            owner.make_lowercase();
-            let is_above = owner.as_wire().len() < name.len() && name::is_within(name, owner.as_wire());
-            if is_above && nearest.as_ref().is_none_or(|(_, other)| other.as_wire().len() < owner.as_wire().len()) {
-                nearest = Some((*record, owner));
-            }
-        }
-        let Some((record, owner)) = nearest else { return Ok(None) };
+        let above = self.dnames.iter().filter(|(_, owner)| is_above(owner.as_wire(), name));
+        // Of two with one owner the first counts.
+        let Some((record, owner)) = above.rev().max_by_key(|(_, owner)| owner.as_wire().len()) else { return Ok(None) };
+        let (record, owner) = (*record, owner.clone());
         // Data at the name itself: the DNAME has nothing to do with it.
         for other in records.iter().filter(|other| other.section == Section::Answer && self.is_asked_for(other.rtype)) {
             if name::stands_at(message, other.owner_at, name)? {
@@ -243,17 +254,12 @@ impl<'a> Chain<'a> {
 
     /// Looks for the DNAME that leads from the last name to `target`. One that leads elsewhere says nothing about this
     /// question.
-    fn find_rewrite(&mut self, message: &[u8], records: &[Record], target: &NameBuf) -> Result<(), Malformed> {
+    fn find_rewrite(&mut self, message: &[u8], target: &NameBuf) -> Result<(), Malformed> {
         let name = self.last().as_wire();
-        for record in records.iter().filter(|record| is_dname(record)) {
-            let mut owner = NameBuf::new();
-            owner.expand(message, record.owner_at)?;
-            owner.make_lowercase();
-            let to = target_of(message, record)?;
-            let Some(front) = name.strip_suffix(owner.as_wire()) else { continue };
-            let is_above = !front.is_empty() && name::is_within(name, owner.as_wire());
-            if is_above && target.as_wire().strip_prefix(front) == Some(to.as_wire()) {
-                self.rewrites.push((self.targets.len(), owner));
+        for (record, owner) in self.dnames.iter().filter(|(_, owner)| is_above(owner.as_wire(), name)) {
+            let front = &name[..name.len() - owner.as_wire().len()];
+            if target.as_wire().strip_prefix(front) == Some(target_of(message, record)?.as_wire()) {
+                self.rewrites.push((self.targets.len(), owner.clone()));
                 return Ok(());
             }
         }
@@ -261,17 +267,61 @@ impl<'a> Chain<'a> {
     }
 }
 
-fn is_dname(record: &Record) -> bool {
-    record.section == Section::Answer && record.rtype == RecordType::DNAME
+/// Whether the wire name `owner` is an ancestor of `name`.
+fn is_above(owner: &[u8], name: &[u8]) -> bool {
+    owner.len() < name.len() && name::is_within(name, owner)
 }
 
-fn find_cname(message: &[u8], records: &[Record], name: &Name) -> Result<Option<Record>, Malformed> {
-    for record in records.iter().filter(|r| r.section == Section::Answer && r.rtype == RecordType::CNAME) {
-        if name::stands_at(message, record.owner_at, name.as_wire())? {
-            return Ok(Some(*record));
+/// The DNAMEs of the answer section with their owners in lower case; as many as a chain can use.
+fn dnames(message: &[u8], records: &[Record]) -> Result<Vec<(Record, NameBuf)>, Malformed> {
+    let is_dname = |record: &&Record| record.section == Section::Answer && record.rtype == RecordType::DNAME;
+    let dnames = records.iter().filter(is_dname).take(MAX_CHAIN);
+    dnames.map(|record| Ok((*record, lowercase(message, record.owner_at)?))).collect()
+}
+
+/// The CNAMEs of the answer section, by their owners. The first at a name counts.
+enum Cnames<'a> {
+    /// Compared one by one.
+    Few(&'a [Record]),
+    Many(HashMap<Name, Record>),
+}
+
+impl<'a> Cnames<'a> {
+    fn of(message: &[u8], records: &'a [Record]) -> Result<Self, Malformed> {
+        if records.iter().filter(|record| is_cname(record)).count() <= FEW {
+            return Ok(Self::Few(records));
         }
+        let mut cnames = HashMap::new();
+        for record in records.iter().filter(|record| is_cname(record)) {
+            cnames.entry(lowercase(message, record.owner_at)?.to_name()).or_insert(*record);
+        }
+        Ok(Self::Many(cnames))
     }
-    Ok(None)
+
+    fn at(&self, message: &[u8], name: &Name) -> Result<Option<Record>, Malformed> {
+        let records = match self {
+            Self::Few(records) => records,
+            Self::Many(cnames) => return Ok(cnames.get(name).copied()),
+        };
+        for record in records.iter().filter(|record| is_cname(record)) {
+            if name::stands_at(message, record.owner_at, name.as_wire())? {
+                return Ok(Some(*record));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn is_cname(record: &Record) -> bool {
+    record.section == Section::Answer && record.rtype == RecordType::CNAME
+}
+
+/// The name that stands at `at`, in lower case.
+fn lowercase(message: &[u8], at: usize) -> Result<NameBuf, Malformed> {
+    let mut name = NameBuf::new();
+    name.expand(message, at)?;
+    name.make_lowercase();
+    Ok(name)
 }
 
 /// The name that is all of a record's RDATA, in lower case.
