@@ -139,6 +139,16 @@ mod tests {
     }
 
     #[test]
+    fn the_first_query_over_the_limit_is_told_whatever_the_time() {
+        let limit = limit(100, 20);
+        for micros in 0..16 {
+            let start = Moment::default() + Duration::from_micros(1_000_000_000 + micros);
+            let times = std::iter::repeat_n(start, 21);
+            assert_eq!(passed(&ClientBuckets::default(), &limit, "192.0.2.1", times), [20, 1, 0], "{micros}");
+        }
+    }
+
+    #[test]
     fn clients_do_not_share_and_ipv6_counts_by_64_bits() {
         let (clients, limit) = (ClientBuckets::default(), limit(1, 1));
         let now = Moment::default() + Duration::from_secs(5);

@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, time::Duration};
 
-use super::*;
+use super::{super::TRIALS, *};
 use crate::{
     upstream::{
         GroupLimits, GroupSpec, HealthSpec, OwnAddresses, ServerSpec, TierMember,
@@ -165,4 +165,58 @@ fn fastest_spreads_over_all_that_are_about_as_fast_and_puts_the_others_behind_by
         assert_eq!(ahead, fast.iter().copied().collect(), "{millis:?}");
         assert_eq!(last[fast.len()..], *slow, "{millis:?}");
     }
+}
+
+#[test]
+fn what_one_query_gives_back_another_may_take() {
+    let mut spec = spec(Policy::Ordered, &[1]);
+    spec.limits.in_flight = 2;
+    let group = build(&spec);
+    for _ in 0..3 {
+        let slots = [group.enter(), group.enter()];
+        assert!(slots.iter().all(Option::is_some) && group.enter().is_none());
+        assert_eq!(group.in_flight(), 2);
+        drop(slots);
+        let permits: Vec<_> = (0..TRIALS).map(|_| group.enter_trial()).collect();
+        assert!(permits.iter().all(Option::is_some) && group.enter_trial().is_none());
+    }
+    assert_eq!(group.in_flight(), 0);
+}
+
+#[test]
+fn the_first_verdict_is_one_server_that_answers_or_all_that_do_not() {
+    let (up, down) = (build(&spec(Policy::Ordered, &[2])), build(&spec(Policy::Ordered, &[1, 1])));
+    assert!(!up.has_first_verdict() && !up.is_down());
+    bring(&up, HealthState::Up, &[(0, 1)]);
+    assert!(up.has_first_verdict() && !up.is_down());
+    bring(&down, HealthState::Down, &[(0, 0)]);
+    assert!(!down.has_first_verdict() && !down.is_down(), "the other may answer");
+    bring(&down, HealthState::Down, &[(1, 0)]);
+    assert!(down.has_first_verdict() && down.is_down());
+    let none = build(&spec(Policy::Ordered, &[0]));
+    assert!(none.has_first_verdict() && none.is_down());
+}
+
+#[test]
+fn a_better_tier_waits_for_fail_back_unless_the_tier_in_use_fails() {
+    let spec = spec(Policy::Ordered, &[1, 1]);
+    let (group, fail_back, second) = (build(&spec), spec.limits.fail_back, Duration::from_secs(1));
+    let fall = |place, now| server(&group, place).observe(Event::Silent, now);
+    let rise = |place, now| (0..2).for_each(|_| server(&group, place).observe(Event::ProbePassed, now));
+    let start = Moment::now();
+    rise((1, 0), start);
+    assert_eq!(group.tier(start), 0);
+    fall((0, 0), start);
+    assert_eq!(group.tier(start), 1);
+    let risen = start + second;
+    rise((0, 0), risen);
+    assert_eq!(group.tier(risen + (fail_back - Duration::from_millis(1))), 1);
+    assert_eq!(group.tier(risen + fail_back), 0);
+    let later = risen + fail_back + second;
+    fall((0, 0), later);
+    assert_eq!(group.tier(later), 1);
+    rise((0, 0), later + second);
+    assert_eq!(group.tier(later + second), 1);
+    fall((1, 0), later + second);
+    assert_eq!(group.tier(later + second), 0);
 }
