@@ -84,6 +84,7 @@ fn find_in_hints<T>(rdata: &[u8], see: &mut impl FnMut(IpAddr) -> Option<T>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::{Flags, Header, MessageId, Ttl, record::Section, writer::Writer};
 
     #[test]
     fn hints_are_addresses_too() {
@@ -97,5 +98,45 @@ mod tests {
         assert_eq!(seen, ["10.0.0.1", "10.0.0.2", "fd00::1"]);
         assert_eq!(find_in_hints(&rdata[..14], &mut |_| Some(())), Err(Malformed::Rdata));
         assert_eq!(find_in_hints(b"\0\x01\0\0\x04\0\x03abc", &mut |_| Some(())), Err(Malformed::Rdata));
+    }
+
+    /// A record at the root with this RDATA, and where it stands in a message.
+    fn record(rtype: RecordType, class: Class, rdata: &[u8]) -> (Vec<u8>, Record) {
+        let mut writer = Writer::new(b"\0", rtype, Class::IN, 512);
+        writer.plain(Section::Answer, b"\0", rtype, class, Ttl::ZERO, rdata).unwrap();
+        let message = writer.finish(Header { id: MessageId(0), flags: Flags(Flags::QR), counts: [0; 4] });
+        let record = Records::of(&message).unwrap().next().unwrap().unwrap();
+        (message, record)
+    }
+
+    #[test]
+    fn addresses_are_found_in_every_type_that_has_them() {
+        let hint = b"\0\x01\0\0\x04\0\x04\x0a\0\0\x01";
+        let v6 = [&[0xfd][..], &[0; 14], &[1]].concat();
+        for (rtype, class, rdata, expected) in [
+            (RecordType::A, Class::IN, &[10, 0, 0, 1][..], Some("10.0.0.1")),
+            (RecordType::AAAA, Class::IN, &v6, Some("fd00::1")),
+            (RecordType::HTTPS, Class::IN, hint, Some("10.0.0.1")),
+            (RecordType::SVCB, Class::IN, hint, Some("10.0.0.1")),
+            (RecordType::TXT, Class::IN, &[3, 10, 0, 0], None),
+            (RecordType::A, Class::CH, &[10, 0, 0, 1], None),
+        ] {
+            let (message, record) = record(rtype, class, rdata);
+            let found = find_in_record(&message, &record, &mut |address| Some(address.to_string()));
+            assert_eq!(found.unwrap().as_deref(), expected, "{rtype} {class:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_signature_is_one() {
+        for (rtype, covered, expected) in [
+            (RecordType::RRSIG, RecordType::A, true),
+            (RecordType::RRSIG, RecordType::HTTPS, true),
+            (RecordType::RRSIG, RecordType::TXT, false),
+            (RecordType::TXT, RecordType::A, false),
+        ] {
+            let (message, record) = record(rtype, Class::IN, &[&covered.0.to_be_bytes()[..], &[0; 17]].concat());
+            assert_eq!(is_signature_of_addresses(&message, &record), expected, "{rtype} {covered}");
+        }
     }
 }
