@@ -155,6 +155,7 @@ impl Entry {
             "dnsdist" => 381,
             "smartdns" => 544,
             "recursor" => 1143,
+            "hickory-dns" => 1244,
             "dnsmasq" => 2064,
             _ => 131,
         }
