@@ -158,7 +158,7 @@ fn the_verb_tells_by_its_exit_code_whether_anything_leaked() {
         let output = run(&["perimeter", "--json", "--admin", &format!("http://{address}")]);
         let error = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{response}: {error}");
-        assert!(!error.contains("400"), "the request is right: {error}");
+        assert!(!error.contains("says 400"), "the request is right: {error}");
     }
     let closed = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
     let output = run(&["perimeter", "--admin", &closed.to_string()]);
