@@ -52,6 +52,8 @@ const TOLERANCE: f64 = 5.0;
 const RUNS: [usize; 2] = [3_200, 51_200];
 /// The same over UDP, where valgrind has more to do.
 const RUNS_OVER_UDP: [usize; 2] = [3_200, 16_000];
+/// The same for names of a local zone, each asked for once.
+const RUNS_IN_ZONE: [usize; 2] = [800, 3_200];
 /// Queries under way at a time: what a batch of a listener holds.
 const BATCH: usize = 32;
 /// The longest wait for one answer.
@@ -77,8 +79,8 @@ const UNGUARDED: &str = "hit, without guard and follow";
 const PLAIN: &str = "hit, plain";
 const MIXED_CASE: &str = "hit, mixed case";
 const ROTATED: &str = "hit, three addresses rotated";
-const LOCAL: &str = "local answer, zone of 20,000, over UDP";
-const LOCAL_NXDOMAIN: &str = "NXDOMAIN, zone of 20,000, over UDP";
+const LOCAL: &str = "local answer, zone of 4,000, over UDP";
+const LOCAL_NXDOMAIN: &str = "NXDOMAIN, zone of 4,000, over UDP";
 const HIT_OVER_UDP: &str = "hit, over UDP";
 const MISS_OVER_UDP: &str = "miss, over UDP";
 const HIT_ALONE: &str = "hit, one at a time over UDP";
@@ -153,7 +155,11 @@ fn at_a_time(workload: &str) -> Option<usize> {
 
 /// Instructions of one query.
 fn count(workload: &str, upstream: SocketAddr) -> f64 {
-    let runs = if at_a_time(workload).is_some() { RUNS_OVER_UDP } else { RUNS };
+    let runs = match workload {
+        LOCAL | LOCAL_NXDOMAIN => RUNS_IN_ZONE,
+        _ if at_a_time(workload).is_some() => RUNS_OVER_UDP,
+        _ => RUNS,
+    };
     let [few, many] = runs.map(|queries| instructions(workload, queries, upstream));
     (many - few) / (runs[1] - runs[0]) as f64
 }

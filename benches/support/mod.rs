@@ -39,7 +39,7 @@ to = "vpc"
 follow = false
 "#;
 /// How many names a local zone has.
-const LOCAL_NAMES: usize = 20_000;
+const LOCAL_NAMES: usize = 4_000;
 /// The addresses of a name that has several, as an endpoint in each of three zones gives.
 const ENDPOINTS: [[u8; 4]; 3] = [[10, 0, 0, 1], [10, 0, 1, 1], [10, 0, 2, 1]];
 
