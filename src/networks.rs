@@ -120,7 +120,7 @@ impl<V: Clone> Networks<V> {
                 }
             }
         }
-        Self { v4: flatten(v4, |n| n + 1, |n| n - 1), v6: flatten(v6, |n| n + 1, |n| n - 1) }
+        Self { v4: flatten(v4, |n| n.checked_add(1), |n| n - 1), v6: flatten(v6, |n| n.checked_add(1), |n| n - 1) }
     }
 
     /// The value of the longest prefix that holds `address`.
@@ -165,34 +165,50 @@ fn find<N: Ord + Copy, V>(ranges: &[Range<N, V>], number: N) -> Option<&V> {
 /// Lays longer prefixes over shorter ones. Two networks are nested or disjoint; they never overlap in part.
 fn flatten<N: Ord + Copy, V: Clone>(
     mut networks: Vec<(u8, Range<N, V>)>,
-    next: impl Fn(N) -> N,
+    next: impl Fn(N) -> Option<N>,
     previous: impl Fn(N) -> N,
 ) -> Vec<Range<N, V>> {
-    networks.sort_by_key(|(length, _)| *length);
-    let mut flat: Vec<Range<N, V>> = Vec::new();
-    for (_, inner) in networks {
-        let mut laid = Vec::with_capacity(flat.len() + 2);
-        for outer in flat {
-            if outer.last < inner.first || outer.first > inner.last {
-                laid.push(outer);
-                continue;
-            }
-            if outer.first < inner.first {
-                laid.push(Range { first: outer.first, last: previous(inner.first), value: outer.value.clone() });
-            }
-            if outer.last > inner.last {
-                laid.push(Range { first: next(inner.last), last: outer.last, value: outer.value });
+    networks.sort_by_key(|(length, range)| (range.first, *length));
+    let mut flat: Vec<Range<N, V>> = Vec::with_capacity(networks.len());
+    // The networks around this place, and the first number that has no range yet.
+    let mut around: Vec<Range<N, V>> = Vec::new();
+    let mut free = None;
+    let mut lay = |free: Option<N>, last: N, value: V| {
+        if let Some(first) = free.filter(|first| *first <= last) {
+            flat.push(Range { first, last, value });
+        }
+    };
+    for (_, network) in networks {
+        while let Some(over) = around.pop_if(|outer| outer.last < network.first) {
+            lay(free, over.last, over.value);
+            free = next(over.last);
+        }
+        match around.last_mut() {
+            Some(same) if (same.first, same.last) == (network.first, network.last) => same.value = network.value,
+            outer => {
+                if let Some(outer) = outer
+                    && outer.first < network.first
+                {
+                    lay(free, previous(network.first), outer.value.clone());
+                }
+                free = Some(network.first);
+                around.push(network);
             }
         }
-        laid.push(inner);
-        laid.sort_by_key(|range| range.first);
-        flat = laid;
+    }
+    while let Some(over) = around.pop() {
+        lay(free, over.last, over.value);
+        free = next(over.last);
     }
     flat
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
     use super::*;
 
     fn map(networks: &[(&str, u8)]) -> Networks<u8> {
@@ -261,6 +277,30 @@ mod tests {
         }
         assert!(!networks.is_empty() && map(&[]).is_empty());
         assert!(!map(&v4).is_empty() && !map(&v6).is_empty());
+    }
+
+    #[test]
+    fn many_networks_are_found_as_by_a_search_through_all() {
+        let mut random = SmallRng::seed_from_u64(1);
+        for _ in 0..200 {
+            // Few enough addresses for networks to be nested, to touch, and to come twice.
+            let networks: Vec<(IpNet, usize)> = (0..random.random_range(0..40))
+                .map(|at| {
+                    let address = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST][random.random_range(0..2)].to_bits();
+                    let address = Ipv4Addr::from_bits(address ^ random.random_range(0..64));
+                    let network = Ipv4Net::new(address, random.random_range(24..=32)).unwrap().trunc();
+                    (network.into(), at)
+                })
+                .collect();
+            let flat = Networks::new(networks.iter().copied());
+            assert!(flat.v4.iter().all(|range| range.first <= range.last));
+            assert!(flat.v4.is_sorted_by(|before, behind| before.last < behind.first));
+            for address in (0..=300).chain(u32::MAX - 300..=u32::MAX).map(Ipv4Addr::from_bits) {
+                let around = networks.iter().filter(|(network, _)| network.contains(&IpAddr::V4(address)));
+                let longest = around.max_by_key(|(network, at)| (network.prefix_len(), *at)).map(|(_, at)| at);
+                assert_eq!(flat.lookup(address.into()), longest, "{address} in {networks:?}");
+            }
+        }
     }
 
     #[test]

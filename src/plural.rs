@@ -1,4 +1,4 @@
-//! Counted nouns for people: "1 query", "2 queries".
+//! Counted nouns for people, "1 query", "2 queries"; lists that fit a sentence.
 
 use std::fmt;
 
@@ -27,6 +27,19 @@ impl<N: fmt::Display + PartialEq + From<u8>> fmt::Display for Plural<N> {
     }
 }
 
+/// The most that [`listed`] names.
+const MOST_LISTED: usize = 10;
+
+/// What a list holds, for a sentence: the first of it, and how many more there are.
+pub fn listed<T: fmt::Display>(all: &[T]) -> String {
+    let (named, more) = all.split_at(all.len().min(MOST_LISTED));
+    let named: Vec<String> = named.iter().map(ToString::to_string).collect();
+    match more.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +57,13 @@ mod tests {
         ] {
             assert_eq!(Plural(number, noun).to_string(), expected);
         }
+    }
+
+    #[test]
+    fn a_long_list_ends_with_a_number() {
+        assert_eq!(listed(&["a", "b"]), "a, b");
+        let all: Vec<u8> = (1..=12).collect();
+        assert_eq!(listed(&all[..10]), "1, 2, 3, 4, 5, 6, 7, 8, 9, 10");
+        assert_eq!(listed(&all), "1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more");
     }
 }

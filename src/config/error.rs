@@ -7,66 +7,7 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::plan::WrittenAt;
-
-/// A text that was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
-    /// A file: its name as it was given, and its text.
-    File {
-        /// Its name.
-        name: String,
-        /// Its whole text.
-        text: String,
-    },
-    /// A flag of the command line, such as `--aws`.
-    Flag(&'static str),
-}
-
-/// Identifies a source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SourceId(pub(super) u32);
-
-impl SourceId {
-    /// No source, for what is in none.
-    pub(super) const NONE: Self = Self(u32::MAX);
-
-    /// The next source behind these.
-    pub(super) fn next(sources: &[Source]) -> Self {
-        u32::try_from(sources.len()).map_or(Self::NONE, Self)
-    }
-
-    fn find(self, sources: &[Source]) -> Option<&Source> {
-        sources.get(usize::try_from(self.0).ok()?)
-    }
-}
-
-/// A place in a source. Every text of a file has one, and a file may have some hundred thousand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    /// The source.
-    pub(super) source: SourceId,
-    start: u32,
-    end: u32,
-}
-
-impl Place {
-    /// The place of these octets. Those beyond 4 GiB have the place of the last before.
-    pub(super) fn new(source: SourceId, span: Range<usize>) -> Self {
-        let [start, end] = [span.start, span.end].map(|at| u32::try_from(at).unwrap_or(u32::MAX));
-        Self { source, start, end }
-    }
-
-    /// The octets in the source.
-    pub(super) const fn span(&self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-
-    /// The source itself.
-    pub(super) fn source_of<'s>(&self, sources: &'s [Source]) -> Option<&'s Source> {
-        self.source.find(sources)
-    }
-}
+use super::source::{Place, Source, locate};
 
 /// One mistake or likely mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,8 +70,8 @@ impl Problems {
 
     fn sorted(sources: Arc<Vec<Source>>, mut problems: Vec<Problem>, severity: ProblemLevel) -> Self {
         problems.sort_by_key(|problem| match &problem.place {
-            Some(place) => (place.source.0, place.start),
-            None => (u32::MAX, u32::MAX),
+            Some(place) => (place.source.0, place.span().start),
+            None => (u32::MAX, usize::MAX),
         });
         Self { sources, problems, severity }
     }
@@ -148,7 +89,7 @@ impl Problems {
     /// Names of the files that the configuration was read from, as they were given.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.sources.iter().filter_map(|source| match source {
-            Source::File { name, .. } => Some(name.as_str()),
+            Source::File(file) => Some(file.name.as_str()),
             Source::Flag(_) => None,
         })
     }
@@ -182,8 +123,10 @@ impl Problems {
             ProblemLevel::Warning => (Level::WARNING, "warning: "),
         };
         let mut group = Group::with_title(level.no_name().primary_title(headline(&self.sources, problem, word)));
-        if let Some((text, span)) = marked(&self.sources, problem) {
-            group = group.element(Snippet::source(text).annotation(AnnotationKind::Primary.span(span)));
+        // The line alone: the renderer reads all that it is given, for each problem.
+        if let Some((text, number, span)) = marked(&self.sources, problem) {
+            let annotation = AnnotationKind::Primary.span(span);
+            group = group.element(Snippet::source(text).line_start(number).annotation(annotation));
         }
         match &problem.help {
             Some(help) => group.element(Level::HELP.message(help.as_str())),
@@ -200,48 +143,24 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// The text of a problem and the span to mark, which ends with the line it begins on.
-fn marked<'a>(sources: &'a [Source], problem: &Problem) -> Option<(&'a str, Range<usize>)> {
+/// The line of a problem with its number, and the span to mark in it, which ends with the line it begins on.
+fn marked<'a>(sources: &'a [Source], problem: &Problem) -> Option<(&'a str, usize, Range<usize>)> {
     let place = problem.place.as_ref()?;
-    let Source::File { text, .. } = place.source_of(sources)? else { return None };
+    let Source::File(file) = place.source_of(sources)? else { return None };
+    let line = file.line_at(place.span().start);
+    let text = file.text.get(line.octets.clone())?.trim_end_matches('\r');
+    let within = |at: usize| at.saturating_sub(line.octets.start).min(text.len());
     let Range { start, end } = place.span();
-    let line_end = text.get(start..)?.find('\n').map_or(text.len(), |length| start + length);
-    Some((text, start..end.clamp(start, line_end)))
+    Some((text, line.number, within(start)..within(end)))
 }
 
 fn headline(sources: &[Source], problem: &Problem, word: &str) -> String {
     match problem.place.as_ref() {
         // The format of compilers, which editors understand; a flag has no line.
-        Some(place) if matches!(place.source_of(sources), Some(Source::File { .. })) => {
+        Some(place) if matches!(place.source_of(sources), Some(Source::File(_))) => {
             format!("{}: {word}{}", locate(sources, place), problem.message)
         }
         Some(place) => format!("{word}{}: {}", locate(sources, place), problem.message),
         None => format!("{word}{}", problem.message),
-    }
-}
-
-/// The file and line of a place; a flag is a file of that name.
-pub(super) fn written_at(sources: &[Source], place: &Place) -> WrittenAt {
-    match place.source_of(sources) {
-        Some(Source::File { name, text }) => {
-            let before = text.get(..place.span().start).unwrap_or(text);
-            WrittenAt { file: name.into(), line: before.matches('\n').count() + 1 }
-        }
-        Some(Source::Flag(flag)) => WrittenAt { file: flag.into(), line: 0 },
-        None => WrittenAt::default(),
-    }
-}
-
-/// `file:line:column`, both counted from one, the column in characters; or the flag.
-pub(super) fn locate(sources: &[Source], place: &Place) -> String {
-    match place.source_of(sources) {
-        Some(Source::File { name, text }) => {
-            let before = text.get(..place.span().start).unwrap_or(text);
-            let line = before.matches('\n').count() + 1;
-            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-            format!("{name}:{line}:{column}")
-        }
-        Some(Source::Flag(flag)) => (*flag).to_owned(),
-        None => "?".to_owned(),
     }
 }

@@ -12,9 +12,10 @@ use std::{
 
 use super::{
     build,
-    error::{Problem, Problems, Source, written_at},
+    error::{Problem, Problems},
     file::{CaseSection, ExpectationsFile, Located, Text, Texts},
     plan::WrittenAt,
+    source::{Source, written_at},
 };
 use crate::{
     system_error::SystemError,

@@ -14,12 +14,13 @@ use std::{
 use super::{
     address::Endpoint,
     build,
-    error::{Place, Problem, Problems, Source, SourceId},
+    error::{Problem, Problems},
     file::{
         self, AdminSection, CONTROL_SOCKET, File, ForwardSection, Keyword, Loaded, Located, ServerEntry, ServerSection,
         Text, Texts, Upstream, UpstreamSection,
     },
     plan::{OnPublic, Plan},
+    source::{Place, Source, SourceId},
 };
 use crate::files;
 

@@ -20,6 +20,7 @@ mod reverse;
 mod rule;
 mod schema;
 mod server;
+mod source;
 mod table;
 mod units;
 

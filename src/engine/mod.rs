@@ -68,7 +68,7 @@ pub struct Engine {
     /// Failed attempts for names with a stale answer, with the state of the servers at that time.
     pub(crate) stale_rounds: Failures<u64>,
     /// Queries that wait for an upstream.
-    pub pending: Pending<Arc<Part>>,
+    pub pending: Pending<Part>,
     /// How many queries wait.
     pub waiting: Arc<Waiting>,
     /// The random cookie secret used if none is configured. It is not stored.

@@ -26,8 +26,8 @@ use crate::{
     wire::{EdeCode, Malformed, Name, Rcode, RecordType, Response, ResponseKind, UpstreamQuery, writer::Writer},
 };
 
-/// The outcome of asking a rule's upstreams.
-#[derive(Debug)]
+/// The outcome of asking a rule's upstreams, cheap to clone for each query that waited for it.
+#[derive(Debug, Clone)]
 pub enum Part {
     /// An answer that passed the guard.
     Answer {
@@ -51,7 +51,7 @@ pub enum Part {
 }
 
 /// Asks the rule's upstreams, or waits if an equal query is already doing so.
-pub async fn fetch(context: &Context, resolution: &Resolution, rule: RuleId) -> Arc<Part> {
+pub async fn fetch(context: &Context, resolution: &Resolution, rule: RuleId) -> Part {
     loop {
         let key = PendingKey {
             query: Arc::clone(&resolution.query),
@@ -68,7 +68,7 @@ pub async fn fetch(context: &Context, resolution: &Resolution, rule: RuleId) -> 
             },
         };
         let _leading = resolution.leads.as_ref().map(LeadCount::begin);
-        let part = Arc::new(ask(context, resolution, rule).await);
+        let part = ask(context, resolution, rule).await;
         lead.finish(&part);
         return part;
     }
@@ -79,8 +79,8 @@ async fn follow(
     context: &Context,
     resolution: &Resolution,
     rule: RuleId,
-    receiver: oneshot::Receiver<Arc<Part>>,
-) -> Option<Arc<Part>> {
+    receiver: oneshot::Receiver<Part>,
+) -> Option<Part> {
     context.counters.coalesced();
     if let Some(span) = &resolution.span {
         span.set("tidegate.coalesced", true);
@@ -89,10 +89,10 @@ async fn follow(
     let now = Moment::now();
     match tokio::time::timeout(resolution.deadline.since(now), receiver).await {
         // The leader had less time than this query has, or is gone.
-        Ok(Ok(part)) if matches!(*part, Part::OutOfTime(_)) && has_time(resolution, rule, Moment::now()) => None,
+        Ok(Ok(Part::OutOfTime(_))) if has_time(resolution, rule, Moment::now()) => None,
         Ok(Err(_)) if has_time(resolution, rule, Moment::now()) => None,
         Ok(Ok(part)) => Some(part),
-        _ => Some(Arc::new(Part::Unanswered(unreachable(resolution, rule)))),
+        _ => Some(Part::Unanswered(unreachable(resolution, rule))),
     }
 }
 

@@ -270,7 +270,7 @@ async fn steps(context: &Context, resolution: &Resolution, trail: &mut Trail) ->
                 // On the heap, for the state of every other query to stay as small as it is.
                 Some(span) => Box::pin(traced(context, resolution, rule, span, trail.turns > 0)).await,
             };
-            step(&part)?
+            step(part)?
         }
     };
     match step {
@@ -299,7 +299,7 @@ enum Step {
 }
 
 /// Fetches a rule's part, with a span of its own.
-async fn traced(context: &Context, resolution: &Resolution, rule: RuleId, span: &Span, is_onward: bool) -> Arc<Part> {
+async fn traced(context: &Context, resolution: &Resolution, rule: RuleId, span: &Span, is_onward: bool) -> Part {
     let asked = resolution.snapshot.rule(rule);
     let span = trace::rule(span, asked, &resolution.query, is_onward, Moment::now());
     let traced = Resolution { span: Some(span.clone()), ..resolution.clone() };
@@ -308,15 +308,12 @@ async fn traced(context: &Context, resolution: &Resolution, rule: RuleId, span: 
     part
 }
 
-fn step(part: &Part) -> Result<Step, ResolveError> {
+fn step(part: Part) -> Result<Step, ResolveError> {
     match part {
-        Part::Unanswered(error) | Part::OutOfTime(error) | Part::Refused(error) => Err(error.clone()),
-        Part::Answer { response, leaves: Some(cut), server, .. } => {
-            Ok(Step::Leaves { head: Arc::clone(response), cut: *cut, server: server.clone() })
-        }
-        Part::Answer { response, leaves: None, lifetime, blocked, server } => {
-            let (response, reason, server) = (Arc::clone(response), blocked.clone(), server.clone());
-            Ok(Step::Ends(Answer { response, source: ReplySource::Upstream, reason, lifetime: *lifetime, server }))
+        Part::Unanswered(error) | Part::OutOfTime(error) | Part::Refused(error) => Err(error),
+        Part::Answer { response: head, leaves: Some(cut), server, .. } => Ok(Step::Leaves { head, cut, server }),
+        Part::Answer { response, leaves: None, lifetime, blocked: reason, server } => {
+            Ok(Step::Ends(Answer { response, source: ReplySource::Upstream, reason, lifetime, server }))
         }
     }
 }

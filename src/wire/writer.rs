@@ -41,6 +41,15 @@ pub struct Writer {
     owner_at: Option<u16>,
 }
 
+/// How far a message was written; see [`Writer::rewind`].
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    length: usize,
+    suffixes: usize,
+    counts: [u16; 4],
+    owner_at: Option<u16>,
+}
+
 impl Writer {
     /// A message with this question, whose name is uncompressed.
     pub fn new(name: &[u8], qtype: RecordType, qclass: Class, capacity: usize) -> Self {
@@ -61,14 +70,22 @@ impl Writer {
         writer
     }
 
-    /// The octets written so far.
-    pub fn len(&self) -> usize {
-        self.out.len()
+    /// The octets written so far, room for the header first.
+    pub fn written(&self) -> &[u8] {
+        &self.out
     }
 
-    /// Always false: a message has a header from the start.
-    pub fn is_empty(&self) -> bool {
-        self.out.is_empty()
+    /// What has been written until now.
+    pub fn mark(&self) -> Mark {
+        let Self { out, suffixes, counts, owner_at } = self;
+        Mark { length: out.len(), suffixes: suffixes.len(), counts: *counts, owner_at: *owner_at }
+    }
+
+    /// Takes back all that was written since the mark, after an error too.
+    pub fn rewind(&mut self, mark: Mark) {
+        self.out.truncate(mark.length);
+        self.suffixes.truncate(mark.suffixes);
+        (self.counts, self.owner_at) = (mark.counts, mark.owner_at);
     }
 
     /// Writes an uncompressed wire name.
@@ -115,7 +132,7 @@ impl Writer {
     }
 
     /// Writes a record whose RDATA stands in `source`, perhaps with compressed names, and gives where its TTL stands.
-    /// Sections are written in order. An error leaves the message unusable.
+    /// Sections are written in order. After an error the message is of use only [up to a mark](Writer::rewind).
     pub fn record(&mut self, source: &[u8], record: &Record, owner: &NameBuf) -> Result<usize, Malformed> {
         self.copy(source, record, owner.as_wire())
     }

@@ -1,53 +1,50 @@
-//! Writes an answer of ours: a header, the question, then records, names compressed (RFC 1035 4.1.4).
+//! Writes an answer of ours: a header, the question, then record sets.
 //!
-//! Names in RDATA are compressed only for the types of RFC 1035 (RFC 3597 4). A record set that does not fit 65,535
-//! octets is left out whole. TC would be of no use: it would not fit over TCP either.
+//! A record set that does not fit a message is left out whole. TC would be of no use: it would not fit over TCP either.
 
-use hashbrown::HashMap;
+use std::hash::BuildHasher;
 
-use super::{LocalQuery, rdata, zone::RrSet};
-use crate::wire::{Class, Flags, Header, MAX_MESSAGE, MessageId, Rcode, RecordType, header::HEADER, record::Section};
+use smallvec::SmallVec;
 
-/// The first offset that a compression pointer cannot hold.
-const POINTER_LIMIT: usize = 0x4000;
+use super::{LocalQuery, zone::RrSet};
+use crate::wire::{
+    Class, Flags, Header, Malformed, MessageId, Rcode, RecordType, name,
+    record::{Record, Section},
+    writer::Writer,
+};
+
+/// Room for a message with a few records.
+const CAPACITY: usize = 256;
 
 /// A message being written, its sections in order.
 pub(super) struct Draft {
-    bytes: Vec<u8>,
-    counts: [u16; 4],
-    /// Names in lower case that stand in the message, and where.
-    places: HashMap<Box<[u8]>, u16>,
-    /// The record sets in the message so far: owner and type.
-    present: Vec<(Box<[u8]>, RecordType)>,
+    writer: Writer,
+    /// The record sets in the message so far.
+    present: SmallVec<[Present; 4]>,
     flags: u16,
     is_cut: bool,
+}
+
+/// A record set in the message.
+#[derive(Debug, Clone, Copy)]
+struct Present {
+    rtype: RecordType,
+    /// A hash of its owner: an answer may have thousands of sets.
+    hash: u64,
+    /// Where its owner stands.
+    at: usize,
 }
 
 impl Draft {
     /// A message with the question in it.
     pub(super) fn new(question: &LocalQuery<'_>) -> Self {
-        let mut draft = Self {
-            bytes: vec![0; HEADER],
-            counts: [1, 0, 0, 0],
-            places: HashMap::new(),
-            present: Vec::new(),
-            flags: Flags::QR,
-            is_cut: false,
-        };
-        draft.name(question.name.as_wire());
-        draft.bytes.extend(question.qtype.0.to_be_bytes());
-        draft.bytes.extend(question.qclass.0.to_be_bytes());
-        draft
+        let writer = Writer::new(question.name.as_wire(), question.qtype, question.qclass, CAPACITY);
+        Self { writer, present: SmallVec::new(), flags: Flags::QR, is_cut: false }
     }
 
     /// Sets the bits of `mask` among the flags.
     pub(super) const fn flag(&mut self, mask: u16) {
         self.flags |= mask;
-    }
-
-    /// Whether a set of `owner` and `rtype` is in the message.
-    pub(super) fn holds(&self, owner: &[u8], rtype: RecordType) -> bool {
-        self.present.iter().any(|(present, of)| *of == rtype && **present == *owner)
     }
 
     /// Adds a record set under the name `owner` with the TTL `ttl`, once.
@@ -63,74 +60,35 @@ impl Draft {
         (rtype, ttl): (RecordType, u32),
         rdata: impl IntoIterator<Item = &'r [u8]>,
     ) {
-        if self.holds(owner, rtype) {
+        let at = self.writer.written().len();
+        let set = Present { rtype, hash: foldhash::fast::FixedState::default().hash_one(owner), at };
+        if self.holds(&set, owner) {
             return;
         }
-        let (length, counts) = (self.bytes.len(), self.counts);
-        for rdata in rdata {
-            self.record(section, owner, rtype, ttl, rdata);
-            if self.bytes.len() > MAX_MESSAGE {
-                self.bytes.truncate(length);
-                self.counts = counts;
-                self.places.retain(|_, place| usize::from(*place) < length);
-                self.is_cut |= section != Section::Additional;
-                return;
-            }
+        let before = self.writer.mark();
+        if rdata.into_iter().try_for_each(|rdata| self.record(section, owner, (rtype, ttl), rdata)).is_ok() {
+            self.present.push(set);
+        } else {
+            self.writer.rewind(before);
+            self.is_cut |= section != Section::Additional;
         }
-        self.present.push((owner.into(), rtype));
     }
 
-    fn record(&mut self, section: Section, owner: &[u8], rtype: RecordType, ttl: u32, rdata: &[u8]) {
-        let count = match section {
-            Section::Answer => 1,
-            Section::Authority => 2,
-            Section::Additional => 3,
-        };
-        self.counts[count] = self.counts[count].saturating_add(1);
-        self.name(owner);
-        self.bytes.extend(rtype.0.to_be_bytes());
-        self.bytes.extend(Class::IN.0.to_be_bytes());
-        self.bytes.extend(ttl.to_be_bytes());
-        let length_at = self.bytes.len();
-        self.bytes.extend([0; 2]);
-        self.rdata(rtype, rdata);
-        // RDATA of 65,535 octets at most was checked when the zone was read; compression only shortens it.
-        let length = u16::try_from(self.bytes.len() - length_at - 2).unwrap_or(u16::MAX);
-        self.bytes[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+    fn holds(&self, set: &Present, owner: &[u8]) -> bool {
+        let is_same = |at: usize| name::stands_at(self.writer.written(), at, owner) == Ok(true);
+        self.present.iter().any(|other| (other.rtype, other.hash) == (set.rtype, set.hash) && is_same(other.at))
     }
 
-    fn rdata(&mut self, rtype: RecordType, rdata: &[u8]) {
-        let Some((prefix, names)) = rdata::compressible(rtype) else {
-            self.bytes.extend_from_slice(rdata);
-            return;
-        };
-        let (head, mut rest) = rdata.split_at(prefix.min(rdata.len()));
-        self.bytes.extend_from_slice(head);
-        for _ in 0..names {
-            let (name, behind) = rest.split_at(rdata::name_length(rest));
-            self.name(name);
-            rest = behind;
-        }
-        self.bytes.extend_from_slice(rest);
-    }
-
-    /// Writes an uncompressed name, its longest tail that stands in the message already as a pointer.
-    fn name(&mut self, name: &[u8]) {
-        let key = name.to_ascii_lowercase();
-        let mut at = 0;
-        while name.get(at).is_some_and(|&length| length > 0) {
-            if let Some(place) = self.places.get(&key[at..]) {
-                self.bytes.extend((0xc000 | place).to_be_bytes());
-                return;
-            }
-            if let Some(place) = u16::try_from(self.bytes.len()).ok().filter(|&p| usize::from(p) < POINTER_LIMIT) {
-                self.places.insert(key[at..].into(), place);
-            }
-            let end = at + 1 + usize::from(name[at]);
-            self.bytes.extend_from_slice(&name[at..end]);
-            at = end;
-        }
-        self.bytes.push(0);
+    fn record(
+        &mut self,
+        section: Section,
+        owner: &[u8],
+        (rtype, ttl): (RecordType, u32),
+        rdata: &[u8],
+    ) -> Result<(), Malformed> {
+        let (class, rdata_end) = (Class::IN, rdata.len());
+        let record = Record { section, owner_at: 0, rtype, class, ttl_at: 0, raw_ttl: ttl, rdata_at: 0, rdata_end };
+        self.writer.copy(rdata, &record, owner).map(drop)
     }
 
     /// Whether a record set of the answer or the authority section did not fit.
@@ -139,11 +97,9 @@ impl Draft {
     }
 
     /// The finished message.
-    pub(super) fn finish(mut self, rcode: Rcode) -> Vec<u8> {
+    pub(super) fn finish(self, rcode: Rcode) -> Vec<u8> {
         let flags = Flags(self.flags | (rcode.0 & 0x000f));
-        let header = Header { id: MessageId(0), flags, counts: self.counts };
-        self.bytes[..HEADER].copy_from_slice(&header.to_bytes());
-        self.bytes
+        self.writer.finish(Header { id: MessageId(0), flags, counts: [0; 4] })
     }
 
     /// Removes all records; the question stays.

@@ -46,7 +46,7 @@ use std::{
     sync::Arc,
 };
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 pub use self::{
     error::{RecordPlace, ZoneError, ZoneErrorKind},
@@ -216,8 +216,9 @@ impl Zones {
         let start = if previous.is_some() { Start::Later } else { Start::First };
         let mut built = Self::default();
         let mut findings = Findings::default();
-        for (place, spec) in specs.iter().enumerate() {
-            if specs[..place].iter().any(|before| before.zone == spec.zone) {
+        let mut declared = HashSet::new();
+        for spec in specs {
+            if !declared.insert(&spec.zone) {
                 let kind = ZoneErrorKind::Twice(spec.zone.clone());
                 findings.refused.push(ZoneError { place: spec.place.clone(), kind, record: String::new() });
                 continue;

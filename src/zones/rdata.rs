@@ -4,19 +4,6 @@ use std::cmp::Ordering;
 
 use crate::wire::RecordType;
 
-/// For a type whose names may be compressed (RFC 1035's own, RFC 3597 4): the octets before the names, and how many
-/// names follow.
-pub(super) const fn compressible(rtype: RecordType) -> Option<(usize, usize)> {
-    match rtype {
-        RecordType::NS | RecordType::CNAME | RecordType::PTR | RecordType::MB | RecordType::MG | RecordType::MR => {
-            Some((0, 1))
-        }
-        RecordType::MX => Some((2, 1)),
-        RecordType::SOA | RecordType::MINFO => Some((0, 2)),
-        _ => None,
-    }
-}
-
 /// The name that a record points to, if its addresses belong in the additional section.
 pub(super) fn target(rtype: RecordType, rdata: &[u8]) -> Option<&[u8]> {
     let name = rdata.get(target_at(rtype)?..)?;
@@ -40,7 +27,7 @@ pub(super) fn is_service(rtype: RecordType, rdata: &[u8]) -> bool {
 }
 
 /// The length of the uncompressed name at the start of `bytes`, at most that of `bytes`.
-pub(super) fn name_length(bytes: &[u8]) -> usize {
+fn name_length(bytes: &[u8]) -> usize {
     let mut at = 0;
     while let Some(&length) = bytes.get(at) {
         at += 1 + usize::from(length);
@@ -58,10 +45,10 @@ pub(super) fn soa_minimum(rdata: &[u8]) -> u32 {
 
 /// The offset of the name in RDATA whose letter case does not count.
 const fn name_at(rtype: RecordType) -> Option<usize> {
-    match (compressible(rtype), target_at(rtype)) {
-        (Some((prefix, _)), _) => Some(prefix),
-        (None, None) if rtype.0 == RecordType::DNAME.0 => Some(0),
-        (None, at) => at,
+    use RecordType as T;
+    match rtype {
+        T::CNAME | T::DNAME | T::PTR | T::SOA | T::MB | T::MG | T::MR | T::MINFO => Some(0),
+        _ => target_at(rtype),
     }
 }
 

@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use super::{
     super::{
         address::Endpoint,
-        error::Place,
         file::{LimitsSection, ServerSection, Text, Texts, TlsSection},
         plan::{Certificate, ClientLimit, Encryption, HttpsListen},
+        source::Place,
     },
     Builder, section,
 };

@@ -9,17 +9,18 @@ use ipnet::IpNet;
 
 use super::{
     super::{
-        error::{Place, locate},
         file::{File, ForwardSection, Located, Text, Texts, no_such_word},
         group::GroupIndex,
         plan::{CachePolicy, Rebind, RulePlan, RuleSettings, WhenDown, ZoneEntry},
         presets, reverse,
+        source::{Place, locate},
     },
     Builder,
     values::without_dot,
 };
 use crate::{
     networks::{self, NetworkError},
+    plural::listed,
     wire::Name,
 };
 
@@ -325,5 +326,5 @@ fn there_is(groups: &[&str]) -> String {
         return "there is no [upstream.NAME] at all".to_owned();
     }
     let groups: Vec<String> = groups.iter().map(|group| format!("[upstream.{group}]")).collect();
-    format!("there is {}", groups.join(", "))
+    format!("there is {}", listed(&groups))
 }

@@ -18,7 +18,7 @@ use super::{
     forward::WrittenRule,
     values::without_dot,
 };
-use crate::{networks, wire::Name};
+use crate::{networks, plural::listed, wire::Name};
 
 const ON_PUBLIC_HELP: &str = "add on_public = \"refuse\" (SERVFAIL), \"strip\" (NODATA where nothing is left) or \
                               \"log\" (answers pass)";
@@ -117,14 +117,14 @@ impl Builder<'_> {
                     "rule \"{}\" excepts \"{}\", which is all of its zone {}: nothing there is guarded",
                     rule.name,
                     text.value,
-                    spared.join(", ")
+                    listed(&spared)
                 );
                 let help = format!("name only what needs it there, such as {}", below(&name));
                 self.warning(&text.place, message, &help);
             } else if !is_ours {
                 let where_it_is = match spared.is_empty() {
                     true => "which is below none of its zones".to_owned(),
-                    false => format!("which is above its zone {} and spares nothing", spared.join(", ")),
+                    false => format!("which is above its zone {} and spares nothing", listed(&spared)),
                 };
                 let message = format!("rule \"{}\" excepts \"{}\", {where_it_is}", rule.name, text.value);
                 self.warning(&text.place, message, "it has no effect there");

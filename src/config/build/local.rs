@@ -2,9 +2,9 @@
 
 use super::{
     super::{
-        error::written_at,
         file::{File, LocalSection, Located, Text},
         plan::{LocalZone, ZoneData},
+        source::written_at,
     },
     Builder,
     forward::Claimant,

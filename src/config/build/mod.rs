@@ -22,10 +22,11 @@ pub(super) use self::server::admin_http;
 pub(crate) use self::values::{behind_wildcards, is_host_address};
 pub(super) use self::values::{path, without_dot};
 use super::{
-    error::{Problem, Problems, Source},
+    error::{Problem, Problems},
     file::{File, Loaded, Located, Text},
     group::{GroupIndex, Share},
     plan::{Live, Plan, QueryLogPolicy, RulePlan, RuleSettings},
+    source::Source,
 };
 use crate::wire::Name;
 

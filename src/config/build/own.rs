@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use super::{
     super::{
         address::Endpoint,
-        error::{Place, Problem},
+        error::Problem,
         file::{File, Upstream},
         group::{FixedServer, ServerAddress},
         plan::{Boot, Live},
+        source::Place,
     },
     Builder,
 };

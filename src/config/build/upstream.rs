@@ -12,7 +12,7 @@ use std::{
 use super::{
     super::{
         address::{Address, Endpoint},
-        error::{Place, Problem},
+        error::Problem,
         file::{HealthSection, Located, MAX_SERVERS, ServerEntry, Text, Texts, Upstream, UpstreamSection},
         group::{
             Bundle, FixedServer, GroupIndex, GroupPlan, HealthPlan, NamedServer, NetworkPath, Probe, Recursion,
@@ -20,6 +20,7 @@ use super::{
         },
         plan::RulePlan,
         server::{ServerError, is_by_name},
+        source::Place,
     },
     Builder, is_host_address, section, without_dot,
 };

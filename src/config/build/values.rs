@@ -12,8 +12,9 @@ use ipnet::IpNet;
 use super::{
     super::{
         address::{Address, port_was_meant},
-        error::{Place, Problem, Source},
+        error::Problem,
         file::{Text, Texts},
+        source::{Place, Source},
     },
     Builder,
 };
@@ -178,7 +179,7 @@ pub(in crate::config) fn path(sources: &[Source], text: &Text) -> Option<PathBuf
 
 fn beside(sources: &[Source], place: &Place, path: &str) -> PathBuf {
     let directory = match place.source_of(sources) {
-        Some(Source::File { name, .. }) => Path::new(name).parent(),
+        Some(Source::File(file)) => Path::new(&file.name).parent(),
         _ => None,
     };
     directory.map_or_else(|| PathBuf::from(path), |directory| directory.join(path))

@@ -10,18 +10,19 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     super::{
-        error::{Place, Problem},
+        error::Problem,
         file::File,
         group::{GroupIndex, GroupPlan, ServerAddress, ServerPlan},
         plan::{Live, RulePlan, SpecialNames, WhenDown},
         presets::PRESETS,
         reverse::reverse_zones,
+        source::Place,
     },
     Builder,
     forward::{Claimant, WrittenRule},
     section,
 };
-use crate::{networks, wire::Name};
+use crate::{networks, plural::listed, wire::Name};
 
 /// The networks of RFC 1918 and RFC 4193 from which sites number their clients.
 const SITE_NETWORKS: &[&str] = &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fd00::/8"];
@@ -213,17 +214,16 @@ impl Builder<'_> {
         let everybody = [IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
         let asked: &[IpNet] = if is_alone { &everybody } else { &live.access.allow };
         let networks = SITE_NETWORKS.iter().filter_map(|network| networks::parse(network).ok());
-        let bare: Vec<String> = networks
+        let bare: Vec<IpNet> = networks
             .flat_map(|site| asked.iter().filter_map(move |asked| intersection(site, *asked)))
             .filter(|network| !reverse_zones(*network).iter().all(covered))
-            .map(|network| network.to_string())
             .collect();
         if bare.is_empty() {
             return;
         }
         let whose = if is_alone { "private" } else { "the clients'" };
         let message =
-            format!("no rule covers the reverse names of {whose} networks {}: they are NXDOMAIN here", bare.join(", "));
+            format!("no rule covers the reverse names of {whose} networks {}: they are NXDOMAIN here", listed(&bare));
         let help = "add \"reverse:private\" to the zones of the rule for the site's own DNS; \".\" does not count";
         let allow = section(file.server.as_ref()).allow.as_ref().map(|allow| allow.place);
         self.warnings.push(Problem { place: allow, message, help: Some(help.to_owned()) });

@@ -4,8 +4,8 @@ use toml::de::DeTable;
 
 use super::{
     super::{
-        error::{Source, SourceId},
         expectations::ExpectedVerdict,
+        source::{Source, SourceFile, SourceId},
     },
     Located, Reader, Table, Text,
     kind::{Keyed, Keyword, Word, given_text, given_texts, given_word, limit, text, texts},
@@ -60,8 +60,8 @@ impl ExpectationsFile {
     /// Reads the text `octets`, known as `name`, and returns it with its problems.
     pub(in crate::config) fn parse(name: &str, octets: Vec<u8>) -> (Self, Loaded) {
         let mut loaded = Loaded::default();
-        let text = loaded.text(octets);
-        let (table, errors) = DeTable::parse_recoverable(&text);
+        let written = SourceFile::new(name.to_owned(), loaded.text(octets));
+        let (table, errors) = DeTable::parse_recoverable(&written.text);
         let source = SourceId(0);
         let mut file = Self::default();
         if errors.is_empty() {
@@ -69,9 +69,9 @@ impl ExpectationsFile {
             file = read(table.get_ref(), &mut reader);
         } else {
             loaded.unreadable = true;
-            loaded.note_syntax(source, &text, &errors);
+            loaded.note_syntax(source, &written, &errors);
         }
-        loaded.sources.push(Source::File { name: name.to_owned(), text });
+        loaded.sources.push(Source::File(written));
         (file, loaded)
     }
 }

@@ -14,9 +14,10 @@ pub(in crate::config) use self::words::{Keyword, Line, Lines, Word, no_such_word
 pub(super) use self::words::{given_text, given_texts, given_word, text, texts, word};
 use super::{
     super::{
-        error::{Place, Problem},
+        error::Problem,
         plan::Workers,
         schema,
+        source::Place,
         units::{self, show_duration, show_size},
     },
     keys::ServerTable,

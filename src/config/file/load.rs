@@ -15,7 +15,10 @@ use toml::{
 };
 
 use super::{
-    super::error::{Place, Problem, Source, SourceId},
+    super::{
+        error::Problem,
+        source::{Place, Source, SourceFile, SourceId},
+    },
     File, Located, Reader, Text, Upstream,
     keys::TOP,
     read::{Value, join},
@@ -88,25 +91,27 @@ impl Loaded {
 
     fn read_source(&mut self, name: String, octets: Vec<u8>) -> File {
         let source = SourceId::next(&self.sources);
-        let text = self.text(octets);
-        if let Some(file) = self.read_pieces(source, &text) {
-            self.sources.push(Source::File { name, text });
+        let written = SourceFile::new(name, self.text(octets));
+        let file = self.read_text(source, &written);
+        self.sources.push(Source::File(written));
+        file
+    }
+
+    fn read_text(&mut self, source: SourceId, written: &SourceFile) -> File {
+        if let Some(file) = self.read_pieces(source, &written.text) {
             return file;
         }
-        let (table, errors) = DeTable::parse_recoverable(&text);
+        let (table, errors) = DeTable::parse_recoverable(&written.text);
         if !errors.is_empty() {
             self.unreadable = true;
-            self.note_syntax(source, &text, &errors);
+            self.note_syntax(source, written, &errors);
             // If parts are unreadable, only [admin] is used: it says where the daemon with the last good file is.
             let mut reader = Reader { source, start: 0, problems: &mut Vec::new() };
             let admin = read_file(table.get_ref(), &mut reader).admin;
-            self.sources.push(Source::File { name, text });
             return File { admin, ..File::default() };
         }
         let mut reader = Reader { source, start: 0, problems: &mut self.problems };
-        let file = read_file(table.get_ref(), &mut reader);
-        self.sources.push(Source::File { name, text });
-        file
+        read_file(table.get_ref(), &mut reader)
     }
 
     /// Reads a large text in pieces, if it is some tables and then rules alone. The tree of a text takes fifty times its
@@ -143,12 +148,11 @@ impl Loaded {
     }
 
     /// Notes the first syntax error of each line; further ones follow from it.
-    pub(super) fn note_syntax(&mut self, source: SourceId, text: &str, errors: &[toml::de::Error]) {
+    pub(super) fn note_syntax(&mut self, source: SourceId, written: &SourceFile, errors: &[toml::de::Error]) {
         let mut noted = BTreeSet::new();
         for error in errors {
             let span = error.span().unwrap_or_default();
-            let line = text.get(..span.start).unwrap_or(text).matches('\n').count();
-            if noted.insert(line) {
+            if noted.insert(written.line_at(span.start).number) {
                 let message = format!("not TOML: {}", error.message().trim());
                 self.problems.push(Problem::at(&Place::new(source, span), message));
             }
@@ -157,7 +161,7 @@ impl Loaded {
 
     fn include(&mut self, path: &Path, pattern: &Text) {
         let name = path.display().to_string();
-        if self.sources.iter().any(|source| matches!(source, Source::File { name: read, .. } if *read == name)) {
+        if self.sources.iter().any(|source| matches!(source, Source::File(read) if read.name == name)) {
             self.problems.push(Problem::at(&pattern.place, format!("{name} is included twice")));
             return;
         }

@@ -2,7 +2,10 @@
 //! problem that names both places.
 
 use super::{
-    super::error::{Place, Problem, Source, locate},
+    super::{
+        error::Problem,
+        source::{Place, Source, locate},
+    },
     File, Located,
 };
 

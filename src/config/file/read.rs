@@ -9,7 +9,10 @@ use toml::{
 };
 
 use super::{
-    super::error::{Place, Problem, SourceId},
+    super::{
+        error::Problem,
+        source::{Place, SourceId},
+    },
     kind::{Key, Kind},
     suggest,
 };

@@ -1,7 +1,7 @@
 //! Suggests what an unknown key was probably meant to be.
 
 use super::{
-    super::error::{Place, Problem},
+    super::{error::Problem, source::Place},
     keys::{TABLES, TOP},
 };
 

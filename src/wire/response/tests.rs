@@ -381,7 +381,7 @@ fn an_http_caches_age_is_taken_off_every_ttl() {
 #[test]
 fn room_for_our_opt_is_left_in_the_longest_message() {
     let mut upstream = Upstream::answers("a.example", RecordType::TXT);
-    let longest = crate::wire::MAX_MESSAGE - upstream.writer.len() - 12 - crate::wire::edns::OPT_WITH_COOKIE;
+    let longest = crate::wire::MAX_MESSAGE - upstream.writer.written().len() - 12 - crate::wire::edns::OPT_WITH_COOKIE;
     let fits = upstream.writer.plain(
         Section::Answer,
         upstream.query.name.as_wire(),
