@@ -122,6 +122,9 @@ fn zipf(names: u32, exponent: f64, draws: usize, random: &mut SmallRng) -> Vec<u
         sum += f64::from(rank).powf(-exponent);
         below.push(sum);
     }
-    let draw = |_| below.partition_point(|limit| *limit <= random.random_range(0.0..sum));
+    let draw = |_| {
+        let at = random.random_range(0.0..sum);
+        below.partition_point(|limit| *limit <= at)
+    };
     (0..draws).map(draw).map(|rank| u32::try_from(rank).unwrap_or_default()).collect()
 }

@@ -1,17 +1,21 @@
 //! Whole answers as wire bytes, bounded in bytes.
 //!
 //! An answer is kept as the message that a client gets, so that a hit is one copy and a few patches. The cache is cut
-//! into shards by the key's [`struct@Hash`], each behind a lock of its own; a shard is a ring of bytes with a table of
-//! places in it (`shard`, `ring`, `entry`). [`policy`] says what may be stored and for how long, [`failures`] remembers
+//! into shards by the key's [`struct@Hash`], each behind a lock of its own; a shard is two rings of bytes with a table of
+//! places in them (`shard`, `rings`, `ring`, `entry`). [`policy`] says what may be stored and for how long, [`failures`] remembers
 //! what could not be resolved, beside the cache, [`snapshot`] is the cache as a file.
 //!
 //! **Eviction.** Entries leave in the order they came (FIFO), but one that was asked for since it was stored or last
 //! passed over is kept once more (CLOCK). An expired entry stays until the space is needed: it may still be served
-//! stale (RFC 8767). Entries that the caller protects, those of a rule whose upstreams are all down, are passed over
-//! too. One insertion passes over at most [`MOVES`] entries. If the next one was asked for as well, the new answer is not
-//! stored, since nobody knows yet whether it will be asked for again: what clients use all day would be missing when its
-//! upstream fails. Since those passed over have lost their mark, there is room again after a few such answers. If the
-//! next one is only protected, or if the new answer replaces one that was stored, it is evicted in any case.
+//! stale (RFC 8767). Once the memory is full, new entries are on probation first, in an eighth of it: one that is asked
+//! for there moves on to the others, and so does one that is asked for soon after it was given up. Names that are asked
+//! for once take the place of each other so, and not of what clients use (as S3-FIFO has it; Yang and others, "FIFO
+//! queues are all you need for cache eviction", SOSP 2023). Entries that the caller protects, those of a rule whose
+//! upstreams are all down, are passed over too. One insertion moves at most [`MOVES`] entries. If the next one was asked
+//! for as well, the new answer is not stored, since nobody knows yet whether it will be asked for again: what clients use
+//! all day would be missing when its upstream fails. Since those passed over have lost their mark, there is room again
+//! after a few such answers. If the next one is only protected, or if the new answer replaces one that was stored, it is
+//! evicted in any case.
 //!
 //! **Memory.** The capacity bounds the ring, the table at its largest, and the shards themselves. Memory is taken
 //! as it is filled, and [`Stats::bytes`] is what has been taken.
@@ -24,8 +28,10 @@ pub mod policy;
 pub mod snapshot;
 
 mod entry;
+mod ghosts;
 mod key;
 mod ring;
+mod rings;
 mod shard;
 mod view;
 
@@ -191,7 +197,7 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct Page<'a> {
     shard: &'a Mutex<Shard>,
-    stretch: usize,
+    stretch: (ring::Which, usize),
 }
 
 impl Page<'_> {

@@ -15,21 +15,48 @@ pub(super) const STRETCH: usize = 1 << 16;
 /// Page size of the kernel.
 const PAGE: usize = 4096;
 
-/// Where an entry starts, in bytes from the start of the first stretch.
+/// The most bytes of a ring.
+const LARGEST: usize = 1 << 31;
+
+/// Which of a shard's two rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// The ring that most of the memory goes to.
+    Main,
+    /// The ring of new entries, once the main one is full.
+    Probation,
+}
+
+/// Where an entry starts: the ring in the highest bit, the others the bytes from the start of its first stretch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(u32);
 
 impl Place {
-    fn new(stretch: usize, at: usize) -> Self {
-        Self(u32::try_from(stretch * STRETCH + at).expect("a ring holds less than 2^32 bytes"))
+    const PROBATION: u32 = 1 << 31;
+
+    fn new(which: Which, stretch: usize, at: usize) -> Self {
+        let place = u32::try_from(stretch * STRETCH + at).expect("a ring holds less than 2^31 bytes");
+        match which {
+            Which::Main => Self(place),
+            Which::Probation => Self(place | Self::PROBATION),
+        }
+    }
+
+    /// The ring it is in.
+    pub(super) fn which(self) -> Which {
+        if self.0 & Self::PROBATION == 0 { Which::Main } else { Which::Probation }
+    }
+
+    fn bytes(self) -> usize {
+        (self.0 & !Self::PROBATION) as usize
     }
 
     fn stretch(self) -> usize {
-        self.0 as usize / STRETCH
+        self.bytes() / STRETCH
     }
 
     fn at(self) -> usize {
-        self.0 as usize % STRETCH
+        self.bytes() % STRETCH
     }
 }
 
@@ -44,6 +71,7 @@ struct Stretch {
 /// The ring; the module describes it.
 #[derive(Debug)]
 pub(super) struct Ring {
+    which: Which,
     stretches: Vec<Stretch>,
     capacity: usize,
     current: usize,
@@ -54,9 +82,9 @@ pub(super) struct Ring {
 
 impl Ring {
     /// A ring that grows up to `capacity` bytes.
-    pub(super) fn new(capacity: usize) -> Self {
-        let capacity = capacity.min(u32::MAX as usize);
-        let mut ring = Self { stretches: Vec::new(), capacity, current: 0, head: 0, tail: 0, old_end: 0 };
+    pub(super) fn new(which: Which, capacity: usize) -> Self {
+        let capacity = capacity.min(LARGEST);
+        let mut ring = Self { which, stretches: Vec::new(), capacity, current: 0, head: 0, tail: 0, old_end: 0 };
         ring.clear();
         ring
     }
@@ -107,14 +135,20 @@ impl Ring {
 
     /// Allocates `size` bytes at the head. There must be room.
     pub(super) fn push(&mut self, size: usize) -> Place {
-        let place = Place::new(self.current, self.head);
+        let place = Place::new(self.which, self.current, self.head);
         self.head += size;
         place
     }
 
     /// The oldest entry, if it lies in the current stretch.
     pub(super) fn oldest(&self) -> Option<Place> {
-        (self.tail < self.old_end).then(|| Place::new(self.current, self.tail))
+        (self.tail < self.old_end).then(|| Place::new(self.which, self.current, self.tail))
+    }
+
+    /// Whether it has no entry, not even a dead one.
+    pub(super) fn is_empty(&self) -> bool {
+        let mut others = self.stretches.iter().enumerate().filter(|(index, _)| *index != self.current);
+        self.head == 0 && self.oldest().is_none() && others.all(|(_, stretch)| stretch.end == 0)
     }
 
     /// Frees the oldest entry, which is `size` bytes long.
@@ -173,7 +207,7 @@ impl Ring {
         for span in spans {
             let mut at = span.start;
             while at < span.end {
-                at += visit(Place::new(index, at), &stretch.bytes[at..]);
+                at += visit(Place::new(self.which, index, at), &stretch.bytes[at..]);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! One shard: a ring of entries and a table that finds them.
+//! One shard: rings of entries and a table that finds them.
 //!
 //! Invariants:
 //! - The table holds the place of every entry that is not dead, and of nothing else.
@@ -10,7 +10,9 @@ use hashbrown::HashTable;
 use super::{
     CacheHit, CacheKey, EntryView, Hash, Insertion, Lookup, New, Peeked, Prefetch, Refusal, Staleness, Stamp,
     entry::{self, Draft, Entry, Flag},
-    ring::{Growth, Place, Ring},
+    ghosts::Ghosts,
+    ring::{Growth, Place, Which},
+    rings::Rings,
     view::Showcase,
 };
 
@@ -35,6 +37,8 @@ const PREFETCH_FROM: u32 = 10;
 enum Claim {
     /// Its key had no entry.
     New,
+    /// The same, but it had one lately, which nobody asked for.
+    Again,
     /// It replaces an entry that was stored.
     Renewed,
 }
@@ -42,7 +46,10 @@ enum Claim {
 /// One shard; the module describes it.
 #[derive(Debug)]
 pub(super) struct Shard {
-    ring: Ring,
+    rings: Rings,
+    ghosts: Ghosts,
+    /// Whether the main ring has no more room for new entries unless others go.
+    is_full: bool,
     table: HashTable<Place>,
     max_buckets: usize,
     longest: usize,
@@ -54,13 +61,15 @@ impl Shard {
     /// A shard of `capacity` bytes, its own struct aside; none if that is too little for any use.
     pub(super) fn new(capacity: usize) -> Option<Self> {
         let max_buckets = (capacity / BYTES_PER_BUCKET).next_power_of_two().max(4);
-        let room = capacity.checked_sub(max_buckets * BUCKET + GROUP + Ring::overhead(capacity))?;
+        let beside = max_buckets * BUCKET + GROUP + Ghosts::overhead(max_buckets) + Rings::overhead(capacity);
+        let room = capacity.checked_sub(beside)?;
         if room < MIN_RING {
             return None;
         }
-        let ring = Ring::new(room);
-        let longest = ring.longest().min(capacity / SHARE);
-        Some(Self { ring, table: HashTable::new(), max_buckets, longest, evictions: 0, inserts: 0 })
+        let rings = Rings::new(room);
+        let longest = rings.longest().min(capacity / SHARE);
+        let (ghosts, table) = (Ghosts::new(max_buckets), HashTable::new());
+        Some(Self { rings, ghosts, is_full: false, table, max_buckets, longest, evictions: 0, inserts: 0 })
     }
 
     pub(super) fn entries(&self) -> usize {
@@ -68,7 +77,7 @@ impl Shard {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.ring.bytes() + self.table.allocation_size()
+        self.rings.bytes() + self.ghosts.bytes() + self.table.allocation_size()
     }
 
     pub(super) fn evictions(&self) -> u64 {
@@ -90,17 +99,17 @@ impl Shard {
         revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
     ) -> Lookup {
         let Some(place) = self.find(key, hash) else { return Lookup::Miss };
-        let entry = Entry(self.ring.entry(place));
+        let entry = Entry(self.rings.entry(place));
         let mut found = age(entry, now);
         if found.remaining == 0 {
-            entry::set(self.ring.entry_mut(place), Flag::VISITED);
+            entry::set(self.rings.entry_mut(place), Flag::VISITED);
             return Lookup::Expired(found);
         }
         if entry.generation() != generation {
             let Some(rule) = self.judge(place, hash, reply, revalidate) else { return Lookup::Miss };
             found.rule = rule;
         }
-        let bytes = self.ring.entry_mut(place);
+        let bytes = self.rings.entry_mut(place);
         found.prefetch = visit(bytes, found.remaining);
         let entry = Entry(bytes);
         match entry.copy_to(reply, key.name.len(), |ttl| ttl.saturating_sub(found.age)) {
@@ -122,7 +131,7 @@ impl Shard {
         revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
     ) -> Option<CacheHit> {
         let place = self.find(key, hash)?;
-        let entry = Entry(self.ring.entry(place));
+        let entry = Entry(self.rings.entry(place));
         let mut found = age(entry, now);
         if found.remaining == 0 && found.past > staleness.max {
             return None;
@@ -130,8 +139,8 @@ impl Shard {
         if entry.generation() != generation {
             found.rule = self.judge(place, hash, reply, revalidate)?;
         }
-        entry::set(self.ring.entry_mut(place), Flag::VISITED);
-        let entry = Entry(self.ring.entry(place));
+        entry::set(self.rings.entry_mut(place), Flag::VISITED);
+        let entry = Entry(self.rings.entry(place));
         let ttl = |ttl: u32| if found.remaining == 0 { staleness.ttl } else { ttl.saturating_sub(found.age) };
         let message = entry.copy_to(reply, key.name.len(), ttl)?;
         Some(CacheHit { length: message.len(), ..found })
@@ -139,7 +148,7 @@ impl Shard {
 
     /// See [`super::Cache::peek`].
     pub(super) fn peek(&self, key: &CacheKey<'_>, hash: Hash, now: u32) -> Option<Peeked> {
-        let entry = Entry(self.ring.entry(self.find(key, hash)?));
+        let entry = Entry(self.rings.entry(self.find(key, hash)?));
         let found = age(entry, now);
         let mut message = vec![0; entry.length()];
         entry.copy_to(&mut message, key.name.len(), |ttl| ttl.saturating_sub(found.age))?;
@@ -164,7 +173,7 @@ impl Shard {
         }
         let old = self.find(key, hash);
         if let Some(place) = old {
-            let bytes = self.ring.entry_mut(place);
+            let bytes = self.rings.entry_mut(place);
             if Entry(bytes).size() == size {
                 // It stays where it is, perhaps next to be evicted, but it was just asked for again.
                 draft.write(bytes, &[Flag::VISITED]);
@@ -174,11 +183,10 @@ impl Shard {
             self.drop_entry(place, hash);
         }
         let claim = if old.is_some() { Claim::Renewed } else { Claim::New };
-        if !self.make_room(size, claim, is_protected) {
+        let Some(place) = self.allot(size, hash, claim, is_protected) else {
             return Insertion::Refused(Refusal::NoRoom);
-        }
-        let place = self.ring.push(size);
-        draft.write(self.ring.entry_mut(place), &[]);
+        };
+        draft.write(self.rings.entry_mut(place), &[]);
         self.index(place, hash);
         self.inserts += 1;
         if old.is_some() { Insertion::Replaced } else { Insertion::Stored }
@@ -194,9 +202,9 @@ impl Shard {
 
     /// Reserves table slots for so many more entries, within its bound.
     pub(super) fn reserve(&mut self, entries: usize) {
-        let ring = &self.ring;
+        let rings = &self.rings;
         let room = self.max_entries().saturating_sub(self.table.len());
-        self.table.reserve(entries.min(room), |&place| Entry(ring.entry(place)).hash().0);
+        self.table.reserve(entries.min(room), |&place| Entry(rings.entry(place)).hash().0);
     }
 
     /// Drops the entry for `key`; true if there was one.
@@ -211,10 +219,10 @@ impl Shard {
     /// Drops every entry that meets the condition; returns their number.
     pub(super) fn remove_where(&mut self, mut condition: impl FnMut(&EntryView<'_>) -> bool) -> usize {
         let before = self.table.len();
-        let ring = &mut self.ring;
+        let rings = &mut self.rings;
         let mut showcase = Showcase::default();
         self.table.retain(|&mut place| {
-            let bytes = ring.entry_mut(place);
+            let bytes = rings.entry_mut(place);
             let goes = condition(&showcase.show(Entry(bytes)));
             if goes {
                 entry::set(bytes, Flag::DEAD);
@@ -227,18 +235,20 @@ impl Shard {
     /// Drops everything and gives the memory back.
     pub(super) fn clear(&mut self) {
         self.table = HashTable::new();
-        self.ring.clear();
+        self.rings.clear();
+        self.ghosts.clear();
+        self.is_full = false;
     }
 
-    /// The stretches of its ring, the oldest first.
-    pub(super) fn stretches(&self) -> impl Iterator<Item = usize> + use<> {
-        self.ring.stretches()
+    /// The stretches of its rings, the oldest of each first.
+    pub(super) fn stretches(&self) -> impl Iterator<Item = (Which, usize)> + use<> {
+        self.rings.stretches()
     }
 
-    /// Calls the visitor with every entry in a stretch of its ring, the oldest first.
-    pub(super) fn for_each_in(&self, stretch: usize, mut visit: impl FnMut(&EntryView<'_>)) {
+    /// Calls the visitor with every entry in a stretch of its rings, the oldest first.
+    pub(super) fn for_each_in(&self, stretch: (Which, usize), mut visit: impl FnMut(&EntryView<'_>)) {
         let mut showcase = Showcase::default();
-        self.ring.walk_stretch(stretch, |_, bytes| {
+        self.rings.walk_stretch(stretch, |_, bytes| {
             let entry = Entry(bytes);
             if !entry.has(Flag::DEAD) {
                 visit(&showcase.show(entry));
@@ -249,12 +259,12 @@ impl Shard {
 
     /// See [`super::Cache::expiry`].
     pub(super) fn expiry(&self, key: &CacheKey<'_>, hash: Hash) -> Option<u32> {
-        let entry = Entry(self.ring.entry(self.find(key, hash)?));
+        let entry = Entry(self.rings.entry(self.find(key, hash)?));
         Some(entry.stored_at().saturating_add(entry.lifetime()))
     }
 
     fn find(&self, key: &CacheKey<'_>, hash: Hash) -> Option<Place> {
-        self.table.find(hash.0, |&place| Entry(self.ring.entry(place)).is_for(key)).copied()
+        self.table.find(hash.0, |&place| Entry(self.rings.entry(place)).is_for(key)).copied()
     }
 
     /// Revalidates an entry of another generation: returns its rule under the new stamp, or drops it.
@@ -265,7 +275,7 @@ impl Shard {
         reply: &mut [u8],
         revalidate: impl FnOnce(&[u8], Stamp) -> Option<Stamp>,
     ) -> Option<u32> {
-        let entry = Entry(self.ring.entry(place));
+        let entry = Entry(self.rings.entry(place));
         let name = entry.name_length();
         let stamp = match entry.copy_to(reply, name, |ttl| ttl) {
             Some(message) => revalidate(message, entry.stamp()),
@@ -273,58 +283,171 @@ impl Shard {
             None => revalidate(&mut *entry.copy_to(&mut vec![0; entry.length()], name, |ttl| ttl)?, entry.stamp()),
         };
         match stamp {
-            Some(stamp) => entry::restamp(self.ring.entry_mut(place), stamp),
+            Some(stamp) => entry::restamp(self.rings.entry_mut(place), stamp),
             None => self.drop_entry(place, hash),
         }
         stamp.map(|stamp| stamp.rule)
     }
 
     fn drop_entry(&mut self, place: Place, hash: Hash) {
-        entry::set(self.ring.entry_mut(place), Flag::DEAD);
+        entry::set(self.rings.entry_mut(place), Flag::DEAD);
         if let Ok(slot) = self.table.find_entry(hash.0, |&other| other == place) {
             slot.remove();
         }
     }
 
-    /// Takes the oldest entries until `size` bytes fit at the head and the table has a free slot; false if those in the way
-    /// were asked for. It ends: at most [`MOVES`] entries are kept, and an empty ring has room for any size that
-    /// `insert` lets through.
-    fn make_room(&mut self, size: usize, claim: Claim, is_protected: impl Fn(Stamp) -> bool) -> bool {
-        let mut moves = 0;
+    /// Makes room for a new entry; none if what was asked for is in the way. On probation are those that nothing speaks
+    /// for yet, once the main ring is full, and are not too large for it.
+    fn allot(&mut self, size: usize, hash: Hash, claim: Claim, is_protected: impl Fn(Stamp) -> bool) -> Option<Place> {
+        let mut moves = MOVES;
+        let is_proven = claim == Claim::Renewed || size > self.rings.longest_on_probation() || self.fills_up(size);
+        let claim = if !is_proven && self.ghosts.take(hash) { Claim::Again } else { claim };
+        if (is_proven || claim == Claim::Again) && self.make_room(size, 1, claim, &mut moves, &is_protected) {
+            return Some(self.rings.main.push(size));
+        }
+        let has_room = !is_proven && self.make_room_on_probation(size, &mut moves, &is_protected);
+        has_room.then(|| self.rings.probation.push(size))
+    }
+
+    /// Whether the main ring takes so much without losing an entry; once it did not, it is full until all is cleared.
+    fn fills_up(&mut self, size: usize) -> bool {
+        while !self.is_full {
+            if self.table.len() >= self.max_in_main() || self.rings.main.oldest().is_some() {
+                self.is_full = true;
+            } else if self.rings.main.has_room(size) {
+                return true;
+            } else {
+                self.rings.main.advance(Growth::Allowed);
+            }
+        }
+        false
+    }
+
+    /// Takes the oldest entries on probation until `size` bytes fit there: those that were asked for go to the main ring.
+    /// False if that has no room for them.
+    fn make_room_on_probation(
+        &mut self,
+        size: usize,
+        moves: &mut usize,
+        is_protected: &impl Fn(Stamp) -> bool,
+    ) -> bool {
         loop {
-            let has_slot = self.table.len() < self.max_entries();
-            if has_slot && self.ring.has_room(size) {
+            let has_slot = self.has_slots(1);
+            if has_slot && self.rings.probation.has_room(size) {
                 return true;
             }
-            let Some(place) = self.ring.oldest() else {
-                self.ring.advance(if has_slot { Growth::Allowed } else { Growth::Forbidden });
+            let Some(place) = self.rings.probation.oldest() else {
+                if has_slot || !self.rings.probation.is_empty() {
+                    self.rings.probation.advance(Growth::Allowed);
+                } else if !self.make_room(0, 1, Claim::New, moves, is_protected) {
+                    return false;
+                }
                 continue;
             };
-            let entry = Entry(self.ring.entry(place));
-            let length = entry.size();
+            let entry = Entry(self.rings.entry(place));
+            let (length, hash) = (entry.size(), entry.hash());
+            let is_asked_for = entry.has(Flag::VISITED);
             if entry.has(Flag::DEAD) {
-                self.ring.free_oldest(length);
-            } else if moves < MOVES && (entry.has(Flag::VISITED) || is_protected(entry.stamp())) {
-                moves += 1;
-                self.keep_oldest(place, length);
-            } else if claim == Claim::New && entry.has(Flag::VISITED) {
+                self.rings.probation.free_oldest(length);
+            } else if *moves > 0 && (is_asked_for || is_protected(entry.stamp())) {
+                *moves -= 1;
+                if !self.make_room(length, 0, Claim::New, moves, is_protected) {
+                    return false;
+                }
+                self.move_entry(place, hash, |rings| rings.promote(place, length));
+            } else if is_asked_for {
                 return false;
+            } else if self.has_freed(length) {
+                self.move_entry(place, hash, |rings| rings.promote(place, length));
             } else {
-                let hash = entry.hash();
-                self.drop_entry(place, hash);
-                self.ring.free_oldest(length);
-                self.evictions += 1;
+                self.evict(place, hash);
+                self.ghosts.remember(hash);
+                self.rings.probation.free_oldest(length);
             }
         }
     }
 
-    fn keep_oldest(&mut self, from: Place, length: usize) {
-        entry::unset(self.ring.entry_mut(from), Flag::VISITED);
-        let hash = Entry(self.ring.entry(from)).hash();
-        let to = self.ring.keep_oldest(length);
+    /// Whether the main ring has room where entries were removed.
+    fn has_freed(&mut self, size: usize) -> bool {
+        if self.table.len() > self.max_in_main() {
+            return false;
+        }
+        while !self.rings.main.has_room(size) {
+            match self.rings.main.oldest() {
+                None => self.rings.main.advance(Growth::Forbidden),
+                Some(place) => {
+                    let entry = Entry(self.rings.entry(place));
+                    if !entry.has(Flag::DEAD) {
+                        return false;
+                    }
+                    let length = entry.size();
+                    self.rings.main.free_oldest(length);
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes the oldest entries of the main ring until `size` bytes fit at its head and the table has so many free slots;
+    /// false if those in the way have a better claim. It ends: so many entries are kept at most, and an empty ring has room for
+    /// any size that `insert` lets through.
+    fn make_room(
+        &mut self,
+        size: usize,
+        slots: usize,
+        claim: Claim,
+        moves: &mut usize,
+        is_protected: &impl Fn(Stamp) -> bool,
+    ) -> bool {
+        loop {
+            let has_slot = self.has_slots(slots);
+            if has_slot && self.rings.main.has_room(size) {
+                return true;
+            }
+            let Some(place) = self.rings.main.oldest() else {
+                self.rings.main.advance(if has_slot { Growth::Allowed } else { Growth::Forbidden });
+                continue;
+            };
+            let entry = Entry(self.rings.entry(place));
+            let (length, hash) = (entry.size(), entry.hash());
+            let is_asked_for = entry.has(Flag::VISITED);
+            let stays = is_asked_for || is_protected(entry.stamp());
+            if entry.has(Flag::DEAD) {
+                self.rings.main.free_oldest(length);
+            } else if stays && *moves > 0 {
+                *moves -= 1;
+                self.move_entry(place, hash, |rings| rings.main.keep_oldest(length));
+            } else if (stays && claim == Claim::Again) || (is_asked_for && claim == Claim::New) {
+                return false;
+            } else {
+                self.evict(place, hash);
+                self.rings.main.free_oldest(length);
+            }
+        }
+    }
+
+    fn evict(&mut self, place: Place, hash: Hash) {
+        self.drop_entry(place, hash);
+        self.evictions += 1;
+    }
+
+    /// Moves an entry, which loses its mark.
+    fn move_entry(&mut self, from: Place, hash: Hash, by: impl FnOnce(&mut Rings) -> Place) {
+        entry::unset(self.rings.entry_mut(from), Flag::VISITED);
+        let to = by(&mut self.rings);
         if let Some(place) = self.table.find_mut(hash.0, |&other| other == from) {
             *place = to;
         }
+    }
+
+    /// Whether so many more entries find a place in the table.
+    fn has_slots(&self, slots: usize) -> bool {
+        self.table.len() + slots <= self.max_entries()
+    }
+
+    /// The entries up to which the main ring takes those that nothing speaks for yet.
+    fn max_in_main(&self) -> usize {
+        self.max_entries() / 8 * 7
     }
 
     fn max_entries(&self) -> usize {
@@ -332,13 +455,13 @@ impl Shard {
     }
 
     fn index(&mut self, place: Place, hash: Hash) {
-        let ring = &self.ring;
-        let rehash = |&place: &Place| Entry(ring.entry(place)).hash().0;
+        let rings = &self.rings;
+        let rehash = |&place: &Place| Entry(rings.entry(place)).hash().0;
         if self.table.len() == self.table.capacity() && self.table.num_buckets() >= self.max_buckets {
             // Only tombstones are left: an insertion would grow the table past its bound.
             let table = &mut self.table;
             table.clear();
-            ring.walk(|other, bytes| {
+            rings.walk(|other, bytes| {
                 let entry = Entry(bytes);
                 if other != place && !entry.has(Flag::DEAD) {
                     table.insert_unique(entry.hash().0, other, rehash);
