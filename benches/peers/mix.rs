@@ -128,3 +128,18 @@ fn zipf(names: u32, exponent: f64, draws: usize, random: &mut SmallRng) -> Vec<u
     };
     (0..draws).map(draw).map(|rank| u32::try_from(rank).unwrap_or_default()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn popular_names_are_asked_for_as_often_as_zipf_has_it() {
+        let draws = zipf(10_000, 1.0, 100_000, &mut SmallRng::seed_from_u64(1));
+        // The sum of 1/n up to 10,000 is 9.788.
+        for (rank, expected) in [(0, 10_217), (1, 5_108), (9, 1_022), (99, 102)] {
+            let times = draws.iter().filter(|draw| **draw == rank).count();
+            assert!(times.abs_diff(expected) * 4 < expected, "{times} of 100,000 for rank {rank}, not {expected}");
+        }
+    }
+}
