@@ -2,8 +2,8 @@
 //!
 //! An answer is kept as the message that a client gets, so that a hit is one copy and a few patches. The cache is cut
 //! into shards by the key's [`struct@Hash`], each behind a lock of its own; a shard is two rings of bytes with a table of
-//! places in them (`shard`, `rings`, `ring`, `entry`). [`policy`] says what may be stored and for how long, [`failures`] remembers
-//! what could not be resolved, beside the cache, [`snapshot`] is the cache as a file.
+//! places in them (`shard`, `rings`, `ring`, `entry`). [`policy`] says what may be stored and for how long, [`failures`]
+//! remembers what could not be resolved, beside the cache, [`snapshot`] is the cache as a file.
 //!
 //! **Eviction.** Entries leave in the order they came (FIFO), but one that was asked for since it was stored or last
 //! passed over is kept once more (CLOCK). An expired entry stays until the space is needed: it may still be served
@@ -17,7 +17,7 @@
 //! after a few such answers. If the next one is only protected, or if the new answer replaces one that was stored, it is
 //! evicted in any case.
 //!
-//! **Memory.** The capacity bounds the ring, the table at its largest, and the shards themselves. Memory is taken
+//! **Memory.** The capacity bounds the rings, table and fingerprints at their largest, and the shards. Memory is taken
 //! as it is filled, and [`Stats::bytes`] is what has been taken.
 //!
 //! The engine calls `get` from the hot path, `stale` and `insert` from the slow one. The cache decides nothing about

@@ -8,7 +8,7 @@ use crate::cache::{
     rings::Rings,
 };
 
-/// Most entries that one insertion keeps.
+/// Most entries that one insertion keeps, or moves from probation to the main ring.
 pub const MOVES: usize = 32;
 
 /// How strong a claim to room an answer has.
@@ -122,8 +122,8 @@ impl Shard {
     }
 
     /// Takes the oldest entries of the main ring until `size` bytes fit at its head and the table has so many free slots;
-    /// false if those in the way have a better claim. It ends: so many entries are kept at most, and an empty ring has room for
-    /// any size that `insert` lets through.
+    /// false if those in the way have a better claim. It ends: at most `moves` entries are kept, and an empty ring has
+    /// room for any size that `insert` lets through.
     fn make_room(
         &mut self,
         size: usize,
@@ -143,11 +143,13 @@ impl Shard {
             };
             let entry = Entry(self.rings.entry(place));
             let (length, hash) = (entry.size(), entry.hash());
-            let is_asked_for = entry.has(Flag::VISITED);
-            let stays = is_asked_for || is_protected(entry.stamp());
             if entry.has(Flag::DEAD) {
                 self.rings.main.free_oldest(length);
-            } else if stays && *moves > 0 {
+                continue;
+            }
+            let is_asked_for = entry.has(Flag::VISITED);
+            let stays = is_asked_for || is_protected(entry.stamp());
+            if stays && *moves > 0 {
                 *moves -= 1;
                 self.move_entry(place, hash, |rings| rings.main.keep_oldest(length));
             } else if (stays && claim == Claim::Again) || (is_asked_for && claim == Claim::New) {
